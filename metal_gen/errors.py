@@ -1,0 +1,73 @@
+"""Every way metal-gen can refuse, and the exit code each one has in a shell.
+
+Owns the exception types and the exit codes. Knows nothing of MLX, files or terminals.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process returns to the shell."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    CONFIGURATION = 3
+    MODEL_NOT_FOUND = 4
+    BAD_CHECKPOINT = 5
+    DOES_NOT_FIT = 6
+    FAILED_ROWS = 7
+    OUTPUT_HELD = 8
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+    TERMINATED = 143
+
+
+class MetalGenError(Exception):
+    """A failure that has a cause to name and a way out to offer.
+
+    Args:
+        message: One sentence without a full stop: what failed, then the value that caused it.
+        hint: The next command or setting to try; empty when there is none.
+    """
+
+    exit_code = ExitCode.UNEXPECTED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MetalGenError):
+    """An argument, a flag or a prompt that cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(MetalGenError):
+    """A TOML file, an environment variable or a setting that cannot be used."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class ModelNotFoundError(MetalGenError):
+    """The model is neither on this disk nor to be had from the Hub."""
+
+    exit_code = ExitCode.MODEL_NOT_FOUND
+
+
+class CheckpointError(MetalGenError):
+    """The checkpoint is damaged, incomplete, or of a kind that is not supported."""
+
+    exit_code = ExitCode.BAD_CHECKPOINT
+
+
+class DoesNotFitError(MetalGenError):
+    """The cache or the memory is too small for what was asked."""
+
+    exit_code = ExitCode.DOES_NOT_FIT
+
+
+class BackendError(MetalGenError):
+    """MLX cannot be loaded, or lacks a build for this machine."""
