@@ -1,0 +1,201 @@
+"""Downloading a checkpoint from the Hub into its cache, and no more than is needed of it.
+
+Owns the choice of files, the look at the free disk, and the order: the weights come last, so that a snapshot
+with its weights has the rest too. Imports huggingface_hub, 200 ms, so it is itself imported only to download.
+Prints nothing.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+
+from huggingface_hub import HfApi, close_session, constants, hf_hub_download, snapshot_download
+from huggingface_hub.utils.tqdm import tqdm
+
+from metal_gen.checkpoint.download_progress import ProgressCallback, ProgressMeter
+from metal_gen.checkpoint.hub_cache import (
+    REQUIRED_FILES,
+    WEIGHTS_INDEX,
+    WEIGHTS_PATTERN,
+    cache_folder,
+    choose_weights,
+    shards_in_index,
+    snapshot_folder,
+)
+from metal_gen.checkpoint.hub_errors import explain_hub_error
+from metal_gen.checkpoint.model_reference import HubModel
+from metal_gen.errors import CheckpointError, DoesNotFitError, ModelNotFoundError
+
+_SMALL_FILES = (
+    *REQUIRED_FILES,
+    "generation_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    WEIGHTS_INDEX,
+)
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """The files of one commit that make the checkpoint, each with its size in bytes."""
+
+    commit: str
+    small_files: dict[str, int]
+    weights: dict[str, int]
+
+    @property
+    def files(self) -> dict[str, int]:
+        """All of them."""
+        return self.small_files | self.weights
+
+
+def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -> Path:
+    """Download what the cache lacks of a model, and return its snapshot's folder.
+
+    Args:
+        model: The repository and the revision.
+        on_progress: As for `locate_checkpoint`, whose Raises hold here too.
+    """
+    try:
+        with _library_kept_quiet():
+            plan = _plan_download(model)
+            _check_free_disk(model, plan)
+            return _download(model, plan, on_progress)
+    except Exception as error:
+        known = explain_hub_error(error, model)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _plan_download(model: HubModel) -> DownloadPlan:
+    info = HfApi().model_info(
+        model.repo_id, revision=model.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
+    commit = info.sha or model.revision
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    shards: list[str] = []
+    if WEIGHTS_INDEX in sizes:
+        shards = shards_in_index(_fetch_index(model, commit))
+    weights = choose_weights(sizes, shards)
+    lacking = [name for name in REQUIRED_FILES if name not in sizes]
+    if not weights:
+        lacking.append(WEIGHTS_PATTERN)
+    if lacking:
+        raise CheckpointError(
+            f"not a checkpoint that can be loaded: {model} lacks {', '.join(lacking)}",
+            "choose a repository with safetensors weights; GGUF, ONNX and .bin files are not read",
+        )
+    return DownloadPlan(
+        commit=commit,
+        small_files={name: sizes[name] for name in _SMALL_FILES if name in sizes},
+        weights={name: sizes[name] for name in weights},
+    )
+
+
+def _fetch_index(model: HubModel, commit: str) -> Path:
+    uncounted = _counting_bar(ProgressMeter(None, total_bytes=0, files_total=0))
+    return Path(hf_hub_download(model.repo_id, WEIGHTS_INDEX, revision=commit, tqdm_class=uncounted))
+
+
+def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
+    folder = cache_folder()
+    needed_bytes = sum(plan.files[name] for name in _absent(plan.files, snapshot_folder(model, plan.commit)))
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free_bytes = shutil.disk_usage(nearest).free
+    if needed_bytes > free_bytes:
+        raise DoesNotFitError(
+            f"no room to download {model}: {needed_bytes / _GIB:.2f} GiB needed, "
+            f"{free_bytes / _GIB:.2f} GiB free in {folder}",
+            "make room (`hf cache ls` shows what is there), or set HF_HOME to a folder on another disk",
+        )
+
+
+def _download(model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback | None) -> Path:
+    meter = ProgressMeter(on_progress, sum(plan.files.values()), len(plan.files))
+
+    def fetch(names: dict[str, int], revision: str, folder: Path) -> Path:
+        absent = _absent(names, folder)
+        present = plan.files.keys() - _absent(plan.files, folder)
+        meter.begin_stage(sum(plan.files[name] for name in present), len(present))
+        path = snapshot_download(
+            model.repo_id,
+            revision=revision,
+            allow_patterns=[escape(name) for name in absent],
+            tqdm_class=_counting_bar(meter),
+        )
+        return Path(path)
+
+    def fetch_all() -> Path:
+        # By the revision's name first: that notes in the cache which commit the name stands for.
+        folder = fetch(plan.small_files, model.revision, snapshot_folder(model, plan.commit))
+        return fetch(plan.weights, folder.name, folder)
+
+    folder = _interruptible(fetch_all, meter)
+    # The library returns an incomplete folder when the Hub goes away, or the branch moves, half-way.
+    absent = _absent(plan.files, folder)
+    if absent:
+        raise ModelNotFoundError(
+            f"download is incomplete: {model} lacks {', '.join(absent)}",
+            "run the same command again: files that are whole are kept",
+        )
+    return folder
+
+
+def _absent(names: dict[str, int], folder: Path) -> list[str]:
+    return [name for name in names if not (folder / name).is_file()]
+
+
+def _counting_bar(meter: ProgressMeter) -> type[tqdm]:
+    class CountingBar(tqdm):
+        """Stands in for the library's bars: draws nothing, counts for the meter."""
+
+        monitor_interval = 0  # no watching thread for bars that are never drawn
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            self.counts_bytes = kwargs.get("unit") == "B"
+            kwargs["disable"] = True
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # tqdm has no types
+
+        def update(self, n: float | None = 1) -> None:
+            if self.counts_bytes:
+                meter.add_bytes(id(self), int(n or 0))
+            else:
+                meter.add_files(int(n or 0))
+
+    return CountingBar
+
+
+def _interruptible(fetch_all: Callable[[], Path], meter: ProgressMeter) -> Path:
+    # The library waits for its threads to finish their files before Ctrl-C gets through. From a thread of
+    # our own they can be told to stop: by the meter at the next chunk, by the closed connection before that.
+    with ThreadPoolExecutor(max_workers=1) as background:
+        download = background.submit(fetch_all)
+        try:
+            return download.result()
+        except BaseException:
+            if not download.done():
+                meter.cancel()
+                close_session()
+            raise
+
+
+@contextmanager
+def _library_kept_quiet() -> Iterator[None]:
+    # Its warnings (no token, a retry) go to stderr; what matters of them comes back as an exception.
+    # A level that somebody has lowered to see more is left alone.
+    library = logging.getLogger("huggingface_hub")
+    level = library.level
+    if level in (logging.NOTSET, logging.WARNING):
+        library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        library.setLevel(level)

@@ -1,0 +1,136 @@
+"""What a model string means: a folder on this disk, or a repository on the Hub.
+
+Owns the grammar of `--model`. Asks the disk only whether a folder exists; knows nothing of the cache,
+the network or huggingface_hub.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from metal_gen.errors import ModelNotFoundError, UsageError
+
+DEFAULT_REVISION = "main"
+_ID_FORM = "a Hub id is org/name or org/name@revision"
+_PATH_START = re.compile(r"[/.~]|[A-Za-z]:")
+_ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)([^/?#]+/[^/?#]+)")
+# The Hub's rules: letters, digits, - _ . ; no - or . at either end of a part; 96 characters at most.
+_ID_PART = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
+_MAX_PART_LENGTH = 96
+_NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@]|\.\.|//|^[/.]|[/.]$")
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder that exists on this disk."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model repository on the Hub, at a branch, a tag or a commit."""
+
+    repo_id: str
+    revision: str = DEFAULT_REVISION
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision == DEFAULT_REVISION else f"{self.repo_id}@{self.revision}"
+
+
+def parse_model_reference(model: str) -> LocalFolder | HubModel:
+    """Decide what a model string means, without the network and without the cache.
+
+    A path is what begins with `/`, `.`, `~` or a drive letter, contains a backslash, ends with `/`, exists
+    on disk, or has not exactly one slash before an `@`. Everything else is a Hub id.
+
+    Args:
+        model: A folder, or `org/name[@revision]`.
+
+    Returns:
+        The folder, which exists, or the repository, whose id and revision are well formed.
+
+    Raises:
+        ModelNotFoundError: The string is a path, and no folder is there or it may not be read.
+        UsageError: The string is empty, or an id the Hub would not accept.
+    """
+    if not model.strip():
+        raise UsageError(f"no model named: {model!r}", f"give a folder, or a Hub id; {_ID_FORM}")
+    path = _expand_home(model)
+    exists, is_folder = _look_at(path)
+    if is_folder:
+        return LocalFolder(path)
+    if exists:
+        raise ModelNotFoundError(
+            f"model is a file, not a folder: {model}",
+            "give the folder that holds config.json, tokenizer.json and the *.safetensors files",
+        )
+    if _looks_like_a_path(model):
+        raise _no_such_folder(model)
+    repo_id, at, revision = model.partition("@")
+    _check_repo_id(repo_id)
+    if not at:
+        return HubModel(repo_id)
+    _check_revision(model, revision)
+    return HubModel(repo_id, revision)
+
+
+def _expand_home(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # "~name" of a user this machine does not have
+        return Path(model)
+
+
+def _look_at(path: Path) -> tuple[bool, bool]:
+    try:
+        return path.exists(), path.is_dir()
+    except PermissionError:
+        raise ModelNotFoundError(
+            f"folder may not be read: {path}", "give a folder that you may read, or change its permissions"
+        ) from None
+    except OSError:  # a name too long for any file
+        return False, False
+
+
+def _looks_like_a_path(model: str) -> bool:
+    before_revision = model.partition("@")[0]
+    return (
+        _PATH_START.match(model) is not None
+        or "\\" in model
+        or model.endswith("/")
+        or before_revision.count("/") != 1
+    )
+
+
+def _no_such_folder(model: str) -> ModelNotFoundError:
+    address = _ADDRESS.match(model)
+    if address is not None:
+        return ModelNotFoundError(f"model is a web address: {model}", f"give the Hub id: {address.group(1)}")
+    if "/" not in model and "\\" not in model and not _PATH_START.match(model):
+        return ModelNotFoundError(
+            f"no such folder, and not a Hub id: {model}", f"{_ID_FORM}, such as Qwen/Qwen3-0.6B"
+        )
+    relative = model.removeprefix("./").rstrip("/")
+    if relative.count("/") == 1 and all(_ID_PART.fullmatch(part) for part in relative.split("/")):
+        return ModelNotFoundError(f"no such folder: {model}", f"for the Hub's repository: {relative}")
+    return ModelNotFoundError(f"no such folder: {model}", f"check the path; {_ID_FORM}")
+
+
+def _check_repo_id(repo_id: str) -> None:
+    parts = repo_id.split("/")
+    if not all(_ID_PART.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"not a Hub id: {repo_id}",
+            f"{_ID_FORM}; each part is letters, digits, - _ . and neither begins nor ends with - or .",
+        )
+    if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise UsageError(f"not a Hub id: {repo_id}", "the Hub allows no --, no .. and no .git at the end")
+    if any(len(part) > _MAX_PART_LENGTH for part in parts):
+        raise UsageError(f"not a Hub id: {repo_id}", f"each part has at most {_MAX_PART_LENGTH} characters")
+
+
+def _check_revision(model: str, revision: str) -> None:
+    # Also what keeps a revision from naming a file outside the cache's refs folder.
+    if not revision or _NOT_IN_A_REVISION.search(revision):
+        raise UsageError(f"not a revision: {model}", "after @ comes a branch, a tag or a commit's hash")
