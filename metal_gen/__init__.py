@@ -1,3 +1,73 @@
-"""Text generation with Qwen checkpoints on MLX, in memory that is fixed before it starts."""
+"""Text generation with Qwen checkpoints on MLX, in memory that is fixed before it starts.
+
+    import metal_gen
+
+    model = metal_gen.load("Qwen/Qwen3-0.6B", max_seq_len=4096)
+    for piece in metal_gen.stream_generate(model, "Why is the sky blue?"):
+        print(piece.text, end="", flush=True)
+
+Importing the package imports nothing else; names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from metal_gen.engine.stopping import FinishReason
+    from metal_gen.errors import MetalGenError
+    from metal_gen.kv_cache import KVCache, KVCacheConfig
+    from metal_gen.loading import TextModel
+    from metal_gen.sampling.sampler import sample_token
+    from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
+    from metal_gen.text_generation import Generation, Piece, Statistics, generate, load, stream_generate
+
+_MODULES = {
+    "FinishReason": "metal_gen.engine.stopping",
+    "Generation": "metal_gen.text_generation",
+    "Greedy": "metal_gen.sampling.strategy",
+    "KVCache": "metal_gen.kv_cache",
+    "KVCacheConfig": "metal_gen.kv_cache",
+    "MetalGenError": "metal_gen.errors",
+    "Piece": "metal_gen.text_generation",
+    "SamplingStrategy": "metal_gen.sampling.strategy",
+    "Statistics": "metal_gen.text_generation",
+    "Temperature": "metal_gen.sampling.strategy",
+    "TextModel": "metal_gen.loading",
+    "TopK": "metal_gen.sampling.strategy",
+    "TopP": "metal_gen.sampling.strategy",
+    "generate": "metal_gen.text_generation",
+    "load": "metal_gen.text_generation",
+    "sample_token": "metal_gen.sampling.sampler",
+    "stream_generate": "metal_gen.text_generation",
+}
+
+__all__ = [
+    "FinishReason",
+    "Generation",
+    "Greedy",
+    "KVCache",
+    "KVCacheConfig",
+    "MetalGenError",
+    "Piece",
+    "SamplingStrategy",
+    "Statistics",
+    "Temperature",
+    "TextModel",
+    "TopK",
+    "TopP",
+    "generate",
+    "load",
+    "sample_token",
+    "stream_generate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from metal_gen.backend import require_mlx
+
+    require_mlx()
+    return getattr(import_module(_MODULES[name]), name)

@@ -5,16 +5,12 @@ knows nothing of the network. huggingface_hub's own look-up functions cost 160 m
 costs the import of huggingface_hub.constants: 4 ms, 14 ms when nothing else has loaded typing and pathlib.
 """
 
-import json
-from collections.abc import Collection
 from pathlib import Path
 
 from metal_gen.checkpoint.model_reference import HubModel
+from metal_gen.checkpoint.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, shards_in_index
 from metal_gen.errors import ConfigError
 
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-WEIGHTS_PATTERN = "model*.safetensors"
 REQUIRED_FILES = ("config.json", "tokenizer.json")
 _REPO_PREFIX = "models--"
 _NEAR = 0.75
@@ -73,35 +69,6 @@ def missing_files(folder: Path) -> list[str]:
     if not any(path.is_file() for path in folder.glob(WEIGHTS_PATTERN)):
         missing += shards or [WEIGHTS_PATTERN]
     return missing
-
-
-def shards_in_index(index: Path) -> list[str]:
-    """Return the weight files an index names, sorted; none when it is absent or cannot be read."""
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({str(name) for name in weight_map.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-
-
-def choose_weights(names: Collection[str], shards: Collection[str]) -> list[str]:
-    """Choose among a repository's files those that hold the weights.
-
-    Published repositories carry stale indexes and stray files: the index counts only when every file it
-    names exists, and the single file comes before a pattern.
-
-    Args:
-        names: Every file in the repository.
-        shards: The files its index names; empty without an index.
-
-    Returns:
-        The weight files, sorted; empty when the repository has none.
-    """
-    if shards and set(shards) <= set(names):
-        return sorted(shards)
-    if WEIGHTS_FILE in names:
-        return [WEIGHTS_FILE]
-    return sorted(name for name in names if "/" not in name and Path(name).match(WEIGHTS_PATTERN))
 
 
 def near_matches(asked: str) -> list[str]:

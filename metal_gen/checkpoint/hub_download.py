@@ -18,17 +18,15 @@ from huggingface_hub import HfApi, close_session, constants, hf_hub_download, sn
 from huggingface_hub.utils.tqdm import tqdm
 
 from metal_gen.checkpoint.download_progress import ProgressCallback, ProgressMeter
-from metal_gen.checkpoint.hub_cache import (
-    REQUIRED_FILES,
-    WEIGHTS_INDEX,
-    WEIGHTS_PATTERN,
-    cache_folder,
-    choose_weights,
-    shards_in_index,
-    snapshot_folder,
-)
+from metal_gen.checkpoint.hub_cache import REQUIRED_FILES, cache_folder, snapshot_folder
 from metal_gen.checkpoint.hub_errors import explain_hub_error
 from metal_gen.checkpoint.model_reference import HubModel
+from metal_gen.checkpoint.weight_files import (
+    WEIGHTS_INDEX,
+    WEIGHTS_PATTERN,
+    choose_weights,
+    shards_in_index,
+)
 from metal_gen.errors import CheckpointError, DoesNotFitError, ModelNotFoundError
 
 _SMALL_FILES = (

@@ -1,0 +1,1 @@
+"""The decode loop, in token ids: no tokenizer, no files, no console."""

@@ -1,0 +1,1 @@
+"""The Qwen forward pass, written on `mlx.core`."""

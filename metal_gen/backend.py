@@ -1,0 +1,115 @@
+"""The MLX build in use: whether it is there, what device it runs on, how much memory that has.
+
+Owns every question whose answer differs between Metal, CUDA and the CPU.
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metal_gen.errors import BackendError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def require_mlx() -> None:
+    """Import MLX, or say which command installs a build of it for this machine.
+
+    Raises:
+        BackendError: MLX is not installed, or is installed without a backend.
+    """
+    try:
+        import mlx.core  # noqa: F401
+    except ImportError as error:
+        if platform.system() == "Darwin":
+            hint = "pip install --force-reinstall mlx  (needs macOS 14 or later on Apple silicon)"
+        else:
+            hint = "pip install 'mlx[cpu]', or 'mlx[cuda13]' for an NVIDIA GPU: one of them, not both"
+        raise BackendError(f"MLX has no backend on this machine: {error}", hint) from error
+
+
+def dtype_named(name: str) -> "mx.Dtype":
+    """Return the MLX dtype called `float32`, `bfloat16` or `float16`."""
+    import mlx.core as mx
+
+    dtypes: dict[str, mx.Dtype] = {
+        "float32": mx.float32,
+        "bfloat16": mx.bfloat16,
+        "float16": mx.float16,
+    }
+    return dtypes[name]
+
+
+def runs_on_cpu() -> bool:
+    """Whether arrays are computed on the CPU rather than on a GPU."""
+    import mlx.core as mx
+
+    return mx.default_device().type == mx.DeviceType.cpu
+
+
+def device_name() -> str:
+    """The device as a person would name it: `Apple M3 Max, Metal`."""
+    import mlx.core as mx
+
+    backend = "CPU" if runs_on_cpu() else "Metal" if mx.metal.is_available() else "CUDA"
+    return f"{mx.device_info().get('device_name', 'unknown device')}, {backend}"
+
+
+def preferred_dtype(checkpoint_dtype: str) -> str:
+    """The dtype to compute in when nothing else is asked for.
+
+    A GPU computes in the checkpoint's own dtype. MLX's CPU backend has no fast half-precision
+    kernels, so there everything runs in float32.
+    """
+    return "float32" if runs_on_cpu() else checkpoint_dtype
+
+
+def available_memory_bytes() -> int:
+    """Memory that the default device can still give to arrays, in bytes.
+
+    Metal reports the size of the working set it recommends and CUDA the card's memory; on the
+    CPU it is what the operating system, or the control group this process is in, has left.
+    Returns 0 where none of them says.
+    """
+    import mlx.core as mx
+
+    if runs_on_cpu():
+        return _host_memory_bytes()
+    info = mx.device_info()
+    for key in ("max_recommended_working_set_size", "free_memory", "total_memory", "memory_size"):
+        if value := int(info.get(key, 0)):
+            return max(0, value - (0 if key == "free_memory" else mx.get_active_memory()))
+    return 0
+
+
+def _host_memory_bytes() -> int:
+    limits = [limit for limit in (_meminfo_available_bytes(), _control_group_bytes()) if limit]
+    if limits:
+        return min(limits)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _meminfo_available_bytes() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _control_group_bytes() -> int:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = int((root / "memory.max").read_text(encoding="ascii"))
+        return max(0, limit - int((root / "memory.current").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return 0

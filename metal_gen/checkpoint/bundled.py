@@ -1,0 +1,6 @@
+"""The small model that ships with the package, for a first run without a download."""
+
+from pathlib import Path
+
+BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"
+BUNDLED_NAME = "the bundled story model"

@@ -1,0 +1,57 @@
+"""A checkpoint's folder, opened: its model's shape, its weights' headers, its tokenizer.
+
+Opening reads small files only; the weights are read by `load_model`.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
+from metal_gen.checkpoint.generation_defaults import read_generation_config, token_ids
+from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.tokenizer import Tokenizer
+from metal_gen.checkpoint.weights import WeightFiles
+from metal_gen.errors import CheckpointError
+from metal_gen.models.config import ModelConfig
+from metal_gen.models.registry import builder_for
+
+
+class Checkpoint:
+    """A checkpoint in Hugging Face's layout.
+
+    Args:
+        folder: Holds config.json, tokenizer.json and safetensors files.
+
+    Raises:
+        CheckpointError: config.json or a weight file is missing, damaged or not supported.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        raw_config = read_json(folder / "config.json")
+        if not isinstance(raw_config.get("model_type"), str):
+            raise CheckpointError(f"{folder / 'config.json'} cannot be used: model_type is missing")
+        builder_for(raw_config["model_type"])
+        self.config = ModelConfig.from_hf(raw_config, source=str(folder / "config.json"))
+        self.generation_config = read_generation_config(folder)
+        self.weights = WeightFiles(folder, self.config)
+        self._config_eos = token_ids(raw_config.get("eos_token_id"))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Reads tokenizer.json on first use."""
+        return Tokenizer(self.folder, self.config.vocab_size)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The template for messages; None for a base model."""
+        return read_chat_template(self.folder, self.tokenizer.config)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a text: those of config.json, generation_config.json and the tokenizer."""
+        return (
+            self._config_eos
+            | token_ids(self.generation_config.get("eos_token_id"))
+            | token_ids(self.tokenizer.eos_id)
+        )

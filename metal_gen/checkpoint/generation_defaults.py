@@ -1,0 +1,51 @@
+"""What a checkpoint's own generation_config.json asks for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metal_gen.checkpoint.json_file import read_json
+from metal_gen.config.settings import SETTINGS
+from metal_gen.errors import CheckpointError
+
+FILE = "generation_config.json"
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """Return the object in generation_config.json, empty where there is none."""
+    path = folder / FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, object]:
+    """The sampling settings it gives, by setting name.
+
+    As in transformers, they count only with `do_sample`; `top_k` 0 and `top_p` 1 are no filter.
+
+    Raises:
+        CheckpointError: A value is out of its range.
+    """
+    if not generation_config.get("do_sample", False):
+        return {}
+    values: dict[str, object] = {"temperature": 1.0}
+    for name, idle in (("temperature", None), ("top_k", 0), ("top_p", 1.0)):
+        value = generation_config.get(name)
+        if value is None or value == idle:
+            continue
+        try:
+            values[name] = SETTINGS[name].check(value)
+        except ValueError as error:
+            raise CheckpointError(f"{FILE}: {name} {error}: {value!r}") from None
+    return values
+
+
+def ignored_defaults(generation_config: Mapping[str, Any]) -> list[str]:
+    """What it asks for that would change the text and is not done."""
+    penalty = generation_config.get("repetition_penalty") or 1.0
+    return [] if penalty == 1.0 else [f"repetition_penalty {penalty:g}"]
+
+
+def token_ids(value: object) -> frozenset[int]:
+    """Read a field that is a token id, a list of them, or null."""
+    ids = value if isinstance(value, list) else [value]
+    return frozenset(token for token in ids if isinstance(token, int) and not isinstance(token, bool))

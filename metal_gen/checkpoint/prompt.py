@@ -1,0 +1,81 @@
+"""From what a person asks to the token ids that the model continues."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metal_gen.checkpoint.chat_template import Message
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.errors import UsageError
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, encoded.
+
+    Attributes:
+        ids: At least one.
+        opens_thinking: The prompt ends inside a thinking block that the answer continues.
+        is_chat: It was rendered by a chat template.
+        notices: What a person should know about how it was made.
+    """
+
+    ids: list[int]
+    opens_thinking: bool = False
+    is_chat: bool = False
+    notices: tuple[str, ...] = ()
+
+
+def encode_prompt(
+    checkpoint: Checkpoint,
+    prompt: str | Sequence[Message],
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    thinking: bool | None = None,
+) -> Prompt:
+    """Render and encode a prompt.
+
+    Args:
+        checkpoint: Gives the tokenizer and the chat template.
+        prompt: One user message as text, or a conversation of messages.
+        system: A system message to put first.
+        raw: Encode the text as it is, without the template.
+        thinking: Sets the template's thinking switch where it has one.
+
+    Raises:
+        UsageError: The prompt is empty, or asks for a template where there is none.
+        CheckpointError: The template refused it.
+    """
+    if not prompt:
+        raise UsageError("the prompt is empty")
+    template = None if raw else checkpoint.chat_template
+    notices = []
+    if template is None:
+        if not isinstance(prompt, str) or system is not None:
+            reason = "--raw leaves it out" if raw else "this checkpoint has none"
+            raise UsageError(f"a system message or a conversation needs a chat template, and {reason}")
+        if not raw:
+            notices.append("this checkpoint has no chat template: the prompt is continued as it is")
+        ids = checkpoint.tokenizer.encode(prompt, add_special_tokens=True)
+    else:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        if thinking is not None and not template.has_thinking_switch:
+            notices.append("this checkpoint's chat template has no thinking switch")
+        text = template.render(messages, thinking=thinking)
+        ids = checkpoint.tokenizer.encode(text, add_special_tokens=False)
+    if not ids:
+        raise UsageError("the prompt has no tokens")
+    is_chat = template is not None
+    return Prompt(ids, is_chat and _opens_thinking(checkpoint, ids), is_chat, tuple(notices))
+
+
+def _opens_thinking(checkpoint: Checkpoint, ids: list[int]) -> bool:
+    """Whether the last thinking tag of the prompt opens a block."""
+    opening, closing = (checkpoint.tokenizer.id_of(tag) for tag in (THINK_OPEN, THINK_CLOSE))
+    tags = [token for token in ids if token in (opening, closing)]
+    return bool(tags) and tags[-1] == opening

@@ -1,0 +1,117 @@
+"""Text to token ids, and a token id to the bytes it stands for.
+
+Encoding is the `tokenizers` library's. Decoding is byte by byte, so that a stream of tokens can
+be shown as soon as its characters are whole: see `detokenizer`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as HubTokenizer
+from tokenizers.decoders import ByteLevel
+
+from metal_gen.checkpoint.json_file import read_json
+from metal_gen.errors import CheckpointError, UsageError
+
+FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary.
+
+    Printable bytes stand for themselves and the others for characters from U+0100 on.
+    Source: `bytes_to_unicode` of GPT-2's encoder.py.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + place): byte for place, byte in enumerate(others)})
+    return alphabet
+
+
+ALPHABET = _byte_level_alphabet()
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        vocab_size: Of the model's embedding.
+
+    Raises:
+        CheckpointError: tokenizer.json is missing, cannot be read, is not byte-level, or has
+            ids beyond the embedding.
+    """
+
+    def __init__(self, folder: Path, vocab_size: int) -> None:
+        path = folder / FILE
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder} has no {FILE}",
+                "save it with transformers: AutoTokenizer(...).save_pretrained(...)",
+            )
+        try:
+            self._tokenizer = HubTokenizer.from_file(str(path))
+        except Exception as error:  # The library raises nothing narrower.
+            raise CheckpointError(
+                f"{path} is not a tokenizer: {error}", "download or copy the file again"
+            ) from error
+        if not isinstance(self._tokenizer.decoder, ByteLevel):
+            raise CheckpointError(f"{path} is not byte-level BPE, as Qwen's tokenizers are")
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self.vocab_size = vocab_size
+        largest = max([self._tokenizer.get_vocab_size() - 1, *added])
+        if largest >= vocab_size:
+            raise CheckpointError(
+                f"{path} has token ids up to {largest} and the model's vocabulary ends at {vocab_size - 1}",
+                "the tokenizer belongs to another model",
+            )
+        config = folder / CONFIG_FILE
+        self.config: dict[str, Any] = read_json(config) if config.is_file() else {}
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of tokenizer_config.json's `eos_token`."""
+        token = self.config.get("eos_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        return self.id_of(content) if isinstance(content, str) else None
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token given by its text, such as `<think>`."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Encode text; special tokens written in it count as such.
+
+        Args:
+            text: Of any length.
+            add_special_tokens: Put a start token before it where the tokenizer has one; not for
+                text from a chat template, which has its own.
+
+        Raises:
+            UsageError: The text needs ids that the model does not have.
+        """
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        if ids and max(ids) >= self.vocab_size:
+            raise UsageError(
+                f"the prompt has token {max(ids)}, and the model's vocabulary ends at {self.vocab_size - 1}"
+            )
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for.
+
+        Special tokens and ids beyond the vocabulary (Qwen pads its embedding) have none.
+        """
+        if token in self.special_ids:
+            return b""
+        text: str | None = self._tokenizer.id_to_token(token)
+        if text is None:
+            return b""
+        if all(character in ALPHABET for character in text):
+            return bytes(ALPHABET[character] for character in text)
+        return text.encode()

@@ -1,0 +1,152 @@
+"""The kinds of values a setting can have, and the range of each.
+
+One check serves the flag, the environment variable, the TOML key and the library's argument.
+Each raises `ValueError` with a phrase that completes "NAME ...".
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Check(Protocol):
+    """Accepts a value, or says what it must be."""
+
+    def __call__(self, value: object) -> object:
+        """Return the value in its own type.
+
+        Raises:
+            ValueError: With a phrase such as "must be a whole number of at least 1".
+        """
+        ...
+
+    def from_text(self, text: str) -> object:
+        """Read an environment variable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within bounds that are both allowed."""
+
+    minimum: int
+    maximum: int | None = None
+
+    def __call__(self, value: object) -> int:
+        """Accept an int; a bool is not one."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be {self}")
+        if value < self.minimum or (self.maximum is not None and value > self.maximum):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def from_text(self, text: str) -> int:
+        """Read decimal digits; underscores may group them."""
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"must be {self}") from None
+        return self(value)
+
+    def __str__(self) -> str:
+        if self.maximum is None:
+            return f"a whole number of at least {self.minimum}"
+        return f"a whole number from {self.minimum} to {self.maximum}"
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finite number within bounds."""
+
+    minimum: float
+    maximum: float | None = None
+    above: bool = False
+
+    def __call__(self, value: object) -> float:
+        """Accept an int or a float, but neither infinity nor NaN."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"must be {self}")
+        low = value <= self.minimum if self.above else value < self.minimum
+        if low or (self.maximum is not None and value > self.maximum):
+            raise ValueError(f"must be {self}")
+        return float(value)
+
+    def from_text(self, text: str) -> float:
+        """Read a decimal number."""
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"must be {self}") from None
+        return self(value)
+
+    def __str__(self) -> str:
+        low = f"above {self.minimum:g}" if self.above else f"of at least {self.minimum:g}"
+        return f"a number {low}" + (f" and at most {self.maximum:g}" if self.maximum is not None else "")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text."""
+
+    def __call__(self, value: object) -> str:
+        """Accept a str."""
+        if not isinstance(value, str):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def from_text(self, text: str) -> str:
+        """Take the text as it is."""
+        return text
+
+    def __str__(self) -> str:
+        return "a text"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
+        """Accept one of the words, spelt exactly."""
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(f"must be {self}")
+        return value
+
+    def from_text(self, text: str) -> str:
+        """Take the text as it is."""
+        return self(text)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def __call__(self, value: object) -> bool:
+        """Accept a bool."""
+        if not isinstance(value, bool):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def from_text(self, text: str) -> bool:
+        """Read true, yes, on, 1 and their opposites."""
+        word = text.strip().lower()
+        if word in ("true", "yes", "on", "1"):
+            return True
+        if word in ("false", "no", "off", "0"):
+            return False
+        raise ValueError(f"must be {self}")
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+TEMPERATURE = Real(0.0)
+TOP_K = Whole(1)
+TOP_P = Real(0.0, 1.0, above=True)
+SEED = Whole(0, 2**64 - 1)
+MAX_TOKENS = Whole(1)

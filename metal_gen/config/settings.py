@@ -1,0 +1,151 @@
+"""Every setting: its TOML section and key, its range, its default, and what it does.
+
+One word serves in three places: `max_seq_len` in TOML, `--max-seq-len` on the command line,
+`METAL_GEN_MAX_SEQ_LEN` in the environment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from metal_gen.config.checks import (
+    MAX_TOKENS,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Check,
+    Choice,
+    Flag,
+    Text,
+    Whole,
+)
+
+DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
+DEFAULT_SOURCE = "default"
+
+
+def _setting(section: str, check: Check, default: Any, help: str, *, key: str = "") -> Any:
+    return field(default=default, metadata={"section": section, "check": check, "help": help, "key": key})
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """Where a setting is written and what it may be.
+
+    Attributes:
+        name: Of the field, the flag and the variable.
+        section: TOML table.
+        key: TOML key within it.
+        check: Its range.
+        default: None where it follows from the checkpoint or the machine.
+        help: One sentence.
+    """
+
+    name: str
+    section: str
+    key: str
+    check: Check
+    default: object
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"METAL_GEN_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """The command-line option."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings in force.
+
+    Attributes:
+        sources: Where each value came from, for those that are not defaults.
+    """
+
+    model: str | None = _setting("model", Text(), None, "Folder or Hub id of the checkpoint.", key="name")
+    model_dtype: str = _setting(
+        "model",
+        DTYPE,
+        "auto",
+        "What to compute in; auto: the checkpoint's own, float32 on a CPU.",
+        key="dtype",
+    )
+    max_seq_len: int | None = _setting(
+        "cache", Whole(1), None, "Tokens that the cache holds, prompt and new text together; 2048 by default."
+    )
+    batch_size: int = _setting("cache", Whole(1), 1, "Sequences that the cache holds side by side.")
+    cache_dtype: str = _setting(
+        "cache",
+        DTYPE,
+        "auto",
+        "What keys and values are stored in; auto: what the model computes in.",
+        key="dtype",
+    )
+    num_layers: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
+    num_kv_heads: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
+    head_dim: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
+    memory_limit_bytes: int | None = _setting(
+        "memory",
+        Whole(1),
+        None,
+        "Most that weights, cache and working memory may take; what the machine has left.",
+    )
+    chunk_size: int = _setting("prefill", Whole(1), 512, "Prompt tokens that are computed at once.")
+    temperature: float | None = _setting(
+        "sampling", TEMPERATURE, None, "0 is greedy; 1 is the model as it is."
+    )
+    top_k: int | None = _setting("sampling", TOP_K, None, "Draw from the k most probable tokens.")
+    top_p: float | None = _setting(
+        "sampling", TOP_P, None, "Draw from the fewest tokens whose probability reaches p."
+    )
+    seed: int | None = _setting("sampling", SEED, None, "Makes the draws repeatable; chosen anew each run.")
+    max_tokens: int | None = _setting(
+        "generation", MAX_TOKENS, None, "Most new tokens; what the cache holds."
+    )
+    system: str | None = _setting("generation", Text(), None, "System message.")
+    raw: bool = _setting(
+        "generation", Flag(), False, "Continue the prompt as it is, without the chat template."
+    )
+    thinking: bool | None = _setting(
+        "generation", Flag(), None, "Whether to think first; as the template does."
+    )
+
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def source(self, name: str) -> str:
+        """Where the value in force came from."""
+        return self.sources.get(name, DEFAULT_SOURCE)
+
+    def override(self, values: Mapping[str, object], source: str | Mapping[str, str]) -> "Settings":
+        """Return these settings with checked values laid over them."""
+        named = {name: source if isinstance(source, str) else source[name] for name in values}
+        changes: dict[str, Any] = {**values, "sources": {**self.sources, **named}}
+        return replace(self, **changes)
+
+    def fill(self, values: Mapping[str, object], source: str) -> "Settings":
+        """Return these settings with values for those that nobody has set."""
+        return self.override({k: v for k, v in values.items() if k not in self.sources}, source)
+
+
+def _describe() -> dict[str, SettingInfo]:
+    return {
+        f.name: SettingInfo(
+            name=f.name,
+            section=f.metadata["section"],
+            key=f.metadata["key"] or f.name,
+            check=f.metadata["check"],
+            default=f.default,
+            help=f.metadata["help"],
+        )
+        for f in fields(Settings)
+        if f.metadata
+    }
+
+
+SETTINGS: dict[str, SettingInfo] = _describe()

@@ -1,0 +1,165 @@
+"""Reads settings from TOML files, the environment and arguments, and lays them over each other.
+
+Owns the order: arguments, then variables, then `--config FILE`, then the user's file, then the
+defaults. Is handed the environment and the arguments; reads neither itself.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from metal_gen.config.settings import SETTINGS, SettingInfo, Settings
+from metal_gen.errors import ConfigError, UsageError
+
+
+def resolve_settings(
+    *, config_file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Lay files and variables over the defaults.
+
+    Args:
+        config_file: A TOML file that must be there.
+        environ: Environment variables; with them the user's own file is read too, if there is one.
+
+    Raises:
+        ConfigError: A file or a variable cannot be used.
+    """
+    settings = Settings()
+    own_file = user_config_file(environ) if environ is not None else None
+    if own_file is not None and own_file.is_file():
+        settings = settings.override(read_toml(own_file), str(own_file))
+    if config_file is not None:
+        settings = settings.override(read_toml(config_file), str(config_file))
+    if environ is not None:
+        variables = _from_environment(environ)
+        settings = settings.override(variables, {name: SETTINGS[name].variable for name in variables})
+    return settings
+
+
+def override_with_arguments(settings: Settings, arguments: Mapping[str, object]) -> Settings:
+    """Lay a program's arguments over settings; None stands for "not given".
+
+    Raises:
+        UsageError: A name is unknown, or a value is out of its range.
+    """
+    values = {}
+    for name, value in arguments.items():
+        if name not in SETTINGS:
+            raise UsageError(f"there is no setting {name}", nearest(name, list(SETTINGS)))
+        if value is not None:
+            try:
+                values[name] = SETTINGS[name].check(value)
+            except ValueError as error:
+                raise UsageError(f"{name} {error}: {value!r}") from None
+    return settings.override(values, "argument")
+
+
+def override_with_flags(settings: Settings, flags: Mapping[str, str | bool | None]) -> Settings:
+    """Lay command-line options over settings; None stands for "not given".
+
+    Raises:
+        UsageError: A value is out of its range.
+    """
+    values: dict[str, object] = {}
+    for name, text in flags.items():
+        info = SETTINGS[name]
+        if isinstance(text, str):
+            try:
+                values[name] = info.check.from_text(text)
+            except ValueError as error:
+                raise UsageError(f"{info.flag} {error}: {text!r}") from None
+        elif text is not None:
+            values[name] = text
+    return settings.override(values, {name: SETTINGS[name].flag for name in values})
+
+
+def user_config_file(environ: Mapping[str, str]) -> Path | None:
+    """`$XDG_CONFIG_HOME/metal-gen/config.toml`; None where there is no home."""
+    if base := environ.get("XDG_CONFIG_HOME"):
+        return Path(base) / "metal-gen" / "config.toml"
+    if home := environ.get("HOME"):
+        return Path(home) / ".config" / "metal-gen" / "config.toml"
+    return None
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a settings file.
+
+    Returns:
+        Checked values by setting name.
+
+    Raises:
+        ConfigError: Naming the file, and the key where one is at fault.
+    """
+    try:
+        document = tomllib.loads(path.read_bytes().decode())
+    except IsADirectoryError:
+        raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
+    except FileNotFoundError:
+        raise ConfigError(f"there is no settings file {path}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: byte {error.start} is not") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+    values: dict[str, object] = {}
+    for section, table in document.items():
+        keys = {info.key: info for info in SETTINGS.values() if info.section == section}
+        if not keys:
+            raise _unknown_section(path, section)
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: [{section}] must be a table of settings, not {table!r}")
+        for key, value in table.items():
+            if key not in keys:
+                raise _unknown_key(path, section, key)
+            values[keys[key].name] = _checked(f"{path}: [{section}] {key}", keys[key], value)
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    values = {}
+    for name, info in SETTINGS.items():
+        text = environ.get(info.variable)
+        if text:
+            try:
+                values[name] = info.check.from_text(text)
+            except ValueError as error:
+                raise ConfigError(f"{info.variable} {error}: {text!r}") from None
+    return values
+
+
+def _checked(place: str, info: SettingInfo, value: object) -> object:
+    try:
+        return info.check(value)
+    except ValueError as error:
+        raise ConfigError(f"{place} {error}: {value!r}") from None
+
+
+def _unknown_section(path: Path, name: str) -> ConfigError:
+    for info in SETTINGS.values():
+        if name in (info.key, info.name):
+            return ConfigError(
+                f"{path}: {name} stands outside its section", f"write it under [{info.section}]"
+            )
+    sections = sorted({info.section for info in SETTINGS.values()})
+    return ConfigError(f"{path}: there is no section [{name}]", nearest(name, sections))
+
+
+def _unknown_key(path: Path, section: str, key: str) -> ConfigError:
+    for info in SETTINGS.values():
+        if key == info.key and section != info.section:
+            return ConfigError(
+                f"{path}: [{section}] has no setting {key}", f"{key} belongs under [{info.section}]"
+            )
+    keys = [info.key for info in SETTINGS.values() if info.section == section]
+    return ConfigError(f"{path}: [{section}] has no setting {key}", nearest(key, keys))
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """A hint that names the closest of some names, or all of them."""
+    if close := get_close_matches(name, names, n=1):
+        return f"did you mean {close[0]}?"
+    return f"there are {', '.join(names)}"

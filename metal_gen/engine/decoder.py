@@ -1,0 +1,63 @@
+"""Runs a model over its cache: the prompt in chunks, then one token at a time."""
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from metal_gen.kv_cache import KVCache
+from metal_gen.models.transformer import Transformer
+
+PrefillProgress = Callable[[int, int], None]
+
+
+class Decoder:
+    """A model and the cache it writes to.
+
+    Args:
+        model: With its weights.
+        cache: Of the model's shape; the sequence being decoded is its first.
+        chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
+    """
+
+    def __init__(self, model: Transformer, cache: KVCache, *, chunk_size: int = 512) -> None:
+        self.model = model
+        self.cache = cache
+        self.chunk_size = chunk_size
+
+    def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
+        """Add a prompt to the cache.
+
+        Args:
+            prompt: Token ids, at least one.
+            on_progress: Called with the tokens done and the tokens in all after each chunk.
+
+        Returns:
+            (1, V) logits of the token after the prompt, not yet computed.
+
+        Raises:
+            CacheOverflowError: The prompt does not fit. What chunks came before is in the cache.
+        """
+        total = self.cache.position + len(prompt)
+        last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
+        for begin in range(0, last, self.chunk_size):
+            tokens = mx.array([prompt[begin : begin + self.chunk_size]])
+            self.model(tokens, self.cache, sequence_length=total)
+            self.cache.evaluate()
+            if on_progress is not None:
+                on_progress(begin + self.chunk_size, len(prompt))
+        hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
+        return self.model.logits(hidden[:, -1])
+
+    def step(self, token: mx.array) -> mx.array:
+        """Add one token to the cache.
+
+        Args:
+            token: (1,) id, which need not be computed yet.
+
+        Returns:
+            (1, V) logits of the next token, not yet computed.
+
+        Raises:
+            CacheOverflowError: The cache is full; it is as before.
+        """
+        return self.model.logits(self.model(token[:, None], self.cache)[:, -1])

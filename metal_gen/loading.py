@@ -1,0 +1,147 @@
+"""From settings to a model that is ready to generate, in two steps.
+
+`prepare` finds and checks everything that can be checked without reading weights; `load` on
+what it returns reads them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from metal_gen.backend import available_memory_bytes, preferred_dtype
+from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
+from metal_gen.checkpoint.generation_defaults import ignored_defaults, sampling_defaults
+from metal_gen.checkpoint.hub import ProgressCallback, locate_checkpoint
+from metal_gen.config.settings import Settings
+from metal_gen.engine.decoder import Decoder
+from metal_gen.errors import ConfigError
+from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.memory_plan import MemoryPlan, plan_memory
+from metal_gen.models.config import ModelConfig
+
+DEFAULT_MAX_SEQ_LEN = 2048
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A checkpoint with its weights in memory and a cache beside them.
+
+    One text is generated at a time.
+
+    Attributes:
+        checkpoint: Its files, tokenizer and chat template.
+        decoder: Model and cache.
+        settings: In force, the checkpoint's own defaults included.
+        plan: The memory that was reckoned with.
+        notices: What a person should know about this model and these settings.
+    """
+
+    checkpoint: Checkpoint
+    decoder: Decoder
+    settings: Settings
+    plan: MemoryPlan
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A checkpoint that has been checked against its settings, before its weights are read.
+
+    Attributes:
+        checkpoint: Opened.
+        settings: As on `TextModel`.
+        dtype: What will be computed in.
+        plan: Memory, known to fit.
+        notices: As on `TextModel`.
+    """
+
+    checkpoint: Checkpoint
+    settings: Settings
+    dtype: str
+    plan: MemoryPlan
+    notices: tuple[str, ...]
+
+    def load(self) -> TextModel:
+        """Allocate the cache and read the weights."""
+        # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
+        mx.set_cache_limit(self.plan.working_bytes)
+        model = self.checkpoint.weights.load(self.dtype)
+        cache = KVCache(self.plan.cache)
+        decoder = Decoder(model, cache, chunk_size=self.settings.chunk_size)
+        return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)
+
+
+def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) -> PreparedModel:
+    """Find the checkpoint, check it, and see whether it fits.
+
+    Args:
+        settings: `model` names the checkpoint; None is the bundled one.
+        on_download: Called while files come from the Hub.
+
+    Raises:
+        ModelNotFoundError: There is no such checkpoint.
+        CheckpointError: It is damaged or not supported.
+        ConfigError: A setting contradicts it.
+        DoesNotFitError: Memory is too small.
+    """
+    folder = locate_checkpoint(settings.model, on_progress=on_download) if settings.model else BUNDLED_FOLDER
+    checkpoint = Checkpoint(Path(folder))
+    settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
+    dtype = settings.model_dtype
+    if dtype == "auto":
+        dtype = preferred_dtype(checkpoint.weights.dtype)
+    plan = plan_memory(
+        checkpoint.weights,
+        cache_config(settings, checkpoint.config, dtype),
+        dtype=dtype,
+        chunk_size=settings.chunk_size,
+        available_bytes=settings.memory_limit_bytes or available_memory_bytes(),
+    )
+    plan.require_fit()
+    return PreparedModel(checkpoint, settings, dtype, plan, tuple(_notices(settings, checkpoint)))
+
+
+def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:
+    """Size the cache: its shape from the checkpoint, its capacity from the settings.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    shape = {
+        "num_layers": model.num_hidden_layers,
+        "num_kv_heads": model.num_key_value_heads,
+        "head_dim": model.head_dim,
+    }
+    for name, actual in shape.items():
+        wanted = getattr(settings, name)
+        if wanted not in (None, actual):
+            raise ConfigError(
+                f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
+                "leave it out: the checkpoint decides",
+            )
+    return KVCacheConfig(
+        **shape,
+        max_seq_len=settings.max_seq_len or min(DEFAULT_MAX_SEQ_LEN, model.context_length),
+        batch_size=settings.batch_size,
+        dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
+    )
+
+
+def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
+    notices = []
+    trained = checkpoint.config.context_length
+    if settings.max_seq_len is not None and settings.max_seq_len > trained:
+        notices.append(
+            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}) and the model was "
+            f"trained for {trained} tokens: what comes later may make no sense"
+        )
+    if checkpoint.config.unknown_fields:
+        notices.append(
+            f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
+        )
+    if ignored := ignored_defaults(checkpoint.generation_config):
+        notices.append(f"{GENERATION_FILE} asks for what is not done: {', '.join(ignored)}")
+    return notices

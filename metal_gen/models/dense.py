@@ -1,0 +1,83 @@
+"""Builds the dense decoder that Qwen2 and Qwen3 have in common, from Hugging Face's tensor names."""
+
+import mlx.core as mx
+
+from metal_gen.models.config import ModelConfig
+from metal_gen.models.layers import Attention, DecoderLayer, GatedMLP, Linear, RMSNorm
+from metal_gen.models.parameters import ParameterSource
+from metal_gen.models.rope import Rope
+from metal_gen.models.transformer import Transformer
+
+
+def build_dense(
+    config: ModelConfig, source: ParameterSource, *, qkv_bias: bool, output_bias: bool, qk_norm: bool
+) -> Transformer:
+    """Build a model whose layers are all attention and gated MLP.
+
+    Args:
+        config: Sizes.
+        source: Gives the weights.
+        qkv_bias: Query, key and value projections have a bias.
+        output_bias: The attention's output projection has a bias.
+        qk_norm: Queries and keys are normalised per head before they are rotated.
+    """
+    rope = Rope(config.rope, config.head_dim)
+    embedding = source.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    head = embedding
+    if not config.tie_word_embeddings:
+        head = source.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
+
+    def norm(name: str, size: int) -> RMSNorm:
+        return RMSNorm(source.tensor(f"{name}.weight", size), config.rms_norm_eps)
+
+    def linear(outputs: dict[str, int], inputs: int, bias: bool = False) -> Linear:
+        """One product for all of these projections."""
+        weight = source.stack({f"{name}.weight": rows for name, rows in outputs.items()}, inputs)
+        offset: mx.array | None = None
+        if bias:
+            offset = source.stack({f"{name}.bias": rows for name, rows in outputs.items()})
+        return Linear(weight, offset)
+
+    def attention(prefix: str, kind: str) -> Attention:
+        query_size = config.num_attention_heads * config.head_dim
+        kv_size = config.num_key_value_heads * config.head_dim
+        projections = {
+            f"{prefix}.q_proj": query_size,
+            f"{prefix}.k_proj": kv_size,
+            f"{prefix}.v_proj": kv_size,
+        }
+        return Attention(
+            qkv=linear(projections, config.hidden_size, qkv_bias),
+            output=linear({f"{prefix}.o_proj": config.hidden_size}, query_size, output_bias),
+            rope=rope,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            sliding=kind == "sliding_attention",
+            query_norm=norm(f"{prefix}.q_norm", config.head_dim) if qk_norm else None,
+            key_norm=norm(f"{prefix}.k_norm", config.head_dim) if qk_norm else None,
+        )
+
+    def layer(index: int, kind: str) -> DecoderLayer:
+        prefix = f"model.layers.{index}"
+        size = config.intermediate_size
+        return DecoderLayer(
+            attention_norm=norm(f"{prefix}.input_layernorm", config.hidden_size),
+            attention=attention(f"{prefix}.self_attn", kind),
+            mlp_norm=norm(f"{prefix}.post_attention_layernorm", config.hidden_size),
+            mlp=GatedMLP(
+                gate_up=linear(
+                    {f"{prefix}.mlp.gate_proj": size, f"{prefix}.mlp.up_proj": size}, config.hidden_size
+                ),
+                down=linear({f"{prefix}.mlp.down_proj": config.hidden_size}, size),
+            ),
+        )
+
+    return Transformer(
+        config=config,
+        embedding=embedding,
+        rope=rope,
+        layers=tuple(layer(index, kind) for index, kind in enumerate(config.layer_types)),
+        norm=norm("model.norm", config.hidden_size),
+        head=Linear(head),
+    )

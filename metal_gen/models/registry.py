@@ -1,0 +1,31 @@
+"""Which `model_type` of config.json is built by which function."""
+
+from collections.abc import Callable
+
+from metal_gen.errors import CheckpointError
+from metal_gen.models.config import ModelConfig
+from metal_gen.models.parameters import ParameterSource
+from metal_gen.models.qwen2 import build_qwen2
+from metal_gen.models.qwen3 import build_qwen3
+from metal_gen.models.transformer import Transformer
+
+ModelBuilder = Callable[[ModelConfig, ParameterSource], Transformer]
+
+BUILDERS: dict[str, ModelBuilder] = {
+    "qwen2": build_qwen2,
+    "qwen3": build_qwen3,
+}
+
+
+def builder_for(model_type: str) -> ModelBuilder:
+    """Return the function that builds this family.
+
+    Raises:
+        CheckpointError: No family of this name is supported.
+    """
+    if model_type not in BUILDERS:
+        raise CheckpointError(
+            f"this model is not supported: model_type is {model_type!r}",
+            f"supported are {', '.join(sorted(BUILDERS))}",
+        )
+    return BUILDERS[model_type]

@@ -1,0 +1,94 @@
+"""Rotary position embedding: the wavelengths, and how linear, dynamic and YaRN scaling stretch them.
+
+Source: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071), and `modeling_rope_utils.py` of
+Hugging Face transformers, whose numbers these must equal.
+"""
+
+import math
+from functools import lru_cache
+
+import mlx.core as mx
+
+from metal_gen.models.config import RopeConfig
+
+
+class Rope:
+    """Rotates queries and keys by their position."""
+
+    def __init__(self, config: RopeConfig, head_dim: int) -> None:
+        self.config = config
+        self.head_dim = head_dim
+        self._periods = lru_cache(maxsize=4)(self._compute_periods)
+
+    @property
+    def attention_factor(self) -> float:
+        """Factor on both queries and keys (YaRN's "temperature"); 1 for other types."""
+        config = self.config
+        if config.rope_type != "yarn":
+            return 1.0
+        if config.attention_factor is not None:
+            return config.attention_factor
+        if config.mscale and config.mscale_all_dim:
+            return _mscale(config.factor, config.mscale) / _mscale(config.factor, config.mscale_all_dim)
+        return _mscale(config.factor, 1.0)
+
+    def periods(self, sequence_length: int) -> mx.array:
+        """Positions per radian of each pair of dimensions.
+
+        Args:
+            sequence_length: Tokens so far with those now added; only dynamic scaling looks at it.
+
+        Returns:
+            (D / 2,) float32.
+        """
+        trained = self.config.original_max_position_embeddings
+        dynamic = self.config.rope_type == "dynamic" and sequence_length > trained
+        return self._periods(sequence_length if dynamic else trained)
+
+    def __call__(self, x: mx.array, start: int, periods: mx.array) -> mx.array:
+        """Rotate x (B, H, L, D), whose first token is at position `start`."""
+        return mx.fast.rope(
+            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=start, freqs=periods
+        )
+
+    def _compute_periods(self, sequence_length: int) -> mx.array:
+        config = self.config
+        pairs = range(0, self.head_dim, 2)
+        theta = config.rope_theta
+        if config.rope_type == "dynamic":
+            growth = config.factor * sequence_length / config.original_max_position_embeddings
+            theta *= (growth - (config.factor - 1)) ** (self.head_dim / (self.head_dim - 2))
+        periods = [theta ** (pair / self.head_dim) for pair in pairs]
+        if config.rope_type == "linear":
+            periods = [config.factor * period for period in periods]
+        if config.rope_type == "yarn":
+            periods = self._yarn(periods)
+        return mx.array(periods, dtype=mx.float32)
+
+    def _yarn(self, periods: list[float]) -> list[float]:
+        """Keep short wavelengths, stretch long ones by the factor, blend in between."""
+        low, high = self._yarn_range()
+        blended = []
+        for index, period in enumerate(periods):
+            stretched = min(max((index - low) / (high - low), 0.0), 1.0)
+            frequency = stretched / (self.config.factor * period) + (1 - stretched) / period
+            blended.append(1 / frequency)
+        return blended
+
+    def _yarn_range(self) -> tuple[float, float]:
+        """Indices of the pairs that turn `beta_fast` and `beta_slow` times in the trained length."""
+        config = self.config
+
+        def pair_that_turns(times: float) -> float:
+            wavelength = config.original_max_position_embeddings / (times * 2 * math.pi)
+            return self.head_dim * math.log(wavelength) / (2 * math.log(config.rope_theta))
+
+        low, high = pair_that_turns(config.beta_fast), pair_that_turns(config.beta_slow)
+        if config.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, self.head_dim - 1)
+        return low, high + 0.001 if low == high else high
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

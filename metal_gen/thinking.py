@@ -1,0 +1,29 @@
+"""Tells a model's thinking from its answer, token by token."""
+
+from metal_gen.checkpoint.prompt import THINK_CLOSE, THINK_OPEN, Prompt
+from metal_gen.checkpoint.tokenizer import Tokenizer
+
+
+class ThinkingSplitter:
+    """Follows the thinking tags, which are single tokens, and takes them out of the text.
+
+    The blank lines that models put after a tag are taken out too. A prompt without a chat
+    template is not split: there the tags are text like any other.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt) -> None:
+        tags = (tokenizer.id_of(THINK_OPEN), tokenizer.id_of(THINK_CLOSE))
+        self._opening, self._closing = tags if prompt.is_chat else (None, None)
+        self._thinking = prompt.opens_thinking
+        self._after_tag = False
+
+    def split(self, token: int, text: str) -> tuple[str, bool]:
+        """Return the text to show for a token, and whether it is thinking."""
+        if token in (self._opening, self._closing) and token is not None:
+            self._thinking = token == self._opening
+            self._after_tag = True
+            return "", self._thinking
+        if self._after_tag:
+            text = text.lstrip("\n")
+            self._after_tag = not text
+        return text, self._thinking
