@@ -1,0 +1,40 @@
+"""Fixtures that several test files share."""
+
+import mlx.core as mx
+import pytest
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.kv_cache import KVCache, KVCacheConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A Qwen3 model of two layers in float32."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("tiny"), tiny_config("qwen3"))
+    return Checkpoint(folder).weights.load("float32")
+
+
+@pytest.fixture
+def make_cache():
+    """Makes caches for a model."""
+
+    def make(model, max_seq_len=64, batch_size=1, dtype="float32"):
+        return KVCache(
+            KVCacheConfig(
+                num_layers=model.config.num_hidden_layers,
+                num_kv_heads=model.config.num_key_value_heads,
+                head_dim=model.config.head_dim,
+                max_seq_len=max_seq_len,
+                batch_size=batch_size,
+                dtype=dtype,
+            )
+        )
+
+    return make
+
+
+@pytest.fixture
+def tokens():
+    """Twenty token ids of the tiny model's vocabulary, (1, 20)."""
+    return mx.array([[7, 1, 55, 13, 22, 9, 41, 3, 60, 2, 18, 33, 5, 47, 28, 11, 62, 0, 36, 50]])

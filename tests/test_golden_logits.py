@@ -1,0 +1,55 @@
+"""Logits and greedy text equal what transformers computed for the same weights."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.kv_cache import KVCache, KVCacheConfig
+
+CONFIGS = dict(golden_configs())
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def goldens():
+    return mx.load(str(Path(__file__).parent / "data" / "golden_logits.safetensors"))
+
+
+def test_the_golden_file_covers_the_matrix(goldens):
+    assert {name.rsplit(".", 1)[0] for name in goldens} == set(CONFIGS)
+    assert len(CONFIGS) >= 216
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_greedy_ids_equal_transformers(name, goldens, tmp_path):
+    checkpoint = Checkpoint(write_checkpoint(tmp_path, CONFIGS[name]))
+    model = checkpoint.weights.load("float32")
+    config = checkpoint.config
+    cache = KVCache(
+        KVCacheConfig(
+            num_layers=config.num_hidden_layers,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            max_seq_len=len(PROMPT) + GREEDY_TOKENS,
+            dtype="float32",
+        )
+    )
+    expected = np.array(goldens[f"{name}.logits"])
+    logits = np.array(model.logits(model(mx.array([PROMPT]), cache))[0])
+    assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+    cache.clear()
+    tokens = generate_tokens(
+        Decoder(model, cache),
+        PROMPT,
+        lambda row, _: mx.argmax(row, axis=-1),
+        eos_ids=(),
+        max_tokens=GREEDY_TOKENS,
+    )
+    assert [token.id for token in tokens] == goldens[f"{name}.greedy"].tolist()

@@ -1,0 +1,142 @@
+"""Tiny checkpoints with weights from a fixed random stream, for tests and for the golden files.
+
+The stream is numpy's legacy generator, which never changes, so that the golden files need to
+hold the reference's answers only.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+VOCAB = 64
+PROMPT = [3, 17, 60, 8, 41, 22]
+GREEDY_TOKENS = 64
+
+
+def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
+    """A config.json of a model with two layers."""
+    config = {
+        "model_type": arch,
+        "architectures": ["Qwen3ForCausalLM" if arch == "qwen3" else "Qwen2ForCausalLM"],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+    }
+    config.update(changes)
+    return config
+
+
+def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a checkpoint of this config holds."""
+    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    qwen3 = config["model_type"] == "qwen3"
+    bias = config.get("attention_bias", False) if qwen3 else True
+    shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        attention = f"{prefix}.self_attn"
+        for name, rows in (("q", heads * head_dim), ("k", kv_heads * head_dim), ("v", kv_heads * head_dim)):
+            shapes[f"{attention}.{name}_proj.weight"] = (rows, hidden)
+            if bias:
+                shapes[f"{attention}.{name}_proj.bias"] = (rows,)
+        shapes[f"{attention}.o_proj.weight"] = (hidden, heads * head_dim)
+        if bias and qwen3:
+            shapes[f"{attention}.o_proj.bias"] = (hidden,)
+        if qwen3:
+            shapes[f"{attention}.q_norm.weight"] = (head_dim,)
+            shapes[f"{attention}.k_norm.weight"] = (head_dim,)
+        shapes[f"{prefix}.mlp.gate_proj.weight"] = (inner, hidden)
+        shapes[f"{prefix}.mlp.up_proj.weight"] = (inner, hidden)
+        shapes[f"{prefix}.mlp.down_proj.weight"] = (hidden, inner)
+        shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
+        shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights that make logits differ enough for greedy decoding to have no near ties."""
+    stream = np.random.RandomState(seed)
+    weights = {}
+    for name, shape in tensor_shapes(config).items():
+        values = stream.standard_normal(shape)
+        if name.endswith("norm.weight"):
+            values = 1 + 0.1 * values
+        elif name.endswith("_proj.weight"):
+            values = 1.5 * values / np.sqrt(shape[1])
+        elif name.endswith("bias"):
+            values = 0.5 * values
+        weights[name] = values.astype(np.float32)
+    return weights
+
+
+def write_checkpoint(folder: Path, config: dict[str, Any], weights: dict[str, np.ndarray] | None = None) -> Path:
+    """Write config.json and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = tiny_weights(config) if weights is None else weights
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def golden_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The matrix of configurations whose logits are compared with the reference's."""
+    matrix = product(
+        ("qwen2", "qwen3"), (True, False), (1, 2, 7), (32, 64, 128), (1e4, 1e6), (False, True), (False, True)
+    )
+    for arch, tied, ratio, head_dim, theta, yarn, bias in matrix:
+        if arch == "qwen2" and bias:
+            continue
+        changes: dict[str, Any] = {
+            "tie_word_embeddings": tied,
+            "num_attention_heads": 2 if ratio == 1 else 2 * ratio,
+            "num_key_value_heads": 2,
+            "head_dim": head_dim,
+            "rope_theta": theta,
+        }
+        name = f"{arch}-{'tied' if tied else 'untied'}-gqa{ratio}-d{head_dim}-theta{theta:.0e}"
+        if yarn:
+            changes["rope_scaling"] = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+            name += "-yarn"
+        if bias:
+            changes["attention_bias"] = True
+            name += "-bias"
+        yield name, tiny_config(arch, **changes)
+    yield from _special_configs()
+
+
+def _special_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for arch in ("qwen2", "qwen3"):
+        modern = tiny_config(arch, rope_parameters={"rope_type": "default", "rope_theta": 5e5}, dtype="float32")
+        del modern["rope_theta"]
+        yield f"{arch}-rope-parameters", modern
+        yield f"{arch}-linear", tiny_config(arch, rope_scaling={"rope_type": "linear", "factor": 3.0})
+        dynamic = {"rope_type": "dynamic", "factor": 2.0}
+        yield f"{arch}-dynamic", tiny_config(arch, rope_scaling=dynamic, max_position_embeddings=16)
+        yarn = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 8.0, "original_max_position_embeddings": 16}
+        tuned = {"attention_factor": 1.3, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False}
+        yield f"{arch}-yarn-tuned", tiny_config(arch, rope_parameters={**yarn, **tuned})
+        window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+        yield f"{arch}-sliding", tiny_config(arch, **window)
+        layer_types = ["sliding_attention", "full_attention"]
+        yield f"{arch}-layer-types", tiny_config(arch, **window, layer_types=layer_types)
+    implied = tiny_config("qwen2", hidden_size=64)
+    del implied["head_dim"]
+    yield "qwen2-implied-head-dim", implied
