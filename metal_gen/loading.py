@@ -19,7 +19,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
 from metal_gen.errors import ConfigError
 from metal_gen.kv_cache import KVCache, KVCacheConfig
-from metal_gen.memory_plan import MemoryPlan, plan_memory
+from metal_gen.memory_plan import MemoryPlan
 from metal_gen.models.config import ModelConfig
 
 DEFAULT_MAX_SEQ_LEN = 2048
@@ -53,14 +53,12 @@ class PreparedModel:
     Attributes:
         checkpoint: Opened.
         settings: As on `TextModel`.
-        dtype: What will be computed in.
         plan: Memory, known to fit.
         notices: As on `TextModel`.
     """
 
     checkpoint: Checkpoint
     settings: Settings
-    dtype: str
     plan: MemoryPlan
     notices: tuple[str, ...]
 
@@ -68,7 +66,7 @@ class PreparedModel:
         """Allocate the cache and read the weights."""
         # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
         mx.set_cache_limit(self.plan.working_bytes)
-        model = self.checkpoint.weights.load(self.dtype)
+        model = self.checkpoint.weights.load(self.plan.dtype)
         cache = KVCache(self.plan.cache)
         decoder = Decoder(model, cache, chunk_size=self.settings.chunk_size)
         return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)
@@ -93,15 +91,17 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
     dtype = settings.model_dtype
     if dtype == "auto":
         dtype = preferred_dtype(checkpoint.weights.dtype)
-    plan = plan_memory(
-        checkpoint.weights,
-        cache_config(settings, checkpoint.config, dtype),
+    plan = MemoryPlan(
+        model=checkpoint.config,
         dtype=dtype,
+        weights_bytes=checkpoint.weights.nbytes(dtype),
+        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
+        cache=cache_config(settings, checkpoint.config, dtype),
         chunk_size=settings.chunk_size,
         available_bytes=settings.memory_limit_bytes or available_memory_bytes(),
     )
     plan.require_fit()
-    return PreparedModel(checkpoint, settings, dtype, plan, tuple(_notices(settings, checkpoint)))
+    return PreparedModel(checkpoint, settings, plan, tuple(_notices(settings, checkpoint)))
 
 
 def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:

@@ -1,37 +1,71 @@
 """How much memory a run will take, from headers and settings alone, and whether it is there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metal_gen.backend import DTYPE_BYTES, runs_on_cpu
-from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.models.config import ModelConfig
+
+# Head sizes for which MLX's GPU kernels keep attention scores out of memory.
+FUSED_HEAD_DIMS = (64, 80, 128)
+SAMPLING_ARRAYS = 6
 
 MIB = 2**20
 GIB = 2**30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What a run takes, in bytes.
+    """What a run takes.
 
     Attributes:
-        weights_bytes: The weights, in the dtype they are computed in.
+        model: Its sizes.
+        dtype: What is computed in.
+        weights_bytes: The weights in that dtype.
+        loading_bytes: The most that reading them takes, before there is a cache.
         cache: The key/value cache.
-        working_bytes: The largest intermediate results of prefill and sampling.
+        chunk_size: Prompt tokens computed at once.
         available_bytes: What the device has left; 0 where that is not known.
     """
 
+    model: ModelConfig
+    dtype: str
     weights_bytes: int
+    loading_bytes: int
     cache: KVCacheConfig
-    working_bytes: int
+    chunk_size: int
     available_bytes: int
 
     @property
+    def working_bytes(self) -> int:
+        """Estimate of the intermediate results alive at one time, at their most.
+
+        That is in the last chunk of a prompt that fills the cache: one layer's attention and MLP
+        overlap, because MLX allocates ahead of what is computed. Sampling needs a few arrays
+        over the vocabulary.
+        """
+        model = self.model
+        tokens = min(self.chunk_size, self.cache.max_seq_len)
+        heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
+        width = heads * model.head_dim + 5 * model.intermediate_size + 3 * model.hidden_size
+        scores = 0
+        if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
+            scores = model.num_attention_heads * tokens * self.cache.max_seq_len
+        mask = tokens * self.cache.max_seq_len
+        prefill = (tokens * width + scores) * DTYPE_BYTES[self.dtype] + mask
+        sampling = SAMPLING_ARRAYS * model.vocab_size * DTYPE_BYTES["float32"]
+        return max(prefill, sampling)
+
+    @property
     def total_bytes(self) -> int:
-        """Weights, cache and working memory together."""
-        return self.weights_bytes + self.cache.nbytes + self.working_bytes
+        """The most that will be taken at one time."""
+        return max(self.loading_bytes, self.weights_bytes + self.cache.nbytes + self.working_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has as much, as far as that is known."""
+        return not self.available_bytes or self.total_bytes <= self.available_bytes
 
     def require_fit(self) -> None:
         """Refuse a run that memory cannot hold.
@@ -39,7 +73,7 @@ class MemoryPlan:
         Raises:
             DoesNotFitError: With the numbers and the key to change.
         """
-        if not self.available_bytes or self.total_bytes <= self.available_bytes:
+        if self.fits:
             return
         parts = {
             "weights": self.weights_bytes,
@@ -51,56 +85,26 @@ class MemoryPlan:
             f"{format_bytes(self.available_bytes)} are available: "
             + ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
         )
-        room = self.available_bytes - self.weights_bytes - self.working_bytes
-        longest = room // self.cache.bytes_per_token
-        if longest >= 1:
+        if longest := self.longest_fit():
             hint = f"set max_seq_len under [cache] to at most {longest} (--max-seq-len {longest})"
         else:
-            hint = "the weights alone leave no room for a cache: choose a smaller checkpoint"
+            hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"
         raise DoesNotFitError(message, hint)
 
-
-def plan_memory(
-    weights: WeightFiles, cache: KVCacheConfig, *, dtype: str, chunk_size: int, available_bytes: int
-) -> MemoryPlan:
-    """Add up what a run will take.
-
-    Args:
-        weights: Known by their headers.
-        cache: As it will be allocated.
-        dtype: What weights are computed in.
-        chunk_size: Prompt tokens computed at once.
-        available_bytes: What there is; 0 when unknown.
-    """
-    return MemoryPlan(
-        weights_bytes=weights.num_parameters * DTYPE_BYTES[dtype],
-        cache=cache,
-        working_bytes=working_bytes(weights.config, cache, dtype=dtype, chunk_size=chunk_size),
-        available_bytes=available_bytes,
-    )
-
-
-def working_bytes(config: ModelConfig, cache: KVCacheConfig, *, dtype: str, chunk_size: int) -> int:
-    """Estimate the largest set of intermediate results alive at one time.
-
-    That is either the last layer's MLP or attention in the last chunk of a full prompt, or the
-    sampler's arrays over the vocabulary. On the CPU, attention scores are arrays of their own;
-    GPU kernels keep them in registers.
-    """
-    tokens = min(chunk_size, cache.max_seq_len)
-    size = DTYPE_BYTES[dtype]
-    hidden = tokens * config.hidden_size * size
-    mlp = 4 * tokens * config.intermediate_size * size + 2 * hidden
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    attention = 2 * tokens * heads * config.head_dim * size + 2 * hidden
-    if runs_on_cpu():
-        attention += 2 * config.num_attention_heads * tokens * cache.max_seq_len * size
-    sampling = 6 * config.vocab_size * 4
-    return max(mlp, attention, sampling)
+    def longest_fit(self) -> int:
+        """The largest `max_seq_len`, up to this plan's, that fits; 0 where none does."""
+        low, high = 0, self.cache.max_seq_len
+        while low < high:
+            middle = (low + high + 1) // 2
+            if replace(self, cache=replace(self.cache, max_seq_len=middle)).fits:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 def format_bytes(count: int) -> str:
-    """Bytes as a person reads them: `24.0 MiB`, `1.2 GiB`."""
+    """Bytes as a person reads them: `24.0 MiB`, `1.20 GiB`."""
     if count >= GIB:
         return f"{count / GIB:.2f} GiB"
     return f"{count / MIB:.1f} MiB"

@@ -53,7 +53,7 @@ def main() -> None:
     out = ROOT / "tests" / "data" / "golden_logits.safetensors"
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     save_file(goldens, out, metadata=versions)
-    print(f"{out.relative_to(ROOT)}: {len(goldens) // 2} configurations, {out.stat().st_size:,} bytes, {versions}")
+    print(f"{out.relative_to(ROOT)}: {len(goldens) // 2} configurations, {out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

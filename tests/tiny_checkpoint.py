@@ -87,7 +87,9 @@ def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]
     return weights
 
 
-def write_checkpoint(folder: Path, config: dict[str, Any], weights: dict[str, np.ndarray] | None = None) -> Path:
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], weights: dict[str, np.ndarray] | None = None
+) -> Path:
     """Write config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -124,7 +126,9 @@ def golden_configs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _special_configs() -> Iterator[tuple[str, dict[str, Any]]]:
     for arch in ("qwen2", "qwen3"):
-        modern = tiny_config(arch, rope_parameters={"rope_type": "default", "rope_theta": 5e5}, dtype="float32")
+        modern = tiny_config(
+            arch, rope_parameters={"rope_type": "default", "rope_theta": 5e5}, dtype="float32"
+        )
         del modern["rope_theta"]
         yield f"{arch}-rope-parameters", modern
         yield f"{arch}-linear", tiny_config(arch, rope_scaling={"rope_type": "linear", "factor": 3.0})

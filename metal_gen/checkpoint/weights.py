@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.backend import dtype_named
+from metal_gen.backend import DTYPE_BYTES, dtype_named
 from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
 from metal_gen.checkpoint.weight_files import find_weights
 from metal_gen.errors import CheckpointError
@@ -58,6 +58,18 @@ class WeightFiles:
     def num_parameters(self) -> int:
         """Numbers in the model; a tied embedding counts once."""
         return sum(math.prod(shape) for shape in self.expected.values())
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes of the weights in memory, in this dtype."""
+        return self.num_parameters * DTYPE_BYTES[dtype]
+
+    def loading_peak_bytes(self, dtype: str) -> int:
+        """Most bytes that `load` has in memory: what is done, and one tensor as it is stored."""
+        done = peak = 0
+        for name, shape in self.expected.items():
+            done += math.prod(shape) * DTYPE_BYTES[dtype]
+            peak = max(peak, done + self.tensors[name].nbytes)
+        return peak
 
     def load(self, dtype: str) -> Transformer:
         """Read the weights and build the model.

@@ -26,7 +26,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         console.detail(f"generate uses 1 of the {cache.batch_size} sequences that the cache holds")
     if not console.verbosity:
         return
-    console.note(f"device: {device_name()}; computing in {prepared.dtype}")
+    console.note(f"device: {device_name()}; computing in {plan.dtype}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "

@@ -95,6 +95,7 @@ class Settings:
         Whole(1),
         None,
         "Most that weights, cache and working memory may take; what the machine has left.",
+        key="limit_bytes",
     )
     chunk_size: int = _setting("prefill", Whole(1), 512, "Prompt tokens that are computed at once.")
     temperature: float | None = _setting(

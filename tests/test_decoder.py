@@ -1,0 +1,142 @@
+"""The forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.stopping import FinishReason, require_capacity
+from metal_gen.errors import DoesNotFitError
+from metal_gen.kv_cache import CacheOverflowError
+
+VARIANTS = {
+    "full": {},
+    "sliding": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}},
+    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 8},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request, tmp_path):
+    config = tiny_config("qwen3", **VARIANTS[request.param])
+    return Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32")
+
+
+def greedy(logits, index):
+    return mx.argmax(logits, axis=-1)
+
+
+def assert_close(a, b):
+    a, b = np.array(a), np.array(b)
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_token_by_token_equals_one_pass(model, make_cache, tokens):
+    length = tokens.shape[1]
+    whole = model.logits(model(tokens, make_cache(model)))
+    cache = make_cache(model)
+    steps = [model.logits(model(tokens[:, i : i + 1], cache, sequence_length=length)) for i in range(length)]
+    assert_close(mx.concatenate(steps, axis=1), whole)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 19, 20, 512])
+def test_chunked_prefill_equals_whole(model, make_cache, tokens, chunk_size):
+    whole = model.logits(model(tokens, make_cache(model))[:, -1])
+    prompt = tokens[0].tolist()
+    progress = []
+    decoder = Decoder(model, make_cache(model), chunk_size=chunk_size)
+    chunked = decoder.prefill(prompt, lambda done, total: progress.append((done, total)))
+    assert_close(chunked, whole)
+    assert decoder.cache.position == 20
+    assert progress == [(done, 20) for done in range(chunk_size, 20, chunk_size)]
+
+
+def test_what_follows_does_not_move_a_prefix(tiny_model, make_cache, tokens):
+    prefix = tiny_model.logits(tiny_model(tokens[:, :9], make_cache(tiny_model)))
+    whole = tiny_model.logits(tiny_model(tokens, make_cache(tiny_model)))
+    assert_close(whole[:, :9], prefix)
+
+
+def test_a_cleared_cache_remembers_nothing(tiny_model, make_cache, tokens):
+    cache = make_cache(tiny_model)
+    fresh = tiny_model.logits(tiny_model(tokens[:, :5], cache))
+    tiny_model(tokens, cache)
+    cache.clear()
+    assert_close(tiny_model.logits(tiny_model(tokens[:, :5], cache)), fresh)
+
+
+def test_sequences_of_a_batch_do_not_mix(tiny_model, make_cache, tokens):
+    pair = mx.concatenate([tokens, tokens[:, ::-1]])
+    both = tiny_model.logits(tiny_model(pair, make_cache(tiny_model, batch_size=2)))
+    for row in range(2):
+        alone = tiny_model.logits(tiny_model(pair[row : row + 1], make_cache(tiny_model)))
+        assert_close(both[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_narrower_cache_changes_logits_by_its_rounding_only(tiny_model, make_cache, tokens, dtype):
+    exact = tiny_model.logits(tiny_model(tokens, make_cache(tiny_model)))
+    rounded = tiny_model.logits(tiny_model(tokens, make_cache(tiny_model, dtype=dtype)))
+    assert rounded.dtype == mx.float32
+    assert float(mx.abs(rounded - exact).max()) < 0.05 * float(mx.abs(exact).max())
+
+
+def test_prompt_and_new_tokens_fit_exactly(tiny_model, make_cache):
+    prompt = [1, 2, 3, 4, 5]
+    require_capacity(5, 12, 16)
+    decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16))
+    made = list(generate_tokens(decoder, prompt, greedy, eos_ids=(), max_tokens=12))
+    assert len(made) == 12
+    assert decoder.cache.position == 16
+    assert [token.finish_reason for token in made] == [None] * 11 + [FinishReason.LENGTH]
+
+
+def test_one_token_more_is_refused_with_both_remedies():
+    with pytest.raises(DoesNotFitError) as caught:
+        require_capacity(5, 13, 16)
+    assert "--max-seq-len 17" in caught.value.hint
+    assert "at most 12 with --max-tokens" in caught.value.hint
+
+
+def test_a_prompt_longer_than_the_cache_is_refused(tiny_model, make_cache):
+    with pytest.raises(DoesNotFitError, match="17"):
+        require_capacity(17, None, 16)
+    with pytest.raises(CacheOverflowError):
+        Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16)).prefill([1] * 17)
+
+
+def test_without_a_limit_the_cache_is_the_limit(tiny_model, make_cache):
+    decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16))
+    assert len(list(generate_tokens(decoder, [1] * 10, greedy, eos_ids=()))) == 7
+
+
+def test_an_end_token_ends_the_text(tiny_model, make_cache):
+    made = list(
+        generate_tokens(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], greedy, eos_ids=(), max_tokens=9)
+    )
+    stop = made[4].id
+    first = next(i for i, token in enumerate(made) if token.id == stop)
+    ended = list(generate_tokens(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], greedy, eos_ids={stop}))
+    assert [token.id for token in ended] == [token.id for token in made[: first + 1]]
+    assert ended[-1].finish_reason is FinishReason.STOP
+
+
+def test_the_next_step_is_started_before_a_token_is_read(tiny_model, make_cache):
+    """When the first token is handed over, the sampler has been asked for the second."""
+    asked = []
+
+    def sampler(logits, index):
+        asked.append(index)
+        return mx.argmax(logits, axis=-1)
+
+    tokens = generate_tokens(
+        Decoder(tiny_model, make_cache(tiny_model)), [1], sampler, eos_ids=(), max_tokens=3
+    )
+    next(tokens)
+    assert asked == [0, 1]
+    assert len(list(tokens)) == 2
+    assert asked == [0, 1, 2]

@@ -1,0 +1,85 @@
+"""What is foreseen is what is taken, and what cannot fit is refused with a number that does."""
+
+import mlx.core as mx
+import pytest
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen import backend
+from metal_gen.config.settings import Settings
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.errors import DoesNotFitError
+from metal_gen.loading import prepare
+from metal_gen.memory_plan import format_bytes
+
+
+@pytest.mark.parametrize("chunk_size", [64, 512])
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, chunk_size):
+    """A prompt that fills the cache, on a model whose weights do not hide the rest."""
+    config = tiny_config(
+        "qwen3",
+        hidden_size=256,
+        intermediate_size=1024,
+        vocab_size=8192,
+        num_hidden_layers=3,
+        max_position_embeddings=2048,
+    )
+    settings = Settings(
+        model=str(write_checkpoint(tmp_path, config)), max_seq_len=2048, chunk_size=chunk_size
+    )
+    prepared = prepare(settings)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = prepared.load()
+    prompt = [1 + place % 1000 for place in range(2040)]
+    list(
+        generate_tokens(
+            model.decoder, prompt, lambda row, _: mx.argmax(row, axis=-1), eos_ids=(), max_tokens=9
+        )
+    )
+    peak = mx.get_peak_memory() - before
+    assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
+
+
+def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    limit = 2_000_000
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, max_seq_len=100_000, chunk_size=16, memory_limit_bytes=limit))
+    assert "max_seq_len under [cache]" in caught.value.hint
+    longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
+    fits = prepare(Settings(model=folder, max_seq_len=longest, chunk_size=16, memory_limit_bytes=limit))
+    assert fits.plan.total_bytes <= limit
+    with pytest.raises(DoesNotFitError):
+        prepare(Settings(model=folder, max_seq_len=2 * longest, chunk_size=16, memory_limit_bytes=limit))
+
+
+def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, memory_limit_bytes=10_000))
+    assert "smaller checkpoint" in caught.value.hint
+
+
+def test_metal_reports_its_recommended_working_set(monkeypatch):
+    """Stands in for a Mac: what only Metal can say is substituted."""
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(
+        mx, "device_info", lambda: {"max_recommended_working_set_size": 10 * 2**30, "memory_size": 16 * 2**30}
+    )
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 2**30)
+    assert backend.available_memory_bytes() == 9 * 2**30
+
+
+def test_a_device_that_says_nothing_refuses_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(mx, "device_info", dict)
+    assert backend.available_memory_bytes() == 0
+
+
+def test_this_machine_has_memory():
+    assert backend.available_memory_bytes() > 2**28
+
+
+def test_bytes_are_written_for_people():
+    assert format_bytes(25_165_824) == "24.0 MiB"
+    assert format_bytes(3 * 2**30) == "3.00 GiB"
