@@ -1,0 +1,41 @@
+"""Checkpoints for tests of the command line, each written once."""
+
+import pytest
+from tiny_text_checkpoint import CYCLE, ECHO_TEMPLATE, END_THINK, SAID, THINK, write_text_checkpoint
+
+
+@pytest.fixture(scope="session")
+def text_checkpoints(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="session")
+def speaker(text_checkpoints):
+    """Says `SAID` and stops."""
+    return str(write_text_checkpoint(text_checkpoints / "speaker", says=SAID.encode()))
+
+
+@pytest.fixture(scope="session")
+def babbler(text_checkpoints):
+    """Says `CYCLE` again and again, until the cache is full."""
+    return str(write_text_checkpoint(text_checkpoints / "babbler", says=CYCLE, forever=True))
+
+
+@pytest.fixture(scope="session")
+def thinker(text_checkpoints):
+    """Thinks `hm ESC.` and answers 42."""
+    says = [THINK, *b"hm \x1b.", END_THINK, *b"\n42"]
+    return str(write_text_checkpoint(text_checkpoints / "thinker", says=says))
+
+
+@pytest.fixture(scope="session")
+def gambler(text_checkpoints):
+    """Has random weights: what it says depends on the seed."""
+    return str(write_text_checkpoint(text_checkpoints / "gambler"))
+
+
+@pytest.fixture(scope="session")
+def echo(text_checkpoints):
+    """Refuses every prompt, and quotes it as JSON in the refusal."""
+    folder = text_checkpoints / "echo"
+    return str(write_text_checkpoint(folder, chat_template=ECHO_TEMPLATE))

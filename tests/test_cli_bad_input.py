@@ -1,0 +1,476 @@
+"""Every mistake gets one sentence, mostly a hint, its own exit code, and no text."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from cli_process import run_cli, run_in_terminal
+from damaged_checkpoints import FOLDER_DEFECTS, FOLDERS, HUGE, without
+from tiny_text_checkpoint import write_text_checkpoint
+
+from metal_gen.checkpoint.weights import WeightFiles
+from metal_gen.cli.main import main
+
+pytest_plugins = ("fixtures_text",)
+
+USAGE, CONFIGURATION, NOT_FOUND, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 3, 4, 5, 6
+COMMAND_HINT = "metal-gen --help, or metal-gen COMMAND --help"
+
+
+def defect(*values, reason, id):
+    return pytest.param(*values, id=id, marks=pytest.mark.xfail(strict=True, reason=reason))
+
+
+@pytest.fixture
+def refuse(monkeypatch, tmp_path, capfdbinary):
+    """Runs a command that must fail, and returns its sentence and its hint."""
+    for name in list(os.environ):
+        if name.startswith("METAL_GEN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments, code):
+        actual = main([str(argument) for argument in arguments])
+        stdout, stderr = capfdbinary.readouterr()
+        assert stdout == b""
+        message, hint = sentence_and_hint(stderr.decode())
+        assert actual == code, (message, hint)
+        return message, hint
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def sentence_and_hint(stderr):
+    """Take the two apart, and make sure that there is nothing else."""
+    lines = [line for line in stderr.splitlines() if "no --model given" not in line]
+    assert 1 <= len(lines) <= 2, stderr
+    assert lines[0].startswith("metal-gen: ")
+    hint = ""
+    if len(lines) == 2:
+        assert lines[1].startswith("hint: ")
+        hint = lines[1].removeprefix("hint: ")
+    return lines[0].removeprefix("metal-gen: "), hint
+
+
+def require_hint(hint, expected):
+    """An empty expectation stands for no hint at all."""
+    if expected:
+        assert expected in hint
+    else:
+        assert hint == ""
+
+
+# Flags
+
+FLAGS = [
+    (("--max-tokens", "0"), "--max-tokens must be a whole number of at least 1: '0'", ""),
+    (("--max-tokens", "-3"), "--max-tokens must be a whole number of at least 1: '-3'", ""),
+    (("--max-tokens", "abc"), "--max-tokens must be a whole number of at least 1: 'abc'", ""),
+    (("-n", "1.5"), "--max-tokens must be a whole number of at least 1: '1.5'", ""),
+    (("-n", ""), "--max-tokens must be a whole number of at least 1: ''", ""),
+    (("--greedy", "--top-p", "0.9"), "--greedy contradicts --top-p 0.9", "leave one of them out"),
+    (("--greedy", "--top-k", "4"), "--greedy contradicts --top-k 4", "leave one of them out"),
+    (("--greedy", "--temperature", "1"), "--greedy contradicts --temperature 1", "leave one of them out"),
+    (("--temperature", "-1"), "--temperature must be a number of at least 0: '-1'", ""),
+    (("--temperature", "nan"), "--temperature must be a number of at least 0: 'nan'", ""),
+    (("--temperature", "inf"), "--temperature must be a number of at least 0: 'inf'", ""),
+    (("--temperature", "abc"), "--temperature must be a number of at least 0: 'abc'", ""),
+    (("--temperature", HUGE), "--temperature must be a number of at least 0: ", ""),
+    (("--top-k", "0"), "--top-k must be a whole number of at least 1: '0'", ""),
+    (("--top-k", "-1"), "--top-k must be a whole number of at least 1: '-1'", ""),
+    (("--top-k", "1.5"), "--top-k must be a whole number of at least 1: '1.5'", ""),
+    (("--top-p", "0"), "--top-p must be a number above 0 and at most 1: '0'", ""),
+    (("--top-p", "1.5"), "--top-p must be a number above 0 and at most 1: '1.5'", ""),
+    (("--top-p", "nan"), "--top-p must be a number above 0 and at most 1: 'nan'", ""),
+    (("--top-p", "-0.1"), "--top-p must be a number above 0 and at most 1: '-0.1'", ""),
+    (("--seed", "-1"), "--seed must be a whole number from 0 to 18446744073709551615: '-1'", ""),
+    (("--seed", str(2**64)), f"--seed must be a whole number from 0 to 18446744073709551615: '{2**64}'", ""),
+    (("--seed", "abc"), "--seed must be a whole number from 0 to 18446744073709551615: 'abc'", ""),
+    (("--seed", "9" * 5000), "--seed must be a whole number from 0 to 18446744073709551615: ", ""),
+    (("--max-seq-len", "0"), "--max-seq-len must be a whole number of at least 1: '0'", ""),
+    (("--chunk-size", "0"), "--chunk-size must be a whole number of at least 1: '0'", ""),
+    (("--cache-dtype", "int8"), "--cache-dtype must be one of auto, float32, bfloat16, float16: 'int8'", ""),
+    (("--model-dtype", "BF16"), "--model-dtype must be one of auto, float32, bfloat16, float16: 'BF16'", ""),
+    (("--raw", "--system", "x"), "needs a chat template, and --raw leaves it out", ""),
+    (("--prompt", ""), "the prompt is empty", "give it with --prompt TEXT, or pipe it in"),
+    (("--promt", "x"), "No such option: --promt (Possible options: --prompt)", COMMAND_HINT),
+    (
+        ("--max-token", "x"),
+        "No such option: --max-token (Possible options: --max-seq-len, --max-tokens)",
+        COMMAND_HINT,
+    ),
+    (("--seed",), "Option '--seed' requires an argument", COMMAND_HINT),
+    (("hello", "world"), "Got unexpected extra argument(s) (hello world)", COMMAND_HINT),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"), FLAGS, ids=[" ".join(row[0])[:40] or "none" for row in FLAGS]
+)
+def test_a_bad_flag(refuse, gambler, arguments, message, hint):
+    actual, actual_hint = refuse("generate", "--model", gambler, "-p", "hi", *arguments, code=USAGE)
+    assert message in actual
+    require_hint(actual_hint, hint)
+
+
+def test_an_unknown_command_is_told_the_nearest(refuse):
+    message, hint = refuse("generat", code=USAGE)
+    assert "No such command 'generat'" in message
+    assert "generate" in message
+    assert hint == COMMAND_HINT
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("1e-30", True), ("1e-300", False)], ids=["float32 holds it", "float32 does not"]
+)
+def test_a_temperature_near_zero_is_greedy(gambler, tmp_path, request, text, kept):
+    if not kept:
+        reason = "below what float32 holds, the logits become infinite and token 0 is drawn"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    arguments = ("generate", "--model", gambler, "-p", "hi", "--raw", "-n", "12")
+    greedy = run_cli(*arguments, "--greedy", home=tmp_path)
+    cold = run_cli(*arguments, "--temperature", text, home=tmp_path)
+    assert (cold.code, cold.stdout) == (0, greedy.stdout)
+
+
+# Prompts
+
+
+def test_an_empty_pipe_is_an_empty_prompt(gambler, tmp_path):
+    outcome = run_cli("generate", "--model", gambler, home=tmp_path, stdin=b"\n")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert sentence_and_hint(outcome.stderr) == (
+        "the prompt is empty",
+        "give it with --prompt TEXT, or pipe it in",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        pytest.param(("-p", b"a\xffb"), None, "--prompt is not UTF-8: byte 1 is 0xff", id="flag"),
+        pytest.param(
+            (), b"ab\xff", "the prompt on standard input is not UTF-8: byte 2 is 0xff", id="standard-input"
+        ),
+        pytest.param(
+            ("-p", "-"), b"\xc3", "the prompt on standard input is not UTF-8: byte 0 is 0xc3", id="cut-short"
+        ),
+        defect(
+            ("-p", "hi", "--system", b"\xff"),
+            None,
+            "--system",
+            id="system",
+            reason="TypeError from tokenizers",
+        ),
+    ],
+)
+def test_bytes_that_are_not_utf_8(gambler, tmp_path, arguments, stdin, message):
+    outcome = run_cli("generate", "--model", gambler, *arguments, home=tmp_path, stdin=stdin)
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert sentence_and_hint(outcome.stderr)[0].startswith(message)
+
+
+@pytest.mark.xfail(strict=True, reason="TypeError from tokenizers")
+def test_a_variable_that_is_not_utf_8(gambler, tmp_path):
+    variable = {"METAL_GEN_SYSTEM": os.fsdecode(b"\xff")}
+    outcome = run_cli("generate", "--model", gambler, "-p", "hi", home=tmp_path, **variable)
+    assert (outcome.code, outcome.stdout) == (CONFIGURATION, b"")
+    assert sentence_and_hint(outcome.stderr)[0].startswith("METAL_GEN_SYSTEM")
+
+
+def test_dash_with_a_closed_stdin(tmp_path):
+    outcome = run_cli("generate", "-p", "-", home=tmp_path, redirect="<&-")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert sentence_and_hint(outcome.stderr)[0] == "--prompt - reads standard input, which is closed"
+
+
+def test_nothing_typed_at_a_terminal(gambler, tmp_path):
+    outcome = run_in_terminal("generate", "--model", gambler, home=tmp_path, attached=("stdin",))
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert outcome.stderr.endswith("hint: give one with --prompt TEXT, or pipe it in\n")
+
+
+# The size of the cache
+
+
+@pytest.fixture
+def no_weights_are_read(monkeypatch):
+    def load(self, dtype):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(WeightFiles, "load", load)
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
+def test_a_prompt_longer_than_the_cache(refuse, gambler):
+    message, hint = refuse(
+        "generate", "--model", gambler, "--raw", "-p", "x" * 20, "--max-seq-len", 16, code=DOES_NOT_FIT
+    )
+    assert "prompt of 20 tokens" in message
+    assert "max_seq_len is 16" in message
+    assert "--max-seq-len 20" in hint
+    assert "shorten the prompt" in hint
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
+def test_more_new_tokens_than_the_cache_has_room_for(refuse, gambler):
+    arguments = ("generate", "--model", gambler, "--raw", "-p", "x" * 10, "--max-seq-len", 16)
+    message, hint = refuse(*arguments, "-n", 8, code=DOES_NOT_FIT)
+    assert "prompt of 10 tokens and 8 new ones" in message
+    assert "17 positions" in message
+    assert "--max-seq-len 17" in hint
+    assert "at most 7 with --max-tokens" in hint
+
+
+@pytest.mark.parametrize(
+    "remedy", [("--max-seq-len", "17", "-n", "8"), ("--max-seq-len", "16", "-n", "7")], ids=" ".join
+)
+def test_both_remedies_work(gambler, tmp_path, remedy):
+    outcome = run_cli("generate", "--model", gambler, "--raw", "-p", "x" * 10, *remedy, home=tmp_path)
+    assert outcome.code == 0
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
+def test_a_cache_beyond_memory(refuse, gambler):
+    message, _ = refuse(
+        "generate", "--model", gambler, "-p", "hi", "--max-seq-len", 10**15, code=DOES_NOT_FIT
+    )
+    assert re.search(r"[\d.]+ GiB of memory are needed and [\d.]+ GiB are available", message)
+    for part in ("weights", "cache", "working memory"):
+        assert re.search(rf"{part} [\d.]+ [GM]iB", message)
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
+def test_weights_beyond_memory(refuse, gambler, monkeypatch):
+    monkeypatch.setenv("METAL_GEN_MEMORY_LIMIT_BYTES", "1000")
+    message, hint = refuse("generate", "--model", gambler, "-p", "hi", code=DOES_NOT_FIT)
+    assert "are needed" in message
+    assert "choose a smaller checkpoint" in hint
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
+def test_a_cache_beyond_memory_names_the_key_and_a_length_that_fits(refuse, gambler, monkeypatch):
+    monkeypatch.setenv("METAL_GEN_MEMORY_LIMIT_BYTES", "20000000")
+    arguments = ("generate", "--model", gambler, "-p", "hi", "--max-seq-len")
+    _, hint = refuse(*arguments, 15000, code=DOES_NOT_FIT)
+    assert "max_seq_len under [cache]" in hint
+    fitting = re.search(r"--max-seq-len (\d+)", hint)[1]
+    with pytest.raises(AssertionError, match="weights were read"):
+        main([*arguments, fitting])
+
+
+# Settings files and variables
+
+TOML = [
+    (
+        "[sampling]\nseed = -1",
+        "[sampling] seed must be a whole number from 0 to 18446744073709551615: -1",
+        "",
+    ),
+    ("[sampling]\nseed = 18446744073709551616", "[sampling] seed must be a whole number", ""),
+    ("[sampling]\nseed = 'abc'", "[sampling] seed must be a whole number", ""),
+    ("[sampling]\nseed = 1.0", "[sampling] seed must be a whole number", ""),
+    ("[sampling]\ntemperature = nan", "[sampling] temperature must be a number of at least 0: nan", ""),
+    ("[sampling]\ntemperature = '1'", "[sampling] temperature must be a number of at least 0: '1'", ""),
+    ("[cache]\nmax_seq_len = 0", "[cache] max_seq_len must be a whole number of at least 1: 0", ""),
+    ("[cache]\nmax_seq_len = true", "[cache] max_seq_len must be a whole number of at least 1: True", ""),
+    ("[cache]\nmax_seq_len = [1]", "[cache] max_seq_len must be a whole number of at least 1: [1]", ""),
+    ("[generation]\nraw = 1", "[generation] raw must be true or false: 1", ""),
+    ("[model]\nname = 3", "[model] name must be a text: 3", ""),
+    ("[cache]\ndtype = 'int4'", "[cache] dtype must be one of auto, float32, bfloat16, float16: 'int4'", ""),
+    ("[cache]\nmax_seqlen = 8", "[cache] has no setting max_seqlen", "did you mean max_seq_len?"),
+    ("[cache]\nzzz = 8", "[cache] has no setting zzz", "there are max_seq_len, batch_size"),
+    ("[cahce]\nmax_seq_len = 8", "there is no section [cahce]", "did you mean cache?"),
+    ("[zzz]", "there is no section [zzz]", "there are cache, generation, memory, model, prefill, sampling"),
+    ("[cache]\nseed = 8", "[cache] has no setting seed", "seed belongs under [sampling]"),
+    ("seed = 8", "seed stands outside its section", "write it under [sampling]"),
+    ("cache = 8", "[cache] must be a table of settings, not 8", ""),
+    ("[[cache]]\nmax_seq_len = 8", "[cache] must be a table of settings", ""),
+    ("[cache]\nnum_layers = 3", "[cache] num_layers is 3 and the checkpoint has 2", "leave it out"),
+    ("[cache]\nnum_kv_heads = 4", "[cache] num_kv_heads is 4 and the checkpoint has 2", "leave it out"),
+    ("[cache]\nhead_dim = 64", "[cache] head_dim is 64 and the checkpoint has 32", "leave it out"),
+    ("[cache\n", "is not valid TOML: ", ""),
+    ("[cache]\nmax_seq_len = 1\nmax_seq_len = 2", "is not valid TOML: ", ""),
+]
+TOML_DEFECTS = [
+    defect(
+        f"[sampling]\ntemperature = {HUGE}",
+        "temperature must be",
+        "",
+        id="huge",
+        reason="OverflowError: a whole number that no float holds",
+    ),
+    defect(
+        f"[sampling]\nseed = {'9' * 5000}",
+        "config.toml",
+        "",
+        id="digits",
+        reason="ValueError: more digits than Python reads, and no TOMLDecodeError",
+    ),
+    defect(
+        f"[sampling]\nseed = {'[' * 5000}",
+        "config.toml",
+        "",
+        id="deep",
+        reason="RecursionError from the parser",
+    ),
+]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["--config", "own"])
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [*(pytest.param(*row, id=row[0].replace("\n", " ")[:40]) for row in TOML), *TOML_DEFECTS],
+)
+def test_a_bad_settings_file(refuse, gambler, tmp_path, text, message, hint, own):
+    path = tmp_path / ("config/metal-gen/config.toml" if own else "settings/config.toml")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    arguments = () if own else ("--config", path)
+    actual, actual_hint = refuse("generate", "--model", gambler, "-p", "hi", *arguments, code=CONFIGURATION)
+    assert str(path) in actual
+    assert message in actual
+    require_hint(actual_hint, hint)
+
+
+def test_a_settings_file_that_is_not_there(refuse):
+    message, _ = refuse("generate", "-p", "hi", "--config", "none.toml", code=CONFIGURATION)
+    assert message == "there is no settings file none.toml"
+
+
+def test_a_settings_file_that_is_a_folder(refuse, tmp_path):
+    message, hint = refuse("generate", "-p", "hi", "--config", tmp_path, code=CONFIGURATION)
+    assert message == f"the settings file is a folder: {tmp_path}"
+    assert hint == "name the TOML file in it"
+
+
+def test_a_settings_file_that_is_not_utf_8(refuse, tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b"[generation]\nsystem = '\xe9'")
+    message, _ = refuse("generate", "-p", "hi", "--config", "latin.toml", code=CONFIGURATION)
+    assert message == "latin.toml is not UTF-8: byte 23 is not"
+
+
+def test_a_name_that_no_file_can_have(refuse):
+    message, _ = refuse("generate", "-p", "hi", "--config", "x" * 5000, code=CONFIGURATION)
+    assert message.startswith("cannot read the settings file ")
+
+
+@pytest.mark.xfail(strict=True, reason="OSError from asking whether the user's own settings file exists")
+def test_a_settings_folder_that_no_file_can_have(refuse, monkeypatch, gambler):
+    monkeypatch.setenv("XDG_CONFIG_HOME", "x" * 5000)
+    message, _ = refuse("generate", "--model", gambler, "-p", "hi", code=CONFIGURATION)
+    assert "XDG_CONFIG_HOME" in message or "x" * 5000 in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SEED", "-1", "METAL_GEN_SEED must be a whole number from 0 to 18446744073709551615: '-1'"),
+        ("SEED", str(2**64), f"must be a whole number from 0 to 18446744073709551615: '{2**64}'"),
+        ("SEED", "abc", "METAL_GEN_SEED must be a whole number from 0 to 18446744073709551615: 'abc'"),
+        ("MAX_SEQ_LEN", "0", "METAL_GEN_MAX_SEQ_LEN must be a whole number of at least 1: '0'"),
+        ("TEMPERATURE", "inf", "METAL_GEN_TEMPERATURE must be a number of at least 0: 'inf'"),
+        ("RAW", "maybe", "METAL_GEN_RAW must be true or false: 'maybe'"),
+        ("CACHE_DTYPE", "x", "METAL_GEN_CACHE_DTYPE must be one of auto, float32, bfloat16, float16: 'x'"),
+        ("NUM_LAYERS", "3", "METAL_GEN_NUM_LAYERS: [cache] num_layers is 3 and the checkpoint has 2"),
+    ],
+)
+def test_a_bad_variable(refuse, gambler, monkeypatch, variable, value, message):
+    monkeypatch.setenv(f"METAL_GEN_{variable}", value)
+    assert message in refuse("generate", "--model", gambler, "-p", "hi", code=CONFIGURATION)[0]
+
+
+def test_the_last_of_two_settings_files_counts(refuse, tmp_path):
+    (tmp_path / "good.toml").write_text("")
+    (tmp_path / "bad.toml").write_text("[cache]\nmax_seq_len = 0")
+    message, _ = refuse(
+        "generate", "-p", "hi", "--config", "good.toml", "--config", "bad.toml", code=CONFIGURATION
+    )
+    assert message.startswith("bad.toml: ")
+
+
+# Where the model is
+
+
+def test_a_model_folder_that_is_not_there(refuse):
+    message, hint = refuse("generate", "-p", "hi", "--model", "./none", code=NOT_FOUND)
+    assert message == "no such folder: ./none"
+    assert hint
+
+
+def test_a_model_that_is_a_file(refuse, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    message, hint = refuse("generate", "-p", "hi", "--model", "./model.safetensors", code=NOT_FOUND)
+    assert message == "model is a file, not a folder: ./model.safetensors"
+    assert "give the folder" in hint
+
+
+def test_a_model_that_is_not_in_the_cache(refuse):
+    message, hint = refuse("generate", "-p", "hi", "--model", "nobody/nothing", code=NOT_FOUND)
+    assert "nobody/nothing" in message
+    assert "HF_HUB_OFFLINE" in hint
+
+
+@pytest.mark.xfail(strict=True, reason="runs the bundled model, without a word")
+@pytest.mark.parametrize("by_file", [False, True], ids=["flag", "file"])
+def test_an_empty_model_name(refuse, tmp_path, by_file):
+    (tmp_path / "empty.toml").write_text("[model]\nname = ''")
+    arguments = ("--config", "empty.toml") if by_file else ("--model", "")
+    refuse("generate", "-p", "hi", "-n", 1, *arguments, code=CONFIGURATION if by_file else USAGE)
+
+
+# What is in its folder
+
+
+@pytest.fixture
+def damaged(gambler, tmp_path):
+    """A copy of a checkpoint, for damaging."""
+    return Path(shutil.copytree(gambler, tmp_path / "damaged"))
+
+
+@pytest.mark.parametrize(("damage", "message", "hint"), FOLDERS.values(), ids=FOLDERS.keys())
+def test_a_damaged_checkpoint(refuse, damaged, damage, message, hint):
+    damage(damaged)
+    actual, actual_hint = refuse("generate", "-p", "hi", "--model", damaged, "-n", 2, code=BAD_CHECKPOINT)
+    assert message in actual
+    require_hint(actual_hint, hint)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        defect(damage, message, id=name, reason=reason)
+        for name, (damage, message, reason) in FOLDER_DEFECTS.items()
+    ],
+)
+def test_a_checkpoint_damaged_in_a_rare_way(refuse, damaged, damage, message):
+    damage(damaged)
+    assert message in refuse("generate", "-p", "hi", "--model", damaged, "-n", 2, code=BAD_CHECKPOINT)[0]
+
+
+def test_a_checkpoint_that_is_not_damaged_passes(damaged, tmp_path):
+    """The damage in the tables above is what makes them fail."""
+    outcome = run_cli("generate", "-p", "hi", "--model", str(damaged), "-n", "2", home=tmp_path)
+    assert outcome.code == 0
+
+
+def test_a_message_of_a_template_cannot_control_the_terminal(refuse, tmp_path):
+    folder = write_text_checkpoint(tmp_path / "loud", chat_template=r"{{ raise_exception('\x1b[31m') }}")
+    message, _ = refuse("generate", "-p", "hi", "--model", folder, code=BAD_CHECKPOINT)
+    assert message.endswith("\u241b[31m")
+
+
+def test_an_error_is_one_sentence_in_a_process_of_its_own(damaged, tmp_path):
+    without("tokenizer.json")(damaged)
+    outcome = run_cli("generate", "-p", "hi", "--model", "./damaged", "-q", home=tmp_path)
+    assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
+    assert sentence_and_hint(outcome.stderr)[0] == "damaged has no tokenizer.json"

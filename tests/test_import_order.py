@@ -1,0 +1,163 @@
+"""The layers: who may import whom, who may print, and what a run need not load."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_process import ROOT, clean_environment
+
+pytest_plugins = ("fixtures_text",)
+
+PACKAGE = ROOT / "metal_gen"
+# From left to right; each imports from its own layer and from those before it.
+LAYERS = (
+    ("errors", "config"),
+    ("backend", "kv_cache", "sampling"),
+    ("models",),
+    ("checkpoint",),
+    ("engine",),
+    ("memory_plan",),
+    ("loading",),
+    ("thinking", "text_generation"),
+    ("__init__",),
+    ("cli", "__main__"),
+)
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def layer_of(module):
+    """The first name below the package of a dotted name; the package's own is `__init__`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports_of(path):
+    """Every module of the package that a file imports, wherever in it, with the line."""
+    package = ("metal_gen", *path.parent.parts)
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join((*package[: len(package) - node.level + 1], *filter(None, [node.module])))
+            names = [f"{base}.{alias.name}" if base == "metal_gen" else base for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "metal_gen":
+                yield node.lineno, name if is_module(name) else "metal_gen"
+
+
+def is_module(name):
+    place = ROOT.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def own_layer(path):
+    return path.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_every_module_is_in_a_layer(path):
+    assert own_layer(path) in RANKS, f"{path} is in no layer: give it a place in LAYERS"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_import_points_to_the_right(path):
+    rank = RANKS.get(own_layer(path), -1)
+    wrong = [f"line {line}: {name}" for line, name in imports_of(path) if RANKS[layer_of(name)] > rank]
+    assert wrong == []
+
+
+def test_the_walk_sees_imports():
+    """The test above would pass on an empty list."""
+    inside = {name for _, name in imports_of(Path("cli/generate.py"))}
+    assert {"metal_gen.backend", "metal_gen.loading", "metal_gen.errors"} <= inside
+    assert "metal_gen.kv_cache" in {name for _, name in imports_of(Path("__init__.py"))}
+    assert "metal_gen" in {name for _, name in imports_of(Path("cli/app.py"))}
+
+
+def prints(path):
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield f"line {node.lineno}: print"
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.split(".")[0] in ("typer", "click", "rich"):
+                yield f"line {node.lineno}: {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if own_layer(path) != "cli"], ids=str)
+def test_only_the_command_line_prints(path):
+    assert list(prints(path)) == []
+
+
+def test_the_command_line_is_seen_to_print():
+    assert any("print" in found for found in prints(Path("cli/app.py")))
+    assert any("typer" in found for found in prints(Path("cli/app.py")))
+
+
+# What is loaded
+
+AT_ITS_END = """
+import json, runpy, sys
+{code}
+roots = sorted({{name.split(".")[0] for name in sys.modules}})
+print(json.dumps(roots), file=sys.stderr)
+"""
+RUN = """
+sys.argv = ["metal-gen", *{arguments!r}]
+try:
+    runpy.run_module("metal_gen", run_name="__main__")
+except SystemExit as exit:
+    assert exit.code == 0, exit.code
+"""
+
+
+def loaded_by(code, home):
+    """The packages that a fresh interpreter has loaded after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ITS_END.format(code=code)],
+        env=clean_environment(home),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    roots = set(json.loads(done.stderr.splitlines()[-1]))
+    assert "metal_gen" in roots
+    return roots
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import metal_gen",
+        "from metal_gen import __version__",
+        "import metal_gen.errors, metal_gen.config.sources, metal_gen.config.settings",
+        RUN.format(arguments=["--help"]),
+        RUN.format(arguments=["--version"]),
+        RUN.format(arguments=["generate", "--help"]),
+    ],
+    ids=["import", "version", "settings", "--help", "--version", "generate --help"],
+)
+def test_little_is_loaded_before_there_is_work(code, tmp_path):
+    heavy = {"mlx", "mlx_lm", "transformers", "huggingface_hub", "tokenizers", "jinja2", "numpy", "torch"}
+    assert loaded_by(code, tmp_path) & heavy == set()
+
+
+def test_a_run_on_a_local_checkpoint_loads_no_framework(speaker, tmp_path):
+    run = RUN.format(arguments=["generate", "--model", speaker, "-p", "hi"])
+    roots = loaded_by(run, tmp_path)
+    assert "mlx" in roots
+    heavy = {"transformers", "torch", "mlx_lm", "huggingface_hub", "numpy", "pydantic", "safetensors"}
+    assert roots & heavy == set()
