@@ -85,7 +85,11 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
         ConfigError: A setting contradicts it.
         DoesNotFitError: Memory is too small.
     """
-    folder = locate_checkpoint(settings.model, on_progress=on_download) if settings.model else BUNDLED_FOLDER
+    folder = (
+        BUNDLED_FOLDER
+        if settings.model is None
+        else locate_checkpoint(settings.model, on_progress=on_download)
+    )
     checkpoint = Checkpoint(Path(folder))
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
     dtype = settings.model_dtype

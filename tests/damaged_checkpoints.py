@@ -122,12 +122,12 @@ FOLDERS = {
     ),
     "shard missing": (
         lose_a_shard(with_index=True),
-        "1 of its weight files: model-00002-of-00002",
+        "weight files: model-00002-of-00002",
         "copy them",
     ),
     "shard missing, no index": (
         lose_a_shard(with_index=False),
-        "1 of its weight files: model-00002-of-00002",
+        "weight files: model-00002-of-00002",
         "copy them",
     ),
     "config garbage": (with_file("config.json", b"{nope"), "config.json is not JSON", AGAIN),
@@ -212,35 +212,30 @@ FOLDERS = {
         "",
     ),
 }
-# Name: what is done, what the message must name, why it does not.
-FOLDER_DEFECTS = {
-    "config deep": (with_file("config.json", b"[" * 100_000), "config.json", "RecursionError"),
-    "hidden_size huge": (with_config(hidden_size=10**18), "hidden_size", "OverflowError from MLX"),
-    "rope_theta huge": (with_config(rope_theta=int(HUGE)), "rope_theta", "OverflowError"),
+# Damage that is seldom seen; name: what is done, what the message must name.
+RARE_FOLDERS = {
+    "config deep": (with_file("config.json", b"[" * 100_000), "config.json"),
+    "hidden_size huge": (with_config(hidden_size=10**18), "hidden_size"),
+    "rope_theta huge": (with_config(rope_theta=int(HUGE)), "rope_theta"),
     "yarn length a text": (
         with_config(rope_scaling={**YARN, "original_max_position_embeddings": "abc"}),
         "original_max_position_embeddings",
-        "TypeError",
     ),
     "yarn length below 0": (
         with_config(rope_scaling={**YARN, "original_max_position_embeddings": -5}),
         "original_max_position_embeddings",
-        "ValueError",
     ),
     "yarn length 0": (
         with_config(original_max_position_embeddings=0, rope_scaling=YARN),
         "original_max_position_embeddings",
-        "ZeroDivisionError",
     ),
     "rms_norm_eps infinite": (
         with_config(rms_norm_eps=float("inf")),
         "rms_norm_eps",
-        "accepted, and nothing but token 0 comes",
     ),
     "offsets texts": (
         with_header(lambda header: header[NORM].update(data_offsets=["a", "b"])),
         "model.safetensors",
-        "TypeError",
     ),
     "frequencies of a dtype MLX lacks": (
         with_weights(
@@ -249,31 +244,25 @@ FOLDER_DEFECTS = {
             )
         ),
         "rotary_emb.inv_freq",
-        "RuntimeError from MLX, though the tensor would not be used",
     ),
     "template gives half a character": (
         with_template(r"{{ '\ud800' }}"),
         "chat template",
-        "TypeError from tokenizers",
     ),
     "template refuses in two lines": (
         with_template(r"{{ raise_exception('a\nb') }}"),
         "chat template",
-        "the second line has no metal-gen: before it",
     ),
     "generation_config temperature huge": (
         with_file("generation_config.json", {"do_sample": True, "temperature": int(HUGE)}),
         "generation_config.json",
-        "OverflowError",
     ),
     "generation_config penalty a text": (
         with_file("generation_config.json", {"repetition_penalty": "much"}),
         "repetition_penalty",
-        "ValueError",
     ),
     "token id beyond the vocabulary": (
         with_tokenizer(lambda tokenizer: tokenizer["model"]["vocab"].update(h=5000)),
         "tokenizer.json",
-        "called a fault of the prompt, with exit code 2",
     ),
 }

@@ -67,9 +67,7 @@ def test_stray_files_are_ignored(tmp_path, make_cache, expected):
 def test_a_missing_shard_is_named(tmp_path, index):
     write_shards(tmp_path, index=index)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"lacks 1 of its weight files: model-00002-of-00003\.safetensors"
-    ):
+    with pytest.raises(CheckpointError, match=r"lacks weight files: model-00002-of-00003\.safetensors$"):
         Checkpoint(tmp_path)
 
 

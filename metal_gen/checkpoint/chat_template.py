@@ -56,11 +56,13 @@ class ChatTemplate:
             thinking: Sets the template's `enable_thinking`; None leaves it to the template.
 
         Raises:
-            CheckpointError: The template raised an error.
+            CheckpointError: The template raised an error, or gave half a character.
         """
         variables: dict[str, Any] = {} if thinking is None else {THINKING_SWITCH: thinking}
         try:
-            return self._template.render(messages=list(messages), add_generation_prompt=True, **variables)
+            text = self._template.render(messages=list(messages), add_generation_prompt=True, **variables)
+            text.encode()
+            return text
         except Exception as error:  # A template can raise anything that Python can.
             raise CheckpointError(
                 f"the chat template refused the messages: {error}", "use --raw to do without it"
@@ -84,7 +86,12 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
     if isinstance(source, list):
         named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
         source = named.get("default")
-    return ChatTemplate(source) if isinstance(source, str) else None
+    if source is not None and not isinstance(source, str):
+        raise CheckpointError(
+            f"the chat template of {folder} is not a text: {type(source).__name__}",
+            "use --raw to do without it",
+        )
+    return None if source is None else ChatTemplate(source)
 
 
 class _GenerationTag(Extension):

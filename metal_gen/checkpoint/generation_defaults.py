@@ -41,8 +41,10 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, object]
 
 def ignored_defaults(generation_config: Mapping[str, Any]) -> list[str]:
     """What it asks for that would change the text and is not done."""
-    penalty = generation_config.get("repetition_penalty") or 1.0
-    return [] if penalty == 1.0 else [f"repetition_penalty {penalty:g}"]
+    penalty = generation_config.get("repetition_penalty")
+    if penalty is not None and not isinstance(penalty, int | float):
+        raise CheckpointError(f"{FILE}: repetition_penalty must be a number: {penalty!r}")
+    return [] if penalty in (None, 1.0) else [f"repetition_penalty {penalty}"]
 
 
 def token_ids(value: object) -> frozenset[int]:

@@ -46,7 +46,7 @@ def encode_prompt(
         thinking: Sets the template's thinking switch where it has one.
 
     Raises:
-        UsageError: The prompt is empty, or asks for a template where there is none.
+        UsageError: The prompt is empty, or is a conversation and there is no template.
         CheckpointError: The template refused it.
     """
     if not prompt:
@@ -54,11 +54,15 @@ def encode_prompt(
     template = None if raw else checkpoint.chat_template
     notices = []
     if template is None:
-        if not isinstance(prompt, str) or system is not None:
-            reason = "--raw leaves it out" if raw else "this checkpoint has none"
-            raise UsageError(f"a system message or a conversation needs a chat template, and {reason}")
+        reason = "raw is set" if raw else "this checkpoint has no chat template"
+        if not isinstance(prompt, str):
+            raise UsageError(f"a conversation needs a chat template, and {reason}")
         if not raw:
-            notices.append("this checkpoint has no chat template: the prompt is continued as it is")
+            notices.append(f"{reason}: the prompt is continued as it is")
+        if system is not None:
+            notices.append(f"the system message is left out: {reason}")
+        if thinking is not None:
+            notices.append(f"the thinking switch has no effect: {reason}")
         ids = checkpoint.tokenizer.encode(prompt, add_special_tokens=True)
     else:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)

@@ -54,7 +54,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             header = json.loads(file.read(header_bytes))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, "its safetensors header is not JSON") from error
 
     if not isinstance(header, dict):
@@ -74,7 +74,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
     try:
         dtype, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
-        begin, end = entry["data_offsets"]
+        begin, end = (int(offset) for offset in entry["data_offsets"])
         bits = math.prod(shape) * BITS[dtype]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"its header cannot be read at {name}") from error

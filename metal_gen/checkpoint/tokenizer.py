@@ -93,12 +93,18 @@ class Tokenizer:
                 text from a chat template, which has its own.
 
         Raises:
-            UsageError: The text needs ids that the model does not have.
+            UsageError: The text has halves of characters (lone surrogates).
+            CheckpointError: The text needs ids that the model does not have.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the prompt is not Unicode text at character {error.start}") from None
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         if ids and max(ids) >= self.vocab_size:
-            raise UsageError(
-                f"the prompt has token {max(ids)}, and the model's vocabulary ends at {self.vocab_size - 1}"
+            raise CheckpointError(
+                f"{FILE} gives token {max(ids)} and the model's vocabulary ends at {self.vocab_size - 1}",
+                "the tokenizer belongs to another model",
             )
         return ids
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 
 from metal_gen.errors import CheckpointError
@@ -56,9 +57,7 @@ def find_weights(folder: Path) -> list[Path]:
     missing = _missing_shards(chosen, shards)
     if missing:
         listed = ", ".join(missing[:LISTED_NAMES])
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} of its weight files: {listed}", "download or copy them"
-        )
+        raise CheckpointError(f"{folder} lacks weight files: {listed}", "download or copy them")
     if not chosen:
         raise CheckpointError(
             f"{folder} has no weights: {WEIGHTS_FILE} is missing",
@@ -68,12 +67,12 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def _missing_shards(chosen: list[str], shards: list[str]) -> list[str]:
-    """Shards that the index, or the numbers of those that are there, say are missing."""
+    """Some of the shards that the index, or the numbers of those that are there, say are missing."""
     if set(chosen) & set(shards) or not chosen:
         return [name for name in shards if name not in chosen]
     last = NUMBERED_SHARD.fullmatch(chosen[-1])
     if last is None:
         return []
     total = last[2]
-    expected = [f"model-{n:0{len(total)}}-of-{total}.safetensors" for n in range(1, int(total) + 1)]
-    return [name for name in expected if name not in chosen]
+    expected = (f"model-{n:0{len(total)}}-of-{total}.safetensors" for n in range(1, int(total) + 1))
+    return list(islice((name for name in expected if name not in chosen), LISTED_NAMES))

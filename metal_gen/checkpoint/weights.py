@@ -19,6 +19,8 @@ from metal_gen.models.parameters import Shape, ShapeRecorder
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 
+# Dtypes of the format that MLX cannot read, not even past.
+UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 LISTED_PROBLEMS = 6
 
@@ -40,6 +42,11 @@ class WeightFiles:
         self.tensors: dict[str, TensorInfo] = {}
         for path in find_weights(folder):
             self.tensors.update(read_header(path))
+        if config.num_hidden_layers > len(self.tensors):
+            raise CheckpointError(
+                f"the weights in {folder} do not fit its config.json: "
+                f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
+            )
         recorder = ShapeRecorder()
         builder_for(config.model_type)(config, recorder)
         self.expected = recorder.shapes
@@ -92,7 +99,10 @@ class _WeightReader:
         self.dtype = dtype
         self.arrays: dict[str, mx.array] = {}
         for path in sorted({info.path for info in tensors.values()}):
-            loaded = mx.load(str(path))
+            try:
+                loaded = mx.load(str(path))
+            except RuntimeError as error:
+                raise CheckpointError(f"MLX cannot read {path}: {error}") from error
             assert isinstance(loaded, dict)
             self.arrays.update(loaded)
 
@@ -124,6 +134,11 @@ def _check(
             problems.append(f"{name} is {_shape(info.shape)} where config.json makes it {_shape(shape)}")
         elif info.dtype not in DTYPES:
             problems.append(f"{name} is stored as {info.dtype}, and only {', '.join(DTYPES)} are read")
+    problems += [
+        f"{name} is stored as {info.dtype}, which MLX does not read"
+        for name, info in tensors.items()
+        if name not in expected and info.dtype in UNREADABLE
+    ]
     problems += [
         f"{name} has no place in the model" for name in tensors if not _expected(name, expected, tied)
     ]

@@ -4,12 +4,13 @@ Owns the difference between a terminal and a pipe. A pipe gets the text's own by
 gets it through rich, with characters that would control the terminal made visible.
 """
 
+import os
 import re
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -60,28 +61,33 @@ class Console:
             raise UsageError("standard output is closed: the text has nowhere to go")
 
     def write_text(self, text: str) -> None:
-        """Put a piece of the answer on stdout, at once."""
+        """Put a piece of the answer on stdout, at once.
+
+        Raises:
+            MetalGenError: The disk behind it is full, or it cannot be written for another reason.
+        """
         if not text:
             return
-        if self.stdout_is_terminal:
-            self._end_line_of_other(sys.stdout)
-            self._stdout.out(visible(text), end="", highlight=False)
-            self._unfinished_line = None if text.endswith("\n") else sys.stdout
-        else:
-            sys.stdout.buffer.write(text.encode())
-        sys.stdout.flush()
+        try:
+            if self.stdout_is_terminal:
+                self._end_line_of_other(sys.stdout)
+                _print_unchanged(self._stdout, visible(text))
+                self._unfinished_line = None if text.endswith("\n") else sys.stdout
+            else:
+                sys.stdout.buffer.write(text.encode())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
 
     def write_thinking(self, text: str) -> None:
         """Put a piece of the model's thinking on stderr."""
         if not text or self.quiet or sys.stderr is None:
             return
-        if self.stderr_is_terminal:
-            self._end_line_of_other(sys.stderr)
-            self._stderr.out(visible(text), end="", style="dim", highlight=False)
-        else:
-            sys.stderr.write(visible(text))
+        self._end_line_of_other(sys.stderr)
+        self._write_stderr(visible(text), "dim")
         self._unfinished_line = None if text.endswith("\n") else sys.stderr
-        sys.stderr.flush()
 
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""
@@ -111,15 +117,22 @@ class Console:
         if hint:
             self._message(f"hint: {hint}")
 
-    def _message(self, line: str, *, style: str | None = None) -> None:
+    def _message(self, line: str, *, style: str = "") -> None:
+        self.end_text()
+        self._write_stderr(visible(" ".join(line.splitlines())) + "\n", style)
+
+    def _write_stderr(self, text: str, style: str) -> None:
+        """Write what has been made visible; a log that cannot be written ends nothing."""
         if sys.stderr is None:
             return
-        self.end_text()
-        if self.stderr_is_terminal:
-            self._stderr.out(visible(line), style=style, highlight=False)
-        else:
-            sys.stderr.write(visible(line) + "\n")
-        sys.stderr.flush()
+        try:
+            if self.stderr_is_terminal and "NO_COLOR" not in os.environ:
+                _print_unchanged(self._stderr, text, style)
+            else:
+                sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
     def _end_line_of_other(self, stream: TextIO) -> None:
         """On a shared screen the answer starts on a line of its own after the thinking."""
@@ -128,12 +141,24 @@ class Console:
 
     @cached_property
     def _stdout(self) -> "RichConsole":
-        from rich.console import Console as RichConsole
-
-        return RichConsole(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        # A terminal that cannot show a character gets its number, not an error.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        return _rich_console(sys.stdout)
 
     @cached_property
     def _stderr(self) -> "RichConsole":
-        from rich.console import Console as RichConsole
+        return _rich_console(sys.stderr)
 
-        return RichConsole(file=sys.stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+def _rich_console(stream: TextIO) -> "RichConsole":
+    from rich.console import Console as RichConsole
+
+    return RichConsole(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _print_unchanged(console: "RichConsole", text: str, style: str = "") -> None:
+    """Print through rich without wrapping a line or expanding a tab."""
+    from rich.segment import Segment, Segments
+
+    segment = Segment(text, console.get_style(style) if style else None)
+    console.print(Segments([segment]), end="", soft_wrap=True)

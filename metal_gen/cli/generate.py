@@ -46,7 +46,9 @@ def generate(
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
     ] = None,
     system: Annotated[str | None, _option("system", "TEXT")] = None,
-    raw: Annotated[bool | None, typer.Option("--raw", help=SETTINGS["raw"].help, show_default=False)] = None,
+    raw: Annotated[
+        bool | None, typer.Option("--raw/--no-raw", help=SETTINGS["raw"].help, show_default=False)
+    ] = None,
     thinking: Annotated[
         bool | None,
         typer.Option("--thinking/--no-thinking", help=SETTINGS["thinking"].help, show_default=False),
@@ -97,10 +99,10 @@ def generate(
         "model_dtype": model_dtype,
         "chunk_size": chunk_size,
     }
+    settings = override_with_flags(resolve_settings(config_file=config, environ=os.environ), flags)
     if greedy:
         _require_no_other_sampler(flags)
-        flags["temperature"] = "0"
-    settings = override_with_flags(resolve_settings(config_file=config, environ=os.environ), flags)
+        settings = settings.override({"temperature": 0.0}, "--greedy")
     text = read_prompt(prompt, console)
     if text is None:
         with redirect_stdout(sys.stderr):

@@ -1,30 +1,37 @@
-"""The process: from arguments to an exit code, with signals and closed pipes in between."""
+"""The process: from arguments to an exit code, with signals and closed streams in between."""
 
 import os
 import signal
 import sys
+from contextlib import redirect_stdout, suppress
 from types import FrameType
 from typing import NoReturn
 
 from metal_gen.cli.console import Console
-from metal_gen.errors import ExitCode, MetalGenError
+from metal_gen.errors import ExitCode, MetalGenError, UsageError
+
+COMPLETION_VARIABLE = "_METAL_GEN_COMPLETE"
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM came."""
+class _StoppedError(BaseException):
+    """A signal asked the process to stop; not an `Exception`, so that nothing swallows it."""
+
+    def __init__(self, word: str, exit_code: ExitCode) -> None:
+        super().__init__(word)
+        self.word = word
+        self.exit_code = exit_code
 
 
 def run() -> NoReturn:
     """Run the program and exit; the entry point `metal-gen`."""
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    _fill_closed_descriptors()
     code = main(sys.argv[1:])
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        code = ExitCode.CLOSED_PIPE
-    if code == ExitCode.CLOSED_PIPE:
-        # Python flushes stdout once more on its way out and would complain about it.
+    if code == ExitCode.CLOSED_PIPE or not _flush():
+        # Python flushes stdout once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or ExitCode.CLOSED_PIPE
     sys.exit(code)
 
 
@@ -34,32 +41,74 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code; see `ExitCode`. Only errors of the program itself come through.
     """
+    console = Console()
+    try:
+        return _run_command([_utf8(*pair) for pair in zip(["", *arguments], arguments, strict=False)])
+    except MetalGenError as error:
+        console.error(error.message, error.hint)
+        return error.exit_code
+    except _StoppedError as stopped:
+        console.error(stopped.word)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return ExitCode.CLOSED_PIPE
+
+
+def _run_command(arguments: list[str]) -> int:
     import typer
 
     from metal_gen.cli.app import app
 
-    console = Console()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    if COMPLETION_VARIABLE in os.environ:
+        app(prog_name="metal-gen")
+    # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
+    command = typer.main.get_command(app)
     try:
-        code = app(arguments, prog_name="metal-gen", standalone_mode=False)
-        return int(code or ExitCode.DONE)
-    except MetalGenError as error:
-        console.error(error.message, error.hint)
-        return error.exit_code
+        # Without a command the help is shown, which is no result of anything.
+        with redirect_stdout(sys.stderr if not arguments else sys.stdout):
+            context = command.make_context("metal-gen", arguments)
+        with context:
+            command.invoke(context)
+    except typer.Exit as exit:
+        return exit.exit_code
     except typer.TyperException as error:
-        # Called without a command, typer has printed the help and has nothing to add.
         if message := error.format_message():
-            console.error(message, "metal-gen --help, or metal-gen COMMAND --help")
+            raise UsageError(message, "metal-gen --help, or metal-gen COMMAND --help") from None
         return error.exit_code
-    except BrokenPipeError:
-        return ExitCode.CLOSED_PIPE
-    except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted")
-        return ExitCode.INTERRUPTED
-    except _TerminatedError:
-        console.error("terminated")
-        return ExitCode.TERMINATED
+    return ExitCode.DONE
 
 
-def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
-    raise _TerminatedError
+def _utf8(before: str, argument: str) -> str:
+    """Read an argument's bytes as UTF-8, whatever the locale says they are."""
+    data = os.fsencode(argument)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        what = before if before.startswith("-") else "an argument"
+        raise UsageError(f"{what} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    if signum == signal.SIGINT:
+        raise _StoppedError("interrupted", ExitCode.INTERRUPTED)
+    raise _StoppedError("terminated", ExitCode.TERMINATED)
+
+
+def _fill_closed_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed, lest a file gets its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _flush() -> bool:
+    if sys.stdout is not None:
+        with suppress(OSError):
+            sys.stdout.flush()
+            return True
+    return sys.stdout is None

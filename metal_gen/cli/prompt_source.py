@@ -15,7 +15,7 @@ SILENCE_S = 2.0
 def read_prompt(flag: str | None, console: Console) -> str | None:
     """Put the prompt together: what is piped in, then a newline, then `--prompt`.
 
-    One newline at the end of piped text is taken off, as the shell's `$(...)` does.
+    One newline at the end of piped text is taken off: the one that ends its last line.
 
     Args:
         flag: The value of `--prompt`; `-` is standard input alone.
@@ -33,11 +33,10 @@ def read_prompt(flag: str | None, console: Console) -> str | None:
             raise UsageError("--prompt - reads standard input, which is closed")
         prompt = _read_stdin()
     else:
-        given = None if flag is None else _argument_text(flag)
-        piped = _read_stdin(console, has_prompt=given is not None) if _is_piped() else None
-        if given is None and piped is None:
+        piped = _read_stdin(console, has_prompt=flag is not None) if _is_piped() else None
+        if flag is None and piped is None:
             return None
-        prompt = "\n".join(part for part in (piped, given) if part)
+        prompt = "\n".join(part for part in (piped, flag) if part)
     if not prompt:
         raise UsageError("the prompt is empty", "give it with --prompt TEXT, or pipe it in")
     return prompt
@@ -65,12 +64,3 @@ def _read_stdin(console: Console | None = None, *, has_prompt: bool = False) -> 
             f"the prompt on standard input is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
             "convert it, for example with iconv -t utf-8",
         ) from None
-
-
-def _argument_text(argument: str) -> str:
-    """Python hands over bytes of an argument that it could not decode as lone surrogates."""
-    data = os.fsencode(argument)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--prompt is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None

@@ -64,12 +64,16 @@ class Real:
 
     def __call__(self, value: object) -> float:
         """Accept an int or a float, but neither infinity nor NaN."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"must be {self}")
-        low = value <= self.minimum if self.above else value < self.minimum
-        if low or (self.maximum is not None and value > self.maximum):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        low = number <= self.minimum if self.above else number < self.minimum
+        if low or not math.isfinite(number) or (self.maximum is not None and number > self.maximum):
             raise ValueError(f"must be {self}")
-        return float(value)
+        return number
 
     def from_text(self, text: str) -> float:
         """Read a decimal number."""
@@ -86,20 +90,22 @@ class Real:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text."""
+    """A text, which may have to say something."""
+
+    may_be_empty: bool = True
 
     def __call__(self, value: object) -> str:
         """Accept a str."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not (value.strip() or self.may_be_empty):
             raise ValueError(f"must be {self}")
         return value
 
     def from_text(self, text: str) -> str:
         """Take the text as it is."""
-        return text
+        return self(text)
 
     def __str__(self) -> str:
-        return "a text"
+        return "a text" if self.may_be_empty else "a text that is not empty"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ class Settings:
         sources: Where each value came from, for those that are not defaults.
     """
 
-    model: str | None = _setting("model", Text(), None, "Folder or Hub id of the checkpoint.", key="name")
+    model: str | None = _setting(
+        "model", Text(may_be_empty=False), None, "Folder or Hub id of the checkpoint.", key="name"
+    )
     model_dtype: str = _setting(
         "model",
         DTYPE,

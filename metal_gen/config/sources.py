@@ -27,7 +27,7 @@ def resolve_settings(
     """
     settings = Settings()
     own_file = user_config_file(environ) if environ is not None else None
-    if own_file is not None and own_file.is_file():
+    if own_file is not None and _is_there(own_file):
         settings = settings.override(read_toml(own_file), str(own_file))
     if config_file is not None:
         settings = settings.override(read_toml(config_file), str(config_file))
@@ -83,6 +83,13 @@ def user_config_file(environ: Mapping[str, str]) -> Path | None:
     return None
 
 
+def _is_there(own_file: Path) -> bool:
+    try:
+        return own_file.is_file()
+    except OSError as error:
+        raise ConfigError(f"cannot look for {own_file}: {error.strerror}", "set XDG_CONFIG_HOME") from None
+
+
 def read_toml(path: Path) -> dict[str, object]:
     """Read a settings file.
 
@@ -97,12 +104,12 @@ def read_toml(path: Path) -> dict[str, object]:
     except IsADirectoryError:
         raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
     except FileNotFoundError:
-        raise ConfigError(f"there is no settings file {path}") from None
+        raise ConfigError(f"there is no settings file {path}", "check --config") from None
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8: byte {error.start} is not") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
     values: dict[str, object] = {}
@@ -125,7 +132,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         text = environ.get(info.variable)
         if text:
             try:
+                text.encode()
                 values[name] = info.check.from_text(text)
+            except UnicodeEncodeError:
+                raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
                 raise ConfigError(f"{info.variable} {error}: {text!r}") from None
     return values
@@ -139,11 +149,10 @@ def _checked(place: str, info: SettingInfo, value: object) -> object:
 
 
 def _unknown_section(path: Path, name: str) -> ConfigError:
-    for info in SETTINGS.values():
-        if name in (info.key, info.name):
-            return ConfigError(
-                f"{path}: {name} stands outside its section", f"write it under [{info.section}]"
-            )
+    places = [f"[{info.section}]" for info in SETTINGS.values() if name in (info.key, info.name)]
+    if places:
+        hint = f"write it under {' or '.join(places)}"
+        return ConfigError(f"{path}: {name} stands outside its section", hint)
     sections = sorted({info.section for info in SETTINGS.values()})
     return ConfigError(f"{path}: there is no section [{name}]", nearest(name, sections))
 

@@ -24,14 +24,14 @@ def require_capacity(prompt_tokens: int, max_tokens: int | None, max_seq_len: in
     needed = prompt_tokens + (max_tokens or 1) - 1
     if needed <= max_seq_len:
         return
-    what = f"the prompt of {prompt_tokens} tokens"
+    what = f"the prompt of {prompt_tokens} tokens does not fit"
     if max_tokens is not None:
-        what += f" and {max_tokens} new ones"
+        what = f"the prompt of {prompt_tokens} tokens and {max_tokens} new ones do not fit"
     remedy = f"raise max_seq_len under [cache] (--max-seq-len {needed})"
     room = max_seq_len - prompt_tokens + 1
     other = f"ask for at most {room} with --max-tokens" if room > 0 else "shorten the prompt"
     raise DoesNotFitError(
-        f"{what} do not fit the cache: {needed} positions are needed and max_seq_len is {max_seq_len}",
+        f"{what} the cache: {needed} positions are needed and max_seq_len is {max_seq_len}",
         f"{remedy}, or {other}",
     )
 

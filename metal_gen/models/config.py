@@ -23,6 +23,9 @@ KNOWN_FIELDS = frozenset(
     partial_rotary_factor quantization quantization_config""".split()
 )
 
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_NUMBER = 1e12
+
 # Fields that change the text, with the one value that is computed here.
 REQUIRED_VALUES: dict[str, object] = {
     "hidden_act": "silu",
@@ -177,17 +180,17 @@ class _ConfigReader:
             raise reader._error("partial_rotary_factor is not supported")
         if rope_type == "default":
             return RopeConfig(rope_theta=theta)
-        original = self.config.get("original_max_position_embeddings")
-        if original is None:
-            original = parameters.get("original_max_position_embeddings") or max_positions
-        if rope_type != "yarn":
-            original = max_positions
-        implied_factor = max_positions / original if rope_type == "yarn" and "factor" in parameters else None
+        original = max_positions
+        implied_factor = None
+        if rope_type == "yarn":
+            inner = reader._integer("original_max_position_embeddings", max_positions)
+            original = self._integer("original_max_position_embeddings", inner)
+            implied_factor = max_positions / original if "factor" in parameters else None
         return RopeConfig(
             rope_theta=theta,
             rope_type=rope_type,
             factor=reader._number("factor", implied_factor),
-            original_max_position_embeddings=int(original),
+            original_max_position_embeddings=original,
             attention_factor=reader._optional_number("attention_factor"),
             beta_fast=reader._optional_number("beta_fast") or 32.0,
             beta_slow=reader._optional_number("beta_slow") or 1.0,
@@ -201,8 +204,8 @@ class _ConfigReader:
         value = default if value is None else value
         if value is None:
             raise self._error(f"{name} is missing")
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise self._error(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_INTEGER:
+            raise self._error(f"{name} must be a whole number of at least {minimum}, not {_short(value)}")
         return value
 
     def _number(self, name: str, default: float | None = None) -> float:
@@ -210,8 +213,8 @@ class _ConfigReader:
         value = default if value is None else value
         if value is None:
             raise self._error(f"{name} is missing")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise self._error(f"{name} must be a number above 0, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST_NUMBER:
+            raise self._error(f"{name} must be a number above 0, not {_short(value)}")
         return float(value)
 
     def _optional_number(self, name: str) -> float | None:
@@ -226,3 +229,9 @@ class _ConfigReader:
 
     def _error(self, problem: str, hint: str = "") -> CheckpointError:
         return CheckpointError(f"{self.source} cannot be used: {problem}", hint)
+
+
+def _short(value: object) -> str:
+    """A value for a message, which may be of any length."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a longer number"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from metal_gen.config.checks import TEMPERATURE, TOP_K, TOP_P, Check
 from metal_gen.errors import UsageError
 
+# Below it the quotient of two different float32 logits leaves no doubt, or no number.
+LOWEST_TEMPERATURE = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingStrategy:
@@ -13,8 +16,8 @@ class SamplingStrategy:
     Steps are applied in this order: temperature, top-k, top-p, draw.
 
     Args:
-        temperature: Logits are divided by it; 0 takes the most probable token and makes the
-            other steps idle.
+        temperature: Logits are divided by it; 0, and what is below 1e-9, takes the most probable
+            token and makes the other steps idle.
         top_k: Keep the k most probable tokens; None, or k beyond the vocabulary, keeps all.
         top_p: Keep the smallest set of most probable tokens whose probability together reaches
             p, the token that crosses p included (nucleus sampling, arXiv 1904.09751); None or
@@ -36,7 +39,7 @@ class SamplingStrategy:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < LOWEST_TEMPERATURE or self.top_k == 1
 
     def __str__(self) -> str:
         if self.is_greedy:
