@@ -15,35 +15,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from metal_gen.engine.stopping import FinishReason
+    from metal_gen.engine.stopping import FinishDetail, FinishReason
     from metal_gen.errors import MetalGenError
     from metal_gen.kv_cache import KVCache, KVCacheConfig
     from metal_gen.loading import TextModel
+    from metal_gen.pieces import Generation, Piece, Statistics
     from metal_gen.sampling.sampler import sample_token
     from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
-    from metal_gen.text_generation import Generation, Piece, Statistics, generate, load, stream_generate
+    from metal_gen.text_generation import generate, generate_samples, load, stream_generate
 
 _MODULES = {
+    "FinishDetail": "metal_gen.engine.stopping",
     "FinishReason": "metal_gen.engine.stopping",
-    "Generation": "metal_gen.text_generation",
+    "Generation": "metal_gen.pieces",
     "Greedy": "metal_gen.sampling.strategy",
     "KVCache": "metal_gen.kv_cache",
     "KVCacheConfig": "metal_gen.kv_cache",
     "MetalGenError": "metal_gen.errors",
-    "Piece": "metal_gen.text_generation",
+    "Piece": "metal_gen.pieces",
     "SamplingStrategy": "metal_gen.sampling.strategy",
-    "Statistics": "metal_gen.text_generation",
+    "Statistics": "metal_gen.pieces",
     "Temperature": "metal_gen.sampling.strategy",
     "TextModel": "metal_gen.loading",
     "TopK": "metal_gen.sampling.strategy",
     "TopP": "metal_gen.sampling.strategy",
     "generate": "metal_gen.text_generation",
+    "generate_samples": "metal_gen.text_generation",
     "load": "metal_gen.text_generation",
     "sample_token": "metal_gen.sampling.sampler",
     "stream_generate": "metal_gen.text_generation",
 }
 
 __all__ = [
+    "FinishDetail",
     "FinishReason",
     "Generation",
     "Greedy",
@@ -58,6 +62,7 @@ __all__ = [
     "TopK",
     "TopP",
     "generate",
+    "generate_samples",
     "load",
     "sample_token",
     "stream_generate",

@@ -152,6 +152,17 @@ class KVCache:
             filled.append(buffers[layer][:rows, :, : self._position])
         return filled[0], filled[1]
 
+    def rewind(self, length: int) -> None:
+        """Take back the last `length` positions; what follows is written over them.
+
+        Raises:
+            ValueError: The cache does not hold as many.
+        """
+        if not 0 <= length <= self._position:
+            raise ValueError(f"cannot take back {length} of {self._position} positions")
+        self._position -= length
+        self._start = self._position
+
     def clear(self) -> None:
         """Forget all tokens and keep the buffers."""
         self._start = self._position = 0

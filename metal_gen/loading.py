@@ -13,7 +13,7 @@ from metal_gen.backend import available_memory_bytes, preferred_dtype
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
-from metal_gen.checkpoint.generation_defaults import ignored_defaults, sampling_defaults
+from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.hub import ProgressCallback, locate_checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
@@ -146,6 +146,4 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
         )
-    if ignored := ignored_defaults(checkpoint.generation_config):
-        notices.append(f"{GENERATION_FILE} asks for what is not done: {', '.join(ignored)}")
     return notices

@@ -1,9 +1,10 @@
 """Text in, text out: the library's `load`, `generate` and `stream_generate`."""
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -14,78 +15,17 @@ from metal_gen.checkpoint.prompt import Prompt, encode_prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
 from metal_gen.engine.decoder import PrefillProgress
-from metal_gen.engine.generator import Sampler, generate_tokens
-from metal_gen.engine.stopping import FinishReason, require_capacity
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.stopping import FinishDetail, require_capacity
 from metal_gen.loading import TextModel, prepare
+from metal_gen.pieces import Clock, Generation, Piece, join
+from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys, choose_seed
-from metal_gen.sampling.sampler import sample_token
-from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
+from metal_gen.stop_text import StopMatcher
+from metal_gen.strategy_settings import endings_from, strategy_from, without_end
 from metal_gen.thinking import ThinkingSplitter
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Counts and times of one generation, up to now.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt, template included.
-        completion_tokens: New tokens, the end token included.
-        ttft_s: From the start of prefill to the first new token.
-        prefill_tps: Prompt tokens per second of `ttft_s`.
-        decode_tps: (n - 1) / (t_last - t_first); 0 before the second token.
-        seed: What the draws came from.
-        cache_tokens: Positions of the cache in use.
-        cache_full: The text ended because the cache has no position left.
-        peak_memory_bytes: Most that MLX has had allocated in this process.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    ttft_s: float
-    prefill_tps: float
-    decode_tps: float
-    seed: int
-    cache_tokens: int
-    cache_full: bool
-    peak_memory_bytes: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of the text, as it comes.
-
-    Attributes:
-        text: Final characters; may be empty while a character is incomplete.
-        token_id: The token that completed it.
-        is_thinking: The text belongs to the model's thinking, not to its answer.
-        finish_reason: Set on the last piece.
-        statistics: Up to this piece.
-    """
-
-    text: str
-    token_id: int
-    is_thinking: bool
-    finish_reason: FinishReason | None
-    statistics: Statistics
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A whole text.
-
-    Attributes:
-        text: The answer.
-        thinking: What the model thought before it, where it does.
-        token_ids: All new tokens, the end token included.
-        finish_reason: Why it ended.
-        statistics: Of the whole.
-    """
-
-    text: str
-    thinking: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    statistics: Statistics
 
 
 def load(
@@ -111,22 +51,13 @@ def load(
     return prepare(override_with_arguments(base, arguments), on_download=on_download).load()
 
 
-def strategy_from(settings: Settings) -> SamplingStrategy:
-    """The strategy in force: greedy unless a temperature, a top-k or a top-p is set."""
-    temperature = settings.temperature
-    if temperature is None:
-        temperature = 0.0 if settings.top_k is None and settings.top_p is None else 1.0
-    return SamplingStrategy(temperature=temperature, top_k=settings.top_k, top_p=settings.top_p)
-
-
 def generate(
     model: TextModel,
     prompt: str | Sequence[Message] | Prompt,
     *,
     strategy: SamplingStrategy | None = None,
-    max_tokens: int | None = None,
-    seed: int | None = None,
     on_piece: Callable[[Piece], bool | None] | None = None,
+    **settings: Any,
 ) -> Generation:
     """Generate a text.
 
@@ -134,26 +65,32 @@ def generate(
         model: From `load`.
         prompt: A user's message, a conversation, or a prompt already encoded.
         strategy: How to choose tokens; by default as the settings say.
-        max_tokens: Most new tokens; by default as the settings say, or what the cache holds.
-        seed: Makes the draws repeatable; by default the settings', or a new one.
         on_piece: Called with every piece; returning False cancels.
+        settings: Settings of sampling and generation by name, such as `max_tokens`, `seed`, `stop`;
+            they go before those that the model was loaded with.
 
     Raises:
-        MetalGenError: The prompt cannot be used or does not fit; nothing was computed.
+        MetalGenError: The prompt or a setting cannot be used, or does not fit; nothing was computed.
     """
     pieces = []
-    for piece in stream_generate(model, prompt, strategy=strategy, max_tokens=max_tokens, seed=seed):
+    for piece in stream_generate(model, prompt, strategy=strategy, **{**settings, "samples": 1}):
         pieces.append(piece)
         if on_piece is not None and on_piece(piece) is False:
             break
-    last = pieces[-1]
-    return Generation(
-        text="".join(piece.text for piece in pieces if not piece.is_thinking),
-        thinking="".join(piece.text for piece in pieces if piece.is_thinking),
-        token_ids=[piece.token_id for piece in pieces],
-        finish_reason=last.finish_reason or FinishReason.CANCELLED,
-        statistics=last.statistics,
-    )
+    return join(pieces)
+
+
+def generate_samples(
+    model: TextModel,
+    prompt: str | Sequence[Message] | Prompt,
+    samples: int,
+    *,
+    strategy: SamplingStrategy | None = None,
+    **settings: Any,
+) -> list[Generation]:
+    """Generate several texts for one prompt, which is computed once; arguments as for `generate`."""
+    pieces = stream_generate(model, prompt, strategy=strategy, **{**settings, "samples": samples})
+    return [join(list(group)) for _, group in groupby(pieces, key=lambda piece: piece.sample)]
 
 
 def stream_generate(
@@ -161,102 +98,96 @@ def stream_generate(
     prompt: str | Sequence[Message] | Prompt,
     *,
     strategy: SamplingStrategy | None = None,
-    max_tokens: int | None = None,
-    seed: int | None = None,
     on_prefill: PrefillProgress | None = None,
+    **settings: Any,
 ) -> Generator[Piece, None, None]:
     """Yield the pieces of a text as they come; closing the iterator cancels.
+
+    With `samples` above 1, one text after another; `Piece.sample` tells them apart.
 
     Args:
         model: From `load`; its cache is cleared first.
         prompt: As for `generate`.
         strategy: As for `generate`.
-        max_tokens: As for `generate`.
-        seed: As for `generate`.
         on_prefill: Called with prompt tokens done and in all, after each chunk.
+        settings: As for `generate`.
 
     Raises:
         MetalGenError: As for `generate`.
     """
-    settings = override_with_arguments(model.settings, {"max_tokens": max_tokens, "seed": seed})
+    in_force = override_with_arguments(model.settings, settings)
     if not isinstance(prompt, Prompt):
         prompt = encode_prompt(
-            model.checkpoint, prompt, system=settings.system, raw=settings.raw, thinking=settings.thinking
+            model.checkpoint, prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
         )
-    require_capacity(len(prompt.ids), settings.max_tokens, model.decoder.cache.config.max_seq_len)
-    chosen_seed = choose_seed() if settings.seed is None else settings.seed
-    return _pieces(
-        model,
-        prompt,
-        sampler=_sampler(strategy or strategy_from(settings), chosen_seed),
-        max_tokens=settings.max_tokens,
-        seed=chosen_seed,
-        on_prefill=on_prefill,
-    )
+    require_capacity(len(prompt.ids), in_force.max_tokens, model.decoder.cache.config.max_seq_len)
+    return _Texts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
 
 
-def _sampler(strategy: SamplingStrategy, seed: int) -> Sampler:
-    keys = RandomKeys(seed)
-    return lambda logits, index: sample_token(logits, strategy, keys.key(index))
+def _strategy(model: TextModel, given: SamplingStrategy | None, settings: Settings) -> SamplingStrategy:
+    checkpoint = model.checkpoint
+    if given is None:
+        return strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+    require_vocabulary(given, checkpoint.config.vocab_size)
+    return without_end(given, checkpoint.eos_ids) if settings.ignore_eos else given
 
 
-def _pieces(
-    model: TextModel,
-    prompt: Prompt,
-    *,
-    sampler: Sampler,
-    max_tokens: int | None,
-    seed: int,
-    on_prefill: PrefillProgress | None,
-) -> Generator[Piece, None, None]:
-    cache = model.decoder.cache
-    cache.clear()
-    detokenizer = Detokenizer(model.checkpoint.tokenizer)
-    splitter = ThinkingSplitter(model.checkpoint.tokenizer, prompt)
-    clock = _Clock(prompt_tokens=len(prompt.ids), seed=seed)
-    tokens = generate_tokens(
-        model.decoder,
-        prompt.ids,
-        sampler,
-        eos_ids=model.checkpoint.eos_ids,
-        max_tokens=max_tokens,
-        on_prefill=on_prefill,
-    )
-    for token in tokens:
-        clock.tick()
-        text = detokenizer.add(token.id) + (detokenizer.finish() if token.finish_reason else "")
-        text, is_thinking = splitter.split(token.id, text)
-        cache_full = token.finish_reason is FinishReason.LENGTH and clock.count != max_tokens
-        statistics = clock.statistics(cache.position, cache_full)
-        yield Piece(text, token.id, is_thinking, token.finish_reason, statistics)
+@dataclass
+class _Texts:
+    """One or several texts for a prompt."""
 
+    model: TextModel
+    prompt: Prompt
+    settings: Settings
+    strategy: SamplingStrategy
 
-class _Clock:
-    """Counts tokens and notes when the first and the last came."""
+    def __post_init__(self) -> None:
+        checkpoint = self.model.checkpoint
+        self.seed = choose_seed() if self.settings.seed is None else self.settings.seed
+        self.endings = endings_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
 
-    def __init__(self, *, prompt_tokens: int, seed: int) -> None:
-        self.prompt_tokens = prompt_tokens
-        self.seed = seed
-        self.count = 0
-        self.start_s = self.first_s = self.last_s = time.perf_counter()
+    def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
+        """Compute the prompt once, and generate from it."""
+        cache = self.model.decoder.cache
+        cache.clear()
+        clock = self._clock()
+        logits = self.model.decoder.prefill(self.prompt.ids, on_prefill)
+        for sample in range(self.settings.samples):
+            cache.rewind(cache.position - len(self.prompt.ids))
+            yield from self._text(logits, sample, clock)
+            clock = self._clock()
 
-    def tick(self) -> None:
-        self.last_s = time.perf_counter()
-        if self.count == 0:
-            self.first_s = self.last_s
-        self.count += 1
+    def _clock(self) -> Clock:
+        return Clock(prompt_tokens=len(self.prompt.ids), seed=self.seed)
 
-    def statistics(self, cache_tokens: int, cache_full: bool) -> Statistics:
-        ttft_s = self.first_s - self.start_s
-        decode_s = self.last_s - self.first_s
-        return Statistics(
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.count,
-            ttft_s=ttft_s,
-            prefill_tps=self.prompt_tokens / ttft_s if ttft_s else 0.0,
-            decode_tps=(self.count - 1) / decode_s if decode_s else 0.0,
-            seed=self.seed,
-            cache_tokens=cache_tokens,
-            cache_full=cache_full,
-            peak_memory_bytes=mx.get_peak_memory(),
+    def _text(self, logits: mx.array, sample: int, clock: Clock) -> Generator[Piece, None, None]:
+        checkpoint, cache = self.model.checkpoint, self.model.decoder.cache
+        sampler = Sampler(
+            self.strategy,
+            RandomKeys(self.seed, sample),
+            prompt=self.prompt.ids,
+            capacity=cache.config.max_seq_len,
+            eos_ids=checkpoint.eos_ids,
+            logprobs=self.settings.logprobs,
         )
+        detokenizer = Detokenizer(checkpoint.tokenizer)
+        splitter = ThinkingSplitter(checkpoint.tokenizer, self.prompt)
+        matcher = StopMatcher(self.settings.stop)
+        tokens = generate_tokens(
+            self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
+        )
+        for token in tokens:
+            clock.tick()
+            finish, stop_text = token.finish, None
+            text = "" if finish is FinishDetail.STOP_TOKEN else detokenizer.add(token.id)
+            text += detokenizer.finish() if finish else ""
+            text, is_thinking = splitter.split(token.id, text)
+            if not is_thinking:
+                text, stop_text = matcher.feed(text)
+                finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
+                text += matcher.finish() if finish else ""
+            logprobs = None if token.draw.logprobs is None else read_logprobs(token.draw.logprobs)
+            statistics = clock.statistics(cache.position)
+            yield Piece(text, token.id, is_thinking, finish, stop_text, logprobs, sample, statistics)
+            if finish:
+                return

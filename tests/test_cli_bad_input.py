@@ -100,7 +100,7 @@ FLAGS = [
     (("--promt", "x"), "No such option: --promt (Possible options: --prompt)", COMMAND_HINT),
     (
         ("--max-token", "x"),
-        "No such option: --max-token (Possible options: --max-seq-len, --max-tokens)",
+        "No such option: --max-token (Possible options: --ban-token, --max-tokens, --min-tokens)",
         COMMAND_HINT,
     ),
     (("--seed",), "Option '--seed' requires an argument", COMMAND_HINT),

@@ -1,5 +1,7 @@
 """The forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.engine.stopping import FinishReason, require_capacity
+from metal_gen.engine.stopping import FinishDetail, require_capacity
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import CacheOverflowError
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import LogitsError, Sampler, Status
+from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
 VARIANTS = {
     "full": {},
@@ -24,10 +29,6 @@ VARIANTS = {
 def model(request, tmp_path):
     config = tiny_config("qwen3", **VARIANTS[request.param])
     return Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32")
-
-
-def greedy(logits, index):
-    return mx.argmax(logits, axis=-1)
 
 
 def assert_close(a, b):
@@ -85,14 +86,21 @@ def test_a_narrower_cache_changes_logits_by_its_rounding_only(tiny_model, make_c
     assert float(mx.abs(rounded - exact).max()) < 0.05 * float(mx.abs(exact).max())
 
 
+def run(decoder, prompt, sampler=None, endings=None, max_tokens=None):
+    sampler = sampler or Sampler(
+        Greedy(), RandomKeys(0), prompt=prompt, capacity=decoder.cache.config.max_seq_len
+    )
+    logits = decoder.prefill(prompt)
+    return generate_tokens(decoder, logits, sampler, endings=endings or {}, max_tokens=max_tokens)
+
+
 def test_prompt_and_new_tokens_fit_exactly(tiny_model, make_cache):
-    prompt = [1, 2, 3, 4, 5]
     require_capacity(5, 12, 16)
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16))
-    made = list(generate_tokens(decoder, prompt, greedy, eos_ids=(), max_tokens=12))
+    made = list(run(decoder, [1, 2, 3, 4, 5], max_tokens=12))
     assert len(made) == 12
     assert decoder.cache.position == 16
-    assert [token.finish_reason for token in made] == [None] * 11 + [FinishReason.LENGTH]
+    assert [token.finish for token in made] == [None] * 11 + [FinishDetail.MAX_TOKENS]
 
 
 def test_one_token_more_is_refused_with_both_remedies():
@@ -110,33 +118,88 @@ def test_a_prompt_longer_than_the_cache_is_refused(tiny_model, make_cache):
 
 
 def test_without_a_limit_the_cache_is_the_limit(tiny_model, make_cache):
-    decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16))
-    assert len(list(generate_tokens(decoder, [1] * 10, greedy, eos_ids=()))) == 7
+    made = list(run(Decoder(tiny_model, make_cache(tiny_model, max_seq_len=16)), [1] * 10))
+    assert len(made) == 7
+    assert made[-1].finish is FinishDetail.CACHE_FULL
 
 
 def test_an_end_token_ends_the_text(tiny_model, make_cache):
-    made = list(
-        generate_tokens(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], greedy, eos_ids=(), max_tokens=9)
-    )
+    made = list(run(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], max_tokens=9))
     stop = made[4].id
     first = next(i for i, token in enumerate(made) if token.id == stop)
-    ended = list(generate_tokens(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], greedy, eos_ids={stop}))
+    endings = {stop: FinishDetail.EOS}
+    ended = list(run(Decoder(tiny_model, make_cache(tiny_model)), [1, 2], endings=endings))
     assert [token.id for token in ended] == [token.id for token in made[: first + 1]]
-    assert ended[-1].finish_reason is FinishReason.STOP
+    assert ended[-1].finish is FinishDetail.EOS
 
 
 def test_the_next_step_is_started_before_a_token_is_read(tiny_model, make_cache):
     """When the first token is handed over, the sampler has been asked for the second."""
     asked = []
 
-    def sampler(logits, index):
-        asked.append(index)
-        return mx.argmax(logits, axis=-1)
+    class Watched(Sampler):
+        def draw(self, logits, index):
+            asked.append(index)
+            return super().draw(logits, index)
 
-    tokens = generate_tokens(
-        Decoder(tiny_model, make_cache(tiny_model)), [1], sampler, eos_ids=(), max_tokens=3
-    )
+    sampler = Watched(Greedy(), RandomKeys(0), prompt=[1], capacity=64)
+    tokens = run(Decoder(tiny_model, make_cache(tiny_model)), [1], sampler, max_tokens=3)
     next(tokens)
     assert asked == [0, 1]
     assert len(list(tokens)) == 2
     assert asked == [0, 1, 2]
+
+
+def test_an_uncertain_draw_is_taken_back_and_drawn_anew(tiny_model, make_cache):
+    """The text, the history and the cache are as if it had been drawn from everything at once."""
+    strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
+    redrawn = []
+
+    class Doubtful(Sampler):
+        """Looks at a wrong token first, and says so, at every third draw."""
+
+        def draw(self, logits, index):
+            draw = super().draw(logits, index)
+            if index % 3 or index < self._whole_until - 16:
+                return draw
+            wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])
+            return replace(draw, outcome=wrong)
+
+        def redraw(self, missed):
+            redrawn.append(missed.index)
+            return super().redraw(missed)
+
+    def text(kind):
+        sampler = kind(strategy, RandomKeys(5), prompt=[1, 2, 3], capacity=64)
+        decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=30))
+        made = [token.id for token in run(decoder, [1, 2, 3], sampler)]
+        return made, decoder.cache.position
+
+    assert text(Doubtful) == text(Sampler)
+    assert redrawn == list(range(0, 28, 3))
+
+
+def test_logits_that_are_not_finite_name_the_step(tiny_model, make_cache):
+    class Broken(Decoder):
+        def step(self, token):
+            logits = super().step(token)
+            return logits * mx.nan if self.cache.position == 6 else logits
+
+    tokens = run(Broken(tiny_model, make_cache(tiny_model)), [1, 2, 3], max_tokens=20)
+    made = [next(tokens).id for _ in range(3)]
+    assert len(made) == 3
+    with pytest.raises(LogitsError, match="new token 4"):
+        next(tokens)
+
+
+def test_rewinding_writes_over_what_was_taken_back(tiny_model, make_cache, tokens):
+    cache = make_cache(tiny_model)
+    tiny_model(tokens, cache)
+    cache.rewind(15)
+    tail = mx.array([[9, 8, 7]])
+    again = tiny_model.logits(tiny_model(tail, cache))
+    fresh = make_cache(tiny_model)
+    tiny_model(tokens[:, :5], fresh)
+    assert_close(again, tiny_model.logits(tiny_model(tail, fresh)))
+    with pytest.raises(ValueError, match="cannot take back"):
+        cache.rewind(9)

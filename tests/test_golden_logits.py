@@ -11,6 +11,9 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
 
 CONFIGS = dict(golden_configs())
 TOLERANCE = 1e-4
@@ -45,11 +48,7 @@ def test_logits_and_greedy_ids_equal_transformers(name, goldens, tmp_path):
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
 
     cache.clear()
-    tokens = generate_tokens(
-        Decoder(model, cache),
-        PROMPT,
-        lambda row, _: mx.argmax(row, axis=-1),
-        eos_ids=(),
-        max_tokens=GREEDY_TOKENS,
-    )
+    decoder = Decoder(model, cache)
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=PROMPT, capacity=cache.config.max_seq_len)
+    tokens = generate_tokens(decoder, decoder.prefill(PROMPT), sampler, endings={}, max_tokens=GREEDY_TOKENS)
     assert [token.id for token in tokens] == goldens[f"{name}.greedy"].tolist()

@@ -21,7 +21,7 @@ LAYERS = (
     ("engine",),
     ("memory_plan",),
     ("loading",),
-    ("thinking", "text_generation"),
+    ("thinking", "stop_text", "pieces", "strategy_settings", "text_generation"),
     ("__init__",),
     ("cli", "__main__"),
 )

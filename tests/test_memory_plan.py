@@ -10,6 +10,9 @@ from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
 from metal_gen.loading import prepare
 from metal_gen.memory_plan import format_bytes
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
 
 
 @pytest.mark.parametrize("chunk_size", [64, 512])
@@ -31,11 +34,8 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, chunk_size):
     mx.reset_peak_memory()
     model = prepared.load()
     prompt = [1 + place % 1000 for place in range(2040)]
-    list(
-        generate_tokens(
-            model.decoder, prompt, lambda row, _: mx.argmax(row, axis=-1), eos_ids=(), max_tokens=9
-        )
-    )
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=2048)
+    list(generate_tokens(model.decoder, model.decoder.prefill(prompt), sampler, endings={}, max_tokens=9))
     peak = mx.get_peak_memory() - before
     assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
 

@@ -66,7 +66,7 @@ def test_statistics_count_what_happened(model):
     assert statistics.cache_tokens == statistics.prompt_tokens + 8
     assert statistics.ttft_s > 0
     assert statistics.decode_tps > 0
-    assert not statistics.cache_full
+    assert result.finish is metal_gen.FinishDetail.MAX_TOKENS
     assert statistics.peak_memory_bytes >= model.plan.weights_bytes + model.plan.cache.nbytes
 
 
@@ -74,7 +74,7 @@ def test_a_full_cache_ends_the_text_and_says_so():
     small = metal_gen.load(max_seq_len=40)
     result = metal_gen.generate(small, PROMPT, strategy=metal_gen.Greedy())
     assert result.finish_reason is metal_gen.FinishReason.LENGTH
-    assert result.statistics.cache_full
+    assert result.finish is metal_gen.FinishDetail.CACHE_FULL
     assert result.statistics.cache_tokens == 40
     assert result.statistics.prompt_tokens + len(result.token_ids) - 1 == 40
 

@@ -9,6 +9,8 @@ from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import CheckpointError
 
 FILE = "generation_config.json"
+# Values that the file may have and that do nothing.
+IDLE = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
@@ -20,31 +22,23 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, object]:
     """The sampling settings it gives, by setting name.
 
-    As in transformers, they count only with `do_sample`; `top_k` 0 and `top_p` 1 are no filter.
+    As in transformers, those of a draw count only with `do_sample`; `top_k` 0 and `top_p` 1 are no
+    filter.
 
     Raises:
         CheckpointError: A value is out of its range.
     """
-    if not generation_config.get("do_sample", False):
-        return {}
-    values: dict[str, object] = {"temperature": 1.0}
-    for name, idle in (("temperature", None), ("top_k", 0), ("top_p", 1.0)):
+    drawn = ("temperature", "top_k", "top_p", "min_p") if generation_config.get("do_sample") else ()
+    values: dict[str, object] = {"temperature": 1.0} if drawn else {}
+    for name in (*drawn, "repetition_penalty"):
         value = generation_config.get(name)
-        if value is None or value == idle:
+        if value is None or value == IDLE.get(name):
             continue
         try:
             values[name] = SETTINGS[name].check(value)
         except ValueError as error:
             raise CheckpointError(f"{FILE}: {name} {error}: {value!r}") from None
     return values
-
-
-def ignored_defaults(generation_config: Mapping[str, Any]) -> list[str]:
-    """What it asks for that would change the text and is not done."""
-    penalty = generation_config.get("repetition_penalty")
-    if penalty is not None and not isinstance(penalty, int | float):
-        raise CheckpointError(f"{FILE}: repetition_penalty must be a number: {penalty!r}")
-    return [] if penalty in (None, 1.0) else [f"repetition_penalty {penalty}"]
 
 
 def token_ids(value: object) -> frozenset[int]:

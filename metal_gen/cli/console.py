@@ -4,6 +4,7 @@ Owns the difference between a terminal and a pipe. A pipe gets the text's own by
 gets it through rich, with characters that would control the terminal made visible.
 """
 
+import json
 import os
 import re
 import sys
@@ -88,6 +89,19 @@ class Console:
         self._end_line_of_other(sys.stderr)
         self._write_stderr(visible(text), "dim")
         self._unfinished_line = None if text.endswith("\n") else sys.stderr
+
+    def end_sample(self) -> None:
+        """Tell one of several texts from the next: by a NUL byte in a pipe, as `xargs -0` reads."""
+        if self.stdout_is_terminal:
+            self.end_text()
+        else:
+            sys.stdout.buffer.write(b"\0")
+            sys.stdout.flush()
+
+    def write_record(self, record: dict[str, object]) -> None:
+        """Put a JSON object on a line of stderr, also when quiet: it has been asked for."""
+        self.end_text()
+        self._write_stderr(json.dumps(record) + "\n", "")
 
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""

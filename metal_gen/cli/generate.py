@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import closing, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from metal_gen.cli.progress import ProgressBar
 from metal_gen.cli.prompt_source import read_prompt
 from metal_gen.cli.report import report_end, report_start
 from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.config.sources import override_with_flags, resolve_settings
+from metal_gen.config.sources import FlagValue, override_with_flags, resolve_settings
 from metal_gen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from metal_gen.loading import PreparedModel, TextModel
 
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
-SAMPLING, CACHE, OUTPUT = "Sampling", "Memory", "Output"
+SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
 
 
 def _option(name: str, metavar: str, panel: str | None = None, *more: str) -> typer.models.OptionInfo:
@@ -53,14 +54,35 @@ def generate(
         bool | None,
         typer.Option("--thinking/--no-thinking", help=SETTINGS["thinking"].help, show_default=False),
     ] = None,
-    max_tokens: Annotated[str | None, _option("max_tokens", "N", None, "-n")] = None,
+    max_tokens: Annotated[str | None, _option("max_tokens", "N", STOPPING, "-n")] = None,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Always take the most probable token.", rich_help_panel=SAMPLING)
     ] = False,
     temperature: Annotated[str | None, _option("temperature", "T", SAMPLING)] = None,
     top_k: Annotated[str | None, _option("top_k", "K", SAMPLING)] = None,
     top_p: Annotated[str | None, _option("top_p", "P", SAMPLING)] = None,
+    min_p: Annotated[str | None, _option("min_p", "P", SAMPLING)] = None,
+    repetition_penalty: Annotated[str | None, _option("repetition_penalty", "R", SAMPLING)] = None,
+    repetition_window: Annotated[str | None, _option("repetition_window", "N", SAMPLING)] = None,
+    presence_penalty: Annotated[str | None, _option("presence_penalty", "A", SAMPLING)] = None,
+    frequency_penalty: Annotated[str | None, _option("frequency_penalty", "A", SAMPLING)] = None,
+    logit_bias: Annotated[list[str] | None, _option("logit_bias", "TOKEN=BIAS", SAMPLING)] = None,
+    ban_token: Annotated[list[str] | None, _option("ban_token", "TOKEN", SAMPLING)] = None,
     seed: Annotated[str | None, _option("seed", "S", SAMPLING)] = None,
+    samples: Annotated[str | None, _option("samples", "N", SAMPLING)] = None,
+    logprobs: Annotated[str | None, _option("logprobs", "K", SAMPLING)] = None,
+    stop: Annotated[list[str] | None, _option("stop", "TEXT", STOPPING)] = None,
+    stop_token: Annotated[list[str] | None, _option("stop_token", "TOKEN", STOPPING)] = None,
+    min_tokens: Annotated[str | None, _option("min_tokens", "N", STOPPING)] = None,
+    ignore_eos: Annotated[
+        bool | None,
+        typer.Option(
+            "--ignore-eos/--no-ignore-eos",
+            help=SETTINGS["ignore_eos"].help,
+            rich_help_panel=STOPPING,
+            show_default=False,
+        ),
+    ] = None,
     max_seq_len: Annotated[str | None, _option("max_seq_len", "N", CACHE)] = None,
     cache_dtype: Annotated[str | None, _option("cache_dtype", "DTYPE", CACHE)] = None,
     model_dtype: Annotated[str | None, _option("model_dtype", "DTYPE", CACHE)] = None,
@@ -84,7 +106,7 @@ def generate(
     """Continue or answer a prompt, on stdout, token by token."""
     console = Console(quiet=quiet, verbosity=verbose)
     console.require_stdout()
-    flags: dict[str, str | bool | None] = {
+    flags: dict[str, FlagValue] = {
         "model": model,
         "system": system,
         "raw": raw,
@@ -93,7 +115,20 @@ def generate(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "repetition_window": repetition_window,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": logit_bias,
+        "ban_token": ban_token,
         "seed": seed,
+        "samples": samples,
+        "logprobs": logprobs,
+        "stop": stop,
+        "stop_token": stop_token,
+        "min_tokens": min_tokens,
+        "ignore_eos": ignore_eos,
         "max_seq_len": max_seq_len,
         "cache_dtype": cache_dtype,
         "model_dtype": model_dtype,
@@ -112,8 +147,8 @@ def generate(
     _run(settings, text, console)
 
 
-def _require_no_other_sampler(flags: dict[str, str | bool | None]) -> None:
-    for name in ("temperature", "top_k", "top_p"):
+def _require_no_other_sampler(flags: dict[str, FlagValue]) -> None:
+    for name in ("temperature", "top_k", "top_p", "min_p"):
         if flags[name] is not None:
             raise UsageError(
                 f"--greedy contradicts {SETTINGS[name].flag} {flags[name]}", "leave one of them out"
@@ -128,6 +163,7 @@ def _run(settings: Settings, text: str, console: Console) -> None:
 
     from metal_gen.checkpoint.prompt import encode_prompt
     from metal_gen.engine.stopping import require_capacity
+    from metal_gen.strategy_settings import endings_from, strategy_from
 
     prepared = _prepare(settings, console)
     settings = prepared.settings
@@ -135,6 +171,9 @@ def _run(settings: Settings, text: str, console: Console) -> None:
         prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
     )
     require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
+    checkpoint = prepared.checkpoint
+    strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+    endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     for notice in (*prepared.notices, *prompt.notices):
         console.warn(notice)
     report_start(prepared, console)
@@ -175,6 +214,11 @@ def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:
                 bar.close()
                 write = console.write_thinking if piece.is_thinking else console.write_text
                 write(piece.text)
+                if piece.logprobs is not None:
+                    console.write_record({"token_id": piece.token_id, **asdict(piece.logprobs)})
+                if piece.finish is not None:
+                    if model.settings.samples > 1:
+                        console.end_sample()
+                    report_end(piece, model, console)
     finally:
         console.end_text()
-    report_end(piece, model, console)

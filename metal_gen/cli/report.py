@@ -7,14 +7,14 @@ from metal_gen.config.settings import SETTINGS
 
 if TYPE_CHECKING:
     from metal_gen.loading import PreparedModel, TextModel
-    from metal_gen.text_generation import Piece
+    from metal_gen.pieces import Piece
 
 
 def report_start(prepared: "PreparedModel", console: Console) -> None:
     """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
     from metal_gen.backend import device_name
     from metal_gen.memory_plan import format_bytes
-    from metal_gen.text_generation import strategy_from
+    from metal_gen.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
     console.detail(
@@ -33,28 +33,31 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         f"{cache.num_kv_heads} key/value heads of {cache.head_dim}, {cache.dtype}, "
         f"batch size {cache.batch_size}"
     )
-    console.note(f"sampling: {strategy_from(settings)}")
+    checkpoint = prepared.checkpoint
+    console.note(f"sampling: {strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)}")
     for name in SETTINGS:
         if name in settings.sources or console.verbosity > 1:
             console.note(f"{name} = {getattr(settings, name)!r} ({settings.source(name)})")
 
 
 def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
-    """Say how it went: one line on a terminal, the seed alone in a log."""
+    """Say how a text went: one line on a terminal, the seed alone in a log."""
     from metal_gen.memory_plan import format_bytes
 
     statistics = piece.statistics
     capacity = model.plan.cache.max_seq_len
-    if statistics.cache_full:
+    if piece.finish == "cache_full":
         console.warn(
             f"the text ends here because the cache is full: max_seq_len is {capacity}; "
             "raise it under [cache], or with --max-seq-len"
         )
     if not console.stderr_is_terminal and not console.verbosity:
-        console.note(f"seed {statistics.seed}")
+        if piece.sample == 0:
+            console.note(f"seed {statistics.seed}")
         return
+    finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
     console.note(
-        f"{statistics.prompt_tokens} + {statistics.completion_tokens} tokens, {piece.finish_reason}; "
+        f"{statistics.prompt_tokens} + {statistics.completion_tokens} tokens, {finish}; "
         f"first after {statistics.ttft_s:.2f} s ({statistics.prefill_tps:.0f} tok/s), then "
         f"{statistics.decode_tps:.1f} tok/s; cache {statistics.cache_tokens} of {capacity}; "
         f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed}"

@@ -4,6 +4,7 @@ One check serves the flag, the environment variable, the TOML key and the librar
 Each raises `ValueError` with a phrase that completes "NAME ...".
 """
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,9 +25,13 @@ class Check(Protocol):
         """Read an environment variable."""
         ...
 
+    def from_texts(self, texts: list[str]) -> object:
+        """Read an option that was given several times; by default the last one counts."""
+        return self.from_text(texts[-1])
+
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Check):
     """A whole number within bounds that are both allowed."""
 
     minimum: int
@@ -55,7 +60,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Real:
+class Real(Check):
     """A finite number within bounds."""
 
     minimum: float
@@ -89,7 +94,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Check):
     """A text, which may have to say something."""
 
     may_be_empty: bool = True
@@ -109,7 +114,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Check):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -129,7 +134,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Flag:
+class Flag(Check):
     """True or false."""
 
     def __call__(self, value: object) -> bool:
@@ -151,8 +156,86 @@ class Flag:
         return "true or false"
 
 
+@dataclass(frozen=True)
+class Texts(Check):
+    """A list of texts, none of them empty."""
+
+    most: int = 4096
+
+    def __call__(self, value: object) -> tuple[str, ...]:
+        """Accept a list or tuple of str."""
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
+            raise ValueError(f"must be {self}")
+        if len(value) > self.most:
+            raise ValueError(f"must be {self}, and there are {len(value):,}")
+        return tuple(value)
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        """Read a JSON list, or take the text as the only one."""
+        if text.lstrip().startswith("["):
+            try:
+                return self(json.loads(text))
+            except json.JSONDecodeError:
+                raise ValueError(f"must be {self}, written as JSON") from None
+        return self([text])
+
+    def from_texts(self, texts: list[str]) -> tuple[str, ...]:
+        """Take each as it is."""
+        return self(texts)
+
+    def __str__(self) -> str:
+        return f"a list of at most {self.most:,} texts, none of them empty"
+
+
+@dataclass(frozen=True)
+class Biases(Check):
+    """A number for each of some tokens, which are named by their text or id."""
+
+    bias: "Real"
+
+    def __call__(self, value: object) -> tuple[tuple[str, float], ...]:
+        """Accept a mapping, or pairs."""
+        try:
+            pairs = dict(value)  # type: ignore[call-overload]
+            if not all(isinstance(name, str) and name for name in pairs):
+                raise ValueError
+            return tuple((name, self.bias(bias)) for name, bias in pairs.items())
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {self}") from None
+
+    def from_text(self, text: str) -> tuple[tuple[str, float], ...]:
+        """Read `TOKEN=BIAS`, or a JSON object."""
+        if text.lstrip().startswith("{"):
+            try:
+                return self(json.loads(text))
+            except json.JSONDecodeError:
+                raise ValueError(f"must be {self}, written as JSON") from None
+        name, _, bias = text.rpartition("=")
+        try:
+            return self({name: float(bias)})
+        except ValueError:
+            raise ValueError(f"must be TOKEN=BIAS, with {self.bias}") from None
+
+    def from_texts(self, texts: list[str]) -> tuple[tuple[str, float], ...]:
+        """Read several `TOKEN=BIAS`; of one token the last counts."""
+        return tuple(dict(pair for text in texts for pair in self.from_text(text)).items())
+
+    def __str__(self) -> str:
+        return f"a table of tokens, each with {self.bias}"
+
+
 TEMPERATURE = Real(0.0)
 TOP_K = Whole(1)
 TOP_P = Real(0.0, 1.0, above=True)
+MIN_P = Real(0.0, 1.0)
+REPETITION_PENALTY = Real(0.0, above=True)
+REPETITION_WINDOW = Whole(1)
+PENALTY = Real(-2.0, 2.0)
+BIAS = Real(-1e4, 1e4)
+LOGIT_BIAS = Biases(BIAS)
+TOKEN_ID = Whole(0)
 SEED = Whole(0, 2**64 - 1)
 MAX_TOKENS = Whole(1)
+MIN_TOKENS = Whole(0)
+TOP_LOGPROBS = Whole(0, 100)
+SAMPLES = Whole(1, 10_000)

@@ -9,15 +9,24 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from metal_gen.config.checks import (
+    LOGIT_BIAS,
     MAX_TOKENS,
+    MIN_P,
+    MIN_TOKENS,
+    PENALTY,
+    REPETITION_PENALTY,
+    REPETITION_WINDOW,
+    SAMPLES,
     SEED,
     TEMPERATURE,
     TOP_K,
+    TOP_LOGPROBS,
     TOP_P,
     Check,
     Choice,
     Flag,
     Text,
+    Texts,
     Whole,
 )
 
@@ -107,9 +116,36 @@ class Settings:
     top_p: float | None = _setting(
         "sampling", TOP_P, None, "Draw from the fewest tokens whose probability reaches p."
     )
+    min_p: float | None = _setting(
+        "sampling", MIN_P, None, "Draw from tokens at least p times as probable as the most probable."
+    )
+    repetition_penalty: float = _setting(
+        "sampling", REPETITION_PENALTY, 1.0, "Divides the logits of tokens that occurred; 1 is none."
+    )
+    repetition_window: int | None = _setting(
+        "sampling", REPETITION_WINDOW, None, "Last tokens that repetition_penalty looks at; the whole text."
+    )
+    presence_penalty: float = _setting(
+        "sampling", PENALTY, 0.0, "Subtracted from the logits of tokens generated before."
+    )
+    frequency_penalty: float = _setting(
+        "sampling", PENALTY, 0.0, "Subtracted once for each time that a token was generated."
+    )
+    logit_bias: tuple[tuple[str, float], ...] = _setting(
+        "sampling", LOGIT_BIAS, (), "Added to the logits of tokens, by text or id."
+    )
+    ban_token: tuple[str, ...] = _setting("sampling", Texts(), (), "Tokens never to draw, by text or id.")
     seed: int | None = _setting("sampling", SEED, None, "Makes the draws repeatable; chosen anew each run.")
     max_tokens: int | None = _setting(
         "generation", MAX_TOKENS, None, "Most new tokens; what the cache holds."
+    )
+    min_tokens: int = _setting("generation", MIN_TOKENS, 0, "No end token is drawn before so many tokens.")
+    ignore_eos: bool = _setting("generation", Flag(), False, "Never draw an end token.")
+    stop: tuple[str, ...] = _setting("generation", Texts(), (), "Texts that end the answer and are cut off.")
+    stop_token: tuple[str, ...] = _setting("generation", Texts(), (), "Tokens that end it, by text or id.")
+    samples: int = _setting("generation", SAMPLES, 1, "Answers to draw for one prompt.")
+    logprobs: int | None = _setting(
+        "generation", TOP_LOGPROBS, None, "Give each token's log-probabilities, and the K most probable."
     )
     system: str | None = _setting("generation", Text(), None, "System message.")
     raw: bool = _setting(

@@ -55,22 +55,29 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
     return settings.override(values, "argument")
 
 
-def override_with_flags(settings: Settings, flags: Mapping[str, str | bool | None]) -> Settings:
+FlagValue = str | bool | list[str] | None
+
+
+def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> Settings:
     """Lay command-line options over settings; None stands for "not given".
+
+    A list is an option that was given several times.
 
     Raises:
         UsageError: A value is out of its range.
     """
     values: dict[str, object] = {}
-    for name, text in flags.items():
+    for name, given in flags.items():
         info = SETTINGS[name]
-        if isinstance(text, str):
-            try:
-                values[name] = info.check.from_text(text)
-            except ValueError as error:
-                raise UsageError(f"{info.flag} {error}: {text!r}") from None
-        elif text is not None:
-            values[name] = text
+        try:
+            if isinstance(given, str):
+                values[name] = info.check.from_text(given)
+            elif isinstance(given, list):
+                values[name] = info.check.from_texts(given)
+            elif given is not None:
+                values[name] = given
+        except ValueError as error:
+            raise UsageError(f"{info.flag} {error}: {given!r}") from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 

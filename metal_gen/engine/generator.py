@@ -1,14 +1,13 @@
-"""The loop: prefill, then sample and decode, one step ahead of the reader."""
+"""The loop: sample and decode, one step ahead of the reader."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.engine.decoder import Decoder, PrefillProgress
-from metal_gen.engine.stopping import FinishReason, token_limit
-
-Sampler = Callable[[mx.array, int], mx.array]
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.sampler import Draw, LogitsError, Sampler, Status
 
 
 @dataclass(frozen=True)
@@ -17,55 +16,74 @@ class GeneratedToken:
 
     Attributes:
         id: In the vocabulary.
-        finish_reason: Set on the last token: `stop` when it is an end token, else `length`.
+        draw: How it was drawn.
+        finish: Set on the last token.
     """
 
     id: int
-    finish_reason: FinishReason | None
+    draw: Draw
+    finish: FinishDetail | None
 
 
 def generate_tokens(
     decoder: Decoder,
-    prompt: Sequence[int],
+    logits: mx.array,
     sampler: Sampler,
     *,
-    eos_ids: Collection[int],
+    endings: Mapping[int, FinishDetail],
     max_tokens: int | None = None,
-    on_prefill: PrefillProgress | None = None,
 ) -> Iterator[GeneratedToken]:
     """Yield new tokens after a prompt.
 
-    The step after a token is already being computed when the token is yielded; reading the
-    token's id is the only time the host waits for the device.
+    The step after a token is already being computed when the token is yielded; reading a token is
+    the only time the host waits for the device.
 
     Args:
-        decoder: Its cache has room for the prompt.
-        prompt: Token ids, at least one.
-        sampler: Maps (1, V) logits and the index of the new token to its id, (1,).
-        eos_ids: A token of these is yielded and ends the text.
+        decoder: Its cache holds the prompt.
+        logits: (1, V) of the token after the prompt.
+        sampler: Of this text.
+        endings: Tokens that end the text when they have been yielded, and what to call that.
         max_tokens: Most tokens to yield; by default what the cache has room for.
-        on_prefill: Called with prompt tokens done and in all.
+
+    Raises:
+        LogitsError: The logits of a step leave no token to choose; it is named.
     """
-    logits = decoder.prefill(prompt, on_prefill)
-    limit = token_limit(max_tokens, decoder.cache.remaining)
-    token = sampler(logits, 0)
-    mx.async_eval(token)
+    limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
+    draw = _begin(sampler, logits, 0)
     for index in range(limit):
         is_last = index + 1 == limit
-        if not is_last:
-            following = sampler(decoder.step(token), index + 1)
-            mx.async_eval(following)
-        token_id = _read(token)
-        if token_id in eos_ids:
-            yield GeneratedToken(token_id, FinishReason.STOP)
+        following = None if is_last else _begin(sampler, decoder.step(draw.token), index + 1)
+        token, status = _read(draw)
+        if status == Status.UNCERTAIN:
+            # Go back to before this draw, look at the whole vocabulary, and go on from there.
+            sampler.retract(1 if is_last else 2)
+            decoder.cache.rewind(0 if is_last else 1)
+            draw = _accept(sampler, sampler.redraw(draw))
+            following = None if is_last else _begin(sampler, decoder.step(draw.token), index + 1)
+            token, status = _read(draw)
+        if status == Status.NOT_FINITE:
+            raise LogitsError(
+                f"no token can be chosen at new token {index + 1}: the logits are not finite",
+                "the checkpoint may be damaged, or every token banned; try --model-dtype float32",
+            )
+        finish = endings.get(token, limited_by if is_last else None)
+        yield GeneratedToken(token, draw, finish)
+        if finish is not None or following is None:
             return
-        yield GeneratedToken(token_id, FinishReason.LENGTH if is_last else None)
-        if not is_last:
-            token = following
+        draw = following
 
 
-def _read(token: mx.array) -> int:
-    """Wait for a token and bring its id to the host."""
-    value = token.item()
-    assert isinstance(value, int)
-    return value
+def _begin(sampler: Sampler, logits: mx.array, index: int) -> Draw:
+    return _accept(sampler, sampler.draw(logits, index))
+
+
+def _accept(sampler: Sampler, draw: Draw) -> Draw:
+    sampler.accept(draw)
+    mx.async_eval(draw.results)
+    return draw
+
+
+def _read(draw: Draw) -> tuple[int, int]:
+    """Wait for a draw and bring its token's id and its status to the host."""
+    token, status = draw.outcome.tolist()  # type: ignore[misc]
+    return int(token), int(status)  # type: ignore[arg-type]

@@ -6,11 +6,29 @@ from metal_gen.errors import DoesNotFitError
 
 
 class FinishReason(StrEnum):
-    """Why there is no more text."""
+    """Why there is no more text, in the words of the usual APIs."""
 
     STOP = "stop"
     LENGTH = "length"
     CANCELLED = "cancelled"
+
+
+class FinishDetail(StrEnum):
+    """Why there is no more text, exactly."""
+
+    EOS = "eos"
+    STOP_TOKEN = "stop_token"
+    STOP_TEXT = "stop_text"
+    MAX_TOKENS = "max_tokens"
+    CACHE_FULL = "cache_full"
+    CANCELLED = "cancelled"
+
+    @property
+    def reason(self) -> FinishReason:
+        """The usual word for it."""
+        if self in (FinishDetail.MAX_TOKENS, FinishDetail.CACHE_FULL):
+            return FinishReason.LENGTH
+        return FinishReason.CANCELLED if self is FinishDetail.CANCELLED else FinishReason.STOP
 
 
 def require_capacity(prompt_tokens: int, max_tokens: int | None, max_seq_len: int) -> None:
@@ -36,7 +54,9 @@ def require_capacity(prompt_tokens: int, max_tokens: int | None, max_seq_len: in
     )
 
 
-def token_limit(max_tokens: int | None, free_positions: int) -> int:
-    """New tokens that can follow a prompt, given the positions it left free."""
+def token_limit(max_tokens: int | None, free_positions: int) -> tuple[int, FinishDetail]:
+    """New tokens that can follow a prompt, given the positions it left free, and what limits them."""
     most = free_positions + 1
-    return most if max_tokens is None else min(max_tokens, most)
+    if max_tokens is None or max_tokens > most:
+        return most, FinishDetail.CACHE_FULL
+    return max_tokens, FinishDetail.MAX_TOKENS

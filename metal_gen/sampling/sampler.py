@@ -1,77 +1,213 @@
-"""Draws tokens from logits, in float32, with explicit keys.
+"""Draws one token after another from logits, in float32, with explicit keys.
 
-Axes: B sequences, V vocabulary.
+Owns the order of the steps and the state between them. A draw looks at a few thousand candidates
+first; whether they were enough is known when its token is read, one step later, so that no draw
+makes the decode loop wait. `Sampler.redraw` then draws from the whole vocabulary.
+
+Axes: R rows, V vocabulary.
 """
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 
 import mlx.core as mx
 
+from metal_gen.errors import CheckpointError
+from metal_gen.sampling import blocks
+from metal_gen.sampling.exponential import exp
+from metal_gen.sampling.inverse_cdf import draw
+from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
+from metal_gen.sampling.penalties import TokenHistory, penalize
+from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.sampling.truncation import truncate
 
-BLOCK = 512
+FEWEST_BLOCKS, MOST_BLOCKS = 32, 256
+SMALL_VOCABULARY = 16_384
+DRAWS_AFTER_A_MISS = 16
+
+
+class Status(IntEnum):
+    """What became of a draw."""
+
+    CERTAIN = 0
+    UNCERTAIN = 1
+    NOT_FINITE = 2
+
+
+class LogitsError(CheckpointError):
+    """Logits with NaN or plus infinity, or nothing but minus infinity: no token was chosen."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A token on its way.
+
+    Attributes:
+        logits: (1, V) as the model gave them.
+        index: Of the new token.
+        outcome: (2,) int32: the token's id and its `Status`, to be read together.
+        logprobs: Where they were asked for.
+    """
+
+    logits: mx.array
+    index: int
+    outcome: mx.array
+    logprobs: LogprobArrays | None
+
+    @property
+    def token(self) -> mx.array:
+        """(1,) id; valid to compute on even where the draw will turn out uncertain."""
+        return self.outcome[:1]
+
+    @property
+    def results(self) -> list[mx.array]:
+        """What is to be computed."""
+        return [self.outcome, *(self.logprobs or ())]
+
+
+class Sampler:
+    """Draws the tokens of one text.
+
+    Args:
+        strategy: How.
+        keys: Of this text.
+        prompt: Its token ids; they count for the repetition penalty.
+        capacity: Most tokens of prompt and text together.
+        eos_ids: Not drawn before `strategy.min_tokens`.
+        logprobs: Give log-probabilities, and those of so many of the most probable tokens.
+    """
+
+    def __init__(
+        self,
+        strategy: SamplingStrategy,
+        keys: RandomKeys,
+        *,
+        prompt: Sequence[int],
+        capacity: int,
+        eos_ids: Collection[int] = (),
+        logprobs: int | None = None,
+    ) -> None:
+        self.strategy = strategy
+        self._keys = keys
+        self._eos_bans = dict.fromkeys(eos_ids, -math.inf)
+        self._history = TokenHistory(prompt, capacity + 1) if strategy.has_penalties else None
+        self._logprobs = logprobs
+        self._whole_until = 0
+
+    def draw(self, logits: mx.array, index: int) -> Draw:
+        """Start to draw the new token at this index from logits (1, V)."""
+        return self._draw(logits, index, whole=index < self._whole_until)
+
+    def redraw(self, missed: Draw) -> Draw:
+        """Draw again from the whole vocabulary, with the same random number."""
+        self._whole_until = missed.index + DRAWS_AFTER_A_MISS
+        return self._draw(missed.logits, missed.index, whole=True)
+
+    def accept(self, draw: Draw) -> None:
+        """Note a draw's token as part of the text, computed or not."""
+        if self._history is not None:
+            self._history.append(draw.token.astype(mx.uint32))
+
+    def retract(self, count: int) -> None:
+        """Take the tokens that were noted last back."""
+        if self._history is not None:
+            self._history.drop_last(count)
+
+    def _draw(self, logits: mx.array, index: int, *, whole: bool) -> Draw:
+        adjusted = self._adjust(logits.astype(mx.float32), index)
+        weights = None
+        if self.strategy.is_greedy:
+            token, largest = blocks.argmax(adjusted)
+            status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, Status.NOT_FINITE)
+        else:
+            uniform = mx.random.uniform(shape=(adjusted.shape[0], 1), key=self._keys.key(index))
+            token, status, weights = draw_once(adjusted, self.strategy, uniform, whole=whole)
+        outcome = mx.concatenate([token.astype(mx.int32), status.astype(mx.int32)])
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = token_logprobs(logits, outcome[:1], weights, self._logprobs)
+        return Draw(logits, index, outcome, logprobs)
+
+    def _adjust(self, logits: mx.array, index: int) -> mx.array:
+        if self._history is not None:
+            logits = penalize(logits, self.strategy, self._history)
+        pairs = dict(self.strategy.logit_bias)
+        if index < self.strategy.min_tokens:
+            pairs |= self._eos_bans
+        return add_bias(logits, pairs)
 
 
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:
-    """Choose one token per row.
+    """Choose one token per row, without regard to tokens before it.
 
     Args:
-        logits: (B, V) or (V,), of any floating dtype; computed on in float32.
-        strategy: What to do with them. Of equal logits the lowest ids are kept first.
+        logits: (R, V) or (V,), of any floating dtype; computed on in float32.
+        strategy: Its penalties and `min_tokens` need a text and are left to `generate`.
         key: As `mx.random.key` makes it; equal keys give equal draws.
 
     Returns:
-        (B,) or () uint32 token ids.
+        (R,) or () token ids.
+
+    Raises:
+        LogitsError: A row has NaN, plus infinity, or nothing but minus infinity.
     """
+    rows = add_bias(logits.reshape(-1, logits.shape[-1]).astype(mx.float32), dict(strategy.logit_bias))
     if strategy.is_greedy:
-        return mx.argmax(logits, axis=-1)
-    scaled = logits.astype(mx.float32) / strategy.temperature
-    rows = scaled.reshape(-1, scaled.shape[-1])
-    probabilities = mx.softmax(_truncate(rows, strategy), axis=-1)
-    return _draw(probabilities, key).reshape(logits.shape[:-1])
+        tokens, largest = blocks.argmax(rows)
+        finite = mx.isfinite(largest).all()
+    else:
+        uniform = mx.random.uniform(shape=(rows.shape[0], 1), key=key)
+        tokens, status, _ = draw_once(rows, strategy, uniform, whole=True)
+        finite = (status != Status.NOT_FINITE).all()
+    if not finite.item():
+        raise LogitsError("no token can be drawn: the logits are not finite")
+    return tokens.reshape(logits.shape[:-1])
 
 
-def _truncate(scaled: mx.array, strategy: SamplingStrategy) -> mx.array:
-    """Set what top-k and then top-p leave out to minus infinity."""
-    vocabulary = scaled.shape[-1]
-    top_k = min(strategy.top_k or vocabulary, vocabulary)
-    top_p = strategy.top_p if strategy.top_p is not None else 1.0
-    if top_k == vocabulary and top_p == 1.0:
-        return scaled
-    descending = -mx.sort(-scaled, axis=-1)[:, :top_k]
-    kept = mx.full((scaled.shape[0], 1), top_k, dtype=mx.int32)
-    if top_p < 1.0:
-        probabilities = mx.softmax(descending, axis=-1)
-        mass_before = _cumulative(probabilities) - probabilities
-        kept = mx.maximum((mass_before < top_p).sum(axis=-1, keepdims=True), 1)
-    return _keep_largest(scaled, mx.take_along_axis(descending, kept - 1, axis=-1), kept)
+def draw_once(
+    logits: mx.array, strategy: SamplingStrategy, uniform: mx.array, *, whole: bool
+) -> tuple[mx.array, mx.array, tuple[mx.array, mx.array | None]]:
+    """Draw one token per row.
 
+    Args:
+        logits: (R, V) float32, penalties and bias applied.
+        strategy: Gives temperature, top-k, top-p and min-p.
+        uniform: (R, 1) in [0, 1).
+        whole: Look at the whole vocabulary at once.
 
-def _keep_largest(scaled: mx.array, smallest: mx.array, kept: mx.array) -> mx.array:
-    """Keep `kept` entries (B, 1) per row, given the smallest kept value (B, 1)."""
-    above = scaled > smallest
-    equal = scaled == smallest
-    places = kept - above.sum(axis=-1, keepdims=True)
-    first_equal = equal & (mx.cumsum(equal.astype(mx.int32), axis=-1) <= places)
-    return mx.where(above | first_equal, scaled, -mx.inf)
-
-
-def _draw(probabilities: mx.array, key: mx.array) -> mx.array:
-    """Invert the cumulative distribution, in order of ids, at one uniform number per row."""
-    cumulative = _cumulative(probabilities)
-    uniform = mx.random.uniform(shape=(probabilities.shape[0], 1), key=key)
-    reached = (cumulative > uniform * cumulative[:, -1:]) & (probabilities > 0)
-    # Rounding can put the last uniform number at the total itself, where nothing lies beyond.
-    last_resort = mx.argmax(probabilities, axis=-1)
-    return mx.where(reached.any(axis=-1), mx.argmax(reached, axis=-1), last_resort)
-
-
-def _cumulative(values: mx.array) -> mx.array:
-    """Running sum along the last axis (B, N), in blocks.
-
-    A plain float32 sum over a flat vocabulary of 151,936 drifts by parts in a thousand, because
-    each addend is rounded to the size of the total; sums of 512 do not.
+    Returns:
+        Token ids (R,), `Status` (R,), and the weights drawn from with their ids, each (R, C).
     """
-    rows, length = values.shape
-    padded = mx.pad(values, [(0, 0), (0, -length % BLOCK)])
-    within = mx.cumsum(padded.reshape(rows, -1, BLOCK), axis=-1)
-    before = mx.cumsum(within[:, :, -1], axis=-1) - within[:, :, -1]
-    return (within + before[:, :, None]).reshape(rows, -1)[:, :length]
+    scaled = logits if strategy.temperature == 1 else logits / strategy.temperature
+    count = 0 if whole else candidate_blocks(strategy, scaled.shape[-1])
+    candidates = blocks.largest_blocks(scaled, count) if count else blocks.whole_vocabulary(scaled)
+    total = None
+    if count and strategy.truncates_by_mass and strategy.top_k is None:
+        total = exp(scaled - candidates.largest).sum(axis=-1, keepdims=True)
+    weights, certain = truncate(candidates, strategy, total)
+    place = draw(weights, uniform)
+    tokens = place if candidates.ids is None else mx.take_along_axis(candidates.ids, place, axis=-1)
+    status = mx.where(certain, Status.CERTAIN, Status.UNCERTAIN)
+    status = mx.where(mx.abs(candidates.largest) < mx.inf, status, Status.NOT_FINITE)
+    return tokens[:, 0], status[:, 0], (weights, candidates.ids)
+
+
+def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
+    """How many blocks of candidates to look at first; 0 for the whole vocabulary."""
+    if vocabulary <= SMALL_VOCABULARY or not (
+        strategy.top_k is not None or strategy.truncates_by_mass or strategy.min_p
+    ):
+        return 0
+    count = max(FEWEST_BLOCKS, (strategy.top_k or 0) + 1)
+    return count if count <= MOST_BLOCKS else 0
+
+
+def add_bias(logits: mx.array, pairs: dict[int, float]) -> mx.array:
+    """Add to the logits (R, V) of some tokens."""
+    if not pairs:
+        return logits
+    ids = mx.array(list(pairs), dtype=mx.int32)
+    return logits.at[:, ids].add(mx.array(list(pairs.values()), dtype=mx.float32))

@@ -1,8 +1,22 @@
 """What a sampling strategy is: numbers that have been checked. Nothing is computed here."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
-from metal_gen.config.checks import TEMPERATURE, TOP_K, TOP_P, Check
+from metal_gen.config.checks import (
+    BIAS,
+    MIN_P,
+    MIN_TOKENS,
+    PENALTY,
+    REPETITION_PENALTY,
+    REPETITION_WINDOW,
+    TEMPERATURE,
+    TOKEN_ID,
+    TOP_K,
+    TOP_P,
+    Check,
+)
 from metal_gen.errors import UsageError
 
 # Below it the quotient of two different float32 logits leaves no doubt, or no number.
@@ -13,15 +27,26 @@ LOWEST_TEMPERATURE = 1e-9
 class SamplingStrategy:
     """How to choose a token from logits.
 
-    Steps are applied in this order: temperature, top-k, top-p, draw.
+    Steps are applied in this order: penalties, bias, temperature, top-k, top-p, min-p, draw.
 
     Args:
         temperature: Logits are divided by it; 0, and what is below 1e-9, takes the most probable
-            token and makes the other steps idle.
+            token and makes the steps after it idle.
         top_k: Keep the k most probable tokens; None, or k beyond the vocabulary, keeps all.
         top_p: Keep the smallest set of most probable tokens whose probability together reaches
             p, the token that crosses p included (nucleus sampling, arXiv 1904.09751); None or
-            1 keeps all.
+            1 keeps all. With top-k, probabilities are those among the k.
+        min_p: Keep tokens at least this many times as probable as the most probable one
+            (arXiv 2407.01082); None or 0 keeps all.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that
+            occurred in the prompt or since, once per distinct token (arXiv 1909.05858); 1 is
+            none.
+        repetition_window: How many last tokens `repetition_penalty` looks at; None is all.
+        presence_penalty: Subtracted from the logit of each token generated before.
+        frequency_penalty: Subtracted for each time that it was generated.
+        logit_bias: Added to the logits of these token ids; minus infinity bans a token. A
+            mapping, or pairs.
+        min_tokens: End tokens are not drawn before so many tokens.
 
     Raises:
         UsageError: A value is out of its range.
@@ -30,26 +55,75 @@ class SamplingStrategy:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    repetition_window: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
-        _require("temperature", self.temperature, TEMPERATURE)
-        _require("top_k", self.top_k, TOP_K)
-        _require("top_p", self.top_p, TOP_P)
+        for name, check in _CHECKS.items():
+            _require(name, getattr(self, name), check)
+        pairs = dict(self.logit_bias)
+        for token, bias in pairs.items():
+            _require("logit_bias token", token, TOKEN_ID)
+            if bias != -math.inf:
+                _require(f"logit_bias of token {token}", bias, BIAS)
+        object.__setattr__(self, "logit_bias", tuple(sorted(pairs.items())))
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
         return self.temperature < LOWEST_TEMPERATURE or self.top_k == 1
 
+    @property
+    def truncates_by_mass(self) -> bool:
+        """Whether top-p leaves anything out."""
+        return self.top_p is not None and self.top_p < 1
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a draw depends on the tokens before it."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
     def __str__(self) -> str:
-        if self.is_greedy:
-            return "greedy"
-        parts = [f"temperature {self.temperature:g}"]
-        if self.top_k is not None:
-            parts.append(f"top-k {self.top_k}")
-        if self.top_p is not None:
-            parts.append(f"top-p {self.top_p:g}")
+        """The steps that do something, in their order."""
+        idle = {field.name: field.default for field in fields(self)}
+        parts = ["greedy" if self.is_greedy else f"temperature {self.temperature:g}"]
+        for name in ("top_k", "top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not self.is_greedy:
+                parts.append(f"{name.replace('_', '-')} {value:g}")
+        for name in _ALWAYS_SHOWN:
+            value = getattr(self, name)
+            if value != idle[name]:
+                parts.append(f"{name.replace('_', ' ')} {value:g}")
+        if self.logit_bias:
+            parts.append(f"bias on {len(self.logit_bias)} tokens")
         return ", ".join(parts)
+
+
+_CHECKS: dict[str, Check] = {
+    "temperature": TEMPERATURE,
+    "top_k": TOP_K,
+    "top_p": TOP_P,
+    "min_p": MIN_P,
+    "repetition_penalty": REPETITION_PENALTY,
+    "repetition_window": REPETITION_WINDOW,
+    "presence_penalty": PENALTY,
+    "frequency_penalty": PENALTY,
+    "min_tokens": MIN_TOKENS,
+}
+_OPTIONAL = ("top_k", "top_p", "min_p", "repetition_window")
+_ALWAYS_SHOWN = (
+    "repetition_penalty",
+    "repetition_window",
+    "presence_penalty",
+    "frequency_penalty",
+    "min_tokens",
+)
 
 
 def Greedy() -> SamplingStrategy:
@@ -72,8 +146,19 @@ def TopP(top_p: float, *, temperature: float = 1.0) -> SamplingStrategy:
     return SamplingStrategy(temperature=temperature, top_p=top_p)
 
 
+def require_vocabulary(strategy: SamplingStrategy, vocab_size: int) -> None:
+    """Refuse a bias on a token that the model does not have.
+
+    Raises:
+        UsageError: Naming the id.
+    """
+    for token in dict(strategy.logit_bias):
+        if token >= vocab_size:
+            raise UsageError(f"logit_bias names token {token}, and the vocabulary ends at {vocab_size - 1}")
+
+
 def _require(name: str, value: object, check: Check) -> None:
-    if value is None and name != "temperature":
+    if value is None and name in _OPTIONAL:
         return
     try:
         check(value)

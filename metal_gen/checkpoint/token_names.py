@@ -1,0 +1,31 @@
+"""Tokens that a person names: by their text, or by their id."""
+
+from metal_gen.checkpoint.tokenizer import Tokenizer
+from metal_gen.errors import UsageError
+
+
+def token_id(tokenizer: Tokenizer, name: str) -> int:
+    """Find the token that a name means.
+
+    Args:
+        tokenizer: Of the checkpoint.
+        name: Digits are an id; otherwise the text of a token, special ones such as `<|im_end|>`
+            included, or a text that is encoded as a single token.
+
+    Raises:
+        UsageError: There is no such token.
+    """
+    if name.isdecimal():
+        if int(name) >= tokenizer.vocab_size:
+            raise UsageError(f"there is no token {name}: the vocabulary ends at {tokenizer.vocab_size - 1}")
+        return int(name)
+    found = tokenizer.id_of(name)
+    if found is not None:
+        return found
+    ids = tokenizer.encode(name, add_special_tokens=False)
+    if len(ids) != 1:
+        raise UsageError(
+            f"there is no single token {name!r}: it takes {len(ids)} tokens",
+            f"name one of them by its id: {', '.join(map(str, ids[:8]))}" if ids else "",
+        )
+    return ids[0]

@@ -1,0 +1,78 @@
+"""Finds the largest of many logits without sorting them all.
+
+The vocabulary is cut into blocks of 128. The k largest logits lie in the k blocks with the
+largest maxima, so a few thousand candidates hold every token that a usual nucleus needs, and
+the largest maximum among the other blocks says what the candidates may lack.
+
+Axes: R rows, V vocabulary, C candidates.
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+BLOCK = 128
+
+
+class Candidates(NamedTuple):
+    """Logits worth a look, in the order of their ids.
+
+    Attributes:
+        logits: (R, C) float32.
+        ids: (R, C) their token ids; None where the candidates are the whole vocabulary.
+        largest: (R, 1) the largest logit; NaN where there is one.
+        bound: (R, 1) no logit left out is larger; None where none is left out.
+    """
+
+    logits: mx.array
+    ids: mx.array | None
+    largest: mx.array
+    bound: mx.array | None
+
+
+def argmax(logits: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the id of each row's largest logit, (R,), and that logit, (R, 1).
+
+    Of equals the lowest id. A row with NaN gives NaN. On a CPU this takes half of `mx.argmax`.
+    """
+    blocks = in_blocks(logits)
+    maxima = blocks.max(axis=-1)
+    best = mx.argmax(maxima, axis=-1, keepdims=True)
+    within = mx.argmax(mx.take_along_axis(blocks, best[:, :, None], axis=1), axis=-1)
+    return (best * BLOCK + within).squeeze(-1), mx.take_along_axis(maxima, best, axis=-1)
+
+
+def whole_vocabulary(logits: mx.array) -> Candidates:
+    """Take all tokens."""
+    largest = in_blocks(logits).max(axis=-1).max(axis=-1, keepdims=True)
+    return Candidates(logits, None, largest, None)
+
+
+def largest_blocks(logits: mx.array, count: int) -> Candidates:
+    """Take the `count` blocks with the largest maxima; `count` is below their number."""
+    rows = logits.shape[0]
+    blocks = in_blocks(logits)
+    maxima = blocks.max(axis=-1)
+    order = mx.argsort(-maxima, axis=-1)
+    chosen = mx.sort(order[:, :count], axis=-1)[:, :, None]
+    ids = chosen * BLOCK + mx.arange(BLOCK)
+    return Candidates(
+        logits=mx.take_along_axis(blocks, chosen, axis=1).reshape(rows, -1),
+        ids=ids.reshape(rows, -1),
+        largest=maxima.max(axis=-1, keepdims=True),
+        bound=mx.take_along_axis(maxima, order[:, count : count + 1], axis=-1),
+    )
+
+
+def few_largest(logits: mx.array, count: int) -> Candidates:
+    """Take candidates that hold the `count` largest; the whole vocabulary where that is small."""
+    blocks = -(-logits.shape[-1] // BLOCK)
+    return whole_vocabulary(logits) if count >= blocks else largest_blocks(logits, max(count, 1))
+
+
+def in_blocks(values: mx.array, filler: float = -mx.inf) -> mx.array:
+    """View (R, N) as (R, blocks, 128), the last one filled up."""
+    rows, count = values.shape
+    if count % BLOCK:
+        values = mx.pad(values, [(0, 0), (0, -count % BLOCK)], constant_values=filler)
+    return values.reshape(rows, -1, BLOCK)

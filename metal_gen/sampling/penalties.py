@@ -1,0 +1,75 @@
+"""Penalties on tokens that have occurred, in memory that does not depend on the text's length.
+
+Axes: V vocabulary, S capacity of the history.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from metal_gen.sampling.strategy import SamplingStrategy
+
+
+class TokenHistory:
+    """The prompt and the new tokens of one text, on the device.
+
+    Args:
+        prompt: Token ids.
+        capacity: Most tokens there can be, the prompt's included.
+    """
+
+    def __init__(self, prompt: Sequence[int], capacity: int) -> None:
+        self._prompt_length = self._length = len(prompt)
+        self._ids = mx.concatenate(
+            [mx.array(list(prompt), mx.uint32), mx.zeros(capacity - len(prompt), mx.uint32)]
+        )
+
+    def append(self, token: mx.array) -> None:
+        """Add a token (1,), which need not be computed yet."""
+        self._ids = mx.slice_update(self._ids, token, mx.array([self._length]), axes=(0,))
+        self._length += 1
+
+    def drop_last(self, count: int) -> None:
+        """Take the last tokens back."""
+        self._length -= count
+
+    def recent(self, window: int | None) -> mx.array:
+        """The last tokens, prompt included: all of them, or as many as the window holds."""
+        begin = 0 if window is None else max(0, self._length - window)
+        return self._ids[begin : self._length]
+
+    @property
+    def generated(self) -> mx.array:
+        """The new tokens."""
+        return self._ids[self._prompt_length : self._length]
+
+
+def penalize(logits: mx.array, strategy: SamplingStrategy, history: TokenHistory) -> mx.array:
+    """Apply the repetition, then the presence and frequency penalties.
+
+    Each penalised logit is computed from the one it replaces, so that a token that occurs several
+    times is penalised once, save by the frequency penalty, which counts.
+
+    Args:
+        logits: (1, V) float32.
+        strategy: Gives the penalties.
+        history: What has occurred.
+
+    Returns:
+        (1, V) float32.
+    """
+    if strategy.repetition_penalty != 1:
+        ids = history.recent(strategy.repetition_window)
+        found = logits[:, ids]
+        penalty = strategy.repetition_penalty
+        logits = _replace(logits, ids, mx.where(found > 0, found / penalty, found * penalty))
+    generated = history.generated
+    if (strategy.presence_penalty or strategy.frequency_penalty) and generated.size:
+        counts = mx.zeros(logits.shape[-1]).at[generated].add(1.0)[generated]
+        lowered = logits[:, generated] - strategy.presence_penalty - strategy.frequency_penalty * counts
+        logits = _replace(logits, generated, lowered)
+    return logits
+
+
+def _replace(logits: mx.array, ids: mx.array, values: mx.array) -> mx.array:
+    return mx.put_along_axis(logits, ids[None].astype(mx.int32), values, axis=-1)

@@ -1,0 +1,54 @@
+"""Finds stop strings in a text that comes in pieces."""
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Lets a text through up to the first stop string.
+
+    What could still become a stop string is held back. The result does not depend on how the text
+    is cut into pieces: of several stop strings the one that is complete first counts, and of those
+    the one that began first.
+
+    Args:
+        stops: None of them empty.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(sorted(stops, key=len, reverse=True))
+        self._beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, str | None]:
+        """Take the next piece.
+
+        Returns:
+            What is certain to come before any stop string, and the stop string that ends the text.
+        """
+        if not self._stops:
+            return text, None
+        released = ""
+        for character in text:
+            self._held += character
+            if self._held.endswith(self._stops):
+                stop = next(stop for stop in self._stops if self._held.endswith(stop))
+                released += self._held.removesuffix(stop)
+                self._held = ""
+                return released, stop
+            keep = self._could_begin()
+            released += self._held[: len(self._held) - keep]
+            self._held = self._held[len(self._held) - keep :]
+        return released, None
+
+    def finish(self) -> str:
+        """Return what is held back, when no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _could_begin(self) -> int:
+        """The length of the longest end of the held text that begins a stop string."""
+        for length in range(min(len(self._held), self._longest - 1), 0, -1):
+            if self._held[-length:] in self._beginnings:
+                return length
+        return 0

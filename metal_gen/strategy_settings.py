@@ -1,0 +1,102 @@
+"""A sampling strategy in settings and back: TOML, flags, and tokens that are named by their text."""
+
+import json
+import math
+from collections.abc import Collection
+from dataclasses import replace
+
+from metal_gen.checkpoint.token_names import token_id
+from metal_gen.checkpoint.tokenizer import Tokenizer
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.sampling.strategy import SamplingStrategy
+
+DRAWN = ("temperature", "top_k", "top_p", "min_p")
+PLAIN = (
+    *DRAWN,
+    "repetition_penalty",
+    "repetition_window",
+    "presence_penalty",
+    "frequency_penalty",
+    "min_tokens",
+)
+
+
+def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:
+    """The strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
+
+    Raises:
+        UsageError: A token that is named does not exist.
+    """
+    values = {name: getattr(settings, name) for name in PLAIN}
+    if settings.temperature is None:
+        values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
+    bias = {token_id(tokenizer, name): value for name, value in settings.logit_bias}
+    bias |= {token_id(tokenizer, name): -math.inf for name in settings.ban_token}
+    strategy = SamplingStrategy(**values, logit_bias=bias)
+    return without_end(strategy, eos_ids) if settings.ignore_eos else strategy
+
+
+def endings_from(
+    settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]
+) -> dict[int, FinishDetail]:
+    """The tokens that end a text.
+
+    Raises:
+        UsageError: A stop token that is named does not exist.
+    """
+    endings = dict.fromkeys(eos_ids, FinishDetail.EOS)
+    endings.update((token_id(tokenizer, name), FinishDetail.STOP_TOKEN) for name in settings.stop_token)
+    return endings
+
+
+def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:
+    """The same strategy, which never draws an end token."""
+    bias = {**dict(strategy.logit_bias), **dict.fromkeys(eos_ids, -math.inf)}
+    return replace(strategy, logit_bias=bias)
+
+
+def to_settings(strategy: SamplingStrategy) -> dict[str, object]:
+    """The settings that give this strategy, tokens named by their ids."""
+    values: dict[str, object] = {}
+    for name in PLAIN:
+        value = getattr(strategy, name)
+        if name == "temperature" or value != getattr(Settings(), name):
+            values[name] = value
+    pairs = dict(strategy.logit_bias)
+    if banned := tuple(str(token) for token, bias in pairs.items() if bias == -math.inf):
+        values["ban_token"] = banned
+    if biased := tuple((str(token), bias) for token, bias in pairs.items() if bias != -math.inf):
+        values["logit_bias"] = biased
+    return values
+
+
+def to_toml(strategy: SamplingStrategy) -> str:
+    """The TOML that gives this strategy."""
+    tables: dict[str, list[str]] = {}
+    for name, value in to_settings(strategy).items():
+        info = SETTINGS[name]
+        tables.setdefault(info.section, []).append(f"{info.key} = {_toml_value(name, value)}")
+    return "\n".join(line for section, lines in tables.items() for line in (f"[{section}]", *lines)) + "\n"
+
+
+def to_flags(strategy: SamplingStrategy) -> list[str]:
+    """The command-line options that give this strategy."""
+    flags = []
+    for name, value in to_settings(strategy).items():
+        flag = SETTINGS[name].flag
+        if name == "logit_bias" and isinstance(value, tuple):
+            flags += [part for token, bias in value for part in (flag, f"{token}={bias!r}")]
+        elif isinstance(value, tuple):
+            flags += [part for text in value for part in (flag, text)]
+        else:
+            flags += [flag, repr(value)]
+    return flags
+
+
+def _toml_value(name: str, value: object) -> str:
+    if name == "logit_bias" and isinstance(value, tuple):
+        return "{ " + ", ".join(f"{json.dumps(token)} = {bias!r}" for token, bias in value) + " }"
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    return repr(value)
