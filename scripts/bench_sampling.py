@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Time per token of the whole sampler, beside mlx-lm's and a numpy one, on the same logits.
+
+    python scripts/bench_sampling.py                  # Qwen's 151,936 tokens
+    python scripts/bench_sampling.py --rounds 50 --vocab 32000
+
+Logits are peaked, as a language model's are, and flat, the worst case. Reading the token on the
+host is included, penalties look at 1,000 tokens of history. Columns: ours on the default device,
+ours on the CPU stream, numpy on the host, mlx-lm; medians of alternating runs, and ours / mlx-lm.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
+
+from metal_gen.backend import device_name
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
+
+HISTORY = 1000
+CASES: dict[str, tuple[SamplingStrategy, dict[str, float]]] = {
+    "greedy": (Greedy(), {"temp": 0.0}),
+    "temperature 0.8": (Temperature(0.8), {"temp": 0.8}),
+    "top-k 50": (TopK(50), {"temp": 1.0, "top_k": 50}),
+    "top-p 0.9": (TopP(0.9), {"temp": 1.0, "top_p": 0.9}),
+    "top-k 50, top-p 0.9": (SamplingStrategy(top_k=50, top_p=0.9), {"temp": 1.0, "top_k": 50, "top_p": 0.9}),
+    "Qwen3's own": (
+        SamplingStrategy(temperature=0.6, top_k=20, top_p=0.95),
+        {"temp": 0.6, "top_k": 20, "top_p": 0.95},
+    ),
+    "min-p 0.05": (SamplingStrategy(min_p=0.05), {"temp": 1.0, "min_p": 0.05}),
+    "top-p 0.9, repetition 1.1": (
+        SamplingStrategy(top_p=0.9, repetition_penalty=1.1),
+        {"temp": 1.0, "top_p": 0.9, "repetition_penalty": 1.1},
+    ),
+}
+
+
+def make_logits(vocab: int) -> dict[str, mx.array]:
+    """Logits (1, V): a bell with sixty tokens standing out, and nearly equal ones."""
+    noise = mx.random.normal((1, vocab), key=mx.random.key(0))
+    places = mx.random.randint(0, vocab, (60,), key=mx.random.key(1))
+    bumps = mx.zeros((1, vocab)).at[:, places].add(0.35 * mx.arange(60, 0, -1))
+    return {"peaked": 2.2 * noise + bumps, "flat": 0.1 * noise}
+
+
+def ours(
+    strategy: SamplingStrategy, logits: mx.array, history: list[int], device: mx.Device | mx.DeviceType | mx.DeviceType
+) -> Callable[[int], int]:
+    """Draw as the decode loop does, going back where a draw turns out uncertain."""
+    sampler = Sampler(strategy, RandomKeys(1), prompt=history, capacity=HISTORY + 4096)
+
+    def draw(index: int) -> int:
+        with mx.stream(device):
+            drawn = sampler.draw(logits, index)
+            token, status = np.array(drawn.outcome).tolist()
+            if status == Status.UNCERTAIN:
+                drawn = sampler.redraw(drawn)
+                token, status = np.array(drawn.outcome).tolist()
+            sampler.accept(drawn)
+        return int(token)
+
+    return draw
+
+
+def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> Callable[[int], int]:
+    """Draw with mlx-lm's sampler and logits processors."""
+    options = dict(options)
+    penalty = options.pop("repetition_penalty", None)
+    sampler = make_sampler(**options)  # type: ignore[arg-type]
+    processors = (
+        make_logits_processors(repetition_penalty=penalty, repetition_context_size=HISTORY) if penalty else []
+    )
+    tokens = mx.array(history)
+
+    def draw(_: int) -> int:
+        row = logits
+        for processor in processors:
+            row = processor(tokens, row)
+        return int(np.array(sampler(row))[0])
+
+    return draw
+
+
+def on_host(strategy: SamplingStrategy, logits: mx.array, history: list[int]) -> Callable[[int], int]:
+    """Draw with numpy from the logits in unified memory."""
+    generator = np.random.default_rng(1)
+    seen = np.unique(history)
+
+    def draw(_: int) -> int:
+        row = np.array(logits)[0]
+        if strategy.repetition_penalty != 1:
+            found = row[seen]
+            row[seen] = np.where(
+                found > 0, found / strategy.repetition_penalty, found * strategy.repetition_penalty
+            )
+        if strategy.is_greedy:
+            return int(row.argmax())
+        row = row / np.float32(strategy.temperature)
+        weights = np.exp(row - row.max())
+        if strategy.top_k is not None:
+            ids = np.argpartition(row, -strategy.top_k)[-strategy.top_k :]
+        elif strategy.top_p is not None:
+            ids = np.argpartition(row, -1024)[-1024:]
+            if weights[ids].sum() < strategy.top_p * weights.sum():
+                ids = np.arange(row.size)
+        else:
+            ids = np.arange(row.size)
+        if strategy.top_p is not None:
+            ids = ids[np.argsort(-row[ids])]
+            mass = weights[ids].cumsum()
+            total = mass[-1] if strategy.top_k else weights.sum()
+            ids = ids[: int((mass - weights[ids] < strategy.top_p * total).sum())]
+        if strategy.min_p:
+            ids = ids[weights[ids] >= strategy.min_p]
+        ends = weights[ids].cumsum()
+        return int(ids[np.searchsorted(ends, generator.random() * ends[-1])])
+
+    return draw
+
+
+def time_alternating(draws: dict[str, Callable[[int], int]], rounds: int) -> dict[str, float]:
+    """Return each one's median milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in draws}
+    for index in range(-3, rounds):
+        for name, draw in draws.items():
+            begin = time.perf_counter()
+            draw(index + 3)
+            if index >= 0:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--rounds", type=int, default=21)
+    arguments = parser.parse_args()
+
+    history = [7 * place % arguments.vocab for place in range(HISTORY)]
+    print(f"{device_name()}; V = {arguments.vocab:,}; milliseconds per token, median of {arguments.rounds}")
+    print(f"{'':7}{'':27}{'ours':>9}{'cpu':>9}{'numpy':>9}{'mlx-lm':>9}{'ratio':>8}")
+    for shape, logits in make_logits(arguments.vocab).items():
+        mx.eval(logits)
+        for name, (strategy, options) in CASES.items():
+            medians = time_alternating(
+                {
+                    "ours": ours(strategy, logits, history, mx.default_device()),
+                    "cpu": ours(strategy, logits, history, mx.cpu),
+                    "numpy": on_host(strategy, logits, history),
+                    "mlx-lm": theirs(options, logits, history),
+                },
+                arguments.rounds,
+            )
+            columns = "".join(f"{value:9.2f}" for value in medians.values())
+            print(f"{shape:7}{name:27}{columns}{medians['ours'] / medians['mlx-lm']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
