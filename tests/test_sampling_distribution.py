@@ -413,8 +413,16 @@ def test_tokens_are_drawn_as_often_as_they_should(strategy):
     assert_drawn_from(np.concatenate(tokens), probabilities(adjusted(values, strategy), strategy))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", ["flat", "tied", "peaked", "equal"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ("flat", "float32"),
+        ("tied", "float16"),
+        ("peaked", "bfloat16"),
+        ("random", "bfloat16"),
+        ("equal", "float16"),
+    ],
+)
 def test_frequencies_of_each_dtype_and_shape(shape, dtype):
     row, values = rounded_to(dtype, SHAPES[shape](200))
     strategy = SamplingStrategy(temperature=2.0, top_p=0.93)
