@@ -142,14 +142,14 @@ class KVCache:
             All keys and all values of these sequences up to `position`, each
             (B', H, position, D) in the cache's dtype; views, not copies.
         """
-        start = mx.array([self._start])
         rows = keys.shape[0]
         filled = []
         for buffers, new in ((self._keys, keys), (self._values, values)):
-            # MLX writes in place when nothing else holds the buffer, which is so once the
-            # previous step has been computed.
-            buffers[layer] = mx.slice_update(buffers[layer], new.astype(self.dtype), start, axes=(2,))
-            filled.append(buffers[layer][:rows, :, : self._position])
+            buffer = buffers[layer]
+            # A write in place, once nothing computes with the buffer any more. `mx.slice_update`
+            # with a start that is an array copies the whole buffer on CUDA.
+            buffer[:rows, :, self._start : self._position] = new.astype(self.dtype)
+            filled.append(buffer[:rows, :, : self._position])
         return filled[0], filled[1]
 
     def rewind(self, length: int) -> None:

@@ -21,6 +21,7 @@ from metal_gen.errors import ConfigError
 from metal_gen.kv_cache import KVCache, KVCacheConfig
 from metal_gen.memory_plan import MemoryPlan
 from metal_gen.models.config import ModelConfig
+from metal_gen.strategy_settings import endings_from, strategy_from
 
 DEFAULT_MAX_SEQ_LEN = 2048
 
@@ -82,7 +83,8 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
     Raises:
         ModelNotFoundError: There is no such checkpoint.
         CheckpointError: It is damaged or not supported.
-        ConfigError: A setting contradicts it.
+        ConfigError: A setting contradicts it, or names a token that it does not have; UsageError
+            where an argument does.
         DoesNotFitError: Memory is too small.
     """
     folder = (
@@ -95,6 +97,9 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
     dtype = settings.model_dtype
     if dtype == "auto":
         dtype = preferred_dtype(checkpoint.weights.dtype)
+    if settings.logit_bias or settings.ban_token or settings.stop_token:
+        strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+        endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     plan = MemoryPlan(
         model=checkpoint.config,
         dtype=dtype,

@@ -1,5 +1,6 @@
 """Finds stop strings in a text that comes in pieces."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -16,8 +17,7 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(sorted(stops, key=len, reverse=True))
-        self._beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
-        self._longest = max(map(len, stops), default=0)
+        self._in_order = sorted(stops)
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, str | None]:
@@ -48,7 +48,10 @@ class StopMatcher:
 
     def _could_begin(self) -> int:
         """The length of the longest end of the held text that begins a stop string."""
-        for length in range(min(len(self._held), self._longest - 1), 0, -1):
-            if self._held[-length:] in self._beginnings:
-                return length
+        for place in range(len(self._held)):
+            end = self._held[place:]
+            # In order, what begins with `end` comes right where `end` itself would stand.
+            at = bisect_left(self._in_order, end)
+            if at < len(self._in_order) and self._in_order[at].startswith(end):
+                return len(end)
         return 0

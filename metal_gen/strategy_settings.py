@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from metal_gen.checkpoint.token_names import token_id
 from metal_gen.checkpoint.tokenizer import Tokenizer
-from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, Settings
 from metal_gen.engine.stopping import FinishDetail
+from metal_gen.errors import ConfigError, UsageError
 from metal_gen.sampling.strategy import SamplingStrategy
 
 DRAWN = ("temperature", "top_k", "top_p", "min_p")
@@ -20,19 +21,22 @@ PLAIN = (
     "frequency_penalty",
     "min_tokens",
 )
+STRATEGY_SETTINGS = (*PLAIN, "logit_bias", "ban_token")
 
 
 def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:
     """The strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
 
     Raises:
-        UsageError: A token that is named does not exist.
+        UsageError: A token that is named does not exist; ConfigError where a file or variable names it.
     """
     values = {name: getattr(settings, name) for name in PLAIN}
     if settings.temperature is None:
         values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
-    bias = {token_id(tokenizer, name): value for name, value in settings.logit_bias}
-    bias |= {token_id(tokenizer, name): -math.inf for name in settings.ban_token}
+    bias = {_token(settings, "logit_bias", tokenizer, name): value for name, value in settings.logit_bias}
+    bias |= dict.fromkeys(
+        (_token(settings, "ban_token", tokenizer, name) for name in settings.ban_token), -math.inf
+    )
     strategy = SamplingStrategy(**values, logit_bias=bias)
     return without_end(strategy, eos_ids) if settings.ignore_eos else strategy
 
@@ -46,8 +50,25 @@ def endings_from(
         UsageError: A stop token that is named does not exist.
     """
     endings = dict.fromkeys(eos_ids, FinishDetail.EOS)
-    endings.update((token_id(tokenizer, name), FinishDetail.STOP_TOKEN) for name in settings.stop_token)
+    for name in settings.stop_token:
+        endings[_token(settings, "stop_token", tokenizer, name)] = FinishDetail.STOP_TOKEN
     return endings
+
+
+def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) -> int:
+    """Find a token that a setting names; a refusal says where it was set."""
+    try:
+        return token_id(tokenizer, name)
+    except UsageError as error:
+        source = settings.source(setting)
+        if source == SETTINGS[setting].flag:
+            raise UsageError(f"{source}: {error.message}", error.hint) from None
+        if source == ARGUMENT_SOURCE:
+            raise UsageError(f"{setting}: {error.message}", error.hint) from None
+        if source == SETTINGS[setting].variable:
+            raise ConfigError(f"{source}: {error.message}", error.hint) from None
+        place = f"{source}: [{SETTINGS[setting].section}] {SETTINGS[setting].key}"
+        raise ConfigError(f"{place}: {error.message}", error.hint) from None
 
 
 def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:

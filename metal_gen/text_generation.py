@@ -1,6 +1,6 @@
 """Text in, text out: the library's `load`, `generate` and `stream_generate`."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,11 +12,12 @@ from metal_gen.checkpoint.chat_template import Message
 from metal_gen.checkpoint.detokenizer import Detokenizer
 from metal_gen.checkpoint.hub import ProgressCallback
 from metal_gen.checkpoint.prompt import Prompt, encode_prompt
-from metal_gen.config.settings import Settings
+from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.stopping import FinishDetail, require_capacity
+from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel, prepare
 from metal_gen.pieces import Clock, Generation, Piece, join
 from metal_gen.sampling.logprobs import read_logprobs
@@ -24,7 +25,7 @@ from metal_gen.sampling.random_keys import RandomKeys, choose_seed
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.stop_text import StopMatcher
-from metal_gen.strategy_settings import endings_from, strategy_from, without_end
+from metal_gen.strategy_settings import STRATEGY_SETTINGS, endings_from, strategy_from, without_end
 from metal_gen.thinking import ThinkingSplitter
 
 
@@ -72,8 +73,10 @@ def generate(
     Raises:
         MetalGenError: The prompt or a setting cannot be used, or does not fit; nothing was computed.
     """
+    if "samples" in settings:
+        raise UsageError("generate makes one text: samples is for generate_samples")
     pieces = []
-    for piece in stream_generate(model, prompt, strategy=strategy, **{**settings, "samples": 1}):
+    for piece in stream_generate(model, prompt, strategy=strategy, **settings, samples=1):
         pieces.append(piece)
         if on_piece is not None and on_piece(piece) is False:
             break
@@ -89,7 +92,7 @@ def generate_samples(
     **settings: Any,
 ) -> list[Generation]:
     """Generate several texts for one prompt, which is computed once; arguments as for `generate`."""
-    pieces = stream_generate(model, prompt, strategy=strategy, **{**settings, "samples": samples})
+    pieces = stream_generate(model, prompt, strategy=strategy, **settings, samples=samples)
     return [join(list(group)) for _, group in groupby(pieces, key=lambda piece: piece.sample)]
 
 
@@ -116,12 +119,22 @@ def stream_generate(
         MetalGenError: As for `generate`.
     """
     in_force = override_with_arguments(model.settings, settings)
+    _refuse_misplaced(settings, strategy)
     if not isinstance(prompt, Prompt):
         prompt = encode_prompt(
             model.checkpoint, prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
         )
     require_capacity(len(prompt.ids), in_force.max_tokens, model.decoder.cache.config.max_seq_len)
     return _Texts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
+
+
+def _refuse_misplaced(settings: Mapping[str, object], strategy: SamplingStrategy | None) -> None:
+    """Refuse settings that would be without effect."""
+    for name in settings:
+        if SETTINGS[name].section not in ("sampling", "generation"):
+            raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
+        if strategy is not None and name in STRATEGY_SETTINGS:
+            raise UsageError(f"{name} and strategy are both given", f"put {name} into the strategy")
 
 
 def _strategy(model: TextModel, given: SamplingStrategy | None, settings: Settings) -> SamplingStrategy:
@@ -167,7 +180,7 @@ class _Texts:
             RandomKeys(self.seed, sample),
             prompt=self.prompt.ids,
             capacity=cache.config.max_seq_len,
-            eos_ids=checkpoint.eos_ids,
+            ending_ids=self.endings,
             logprobs=self.settings.logprobs,
         )
         detokenizer = Detokenizer(checkpoint.tokenizer)
@@ -179,10 +192,13 @@ class _Texts:
         for token in tokens:
             clock.tick()
             finish, stop_text = token.finish, None
-            text = "" if finish is FinishDetail.STOP_TOKEN else detokenizer.add(token.id)
+            ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
+            text = "" if ended_by_token else detokenizer.add(token.id)
             text += detokenizer.finish() if finish else ""
             text, is_thinking = splitter.split(token.id, text)
-            if not is_thinking:
+            if splitter.has_just_begun:
+                text, is_thinking = matcher.finish(), False
+            elif not is_thinking:
                 text, stop_text = matcher.feed(text)
                 finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
                 text += matcher.finish() if finish else ""

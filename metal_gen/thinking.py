@@ -15,11 +15,17 @@ class ThinkingSplitter:
         tags = (tokenizer.id_of(THINK_OPEN), tokenizer.id_of(THINK_CLOSE))
         self._opening, self._closing = tags if prompt.is_chat else (None, None)
         self._thinking = prompt.opens_thinking
-        self._after_tag = False
+        self._after_tag = self._at_tag = False
+
+    @property
+    def has_just_begun(self) -> bool:
+        """Whether the last token opened a thinking block."""
+        return self._at_tag and self._thinking
 
     def split(self, token: int, text: str) -> tuple[str, bool]:
         """Return the text to show for a token, and whether it is thinking."""
-        if token in (self._opening, self._closing) and token is not None:
+        self._at_tag = token in (self._opening, self._closing)
+        if self._at_tag:
             self._thinking = token == self._opening
             self._after_tag = True
             return "", self._thinking

@@ -51,7 +51,10 @@ def make_logits(vocab: int) -> dict[str, mx.array]:
 
 
 def ours(
-    strategy: SamplingStrategy, logits: mx.array, history: list[int], device: mx.Device | mx.DeviceType | mx.DeviceType
+    strategy: SamplingStrategy,
+    logits: mx.array,
+    history: list[int],
+    device: mx.Device | mx.DeviceType | mx.DeviceType,
 ) -> Callable[[int], int]:
     """Draw as the decode loop does, going back where a draw turns out uncertain."""
     sampler = Sampler(strategy, RandomKeys(1), prompt=history, capacity=HISTORY + 4096)

@@ -24,7 +24,7 @@ LETTERS = "abcdefgh"
 TOO_MANY = [f"{number:04}" for number in range(4097)]
 
 MIN_P = "must be a number of at least 0 and at most 1"
-REPETITION_PENALTY = "must be a number above 0"
+REPETITION_PENALTY = "must be a number of at least 0.01 and at most 100"
 AT_LEAST_1 = "must be a whole number of at least 1"
 AT_LEAST_0 = "must be a whole number of at least 0"
 PENALTY = "must be a number of at least -2 and at most 2"
@@ -244,7 +244,6 @@ def test_a_bias_of_a_strategy_out_of_range(bad):
         metal_gen.SamplingStrategy(logit_bias=bad)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="what is no table ends in a TypeError")
 @pytest.mark.parametrize("bad", [5, None, [1, 2]], ids=str)
 def test_a_bias_of_a_strategy_that_is_no_table(bad):
     with pytest.raises(UsageError, match="logit_bias"):
@@ -267,7 +266,6 @@ except MetalGenError as error:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="sample_token adds the bias to memory beyond the logits")
 def test_a_bias_beyond_the_logits_of_a_single_draw(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BIAS_BEYOND],
@@ -296,7 +294,6 @@ def test_too_many_texts_in_a_flag(refuse, name):
     assert message.startswith(f"{flag} {TEXTS}, and there are 4,097")
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence quotes all of them: 36 KB")
 def test_the_refusal_of_too_many_texts_can_be_read(refuse):
     message, _ = refuse(*(part for text in TOO_MANY for part in ("--stop", text)), code=USAGE)
     assert len(message) < 1000
@@ -309,7 +306,9 @@ def test_a_bad_list_in_a_variable(refuse, monkeypatch, name, text):
     assert refuse(code=CONFIGURATION)[0].startswith(f"{SETTINGS[name].variable} {TEXTS}")
 
 
-@pytest.mark.parametrize("bad", ["a", "", "a=", "=1", "a=x", "a=nan", "a=inf", "a=10001", "a=-1e5", "a=1=x"])
+@pytest.mark.parametrize(
+    "bad", ["a", "", "a=", "=1", "a=x", '{"a"', "a=nan", "a=inf", "a=10001", "a=-1e5", "a=1=x"]
+)
 def test_a_bad_bias(refuse, monkeypatch, bad):
     assert refuse("--logit-bias", bad, code=USAGE)[0] == f"--logit-bias {ONE_BIAS}: {[bad]!r}"
     if bad:
@@ -321,9 +320,7 @@ def test_one_bad_bias_among_good_ones(refuse):
     assert "--logit-bias" in refuse("--logit-bias", "a=1", "--logit-bias", "b=x", code=USAGE)[0]
 
 
-@pytest.mark.parametrize(
-    "bad", ['{"a": "1"}', '{"a": NaN}', '{"a": 1e999}', '{"a"', '{"": 1}', '{"a": true}']
-)
+@pytest.mark.parametrize("bad", ['{"a": "1"}', '{"a": NaN}', '{"a": 1e999}', '{"": 1}', '{"a": true}'])
 def test_a_bad_bias_in_json(refuse, monkeypatch, bad):
     monkeypatch.setenv("METAL_GEN_LOGIT_BIAS", bad)
     assert refuse(code=CONFIGURATION)[0].startswith(f"METAL_GEN_LOGIT_BIAS {BIASES}")
@@ -348,10 +345,7 @@ def test_a_flag_without_its_value(refuse, name):
 
 
 @pytest.mark.parametrize("name", ["stop", "logit_bias"])
-def test_json_nested_too_deep_in_a_variable(refuse, monkeypatch, request, name):
-    request.applymarker(
-        pytest.mark.xfail(strict=True, raises=RecursionError, reason="a RecursionError with a traceback")
-    )
+def test_json_nested_too_deep_in_a_variable(refuse, monkeypatch, name):
     monkeypatch.setenv(SETTINGS[name].variable, {"stop": "[", "logit_bias": '{"a":'}[name] * 20_000)
     assert SETTINGS[name].variable in refuse(code=CONFIGURATION)[0]
 
@@ -390,7 +384,6 @@ def test_an_unknown_token_in_the_library(loaded, monkeypatch, setting, name, mes
         metal_gen.stream_generate(loaded, "x", **{setting: value})
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence does not say which option names the token")
 @pytest.mark.parametrize("setting", NAMING)
 @pytest.mark.parametrize("name", ["272", "xyz"])
 def test_an_unknown_token_is_refused_with_the_name_of_the_option(refuse, setting, name):
@@ -398,7 +391,6 @@ def test_an_unknown_token_is_refused_with_the_name_of_the_option(refuse, setting
     assert SETTINGS[setting].flag in message or setting in message
 
 
-@pytest.mark.xfail(strict=True, reason="taken for an argument: exit code 2, neither file nor key is named")
 @pytest.mark.parametrize("setting", NAMING)
 @pytest.mark.parametrize("name", ["272", "xyz"])
 def test_an_unknown_token_in_a_settings_file(refuse_file, setting, name):
@@ -406,14 +398,12 @@ def test_an_unknown_token_in_a_settings_file(refuse_file, setting, name):
     assert SETTINGS[setting].key in refuse_file(setting, value)[0]
 
 
-@pytest.mark.xfail(strict=True, reason="taken for an argument: exit code 2, the variable is not named")
 @pytest.mark.parametrize("setting", NAMING)
 def test_an_unknown_token_in_a_variable(refuse, monkeypatch, setting):
     monkeypatch.setenv(SETTINGS[setting].variable, naming(setting, "xyz"))
     assert SETTINGS[setting].variable in refuse(code=CONFIGURATION)[0]
 
 
-@pytest.mark.xfail(strict=True, reason="load reads the weights, and the first generate refuses")
 @pytest.mark.parametrize("setting", NAMING)
 def test_an_unknown_token_is_refused_by_load(letters, setting):
     value = {"xyz": 1.0} if setting == "logit_bias" else ["xyz"]
@@ -421,14 +411,12 @@ def test_an_unknown_token_is_refused_by_load(letters, setting):
         metal_gen.load(letters, **{setting: value})
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a ValueError of int with a traceback")
 @pytest.mark.parametrize("setting", NAMING)
 def test_an_id_of_thousands_of_digits(refuse, setting):
     message, _ = refuse(SETTINGS[setting].flag, naming(setting, "9" * 5000), code=USAGE)
     assert "the vocabulary ends at 271" in message
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="a UnicodeEncodeError with a traceback")
 @pytest.mark.parametrize("setting", NAMING)
 def test_half_a_character_as_a_token_in_a_variable(refuse, monkeypatch, setting):
     text = r'{"\ud800": 1}' if setting == "logit_bias" else r'["\ud800"]'
@@ -456,10 +444,7 @@ def test_a_bias_on_an_equals_sign(say):
     [
         "[",
         "}",
-        *(
-            pytest.param(token, marks=pytest.mark.xfail(strict=True, reason="read as JSON, and refused"))
-            for token in ("{", '{"', " {")
-        ),
+        *(pytest.param(token) for token in ("{", '{"', " {")),
     ],
 )
 def test_a_bias_on_a_bracket(token):
@@ -531,10 +516,7 @@ def test_penalties_choose_another_token(say, endless):
     assert said("--frequency-penalty", "-2") == b"ababa"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="beyond float32, the penalty makes logits that are not finite, after loading"
-)
-@pytest.mark.parametrize("penalty", ["1e300", "1e-300"])
+@pytest.mark.parametrize("penalty", ["100", "0.01"])
 def test_a_repetition_penalty_that_is_allowed_does_not_damage_the_logits(say, penalty):
     say("--repetition-penalty", penalty)
 
@@ -583,9 +565,6 @@ def test_logprobs_of_a_text_that_a_stop_string_cuts(say):
     assert [json.loads(line)["token_id"] for line in outcome.stderr.splitlines()] == list(b"abcd")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a line break follows every token on the terminal, also where the log is a file"
-)
 def test_logprobs_in_a_file_leave_the_text_on_the_terminal_alone(speaker, tmp_path):
     arguments = ("generate", "--model", speaker, "-p", "x", "-q", "--logprobs", "1")
     outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stdout",))
@@ -650,7 +629,6 @@ def test_the_closing_line_of_every_sample(say):
     assert outcome.stderr.count("stop_text 'cd';") == 3
 
 
-@pytest.mark.xfail(strict=True, reason="the NUL after an empty sample is written without regard to errors")
 def test_samples_on_a_full_disk(letters, tmp_path):
     arguments = ("generate", "--model", letters, "-p", "x", "--samples", "2", "--stop", "a")
     outcome = run_cli(*arguments, home=tmp_path, redirect=">/dev/full")

@@ -19,9 +19,9 @@ LAYERS = (
     ("models",),
     ("checkpoint",),
     ("engine",),
-    ("memory_plan",),
+    ("memory_plan", "strategy_settings"),
     ("loading",),
-    ("thinking", "stop_text", "pieces", "strategy_settings", "text_generation"),
+    ("thinking", "stop_text", "pieces", "text_generation"),
     ("__init__",),
     ("cli", "__main__"),
 )

@@ -24,7 +24,7 @@ from metal_gen.sampling.sampler import LogitsError, Sampler, Status, draw_once, 
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP, require_vocabulary
 from metal_gen.strategy_settings import strategy_from, to_flags, to_toml
 
-BIG = 20_011
+BIG = 40_011
 DRAWING = [Temperature(0.8), TopK(5), TopP(0.9), SamplingStrategy(min_p=0.1)]
 
 
@@ -150,7 +150,7 @@ def test_a_penalised_text_is_drawn_from_the_references_distribution(strategy, gr
         changes = {name: getattr(strategy, name) for name in SamplingStrategy.__dataclass_fields__}
         strategy = SamplingStrategy(**{**changes, "temperature": 0.0})
     prompt, end, made = [2, 7, 7, 11], 9, []
-    sampler = make_sampler(strategy, prompt=prompt, eos_ids=[end], logprobs=4)
+    sampler = make_sampler(strategy, prompt=prompt, ending_ids=[end], logprobs=4)
     for step in range(24):
         values = random_logits(20, seed=step % 5)
         token, drawn = take(sampler, values, step)
@@ -210,9 +210,9 @@ def test_what_is_retracted_is_forgotten():
 def test_end_tokens_wait_for_min_tokens():
     values = np.array([9.0, 8.0, 1.0], np.float32)
     strategy = SamplingStrategy(temperature=0, min_tokens=3)
-    assert [take(make_sampler(strategy, eos_ids=[0, 1]), values, step)[0] for step in range(5)] == [2] * 3 + [
-        0
-    ] * 2
+    assert [take(make_sampler(strategy, ending_ids=[0, 1]), values, step)[0] for step in range(5)] == [
+        2
+    ] * 3 + [0] * 2
 
 
 @pytest.mark.parametrize("strategy", [Greedy(), *DRAWING], ids=str)
@@ -321,7 +321,6 @@ def test_keys_differ_by_sequence_and_index_and_repeat():
     assert made() == first
 
 
-@pytest.mark.xfail(strict=True, reason="seed and sequence are mixed by xor: seed 1, text 0 is seed 0, text 1")
 def test_keys_differ_by_seed():
     keys = {tuple(RandomKeys(seed, sequence).key(3).tolist()) for seed in range(8) for sequence in range(8)}
     assert len(keys) == 64
@@ -383,9 +382,6 @@ def test_a_draw_depends_on_seed_sequence_and_index_only():
     assert backwards[::-1] == alone
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one key gives numbers for all rows, which depend on how many there are"
-)
 def test_a_row_of_sample_token_is_drawn_alike_alone_and_in_company():
     rows = mx.array(np.stack([random_logits(50, seed=seed) for seed in range(6)]))
     key = mx.random.key(1)
@@ -454,7 +450,6 @@ def test_every_parameter_is_checked_and_named(name, values):
         assert caught.value.message.startswith(name), value
 
 
-@pytest.mark.xfail(strict=True, raises=(TypeError, ValueError), reason="dict() raises before the check does")
 @pytest.mark.parametrize("value", [5, None, "abc", [1], [(1, 2, 3)]], ids=repr)
 def test_a_bias_that_is_no_mapping_is_named(value):
     with pytest.raises(UsageError, match="logit_bias"):
@@ -462,14 +457,11 @@ def test_a_bias_that_is_no_mapping_is_named(value):
 
 
 def test_the_edges_of_every_range_are_allowed():
-    SamplingStrategy(temperature=0, top_k=1, top_p=1, min_p=1, repetition_penalty=5e-324, repetition_window=1)
+    SamplingStrategy(temperature=0, top_k=1, top_p=1, min_p=1, repetition_penalty=0.01, repetition_window=1)
     SamplingStrategy(top_p=5e-324, min_p=0, presence_penalty=-2, frequency_penalty=2, min_tokens=0)
     SamplingStrategy(logit_bias={0: -1e4, 1: 1e4, 2: -math.inf})
 
 
-@pytest.mark.xfail(
-    run=False, reason="an id beyond the vocabulary is written beyond the array: may end the process"
-)
 @pytest.mark.parametrize("token", [8, 13, 1000])
 def test_a_bias_beyond_the_vocabulary_is_refused(token):
     for strategy in (Greedy(), *DRAWING):
@@ -524,7 +516,6 @@ def test_the_long_form_of_a_strategy_is_python_that_makes_it(strategy):
     assert eval(repr(strategy), {"SamplingStrategy": SamplingStrategy, "inf": math.inf}) == strategy
 
 
-@pytest.mark.xfail(strict=True, reason="the format :g leaves six digits of a whole number")
 def test_whole_numbers_are_printed_whole():
     assert str(TopK(1_234_567)) == "temperature 1, top-k 1234567"
 
@@ -539,11 +530,11 @@ def numbers(low, high, **options):
 
 strategies = st.builds(
     SamplingStrategy,
-    temperature=numbers(0, 1e6) | st.integers(0, 3),
+    temperature=numbers(0, 1000) | st.integers(0, 3),
     top_k=st.none() | st.integers(1, 10**12),
     top_p=st.none() | numbers(0, 1, exclude_min=True) | st.just(1),
     min_p=st.none() | numbers(0, 1),
-    repetition_penalty=numbers(0, 1e6, exclude_min=True),
+    repetition_penalty=numbers(0.01, 100),
     repetition_window=st.none() | st.integers(1, 10**9),
     presence_penalty=numbers(-2, 2),
     frequency_penalty=numbers(-2, 2),

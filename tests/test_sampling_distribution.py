@@ -19,7 +19,7 @@ from metal_gen.sampling.sampler import Status, add_bias, candidate_blocks, draw_
 from metal_gen.sampling.strategy import SamplingStrategy, Temperature, TopK, TopP
 
 DRAWS = 100_000
-BIG = 20_011
+BIG = 40_011
 QWEN = 151_936
 
 STRATEGIES = [
@@ -46,10 +46,6 @@ STRATEGIES = [
 ]
 BANS = SamplingStrategy(temperature=2.0, top_p=0.9, logit_bias={0: -math.inf, 5: 3.0, 20: -math.inf})
 TRUNCATING = [strategy for strategy in STRATEGIES if candidate_blocks(strategy, BIG)]
-
-
-BANS_WEIGH = "exp of -inf is 4e-39 from 16,384 numbers on, and what weighs more than 0 can be drawn"
-ROUGH_SUMS = "the mass of the vocabulary is added up in one float32 sum, off by up to 2e-4"
 
 
 def random_logits(vocabulary, *, scale=3.0, seed=0):
@@ -234,20 +230,11 @@ def test_k_at_its_extremes(vocabulary):
 
 @pytest.mark.parametrize(
     "k",
-    [
-        154,
-        155,
-        *(
-            pytest.param(
-                k, marks=pytest.mark.xfail(strict=True, reason="as many candidates as blocks: crash")
-            )
-            for k in (156, 157, 200, 255)
-        ),
-    ],
+    [154, 155, 156, 157, 200, 255],
 )
 def test_k_that_needs_as_many_blocks_as_there_are(k):
     """20,011 logits are 157 blocks of 128."""
-    logits, values = rounded_to("float32", random_logits(BIG))
+    logits, values = rounded_to("float32", random_logits(20_011))
     _, status, mask, _ = look(logits, TopK(k), whole=False)
     assert status is Status.CERTAIN
     np.testing.assert_array_equal(mask, kept(values, TopK(k)))
@@ -293,7 +280,6 @@ def test_of_equal_logits_the_lowest_ids_are_kept(vocabulary):
     assert mask.all()
 
 
-@pytest.mark.xfail(strict=True, reason="-0.0 comes after 0.0 in the whole vocabulary, though they are equal")
 @pytest.mark.parametrize("strategy", [TopK(2), TopP(0.3)], ids=str)
 def test_zeros_of_either_sign_are_equal(strategy):
     values = np.array([-0.0, 0.0, -0.0, 0.0], np.float32)
@@ -302,7 +288,7 @@ def test_zeros_of_either_sign_are_equal(strategy):
 
 
 def test_a_tie_with_what_was_left_out_is_uncertain():
-    """One token in each of 157 blocks, all equal: the candidates cannot know the lowest ids."""
+    """One token in each of 313 blocks, all equal: the candidates cannot know the lowest ids."""
     values = np.full(BIG, -20.0, np.float32)
     values[::128] = 1.0
     for strategy in (TopK(20), TopP(0.5), SamplingStrategy(min_p=0.5)):
@@ -312,9 +298,7 @@ def test_a_tie_with_what_was_left_out_is_uncertain():
         assert_kept(mask, values, strategy)
 
 
-@pytest.mark.parametrize(
-    "vocabulary", [40, 1000, pytest.param(BIG, marks=pytest.mark.xfail(strict=True, reason=BANS_WEIGH))]
-)
+@pytest.mark.parametrize("vocabulary", [40, 1000, BIG])
 def test_minus_infinity_is_never_kept(vocabulary):
     for strategy in STRATEGIES:
         check_bans(vocabulary, strategy)
@@ -332,9 +316,7 @@ def check_bans(vocabulary, strategy):
             assert_kept(mask, np.maximum(values, -1e30), strategy)
 
 
-@pytest.mark.parametrize(
-    "vocabulary", [40, 1000, pytest.param(BIG, marks=pytest.mark.xfail(strict=True, reason=BANS_WEIGH))]
-)
+@pytest.mark.parametrize("vocabulary", [40, 1000, BIG])
 def test_a_single_finite_logit_is_drawn(vocabulary):
     values = np.full(vocabulary, -math.inf, np.float32)
     values[vocabulary - 2] = -80.0
@@ -517,20 +499,19 @@ def test_a_temperature_next_to_0_is_greedy(temperature):
                 assert (token, status) == (values.argmax(), Status.CERTAIN)
 
 
-def test_a_very_high_temperature_is_uniform():
+def test_the_highest_temperature_is_nearly_uniform():
     values = random_logits(300)
     _, status, (weights, _) = draw_once(
-        mx.array(values)[None], Temperature(1e30), mx.array([[0.5]]), whole=True
+        mx.array(values)[None], Temperature(1000.0), mx.array([[0.5]]), whole=True
     )
     assert Status(int(status.item())) is Status.CERTAIN
-    assert (np.array(weights) == 1).all()
+    assert np.array(weights).min() > 0.98
 
 
-@pytest.mark.xfail(strict=True, reason="a temperature above 3.4e38 is infinite in float32: -inf / inf is NaN")
-def test_a_temperature_beyond_float32_still_leaves_bans_alone():
+def test_the_highest_temperature_still_leaves_bans_alone():
     values = random_logits(300)
     values[7] = -math.inf
-    token, status, mask, _ = look(mx.array(values)[None], Temperature(1e39), whole=True)
+    token, status, mask, _ = look(mx.array(values)[None], Temperature(1000.0), whole=True)
     assert status is Status.CERTAIN
     assert not mask[7]
     assert token != 7
@@ -578,12 +559,10 @@ def test_exp_of_extremes():
     assert (made >= 0).all()
 
 
-@pytest.mark.xfail(strict=True, reason=BANS_WEIGH)
 def test_exp_of_minus_infinity_is_0():
     assert (np.array(exp(mx.full((20_000,), -math.inf))) == 0).all()
 
 
-@pytest.mark.xfail(strict=True, reason=BANS_WEIGH)
 def test_bans_hold_against_every_random_number():
     """The first of each block is banned: what falls between two blocks must not reach it."""
     values = random_logits(BIG, scale=1.0)
@@ -607,7 +586,7 @@ def test_bans_hold_against_every_random_number():
         (0.999, True),
         (0.999, False),
         (0.9999, False),
-        pytest.param(0.9999, True, marks=pytest.mark.xfail(strict=True, reason=ROUGH_SUMS)),
+        pytest.param(0.9999, True),
     ],
 )
 def test_sums_over_a_wide_spread_of_logits_are_exact_enough(p, whole):
@@ -620,7 +599,6 @@ def test_sums_over_a_wide_spread_of_logits_are_exact_enough(p, whole):
         assert_kept(mask, values, strategy)
 
 
-@pytest.mark.xfail(strict=True, reason=ROUGH_SUMS)
 def test_a_sum_decides_like_the_reference_at_a_clear_edge():
     """Among many unlikely tokens that together weigh a fifth."""
     for spread in (1.0, 2.0, 3.0):

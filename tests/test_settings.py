@@ -63,7 +63,7 @@ def test_home_is_where_the_users_file_is(tmp_path):
         ("[cache]\ndtype = 'int8'", "must be one of auto, float32, bfloat16, float16: 'int8'", ""),
         ("[sampling]\ntop_p = 0", "must be a number above 0 and at most 1: 0", ""),
         ("[sampling]\ntop_p = nan", "must be a number above 0", ""),
-        ("[sampling]\ntemperature = -1", "must be a number of at least 0: -1", ""),
+        ("[sampling]\ntemperature = -1", "must be a number of at least 0 and at most 1000: -1", ""),
         ("[sampling]\ntemperature = inf", "must be a number of at least 0", ""),
         ("[sampling]\nseed = 18446744073709551616", "whole number from 0 to 18446744073709551615", ""),
         ("[generation]\nraw = 1", "must be true or false: 1", ""),

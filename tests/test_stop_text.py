@@ -179,10 +179,6 @@ def test_a_long_stop_string_that_begins_again_and_again(stop):
     assert match(list(text), [stop]) == reference(text, [stop])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="every beginning of every stop string is stored: memory grows with the square of its length",
-)
 def test_a_long_stop_string_takes_memory_in_proportion():
     tracemalloc.start()
     matcher = StopMatcher(["x" * 4000])

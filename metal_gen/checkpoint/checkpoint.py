@@ -49,9 +49,13 @@ class Checkpoint:
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a text: those of config.json, generation_config.json and the tokenizer."""
-        return (
+        """Tokens that end a text: those of config.json, generation_config.json and the tokenizer.
+
+        An id that the model cannot give is left out.
+        """
+        ids = (
             self._config_eos
             | token_ids(self.generation_config.get("eos_token_id"))
             | token_ids(self.tokenizer.eos_id)
         )
+        return frozenset(token for token in ids if 0 <= token < self.config.vocab_size)

@@ -3,6 +3,8 @@
 from metal_gen.checkpoint.tokenizer import Tokenizer
 from metal_gen.errors import UsageError
 
+LONGEST_ID = 20
+
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:
     """Find the token that a name means.
@@ -15,13 +17,14 @@ def token_id(tokenizer: Tokenizer, name: str) -> int:
     Raises:
         UsageError: There is no such token.
     """
-    if name.isdecimal():
-        if int(name) >= tokenizer.vocab_size:
-            raise UsageError(f"there is no token {name}: the vocabulary ends at {tokenizer.vocab_size - 1}")
+    if name.isascii() and name.isdecimal():
+        if len(name) > LONGEST_ID or int(name) >= tokenizer.vocab_size:
+            raise UsageError(
+                f"there is no token {name[:LONGEST_ID]}: the vocabulary ends at {tokenizer.vocab_size - 1}"
+            )
         return int(name)
-    found = tokenizer.id_of(name)
-    if found is not None:
-        return found
+    if name in tokenizer.added_ids:
+        return tokenizer.added_ids[name]
     ids = tokenizer.encode(name, add_special_tokens=False)
     if len(ids) != 1:
         raise UsageError(

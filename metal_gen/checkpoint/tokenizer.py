@@ -36,6 +36,10 @@ ALPHABET = _byte_level_alphabet()
 class Tokenizer:
     """The tokenizer of a checkpoint.
 
+    Attributes:
+        added_ids: Tokens beside the byte-level ones, such as `<|im_end|>`, by their text.
+        special_ids: Those that are not shown.
+
     Args:
         folder: The checkpoint.
         vocab_size: Of the model's embedding.
@@ -61,6 +65,7 @@ class Tokenizer:
         if not isinstance(self._tokenizer.decoder, ByteLevel):
             raise CheckpointError(f"{path} is not byte-level BPE, as Qwen's tokenizers are")
         added = self._tokenizer.get_added_tokens_decoder()
+        self.added_ids = {entry.content: token for token, entry in added.items()}
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
         self.vocab_size = vocab_size
         largest = max([self._tokenizer.get_vocab_size() - 1, *added])

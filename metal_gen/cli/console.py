@@ -8,6 +8,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
@@ -69,7 +71,7 @@ class Console:
         """
         if not text:
             return
-        try:
+        with _naming_what_cannot_be_written():
             if self.stdout_is_terminal:
                 self._end_line_of_other(sys.stdout)
                 _print_unchanged(self._stdout, visible(text))
@@ -77,10 +79,6 @@ class Console:
             else:
                 sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
 
     def write_thinking(self, text: str) -> None:
         """Put a piece of the model's thinking on stderr."""
@@ -95,12 +93,14 @@ class Console:
         if self.stdout_is_terminal:
             self.end_text()
         else:
-            sys.stdout.buffer.write(b"\0")
-            sys.stdout.flush()
+            with _naming_what_cannot_be_written():
+                sys.stdout.buffer.write(b"\0")
+                sys.stdout.flush()
 
     def write_record(self, record: dict[str, object]) -> None:
         """Put a JSON object on a line of stderr, also when quiet: it has been asked for."""
-        self.end_text()
+        if self.stderr_is_terminal:
+            self.end_text()
         self._write_stderr(json.dumps(record) + "\n", "")
 
     def end_text(self) -> None:
@@ -162,6 +162,17 @@ class Console:
     @cached_property
     def _stderr(self) -> "RichConsole":
         return _rich_console(sys.stderr)
+
+
+@contextmanager
+def _naming_what_cannot_be_written() -> Iterator[None]:
+    """A full disk is a user's trouble, not the program's; a closed pipe is none at all."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
 
 
 def _rich_console(stream: TextIO) -> "RichConsole":

@@ -163,7 +163,6 @@ def _run(settings: Settings, text: str, console: Console) -> None:
 
     from metal_gen.checkpoint.prompt import encode_prompt
     from metal_gen.engine.stopping import require_capacity
-    from metal_gen.strategy_settings import endings_from, strategy_from
 
     prepared = _prepare(settings, console)
     settings = prepared.settings
@@ -171,9 +170,6 @@ def _run(settings: Settings, text: str, console: Console) -> None:
         prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
     )
     require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
-    checkpoint = prepared.checkpoint
-    strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     for notice in (*prepared.notices, *prompt.notices):
         console.warn(notice)
     report_start(prepared, console)
@@ -215,7 +211,9 @@ def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:
                 write = console.write_thinking if piece.is_thinking else console.write_text
                 write(piece.text)
                 if piece.logprobs is not None:
-                    console.write_record({"token_id": piece.token_id, **asdict(piece.logprobs)})
+                    console.write_record(
+                        {"sample": piece.sample, "token_id": piece.token_id, **asdict(piece.logprobs)}
+                    )
                 if piece.finish is not None:
                     if model.settings.samples > 1:
                         console.end_sample()

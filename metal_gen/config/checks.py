@@ -6,8 +6,11 @@ Each raises `ValueError` with a phrase that completes "NAME ...".
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Protocol
+
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Check(Protocol):
@@ -156,6 +159,11 @@ class Flag(Check):
         return "true or false"
 
 
+def _is_text(value: object) -> bool:
+    """Whether this is a text that is not empty and has no halves of characters."""
+    return isinstance(value, str) and bool(value) and not SURROGATES.search(value)
+
+
 @dataclass(frozen=True)
 class Texts(Check):
     """A list of texts, none of them empty."""
@@ -164,7 +172,7 @@ class Texts(Check):
 
     def __call__(self, value: object) -> tuple[str, ...]:
         """Accept a list or tuple of str."""
-        if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
+        if not isinstance(value, list | tuple) or not all(_is_text(text) for text in value):
             raise ValueError(f"must be {self}")
         if len(value) > self.most:
             raise ValueError(f"must be {self}, and there are {len(value):,}")
@@ -175,7 +183,7 @@ class Texts(Check):
         if text.lstrip().startswith("["):
             try:
                 return self(json.loads(text))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 raise ValueError(f"must be {self}, written as JSON") from None
         return self([text])
 
@@ -197,38 +205,37 @@ class Biases(Check):
         """Accept a mapping, or pairs."""
         try:
             pairs = dict(value)  # type: ignore[call-overload]
-            if not all(isinstance(name, str) and name for name in pairs):
+            if not all(_is_text(name) for name in pairs):
                 raise ValueError
             return tuple((name, self.bias(bias)) for name, bias in pairs.items())
         except (TypeError, ValueError):
             raise ValueError(f"must be {self}") from None
 
     def from_text(self, text: str) -> tuple[tuple[str, float], ...]:
-        """Read `TOKEN=BIAS`, or a JSON object."""
-        if text.lstrip().startswith("{"):
-            try:
-                return self(json.loads(text))
-            except json.JSONDecodeError:
-                raise ValueError(f"must be {self}, written as JSON") from None
-        name, _, bias = text.rpartition("=")
+        """Read a JSON object, or `TOKEN=BIAS`."""
         try:
-            return self({name: float(bias)})
-        except ValueError:
-            raise ValueError(f"must be TOKEN=BIAS, with {self.bias}") from None
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return self.from_texts([text])
+        return self(value)
 
     def from_texts(self, texts: list[str]) -> tuple[tuple[str, float], ...]:
         """Read several `TOKEN=BIAS`; of one token the last counts."""
-        return tuple(dict(pair for text in texts for pair in self.from_text(text)).items())
+        try:
+            parts = [text.rpartition("=") for text in texts]
+            return self({name: float(bias) for name, _, bias in parts})
+        except ValueError:
+            raise ValueError(f"must be TOKEN=BIAS, with {self.bias}") from None
 
     def __str__(self) -> str:
         return f"a table of tokens, each with {self.bias}"
 
 
-TEMPERATURE = Real(0.0)
+TEMPERATURE = Real(0.0, 1000.0)
 TOP_K = Whole(1)
 TOP_P = Real(0.0, 1.0, above=True)
 MIN_P = Real(0.0, 1.0)
-REPETITION_PENALTY = Real(0.0, above=True)
+REPETITION_PENALTY = Real(0.01, 100.0)
 REPETITION_WINDOW = Whole(1)
 PENALTY = Real(-2.0, 2.0)
 BIAS = Real(-1e4, 1e4)

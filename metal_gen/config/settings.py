@@ -32,6 +32,7 @@ from metal_gen.config.checks import (
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
+ARGUMENT_SOURCE = "argument"
 
 
 def _setting(section: str, check: Check, default: Any, help: str, *, key: str = "") -> Any:
@@ -139,7 +140,7 @@ class Settings:
     max_tokens: int | None = _setting(
         "generation", MAX_TOKENS, None, "Most new tokens; what the cache holds."
     )
-    min_tokens: int = _setting("generation", MIN_TOKENS, 0, "No end token is drawn before so many tokens.")
+    min_tokens: int = _setting("generation", MIN_TOKENS, 0, "No end or stop token is drawn before so many.")
     ignore_eos: bool = _setting("generation", Flag(), False, "Never draw an end token.")
     stop: tuple[str, ...] = _setting("generation", Texts(), (), "Texts that end the answer and are cut off.")
     stop_token: tuple[str, ...] = _setting("generation", Texts(), (), "Tokens that end it, by text or id.")

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from metal_gen.config.settings import SETTINGS, SettingInfo, Settings
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo, Settings
 from metal_gen.errors import ConfigError, UsageError
+
+LONGEST_SHOWN = 200
 
 
 def resolve_settings(
@@ -51,8 +53,8 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
             try:
                 values[name] = SETTINGS[name].check(value)
             except ValueError as error:
-                raise UsageError(f"{name} {error}: {value!r}") from None
-    return settings.override(values, "argument")
+                raise UsageError(f"{name} {error}: {_short(value)}") from None
+    return settings.override(values, ARGUMENT_SOURCE)
 
 
 FlagValue = str | bool | list[str] | None
@@ -77,7 +79,7 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
             elif given is not None:
                 values[name] = given
         except ValueError as error:
-            raise UsageError(f"{info.flag} {error}: {given!r}") from None
+            raise UsageError(f"{info.flag} {error}: {_short(given)}") from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 
@@ -144,7 +146,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             except UnicodeEncodeError:
                 raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
-                raise ConfigError(f"{info.variable} {error}: {text!r}") from None
+                raise ConfigError(f"{info.variable} {error}: {_short(text)}") from None
     return values
 
 
@@ -152,7 +154,7 @@ def _checked(place: str, info: SettingInfo, value: object) -> object:
     try:
         return info.check(value)
     except ValueError as error:
-        raise ConfigError(f"{place} {error}: {value!r}") from None
+        raise ConfigError(f"{place} {error}: {_short(value)}") from None
 
 
 def _unknown_section(path: Path, name: str) -> ConfigError:
@@ -172,6 +174,15 @@ def _unknown_key(path: Path, section: str, key: str) -> ConfigError:
             )
     keys = [info.key for info in SETTINGS.values() if info.section == section]
     return ConfigError(f"{path}: [{section}] has no setting {key}", nearest(key, keys))
+
+
+def _short(value: object) -> str:
+    """A value for a message, which may be of any length."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ the largest maximum among the other blocks says what the candidates may lack.
 Axes: R rows, V vocabulary, C candidates.
 """
 
+import math
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -70,7 +71,7 @@ def few_largest(logits: mx.array, count: int) -> Candidates:
     return whole_vocabulary(logits) if count >= blocks else largest_blocks(logits, max(count, 1))
 
 
-def in_blocks(values: mx.array, filler: float = -mx.inf) -> mx.array:
+def in_blocks(values: mx.array, filler: float = -math.inf) -> mx.array:
     """View (R, N) as (R, blocks, 128), the last one filled up."""
     rows, count = values.shape
     if count % BLOCK:

@@ -26,7 +26,7 @@ class TokenHistory:
 
     def append(self, token: mx.array) -> None:
         """Add a token (1,), which need not be computed yet."""
-        self._ids = mx.slice_update(self._ids, token, mx.array([self._length]), axes=(0,))
+        self._ids[self._length : self._length + 1] = token
         self._length += 1
 
     def drop_last(self, count: int) -> None:

@@ -17,14 +17,14 @@ class RandomKeys:
 
     def __init__(self, seed: int, sequence: int = 0) -> None:
         self.seed = seed
-        self._base = _fold(mx.random.key(seed), sequence)
+        self._base = fold(fold(mx.random.key(seed), 0), sequence)
 
     def key(self, index: int) -> mx.array:
         """The key for the new token at this index, counted from 0."""
-        return _fold(self._base, index)
+        return fold(self._base, index)
 
 
-def _fold(key: mx.array, data: int) -> mx.array:
+def fold(key: mx.array, data: int) -> mx.array:
     """Derive another key: the generator's output under the key with the data mixed in."""
     return mx.random.split(key ^ mx.array([data >> 32, data & 0xFFFFFFFF], dtype=mx.uint32))[0]
 

@@ -20,10 +20,12 @@ from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.sampling.random_keys import RandomKeys, fold
+from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
+# Enough for most nuclei; those of a few tokens would do with less, at hardly less cost.
+NUCLEUS_BLOCKS = 256
 FEWEST_BLOCKS, MOST_BLOCKS = 32, 256
 SMALL_VOCABULARY = 16_384
 DRAWS_AFTER_A_MISS = 16
@@ -76,7 +78,7 @@ class Sampler:
         keys: Of this text.
         prompt: Its token ids; they count for the repetition penalty.
         capacity: Most tokens of prompt and text together.
-        eos_ids: Not drawn before `strategy.min_tokens`.
+        ending_ids: Tokens not drawn before `strategy.min_tokens`.
         logprobs: Give log-probabilities, and those of so many of the most probable tokens.
     """
 
@@ -87,12 +89,12 @@ class Sampler:
         *,
         prompt: Sequence[int],
         capacity: int,
-        eos_ids: Collection[int] = (),
+        ending_ids: Collection[int] = (),
         logprobs: int | None = None,
     ) -> None:
         self.strategy = strategy
         self._keys = keys
-        self._eos_bans = dict.fromkeys(eos_ids, -math.inf)
+        self._ending_bans = dict.fromkeys(ending_ids, -math.inf)
         self._history = TokenHistory(prompt, capacity + 1) if strategy.has_penalties else None
         self._logprobs = logprobs
         self._whole_until = 0
@@ -136,7 +138,7 @@ class Sampler:
             logits = penalize(logits, self.strategy, self._history)
         pairs = dict(self.strategy.logit_bias)
         if index < self.strategy.min_tokens:
-            pairs |= self._eos_bans
+            pairs |= self._ending_bans
         return add_bias(logits, pairs)
 
 
@@ -146,20 +148,24 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
     Args:
         logits: (R, V) or (V,), of any floating dtype; computed on in float32.
         strategy: Its penalties and `min_tokens` need a text and are left to `generate`.
-        key: As `mx.random.key` makes it; equal keys give equal draws.
+        key: As `mx.random.key` makes it. A row's draw depends on it and on the row's number.
 
     Returns:
         (R,) or () token ids.
 
     Raises:
+        UsageError: The strategy's bias names a token beyond V.
         LogitsError: A row has NaN, plus infinity, or nothing but minus infinity.
     """
+    require_vocabulary(strategy, logits.shape[-1])
     rows = add_bias(logits.reshape(-1, logits.shape[-1]).astype(mx.float32), dict(strategy.logit_bias))
     if strategy.is_greedy:
         tokens, largest = blocks.argmax(rows)
         finite = mx.isfinite(largest).all()
     else:
-        uniform = mx.random.uniform(shape=(rows.shape[0], 1), key=key)
+        uniform = mx.stack(
+            [mx.random.uniform(shape=(1,), key=fold(key, row)) for row in range(rows.shape[0])]
+        )
         tokens, status, _ = draw_once(rows, strategy, uniform, whole=True)
         finite = (status != Status.NOT_FINITE).all()
     if not finite.item():
@@ -186,7 +192,9 @@ def draw_once(
     candidates = blocks.largest_blocks(scaled, count) if count else blocks.whole_vocabulary(scaled)
     total = None
     if count and strategy.truncates_by_mass and strategy.top_k is None:
-        total = exp(scaled - candidates.largest).sum(axis=-1, keepdims=True)
+        total = (
+            blocks.in_blocks(exp(scaled - candidates.largest), 0.0).sum(axis=-1).sum(axis=-1, keepdims=True)
+        )
     weights, certain = truncate(candidates, strategy, total)
     place = draw(weights, uniform)
     tokens = place if candidates.ids is None else mx.take_along_axis(candidates.ids, place, axis=-1)
@@ -197,12 +205,14 @@ def draw_once(
 
 def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
     """How many blocks of candidates to look at first; 0 for the whole vocabulary."""
-    if vocabulary <= SMALL_VOCABULARY or not (
-        strategy.top_k is not None or strategy.truncates_by_mass or strategy.min_p
-    ):
+    if strategy.top_k is not None:
+        count = max(FEWEST_BLOCKS, strategy.top_k + 1)
+    elif strategy.truncates_by_mass or strategy.min_p:
+        count = NUCLEUS_BLOCKS
+    else:
         return 0
-    count = max(FEWEST_BLOCKS, (strategy.top_k or 0) + 1)
-    return count if count <= MOST_BLOCKS else 0
+    too_small = vocabulary <= SMALL_VOCABULARY or count * blocks.BLOCK >= vocabulary
+    return 0 if too_small or count > MOST_BLOCKS else count
 
 
 def add_bias(logits: mx.array, pairs: dict[int, float]) -> mx.array:

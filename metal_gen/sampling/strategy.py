@@ -46,7 +46,7 @@ class SamplingStrategy:
         frequency_penalty: Subtracted for each time that it was generated.
         logit_bias: Added to the logits of these token ids; minus infinity bans a token. A
             mapping, or pairs.
-        min_tokens: End tokens are not drawn before so many tokens.
+        min_tokens: Tokens that end a text are not drawn before so many.
 
     Raises:
         UsageError: A value is out of its range.
@@ -66,7 +66,10 @@ class SamplingStrategy:
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             _require(name, getattr(self, name), check)
-        pairs = dict(self.logit_bias)
+        try:
+            pairs = dict(self.logit_bias)
+        except (TypeError, ValueError):
+            raise UsageError(f"logit_bias must map token ids to numbers: {self.logit_bias!r}") from None
         for token, bias in pairs.items():
             _require("logit_bias token", token, TOKEN_ID)
             if bias != -math.inf:
@@ -95,11 +98,11 @@ class SamplingStrategy:
         for name in ("top_k", "top_p", "min_p"):
             value = getattr(self, name)
             if value is not None and not self.is_greedy:
-                parts.append(f"{name.replace('_', '-')} {value:g}")
+                parts.append(f"{name.replace('_', '-')} {_number(value)}")
         for name in _ALWAYS_SHOWN:
             value = getattr(self, name)
             if value != idle[name]:
-                parts.append(f"{name.replace('_', ' ')} {value:g}")
+                parts.append(f"{name.replace('_', ' ')} {_number(value)}")
         if self.logit_bias:
             parts.append(f"bias on {len(self.logit_bias)} tokens")
         return ", ".join(parts)
@@ -155,6 +158,10 @@ def require_vocabulary(strategy: SamplingStrategy, vocab_size: int) -> None:
     for token in dict(strategy.logit_bias):
         if token >= vocab_size:
             raise UsageError(f"logit_bias names token {token}, and the vocabulary ends at {vocab_size - 1}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _require(name: str, value: object, check: Check) -> None:

@@ -1,8 +1,8 @@
 """Top-k, top-p and min-p, on logits that the temperature has divided.
 
 Owns which tokens are kept, exactly: of equal logits the lowest ids come first. A few candidates
-are put in order; the whole vocabulary is not sorted, but halved 32 times around the smallest
-logit to keep.
+are put in order, and so is the whole vocabulary on a GPU. A CPU sorts slowly: there the range of
+the smallest logit to keep is halved 32 times instead.
 
 Axes: R rows, C candidates.
 """
@@ -11,6 +11,7 @@ import math
 
 import mlx.core as mx
 
+from metal_gen.backend import runs_on_cpu
 from metal_gen.sampling.blocks import Candidates, in_blocks
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.strategy import SamplingStrategy
@@ -36,27 +37,31 @@ def truncate(
     """
     logits, largest = candidates.logits, candidates.largest
     weights = exp(logits - largest)
-    if candidates.bound is None:
+    if candidates.bound is None and runs_on_cpu():
         return _truncate_whole(logits, weights, largest, strategy), mx.ones(largest.shape, mx.bool_)
+    bound = -mx.inf if candidates.bound is None else candidates.bound
     needed = threshold = largest + math.log(strategy.min_p) if strategy.min_p else largest
     if strategy.top_k is not None or strategy.truncates_by_mass:
-        smallest, size, needed = _cut(logits, largest, strategy, total)
+        searched = logits.shape[-1] if candidates.bound is None else NUCLEUS_SEARCH
+        smallest, size, needed = _cut(logits, largest, strategy, searched, total)
         weights = weights * _first_of(logits, smallest, size)
     if strategy.min_p:
         weights = weights * (logits >= threshold)
-    return weights, needed > candidates.bound
+    return weights, needed > bound
 
 
 def _cut(
-    logits: mx.array, largest: mx.array, strategy: SamplingStrategy, total: mx.array | None
+    logits: mx.array, largest: mx.array, strategy: SamplingStrategy, searched: int, total: mx.array | None
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Find where top-k and top-p cut, by putting the largest candidates in order.
+
+    Without top-k a nucleus is looked for among so many of them as are `searched`.
 
     Returns:
         The smallest logit to keep, how many are kept, and the smallest logit that this rests on:
         minus infinity where the candidates do not hold the mass. Each (R, 1).
     """
-    count = strategy.top_k or min(NUCLEUS_SEARCH, logits.shape[-1])
+    count = min(strategy.top_k or searched, logits.shape[-1])
     few = mx.topk(logits, count, axis=-1) if count < logits.shape[-1] else logits
     last = few.min(axis=-1, keepdims=True)
     if strategy.top_p is None or strategy.top_p == 1:
@@ -83,7 +88,7 @@ def _first_of(logits: mx.array, smallest: mx.array, size: mx.array) -> mx.array:
 def _truncate_whole(
     logits: mx.array, weights: mx.array, largest: mx.array, strategy: SamplingStrategy
 ) -> mx.array:
-    """Truncate the whole vocabulary."""
+    """Truncate the whole vocabulary without putting it in order."""
     if strategy.top_k is not None and strategy.top_k < logits.shape[-1]:
         ones = mx.ones(weights.shape)
         weights = weights * _reaching(logits, ones, mx.full(largest.shape, float(strategy.top_k)))
@@ -107,9 +112,11 @@ def _reaching(logits: mx.array, measure: mx.array, wanted: mx.array) -> mx.array
         Boolean (R, V).
     """
     keys = _ordered_integers(logits)
+    key_blocks, measure_blocks = in_blocks(keys, 0), in_blocks(measure, 0.0)
 
     def measure_from(key: mx.array) -> mx.array:
-        return (measure * (keys >= key)).sum(axis=-1, keepdims=True)
+        # In blocks: MLX's CPU backend adds one by one, and long sums in float32 drift.
+        return (measure_blocks * (key_blocks >= key[:, :, None])).sum(axis=-1).sum(axis=-1, keepdims=True)
 
     # All from `low` on reach what is wanted; all from `high` on do not.
     low = mx.zeros(wanted.shape, mx.uint32)
@@ -127,6 +134,9 @@ def _reaching(logits: mx.array, measure: mx.array, wanted: mx.array) -> mx.array
 
 
 def _ordered_integers(values: mx.array) -> mx.array:
-    """Map float32 to uint32 in the same order: flip the sign bit, or all bits of negatives."""
-    bits = values.view(mx.uint32)
+    """Map float32 to uint32 in the same order: flip the sign bit, or all bits of negatives.
+
+    Adding zero makes -0.0 the 0.0 that it equals.
+    """
+    bits = (values + 0.0).view(mx.uint32)
     return mx.where(bits >> 31, ~bits, bits | 0x80000000)
