@@ -13,6 +13,7 @@ from metal_gen.errors import BackendError
 if TYPE_CHECKING:
     import mlx.core as mx
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -107,9 +108,14 @@ def _meminfo_available_bytes() -> int:
 
 
 def _control_group_bytes() -> int:
-    root = Path("/sys/fs/cgroup")
+    root = CONTROL_GROUP
     try:
         limit = int((root / "memory.max").read_text(encoding="ascii"))
-        return max(0, limit - int((root / "memory.current").read_text(encoding="ascii")))
+        used = int((root / "memory.current").read_text(encoding="ascii"))
+        statistics = dict(
+            line.split() for line in (root / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
+        # Files that were read lately count as used, and give way.
+        return max(0, limit - used + int(statistics.get("inactive_file", 0)))
     except (OSError, ValueError):
         return 0

@@ -94,6 +94,7 @@ class KVCache:
         mx.eval(self._keys, self._values)
         self._start = 0
         self._position = 0
+        self.texts = 0
 
     @property
     def position(self) -> int:
@@ -164,5 +165,6 @@ class KVCache:
         self._start = self._position
 
     def clear(self) -> None:
-        """Forget all tokens and keep the buffers."""
+        """Forget all tokens and keep the buffers; `texts` counts how often that was done."""
         self._start = self._position = 0
+        self.texts += 1

@@ -107,10 +107,15 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         cache=cache_config(settings, checkpoint.config, dtype),
         chunk_size=settings.chunk_size,
-        available_bytes=settings.memory_limit_bytes or available_memory_bytes(),
+        available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
     plan.require_fit()
     return PreparedModel(checkpoint, settings, plan, tuple(_notices(settings, checkpoint)))
+
+
+def _available_bytes(limit: int | None) -> int:
+    known = [size for size in (limit, available_memory_bytes()) if size]
+    return min(known, default=0)
 
 
 def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:

@@ -19,7 +19,7 @@ class Statistics:
         completion_tokens: New tokens, the end token included.
         ttft_s: From the start of prefill to the first new token; of a second sample, from its own
             start.
-        prefill_tps: Prompt tokens per second of `ttft_s`.
+        prefill_tps: Prompt tokens per second of `ttft_s`; 0 where the prompt had been computed before.
         decode_tps: (n - 1) / (t_last - t_first); 0 before the second token.
         seed: What the draws came from.
         cache_tokens: Positions of the cache in use.
@@ -111,8 +111,9 @@ def join(pieces: Sequence[Piece]) -> Generation:
 class Clock:
     """Counts tokens and notes when the first and the last came."""
 
-    def __init__(self, *, prompt_tokens: int, seed: int) -> None:
+    def __init__(self, *, prompt_tokens: int, seed: int, computes_prompt: bool) -> None:
         """Start now."""
+        self.computes_prompt = computes_prompt
         self.prompt_tokens = prompt_tokens
         self.seed = seed
         self.count = 0
@@ -133,7 +134,7 @@ class Clock:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.count,
             ttft_s=ttft_s,
-            prefill_tps=self.prompt_tokens / ttft_s if ttft_s else 0.0,
+            prefill_tps=self.prompt_tokens / ttft_s if ttft_s and self.computes_prompt else 0.0,
             decode_tps=(self.count - 1) / decode_s if decode_s else 0.0,
             seed=self.seed,
             cache_tokens=cache_tokens,

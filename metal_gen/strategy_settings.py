@@ -38,7 +38,10 @@ def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[
         (_token(settings, "ban_token", tokenizer, name) for name in settings.ban_token), -math.inf
     )
     strategy = SamplingStrategy(**values, logit_bias=bias)
-    return without_end(strategy, eos_ids) if settings.ignore_eos else strategy
+    if not settings.ignore_eos:
+        return strategy
+    wanted = {_token(settings, "stop_token", tokenizer, name) for name in settings.stop_token}
+    return without_end(strategy, set(eos_ids) - wanted)
 
 
 def endings_from(

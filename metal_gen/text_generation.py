@@ -1,6 +1,6 @@
 """Text in, text out: the library's `load`, `generate` and `stream_generate`."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ from metal_gen.checkpoint.prompt import Prompt, encode_prompt
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
 from metal_gen.engine.decoder import PrefillProgress
-from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.generator import GeneratedToken, generate_tokens
 from metal_gen.engine.stopping import FinishDetail, require_capacity
 from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel, prepare
@@ -112,7 +112,7 @@ def stream_generate(
         model: From `load`; its cache is cleared first.
         prompt: As for `generate`.
         strategy: As for `generate`.
-        on_prefill: Called with prompt tokens done and in all, after each chunk.
+        on_prefill: Called with prompt tokens done and in all, after each chunk but the last.
         settings: As for `generate`.
 
     Raises:
@@ -130,7 +130,7 @@ def stream_generate(
 
 def _refuse_misplaced(settings: Mapping[str, object], strategy: SamplingStrategy | None) -> None:
     """Refuse settings that would be without effect."""
-    for name in settings:
+    for name in (name for name, value in settings.items() if value is not None):
         if SETTINGS[name].section not in ("sampling", "generation"):
             raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
         if strategy is not None and name in STRATEGY_SETTINGS:
@@ -163,15 +163,27 @@ class _Texts:
         """Compute the prompt once, and generate from it."""
         cache = self.model.decoder.cache
         cache.clear()
-        clock = self._clock()
+        self.text_of_cache = cache.texts
+        clock = self._clock(computes_prompt=True)
         logits = self.model.decoder.prefill(self.prompt.ids, on_prefill)
         for sample in range(self.settings.samples):
+            self._require_cache()
             cache.rewind(cache.position - len(self.prompt.ids))
             yield from self._text(logits, sample, clock)
-            clock = self._clock()
+            clock = self._clock(computes_prompt=False)
 
-    def _clock(self) -> Clock:
-        return Clock(prompt_tokens=len(self.prompt.ids), seed=self.seed)
+    def _require_cache(self) -> None:
+        if self.model.decoder.cache.texts != self.text_of_cache:
+            raise UsageError("another text has been begun with this model", "finish one before the next")
+
+    def _while_the_cache_is_ours(self, tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
+        """The same tokens, none of which is computed after another text has taken the cache."""
+        while (token := next(tokens, None)) is not None:
+            yield token
+            self._require_cache()
+
+    def _clock(self, *, computes_prompt: bool) -> Clock:
+        return Clock(prompt_tokens=len(self.prompt.ids), seed=self.seed, computes_prompt=computes_prompt)
 
     def _text(self, logits: mx.array, sample: int, clock: Clock) -> Generator[Piece, None, None]:
         checkpoint, cache = self.model.checkpoint, self.model.decoder.cache
@@ -189,7 +201,7 @@ class _Texts:
         tokens = generate_tokens(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )
-        for token in tokens:
+        for token in self._while_the_cache_is_ours(tokens):
             clock.tick()
             finish, stop_text = token.finish, None
             ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)

@@ -86,3 +86,13 @@ def test_the_template_s_own_words_reach_the_user():
 def test_invalid_jinja_is_an_error():
     with pytest.raises(CheckpointError, match="is not valid"):
         ChatTemplate("{% if %}")
+
+
+def test_the_special_tokens_can_be_named(tmp_path):
+    """As templates of distilled models do, which begin with a start token."""
+    config = {
+        "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token }}",
+        "bos_token": {"content": "<begin>", "special": True},
+        "eos_token": "<end>",
+    }
+    assert read_chat_template(tmp_path, config).render(HELLO) == "<begin>Hello <b><end>"

@@ -81,6 +81,10 @@ def test_unknown_fields_are_listed():
         ({"rope_scaling": {"type": "llama3", "factor": 2}}, "rope_type 'llama3' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, "rope_parameters cannot be used: factor is missing"),
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_theta": 1e6}},
+            "it has rope_scaling and rope_parameters",
+        ),
         ({"rope_scaling": [1]}, "rope_parameters must be an object"),
         ({"layer_types": ["full_attention"]}, "layer_types must list 2 layers"),
         ({"layer_types": ["full_attention", "mamba"]}, "layer_types has 'mamba'"),

@@ -15,7 +15,7 @@ from sampling_reference import SMALLEST_WEIGHT_LOG, adjusted, kept, kept_within,
 
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
-from metal_gen.sampling.sampler import Status, add_bias, candidate_blocks, draw_once
+from metal_gen.sampling.sampler import Status, add_bias, bias_arrays, candidate_blocks, draw_once
 from metal_gen.sampling.strategy import SamplingStrategy, Temperature, TopK, TopP
 
 DRAWS = 100_000
@@ -387,7 +387,7 @@ def test_the_chi_square_test_notices_a_wrong_distribution():
 def test_tokens_are_drawn_as_often_as_they_should(strategy):
     values = random_logits(24, scale=2.0)
     uniform = mx.random.uniform(shape=(DRAWS, 1), key=mx.random.key(11))
-    row = add_bias(mx.array(values)[None], dict(strategy.logit_bias))
+    row = add_bias(mx.array(values)[None], bias_arrays(dict(strategy.logit_bias)))
     tokens = []
     for begin in range(0, DRAWS, 25_000):
         rows = mx.broadcast_to(row, (25_000, 24))

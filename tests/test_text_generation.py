@@ -175,3 +175,33 @@ def test_thinking_is_told_from_the_answer(model):
         ("", False),
     ]
     assert split(Prompt([1])) == [(text, False) for _, text in shown]
+
+
+def test_a_second_text_ends_the_first_without_harm(model):
+    alone = metal_gen.generate(model, PROMPT, max_tokens=12, strategy=metal_gen.Greedy()).text
+    first = metal_gen.stream_generate(model, "Tell me about a whale.", strategy=metal_gen.Greedy())
+    next(first)
+    second = metal_gen.stream_generate(model, PROMPT, max_tokens=12, strategy=metal_gen.Greedy())
+    pieces = [next(second)]
+    with pytest.raises(UsageError, match="another text"):
+        next(first)
+    assert "".join(piece.text for piece in [*pieces, *second]) == alone
+
+
+def test_a_tag_in_the_users_own_words_starts_no_thinking(model):
+    result = metal_gen.generate(model, "Tell me a story about a <think> tag.", max_tokens=8, seed=1)
+    assert result.text
+    assert not result.thinking
+
+
+@pytest.mark.parametrize(
+    "prompt", [["hi"], b"hi", 5, [{"role": "user"}], [{"content": "hi"}], [{"role": "user", "content": 3}]]
+)
+def test_what_is_no_conversation_is_refused(model, prompt):
+    with pytest.raises(UsageError):
+        metal_gen.generate(model, prompt)
+
+
+def test_none_stands_for_not_given(model):
+    result = metal_gen.generate(model, PROMPT, strategy=metal_gen.Greedy(), temperature=None, max_tokens=3)
+    assert len(result.token_ids) == 3

@@ -4,7 +4,7 @@ Source: `chat_template_utils.py` of Hugging Face transformers, whose environment
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ Message = dict[str, str]
 FILE = "chat_template.jinja"
 OLD_FILE = "chat_template.json"
 THINKING_SWITCH = "enable_thinking"
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class ChatTemplate:
@@ -29,16 +30,18 @@ class ChatTemplate:
 
     Args:
         source: Jinja text.
+        special_tokens: Texts that it may name, such as `bos_token`.
 
     Raises:
         CheckpointError: It is not valid Jinja.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
         environment.globals.update(raise_exception=_refuse, strftime_now=_strftime_now)
+        environment.globals.update(special_tokens or {})
         environment.filters["tojson"] = _to_json
         self.has_thinking_switch = THINKING_SWITCH in source
         try:
@@ -75,9 +78,10 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
     Returns:
         None where the checkpoint has none, as base models do.
     """
+    special_tokens = _special_tokens(tokenizer_config)
     if (folder / FILE).is_file():
         try:
-            return ChatTemplate((folder / FILE).read_text(encoding="utf-8"))
+            return ChatTemplate((folder / FILE).read_text(encoding="utf-8"), special_tokens)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"cannot read {folder / FILE}: {error}") from error
     source = tokenizer_config.get("chat_template")
@@ -91,7 +95,16 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
             f"the chat template of {folder} is not a text: {type(source).__name__}",
             "use --raw to do without it",
         )
-    return None if source is None else ChatTemplate(source)
+    return None if source is None else ChatTemplate(source, special_tokens)
+
+
+def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
+    """The tokens that transformers hands to templates, each a text or an object with one."""
+    named = {name: tokenizer_config.get(name) for name in SPECIAL_TOKENS}
+    texts = {
+        name: token.get("content") if isinstance(token, dict) else token for name, token in named.items()
+    }
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 class _GenerationTag(Extension):

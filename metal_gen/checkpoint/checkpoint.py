@@ -1,6 +1,6 @@
 """A checkpoint's folder, opened: its model's shape, its weights' headers, its tokenizer.
 
-Opening reads small files only; the weights are read by `load_model`.
+Opening reads small files only; the weights are read by `weights.load`.
 """
 
 from functools import cached_property

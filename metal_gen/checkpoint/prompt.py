@@ -49,6 +49,8 @@ def encode_prompt(
         UsageError: The prompt is empty, or is a conversation and there is no template.
         CheckpointError: The template refused it.
     """
+    if not isinstance(prompt, str | list | tuple):
+        raise UsageError(f"the prompt must be a text or a list of messages, not {type(prompt).__name__}")
     if not prompt:
         raise UsageError("the prompt is empty")
     template = None if raw else checkpoint.chat_template
@@ -63,9 +65,10 @@ def encode_prompt(
             notices.append(f"the system message is left out: {reason}")
         if thinking is not None:
             notices.append(f"the thinking switch has no effect: {reason}")
-        ids = checkpoint.tokenizer.encode(prompt, add_special_tokens=True)
+        text = prompt
+        ids = checkpoint.tokenizer.encode(text, add_special_tokens=True)
     else:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages = _messages(prompt)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         if thinking is not None and not template.has_thinking_switch:
@@ -74,12 +77,17 @@ def encode_prompt(
         ids = checkpoint.tokenizer.encode(text, add_special_tokens=False)
     if not ids:
         raise UsageError("the prompt has no tokens")
-    is_chat = template is not None
-    return Prompt(ids, is_chat and _opens_thinking(checkpoint, ids), is_chat, tuple(notices))
+    opens_thinking = template is not None and text.rstrip().endswith(THINK_OPEN)
+    return Prompt(ids, opens_thinking, template is not None, tuple(notices))
 
 
-def _opens_thinking(checkpoint: Checkpoint, ids: list[int]) -> bool:
-    """Whether the last thinking tag of the prompt opens a block."""
-    opening, closing = (checkpoint.tokenizer.id_of(tag) for tag in (THINK_OPEN, THINK_CLOSE))
-    tags = [token for token in ids if token in (opening, closing)]
-    return bool(tags) and tags[-1] == opening
+def _messages(prompt: str | Sequence[Message]) -> list[Message]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    for place, message in enumerate(prompt):
+        parts = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(part, str) for part in parts):
+            raise UsageError(
+                f"message {place} of the conversation must have a role and a content, both texts"
+            )
+    return list(prompt)

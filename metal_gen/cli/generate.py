@@ -106,34 +106,7 @@ def generate(
     """Continue or answer a prompt, on stdout, token by token."""
     console = Console(quiet=quiet, verbosity=verbose)
     console.require_stdout()
-    flags: dict[str, FlagValue] = {
-        "model": model,
-        "system": system,
-        "raw": raw,
-        "thinking": thinking,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "repetition_window": repetition_window,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "logit_bias": logit_bias,
-        "ban_token": ban_token,
-        "seed": seed,
-        "samples": samples,
-        "logprobs": logprobs,
-        "stop": stop,
-        "stop_token": stop_token,
-        "min_tokens": min_tokens,
-        "ignore_eos": ignore_eos,
-        "max_seq_len": max_seq_len,
-        "cache_dtype": cache_dtype,
-        "model_dtype": model_dtype,
-        "chunk_size": chunk_size,
-    }
+    flags = {name: value for name, value in context.params.items() if name in SETTINGS}
     settings = override_with_flags(resolve_settings(config_file=config, environ=os.environ), flags)
     if greedy:
         _require_no_other_sampler(flags)
@@ -208,12 +181,13 @@ def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:
         ):
             for piece in pieces:
                 bar.close()
-                write = console.write_thinking if piece.is_thinking else console.write_text
-                write(piece.text)
+                if not piece.is_thinking:
+                    console.write_text(piece.text)
+                elif piece.logprobs is None:
+                    console.write_thinking(piece.text)
                 if piece.logprobs is not None:
-                    console.write_record(
-                        {"sample": piece.sample, "token_id": piece.token_id, **asdict(piece.logprobs)}
-                    )
+                    place = {"sample": piece.sample, "token_id": piece.token_id, "text": piece.text}
+                    console.write_record({**place, **asdict(piece.logprobs)})
                 if piece.finish is not None:
                     if model.settings.samples > 1:
                         console.end_sample()

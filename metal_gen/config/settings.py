@@ -89,7 +89,10 @@ class Settings:
         key="dtype",
     )
     max_seq_len: int | None = _setting(
-        "cache", Whole(1), None, "Tokens that the cache holds, prompt and new text together; 2048 by default."
+        "cache",
+        Whole(1),
+        None,
+        "Tokens that the cache holds, prompt and new text together; 2048 at most.",
     )
     batch_size: int = _setting("cache", Whole(1), 1, "Sequences that the cache holds side by side.")
     cache_dtype: str = _setting(

@@ -5,7 +5,7 @@ defaults. Is handed the environment and the arguments; reads neither itself.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -57,13 +57,13 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
     return settings.override(values, ARGUMENT_SOURCE)
 
 
-FlagValue = str | bool | list[str] | None
+FlagValue = str | bool | Sequence[str] | None
 
 
 def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> Settings:
     """Lay command-line options over settings; None stands for "not given".
 
-    A list is an option that was given several times.
+    A sequence is an option that can be given several times; an empty one was not given.
 
     Raises:
         UsageError: A value is out of its range.
@@ -71,15 +71,16 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
     values: dict[str, object] = {}
     for name, given in flags.items():
         info = SETTINGS[name]
+        texts = list(given) if isinstance(given, list | tuple) else []
         try:
-            if isinstance(given, str):
+            if texts:
+                values[name] = info.check.from_texts(texts)
+            elif isinstance(given, str):
                 values[name] = info.check.from_text(given)
-            elif isinstance(given, list):
-                values[name] = info.check.from_texts(given)
-            elif given is not None:
+            elif isinstance(given, bool):
                 values[name] = given
         except ValueError as error:
-            raise UsageError(f"{info.flag} {error}: {_short(given)}") from None
+            raise UsageError(f"{info.flag} {error}: {_short(texts or given)}") from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 

@@ -29,7 +29,8 @@ class Decoder:
 
         Args:
             prompt: Token ids, at least one.
-            on_progress: Called with the tokens done and the tokens in all after each chunk.
+            on_progress: Called with the tokens done and the tokens in all after each chunk but the
+                last, which is computed together with the first new token.
 
         Returns:
             (1, V) logits of the token after the prompt, not yet computed.

@@ -64,7 +64,7 @@ def generate_tokens(
         if status == Status.NOT_FINITE:
             raise LogitsError(
                 f"no token can be chosen at new token {index + 1}: the logits are not finite",
-                "the checkpoint may be damaged, or every token banned; try --model-dtype float32",
+                "the checkpoint may be damaged, or every token banned; try float32 for model and cache",
             )
         finish = endings.get(token, limited_by if is_last else None)
         yield GeneratedToken(token, draw, finish)

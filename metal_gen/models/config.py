@@ -166,6 +166,8 @@ class _ConfigReader:
         return window, tuple(kinds)
 
     def _rope(self, max_positions: int) -> RopeConfig:
+        if self.config.get("rope_scaling") and self.config.get("rope_parameters"):
+            raise self._error("it has rope_scaling and rope_parameters", "put it all into rope_parameters")
         parameters = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
         if not isinstance(parameters, Mapping):
             raise self._error("rope_parameters must be an object")

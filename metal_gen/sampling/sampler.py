@@ -25,7 +25,7 @@ from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
 # Enough for most nuclei; those of a few tokens would do with less, at hardly less cost.
-NUCLEUS_BLOCKS = 256
+NUCLEUS_BLOCKS = 128
 FEWEST_BLOCKS, MOST_BLOCKS = 32, 256
 SMALL_VOCABULARY = 16_384
 DRAWS_AFTER_A_MISS = 16
@@ -94,7 +94,9 @@ class Sampler:
     ) -> None:
         self.strategy = strategy
         self._keys = keys
-        self._ending_bans = dict.fromkeys(ending_ids, -math.inf)
+        pairs = dict(strategy.logit_bias)
+        self._bias = bias_arrays(pairs)
+        self._early_bias = bias_arrays(pairs | dict.fromkeys(ending_ids, -math.inf))
         self._history = TokenHistory(prompt, capacity + 1) if strategy.has_penalties else None
         self._logprobs = logprobs
         self._whole_until = 0
@@ -136,10 +138,7 @@ class Sampler:
     def _adjust(self, logits: mx.array, index: int) -> mx.array:
         if self._history is not None:
             logits = penalize(logits, self.strategy, self._history)
-        pairs = dict(self.strategy.logit_bias)
-        if index < self.strategy.min_tokens:
-            pairs |= self._ending_bans
-        return add_bias(logits, pairs)
+        return add_bias(logits, self._early_bias if index < self.strategy.min_tokens else self._bias)
 
 
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:
@@ -158,7 +157,8 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
         LogitsError: A row has NaN, plus infinity, or nothing but minus infinity.
     """
     require_vocabulary(strategy, logits.shape[-1])
-    rows = add_bias(logits.reshape(-1, logits.shape[-1]).astype(mx.float32), dict(strategy.logit_bias))
+    rows = logits.reshape(-1, logits.shape[-1]).astype(mx.float32)
+    rows = add_bias(rows, bias_arrays(dict(strategy.logit_bias)))
     if strategy.is_greedy:
         tokens, largest = blocks.argmax(rows)
         finite = mx.isfinite(largest).all()
@@ -166,7 +166,9 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
         uniform = mx.stack(
             [mx.random.uniform(shape=(1,), key=fold(key, row)) for row in range(rows.shape[0])]
         )
-        tokens, status, _ = draw_once(rows, strategy, uniform, whole=True)
+        tokens, status, _ = draw_once(rows, strategy, uniform, whole=False)
+        if (status == Status.UNCERTAIN).any().item():
+            tokens, status, _ = draw_once(rows, strategy, uniform, whole=True)
         finite = (status != Status.NOT_FINITE).all()
     if not finite.item():
         raise LogitsError("no token can be drawn: the logits are not finite")
@@ -215,9 +217,16 @@ def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
     return 0 if too_small or count > MOST_BLOCKS else count
 
 
-def add_bias(logits: mx.array, pairs: dict[int, float]) -> mx.array:
-    """Add to the logits (R, V) of some tokens."""
+def bias_arrays(pairs: dict[int, float]) -> tuple[mx.array, mx.array] | None:
+    """Token ids and what to add to their logits; None for nothing."""
     if not pairs:
+        return None
+    return mx.array(list(pairs), dtype=mx.int32), mx.array(list(pairs.values()), dtype=mx.float32)
+
+
+def add_bias(logits: mx.array, bias: tuple[mx.array, mx.array] | None) -> mx.array:
+    """Add to the logits (R, V) of some tokens."""
+    if bias is None:
         return logits
-    ids = mx.array(list(pairs), dtype=mx.int32)
-    return logits.at[:, ids].add(mx.array(list(pairs.values()), dtype=mx.float32))
+    ids, values = bias
+    return logits.at[:, ids].add(values)

@@ -1,8 +1,8 @@
 """Top-k, top-p and min-p, on logits that the temperature has divided.
 
 Owns which tokens are kept, exactly: of equal logits the lowest ids come first. A few candidates
-are put in order, and so is the whole vocabulary on a GPU. A CPU sorts slowly: there the range of
-the smallest logit to keep is halved 32 times instead.
+are put in order, and so is the whole vocabulary on a GPU. A CPU sorts a large one slowly: there the
+range of the smallest logit of a nucleus is halved 32 times instead.
 
 Axes: R rows, C candidates.
 """
@@ -18,6 +18,8 @@ from metal_gen.sampling.strategy import SamplingStrategy
 
 # How many candidates are put in order to look for a nucleus among them.
 NUCLEUS_SEARCH = 1024
+# On a CPU, halving is quicker than sorting for larger vocabularies than this.
+SORTED_QUICKLY = 65_536
 
 
 def truncate(
@@ -37,17 +39,19 @@ def truncate(
     """
     logits, largest = candidates.logits, candidates.largest
     weights = exp(logits - largest)
-    if candidates.bound is None and runs_on_cpu():
-        return _truncate_whole(logits, weights, largest, strategy), mx.ones(largest.shape, mx.bool_)
-    bound = -mx.inf if candidates.bound is None else candidates.bound
     needed = threshold = largest + math.log(strategy.min_p) if strategy.min_p else largest
-    if strategy.top_k is not None or strategy.truncates_by_mass:
+    if candidates.bound is None and strategy.top_k is None and _is_sorted_slowly(logits):
+        if strategy.top_p is not None and strategy.top_p < 1:
+            weights = weights * _reaching(logits, weights, strategy.top_p)
+    elif strategy.top_k is not None or strategy.truncates_by_mass:
         searched = logits.shape[-1] if candidates.bound is None else NUCLEUS_SEARCH
         smallest, size, needed = _cut(logits, largest, strategy, searched, total)
         weights = weights * _first_of(logits, smallest, size)
     if strategy.min_p:
         weights = weights * (logits >= threshold)
-    return weights, needed > bound
+    if candidates.bound is None:
+        return weights, mx.ones(largest.shape, mx.bool_)
+    return weights, needed > candidates.bound
 
 
 def _cut(
@@ -68,7 +72,7 @@ def _cut(
         return last, mx.array([[count]]), last
     descending = -mx.sort(-few, axis=-1)
     weights = exp(descending - largest)
-    mass = mx.cumsum(weights, axis=-1)
+    mass = _running_sum(weights)
     wanted = strategy.top_p * (mass[:, -1:] if total is None else total)
     size = mx.maximum(((mass - weights) < wanted).sum(axis=-1, keepdims=True), 1)
     smallest = mx.take_along_axis(descending, size - 1, axis=-1)
@@ -85,50 +89,47 @@ def _first_of(logits: mx.array, smallest: mx.array, size: mx.array) -> mx.array:
     return above | (equal & (mx.cumsum(equal, axis=-1) <= places))
 
 
-def _truncate_whole(
-    logits: mx.array, weights: mx.array, largest: mx.array, strategy: SamplingStrategy
-) -> mx.array:
-    """Truncate the whole vocabulary without putting it in order."""
-    if strategy.top_k is not None and strategy.top_k < logits.shape[-1]:
-        ones = mx.ones(weights.shape)
-        weights = weights * _reaching(logits, ones, mx.full(largest.shape, float(strategy.top_k)))
-    if strategy.top_p is not None and strategy.top_p < 1:
-        total = in_blocks(weights, 0.0).sum(axis=-1).sum(axis=-1, keepdims=True)
-        weights = weights * _reaching(logits, weights, strategy.top_p * total)
-    if strategy.min_p:
-        weights = weights * (logits >= largest + math.log(strategy.min_p))
-    return weights
+def _is_sorted_slowly(logits: mx.array) -> bool:
+    return runs_on_cpu() and logits.shape[-1] > SORTED_QUICKLY
 
 
-def _reaching(logits: mx.array, measure: mx.array, wanted: mx.array) -> mx.array:
-    """Where the fewest largest logits are whose measure together reaches what is wanted.
+def _running_sum(values: mx.array) -> mx.array:
+    """Running sum of (R, N) in blocks, since long sums in float32 drift."""
+    within = mx.cumsum(in_blocks(values, 0.0), axis=-1)
+    before = mx.cumsum(within[:, :, -1], axis=-1) - within[:, :, -1]
+    return (within + before[:, :, None]).reshape(values.shape[0], -1)[:, : values.shape[-1]]
+
+
+def _reaching(logits: mx.array, weights: mx.array, share: float) -> mx.array:
+    """Where the fewest largest logits are whose weights reach a share of all, without a sort.
 
     Args:
         logits: (R, V).
-        measure: (R, V) of each token, not negative.
-        wanted: (R, 1), at most the sum of the measure.
+        weights: (R, V) exp(logit - largest).
+        share: Above 0 and below 1.
 
     Returns:
         Boolean (R, V).
     """
     keys = _ordered_integers(logits)
-    key_blocks, measure_blocks = in_blocks(keys, 0), in_blocks(measure, 0.0)
+    key_blocks, weight_blocks = in_blocks(keys, 0), in_blocks(weights, 0.0)
 
-    def measure_from(key: mx.array) -> mx.array:
+    def mass_from(key: mx.array) -> mx.array:
         # In blocks: MLX's CPU backend adds one by one, and long sums in float32 drift.
-        return (measure_blocks * (key_blocks >= key[:, :, None])).sum(axis=-1).sum(axis=-1, keepdims=True)
+        return (weight_blocks * (key_blocks >= key[:, :, None])).sum(axis=-1).sum(axis=-1, keepdims=True)
 
+    low = mx.zeros((logits.shape[0], 1), mx.uint32)
+    wanted = share * mass_from(low)
     # All from `low` on reach what is wanted; all from `high` on do not.
-    low = mx.zeros(wanted.shape, mx.uint32)
     high = keys.max(axis=-1, keepdims=True) + 1
     for _ in range(32):
         middle = low + ((high - low) >> 1)
-        enough = measure_from(middle) >= wanted
+        enough = mass_from(middle) >= wanted
         low, high = mx.where(enough, middle, low), mx.where(enough, high, middle)
     equal = keys == low
     # Of those equal to the last one kept, as many as are still needed.
-    each = (measure * equal).max(axis=-1, keepdims=True)
-    lacking = wanted - measure_from(low + 1)
+    each = (weights * equal).max(axis=-1, keepdims=True)
+    lacking = wanted - mass_from(low + 1)
     places = mx.maximum(mx.ceil(lacking / each), 1)
     return (keys > low) | (equal & (mx.cumsum(equal.astype(mx.int32), axis=-1) <= places))
 
