@@ -14,6 +14,7 @@ import mlx.core as mx
 from metal_gen.backend import runs_on_cpu
 from metal_gen.sampling.blocks import Candidates, in_blocks
 from metal_gen.sampling.exponential import exp
+from metal_gen.sampling.inverse_cdf import PLAIN_SUM
 from metal_gen.sampling.strategy import SamplingStrategy
 
 # How many candidates are put in order to look for a nucleus among them.
@@ -94,10 +95,15 @@ def _is_sorted_slowly(logits: mx.array) -> bool:
 
 
 def _running_sum(values: mx.array) -> mx.array:
-    """Running sum of (R, N) in blocks, since long sums in float32 drift."""
-    within = mx.cumsum(in_blocks(values, 0.0), axis=-1)
-    before = mx.cumsum(within[:, :, -1], axis=-1) - within[:, :, -1]
-    return (within + before[:, :, None]).reshape(values.shape[0], -1)[:, : values.shape[-1]]
+    """Running sum of (R, N); in blocks where it is long, since long sums in float32 drift."""
+    if values.shape[-1] <= PLAIN_SUM:
+        return mx.cumsum(values, axis=-1)
+    blocks = in_blocks(values, 0.0)
+    sums = blocks.sum(axis=-1)
+    before = mx.cumsum(sums, axis=-1) - sums
+    return (mx.cumsum(blocks, axis=-1) + before[:, :, None]).reshape(values.shape[0], -1)[
+        :, : values.shape[-1]
+    ]
 
 
 def _reaching(logits: mx.array, weights: mx.array, share: float) -> mx.array:
