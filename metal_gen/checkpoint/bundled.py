@@ -3,4 +3,3 @@
 from pathlib import Path
 
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"
-BUNDLED_NAME = "the bundled story model"
