@@ -3,11 +3,13 @@
 Owns every question whose answer differs between Metal, CUDA and the CPU.
 """
 
+import math
 import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metal_gen.blas import AUTO, prefer_openblas
 from metal_gen.errors import BackendError
 
 if TYPE_CHECKING:
@@ -17,12 +19,17 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def require_mlx() -> None:
+def require_mlx(blas: str = AUTO) -> None:
     """Import MLX, or say which command installs a build of it for this machine.
+
+    Args:
+        blas: The library for matrix products on a CPU, as for `prefer_openblas`.
 
     Raises:
         BackendError: MLX is not installed, or is installed without a backend.
+        ConfigError: The library that was named cannot be used.
     """
+    prefer_openblas(blas, most_threads=_control_group_cpus())
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:
@@ -119,3 +126,12 @@ def _control_group_bytes() -> int:
         return max(0, limit - used + int(statistics.get("inactive_file", 0)))
     except (OSError, ValueError):
         return 0
+
+
+def _control_group_cpus() -> int | None:
+    """CPUs that the control group may keep busy; threads beyond them would only wait their turn."""
+    try:
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from metal_gen.backend import available_memory_bytes, preferred_dtype
+from metal_gen.blas import blas_notice
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
@@ -156,4 +157,6 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
         )
+    if late := blas_notice(settings.blas):
+        notices.append(late)
     return notices

@@ -281,7 +281,11 @@ TOML = [
     ("[cache]\nmax_seqlen = 8", "[cache] has no setting max_seqlen", "did you mean max_seq_len?"),
     ("[cache]\nzzz = 8", "[cache] has no setting zzz", "there are max_seq_len, batch_size"),
     ("[cahce]\nmax_seq_len = 8", "there is no section [cahce]", "did you mean cache?"),
-    ("[zzz]", "there is no section [zzz]", "there are cache, generation, memory, model, prefill, sampling"),
+    (
+        "[zzz]",
+        "there is no section [zzz]",
+        "there are cache, cpu, generation, memory, model, prefill, sampling",
+    ),
     ("[cache]\nseed = 8", "[cache] has no setting seed", "seed belongs under [sampling]"),
     ("seed = 8", "seed stands outside its section", "write it under [sampling]"),
     ("cache = 8", "[cache] must be a table of settings, not 8", ""),

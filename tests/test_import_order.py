@@ -15,7 +15,7 @@ PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
     ("errors", "config"),
-    ("backend", "kv_cache", "sampling"),
+    ("backend", "blas", "kv_cache", "sampling"),
     ("models",),
     ("checkpoint",),
     ("engine",),

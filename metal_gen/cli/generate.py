@@ -87,6 +87,7 @@ def generate(
     cache_dtype: Annotated[str | None, _option("cache_dtype", "DTYPE", CACHE)] = None,
     model_dtype: Annotated[str | None, _option("model_dtype", "DTYPE", CACHE)] = None,
     chunk_size: Annotated[str | None, _option("chunk_size", "N", CACHE)] = None,
+    blas: Annotated[str | None, _option("blas", "LIBRARY")] = None,
     verbose: Annotated[
         int,
         typer.Option(
@@ -132,7 +133,7 @@ def _run(settings: Settings, text: str, console: Console) -> None:
     """Check everything that needs no weights, then load, then generate."""
     from metal_gen.backend import require_mlx
 
-    require_mlx()
+    require_mlx(settings.blas)
 
     from metal_gen.checkpoint.prompt import encode_prompt
     from metal_gen.engine.stopping import require_capacity

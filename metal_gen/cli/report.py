@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def report_start(prepared: "PreparedModel", console: Console) -> None:
     """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
     from metal_gen.backend import device_name
+    from metal_gen.blas import AUTO, OPENBLAS_HINT, blas_in_use
     from metal_gen.memory_plan import format_bytes
     from metal_gen.strategy_settings import strategy_from
 
@@ -27,6 +28,9 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     if not console.verbosity:
         return
     console.note(f"device: {device_name()}; computing in {plan.dtype}")
+    if blas := blas_in_use():
+        advice = f"; OpenBLAS is many times faster: {OPENBLAS_HINT}"
+        console.note(f"blas: {blas}{advice if blas.is_reference and settings.blas == AUTO else ''}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "

@@ -112,6 +112,12 @@ class Settings:
         "Most that weights, cache and working memory may take; what the machine has left.",
         key="limit_bytes",
     )
+    blas: str = _setting(
+        "cpu",
+        Text(may_be_empty=False),
+        "auto",
+        "Matrix products on a CPU; auto: OpenBLAS where it is installed; off: MLX's own; or a library.",
+    )
     chunk_size: int = _setting("prefill", Whole(1), 512, "Prompt tokens that are computed at once.")
     temperature: float | None = _setting(
         "sampling", TEMPERATURE, None, "0 is greedy; 1 is the model as it is."

@@ -1,0 +1,201 @@
+"""The library that computes matrix products on the CPU: finds a fast one, and says which is used.
+
+MLX's Linux wheels for the CPU bring the reference BLAS. The dynamic linker looks a symbol up in
+what is loaded for everybody before it looks into a library's own dependencies, so an OpenBLAS
+that is loaded globally before MLX takes the place of that BLAS. MLX's symbols are bound when it
+is imported; afterwards nothing can be changed.
+"""
+
+import ctypes
+import os
+import platform
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from metal_gen.errors import ConfigError
+
+AUTO, OFF = "auto", "off"
+# With threads first: Fedora's libopenblas.so.0 has none. Names with 64 in them, which are not
+# here, take integers of another size than MLX passes.
+OPENBLAS_NAMES = ("libopenblasp.so.0", "libopenblas.so.0")
+OPENBLAS_HINT = "apt install libopenblas0-pthread, or dnf install openblas-threads"
+SYMBOL = "cblas_sgemm"
+WHEEL_LIBRARIES = "mlx_cpu.libs"
+
+
+@dataclass(frozen=True)
+class Blas:
+    """The library that MLX's matrix products are bound to.
+
+    Attributes:
+        file: Where it is.
+        version: Such as `OpenBLAS 0.3.21`; None where it is another BLAS.
+        threads: That OpenBLAS uses at most.
+    """
+
+    file: Path
+    version: str | None = None
+    threads: int | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the slow one that MLX's wheel brings."""
+        return self.file.parent.name == WHEEL_LIBRARIES
+
+    def __str__(self) -> str:
+        if self.is_reference:
+            return "the reference BLAS in MLX"
+        if self.version is None:
+            return self.file.name
+        noun = "thread" if self.threads == 1 else "threads"
+        return f"{self.version}, {self.threads} {noun} ({self.file.name})"
+
+
+def prefer_openblas(wanted: str, *, most_threads: int | None = None) -> None:
+    """Load OpenBLAS so that MLX, imported later, uses it.
+
+    Nothing is done where MLX has been imported, on anything but Linux, or beside a CUDA build.
+
+    Args:
+        wanted: `auto` takes the system's if MLX would use the reference BLAS, `off` takes none;
+            anything else is the name or path of an OpenBLAS.
+        most_threads: Bounds the number of threads, which OPENBLAS_NUM_THREADS may set lower.
+
+    Raises:
+        ConfigError: The library that was named cannot be used.
+    """
+    if wanted == OFF or "mlx.core" in sys.modules or not may_matter():
+        return
+    if wanted != AUTO:
+        _load_for_all(wanted, most_threads)
+    elif brings_reference_blas():
+        for name in OPENBLAS_NAMES:
+            with suppress(ConfigError):
+                _load_for_all(name, most_threads)
+                return
+
+
+def _load_for_all(name: str, most_threads: int | None) -> None:
+    try:
+        library = ctypes.CDLL(name, mode=ctypes.RTLD_LOCAL)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot load the BLAS {name}: {error}", OPENBLAS_HINT) from None
+    config = _openblas_config(library)
+    if config is None or not hasattr(library, SYMBOL):
+        raise ConfigError(f"cannot use {name} as BLAS: it is not OpenBLAS", OPENBLAS_HINT)
+    if "USE64BITINT" in config:
+        raise ConfigError(f"cannot use {name} as BLAS: it takes 64-bit integers", OPENBLAS_HINT)
+    ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+    if most_threads is not None and most_threads < library.openblas_get_num_threads():
+        library.openblas_set_num_threads(most_threads)
+
+
+def may_matter() -> bool:
+    """Whether this MLX computes with a BLAS that can be replaced."""
+    return platform.system() == "Linux" and not _is_beside_mlx("mlx_cuda*")
+
+
+def brings_reference_blas() -> bool:
+    """Whether MLX is the wheel that comes with the reference BLAS."""
+    return _is_beside_mlx(f"{WHEEL_LIBRARIES}/libblas*")
+
+
+def _is_beside_mlx(pattern: str) -> bool:
+    """Look where MLX is installed, without importing it; reading packages' metadata takes longer."""
+    spec = find_spec("mlx")
+    folders = map(Path, (spec.submodule_search_locations if spec else None) or ())
+    found = (path for folder in folders if (folder / "lib").is_dir() for path in folder.parent.glob(pattern))
+    return next(found, None) is not None
+
+
+def _openblas_config(library: ctypes.CDLL) -> str | None:
+    """A line such as `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH SkylakeX MAX_THREADS=64`."""
+    if not hasattr(library, "openblas_get_config"):
+        return None
+    get_config = library.openblas_get_config
+    get_config.restype = ctypes.c_char_p
+    return str((get_config() or b"").decode(errors="replace"))
+
+
+def blas_in_use() -> Blas | None:
+    """Ask the dynamic linker which library MLX is bound to.
+
+    Returns:
+        The library; None where MLX has not been imported, or does not compute with a BLAS.
+    """
+    if not may_matter():
+        return None
+    loaded = _loaded_files()
+    mlx = next((file for file in loaded if Path(file).name == "libmlx.so"), None)
+    if mlx is None:
+        return None
+    everybodys, own = _file_of_symbol(ctypes.CDLL(None)), _file_of_symbol(_loaded(mlx))
+    before_mlx = loaded[: loaded.index(mlx)]
+    file = everybodys if everybodys in before_mlx else own
+    if file is None:
+        return None
+    library = _loaded(file)
+    config = _openblas_config(library)
+    if config is None:
+        return Blas(Path(file))
+    return Blas(Path(file), " ".join(config.split()[:2]), library.openblas_get_num_threads())
+
+
+def blas_notice(wanted: str) -> str | None:
+    """Say so where a library was named and MLX is bound to another one."""
+    if wanted in (AUTO, OFF) or (in_use := blas_in_use()) is None:
+        return None
+    try:
+        if _file_of_symbol(_loaded(wanted)) == str(in_use.file):
+            return None
+    except (OSError, ValueError):
+        pass
+    return f"blas = {wanted!r} has no effect: MLX was bound to {in_use} before"
+
+
+def _loaded(file: str) -> ctypes.CDLL:
+    return ctypes.CDLL(file, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+
+
+class _SymbolInfo(ctypes.Structure):
+    """The C library's Dl_info."""
+
+    _fields_ = (
+        ("dli_fname", ctypes.c_char_p),
+        ("dli_fbase", ctypes.c_void_p),
+        ("dli_sname", ctypes.c_char_p),
+        ("dli_saddr", ctypes.c_void_p),
+    )
+
+
+def _file_of_symbol(scope: ctypes.CDLL) -> str | None:
+    """The file that a lookup of the symbol in a scope ends in."""
+    if not hasattr(scope, SYMBOL):
+        return None
+    info = _SymbolInfo()
+    address = ctypes.cast(getattr(scope, SYMBOL), ctypes.c_void_p)
+    found = ctypes.CDLL(None).dladdr(address, ctypes.byref(info))
+    return os.fsdecode(info.dli_fname) if found else None
+
+
+class _LoadedObject(ctypes.Structure):
+    """The beginning of the C library's dl_phdr_info."""
+
+    _fields_ = (("dlpi_addr", ctypes.c_void_p), ("dlpi_name", ctypes.c_char_p))
+
+
+def _loaded_files() -> list[str]:
+    """The program's libraries in the order in which they were loaded."""
+    files = []
+
+    def note(loaded: "ctypes._Pointer[_LoadedObject]", size: int, data: int | None) -> int:
+        files.append(os.fsdecode(loaded.contents.dlpi_name or b""))
+        return 0
+
+    pointer = ctypes.POINTER(_LoadedObject)
+    visitor = ctypes.CFUNCTYPE(ctypes.c_int, pointer, ctypes.c_size_t, ctypes.c_void_p)
+    ctypes.CDLL(None).dl_iterate_phdr(visitor(note), None)
+    return files
