@@ -310,3 +310,10 @@ def test_a_library_that_is_not_there_ends_the_run(speaker, tmp_path, way):
     assert (run.code, run.stdout) == (3, b"")
     assert run.stderr.startswith("metal-gen: cannot load the BLAS /no/lib.so: ")
     assert "hint: apt install libopenblas0-pthread" in run.stderr
+
+
+@with_openblas
+@pytest.mark.parametrize(("wanted", "dtype"), [("auto", "float32"), ("off", "bfloat16")])
+def test_bfloat16_is_kept_with_the_reference_blas_alone(tmp_path, wanted, dtype):
+    run = run_cli("generate", "-p", "hi", "-n", "1", "-v", "--blas", wanted, home=tmp_path)
+    assert f"CPU; computing in {dtype}\n" in run.stderr
