@@ -23,6 +23,7 @@ LAYERS = (
     ("loading",),
     ("thinking", "stop_text", "pieces", "text_generation"),
     ("__init__",),
+    ("bench",),
     ("cli", "__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from metal_gen import __version__
+from metal_gen.cli.bench import bench
 from metal_gen.cli.generate import generate
 
 app = typer.Typer(
@@ -31,3 +32,4 @@ def main(
 
 
 app.command()(generate)
+app.command()(bench)

@@ -1,0 +1,1 @@
+"""What `metal-gen bench` measures: one file per subject. Returns figures, prints nothing."""

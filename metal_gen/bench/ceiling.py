@@ -1,0 +1,124 @@
+"""What the hardware allows: the memory bandwidth of this machine, and the bytes that a token reads.
+
+A decode step has to read every weight and the keys and values so far. Divided by the bandwidth
+that gives the time below which no program can come while it reads them once per token.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from metal_gen.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
+from metal_gen.bench.measurement import Measurement, Trial, Unit
+from metal_gen.bench.request import CEILING
+from metal_gen.memory_plan import MIB, MemoryPlan
+
+# Large enough that starting an operation does not count, small enough to fit beside nothing else.
+SMALLEST_BYTES, LARGEST_BYTES = 8 * MIB, 1024 * MIB
+MOST_STREAMS = 16
+# A single pass over a few MiB ends before the clock can tell.
+SHORTEST_S = 0.02
+
+
+def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
+    """Bytes that one decode step has to read after `depth` tokens.
+
+    All weights, of which a tied embedding counts once, as the head, and an untied one with a
+    single row; and the keys and values that attention looks at.
+    """
+    model, size = plan.model, DTYPE_BYTES[plan.dtype]
+    weights = plan.weights_bytes + model.hidden_size * size
+    if not model.tie_word_embeddings:
+        weights -= model.vocab_size * model.hidden_size * size
+    window = model.sliding_window or depth
+    seen = sum(min(depth, window) if layer == "sliding_attention" else depth for layer in model.layer_types)
+    per_layer = 2 * model.num_key_value_heads * model.head_dim * DTYPE_BYTES[plan.cache.dtype]
+    return weights + seen * per_layer
+
+
+def ceiling_tps(bandwidth: float, plan: MemoryPlan, depth: int) -> float:
+    """The most tokens per second that this bandwidth, in bytes per second, allows."""
+    return bandwidth / read_bytes_per_token(plan, depth)
+
+
+def bandwidth_trials(plan: MemoryPlan) -> list[Trial]:
+    """Three ways to keep the memory busy, of which the fastest is the ceiling.
+
+    Each works on as many bytes as a token reads, so that weights which stay in a processor's cache
+    are compared with that cache.
+    """
+    nbytes = min(max(read_bytes_per_token(plan, 0), SMALLEST_BYTES), LARGEST_BYTES)
+    columns = plan.model.hidden_size
+    rows = max(1, nbytes // (columns * DTYPE_BYTES[plan.dtype]))
+    dtype = dtype_named(plan.dtype)
+    trials = [
+        _trial("copy_bytes_per_s", _copy(nbytes)),
+        _trial("matvec_bytes_per_s", _matvec(rows, columns, dtype, [mx.default_stream(mx.default_device())])),
+    ]
+    if runs_on_cpu():
+        # MLX computes an operation on one thread unless the BLAS does better.
+        streams = [mx.new_stream(mx.cpu) for _ in range(min(os.cpu_count() or 1, MOST_STREAMS))]
+        trials.append(_trial("parallel_bytes_per_s", _matvec(rows, columns, dtype, streams)))
+    return trials
+
+
+def best_bandwidth(measurements: Sequence[Measurement]) -> float | None:
+    """The highest bandwidth that was seen, in bytes per second."""
+    return max((value for measurement in measurements for value in measurement.values), default=None)
+
+
+def ceiling_measurements(bandwidth: float, plan: MemoryPlan, depths: Sequence[int]) -> list[Measurement]:
+    """The ceiling and what it follows from, at each depth."""
+    figures = []
+    for depth in depths:
+        where = {"depth": depth}
+        needed = float(read_bytes_per_token(plan, depth))
+        figures.append(Measurement(CEILING, "read_bytes", Unit.BYTES, parameters=where, values=[needed]))
+        most = [ceiling_tps(bandwidth, plan, depth)]
+        figures.append(
+            Measurement(CEILING, "ceiling_tps", Unit.TOKENS_PER_SECOND, parameters=where, values=most)
+        )
+    return sorted(figures, key=lambda figure: figure.name, reverse=True)
+
+
+def _trial(name: str, run: Callable[[], int]) -> Trial:
+    def measure() -> tuple[float]:
+        moved = passes = 0
+        begin = time.perf_counter()
+        while (taken_s := time.perf_counter() - begin) < SHORTEST_S or not passes:
+            moved += run()
+            passes += 1
+        return (moved / taken_s,)
+
+    return Trial((Measurement(CEILING, name, Unit.BYTES_PER_SECOND),), measure)
+
+
+def _copy(nbytes: int) -> Callable[[], int]:
+    """Copies into memory that is there already: half is read and half is written."""
+    words = nbytes // 2 // DTYPE_BYTES["float32"]
+    source, target = mx.full((words,), 1.5), mx.full((words,), 2.5)
+    mx.eval(source, target)
+
+    def run() -> int:
+        target[1:] = source[1:]
+        mx.eval(target)
+        return source.nbytes + target.nbytes
+
+    return run
+
+
+def _matvec(rows: int, columns: int, dtype: mx.Dtype, streams: Sequence[mx.Stream]) -> Callable[[], int]:
+    """Multiplies a row by a matrix as a model's layers do, in one part per stream."""
+    vector = mx.ones((1, columns), dtype)
+    parts = [mx.full((max(1, rows // len(streams)), columns), 0.5, dtype) for _ in streams]
+    mx.eval(vector, parts)
+
+    def run() -> int:
+        mx.eval(
+            [mx.matmul(vector, part.T, stream=stream) for part, stream in zip(parts, streams, strict=True)]
+        )
+        return sum(part.nbytes for part in parts)
+
+    return run

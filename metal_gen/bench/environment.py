@@ -1,0 +1,62 @@
+"""What the figures were taken with: versions, device, and the commit where this is a checkout."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from metal_gen import __version__
+from metal_gen.backend import device_name
+from metal_gen.blas import blas_in_use
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def describe_environment() -> dict[str, str | int | None]:
+    """Names and versions; None for what is not there."""
+    blas = blas_in_use()
+    return {
+        "metal_gen": __version__,
+        "commit": commit(PACKAGE),
+        "mlx": installed_version("mlx"),
+        "mlx_lm": installed_version("mlx-lm"),
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "device": device_name(),
+        "blas": None if blas is None else str(blas),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package, without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit(package: Path) -> str | None:
+    """The commit that a package's folder is checked out at, `-dirty` where it has been changed.
+
+    Returns:
+        None for a package that is installed rather than checked out, even inside some repository.
+    """
+    try:
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--match=")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

@@ -1,0 +1,234 @@
+"""The order of a benchmark: what is measured after what, and what is in memory meanwhile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import mlx.core as mx
+
+from metal_gen.bench import (
+    cached_uncached,
+    ceiling,
+    cold_start,
+    decode_speed,
+    load_time,
+    parts,
+    peak_memory,
+    prefill_speed,
+)
+from metal_gen.bench.engine_runner import EngineRunner
+from metal_gen.bench.environment import describe_environment
+from metal_gen.bench.graph import graph_measurements
+from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Trial, alternate
+from metal_gen.bench.report import BenchReport
+from metal_gen.bench.request import (
+    CAPACITY,
+    CEILING,
+    COLD_START,
+    DECODE,
+    GRAPH,
+    LOAD,
+    MEMORY,
+    NEED_CEILING,
+    NEED_NO_MODEL,
+    PARTS,
+    PREFILL,
+    UNCACHED,
+    BenchRequest,
+)
+from metal_gen.bench.runner import Runner
+from metal_gen.bench.synthetic_prompt import synthetic_prompt
+from metal_gen.bench.workload import Workload, plan_workload
+from metal_gen.config.settings import Settings
+from metal_gen.loading import PreparedModel, TextModel, prepare
+from metal_gen.memory_plan import MemoryPlan
+from metal_gen.strategy_settings import strategy_from
+
+SectionProgress = Callable[[str, int, int], None]
+AGREEMENT_TOKENS = 32
+
+
+@dataclass
+class Suite:
+    """One run of the benchmark.
+
+    Attributes:
+        settings: In force.
+        request: What to measure.
+        prepared: The checkpoint, checked against the settings.
+        settings_arguments: Give `metal-gen generate` the same settings.
+        write_text: Prints as the command line does.
+        on_progress: Called with a section, the runs done in it and the runs in all.
+    """
+
+    settings: Settings
+    request: BenchRequest
+    prepared: PreparedModel
+    settings_arguments: Sequence[str]
+    write_text: Callable[[str], None]
+    on_progress: SectionProgress
+
+    def __post_init__(self) -> None:
+        """Choose the sizes; raises as `plan_workload` does, and where a second model does not fit."""
+        self.workload: Workload = plan_workload(self.request, self.prepared.plan)
+        if self.request.compare:
+            with_second_model(self.prepared.plan).require_fit()
+        self.report = BenchReport(describe_environment(), self._setup())
+        self._bandwidth: float | None = None
+        self._default_cache_limit = mx.set_cache_limit(0)
+        mx.set_cache_limit(self._default_cache_limit)
+
+    def run(self) -> None:
+        """Measure everything; `report` holds what there is at any time, also after an exception."""
+        self._ceiling()
+        compare_with = self.prepared.checkpoint.folder if self.request.compare else None
+        plan = self.prepared.plan
+        if self._wants(COLD_START):
+            trials = cold_start.cold_start_trials(plan, self.settings_arguments, compare_with)
+            self._alternate(COLD_START, trials)
+        if self._wants(LOAD):
+            trials = load_time.load_trials(lambda: prepare(self.settings), compare_with)
+            self._alternate(LOAD, trials)
+        if set(self.request.sections) - NEED_NO_MODEL:
+            self._with_models()
+        self.report.complete = True
+
+    def _wants(self, section: str) -> bool:
+        return section in self.request.sections
+
+    def _ceiling(self) -> None:
+        """Comes first, and with every decode speed."""
+        if not NEED_CEILING & set(self.request.sections):
+            return
+        plan = self.prepared.plan
+        trials = ceiling.bandwidth_trials(plan)
+        self._alternate(CEILING, trials)
+        figures = [figure for trial in trials for figure in trial.measurements]
+        self._bandwidth = ceiling.best_bandwidth(figures)
+        if self._bandwidth is not None:
+            self.report.measurements += ceiling.ceiling_measurements(
+                self._bandwidth, plan, self.workload.depths
+            )
+        mx.clear_cache()
+
+    def _with_models(self) -> None:
+        """Everything that is measured on models in memory."""
+        capacity = self.prepared.plan.cache.max_seq_len
+        tokenizer = self.prepared.checkpoint.tokenizer
+        prompt = synthetic_prompt(tokenizer, capacity)
+        if self._wants(MEMORY):
+            self.report.measurements += peak_memory.planned_measurements(self.prepared.plan)
+        model, runner = self._load_engine(prompt)
+        runners: list[Runner] = [runner]
+        if self.request.compare:
+            runners.append(self._load_mlx_lm(prompt))
+            self._note_agreement(runners, prompt)
+        self._speeds(model, runners, prompt)
+        if self._wants(UNCACHED):
+            texts = {length: prompt[:length] for length in self.workload.lengths}
+            self._alternate(
+                UNCACHED,
+                cached_uncached.cached_uncached_trials(runner, texts, self.workload.decode_tokens),
+            )
+        if self._wants(PARTS):
+            strategy = strategy_from(model.settings, tokenizer, model.checkpoint.eos_ids)
+            text = prompt[: max(1, (capacity - self.workload.decode_tokens) // 2)]
+            count = self.workload.decode_tokens
+            trial = parts.parts_trial(runner, tokenizer, strategy, text, self.write_text, count)
+            self._alternate(PARTS, [trial])
+        if self._wants(GRAPH):
+            self.report.measurements += graph_measurements(runners, self.workload.depths[0])
+
+    def _speeds(self, model: TextModel, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
+        plan, workload = self.prepared.plan, self.workload
+        if self._wants(PREFILL):
+            prompts = {length: prompt[:length] for length in workload.prompt_tokens}
+            self._alternate(PREFILL, prefill_speed.prefill_trials(runners, prompts))
+        if self._wants(DECODE):
+            trials = decode_speed.decode_trials(
+                runners, workload.depths, workload.decode_tokens, plan, self._bandwidth
+            )
+            self._alternate(DECODE, trials)
+        if self._wants(CAPACITY):
+            caches = {
+                size: EngineRunner.with_capacity(model, replace(plan.cache, max_seq_len=size))
+                for size in workload.capacities
+            }
+            trials = decode_speed.capacity_trials(
+                caches, runners[1:], workload.capacity_depth, workload.decode_tokens, plan, self._bandwidth
+            )
+            self._alternate(CAPACITY, trials)
+
+    def _load_engine(self, prompt: Sequence[int]) -> tuple[TextModel, EngineRunner]:
+        loaded: list[TextModel] = []
+
+        def load() -> EngineRunner:
+            loaded.append(self.prepared.load())
+            return EngineRunner(loaded[0].decoder)
+
+        runner = self._load(load, METAL_GEN, prompt)
+        return loaded[0], runner
+
+    def _load_mlx_lm(self, prompt: Sequence[int]) -> Runner:
+        from metal_gen.bench.mlx_lm_runner import MlxLmRunner
+
+        folder, dtype = self.prepared.checkpoint.folder, self.prepared.plan.dtype
+        return self._load(lambda: MlxLmRunner(folder, dtype, self._default_cache_limit), MLX_LM, prompt)
+
+    def _load(
+        self, load: Callable[[], peak_memory.AnyRunner], program: str, prompt: Sequence[int]
+    ) -> peak_memory.AnyRunner:
+        if not self._wants(MEMORY):
+            return load()
+        measurement = peak_memory.peak_measurement(program, len(prompt))
+        self.report.measurements.append(measurement)
+        self.on_progress(MEMORY, 0, 1)
+        return peak_memory.load_measured(load, prompt, measurement)
+
+    def _note_agreement(self, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
+        """Two programs that give different tokens may not do the same work."""
+        count = min(AGREEMENT_TOKENS, self.workload.decode_tokens)
+        text = prompt[: max(1, (len(prompt) - count) // 2)]
+        ours, theirs = (runner.greedy_tokens(text, count) for runner in runners)
+        same = next((place for place in range(count) if ours[place] != theirs[place]), count)
+        self.report.notes.append(
+            f"metal-gen and mlx-lm give the same first {same} of {count} greedy tokens "
+            f"after {len(text)} synthetic ones"
+        )
+
+    def _alternate(self, section: str, trials: Sequence[Trial]) -> None:
+        self.report.measurements += [figure for trial in trials for figure in trial.measurements]
+        self.on_progress(section, 0, 1)
+        alternate(
+            trials,
+            repeats=self.request.repeats,
+            warmup=self.request.warmup,
+            on_progress=lambda done, total: self.on_progress(section, done, total),
+        )
+
+    def _setup(self) -> dict[str, object]:
+        plan, checkpoint = self.prepared.plan, self.prepared.checkpoint
+        return {
+            "model": self.settings.model or "the bundled model",
+            "model_type": plan.model.model_type,
+            "num_parameters": checkpoint.weights.num_parameters,
+            "checkpoint_dtype": checkpoint.weights.dtype,
+            "dtype": plan.dtype,
+            "cache_dtype": plan.cache.dtype,
+            "max_seq_len": plan.cache.max_seq_len,
+            "chunk_size": plan.chunk_size,
+            "sampling": str(strategy_from(self.prepared.settings, checkpoint.tokenizer, checkpoint.eos_ids)),
+            "repeats": self.request.repeats,
+            "warmup": self.request.warmup,
+            "compare": MLX_LM if self.request.compare else None,
+            **asdict(self.workload),
+        }
+
+
+def with_second_model(plan: MemoryPlan) -> MemoryPlan:
+    """The plan with another model and cache of the same size beside them."""
+    return replace(
+        plan,
+        weights_bytes=2 * plan.weights_bytes,
+        loading_bytes=plan.weights_bytes + plan.cache.nbytes + plan.loading_bytes,
+        cache=replace(plan.cache, max_seq_len=2 * plan.cache.max_seq_len),
+    )

@@ -1,0 +1,250 @@
+"""`metal-gen bench`: how fast this is on this machine, beside what the hardware allows."""
+
+import os
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from metal_gen.bench.request import SECTIONS, BenchRequest
+from metal_gen.cli.console import Console
+from metal_gen.cli.model_preparation import prepare_model
+from metal_gen.cli.output_file import OutputFile
+from metal_gen.cli.progress import ProgressBar
+from metal_gen.cli.report import report_start
+from metal_gen.cli.setting_options import (
+    CACHE,
+    OUTPUT,
+    SAMPLING,
+    ConfigOption,
+    GreedyOption,
+    QuietOption,
+    VerboseOption,
+    given_arguments,
+    setting_option,
+    settings_in_force,
+)
+from metal_gen.config.checks import Choice, Whole
+from metal_gen.config.settings import Settings
+from metal_gen.errors import UsageError
+
+if TYPE_CHECKING:
+    from metal_gen.bench.report import BenchReport
+
+FORMATS = ("table", "json", "csv", "markdown")
+# What the name of an output says about it.
+SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
+COMPARED = ("mlx-lm",)
+WORK = "Measuring"
+
+
+def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        flag, metavar=metavar, help=help, rich_help_panel=WORK, show_default=False
+    )
+    return option
+
+
+def bench(
+    context: typer.Context,
+    model: Annotated[str | None, setting_option("model", "MODEL", None, "-m")] = None,
+    config: ConfigOption = None,
+    compare: Annotated[
+        str | None, _work("--compare", "mlx-lm", "Measure mlx-lm beside metal-gen, in turns.")
+    ] = None,
+    only: Annotated[
+        str | None, _work("--only", "NAME[,NAME]", f"Measure only these of {', '.join(SECTIONS)}.")
+    ] = None,
+    repeats: Annotated[str, _work("--repeats", "N", "Values of each figure; 5 by default.")] = "5",
+    warmup: Annotated[str, _work("--warmup", "N", "Rounds that are not counted; 1 by default.")] = "1",
+    prompt_tokens: Annotated[
+        str | None, _work("--prompt-tokens", "N[,N]", "Lengths of prompts; 128,512,1024 as far as they fit.")
+    ] = None,
+    depths: Annotated[
+        str | None,
+        _work("--depths", "N[,N]", "Tokens before those timed; none, 1/4, 1/2 and all that the cache holds."),
+    ] = None,
+    capacities: Annotated[
+        str | None, _work("--capacities", "N[,N]", "Caches to compare; 512,2048,8192 as far as they fit.")
+    ] = None,
+    decode_tokens: Annotated[
+        str | None, _work("--decode-tokens", "N", "New tokens in a decode speed; 32 by default.")
+    ] = None,
+    max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
+    cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
+    model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
+    chunk_size: Annotated[str | None, setting_option("chunk_size", "N", CACHE)] = None,
+    blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
+    greedy: GreedyOption = False,
+    temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,
+    top_k: Annotated[str | None, setting_option("top_k", "K", SAMPLING)] = None,
+    top_p: Annotated[str | None, setting_option("top_p", "P", SAMPLING)] = None,
+    min_p: Annotated[str | None, setting_option("min_p", "P", SAMPLING)] = None,
+    repetition_penalty: Annotated[str | None, setting_option("repetition_penalty", "R", SAMPLING)] = None,
+    repetition_window: Annotated[str | None, setting_option("repetition_window", "N", SAMPLING)] = None,
+    presence_penalty: Annotated[str | None, setting_option("presence_penalty", "A", SAMPLING)] = None,
+    frequency_penalty: Annotated[str | None, setting_option("frequency_penalty", "A", SAMPLING)] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"{', '.join(FORMATS)}; by default what the name of the output ends in, or a table.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the report here.", rich_help_panel=OUTPUT),
+    ] = None,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure speed and memory on this machine, and what its hardware allows."""
+    console = Console(quiet=quiet, verbosity=verbose)
+    request = BenchRequest(
+        repeats=_whole("--repeats", repeats, 1),
+        warmup=_whole("--warmup", warmup, 0),
+        prompt_tokens=_wholes("--prompt-tokens", prompt_tokens, 1),
+        depths=_wholes("--depths", depths, 0),
+        capacities=_wholes("--capacities", capacities, 1),
+        decode_tokens=None if decode_tokens is None else _whole("--decode-tokens", decode_tokens, 2),
+        sections=SECTIONS
+        if only is None
+        else tuple(_choice("--only", name, SECTIONS) for name in _parts(only)),
+        compare=compare is not None and bool(_choice("--compare", compare, COMPARED)),
+    )
+    wanted = SUFFIXES.get(Path(output or "").suffix, "table") if format is None else format
+    wanted = _choice("--format", wanted, FORMATS)
+    settings = settings_in_force(context.params)
+    if output in (None, "-"):
+        console.require_stdout()
+        _run(settings, request, given_arguments(context.params), wanted, None, console)
+        return
+    file = OutputFile(Path(output))
+    try:
+        _run(settings, request, given_arguments(context.params), wanted, file, console)
+    finally:
+        file.discard()
+
+
+def _run(
+    settings: Settings,
+    request: BenchRequest,
+    settings_arguments: list[str],
+    wanted: str,
+    file: OutputFile | None,
+    console: Console,
+) -> None:
+    """Check everything that needs no weights, then measure, and report what there is even if stopped."""
+    from metal_gen.backend import require_mlx
+
+    require_mlx(settings.blas)
+
+    from metal_gen.bench.mlx_lm_runner import require_mlx_lm
+    from metal_gen.bench.suite import Suite
+
+    if request.compare:
+        require_mlx_lm()
+    prepared = prepare_model(settings, console)
+    for notice in prepared.notices:
+        console.warn(notice)
+    report_start(prepared, console)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        progress = _Progress(console)
+        suite = Suite(
+            settings=settings,
+            request=request,
+            prepared=prepared,
+            settings_arguments=settings_arguments,
+            write_text=_writer_to(nowhere),
+            on_progress=progress.update,
+        )
+        try:
+            suite.run()
+        finally:
+            progress.close()
+            if suite.report.own:
+                _write(suite.report, wanted, file, console)
+
+
+class _Progress:
+    """A bar per section on a terminal; a line per section in a log, where that is asked for."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._section = ""
+        self._bar: ProgressBar | None = None
+
+    def update(self, section: str, done: int, total: int) -> None:
+        """Show how far a section is."""
+        if section != self._section:
+            self.close()
+            self._section = section
+            self._bar = ProgressBar(self._console, section)
+            if not self._console.stderr_is_terminal:
+                self._console.note(f"measuring: {section}")
+        if self._bar is not None:
+            self._bar.update(done, total)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _writer_to(stream: TextIO) -> Callable[[str], None]:
+    """Print pieces of a text as `generate` does, into a stream that is no terminal."""
+    console = Console()
+
+    def write(text: str) -> None:
+        with redirect_stdout(stream):
+            console.write_text(text)
+
+    return write
+
+
+def _write(report: "BenchReport", wanted: str, file: OutputFile | None, console: Console) -> None:
+    from metal_gen.cli.bench_formats import to_csv, to_json, to_markdown
+    from metal_gen.cli.bench_table import print_table, to_plain_table
+
+    if not report.complete:
+        console.warn("stopped before everything was measured: the report is marked as incomplete")
+    if file is None and wanted == "table" and console.stdout_is_terminal:
+        print_table(report)
+        return
+    formats = {"table": to_plain_table, "json": to_json, "csv": to_csv, "markdown": to_markdown}
+    text = formats[wanted](report)
+    if file is None:
+        console.write_text(text)
+    else:
+        file.write(text)
+        console.note(f"the report is in {file.path}")
+
+
+def _whole(flag: str, text: str, minimum: int) -> int:
+    try:
+        return Whole(minimum).from_text(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}: {text!r}") from None
+
+
+def _wholes(flag: str, text: str | None, minimum: int) -> tuple[int, ...] | None:
+    return None if text is None else tuple(_whole(flag, part, minimum) for part in _parts(text))
+
+
+def _sections(text: str) -> tuple[str, ...]:
+    return tuple(_choice("--only", name, SECTIONS) for name in _parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _choice(flag: str, text: str, words: tuple[str, ...]) -> str:
+    try:
+        return Choice(words)(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}: {text!r}") from None

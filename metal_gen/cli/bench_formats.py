@@ -1,0 +1,137 @@
+"""A benchmark's report as JSON, CSV and Markdown, and how its values are written for people."""
+
+import csv
+import io
+import json
+
+from metal_gen.bench.measurement import PARAMETERS, Measurement, Spread, Unit
+from metal_gen.bench.report import RATIO_MEANING, BenchReport
+
+CSV_COLUMNS = (
+    "section",
+    "name",
+    "unit",
+    "program",
+    *PARAMETERS,
+    *("median", "minimum", "maximum", "n"),
+    *("ceiling", "ceiling_share", "ratio", "ratio_minimum", "ratio_maximum"),
+    *("model", "dtype", "device", "complete"),
+)
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+def format_value(value: float, unit: Unit) -> str:
+    """A value as a person reads it: three or four digits; the name says the unit."""
+    if unit in (Unit.BYTES, Unit.BYTES_PER_SECOND):
+        return _format_bytes(value)
+    if unit is Unit.SHARE:
+        return f"{100 * value:.2g} %"
+    if unit is Unit.COUNT or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _format_bytes(value: float) -> str:
+    for size, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if abs(value) >= size:
+            number = value / size
+            return f"{number:.3g} {name}" if abs(number) < 999.5 else f"{number:,.0f} {name}"
+    return f"{value:.0f} B"
+
+
+def place(measurement: Measurement) -> str:
+    """What a figure depends on: `depth 512, capacity 2,048`."""
+    named = [(name, measurement.parameters.get(name)) for name in PARAMETERS]
+    return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in named if value is not None)
+
+
+def heading(report: BenchReport) -> list[str]:
+    """What the figures were taken with, in a few lines."""
+    env, setup = report.environment, report.setup
+    blas = f", {env['blas']}" if env.get("blas") else ""
+    commit = f", commit {env['commit'][:12]}" if env.get("commit") else ""
+    versus = f", mlx-lm {env['mlx_lm']}" if setup.get("compare") else ""
+    lines = [
+        f"{setup['model']}: {setup['num_parameters']:,} parameters in {setup['dtype']}, cache of "
+        f"{setup['max_seq_len']:,} tokens in {setup['cache_dtype']}",
+        f"{env['device']}, {env['cpu_count']} cores{blas}; {env['os']}",
+        f"metal-gen {env['metal_gen']}{commit}, mlx {env['mlx']}{versus}, Python {env['python']}",
+        f"n values of each figure, in turns, after {setup['warmup']} not counted; "
+        f"decode speeds over {setup['decode_tokens']} tokens",
+    ]
+    if setup.get("compare"):
+        lines.append(f"ratio: {RATIO_MEANING}")
+    return lines
+
+
+def endings(report: BenchReport) -> list[str]:
+    """What is to be known beside the figures."""
+    incomplete = [] if report.complete else ["INCOMPLETE: stopped before everything was measured"]
+    return [*report.notes, *incomplete]
+
+
+def to_json(report: BenchReport) -> str:
+    """One object; see `BenchReport.to_dict`."""
+    return json.dumps(report.to_dict(), indent=1) + "\n"
+
+
+def to_csv(report: BenchReport) -> str:
+    """One row per figure and program, after a row of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    same = {
+        "model": report.setup["model"],
+        "dtype": report.setup["dtype"],
+        "device": report.environment["device"],
+        "complete": str(report.complete).lower(),
+    }
+    for entry in report.to_dict()["measurements"]:
+        ratio = entry["ratio"] or {}
+        row = {name: entry.get(name) for name in CSV_COLUMNS} | entry["parameters"] | same
+        row |= {"ratio": ratio.get("median")}
+        row |= {f"ratio_{end}": ratio.get(end) for end in ("minimum", "maximum")}
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def to_markdown(report: BenchReport) -> str:
+    """A table for an issue or a README, with what it was taken with above it."""
+    compares = bool(report.setup.get("compare"))
+    names = ["figure", "at", "median", "min", "max", "n", "of ceiling"]
+    names += ["mlx-lm", "ratio"] if compares else []
+    aligned = ["---", "---"] + ["---:"] * (len(names) - 2)
+    rows = [names, aligned]
+    rows += [[figure.name, place(figure), *cells(report, figure, compares=compares)] for figure in report.own]
+    lines = [f"- {_escaped(line)}" for line in heading(report)]
+    lines += ["", *("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)]
+    if ends := endings(report):
+        lines += ["", *(f"- {_escaped(line)}" for line in ends)]
+    return "\n".join(lines) + "\n"
+
+
+def cells(report: BenchReport, figure: Measurement, *, compares: bool) -> list[str]:
+    """Median, minimum, maximum, n, share of the ceiling; with a comparison its median and the ratio."""
+    spread = figure.spread
+    share = figure.ceiling_share
+    row = [
+        *spread_cells(spread, figure.unit),
+        "" if share is None else format_value(share, Unit.SHARE),
+    ]
+    if compares:
+        other, ratio = report.beside(figure), report.ratio(figure)
+        row.append("" if other is None else format_value(other.spread.median, figure.unit))
+        row.append("" if ratio is None else f"{ratio.median:.2f}")
+    return row
+
+
+def spread_cells(spread: Spread, unit: Unit) -> list[str]:
+    """Median, minimum, maximum and n; a figure that is known and not measured has no spread."""
+    if spread.n == 1:
+        return [format_value(spread.median, unit), "", "", "1"]
+    values = (spread.median, spread.minimum, spread.maximum)
+    return [*(format_value(value, unit) for value in values), str(spread.n)]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
