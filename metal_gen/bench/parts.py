@@ -18,7 +18,7 @@ def parts_trial(
     tokenizer: Tokenizer,
     strategy: SamplingStrategy,
     prompt: Sequence[int],
-    write_text: Callable[[str], None],
+    print_texts: Callable[[Sequence[str]], None],
     count: int,
 ) -> Trial:
     """Each part alone, and a whole step of the decode loop beside them.
@@ -31,7 +31,7 @@ def parts_trial(
         tokenizer: Of the checkpoint.
         strategy: In force.
         prompt: Gives logits to sample from, and text to detokenize and print.
-        write_text: Prints as the command line does.
+        print_texts: Prints pieces as the command line does.
         count: Tokens per run, at least two; the cache has room for them after the prompt.
     """
     logits = runner.logits(prompt)
@@ -45,8 +45,7 @@ def parts_trial(
         detokenizer = Detokenizer(tokenizer)
         pieces = [detokenizer.add(token) for token in ids]
         detokenized = time.perf_counter()
-        for piece in pieces:
-            write_text(piece)
+        print_texts(pieces)
         printing_us = 1e6 * (time.perf_counter() - detokenized) / count
         detokenizer_us = 1e6 * (detokenized - begin) / count
         parts = [write_us, sampler_us, detokenizer_us, printing_us]

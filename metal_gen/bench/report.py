@@ -80,14 +80,15 @@ class BenchReport:
         }
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "BenchReport":
+    def from_dict(cls, document: object) -> "BenchReport":
         """Read what `to_dict` gave.
 
         Raises:
             ValueError: It is of another version, or something else altogether.
         """
-        if document.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {version!r}, not {SCHEMA_VERSION}")
         measurements = [
             Measurement(
                 section=entry["section"],

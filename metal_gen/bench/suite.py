@@ -37,10 +37,10 @@ from metal_gen.bench.request import (
 )
 from metal_gen.bench.runner import Runner
 from metal_gen.bench.synthetic_prompt import synthetic_prompt
-from metal_gen.bench.workload import Workload, plan_workload
+from metal_gen.bench.workload import Workload, plan_workload, require_room
+from metal_gen.blas import blas_in_use
 from metal_gen.config.settings import Settings
 from metal_gen.loading import PreparedModel, TextModel, prepare
-from metal_gen.memory_plan import MemoryPlan
 from metal_gen.strategy_settings import strategy_from
 
 SectionProgress = Callable[[str, int, int], None]
@@ -56,7 +56,7 @@ class Suite:
         request: What to measure.
         prepared: The checkpoint, checked against the settings.
         settings_arguments: Give `metal-gen generate` the same settings.
-        write_text: Prints as the command line does.
+        print_texts: Prints pieces as the command line does.
         on_progress: Called with a section, the runs done in it and the runs in all.
     """
 
@@ -64,14 +64,15 @@ class Suite:
     request: BenchRequest
     prepared: PreparedModel
     settings_arguments: Sequence[str]
-    write_text: Callable[[str], None]
+    print_texts: Callable[[Sequence[str]], None]
     on_progress: SectionProgress
 
     def __post_init__(self) -> None:
         """Choose the sizes; raises as `plan_workload` does, and where a second model does not fit."""
         self.workload: Workload = plan_workload(self.request, self.prepared.plan)
         if self.request.compare:
-            with_second_model(self.prepared.plan).require_fit()
+            plan = self.prepared.plan
+            require_room(plan, plan.total_bytes, "mlx-lm's model and cache", "measure without --compare")
         self.report = BenchReport(describe_environment(), self._setup())
         self._bandwidth: float | None = None
         self._default_cache_limit = mx.set_cache_limit(0)
@@ -121,7 +122,7 @@ class Suite:
         runners: list[Runner] = [runner]
         if self.request.compare:
             runners.append(self._load_mlx_lm(prompt))
-            self._note_agreement(runners, prompt)
+            self._note_comparison(runners, prompt)
         self._speeds(model, runners, prompt)
         if self._wants(UNCACHED):
             texts = {length: prompt[:length] for length in self.workload.lengths}
@@ -133,7 +134,7 @@ class Suite:
             strategy = strategy_from(model.settings, tokenizer, model.checkpoint.eos_ids)
             text = prompt[: max(1, (capacity - self.workload.decode_tokens) // 2)]
             count = self.workload.decode_tokens
-            trial = parts.parts_trial(runner, tokenizer, strategy, text, self.write_text, count)
+            trial = parts.parts_trial(runner, tokenizer, strategy, text, self.print_texts, count)
             self._alternate(PARTS, [trial])
         if self._wants(GRAPH):
             self.report.measurements += graph_measurements(runners, self.workload.depths[0])
@@ -184,8 +185,13 @@ class Suite:
         self.on_progress(MEMORY, 0, 1)
         return peak_memory.load_measured(load, prompt, measurement)
 
-    def _note_agreement(self, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
-        """Two programs that give different tokens may not do the same work."""
+    def _note_comparison(self, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
+        """Say whether both do the same work, and what they share that they would not share apart."""
+        blas = blas_in_use()
+        if blas is not None and not blas.is_reference:
+            self.report.notes.append(
+                f"mlx-lm computes with the same {blas} here; by itself, as in {COLD_START}, it does not"
+            )
         count = min(AGREEMENT_TOKENS, self.workload.decode_tokens)
         text = prompt[: max(1, (len(prompt) - count) // 2)]
         ours, theirs = (runner.greedy_tokens(text, count) for runner in runners)
@@ -222,13 +228,3 @@ class Suite:
             "compare": MLX_LM if self.request.compare else None,
             **asdict(self.workload),
         }
-
-
-def with_second_model(plan: MemoryPlan) -> MemoryPlan:
-    """The plan with another model and cache of the same size beside them."""
-    return replace(
-        plan,
-        weights_bytes=2 * plan.weights_bytes,
-        loading_bytes=plan.weights_bytes + plan.cache.nbytes + plan.loading_bytes,
-        cache=replace(plan.cache, max_seq_len=2 * plan.cache.max_seq_len),
-    )

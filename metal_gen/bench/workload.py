@@ -1,11 +1,11 @@
 """How much is measured: the sizes that were asked for, or those that suit the cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from metal_gen.bench.request import BenchRequest
-from metal_gen.errors import UsageError
-from metal_gen.memory_plan import MemoryPlan
+from metal_gen.errors import DoesNotFitError, UsageError
+from metal_gen.memory_plan import MemoryPlan, format_bytes
 
 DECODE_TOKENS = 32
 FEWEST_DECODE_TOKENS = 2
@@ -84,15 +84,32 @@ def _capacities(request: BenchRequest, plan: MemoryPlan, count: int) -> tuple[in
             raise UsageError(
                 f"--capacities {chosen[0]} cannot hold {count} new tokens", "lower --decode-tokens"
             )
-        with_capacities(plan, chosen).require_fit()
+        listed = ", ".join(map(str, chosen))
+        require_room(plan, _bytes_of(plan, chosen), f"caches of {listed} tokens", "lower --capacities")
         return chosen
     usual = [size for size in CAPACITIES if size >= count]
-    while len(usual) > 1 and not with_capacities(plan, usual).fits:
+    while usual and not _has_room(plan, _bytes_of(plan, usual)):
         usual.pop()
-    return tuple(usual) if with_capacities(plan, usual).fits else (plan.cache.max_seq_len,)
+    return tuple(usual) or (plan.cache.max_seq_len,)
 
 
-def with_capacities(plan: MemoryPlan, capacities: Sequence[int]) -> MemoryPlan:
-    """The plan with one cache as large as all of them."""
-    together = plan.cache.max_seq_len + sum(capacities)
-    return replace(plan, cache=replace(plan.cache, max_seq_len=together))
+def _bytes_of(plan: MemoryPlan, capacities: Sequence[int]) -> int:
+    return plan.cache.bytes_per_token * sum(capacities)
+
+
+def require_room(plan: MemoryPlan, more_bytes: int, what: str, hint: str) -> None:
+    """Refuse what would not fit beside the model and its cache.
+
+    Raises:
+        DoesNotFitError: With what is needed in all, and what there is.
+    """
+    if not _has_room(plan, more_bytes):
+        raise DoesNotFitError(
+            f"{what} do not fit beside the model: {format_bytes(plan.total_bytes + more_bytes)} of memory "
+            f"are needed in all and {format_bytes(plan.available_bytes)} are available",
+            hint,
+        )
+
+
+def _has_room(plan: MemoryPlan, more_bytes: int) -> bool:
+    return not plan.available_bytes or plan.total_bytes + more_bytes <= plan.available_bytes

@@ -1,7 +1,8 @@
 """`metal-gen bench`: how fast this is on this machine, beside what the hardware allows."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from metal_gen.bench.request import SECTIONS, BenchRequest
+from metal_gen.cli.bench_options import FORMATS, read_format, read_request
 from metal_gen.cli.console import Console
 from metal_gen.cli.model_preparation import prepare_model
 from metal_gen.cli.output_file import OutputFile
@@ -26,17 +28,11 @@ from metal_gen.cli.setting_options import (
     setting_option,
     settings_in_force,
 )
-from metal_gen.config.checks import Choice, Whole
 from metal_gen.config.settings import Settings
-from metal_gen.errors import UsageError
 
 if TYPE_CHECKING:
     from metal_gen.bench.report import BenchReport
 
-FORMATS = ("table", "json", "csv", "markdown")
-# What the name of an output says about it.
-SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
-COMPARED = ("mlx-lm",)
 WORK = "Measuring"
 
 
@@ -104,20 +100,17 @@ def bench(
 ) -> None:
     """Measure speed and memory on this machine, and what its hardware allows."""
     console = Console(quiet=quiet, verbosity=verbose)
-    request = BenchRequest(
-        repeats=_whole("--repeats", repeats, 1),
-        warmup=_whole("--warmup", warmup, 0),
-        prompt_tokens=_wholes("--prompt-tokens", prompt_tokens, 1),
-        depths=_wholes("--depths", depths, 0),
-        capacities=_wholes("--capacities", capacities, 1),
-        decode_tokens=None if decode_tokens is None else _whole("--decode-tokens", decode_tokens, 2),
-        sections=SECTIONS
-        if only is None
-        else tuple(_choice("--only", name, SECTIONS) for name in _parts(only)),
-        compare=compare is not None and bool(_choice("--compare", compare, COMPARED)),
+    request = read_request(
+        repeats=repeats,
+        warmup=warmup,
+        prompt_tokens=prompt_tokens,
+        depths=depths,
+        capacities=capacities,
+        decode_tokens=decode_tokens,
+        only=only,
+        compare=compare,
     )
-    wanted = SUFFIXES.get(Path(output or "").suffix, "table") if format is None else format
-    wanted = _choice("--format", wanted, FORMATS)
+    wanted = read_format(format, output)
     settings = settings_in_force(context.params)
     if output in (None, "-"):
         console.require_stdout()
@@ -159,11 +152,13 @@ def _run(
             request=request,
             prepared=prepared,
             settings_arguments=settings_arguments,
-            write_text=_writer_to(nowhere),
+            print_texts=_printer_to(nowhere),
             on_progress=progress.update,
         )
         try:
-            suite.run()
+            # What mlx-lm has to say must not get into the report.
+            with redirect_stdout(sys.stderr):
+                suite.run()
         finally:
             progress.close()
             if suite.report.own:
@@ -195,15 +190,16 @@ class _Progress:
             self._bar.close()
 
 
-def _writer_to(stream: TextIO) -> Callable[[str], None]:
-    """Print pieces of a text as `generate` does, into a stream that is no terminal."""
+def _printer_to(stream: TextIO) -> Callable[[Sequence[str]], None]:
+    """Print the pieces of a text one by one, as `generate` does, into a stream that is no terminal."""
     console = Console()
 
-    def write(text: str) -> None:
+    def print_texts(texts: Sequence[str]) -> None:
         with redirect_stdout(stream):
-            console.write_text(text)
+            for text in texts:
+                console.write_text(text)
 
-    return write
+    return print_texts
 
 
 def _write(report: "BenchReport", wanted: str, file: OutputFile | None, console: Console) -> None:
@@ -222,29 +218,3 @@ def _write(report: "BenchReport", wanted: str, file: OutputFile | None, console:
     else:
         file.write(text)
         console.note(f"the report is in {file.path}")
-
-
-def _whole(flag: str, text: str, minimum: int) -> int:
-    try:
-        return Whole(minimum).from_text(text)
-    except ValueError as error:
-        raise UsageError(f"{flag} {error}: {text!r}") from None
-
-
-def _wholes(flag: str, text: str | None, minimum: int) -> tuple[int, ...] | None:
-    return None if text is None else tuple(_whole(flag, part, minimum) for part in _parts(text))
-
-
-def _sections(text: str) -> tuple[str, ...]:
-    return tuple(_choice("--only", name, SECTIONS) for name in _parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _choice(flag: str, text: str, words: tuple[str, ...]) -> str:
-    try:
-        return Choice(words)(text)
-    except ValueError as error:
-        raise UsageError(f"{flag} {error}: {text!r}") from None

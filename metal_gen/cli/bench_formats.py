@@ -49,7 +49,7 @@ def heading(report: BenchReport) -> list[str]:
     """What the figures were taken with, in a few lines."""
     env, setup = report.environment, report.setup
     blas = f", {env['blas']}" if env.get("blas") else ""
-    commit = f", commit {env['commit'][:12]}" if env.get("commit") else ""
+    commit = f", commit {_short_commit(env['commit'])}" if env.get("commit") else ""
     versus = f", mlx-lm {env['mlx_lm']}" if setup.get("compare") else ""
     lines = [
         f"{setup['model']}: {setup['num_parameters']:,} parameters in {setup['dtype']}, cache of "
@@ -62,6 +62,11 @@ def heading(report: BenchReport) -> list[str]:
     if setup.get("compare"):
         lines.append(f"ratio: {RATIO_MEANING}")
     return lines
+
+
+def _short_commit(commit: str) -> str:
+    name, dash, changed = commit.partition("-")
+    return name[:12] + dash + changed
 
 
 def endings(report: BenchReport) -> list[str]:

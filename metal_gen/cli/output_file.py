@@ -21,7 +21,7 @@ class OutputFile:
         # Through a link its target is replaced; a device or a pipe is written to, not replaced.
         self.path = path.resolve() if path.is_symlink() else path
         self._is_special = self.path.exists() and not self.path.is_file()
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part = self.path.parent / f".{self.path.name}.{os.getpid()}.part"
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(21, "it is a folder")

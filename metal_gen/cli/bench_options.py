@@ -1,0 +1,74 @@
+"""What the options of `metal-gen bench` say, apart from settings."""
+
+from metal_gen.bench.request import SECTIONS, BenchRequest
+from metal_gen.config.checks import Choice, Whole
+from metal_gen.errors import UsageError
+
+FORMATS = ("table", "json", "csv", "markdown")
+# What the name of an output says about it.
+SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
+COMPARED = ("mlx-lm",)
+
+
+def read_request(
+    *,
+    repeats: str,
+    warmup: str,
+    prompt_tokens: str | None,
+    depths: str | None,
+    capacities: str | None,
+    decode_tokens: str | None,
+    only: str | None,
+    compare: str | None,
+) -> BenchRequest:
+    """Read what is to be measured.
+
+    Raises:
+        UsageError: A number is out of its range, or a word is none of those that there are.
+    """
+    return BenchRequest(
+        repeats=_whole("--repeats", repeats, 1),
+        warmup=_whole("--warmup", warmup, 0),
+        prompt_tokens=_wholes("--prompt-tokens", prompt_tokens, 1),
+        depths=_wholes("--depths", depths, 0),
+        capacities=_wholes("--capacities", capacities, 1),
+        decode_tokens=None if decode_tokens is None else _whole("--decode-tokens", decode_tokens, 2),
+        sections=SECTIONS
+        if only is None
+        else tuple(_choice("--only", name, SECTIONS) for name in _parts(only)),
+        compare=compare is not None and bool(_choice("--compare", compare, COMPARED)),
+    )
+
+
+def read_format(format: str | None, output: str | None) -> str:
+    """The format that is asked for, or that the name of the output ends in.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    if format is not None:
+        return _choice("--format", format, FORMATS)
+    ending = "." + (output or "").rpartition(".")[2]
+    return SUFFIXES.get(ending, "table")
+
+
+def _whole(flag: str, text: str, minimum: int) -> int:
+    try:
+        return Whole(minimum).from_text(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}: {text!r}") from None
+
+
+def _wholes(flag: str, text: str | None, minimum: int) -> tuple[int, ...] | None:
+    return None if text is None else tuple(_whole(flag, part, minimum) for part in _parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _choice(flag: str, text: str, words: tuple[str, ...]) -> str:
+    try:
+        return Choice(words)(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}: {text!r}") from None
