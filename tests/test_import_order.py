@@ -148,8 +148,9 @@ def loaded_by(code, home):
         RUN.format(arguments=["--help"]),
         RUN.format(arguments=["--version"]),
         RUN.format(arguments=["generate", "--help"]),
+        RUN.format(arguments=["bench", "--help"]),
     ],
-    ids=["import", "version", "settings", "--help", "--version", "generate --help"],
+    ids=["import", "version", "settings", "--help", "--version", "generate --help", "bench --help"],
 )
 def test_little_is_loaded_before_there_is_work(code, tmp_path):
     heavy = {"mlx", "mlx_lm", "transformers", "huggingface_hub", "tokenizers", "jinja2", "numpy", "torch"}
