@@ -43,8 +43,13 @@ def test_a_spread_is_median_minimum_maximum_and_count():
     assert Spread.of([4.0, 1.0, 2.0, 9.0]).median == 3.0
 
 
-def test_of_speeds_ours_is_divided_by_theirs_in_pairs():
+def test_of_speeds_ours_is_divided_by_theirs():
     assert advantage(speed([30.0, 20.0, 40.0]), speed([10.0, 10.0, 10.0])) == Spread(3.0, 2.0, 4.0, 3)
+
+
+def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_turns():
+    """A reader who divides the columns must get what is printed."""
+    assert advantage(speed([30.0, 10.0, 20.0]), speed([10.0, 20.0, 5.0])) == Spread(2.0, 0.5, 4.0, 3)
 
 
 def test_of_times_theirs_is_divided_by_ours():

@@ -97,7 +97,7 @@ def test_the_settings_in_force_are_used_whatever_they_come_from(gambler, tmp_pat
 def test_csv_is_one_row_per_figure_and_program(report):
     ours, theirs, planned = csv.DictReader(io.StringIO(to_csv(report)))
     assert (ours["program"], ours["depth"], ours["median"], ours["n"]) == ("metal-gen", "16", "50.0", "3")
-    assert (ours["ceiling_share"], ours["ratio"], ours["complete"]) == ("0.25", "2.0", "false")
+    assert (ours["ceiling_share"], ours["ratio"], ours["complete"]) == ("0.25", "2.5", "false")
     assert (theirs["program"], theirs["ratio"]) == (MLX_LM, "")
     assert (planned["name"], planned["capacity"]) == ("planned_bytes", "")
 
@@ -106,7 +106,7 @@ def test_markdown_has_rows_of_equal_length_and_escapes_bars(report):
     text = to_markdown(report)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") - line.count("\\|") for line in rows} == {10}
-    assert "| decode_tps | depth 16 | 50 | 40 | 60 | 3 | 25 % | 20 | 2.00 |" in rows
+    assert "| decode_tps | depth 16 | 50 | 40 | 60 | 3 | 25 % | 20 | 2.50 |" in rows
     assert "a\\|b" in text
     assert "INCOMPLETE" in text
 

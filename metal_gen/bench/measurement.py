@@ -90,18 +90,23 @@ class Measurement:
 
 
 def advantage(ours: Measurement, theirs: Measurement) -> Spread | None:
-    """How many times better one is than the other, turn by turn; above 1 the first is better.
+    """How many times better one is than the other; above 1 the first is better.
 
     Speeds are divided ours by theirs, everything else theirs by ours.
 
     Returns:
-        None where no turn has a value of both.
+        The ratio of the medians, and the least and the greatest ratio of any turn; None where no
+        turn has a value of both.
     """
-    pairs = list(zip(ours.values, theirs.values, strict=False))
+    turns = min(len(ours.values), len(theirs.values))
+    above, below = ours.values[:turns], theirs.values[:turns]
     if not ours.unit.more_is_better:
-        pairs = [(second, first) for first, second in pairs]
-    ratios = [above / below for above, below in pairs if below]
-    return Spread.of(ratios) if ratios else None
+        above, below = below, above
+    if not turns or min(below) <= 0:
+        return None
+    ratios = [first / second for first, second in zip(above, below, strict=True)]
+    middle = statistics.median(above) / statistics.median(below)
+    return Spread(middle, min(ratios), max(ratios), turns)
 
 
 @dataclass(frozen=True)

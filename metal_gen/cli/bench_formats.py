@@ -56,8 +56,8 @@ def heading(report: BenchReport) -> list[str]:
         f"{setup['max_seq_len']:,} tokens in {setup['cache_dtype']}",
         f"{env['device']}, {env['cpu_count']} cores{blas}; {env['os']}",
         f"metal-gen {env['metal_gen']}{commit}, mlx {env['mlx']}{versus}, Python {env['python']}",
-        f"n values of each figure, in turns, after {setup['warmup']} not counted; "
-        f"decode speeds over {setup['decode_tokens']} tokens",
+        f"n values of each figure, taken in turns after {setup['warmup']} not counted; decode speeds are "
+        f"those of {setup['decode_tokens']} greedy tokens",
     ]
     if setup.get("compare"):
         lines.append(f"ratio: {RATIO_MEANING}")
