@@ -14,6 +14,7 @@ from metal_gen.bench.measurement import MLX_LM, Measurement, Unit
 from metal_gen.bench.report import BenchReport
 from metal_gen.cli.bench_formats import format_value, to_csv, to_markdown
 from metal_gen.cli.bench_table import to_plain_table
+from metal_gen.cli.setting_options import given_arguments
 
 pytest_plugins = ("fixtures_text",)
 
@@ -158,6 +159,25 @@ def test_a_file_is_written_in_the_format_of_its_name_and_stdout_stays_empty(gamb
     assert (outcome.code, outcome.stdout) == (0, b"")
     assert target.read_text().startswith("section,name,unit,program,")
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+def test_a_device_is_written_to_and_not_replaced(gambler, tmp_path):
+    arguments = ("bench", "--model", gambler, "--only", "graph", "-o", "/dev/stdout", "--format", "json")
+    outcome = run_cli(*arguments, home=tmp_path)
+    assert (outcome.code, json.loads(outcome.stdout)["complete"]) == (0, True)
+
+
+def test_a_link_stays_and_its_target_is_replaced(gambler, tmp_path):
+    (tmp_path / "link.md").symlink_to(tmp_path / "target.md")
+    arguments = ("bench", "--model", gambler, "--only", "graph", "-o", str(tmp_path / "link.md"))
+    assert run_cli(*arguments, home=tmp_path).code == 0
+    assert (tmp_path / "link.md").is_symlink()
+    assert "| primitives |" in (tmp_path / "target.md").read_text()
+
+
+def test_what_was_given_is_given_on_to_another_process():
+    given = {"config": Path("a.toml"), "greedy": True, "model": "-m", "top_k": None, "repeats": "3"}
+    assert given_arguments(given) == ["--greedy", "--config", "a.toml", "--model=-m"]
 
 
 # Bad input

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def run_process(module: str, arguments: Sequence[str]) -> ProcessCost:
         said = next((line for line in words if line.startswith("metal-gen: ")), words[-1])
         raise MetalGenError(
             f"{module} ended with exit code {result['exit_code']}: {said.removeprefix('metal-gen: ')}",
-            f"see for yourself: {module} {' '.join(arguments)}",
+            f"see for yourself: {shlex.join(['python', '-m', module, *arguments])}",
         )
     return ProcessCost(result["wall_s"], result["cpu_s"], result["peak_rss_bytes"])
 

@@ -18,9 +18,9 @@ class OutputFile:
     """
 
     def __init__(self, path: Path) -> None:
-        # Through a link its target is replaced; a device or a pipe is written to, not replaced.
-        self.path = path.resolve() if path.is_symlink() else path
-        self._is_special = self.path.exists() and not self.path.is_file()
+        # A device or a pipe is written to, not replaced; of a link it is the target that is replaced.
+        self._is_special = path.exists() and not path.is_file()
+        self.path = path.resolve() if path.is_symlink() and not self._is_special else path
         self._part = self.path.parent / f".{self.path.name}.{os.getpid()}.part"
         try:
             if self.path.is_dir():

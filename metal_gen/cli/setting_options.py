@@ -73,8 +73,8 @@ def given_arguments(parameters: Mapping[str, Any]) -> list[str]:
     arguments = ["--greedy"] if parameters["greedy"] else []
     if parameters["config"] is not None:
         arguments += ["--config", str(parameters["config"])]
-    for name in parameters.keys() & SETTINGS.keys():
-        value = parameters[name]
-        for text in [value] if isinstance(value, str) else value or ():
-            arguments += [f"{SETTINGS[name].flag}={text}"]
+    for name, value in parameters.items():
+        if name in SETTINGS:
+            texts = [value] if isinstance(value, str) else value or ()
+            arguments += [f"{SETTINGS[name].flag}={text}" for text in texts]
     return arguments
