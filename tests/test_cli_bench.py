@@ -116,9 +116,46 @@ def test_a_plain_table_fits_80_columns_and_says_that_it_is_incomplete(report):
     text = to_plain_table(report)
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
-    assert "depth 16" in text or "decode_tps" in text
+    assert "decode, depth 16" in text.splitlines()
     assert text.splitlines()[-1].startswith("INCOMPLETE")
     assert "commit 0123456789ab-dirty" in text
+
+
+def test_a_table_says_where_each_figure_was_taken():
+    def figure(section, name, **where):
+        return Measurement(section, name, Unit.COUNT, parameters=where, values=[7.0])
+
+    figures = [
+        figure("a", "x"),
+        figure("a", "y", depth=3),
+        figure("b", "x", depth=3),
+        figure("b", "y", depth=3),
+    ]
+    figures += [figure("c", "x", depth=1), figure("c", "x", depth=2)]
+    shown = [line.split() for line in table_lines(figures)]
+    assert shown == [
+        ["a"],
+        ["x", "7", "1"],
+        ["y"],
+        ["depth", "3", "7", "1"],
+        ["b,", "depth", "3"],
+        ["x", "7", "1"],
+        ["y", "7", "1"],
+        ["c"],
+        ["x"],
+        ["depth", "1", "7", "1"],
+        ["depth", "2", "7", "1"],
+    ]
+
+
+def table_lines(figures):
+    """The lines of a table below its head."""
+    environment = dict.fromkeys(("metal_gen", "mlx", "python", "os", "device", "cpu_count"), "")
+    setup = dict.fromkeys(("model", "dtype", "cache_dtype", "warmup", "decode_tokens"), "")
+    setup |= {"num_parameters": 1, "max_seq_len": 1}
+    report = BenchReport(environment, setup, figures, complete=True)
+    lines = to_plain_table(report).splitlines()
+    return lines[next(place for place, line in enumerate(lines) if "median" in line) + 1 :]
 
 
 @pytest.mark.parametrize("columns", [80, 40])

@@ -45,7 +45,7 @@ def place(measurement: Measurement) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in named if value is not None)
 
 
-def heading(report: BenchReport) -> list[str]:
+def environment_lines(report: BenchReport) -> list[str]:
     """What the figures were taken with, in a few lines."""
     env, setup = report.environment, report.setup
     blas = f", {env['blas']}" if env.get("blas") else ""
@@ -108,7 +108,7 @@ def to_markdown(report: BenchReport) -> str:
     aligned = ["---", "---"] + ["---:"] * (len(names) - 2)
     rows = [names, aligned]
     rows += [[figure.name, place(figure), *cells(report, figure, compares=compares)] for figure in report.own]
-    lines = [f"- {_escaped(line)}" for line in heading(report)]
+    lines = [f"- {_escaped(line)}" for line in environment_lines(report)]
     lines += ["", *("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)]
     if ends := endings(report):
         lines += ["", *(f"- {_escaped(line)}" for line in ends)]

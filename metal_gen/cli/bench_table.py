@@ -1,7 +1,8 @@
 """A benchmark's report as a table, or as a list where a table would not fit."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -10,7 +11,14 @@ from rich.text import Text
 
 from metal_gen.bench.measurement import METAL_GEN, Measurement, Unit
 from metal_gen.bench.report import BenchReport
-from metal_gen.cli.bench_formats import cells, endings, format_value, heading, place, spread_cells
+from metal_gen.cli.bench_formats import (
+    cells,
+    endings,
+    environment_lines,
+    format_value,
+    place,
+    spread_cells,
+)
 from metal_gen.cli.console import visible
 
 NARROWEST_TABLE = 76
@@ -34,24 +42,35 @@ def to_plain_table(report: BenchReport) -> str:
 
 
 def _render(report: BenchReport, width: int) -> RenderableType:
-    top = Text(visible("\n".join(heading(report))) + "\n")
+    top = Text(visible("\n".join(environment_lines(report))) + "\n")
     bottom = Text(visible("\n".join(endings(report))), style="" if report.complete else "bold")
     middle: RenderableType = _table(report) if width >= NARROWEST_TABLE else Text("\n".join(_lines(report)))
     return Group(top, middle, *([Text(""), bottom] if bottom.plain else []))
 
 
-def _grouped(report: BenchReport) -> Iterator[tuple[str, str, list[Measurement]]]:
-    """Figures of one name together, in the order in which the first of each came."""
-    groups: dict[tuple[str, str], list[Measurement]] = {}
-    for figure in report.own:
-        groups.setdefault((figure.section, figure.name), []).append(figure)
-    for (section, name), figures in groups.items():
-        yield section, name, figures
+def _sections(report: BenchReport) -> Iterator[tuple[str, dict[str, list[Measurement]]]]:
+    """Each section's heading, and its figures by name, in the order in which they were begun.
+
+    The heading says where all of a section's figures were taken, if that is the same for all.
+    """
+    for section, figures in groupby(report.own, key=lambda figure: figure.section):
+        by_name: dict[str, list[Measurement]] = {}
+        labels = set()
+        for figure in figures:
+            by_name.setdefault(figure.name, []).append(figure)
+            labels.add(_label(figure))
+        heading = f"{section}, {labels.pop()}" if len(labels) == 1 and labels != {""} else section
+        yield heading, by_name
 
 
 def _label(figure: Measurement) -> str:
     program = "" if figure.program == METAL_GEN else f"{figure.program}, "
     return f"{program}{place(figure)}"
+
+
+def _needs_labels(heading: str, figures: Sequence[Measurement]) -> bool:
+    """Whether the heading leaves open where the figures of a name were taken."""
+    return bool(_label(figures[0])) and not heading.endswith(f", {_label(figures[0])}")
 
 
 def _table(report: BenchReport) -> Table:
@@ -61,31 +80,35 @@ def _table(report: BenchReport) -> Table:
     names = ["median", "min", "max", "n", "ceiling", *(["mlx-lm", "ratio"] if compares else [])]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    before = ""
-    for section, name, figures in _grouped(report):
-        if section != before:
-            table.add_row(Text(section, style="bold"), *[""] * len(names))
-            before = section
-        if len(figures) > 1:
-            table.add_row(f" {name}")
-        for figure in figures:
-            label = f"  {_label(figure)}" if len(figures) > 1 else f" {name}"
-            table.add_row(label, *cells(report, figure, compares=compares))
+    for heading, by_name in _sections(report):
+        table.add_row(Text(heading, style="bold"), *[""] * len(names))
+        for name, figures in by_name.items():
+            labelled = _needs_labels(heading, figures)
+            if labelled:
+                table.add_row(f" {name}")
+            for figure in figures:
+                label = f"  {_label(figure)}" if labelled else f" {name}"
+                table.add_row(label, *cells(report, figure, compares=compares))
     return table
 
 
 def _lines(report: BenchReport) -> Iterator[str]:
-    for section, name, figures in _grouped(report):
-        yield f"{section}: {name}"
-        for figure in figures:
-            median, least, most, n = spread_cells(figure.spread, figure.unit)
-            where = f"{_label(figure)}: " if place(figure) else ""
-            yield f"  {where}{median}"
-            if least:
-                yield f"    {least} to {most}, n {n}"
-            if figure.ceiling_share is not None:
-                yield f"    {format_value(figure.ceiling_share, Unit.SHARE)} of the ceiling"
-            other, ratio = report.beside(figure), report.ratio(figure)
-            if other is not None and ratio is not None:
-                theirs = format_value(other.spread.median, figure.unit)
-                yield f"    {other.program} {theirs}, ratio {ratio.median:.2f}"
+    for heading, by_name in _sections(report):
+        yield heading
+        for name, figures in by_name.items():
+            yield f" {name}"
+            for figure in figures:
+                yield from _figure_lines(report, figure, labelled=_needs_labels(heading, figures))
+
+
+def _figure_lines(report: BenchReport, figure: Measurement, *, labelled: bool) -> Iterator[str]:
+    median, least, most, n = spread_cells(figure.spread, figure.unit)
+    yield f"  {_label(figure)}: {median}" if labelled else f"  {median}"
+    if least:
+        yield f"    {least} to {most}, n {n}"
+    if figure.ceiling_share is not None:
+        yield f"    {format_value(figure.ceiling_share, Unit.SHARE)} of the ceiling"
+    other, ratio = report.beside(figure), report.ratio(figure)
+    if other is not None and ratio is not None:
+        theirs = format_value(other.spread.median, figure.unit)
+        yield f"    {other.program} {theirs}, ratio {ratio.median:.2f}"
