@@ -80,7 +80,11 @@ class KVCache:
     """Keys and values of all layers, in buffers of shape (B, H, S, D) that never move or grow.
 
     A forward pass first claims its positions with `claim`, then every layer writes to them
-    with `update`.
+    with `update`, or a compiled one to all `buffers` at once.
+
+    Attributes:
+        buffers: Keys and values of each layer in turn.
+        texts: How often the cache has been cleared.
     """
 
     def __init__(self, config: KVCacheConfig) -> None:
@@ -89,9 +93,8 @@ class KVCache:
         dtype = dtype_named(config.dtype)
         self.config = config
         self.dtype = dtype
-        self._keys = [mx.zeros(shape, dtype) for _ in range(config.num_layers)]
-        self._values = [mx.zeros(shape, dtype) for _ in range(config.num_layers)]
-        mx.eval(self._keys, self._values)
+        self.buffers = [mx.zeros(shape, dtype) for _ in range(2 * config.num_layers)]
+        mx.eval(self.buffers)
         self._start = 0
         self._position = 0
         self.texts = 0
@@ -114,11 +117,11 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers, as allocated."""
-        return sum(buffer.nbytes for buffer in (*self._keys, *self._values))
+        return sum(buffer.nbytes for buffer in self.buffers)
 
     def evaluate(self) -> None:
         """Wait until all that was written is computed."""
-        mx.eval(self._keys, self._values)
+        mx.eval(self.buffers)
 
     def claim(self, length: int) -> None:
         """Reserve the next `length` positions for the forward pass that follows.
@@ -145,8 +148,8 @@ class KVCache:
         """
         rows = keys.shape[0]
         filled = []
-        for buffers, new in ((self._keys, keys), (self._values, values)):
-            buffer = buffers[layer]
+        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            buffer = self.buffers[place]
             # A write in place, once nothing computes with the buffer any more. `mx.slice_update`
             # with a start that is an array copies the whole buffer on CUDA.
             buffer[:rows, :, self._start : self._position] = new.astype(self.dtype)
@@ -165,6 +168,6 @@ class KVCache:
         self._start = self._position
 
     def clear(self) -> None:
-        """Forget all tokens and keep the buffers; `texts` counts how often that was done."""
+        """Forget all tokens and keep the buffers."""
         self._start = self._position = 0
         self.texts += 1

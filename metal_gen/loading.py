@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.backend import available_memory_bytes, preferred_dtype
+from metal_gen.backend import available_memory_bytes, compiles_steps, preferred_dtype
 from metal_gen.blas import blas_notice
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -56,12 +56,14 @@ class PreparedModel:
         checkpoint: Opened.
         settings: As on `TextModel`.
         plan: Memory, known to fit.
+        compiles: The step from one token to the next is compiled.
         notices: As on `TextModel`.
     """
 
     checkpoint: Checkpoint
     settings: Settings
     plan: MemoryPlan
+    compiles: bool
     notices: tuple[str, ...]
 
     def load(self) -> TextModel:
@@ -70,7 +72,7 @@ class PreparedModel:
         mx.set_cache_limit(self.plan.working_bytes)
         model = self.checkpoint.weights.load(self.plan.dtype)
         cache = KVCache(self.plan.cache)
-        decoder = Decoder(model, cache, chunk_size=self.settings.chunk_size)
+        decoder = Decoder(model, cache, chunk_size=self.settings.chunk_size, compiles=self.compiles)
         return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)
 
 
@@ -111,7 +113,9 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
         available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
     plan.require_fit()
-    return PreparedModel(checkpoint, settings, plan, tuple(_notices(settings, checkpoint)))
+    # A compiled step is one sequence wide.
+    compiles = compiles_steps(settings.compile) and plan.cache.batch_size == 1
+    return PreparedModel(checkpoint, settings, plan, compiles, tuple(_notices(settings, checkpoint)))
 
 
 def _available_bytes(limit: int | None) -> int:

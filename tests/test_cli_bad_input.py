@@ -284,7 +284,7 @@ TOML = [
     (
         "[zzz]",
         "there is no section [zzz]",
-        "there are cache, cpu, generation, memory, model, prefill, sampling",
+        "there are cache, cpu, decode, generation, memory, model, prefill, sampling",
     ),
     ("[cache]\nseed = 8", "[cache] has no setting seed", "seed belongs under [sampling]"),
     ("seed = 8", "seed stands outside its section", "write it under [sampling]"),

@@ -64,6 +64,9 @@ class Scripted:
     def rewind(self, count):
         self.position -= count
 
+    def draw_next(self, token, sampler, index):
+        return sampler.draw(self.step(token), index)
+
     def step(self, token):
         self.position += 1
         return self.rows[self.position]

@@ -34,7 +34,9 @@ class EngineRunner:
     @classmethod
     def with_capacity(cls, model: TextModel, cache: KVCacheConfig) -> "EngineRunner":
         """The same model over another cache, allocated now."""
-        return cls(Decoder(model.decoder.model, KVCache(cache), chunk_size=model.settings.chunk_size))
+        used = model.decoder
+        compiles = used.compiled is not None
+        return cls(Decoder(used.model, KVCache(cache), chunk_size=used.chunk_size, compiles=compiles))
 
     @property
     def capacity(self) -> int:
@@ -68,7 +70,7 @@ class EngineRunner:
         sampler = self._sampler(Greedy())
         token = mx.array([FIRST_TOKEN])
         cache.evaluate()
-        draw = sampler.draw(self.decoder.step(token), 0)
+        draw = self.decoder.draw_next(token, sampler, 0)
         count = count_primitives(*draw.results)
         cache.evaluate()
         return count

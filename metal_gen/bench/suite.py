@@ -222,6 +222,7 @@ class Suite:
             "cache_dtype": plan.cache.dtype,
             "max_seq_len": plan.cache.max_seq_len,
             "chunk_size": plan.chunk_size,
+            "compiled": self.prepared.compiles,
             "sampling": str(strategy_from(self.prepared.settings, checkpoint.tokenizer, checkpoint.eos_ids)),
             "repeats": self.request.repeats,
             "warmup": self.request.warmup,

@@ -72,6 +72,7 @@ def bench(
     cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
     model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
     chunk_size: Annotated[str | None, setting_option("chunk_size", "N", CACHE)] = None,
+    compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
     blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
     greedy: GreedyOption = False,
     temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,

@@ -31,6 +31,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     if blas := blas_in_use():
         advice = f"; OpenBLAS is many times faster: {OPENBLAS_HINT}"
         console.note(f"blas: {blas}{advice if blas.is_reference and settings.blas == AUTO else ''}")
+    console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "
@@ -59,6 +60,8 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         if piece.sample == 0:
             console.note(f"seed {statistics.seed}")
         return
+    if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
+        console.note(f"compiled {compiled.count} steps in {compiled.seconds:.2f} s")
     finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
     prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
     console.note(

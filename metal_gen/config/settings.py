@@ -119,6 +119,12 @@ class Settings:
         "Matrix products on a CPU; auto: OpenBLAS where it is installed; off: MLX's own; or a library.",
     )
     chunk_size: int = _setting("prefill", Whole(1), 512, "Prompt tokens that are computed at once.")
+    compile: str = _setting(
+        "decode",
+        Choice(("auto", "on", "off")),
+        "auto",
+        "Compile the step from one token to the next; auto: on a GPU.",
+    )
     temperature: float | None = _setting(
         "sampling", TEMPERATURE, None, "0 is greedy; 1 is the model as it is."
     )

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.kv_cache import KVCache
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.sampler import Draw, Sampler
 
 PrefillProgress = Callable[[int, int], None]
 
@@ -17,12 +19,20 @@ class Decoder:
         model: With its weights.
         cache: Of the model's shape; the sequence being decoded is its first.
         chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
+        compiles: Compile the step from one token to the next; the cache then has to be one
+            sequence wide.
+
+    Attributes:
+        compiled: The step as it is compiled; None where it is not.
     """
 
-    def __init__(self, model: Transformer, cache: KVCache, *, chunk_size: int = 512) -> None:
+    def __init__(
+        self, model: Transformer, cache: KVCache, *, chunk_size: int = 512, compiles: bool = False
+    ) -> None:
         self.model = model
         self.cache = cache
         self.chunk_size = chunk_size
+        self.compiled = CompiledStep(model, cache) if compiles else None
 
     def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
         """Add a prompt to the cache.
@@ -62,3 +72,21 @@ class Decoder:
             CacheOverflowError: The cache is full; it is as before.
         """
         return self.model.logits(self.model(token[:, None], self.cache)[:, -1])
+
+    def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
+        """Add one token to the cache and draw the next.
+
+        Args:
+            token: As for `step`.
+            sampler: Of this text.
+            index: Of the new token.
+
+        Returns:
+            The draw, not yet computed.
+
+        Raises:
+            CacheOverflowError: The cache is full; it is as before.
+        """
+        if self.compiled is not None:
+            return self.compiled.draw_next(token, sampler, index)
+        return sampler.draw(self.step(token), index)

@@ -49,17 +49,19 @@ def generate_tokens(
         LogitsError: The logits of a step leave no token to choose; it is named.
     """
     limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
-    draw = _begin(sampler, logits, 0)
+    draw = _accept(sampler, sampler.draw(logits, 0))
     for index in range(limit):
         is_last = index + 1 == limit
-        following = None if is_last else _begin(sampler, decoder.step(draw.token), index + 1)
+        following = None if is_last else _accept(sampler, decoder.draw_next(draw.token, sampler, index + 1))
         token, status = _read(draw)
         if status == Status.UNCERTAIN:
             # Go back to before this draw, look at the whole vocabulary, and go on from there.
             sampler.retract(1 if is_last else 2)
             decoder.cache.rewind(0 if is_last else 1)
             draw = _accept(sampler, sampler.redraw(draw))
-            following = None if is_last else _begin(sampler, decoder.step(draw.token), index + 1)
+            following = (
+                None if is_last else _accept(sampler, decoder.draw_next(draw.token, sampler, index + 1))
+            )
             token, status = _read(draw)
         if status == Status.NOT_FINITE:
             raise LogitsError(
@@ -71,10 +73,6 @@ def generate_tokens(
         if finish is not None or following is None:
             return
         draw = following
-
-
-def _begin(sampler: Sampler, logits: mx.array, index: int) -> Draw:
-    return _accept(sampler, sampler.draw(logits, index))
 
 
 def _accept(sampler: Sampler, draw: Draw) -> Draw:

@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.layers import Attention, DecoderLayer, GatedMLP, Linear, RMSNorm
+from metal_gen.models.layers import Attention, DecoderLayer, GatedMLP, HeadNorm, Linear, RMSNorm
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import Transformer
@@ -38,6 +38,15 @@ def build_dense(
             offset = source.stack({f"{name}.bias": rows for name, rows in outputs.items()})
         return Linear(weight, offset)
 
+    def head_norm(prefix: str) -> HeadNorm:
+        return HeadNorm(
+            query_weight=source.tensor(f"{prefix}.q_norm.weight", config.head_dim),
+            key_weight=source.tensor(f"{prefix}.k_norm.weight", config.head_dim),
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            eps=config.rms_norm_eps,
+        )
+
     def attention(prefix: str, kind: str) -> Attention:
         query_size = config.num_attention_heads * config.head_dim
         kv_size = config.num_key_value_heads * config.head_dim
@@ -54,8 +63,7 @@ def build_dense(
             num_kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             sliding=kind == "sliding_attention",
-            query_norm=norm(f"{prefix}.q_norm", config.head_dim) if qk_norm else None,
-            key_norm=norm(f"{prefix}.k_norm", config.head_dim) if qk_norm else None,
+            head_norm=head_norm(prefix) if qk_norm else None,
         )
 
     def layer(index: int, kind: str) -> DecoderLayer:

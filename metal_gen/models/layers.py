@@ -1,13 +1,19 @@
 """The layers that all dense Qwen models share.
 
-Axes: B batch, L new tokens, H heads, D head size, S tokens in the cache with the new ones.
+Between layers a pass holds one row per token, (B * L, hidden), so that every projection is a plain
+product of matrices. Only attention knows which rows belong together.
+
+Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in the cache with the
+new ones.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.kv_cache import KVCache
+from metal_gen.models.matvec import matvec, row_blocks
 from metal_gen.models.rope import Rope
 
 
@@ -18,11 +24,25 @@ class Linear:
     weight: mx.array
     bias: mx.array | None = None
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map (..., in) to (..., out)."""
+    @cached_property
+    def _matrix(self) -> mx.array:
+        """(in, out): the same memory, turned once instead of at every use."""
+        return _computed(self.weight.T)
+
+    @cached_property
+    def _blocks(self) -> mx.array | None:
+        """The weight as `matvec` takes it; None where that is no faster."""
+        blocks = row_blocks(self.weight)
+        return None if blocks is None else _computed(blocks)
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, in) to (R, out)."""
+        if rows.shape[0] == 1 and self._blocks is not None:
+            product = matvec(self._blocks, rows)
+            return product if self.bias is None else product + self.bias
         if self.bias is None:
-            return x @ self.weight.T
-        return mx.addmm(self.bias, x, self.weight.T)
+            return rows @ self._matrix
+        return mx.addmm(self.bias, rows, self._matrix)
 
 
 @dataclass(frozen=True)
@@ -38,26 +58,65 @@ class RMSNorm:
 
 
 @dataclass(frozen=True)
+class HeadNorm:
+    """RMSNorm of every head by itself, with a weight (D,) for queries and one for keys."""
+
+    query_weight: mx.array
+    key_weight: mx.array
+    num_heads: int
+    num_kv_heads: int
+    eps: float
+
+    @cached_property
+    def _weight(self) -> mx.array:
+        """(H, 1, D): each head's."""
+        weights = [self.query_weight] * self.num_heads + [self.key_weight] * self.num_kv_heads
+        return _computed(mx.stack(weights)[:, None])
+
+    def __call__(self, heads: mx.array) -> mx.array:
+        """Normalise (B, H, L, D): the query heads, then the key heads."""
+        return mx.fast.rms_norm(heads, None, self.eps) * self._weight
+
+
+class LayerCache(Protocol):
+    """Where the layers of one pass put keys and values."""
+
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write (B, H, L, D) of each and return what attention is to look at, (B, H, S, D) of each."""
+        ...
+
+
+@dataclass(frozen=True)
 class Step:
     """What all layers of one forward pass share.
 
     Args:
-        cache: Where keys and values go; its positions are claimed already.
+        cache: Takes the new keys and values.
+        batch: B.
+        length: L.
+        offset: Position of the first new token; an array, (), where the pass is being compiled.
         periods: Of the rotary embedding, (D / 2,).
-        window: Tokens that a sliding layer sees, itself included.
-        window_mask: Boolean (L, S), true where a sliding layer may look; None where it sees
-            all that is there.
+        mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
+        sliding_mask: The same of a sliding layer.
+        last_keys: How many of the last keys a sliding layer looks at; None where the mask says it.
     """
 
-    cache: KVCache
+    cache: LayerCache
+    batch: int
+    length: int
+    offset: int | mx.array
     periods: mx.array
-    window: int | None
-    window_mask: mx.array | None
+    mask: mx.array | str | None
+    sliding_mask: mx.array | str | None = None
+    last_keys: int | None = None
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal grouped-query attention with rotary positions, over the cache."""
+    """Causal grouped-query attention with rotary positions, over the cache.
+
+    Queries and keys are normalised and rotated together, as heads of one array.
+    """
 
     qkv: Linear
     output: Linear
@@ -66,38 +125,36 @@ class Attention:
     num_kv_heads: int
     head_dim: int
     sliding: bool
-    query_norm: RMSNorm | None = None
-    key_norm: RMSNorm | None = None
+    head_norm: HeadNorm | None = None
 
-    def __call__(self, x: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (B, L, hidden) to (B, L, hidden) and write this layer's part of the cache."""
-        queries, keys, values = self._project(x)
-        queries = self.rope(queries, step.cache.start, step.periods)
-        keys = self.rope(keys, step.cache.start, step.periods)
+    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
+        """Map (R, hidden) to (R, hidden) and write this layer's part of the cache."""
+        queries, keys, values = self._project(rows, step)
         keys, values = step.cache.update(layer, keys, values)
-
-        length = x.shape[1]
-        mask: mx.array | str | None = "causal" if length > 1 else None
-        if self.sliding and step.window_mask is not None:
-            mask = step.window_mask
-        elif self.sliding and step.window is not None:
-            keys, values = keys[:, :, -step.window :], values[:, :, -step.window :]
-
+        mask = step.sliding_mask if self.sliding else step.mask
+        if self.sliding and step.last_keys is not None:
+            keys, values = keys[:, :, -step.last_keys :], values[:, :, -step.last_keys :]
         scale = self.head_dim**-0.5 * self.rope.attention_factor**2
         attended = mx.fast.scaled_dot_product_attention(
             queries.astype(keys.dtype), keys, values, scale=scale, mask=mask
-        )
-        merged = attended.astype(x.dtype).swapaxes(1, 2).reshape(*x.shape[:2], -1)
-        return self.output(merged)
+        ).astype(rows.dtype)
+        if step.length > 1:
+            attended = attended.swapaxes(1, 2)
+        return self.output(attended.reshape(rows.shape[0], -1))
 
-    def _project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    def _project(self, rows: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array]:
         """Queries (B, H, L, D), keys and values (B, H_kv, L, D), from one product."""
-        heads = self.qkv(x).reshape(*x.shape[:2], -1, self.head_dim)
-        first_value = self.num_heads + self.num_kv_heads
-        queries, keys, values = mx.split(heads, [self.num_heads, first_value], axis=2)
-        if self.query_norm is not None and self.key_norm is not None:
-            queries, keys = self.query_norm(queries), self.key_norm(keys)
-        return queries.swapaxes(1, 2), keys.swapaxes(1, 2), values.swapaxes(1, 2)
+        turned = self.num_heads + self.num_kv_heads
+        projected, count = self.qkv(rows), turned + self.num_kv_heads
+        if step.length == 1:
+            heads = projected.reshape(step.batch, count, 1, self.head_dim)
+        else:
+            heads = projected.reshape(step.batch, step.length, count, self.head_dim).swapaxes(1, 2)
+        heads, values = mx.split(heads, [turned], axis=1)
+        if self.head_norm is not None:
+            heads = self.head_norm(heads)
+        queries, keys = mx.split(self.rope(heads, step.offset, step.periods), [self.num_heads], axis=1)
+        return queries, keys, values
 
 
 @dataclass(frozen=True)
@@ -107,9 +164,9 @@ class GatedMLP:
     gate_up: Linear
     down: Linear
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map (B, L, hidden) to (B, L, hidden)."""
-        gate, up = mx.split(self.gate_up(x), 2, axis=-1)
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        gate, up = mx.split(self.gate_up(rows), 2, axis=-1)
         return self.down(gate * mx.sigmoid(gate) * up)
 
 
@@ -122,10 +179,10 @@ class DecoderLayer:
     mlp_norm: RMSNorm
     mlp: GatedMLP
 
-    def __call__(self, x: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (B, L, hidden) to (B, L, hidden)."""
-        x = x + self.attention(self.attention_norm(x), layer, step)
-        return x + self.mlp(self.mlp_norm(x))
+    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        rows = rows + self.attention(self.attention_norm(rows), layer, step)
+        return rows + self.mlp(self.mlp_norm(rows))
 
 
 def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None:
@@ -145,3 +202,8 @@ def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None
     queries = mx.arange(start, start + length)[:, None]
     keys = mx.arange(start + length)[None]
     return (keys <= queries) & (keys > queries - window)
+
+
+def _computed(view: mx.array) -> mx.array:
+    mx.eval(view)
+    return view

@@ -45,7 +45,7 @@ class Rope:
         dynamic = self.config.rope_type == "dynamic" and sequence_length > trained
         return self._periods(sequence_length if dynamic else trained)
 
-    def __call__(self, x: mx.array, start: int, periods: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, start: int | mx.array, periods: mx.array) -> mx.array:
         """Rotate x (B, H, L, D), whose first token is at position `start`."""
         return mx.fast.rope(
             x, self.head_dim, traditional=False, base=None, scale=1.0, offset=start, freqs=periods

@@ -44,19 +44,31 @@ class Transformer:
         Raises:
             CacheOverflowError: The tokens do not fit; nothing was written.
         """
-        cache.claim(tokens.shape[1])
+        batch, length = tokens.shape
+        cache.claim(length)
+        mask = "causal" if length > 1 else None
         window = self.config.sliding_window
+        window_mask = sliding_window_mask(cache.start, length, window) if window else None
         step = Step(
             cache=cache,
+            batch=batch,
+            length=length,
+            offset=cache.start,
             periods=self.rope.periods(sequence_length or cache.position),
-            window=window,
-            window_mask=sliding_window_mask(cache.start, tokens.shape[1], window) if window else None,
+            mask=mask,
+            sliding_mask=mask if window_mask is None else window_mask,
+            last_keys=window if window_mask is None else None,
         )
-        x = self.embedding[tokens]
+        return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
+
+    def run(self, tokens: mx.array, step: Step) -> mx.array:
+        """Run the tokens (R,) of a pass through all layers, to hidden states (R, hidden)."""
+        rows = self.embedding[tokens]
         for index, layer in enumerate(self.layers):
-            x = layer(x, index, step)
-        return self.norm(x)
+            rows = layer(rows, index, step)
+        return self.norm(rows)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Score every token of the vocabulary: (..., hidden) to (..., V)."""
-        return self.head(hidden)
+        scores = self.head(hidden.reshape(-1, hidden.shape[-1]))
+        return scores.reshape(*hidden.shape[:-1], -1)

@@ -13,20 +13,28 @@ class RandomKeys:
     Args:
         seed: 0 to 2^64 - 1.
         sequence: Which of several generations with this seed.
+
+    Attributes:
+        base: (2,) uint32: what every token's key is derived from.
     """
 
     def __init__(self, seed: int, sequence: int = 0) -> None:
         self.seed = seed
-        self._base = fold(fold(mx.random.key(seed), 0), sequence)
+        self.base = fold(fold(mx.random.key(seed), words(0)), words(sequence))
 
     def key(self, index: int) -> mx.array:
         """The key for the new token at this index, counted from 0."""
-        return fold(self._base, index)
+        return fold(self.base, words(index))
 
 
-def fold(key: mx.array, data: int) -> mx.array:
-    """Derive another key: the generator's output under the key with the data mixed in."""
-    return mx.random.split(key ^ mx.array([data >> 32, data & 0xFFFFFFFF], dtype=mx.uint32))[0]
+def words(number: int) -> mx.array:
+    """A whole number below 2^64 as (2,) uint32, the high half first."""
+    return mx.array([number >> 32, number & 0xFFFFFFFF], dtype=mx.uint32)
+
+
+def fold(key: mx.array, data: mx.array) -> mx.array:
+    """Derive another key: the generator's output under the key with the data, (2,), mixed in."""
+    return mx.random.split(key ^ data)[0]
 
 
 def choose_seed() -> int:

@@ -20,7 +20,7 @@ from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.random_keys import RandomKeys, fold
+from metal_gen.sampling.random_keys import RandomKeys, fold, words
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
@@ -70,6 +70,45 @@ class Draw:
         return [self.outcome, *(self.logprobs or ())]
 
 
+@dataclass(frozen=True)
+class DrawRule:
+    """How a token is drawn from logits: a function of arrays alone, which can be compiled.
+
+    Args:
+        strategy: Its penalties and `min_tokens` have been applied before.
+        logprobs: As for `Sampler`.
+    """
+
+    strategy: SamplingStrategy
+    logprobs: int | None
+
+    def __call__(
+        self, logits: mx.array, adjusted: mx.array, key: mx.array, *, whole: bool = False
+    ) -> tuple[mx.array, LogprobArrays | None]:
+        """Draw one token.
+
+        Args:
+            logits: (1, V) as the model gave them.
+            adjusted: (1, V) float32, after penalties and bias.
+            key: As `mx.random.key` makes it; greedy takes no account of it.
+            whole: Look at the whole vocabulary at once.
+
+        Returns:
+            `Draw.outcome` and `Draw.logprobs`.
+        """
+        weights = None
+        if self.strategy.is_greedy:
+            token, largest = blocks.argmax(adjusted)
+            status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, Status.NOT_FINITE)
+        else:
+            uniform = mx.random.uniform(shape=(adjusted.shape[0], 1), key=key)
+            token, status, weights = draw_once(adjusted, self.strategy, uniform, whole=whole)
+        outcome = mx.concatenate([token.astype(mx.int32), status.astype(mx.int32)])
+        if self.logprobs is None:
+            return outcome, None
+        return outcome, token_logprobs(logits, outcome[:1], weights, self.logprobs)
+
+
 class Sampler:
     """Draws the tokens of one text.
 
@@ -80,6 +119,10 @@ class Sampler:
         capacity: Most tokens of prompt and text together.
         ending_ids: Tokens not drawn before `strategy.min_tokens`.
         logprobs: Give log-probabilities, and those of so many of the most probable tokens.
+
+    Attributes:
+        rule: How a token is drawn.
+        keys: As given.
     """
 
     def __init__(
@@ -93,13 +136,17 @@ class Sampler:
         logprobs: int | None = None,
     ) -> None:
         self.strategy = strategy
-        self._keys = keys
+        self.rule = DrawRule(strategy, logprobs)
+        self.keys = keys
         pairs = dict(strategy.logit_bias)
         self._bias = bias_arrays(pairs)
         self._early_bias = bias_arrays(pairs | dict.fromkeys(ending_ids, -math.inf))
         self._history = TokenHistory(prompt, capacity + 1) if strategy.has_penalties else None
-        self._logprobs = logprobs
         self._whole_until = 0
+
+    def follows_rule_alone(self, index: int) -> bool:
+        """Whether the draw at this index depends on logits and key alone, and in the usual way."""
+        return self._history is None and index >= max(self.strategy.min_tokens, self._whole_until)
 
     def draw(self, logits: mx.array, index: int) -> Draw:
         """Start to draw the new token at this index from logits (1, V)."""
@@ -122,17 +169,7 @@ class Sampler:
 
     def _draw(self, logits: mx.array, index: int, *, whole: bool) -> Draw:
         adjusted = self._adjust(logits.astype(mx.float32), index)
-        weights = None
-        if self.strategy.is_greedy:
-            token, largest = blocks.argmax(adjusted)
-            status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, Status.NOT_FINITE)
-        else:
-            uniform = mx.random.uniform(shape=(adjusted.shape[0], 1), key=self._keys.key(index))
-            token, status, weights = draw_once(adjusted, self.strategy, uniform, whole=whole)
-        outcome = mx.concatenate([token.astype(mx.int32), status.astype(mx.int32)])
-        logprobs = None
-        if self._logprobs is not None:
-            logprobs = token_logprobs(logits, outcome[:1], weights, self._logprobs)
+        outcome, logprobs = self.rule(logits, adjusted, self.keys.key(index), whole=whole)
         return Draw(logits, index, outcome, logprobs)
 
     def _adjust(self, logits: mx.array, index: int) -> mx.array:
@@ -164,7 +201,7 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
         finite = mx.isfinite(largest).all()
     else:
         uniform = mx.stack(
-            [mx.random.uniform(shape=(1,), key=fold(key, row)) for row in range(rows.shape[0])]
+            [mx.random.uniform(shape=(1,), key=fold(key, words(row))) for row in range(rows.shape[0])]
         )
         tokens, status, _ = draw_once(rows, strategy, uniform, whole=False)
         if (status == Status.UNCERTAIN).any().item():

@@ -1,0 +1,144 @@
+"""The step from one token to the next as one compiled function: model, cache and draw.
+
+Python builds the graph of a step once for a range of positions and MLX replays it, with its
+element-wise operations joined. For that all shapes have to stay: attention looks at a part of the
+cache that grows in a few strides, and a mask hides what lies beyond the position.
+
+Axes: H key/value heads, S capacity, D head size, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import mlx.core as mx
+
+from metal_gen.kv_cache import KVCache
+from metal_gen.models.layers import Step
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.logprobs import LogprobArrays
+from metal_gen.sampling.random_keys import fold, words
+from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_arrays
+
+SHORTEST_STRIDE = 256
+STRIDES_PER_DOUBLING = 8
+# A long text meets about a dozen; more than one set of them is kept for texts drawn in turns.
+MOST_KEPT = 64
+
+StepFunction = Callable[..., Sequence[mx.array]]
+
+
+def attended_length(position: int, capacity: int) -> int:
+    """How much of the cache is looked at when `position` tokens are in it, the new one included.
+
+    Multiples of 256 tokens, and of an eighth of the last power of two where that is more, so that
+    the next length costs an eighth more at the most.
+    """
+    doubling = 1 << (position - 1).bit_length() >> 1
+    stride = max(SHORTEST_STRIDE, doubling // STRIDES_PER_DOUBLING)
+    return min(-(-position // stride) * stride, capacity)
+
+
+class CompiledStep:
+    """The compiled step of one model over one cache.
+
+    Args:
+        model: With its weights.
+        cache: Of one sequence; its buffers are handed through the compiled function and back.
+
+    Attributes:
+        count: Functions compiled so far.
+        seconds: What building them took.
+    """
+
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
+        assert cache.config.batch_size == 1
+        self.model = model
+        self.cache = cache
+        self.count = 0
+        self.seconds = 0.0
+        self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
+
+    def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
+        """See `Decoder.draw_next`."""
+        cache = self.cache
+        cache.claim(1)
+        rule = sampler.rule if sampler.follows_rule_alone(index) else None
+        length = attended_length(cache.position, cache.config.max_seq_len)
+        compiled_before = self._function.cache_info().misses
+        begin = time.perf_counter()
+        function = self._function(length, rule)
+        logits, *drawn = function(
+            token,
+            mx.array([cache.start]),
+            self.model.rope.periods(cache.position),
+            sampler.keys.base,
+            words(index),
+            *cache.buffers,
+        )
+        cache.buffers = drawn[-len(cache.buffers) :]
+        if self._function.cache_info().misses > compiled_before:
+            self.count += 1
+            self.seconds += time.perf_counter() - begin
+        if rule is None:
+            return sampler.draw(logits, index)
+        outcome, *logprobs = drawn[: -len(cache.buffers)]
+        return Draw(logits, index, outcome, LogprobArrays(*logprobs) if logprobs else None)
+
+    def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
+        """Compile the step for one length of attention and one way to draw; None leaves that out."""
+        places = mx.arange(length)
+        bias = None if rule is None else bias_arrays(dict(rule.strategy.logit_bias))
+        mx.eval(places, bias)
+
+        def step(
+            token: mx.array,
+            position: mx.array,
+            periods: mx.array,
+            base_key: mx.array,
+            index: mx.array,
+            *buffers: mx.array,
+        ) -> list[mx.array]:
+            cache = _FixedShapes(buffers, position, length)
+            hidden = self.model.run(token, self._pass(cache, position, periods, places))
+            logits = self.model.logits(hidden)
+            if rule is None:
+                return [logits, *cache.buffers]
+            adjusted = add_bias(logits.astype(mx.float32), bias)
+            outcome, logprobs = rule(logits, adjusted, fold(base_key, index))
+            return [logits, outcome, *(logprobs or ()), *cache.buffers]
+
+        return mx.compile(step)
+
+    def _pass(self, cache: "_FixedShapes", position: mx.array, periods: mx.array, places: mx.array) -> Step:
+        window = self.model.config.sliding_window
+        mask = places <= position
+        return Step(
+            cache=cache,
+            batch=1,
+            length=1,
+            offset=position,
+            periods=periods,
+            mask=mask,
+            sliding_mask=mask & (places > position - window) if window else None,
+        )
+
+
+class _FixedShapes:
+    """The cache within a compiled step: buffers (1, H, S, D) that are written at an array's position."""
+
+    def __init__(self, buffers: Sequence[mx.array], position: mx.array, length: int) -> None:
+        self.buffers = list(buffers)
+        self._place = position[None, None, None]
+        self._length = length
+
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """See `LayerCache`."""
+        seen = []
+        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            # Written in place, on CUDA too, where `mx.slice_update` copies the buffer.
+            buffer = self.buffers[place]
+            buffer = mx.put_along_axis(buffer, self._place, new.astype(buffer.dtype), axis=2)
+            self.buffers[place] = buffer
+            seen.append(buffer[:, :, : self._length])
+        return seen[0], seen[1]
