@@ -67,7 +67,7 @@ class PreparedModel:
     notices: tuple[str, ...]
 
     def load(self) -> TextModel:
-        """Allocate the cache and read the weights."""
+        """Allocate the cache and read the weights; the tokenizer is left to its first use."""
         # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
         mx.set_cache_limit(self.plan.working_bytes)
         model = self.checkpoint.weights.load(self.plan.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from metal_gen.background import Background
 from metal_gen.checkpoint.chat_template import Message
 from metal_gen.checkpoint.detokenizer import Detokenizer
 from metal_gen.checkpoint.hub import ProgressCallback
@@ -49,7 +50,10 @@ def load(
     """
     base = resolve_settings(config_file=None if config_file is None else Path(config_file))
     arguments = {"model": None if model is None else str(model), **settings}
-    return prepare(override_with_arguments(base, arguments), on_download=on_download).load()
+    prepared = prepare(override_with_arguments(base, arguments), on_download=on_download)
+    loading = Background(prepared.load)
+    assert prepared.checkpoint.tokenizer
+    return loading.result()
 
 
 def generate(

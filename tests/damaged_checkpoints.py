@@ -173,7 +173,12 @@ FOLDERS = {
         f"{NORM} is stored as I32",
         INCOMPLETE,
     ),
-    "tokenizer garbage": (with_file("tokenizer.json", b"\0\1"), "tokenizer.json is not a tokenizer", AGAIN),
+    "tokenizer garbage": (with_file("tokenizer.json", b"\0\1"), "tokenizer.json is not JSON", AGAIN),
+    "tokenizer of something else": (
+        with_file("tokenizer.json", b'{"version": "1.0"}'),
+        "tokenizer.json is not a tokenizer",
+        AGAIN,
+    ),
     "tokenizer of words": (
         with_tokenizer(lambda tokenizer: tokenizer.update(decoder=None)),
         "is not byte-level BPE",

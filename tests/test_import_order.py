@@ -14,7 +14,7 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "config"),
+    ("errors", "config", "background"),
     ("backend", "blas", "kv_cache", "sampling"),
     ("models",),
     ("checkpoint",),
@@ -113,6 +113,9 @@ roots = sorted({{name.split(".")[0] for name in sys.modules}})
 print(json.dumps(roots), file=sys.stderr)
 """
 RUN = """
+import os
+def leave(code): raise SystemExit(code)
+os._exit = leave
 sys.argv = ["metal-gen", *{arguments!r}]
 try:
     runpy.run_module("metal_gen", run_name="__main__")

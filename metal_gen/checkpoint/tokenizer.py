@@ -4,6 +4,7 @@ Encoding is the `tokenizers` library's. Decoding is byte by byte, so that a stre
 be shown as soon as its characters are whole: see `detokenizer`.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from tokenizers import Tokenizer as HubTokenizer
 from tokenizers.decoders import ByteLevel
 
 from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.reduced_tokenizer import TokenizerReducer, is_plain
 from metal_gen.errors import CheckpointError, UsageError
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+FEW_TEXTS = 4
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -50,32 +53,70 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        path = folder / FILE
-        if not path.is_file():
+        self._path = folder / FILE
+        if not self._path.is_file():
             raise CheckpointError(
                 f"{folder} has no {FILE}",
                 "save it with transformers: AutoTokenizer(...).save_pretrained(...)",
             )
-        try:
-            self._tokenizer = HubTokenizer.from_file(str(path))
-        except Exception as error:  # The library raises nothing narrower.
-            raise CheckpointError(
-                f"{path} is not a tokenizer: {error}", "download or copy the file again"
-            ) from error
-        if not isinstance(self._tokenizer.decoder, ByteLevel):
-            raise CheckpointError(f"{path} is not byte-level BPE, as Qwen's tokenizers are")
-        added = self._tokenizer.get_added_tokens_decoder()
+        document = read_json(self._path)
+        self._reducer = TokenizerReducer(document) if is_plain(document) else None
+        self._encoded = 0
+        tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
+        if not isinstance(tokenizer.decoder, ByteLevel):
+            raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
+        added = tokenizer.get_added_tokens_decoder()
         self.added_ids = {entry.content: token for token, entry in added.items()}
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self._ids: dict[str, int] = (
+            self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
+        )
         self.vocab_size = vocab_size
-        largest = max([self._tokenizer.get_vocab_size() - 1, *added])
+        largest = max([*self._ids.values(), *added])
         if largest >= vocab_size:
             raise CheckpointError(
-                f"{path} has token ids up to {largest} and the model's vocabulary ends at {vocab_size - 1}",
+                f"{self._path} has token ids up to {largest} and the model's vocabulary ends at "
+                f"{vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
         config = folder / CONFIG_FILE
         self.config: dict[str, Any] = read_json(config) if config.is_file() else {}
+
+    @cached_property
+    def _texts(self) -> dict[int, str] | list[str]:
+        """Every token as it is written in the vocabulary, by its id."""
+        if list(self._ids.values()) == list(range(len(self._ids))):
+            return list(self._ids)
+        return {token: text for text, token in self._ids.items()}
+
+    @cached_property
+    def _added_texts(self) -> dict[int, str]:
+        return {token: text for text, token in self.added_ids.items()}
+
+    def _text_of(self, token: int) -> str | None:
+        if token in self._added_texts:
+            return self._added_texts[token]
+        if isinstance(self._texts, dict):
+            return self._texts.get(token)
+        return self._texts[token] if token < len(self._texts) else None
+
+    @cached_property
+    def _whole(self) -> HubTokenizer:
+        """The tokenizer with all its merges."""
+        try:
+            return HubTokenizer.from_file(str(self._path))
+        except Exception as error:  # The library raises nothing narrower.
+            raise CheckpointError(
+                f"{self._path} is not a tokenizer: {error}", "download or copy the file again"
+            ) from error
+
+    def _tokenizer_for(self, text: str) -> HubTokenizer:
+        """The first few short texts do not need the whole tokenizer, which takes longer to build."""
+        self._encoded += 1
+        if self._reducer is None or self._encoded > FEW_TEXTS:
+            self._reducer = None
+            return self._whole
+        return self._reducer.reduced_for(text) or self._whole
 
     @property
     def eos_id(self) -> int | None:
@@ -86,8 +127,7 @@ class Tokenizer:
 
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its text, such as `<think>`."""
-        found: int | None = self._tokenizer.token_to_id(token)
-        return found
+        return self.added_ids.get(token, self._ids.get(token))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Encode text; special tokens written in it count as such.
@@ -105,7 +145,7 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the prompt is not Unicode text at character {error.start}") from None
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        ids: list[int] = self._tokenizer_for(text).encode(text, add_special_tokens=add_special_tokens).ids
         if ids and max(ids) >= self.vocab_size:
             raise CheckpointError(
                 f"{FILE} gives token {max(ids)} and the model's vocabulary ends at {self.vocab_size - 1}",
@@ -120,7 +160,7 @@ class Tokenizer:
         """
         if token in self.special_ids:
             return b""
-        text: str | None = self._tokenizer.id_to_token(token)
+        text = self._text_of(token)
         if text is None:
             return b""
         if all(character in ALPHABET for character in text):

@@ -99,24 +99,28 @@ def generate(
 
 
 def _run(settings: Settings, text: str, console: Console) -> None:
-    """Check everything that needs no weights, then load, then generate."""
+    """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
     from metal_gen.backend import require_mlx
 
     require_mlx(settings.blas)
 
+    from metal_gen.background import Background
     from metal_gen.checkpoint.prompt import encode_prompt
     from metal_gen.engine.stopping import require_capacity
 
     prepared = prepare_model(settings, console)
     settings = prepared.settings
+    for notice in prepared.notices:
+        console.warn(notice)
+    report_start(prepared, console)
+    loading = Background(prepared.load)
     prompt = encode_prompt(
         prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
     )
     require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
-    for notice in (*prepared.notices, *prompt.notices):
+    for notice in prompt.notices:
         console.warn(notice)
-    report_start(prepared, console)
-    _stream(prepared.load(), prompt, console)
+    _stream(loading.result(), prompt, console)
 
 
 def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:

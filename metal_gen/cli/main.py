@@ -32,7 +32,7 @@ def run() -> NoReturn:
         # Python flushes stdout once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or ExitCode.CLOSED_PIPE
-    sys.exit(code)
+    _leave(code)
 
 
 def main(arguments: list[str]) -> int:
@@ -104,6 +104,17 @@ def _fill_closed_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: all that is open has been closed.
+
+    Python would free the weights and every token of the vocabulary one by one first, and wait for
+    what is still being read.
+    """
+    with suppress(OSError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _flush() -> bool:

@@ -24,8 +24,9 @@ def row_blocks(weight: mx.array) -> mx.array | None:
     if not runs_on_cpu() or weight.dtype != mx.float32:
         return None
     rows, columns = weight.shape
-    wanted = max(1, rows * columns // PIECE_NUMBERS)
-    pieces = min(_divisors(rows), key=lambda count: abs(count - wanted))
+    wanted = min(max(1, rows * columns // PIECE_NUMBERS), rows)
+    near = (count for step in range(rows) for count in (wanted - step, wanted + step))
+    pieces = next(count for count in near if count > 0 and rows % count == 0)
     return weight.reshape(pieces, rows // pieces, columns)
 
 
@@ -33,7 +34,3 @@ def matvec(blocks: mx.array, row: mx.array) -> mx.array:
     """Multiply: (N, M, K) by (1, K) to (1, N * M)."""
     # Three axes on both sides: with two on the right MLX would join the pieces again.
     return (blocks @ row.reshape(1, -1, 1)).reshape(1, -1)
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,91 @@
+"""A tokenizer for one text: the same file, less the merges that cannot occur in that text.
+
+Building the whole of Qwen's tokenizer takes longer than everything else before the first token of
+a small model. But a merge of byte-pair encoding makes a part of a word, and a short text has few
+words: all other merges, left out, change nothing. The encoding itself is the `tokenizers` library's.
+"""
+
+import json
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as HubTokenizer
+
+# Beyond so many parts of words the whole tokenizer is as quick.
+MOST_PARTS = 100_000
+# What a model must say for a word's encoding to follow from the merges alone.
+PLAIN_BPE = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
+
+
+class TokenizerReducer:
+    """Makes reduced tokenizers of a tokenizer.json.
+
+    Args:
+        document: The parsed file; its model is plain byte-pair encoding (see `is_plain`).
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._frame = {key: value for key, value in document.items() if key != "model"}
+        self._model = document["model"]
+        self._added = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
+        self._letters = {token for token in self._model["vocab"] if len(token) == 1}
+        self.letters_only = self._with(self._letters, [])
+
+    def reduced_for(self, text: str) -> HubTokenizer | None:
+        """A tokenizer that encodes this text as the whole one does; None where it would be too large.
+
+        Args:
+            text: Valid Unicode.
+        """
+        words = set(_words(self.letters_only.encode(text, add_special_tokens=False)))
+        if sum(len(word) * (len(word) + 1) // 2 for word in words) > MOST_PARTS:
+            return None
+        parts = {part for word in words for part in _parts(word)}
+        merges = [pair for pair in self._model["merges"] if pair[0] + pair[1] in parts]
+        return self._with(parts | self._letters, merges)
+
+    def _with(self, tokens: set[str], merges: list[list[str]]) -> HubTokenizer:
+        """The tokenizer with these tokens, as far as there are such, and these merges alone."""
+        known = self._model["vocab"]
+        vocabulary = {token: known[token] for token in tokens if token in known} | self._added
+        model = {**self._model, "vocab": vocabulary, "merges": merges}
+        return HubTokenizer.from_str(json.dumps({**self._frame, "model": model}))
+
+
+def is_plain(document: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json can be reduced; one that is damaged cannot."""
+    model, added = document.get("model"), document.get("added_tokens")
+    if not isinstance(model, dict) or not isinstance(added, list):
+        return False
+    if any(model.get(key, value) != value for key, value in PLAIN_BPE.items()):
+        return False
+    vocabulary, merges = model.get("vocab"), model.get("merges")
+    return (
+        isinstance(vocabulary, dict)
+        and isinstance(merges, list)
+        and set(map(type, vocabulary.values())) <= {int}
+        and set(map(type, merges)) <= {list}
+        and set(map(len, merges)) <= {2}
+        and all(isinstance(entry, dict) and {"id", "content"} <= entry.keys() for entry in added)
+    )
+
+
+def _words(encoding: Encoding) -> Iterable[str]:
+    """What is encoded by itself, as the letters of the byte-level alphabet."""
+    letters = zip(encoding.word_ids, encoding.tokens, strict=True)
+    for _, group in groupby(letters, key=lambda letter: letter[0]):
+        yield "".join(letter for _, letter in group)
+
+
+def _parts(word: str) -> Iterable[str]:
+    return (word[begin:end] for begin in range(len(word)) for end in range(begin + 1, len(word) + 1))
