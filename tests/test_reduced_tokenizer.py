@@ -24,9 +24,40 @@ PAIRS = [
     for document, folder in zip(DOCUMENTS, FOLDERS, strict=True)
 ]
 FRAGMENTS = st.sampled_from(
-    ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|endoftext|>", "<|im_", "user", "assistant"]
-    + ["hello", "HELLO", "'ve", "12345", "straße", "naïve", "東京", "日本語", "🦊", "👩\u200d👧", "नमस्ते", "Ġ"]
-    + ["\u0338", "e\u0301", "\u00a0", "\t", "\n", "\r\n", "\x00", "\x7f", "\ufffd", "...", "---", "#include"]
+    [
+        "<|im_start|>",
+        "<|im_end|>",
+        "<think>",
+        "</think>",
+        "<|endoftext|>",
+        "<|im_",
+        "user",
+        "assistant",
+        "hello",
+        "HELLO",
+        "'ve",
+        "12345",
+        "straße",
+        "naïve",
+        "東京",
+        "日本語",
+        "🦊",
+        "👩\u200d👧",
+        "नमस्ते",
+        "Ġ",
+        "̸",
+        "é",
+        "\xa0",
+        "\t",
+        "\n",
+        "\r\n",
+        "\x00",
+        "\x7f",
+        "�",
+        "...",
+        "---",
+        "#include",
+    ]
 )
 TEXTS = st.lists(st.one_of(FRAGMENTS, st.text(max_size=12), st.just(" "))).map("".join)
 

@@ -51,10 +51,10 @@ class TokenizerReducer:
         if sum(len(word) * (len(word) + 1) // 2 for word in words) > MOST_PARTS:
             return None
         parts = {part for word in words for part in _parts(word)}
-        merges = [pair for pair in self._model["merges"] if pair[0] + pair[1] in parts]
+        merges = [(first, second) for first, second in self._model["merges"] if first + second in parts]
         return self._with(parts | self._letters, merges)
 
-    def _with(self, tokens: set[str], merges: list[list[str]]) -> HubTokenizer:
+    def _with(self, tokens: set[str], merges: list[tuple[str, str]]) -> HubTokenizer:
         """The tokenizer with these tokens, as far as there are such, and these merges alone."""
         known = self._model["vocab"]
         vocabulary = {token: known[token] for token in tokens if token in known} | self._added

@@ -83,22 +83,21 @@ class Tokenizer:
         self.config: dict[str, Any] = read_json(config) if config.is_file() else {}
 
     @cached_property
-    def _texts(self) -> dict[int, str] | list[str]:
-        """Every token as it is written in the vocabulary, by its id."""
-        if list(self._ids.values()) == list(range(len(self._ids))):
-            return list(self._ids)
-        return {token: text for text, token in self._ids.items()}
+    def _texts_as_written(self) -> list[str]:
+        """The vocabulary in the order of its file, which nearly always is that of its ids."""
+        return list(self._ids)
 
     @cached_property
-    def _added_texts(self) -> dict[int, str]:
-        return {token: text for text, token in self.added_ids.items()}
+    def _texts(self) -> dict[int, str]:
+        return {token: text for ids in (self._ids, self.added_ids) for text, token in ids.items()}
 
     def _text_of(self, token: int) -> str | None:
-        if token in self._added_texts:
-            return self._added_texts[token]
-        if isinstance(self._texts, dict):
-            return self._texts.get(token)
-        return self._texts[token] if token < len(self._texts) else None
+        """A token as it is written in the vocabulary; to turn the whole of it around takes a while."""
+        if token < len(self._texts_as_written):
+            text = self._texts_as_written[token]
+            if self._ids[text] == token:
+                return text
+        return self._texts.get(token)
 
     @cached_property
     def _whole(self) -> HubTokenizer:

@@ -1,18 +1,50 @@
 """The command line's commands and their common options."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from metal_gen import __version__
-from metal_gen.cli.bench import bench
-from metal_gen.cli.generate import generate
 
+# Each is a function in the file of its name.
+COMMANDS = ("generate", "bench")
+
+
+class _CommandsByName(Mapping[str, Any]):
+    """The commands, each imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        alone = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)
+        alone.command(name)(getattr(import_module(f"metal_gen.cli.{name}"), name))
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(typer.core.TyperGroup):
+    """The program, which has these commands."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _CommandsByName()
+
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="metal-gen",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT_SETTINGS,
 )
 
 
@@ -29,7 +61,3 @@ def main(
     ] = False,
 ) -> None:
     """Stream text from Qwen checkpoints on MLX, in memory that is fixed before it starts."""
-
-
-app.command()(generate)
-app.command()(bench)

@@ -95,10 +95,11 @@ def generate(
             print(context.get_help())
         console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
         raise typer.Exit(ExitCode.USAGE)
-    _run(settings, text, console)
+    # The process is about to end: nothing of the model need be freed before.
+    context.find_root().obj = _run(settings, text, console)
 
 
-def _run(settings: Settings, text: str, console: Console) -> None:
+def _run(settings: Settings, text: str, console: Console) -> "TextModel":
     """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
     from metal_gen.backend import require_mlx
 
@@ -120,7 +121,9 @@ def _run(settings: Settings, text: str, console: Console) -> None:
     require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
     for notice in prompt.notices:
         console.warn(notice)
-    _stream(loading.result(), prompt, console)
+    model = loading.result()
+    _stream(model, prompt, console)
+    return model
 
 
 def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:

@@ -27,7 +27,8 @@ def run() -> NoReturn:
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     _fill_closed_descriptors()
-    code = main(sys.argv[1:])
+    kept: list[object] = []
+    code = main(sys.argv[1:], kept)
     if code == ExitCode.CLOSED_PIPE or not _flush():
         # Python flushes stdout once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -35,15 +36,20 @@ def run() -> NoReturn:
     _leave(code)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], kept: list[object] | None = None) -> int:
     """Run one command.
+
+    Args:
+        arguments: After the program's name.
+        kept: Gets what the command leaves in its context, so that it outlives the command.
 
     Returns:
         The exit code; see `ExitCode`. Only errors of the program itself come through.
     """
     console = Console()
     try:
-        return _run_command([_utf8(*pair) for pair in zip(["", *arguments], arguments, strict=False)])
+        texts = [_utf8(*pair) for pair in zip(["", *arguments], arguments, strict=False)]
+        return _run_command(texts, [] if kept is None else kept)
     except MetalGenError as error:
         console.error(error.message, error.hint)
         return error.exit_code
@@ -57,7 +63,7 @@ def main(arguments: list[str]) -> int:
         return ExitCode.CLOSED_PIPE
 
 
-def _run_command(arguments: list[str]) -> int:
+def _run_command(arguments: list[str], kept: list[object]) -> int:
     import typer
 
     from metal_gen.cli.app import app
@@ -70,6 +76,7 @@ def _run_command(arguments: list[str]) -> int:
         # Without a command the help is shown, which is no result of anything.
         with redirect_stdout(sys.stderr if not arguments else sys.stdout):
             context = command.make_context("metal-gen", arguments)
+        kept.append(context)
         with context:
             command.invoke(context)
     except typer.Exit as exit:
