@@ -123,7 +123,7 @@ class Settings:
         "decode",
         Choice(("auto", "on", "off")),
         "auto",
-        "Compile the step from one token to the next; auto: on a GPU.",
+        "Compile the step from one token to the next; auto: on Metal.",
     )
     temperature: float | None = _setting(
         "sampling", TEMPERATURE, None, "0 is greedy; 1 is the model as it is."

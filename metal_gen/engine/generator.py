@@ -1,4 +1,9 @@
-"""The loop: sample and decode, one step ahead of the reader."""
+"""The loop: sample and decode, one step ahead of the reader.
+
+The graph of a step is built while the step before it is computed, but handed to the device only when
+that one has ended. Handed over sooner, it would find the cache in use, and MLX would copy what it is
+to write to: the whole cache, at every step.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,8 +40,7 @@ def generate_tokens(
 ) -> Iterator[GeneratedToken]:
     """Yield new tokens after a prompt.
 
-    The step after a token is already being computed when the token is yielded; reading a token is
-    the only time the host waits for the device.
+    The step after a token is already being computed when the token is yielded.
 
     Args:
         decoder: Its cache holds the prompt.
@@ -49,25 +53,26 @@ def generate_tokens(
         LogitsError: The logits of a step leave no token to choose; it is named.
     """
     limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
-    draw = _accept(sampler, sampler.draw(logits, 0))
+    draw = sampler.draw(logits, 0)
+    mx.async_eval(draw.results)
     for index in range(limit):
         is_last = index + 1 == limit
-        following = None if is_last else _accept(sampler, decoder.draw_next(draw.token, sampler, index + 1))
+        following = _follow(draw, decoder, sampler, is_last=is_last)
         token, status = _read(draw)
         if status == Status.UNCERTAIN:
             # Go back to before this draw, look at the whole vocabulary, and go on from there.
-            sampler.retract(1 if is_last else 2)
+            sampler.retract(1)
             decoder.cache.rewind(0 if is_last else 1)
-            draw = _accept(sampler, sampler.redraw(draw))
-            following = (
-                None if is_last else _accept(sampler, decoder.draw_next(draw.token, sampler, index + 1))
-            )
+            draw = sampler.redraw(draw)
+            following = _follow(draw, decoder, sampler, is_last=is_last)
             token, status = _read(draw)
         if status == Status.NOT_FINITE:
             raise LogitsError(
                 f"no token can be chosen at new token {index + 1}: the logits are not finite",
                 "the checkpoint may be damaged, or every token banned; try float32 for model and cache",
             )
+        if following is not None:
+            mx.async_eval(following.results)
         finish = endings.get(token, limited_by if is_last else None)
         yield GeneratedToken(token, draw, finish)
         if finish is not None or following is None:
@@ -75,13 +80,13 @@ def generate_tokens(
         draw = following
 
 
-def _accept(sampler: Sampler, draw: Draw) -> Draw:
+def _follow(draw: Draw, decoder: Decoder, sampler: Sampler, *, is_last: bool) -> Draw | None:
+    """Note a draw, computed or not, as part of the text, and build the step after it."""
     sampler.accept(draw)
-    mx.async_eval(draw.results)
-    return draw
+    return None if is_last else decoder.draw_next(draw.token, sampler, draw.index + 1)
 
 
 def _read(draw: Draw) -> tuple[int, int]:
-    """Wait for a draw and bring its token's id and its status to the host."""
+    """Have a draw computed and bring its token's id and its status to the host."""
     token, status = draw.outcome.tolist()  # type: ignore[misc]
     return int(token), int(status)  # type: ignore[arg-type]

@@ -7,12 +7,14 @@ Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in t
 new ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.backend import runs_on_cpu
 from metal_gen.models.matvec import matvec, row_blocks
 from metal_gen.models.rope import Rope
 
@@ -167,7 +169,8 @@ class GatedMLP:
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
         gate, up = mx.split(self.gate_up(rows), 2, axis=-1)
-        return self.down(gate * mx.sigmoid(gate) * up)
+        product = _silu_product if runs_on_cpu() else _joined_silu_product()
+        return self.down(product(gate, up))
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,16 @@ def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None
     queries = mx.arange(start, start + length)[:, None]
     keys = mx.arange(start + length)[None]
     return (keys <= queries) & (keys > queries - window)
+
+
+def _silu_product(gate: mx.array, up: mx.array) -> mx.array:
+    return gate * mx.sigmoid(gate) * up
+
+
+@cache
+def _joined_silu_product() -> Callable[[mx.array, mx.array], mx.array]:
+    """The same as one operation, for a GPU; for a CPU, MLX would call a C++ compiler."""
+    return mx.compile(_silu_product, shapeless=True)
 
 
 def _computed(view: mx.array) -> mx.array:
