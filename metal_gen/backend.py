@@ -82,6 +82,14 @@ def preferred_dtype(checkpoint_dtype: str) -> str:
     return "bfloat16" if keeps_bfloat16 else "float32"
 
 
+def preferred_chunk_size() -> int:
+    """Prompt tokens to compute at once when nothing else is asked for.
+
+    A GPU waits at the end of each chunk; a CPU, whose attention keeps all scores, has nothing to gain.
+    """
+    return 512 if runs_on_cpu() else 2048
+
+
 def compiles_steps(wanted: str) -> bool:
     """Whether the step from one token to the next is to be compiled.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.backend import available_memory_bytes, compiles_steps, preferred_dtype
+from metal_gen.backend import available_memory_bytes, compiles_steps, preferred_chunk_size, preferred_dtype
 from metal_gen.blas import blas_notice
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -72,7 +72,13 @@ class PreparedModel:
         mx.set_cache_limit(self.plan.working_bytes)
         model = self.checkpoint.weights.load(self.plan.dtype)
         cache = KVCache(self.plan.cache)
-        decoder = Decoder(model, cache, chunk_size=self.settings.chunk_size, compiles=self.compiles)
+        decoder = Decoder(
+            model,
+            cache,
+            chunk_size=self.plan.chunk_size,
+            working_bytes=self.plan.working_bytes,
+            compiles=self.compiles,
+        )
         return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)
 
 
@@ -109,7 +115,7 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
         weights_bytes=checkpoint.weights.nbytes(dtype),
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         cache=cache_config(settings, checkpoint.config, dtype),
-        chunk_size=settings.chunk_size,
+        chunk_size=settings.chunk_size or preferred_chunk_size(),
         available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
     plan.require_fit()

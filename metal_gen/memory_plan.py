@@ -10,6 +10,8 @@ from metal_gen.models.config import ModelConfig
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
+# A GPU is handed work ahead, and what that needs is kept; prefill hands over no more than this allows.
+GPU_LAYERS_AHEAD = 4
 
 MIB = 2**20
 GIB = 2**30
@@ -41,9 +43,9 @@ class MemoryPlan:
     def working_bytes(self) -> int:
         """Estimate of the intermediate results alive at one time, at their most.
 
-        That is in the last chunk of a prompt that fills the cache: one layer's attention and MLP
-        overlap, because MLX allocates ahead of what is computed. Sampling needs a few arrays
-        over the vocabulary.
+        That is in the last chunk of a prompt that fills the cache: a layer's attention and MLP
+        overlap, because MLX allocates ahead of what is computed; on a GPU, those of a few layers
+        do. Sampling needs a few arrays over the vocabulary.
         """
         model = self.model
         tokens = min(self.chunk_size, self.cache.max_seq_len)
@@ -53,7 +55,8 @@ class MemoryPlan:
         if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
             scores = model.num_attention_heads * tokens * self.cache.max_seq_len
         mask = tokens * self.cache.max_seq_len
-        prefill = (tokens * width + scores) * DTYPE_BYTES[self.dtype] + mask
+        layers = 1 if runs_on_cpu() else min(GPU_LAYERS_AHEAD, model.num_hidden_layers)
+        prefill = layers * (tokens * width + scores) * DTYPE_BYTES[self.dtype] + mask
         sampling = SAMPLING_ARRAYS * model.vocab_size * DTYPE_BYTES["float32"]
         return max(prefill, sampling)
 

@@ -56,6 +56,24 @@ def test_chunked_prefill_equals_whole(model, make_cache, tokens, chunk_size):
     assert progress == [(done, 20) for done in range(chunk_size, 20, chunk_size)]
 
 
+def test_prefill_hands_over_no_more_work_than_its_memory_allows(tiny_model, make_cache, monkeypatch):
+    """Stands in for a GPU, which would keep what many layers need at once."""
+    limits = []
+    set_limit = mx.set_memory_limit
+    monkeypatch.setattr(mx, "set_memory_limit", lambda limit: limits.append(limit) or set_limit(limit))
+    usual = set_limit(2**40)
+    try:
+        decoder = Decoder(tiny_model, make_cache(tiny_model), chunk_size=4, working_bytes=1000)
+        before = mx.get_active_memory()
+        mx.eval(decoder.prefill(list(range(10))))
+        assert limits == [before + 1000, 2**40]
+        with pytest.raises(CacheOverflowError):
+            decoder.prefill(list(range(100)))
+        assert limits[-1] == 2**40
+    finally:
+        set_limit(usual)
+
+
 def test_what_follows_does_not_move_a_prefix(tiny_model, make_cache, tokens):
     prefix = tiny_model.logits(tiny_model(tokens[:, :9], make_cache(tiny_model)))
     whole = tiny_model.logits(tiny_model(tokens, make_cache(tiny_model)))

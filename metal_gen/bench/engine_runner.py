@@ -35,8 +35,15 @@ class EngineRunner:
     def with_capacity(cls, model: TextModel, cache: KVCacheConfig) -> "EngineRunner":
         """The same model over another cache, allocated now."""
         used = model.decoder
-        compiles = used.compiled is not None
-        return cls(Decoder(used.model, KVCache(cache), chunk_size=used.chunk_size, compiles=compiles))
+        return cls(
+            Decoder(
+                used.model,
+                KVCache(cache),
+                chunk_size=used.chunk_size,
+                working_bytes=used.working_bytes,
+                compiles=used.compiled is not None,
+            )
+        )
 
     @property
     def capacity(self) -> int:

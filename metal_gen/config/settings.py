@@ -118,7 +118,9 @@ class Settings:
         "auto",
         "Matrix products on a CPU; auto: OpenBLAS where it is installed; off: MLX's own; or a library.",
     )
-    chunk_size: int = _setting("prefill", Whole(1), 512, "Prompt tokens that are computed at once.")
+    chunk_size: int | None = _setting(
+        "prefill", Whole(1), None, "Prompt tokens that are computed at once; 512 on a CPU, 2048 on a GPU."
+    )
     compile: str = _setting(
         "decode",
         Choice(("auto", "on", "off")),

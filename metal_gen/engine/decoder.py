@@ -1,6 +1,7 @@
 """Runs a model over its cache: the prompt in chunks, then one token at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -19,6 +20,8 @@ class Decoder:
         model: With its weights.
         cache: Of the model's shape; the sequence being decoded is its first.
         chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
+        working_bytes: What prefill may take beside weights and cache: no more work is handed to the
+            device ahead of what is done. None sets no bound.
         compiles: Compile the step from one token to the next; the cache then has to be one
             sequence wide.
 
@@ -27,11 +30,18 @@ class Decoder:
     """
 
     def __init__(
-        self, model: Transformer, cache: KVCache, *, chunk_size: int = 512, compiles: bool = False
+        self,
+        model: Transformer,
+        cache: KVCache,
+        *,
+        chunk_size: int = 512,
+        working_bytes: int | None = None,
+        compiles: bool = False,
     ) -> None:
         self.model = model
         self.cache = cache
         self.chunk_size = chunk_size
+        self.working_bytes = working_bytes
         self.compiled = CompiledStep(model, cache) if compiles else None
 
     def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
@@ -43,21 +53,24 @@ class Decoder:
                 last, which is computed together with the first new token.
 
         Returns:
-            (1, V) logits of the token after the prompt, not yet computed.
+            (1, V) logits of the token after the prompt, being computed.
 
         Raises:
             CacheOverflowError: The prompt does not fit. What chunks came before is in the cache.
         """
         total = self.cache.position + len(prompt)
         last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
-        for begin in range(0, last, self.chunk_size):
-            tokens = mx.array([prompt[begin : begin + self.chunk_size]])
-            self.model(tokens, self.cache, sequence_length=total)
-            self.cache.evaluate()
-            if on_progress is not None:
-                on_progress(begin + self.chunk_size, len(prompt))
-        hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
-        return self.model.logits(hidden[:, -1])
+        with _at_most(self.working_bytes):
+            for begin in range(0, last, self.chunk_size):
+                tokens = mx.array([prompt[begin : begin + self.chunk_size]])
+                self.model(tokens, self.cache, sequence_length=total)
+                self.cache.evaluate()
+                if on_progress is not None:
+                    on_progress(begin + self.chunk_size, len(prompt))
+            hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
+            logits = self.model.logits(hidden[:, -1])
+            mx.async_eval(logits)
+        return logits
 
     def step(self, token: mx.array) -> mx.array:
         """Add one token to the cache.
@@ -90,3 +103,16 @@ class Decoder:
         if self.compiled is not None:
             return self.compiled.draw_next(token, sampler, index)
         return sampler.draw(self.step(token), index)
+
+
+@contextmanager
+def _at_most(more_bytes: int | None) -> Iterator[None]:
+    """Let MLX wait for what it has begun before it takes more memory than this."""
+    if more_bytes is None:
+        yield
+        return
+    before = mx.set_memory_limit(mx.get_active_memory() + more_bytes)
+    try:
+        yield
+    finally:
+        mx.set_memory_limit(before)
