@@ -76,7 +76,7 @@ class PreparedModel:
             model,
             cache,
             chunk_size=self.plan.chunk_size,
-            working_bytes=self.plan.working_bytes,
+            ahead_bytes=self.plan.ahead_bytes,
             compiles=self.compiles,
         )
         return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)

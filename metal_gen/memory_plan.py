@@ -10,7 +10,7 @@ from metal_gen.models.config import ModelConfig
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
-# A GPU is handed work ahead, and what that needs is kept; prefill hands over no more than this allows.
+# Enough to keep a GPU busy.
 GPU_LAYERS_AHEAD = 4
 
 MIB = 2**20
@@ -43,10 +43,27 @@ class MemoryPlan:
     def working_bytes(self) -> int:
         """Estimate of the intermediate results alive at one time, at their most.
 
-        That is in the last chunk of a prompt that fills the cache: a layer's attention and MLP
-        overlap, because MLX allocates ahead of what is computed; on a GPU, those of a few layers
-        do. Sampling needs a few arrays over the vocabulary.
+        That is in the last chunk of a prompt that fills the cache, in one layer and, on a GPU, in
+        those that it has been handed ahead. Sampling needs a few arrays over the vocabulary.
         """
+        tokens = min(self.chunk_size, self.cache.max_seq_len)
+        mask = tokens * self.cache.max_seq_len
+        prefill = self._layer_bytes + (self.ahead_bytes or 0) + mask
+        sampling = SAMPLING_ARRAYS * self.model.vocab_size * DTYPE_BYTES["float32"]
+        return max(prefill, sampling)
+
+    @property
+    def ahead_bytes(self) -> int | None:
+        """What prefill may take for layers that a GPU has been handed ahead; None on a CPU.
+
+        MLX hands a GPU hundreds of operations ahead, whose memory is all taken at once, and a CPU
+        less than a layer.
+        """
+        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self._layer_bytes
+
+    @property
+    def _layer_bytes(self) -> int:
+        """One layer's attention and MLP overlap, because MLX allocates ahead of what is computed."""
         model = self.model
         tokens = min(self.chunk_size, self.cache.max_seq_len)
         heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
@@ -54,11 +71,7 @@ class MemoryPlan:
         scores = 0
         if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
             scores = model.num_attention_heads * tokens * self.cache.max_seq_len
-        mask = tokens * self.cache.max_seq_len
-        layers = 1 if runs_on_cpu() else min(GPU_LAYERS_AHEAD, model.num_hidden_layers)
-        prefill = layers * (tokens * width + scores) * DTYPE_BYTES[self.dtype] + mask
-        sampling = SAMPLING_ARRAYS * model.vocab_size * DTYPE_BYTES["float32"]
-        return max(prefill, sampling)
+        return (tokens * width + scores) * DTYPE_BYTES[self.dtype]
 
     @property
     def total_bytes(self) -> int:

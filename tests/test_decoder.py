@@ -63,7 +63,7 @@ def test_prefill_hands_over_no_more_work_than_its_memory_allows(tiny_model, make
     monkeypatch.setattr(mx, "set_memory_limit", lambda limit: limits.append(limit) or set_limit(limit))
     usual = set_limit(2**40)
     try:
-        decoder = Decoder(tiny_model, make_cache(tiny_model), chunk_size=4, working_bytes=1000)
+        decoder = Decoder(tiny_model, make_cache(tiny_model), chunk_size=4, ahead_bytes=1000)
         before = mx.get_active_memory()
         mx.eval(decoder.prefill(list(range(10))))
         assert limits == [before + 1000, 2**40]

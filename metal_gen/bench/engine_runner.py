@@ -40,7 +40,7 @@ class EngineRunner:
                 used.model,
                 KVCache(cache),
                 chunk_size=used.chunk_size,
-                working_bytes=used.working_bytes,
+                ahead_bytes=used.ahead_bytes,
                 compiles=used.compiled is not None,
             )
         )

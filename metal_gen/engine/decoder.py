@@ -20,8 +20,8 @@ class Decoder:
         model: With its weights.
         cache: Of the model's shape; the sequence being decoded is its first.
         chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
-        working_bytes: What prefill may take beside weights and cache: no more work is handed to the
-            device ahead of what is done. None sets no bound.
+        ahead_bytes: What prefill may take beside weights and cache before it waits for the device
+            to end what it has been handed; None sets no bound.
         compiles: Compile the step from one token to the next; the cache then has to be one
             sequence wide.
 
@@ -35,13 +35,13 @@ class Decoder:
         cache: KVCache,
         *,
         chunk_size: int = 512,
-        working_bytes: int | None = None,
+        ahead_bytes: int | None = None,
         compiles: bool = False,
     ) -> None:
         self.model = model
         self.cache = cache
         self.chunk_size = chunk_size
-        self.working_bytes = working_bytes
+        self.ahead_bytes = ahead_bytes
         self.compiled = CompiledStep(model, cache) if compiles else None
 
     def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
@@ -60,7 +60,7 @@ class Decoder:
         """
         total = self.cache.position + len(prompt)
         last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
-        with _at_most(self.working_bytes):
+        with _at_most(self.ahead_bytes):
             for begin in range(0, last, self.chunk_size):
                 tokens = mx.array([prompt[begin : begin + self.chunk_size]])
                 self.model(tokens, self.cache, sequence_length=total)
