@@ -453,3 +453,10 @@ def test_an_error_is_one_sentence_in_a_process_of_its_own(damaged, tmp_path):
     outcome = run_cli("generate", "-p", "hi", "--model", "./damaged", "-q", home=tmp_path)
     assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
     assert sentence_and_hint(outcome.stderr)[0] == "damaged has no tokenizer.json"
+
+
+def test_compiling_for_a_cpu_without_a_compiler(refuse, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message, hint = refuse("generate", "-p", "hi", "--compile", "on", code=CONFIGURATION)
+    assert "g++, which is not installed" in message
+    assert "leave it at auto" in hint

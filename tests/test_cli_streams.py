@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from itertools import cycle, islice
@@ -51,6 +52,14 @@ def test_bytes_that_are_no_characters_come_as_in_the_library(gambler, tmp_path):
     arguments = ("--raw", "--seed", "5", "--temperature", "1", "-n", "60")
     outcome = run_cli("generate", "--model", gambler, "-p", "hi", *arguments, home=tmp_path)
     assert (outcome.code, outcome.stdout) == (0, text.encode())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
+def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
+    outcome = run_cli("generate", "--model", speaker, "-p", "hi", "--compile", "on", "-vv", home=tmp_path)
+    assert outcome.stdout == run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path).stdout
+    assert "the step from token to token is compiled" in outcome.stderr
+    assert re.search(r"compiled 1 steps? in \d", outcome.stderr)
 
 
 def test_verbose_says_more_and_leaves_stdout_alone(speaker, tmp_path):

@@ -61,7 +61,8 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
             console.note(f"seed {statistics.seed}")
         return
     if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
-        console.note(f"compiled {compiled.count} steps in {compiled.seconds:.2f} s")
+        steps = "step" if compiled.count == 1 else "steps"
+        console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
     finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
     prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
     console.note(
