@@ -69,5 +69,11 @@ class DoesNotFitError(MetalGenError):
     exit_code = ExitCode.DOES_NOT_FIT
 
 
+class OutputHeldError(MetalGenError):
+    """Another run writes the same output."""
+
+    exit_code = ExitCode.OUTPUT_HELD
+
+
 class BackendError(MetalGenError):
     """MLX cannot be loaded, or lacks a build for this machine."""

@@ -23,7 +23,7 @@ LAYERS = (
     ("loading",),
     ("thinking", "stop_text", "pieces", "text_generation"),
     ("__init__",),
-    ("bench",),
+    ("bench", "batch"),
     ("cli", "__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -148,12 +148,13 @@ def loaded_by(code, home):
         "import metal_gen",
         "from metal_gen import __version__",
         "import metal_gen.errors, metal_gen.config.sources, metal_gen.config.settings",
+        "import metal_gen.batch.journal, metal_gen.batch.reading, metal_gen.batch.records",
         RUN.format(arguments=["--help"]),
         RUN.format(arguments=["--version"]),
         RUN.format(arguments=["generate", "--help"]),
         RUN.format(arguments=["bench", "--help"]),
     ],
-    ids=["import", "version", "settings", "--help", "--version", "generate --help", "bench --help"],
+    ids=["import", "version", "settings", "batch", "--help", "--version", "generate --help", "bench --help"],
 )
 def test_little_is_loaded_before_there_is_work(code, tmp_path):
     heavy = {"mlx", "mlx_lm", "transformers", "huggingface_hub", "tokenizers", "jinja2", "numpy", "torch"}

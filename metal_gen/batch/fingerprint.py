@@ -1,0 +1,72 @@
+"""What the records of an output depend on, so that a run is gone on with as it was begun."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from metal_gen.batch.run_file import Value
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import SETTINGS
+from metal_gen.errors import MetalGenError
+from metal_gen.loading import PreparedModel
+
+SECTIONS = ("sampling", "generation")
+# Files that are read whole; of weights, which are large, the two ends and the size are.
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+END_BYTES = 65_536
+PIECE_BYTES = 1 << 20
+
+
+def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) -> dict[str, Value]:
+    """Describe a run.
+
+    Args:
+        prepared: Gives the checkpoint and the settings in force.
+        input: The file of rows; None where it is a stream, which cannot be compared.
+        field: That prompts are taken from.
+
+    Raises:
+        MetalGenError: A file cannot be read.
+    """
+    settings, cache = prepared.settings, prepared.plan.cache
+    named: dict[str, Value] = {
+        info.name: repr(getattr(settings, info.name))
+        for info in SETTINGS.values()
+        if info.section in SECTIONS and info.name != "seed"
+    }
+    return {
+        "model": settings.model or "the bundled model",
+        "checkpoint": _checkpoint_digest(prepared.checkpoint),
+        "dtype": prepared.plan.dtype,
+        "cache_dtype": cache.dtype,
+        "max_seq_len": cache.max_seq_len,
+        **named,
+        "seed": settings.seed,
+        "field": field,
+        "input": None if input is None else _digest_of_files([input]),
+    }
+
+
+def _checkpoint_digest(checkpoint: Checkpoint) -> str:
+    weights = sorted({info.path for info in checkpoint.weights.tensors.values()})
+    small = [checkpoint.folder / name for name in SMALL_FILES if (checkpoint.folder / name).is_file()]
+    return _digest_of_files(small, ends_of=weights)
+
+
+def _digest_of_files(files: list[Path], ends_of: list[Path] | None = None) -> str:
+    digest = hashlib.sha256()
+    try:
+        for path in files:
+            with path.open("rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    digest.update(piece)
+        for path in ends_of or []:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                digest.update(f"{path.name} {size}".encode())
+                for place in (0, max(0, size - END_BYTES)):
+                    file.seek(place)
+                    digest.update(file.read(END_BYTES))
+    except OSError as error:
+        raise MetalGenError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()

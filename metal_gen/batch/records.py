@@ -1,0 +1,185 @@
+"""The records of the output, each in the form of its row, and the same whenever the row is run.
+
+Log-probabilities name tokens by their ids, as vLLM does where it is asked to: a token's text alone
+may be half of a character.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeGuard
+
+from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
+
+if TYPE_CHECKING:
+    from metal_gen.pieces import Generation
+
+REQUEST_FIELDS = {"id", "custom_id", "response", "error"}
+REQUEST_PREFIX = "batch_req_"
+# JSON has no infinity; this is what OpenAI's API gives for it.
+LEAST_LOGPROB = -9999.0
+
+Record = dict[str, object]
+
+
+def success_record(
+    row: BatchRow, generations: Sequence["Generation"], prompt_tokens: int, seed: int
+) -> Record:
+    """Say what a row gave.
+
+    Args:
+        row: In whose form to say it.
+        generations: One for each sample, at least one.
+        prompt_tokens: Template included.
+        seed: What the draws came from.
+    """
+    if row.form is not RowForm.NATIVE:
+        body = _response_body(row.form, generations, prompt_tokens, seed)
+        return _request_record(row.number, row.id, {"status_code": 200, "body": body}, None)
+    samples = [_sample(generation) for generation in generations]
+    if len(samples) > 1:
+        counts = {"prompt_tokens": prompt_tokens, "seed": seed}
+        return {"id": row.id, **row.carried, "texts": samples, **counts}
+    sample = samples[0]
+    completion_tokens, logprobs = sample.pop("completion_tokens"), sample.pop("logprobs", None)
+    record = {
+        "id": row.id,
+        **row.carried,
+        **sample,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "seed": seed,
+    }
+    return record if logprobs is None else {**record, "logprobs": logprobs}
+
+
+def error_record(error: RowError) -> Record:
+    """Say why a row gave nothing."""
+    said: Record = {"code": error.code.value, "line": error.number, "message": error.reason}
+    if error.form is RowForm.NATIVE:
+        return {"id": error.id, **error.carried, "error": said}
+    return _request_record(error.number, error.id, None, said)
+
+
+def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
+    """The key of the row that a record is of, and whether the row failed.
+
+    Returns:
+        None for what is no record.
+    """
+    is_request = record.keys() == REQUEST_FIELDS and str(record["id"]).startswith(REQUEST_PREFIX)
+    id = record.get("custom_id" if is_request else "id")
+    error = record.get("error")
+    if isinstance(error, dict):
+        line, code = error.get("line"), error.get("code")
+        if id is None or code == RowErrorCode.DUPLICATE_ID:
+            return (line_key(line), True) if _is_whole(line) else None
+    elif not (is_request and record["response"]) and "text" not in record and "texts" not in record:
+        return None
+    if not isinstance(id, str) and not _is_whole(id):
+        return None
+    return id_key(id), isinstance(error, dict)
+
+
+def encode_record(record: Mapping[str, object]) -> bytes:
+    """A record as a line; halves of characters, which UTF-8 has not, are escaped."""
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _sample(generation: "Generation") -> Record:
+    sample: Record = {"text": generation.text}
+    if generation.thinking:
+        sample["reasoning"] = generation.thinking
+    sample["finish_reason"] = generation.finish_reason.value
+    sample["completion_tokens"] = len(generation.token_ids)
+    if generation.logprobs:
+        pairs = zip(generation.token_ids, generation.logprobs, strict=True)
+        sample["logprobs"] = [
+            {
+                "token_id": token_id,
+                "model_logprob": _finite(logprobs.model_logprob),
+                "sampling_logprob": _finite(logprobs.sampling_logprob),
+                "top_model_logprobs": [[id, _finite(value)] for id, value in logprobs.top_model_logprobs],
+            }
+            for token_id, logprobs in pairs
+        ]
+    return sample
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB)
+
+
+def _request_record(number: int, id: object, response: Record | None, error: Record | None) -> Record:
+    return {"id": f"{REQUEST_PREFIX}{number}", "custom_id": id, "response": response, "error": error}
+
+
+def _response_body(
+    form: RowForm, generations: Sequence["Generation"], prompt_tokens: int, seed: int
+) -> Record:
+    is_chat = form is RowForm.CHAT
+    choice = _chat_choice if is_chat else _completion_choice
+    completion_tokens = sum(len(generation.token_ids) for generation in generations)
+    return {
+        "object": "chat.completion" if is_chat else "text_completion",
+        "choices": [choice(place, generation) for place, generation in enumerate(generations)],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+        "seed": seed,
+    }
+
+
+def _chat_choice(place: int, generation: "Generation") -> Record:
+    message: Record = {"role": "assistant", "content": generation.text}
+    if generation.thinking:
+        message["reasoning_content"] = generation.thinking
+    return {
+        "index": place,
+        "message": message,
+        "logprobs": {"content": _token_logprobs(generation)} if generation.logprobs else None,
+        "finish_reason": generation.finish_reason.value,
+    }
+
+
+def _token_logprobs(generation: "Generation") -> list[Record]:
+    return [
+        {
+            **_named(token_id, logprobs.model_logprob),
+            "top_logprobs": [_named(id, value) for id, value in logprobs.top_model_logprobs],
+        }
+        for token_id, logprobs in zip(generation.token_ids, generation.logprobs, strict=True)
+    ]
+
+
+def _named(token_id: int, logprob: float) -> Record:
+    return {"token": _token_name(token_id), "logprob": _finite(logprob), "bytes": None}
+
+
+def _token_name(token_id: int) -> str:
+    return f"token_id:{token_id}"
+
+
+def _completion_choice(place: int, generation: "Generation") -> Record:
+    logprobs: Record | None = None
+    if generation.logprobs:
+        logprobs = {
+            "tokens": [_token_name(token_id) for token_id in generation.token_ids],
+            "token_logprobs": [_finite(each.model_logprob) for each in generation.logprobs],
+            "top_logprobs": [
+                {_token_name(id): _finite(value) for id, value in each.top_model_logprobs}
+                for each in generation.logprobs
+            ],
+        }
+    choice: Record = {"index": place, "text": generation.text}
+    if generation.thinking:
+        choice["reasoning_content"] = generation.thinking
+    return {**choice, "logprobs": logprobs, "finish_reason": generation.finish_reason.value}

@@ -1,0 +1,100 @@
+"""The settings that a row gives for itself, by their own names or by those of OpenAI's API."""
+
+import json
+from collections.abc import Mapping
+
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.sources import nearest, override_with_arguments
+from metal_gen.errors import UsageError
+
+SECTIONS = ("sampling", "generation")
+OWN_NAMES = tuple(info.name for info in SETTINGS.values() if info.section in SECTIONS)
+OTHER_NAMES = {"n": "samples", "max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
+# Where a text stands for a list of one.
+LISTS = ("stop", "stop_token", "ban_token")
+# Of a request: what has no bearing on the text, and what is the only value that can be had.
+IGNORED = ("model", "user", "metadata", "service_tier", "store", "safety_identifier", "prompt_cache_key")
+ONLY: dict[str, object] = {
+    "stream": False,
+    "echo": False,
+    "best_of": 1,
+    "tools": [],
+    "tool_choice": "none",
+    "response_format": {"type": "text"},
+}
+TEMPLATE_SWITCHES = "chat_template_kwargs"
+THINKING_SWITCH = "enable_thinking"
+
+
+def row_settings(given: Mapping[str, object]) -> dict[str, object]:
+    """Check settings that a row gives.
+
+    Args:
+        given: Values by name, none of them None.
+
+    Returns:
+        Checked values by the name of the setting.
+
+    Raises:
+        UsageError: A name is unknown or given twice, or a value is out of its range.
+    """
+    values: dict[str, object] = {}
+    spellings: dict[str, str] = {}
+    for spelling, value in _with_one_logprobs(given).items():
+        name = _setting_name(spelling)
+        if name in values:
+            raise UsageError(f"{name} is given twice: as {spellings[name]} and as {spelling}")
+        values[name], spellings[name] = _checked(spelling, name, value), spelling
+    return values
+
+
+def request_settings(given: Mapping[str, object]) -> dict[str, object]:
+    """Check settings in the body of a request to OpenAI's API.
+
+    Raises:
+        UsageError: As `row_settings`, or a value asks for what a batch cannot do.
+    """
+    rest = {name: value for name, value in given.items() if name not in IGNORED}
+    for name in ONLY.keys() & rest.keys():
+        if rest.pop(name) != ONLY[name]:
+            raise UsageError(f"{name} can only be {json.dumps(ONLY[name])} in a batch")
+    if TEMPLATE_SWITCHES in rest:
+        switches = rest.pop(TEMPLATE_SWITCHES)
+        if not isinstance(switches, dict) or switches.keys() != {THINKING_SWITCH}:
+            raise UsageError(f"{TEMPLATE_SWITCHES} must be an object with {THINKING_SWITCH} and nothing else")
+        if "thinking" in rest:
+            raise UsageError(f"thinking is given twice: as thinking and as {THINKING_SWITCH}")
+        rest["thinking"] = switches[THINKING_SWITCH]
+    return row_settings(rest)
+
+
+def _with_one_logprobs(given: Mapping[str, object]) -> dict[str, object]:
+    """A switch and a count, as chat requests have them, become the count; 0 is the token's own alone."""
+    rest, switch = dict(given), given.get("logprobs")
+    if switch is True:
+        del rest["logprobs"]
+        rest.setdefault("top_logprobs", 0)
+    elif "top_logprobs" in rest:
+        raise UsageError("top_logprobs needs logprobs, set to true")
+    elif switch is False:
+        del rest["logprobs"]
+    return rest
+
+
+def _setting_name(spelling: str) -> str:
+    name = OTHER_NAMES.get(spelling, spelling)
+    if name in OWN_NAMES:
+        return name
+    if name in SETTINGS:
+        raise UsageError(f"{name} is a setting of the whole run, not of a row")
+    shown = spelling if len(spelling) <= 40 else spelling[:37] + "..."
+    raise UsageError(f"there is no parameter {shown!a}", nearest(spelling[:40], [*OWN_NAMES, *OTHER_NAMES]))
+
+
+def _checked(spelling: str, name: str, value: object) -> object:
+    given = [value] if name in LISTS and isinstance(value, str) else value
+    try:
+        return getattr(override_with_arguments(Settings(), {name: given}), name)
+    except UsageError as error:
+        reason = error.message if spelling == name else f"{spelling}: {error.message}"
+        raise UsageError(reason) from None

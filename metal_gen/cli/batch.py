@@ -1,0 +1,220 @@
+"""`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from metal_gen.cli.batch_report import BatchReporter, write_summary
+from metal_gen.cli.console import Console
+from metal_gen.cli.model_preparation import prepare_model
+from metal_gen.cli.output_file import OutputFile
+from metal_gen.cli.report import report_start
+from metal_gen.cli.setting_options import (
+    CACHE,
+    OUTPUT,
+    SAMPLING,
+    STOPPING,
+    ConfigOption,
+    GreedyOption,
+    QuietOption,
+    VerboseOption,
+    setting_option,
+    settings_in_force,
+)
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from metal_gen.batch.runner import BatchCounts
+    from metal_gen.loading import PreparedModel
+
+ROWS = "Rows"
+STREAM = "-"
+
+
+def _flag(names: str, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(names, help=help, rich_help_panel=ROWS)
+    return option
+
+
+def batch(
+    context: typer.Context,
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file of rows; - is stdin.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="JSONL file of texts; - is stdout.")
+    ] = None,
+    model: Annotated[str | None, setting_option("model", "MODEL", None, "-m")] = None,
+    config: ConfigOption = None,
+    resume: Annotated[bool, _flag("--resume", "Go on with an output that was broken off.")] = False,
+    retry_failed: Annotated[
+        bool, _flag("--retry-failed", "With --resume, run rows again that failed.")
+    ] = False,
+    overwrite: Annotated[bool, _flag("--overwrite", "Throw an output away that is there.")] = False,
+    strict: Annotated[bool, _flag("--strict", "Stop at the first row that fails.")] = False,
+    check: Annotated[bool, _flag("--check", "Only see whether every row could be run.")] = False,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            "--field",
+            metavar="NAME",
+            help="Where the prompt is; hand the rest on.",
+            rich_help_panel=ROWS,
+        ),
+    ] = None,
+    summary: Annotated[
+        str | None,
+        typer.Option("--summary", metavar="FILE", help="Write counts and times.", rich_help_panel=OUTPUT),
+    ] = None,
+    system: Annotated[str | None, setting_option("system", "TEXT")] = None,
+    raw: Annotated[
+        bool | None, typer.Option("--raw/--no-raw", help=SETTINGS["raw"].help, show_default=False)
+    ] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option("--thinking/--no-thinking", help=SETTINGS["thinking"].help, show_default=False),
+    ] = None,
+    max_tokens: Annotated[str | None, setting_option("max_tokens", "N", STOPPING, "-n")] = None,
+    greedy: GreedyOption = False,
+    temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,
+    top_k: Annotated[str | None, setting_option("top_k", "K", SAMPLING)] = None,
+    top_p: Annotated[str | None, setting_option("top_p", "P", SAMPLING)] = None,
+    min_p: Annotated[str | None, setting_option("min_p", "P", SAMPLING)] = None,
+    repetition_penalty: Annotated[str | None, setting_option("repetition_penalty", "R", SAMPLING)] = None,
+    seed: Annotated[str | None, setting_option("seed", "S", SAMPLING)] = None,
+    samples: Annotated[str | None, setting_option("samples", "N", SAMPLING)] = None,
+    stop: Annotated[list[str] | None, setting_option("stop", "TEXT", STOPPING)] = None,
+    max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
+    cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
+    model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
+    compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
+    blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Answer every row of a JSONL file, into another that survives a crash."""
+    console = Console(quiet=quiet, verbosity=verbose)
+    if output is None and not check:
+        raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed needs --resume", "give both")
+    if resume and (overwrite or output == STREAM):
+        raise UsageError(f"--resume contradicts {'--overwrite' if overwrite else '-o -'}")
+    if output == STREAM:
+        console.require_stdout()
+    elif output is not None and input != STREAM and _is_same_file(input, output):
+        raise UsageError(f"the output {output} is the input", "name another output")
+    settings = settings_in_force(context.params)
+    run = _BatchRun(settings, input, field, console, strict=strict, summary=summary)
+    if check:
+        failed = run.check()
+    else:
+        failed = run.write_to(str(output), resume=resume, retry_failed=retry_failed, overwrite=overwrite)
+    if failed:
+        raise typer.Exit(ExitCode.FAILED_ROWS)
+
+
+class _BatchRun:
+    """One run over one input."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        input: str,
+        field: str | None,
+        console: Console,
+        *,
+        strict: bool,
+        summary: str | None,
+    ) -> None:
+        from metal_gen.backend import require_mlx
+
+        require_mlx(settings.blas)
+        self.input = input
+        self.field = field
+        self.console = console
+        self.strict = strict
+        self.summary = summary
+        self._stream = _open_input(input)
+        self.prepared: PreparedModel = prepare_model(settings, console)
+        for notice in self.prepared.notices:
+            console.warn(notice)
+
+    def check(self) -> int:
+        """Say what is wrong with which row; returns how many are bad."""
+        from metal_gen.batch.reading import read_rows
+        from metal_gen.batch.runner import check_rows
+
+        with self._stream as stream:
+            counts = check_rows(
+                read_rows(stream, field=self.field),
+                self.prepared,
+                on_error=lambda row: self.console.warn(f"line {row.number}: {row.reason}"),
+            )
+        self.console.note(f"{counts.done} rows can be run, {counts.failed} cannot")
+        return counts.failed
+
+    def write_to(self, output: str, *, resume: bool, retry_failed: bool, overwrite: bool) -> int:
+        """Run what the output lacks; returns how many rows failed."""
+        from metal_gen.batch.fingerprint import fingerprint
+        from metal_gen.batch.journal import Journal, StreamJournal
+        from metal_gen.batch.reading import read_rows
+        from metal_gen.batch.runner import run_rows
+        from metal_gen.sampling.random_keys import choose_seed
+
+        with ExitStack() as opened:
+            opened.callback(self._stream.close)
+            summary = None if self.summary is None else OutputFile(Path(self.summary))
+            if summary is not None:
+                opened.callback(summary.discard)
+            journal: Journal | StreamJournal
+            if output == STREAM:
+                given = self.prepared.settings.seed
+                seed = choose_seed() if given is None else given
+                journal = StreamJournal(sys.stdout.buffer)
+            else:
+                input = None if self.input == STREAM else Path(self.input)
+                mark = fingerprint(self.prepared, input, self.field)
+                if resume:
+                    file = Journal.resume(Path(output), mark, retry_failed=retry_failed)
+                else:
+                    file = Journal.create(Path(output), mark, overwrite=overwrite)
+                journal, seed = file, file.seed
+            opened.enter_context(journal)
+            if journal.found.damaged:
+                self.console.warn(f"{journal.found.damaged} damaged lines have been taken out of {output}")
+            report_start(self.prepared, self.console)
+            reporter = opened.enter_context(BatchReporter(self.console))
+            model = self.prepared.load()
+            counts: BatchCounts = run_rows(
+                read_rows(self._stream, field=self.field),
+                model,
+                journal,
+                seed=seed,
+                strict=self.strict,
+                on_row=reporter.update,
+            )
+            reporter.finish(counts, seed)
+            if summary is not None:
+                write_summary(summary, counts, self.prepared, seed)
+        return counts.failed + journal.found.failed
+
+
+def _is_same_file(input: str, output: str) -> bool:
+    try:
+        return Path(input).samefile(output)
+    except (OSError, ValueError):
+        return False
+
+
+def _open_input(name: str) -> BinaryIO:
+    if name == STREAM:
+        if sys.stdin is None:
+            raise UsageError("INPUT - reads standard input, which is closed")
+        return sys.stdin.buffer
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise UsageError(f"the input {name} cannot be read: {error.strerror}") from None

@@ -1,0 +1,107 @@
+"""What a batch says on its way: a bar on a terminal, a line now and then in a log, a summary at the end."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Self
+
+from metal_gen.cli.console import Console
+from metal_gen.cli.output_file import OutputFile
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from metal_gen.batch.runner import BatchCounts
+    from metal_gen.loading import PreparedModel
+
+LOG_INTERVAL_S = 60.0
+
+
+class BatchReporter:
+    """Shows how far a batch is.
+
+    Args:
+        console: Says whether there is a terminal to draw on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_s = time.perf_counter() + LOG_INTERVAL_S
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, counts: "BatchCounts") -> None:
+        """Show these counts."""
+        if self._console.quiet:
+            return
+        if self._console.stderr_is_terminal:
+            self._draw(counts)
+        elif time.perf_counter() >= self._next_s:
+            self._next_s = time.perf_counter() + LOG_INTERVAL_S
+            self._console.note(_line(counts))
+
+    def finish(self, counts: "BatchCounts", seed: int) -> None:
+        """Say what has been done."""
+        self.close()
+        self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s; seed {seed}")
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _draw(self, counts: "BatchCounts") -> None:
+        if self._progress is None:
+            from rich.console import Console as RichConsole
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            console = RichConsole(stderr=True)
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal or console.is_dumb_terminal,
+            )
+            self._task = self._progress.add_task("")
+            self._progress.start()
+        if self._task is not None:
+            self._progress.update(self._task, description=_line(counts))
+
+
+def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedModel", seed: int) -> None:
+    """Write the summary as one JSON object."""
+    from importlib.metadata import version
+
+    from metal_gen import __version__
+
+    document = {
+        "done": counts.done,
+        "failed": counts.failed,
+        "skipped": counts.skipped,
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.completion_tokens,
+        "seconds": counts.seconds,
+        "completion_tps": counts.completion_tps,
+        "seed": seed,
+        "model": prepared.settings.model,
+        "dtype": prepared.plan.dtype,
+        "max_seq_len": prepared.plan.cache.max_seq_len,
+        "metal_gen": __version__,
+        "mlx": version("mlx"),
+    }
+    file.write(json.dumps(document, indent=2) + "\n")
+
+
+def _line(counts: "BatchCounts") -> str:
+    parts = [f"{counts.done} rows done", f"{counts.failed} failed"]
+    if counts.skipped:
+        parts.append(f"{counts.skipped} done before")
+    return ", ".join(parts) + f"; {counts.completion_tokens} tokens, {counts.completion_tps:.1f} tok/s"

@@ -1,0 +1,211 @@
+"""`metal-gen batch` as a process: rows in, records out, killed in the middle and gone on with."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+from cli_process import run_cli, start_cli
+
+SEED = ("--seed", "7", "-n", "24")
+STORIES = [
+    {"id": f"row {number}", "prompt": f"Tell me a story about a {animal}."}
+    for number, animal in enumerate("fox owl bear cat dog hen mouse goat duck crab".split())
+]
+
+
+def write_rows(folder, rows, name="in.jsonl"):
+    lines = (row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows)
+    (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def records(folder, name="out.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def texts(found):
+    """Texts by id; fails on an id that is there twice."""
+    by_id = {record["id"]: record["text"] for record in found}
+    assert len(by_id) == len(found)
+    return by_id
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The texts of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_rows(folder, STORIES)
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", *SEED, home=folder)
+    assert outcome.code == 0, outcome.stderr
+    return texts(records(folder))
+
+
+def test_every_row_gets_a_text(undisturbed):
+    assert undisturbed.keys() == {row["id"] for row in STORIES}
+    assert len(set(undisturbed.values())) == len(STORIES)
+
+
+def test_texts_do_not_depend_on_the_order_of_rows(undisturbed, tmp_path):
+    write_rows(tmp_path, random.Random(1).sample(STORIES, len(STORIES)))
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", *SEED, home=tmp_path).code == 0
+    assert texts(records(tmp_path)) == undisturbed
+
+
+def test_a_pipe_gives_the_same_records(undisturbed, tmp_path):
+    stdin = b"".join(json.dumps(row).encode() + b"\n" for row in STORIES[:3])
+    outcome = run_cli("batch", "-", "-o", "-", *SEED, home=tmp_path, stdin=stdin)
+    assert outcome.code == 0
+    found = texts([json.loads(line) for line in outcome.stdout.splitlines()])
+    assert found == {row["id"]: undisturbed[row["id"]] for row in STORIES[:3]}
+
+
+def test_a_row_alone_is_what_generate_says(tmp_path):
+    write_rows(tmp_path, [{"prompt": "Tell me a story about a fox.", "seed": 3, "max_tokens": 20}])
+    run_cli("batch", "in.jsonl", "-o", "out.jsonl", home=tmp_path)
+    arguments = ("-p", "Tell me a story about a fox.", "--seed", "3", "-n", "20")
+    assert records(tmp_path)[0]["text"].encode() == run_cli("generate", *arguments, home=tmp_path).stdout
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_killed_at_any_moment_it_goes_on_to_the_same_texts(undisturbed, tmp_path, turn):
+    write_rows(tmp_path, STORIES)
+    chance = random.Random(turn)
+    kills = 0
+    for _ in range(30):
+        process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED, home=tmp_path)
+        try:
+            process.communicate(timeout=chance.uniform(0.3, 0.9))
+        except Exception:
+            process.kill()
+            process.communicate()
+            kills += 1
+        if process.returncode == 0:
+            break
+    assert kills
+    assert process.returncode == 0
+    assert texts(records(tmp_path)) == undisturbed
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_it_and_what_is_done_stays(tmp_path, stop, code):
+    write_rows(tmp_path, [{"prompt": f"Story {number}"} for number in range(500)])
+    process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", home=tmp_path)
+    output = tmp_path / "out.jsonl"
+    while process.poll() is None and (not output.exists() or output.stat().st_size < 200):
+        time.sleep(0.01)
+    process.send_signal(stop)
+    process.communicate()
+    assert process.returncode == code
+    done = records(tmp_path)
+    assert done
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", "--resume", "--check", home=tmp_path)
+    assert outcome.code == 0
+    assert records(tmp_path) == done
+
+
+def test_a_second_run_on_the_same_output_is_told_who_holds_it(tmp_path):
+    write_rows(tmp_path, [{"prompt": f"Story {number}"} for number in range(500)])
+    first = start_cli("batch", "in.jsonl", "-o", "out.jsonl", home=tmp_path)
+    while not (tmp_path / "out.jsonl").exists():
+        time.sleep(0.01)
+    second = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", home=tmp_path)
+    first.kill()
+    first.communicate()
+    assert second.code == 8
+    assert str(first.pid) in second.stderr
+
+
+def test_bad_rows_become_records_and_the_rest_goes_on(tmp_path):
+    bad = [
+        b"not json",
+        b'{"id": 1}',
+        b'{"id": 0, "prompt": "again"}',
+        b'{"id": 2, "prompt": "x", "top_p": 7}',
+    ]
+    bad += [json.dumps({"id": 3, "prompt": "x " * 5000}).encode(), b'{"id": 4, "prompt": "\xff"}']
+    write_rows(tmp_path, [{"id": 0, "prompt": "hi"}, *bad, {"id": 9, "prompt": "hi"}])
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", home=tmp_path)
+    assert outcome.code == 7
+    assert "2 rows done, 6 failed" in outcome.stderr
+    found = records(tmp_path)
+    assert [record["error"]["line"] for record in found if "error" in record] == [2, 3, 4, 5, 6, 7]
+    assert [record["id"] for record in found if "text" in record] == [0, 9]
+
+
+def test_strict_stops_at_the_first_bad_row(tmp_path):
+    write_rows(tmp_path, [{"prompt": "hi"}, {"id": "b"}, {"prompt": "hi"}])
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--strict", home=tmp_path)
+    assert outcome.code == 7
+    assert "row 2 failed" in outcome.stderr
+    assert len(records(tmp_path)) == 2
+
+
+def test_failed_rows_are_run_again_when_asked(tmp_path):
+    write_rows(tmp_path, [{"id": 1, "prompt": "hi"}, {"id": 2}])
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", home=tmp_path).code == 7
+    again = ("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume")
+    kept = run_cli(*again, home=tmp_path)
+    assert (kept.code, "0 failed, 2 done before" in kept.stderr) == (7, True)
+    retried = run_cli(*again, "--retry-failed", home=tmp_path)
+    assert (retried.code, "1 failed, 1 done before" in retried.stderr) == (7, True)
+
+
+def test_check_needs_no_output_and_says_which_lines_are_bad(tmp_path):
+    write_rows(tmp_path, [{"prompt": "hi"}, {"prompt": ""}])
+    outcome = run_cli("batch", "in.jsonl", "--check", home=tmp_path)
+    assert (outcome.code, outcome.stdout) == (7, b"")
+    assert "line 2: " in outcome.stderr
+    assert "1 rows can be run, 1 cannot" in outcome.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(("in", "out"))) == [
+        "in.jsonl"
+    ]
+
+
+def test_a_field_holds_the_prompt_and_the_others_are_handed_on(tmp_path):
+    write_rows(tmp_path, [{"id": 5, "question": "hi", "topic": {"a": [1]}, "temperature": "mild"}])
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--field", "question")
+    assert run_cli(*arguments, home=tmp_path).code == 0
+    record = records(tmp_path)[0]
+    assert (record["id"], record["topic"], record["temperature"]) == (5, {"a": [1]}, "mild")
+
+
+def test_the_summary_counts(tmp_path):
+    write_rows(tmp_path, [{"prompt": "hi"}, {"id": 1}])
+    run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--summary", "sum.json", home=tmp_path)
+    summary = json.loads((tmp_path / "sum.json").read_text())
+    assert (summary["done"], summary["failed"], summary["completion_tokens"]) == (1, 1, 2)
+    assert isinstance(summary["seed"], int)
+
+
+def test_what_changed_is_named_when_going_on(tmp_path):
+    write_rows(tmp_path, [{"prompt": "hi"}])
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", home=tmp_path).code == 0
+    changed = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "3", "--resume", home=tmp_path)
+    assert (changed.code, "max_tokens" in changed.stderr) == (2, True)
+    write_rows(tmp_path, [{"prompt": "ho"}])
+    changed = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
+    assert (changed.code, "was begun with input" in changed.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("in.jsonl",), "there is no output"),
+        (("none.jsonl", "-o", "out.jsonl"), "the input none.jsonl cannot be read"),
+        (("in.jsonl", "-o", "there.jsonl"), "is there already"),
+        (("in.jsonl", "-o", "no/out.jsonl"), "no"),
+        (("in.jsonl", "-o", "out.jsonl", "--retry-failed"), "--retry-failed needs --resume"),
+        (("in.jsonl", "-o", "-", "--resume"), "--resume contradicts -o -"),
+        (("in.jsonl", "-o", "in.jsonl", "--overwrite"), "is the input"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_refused(tmp_path, arguments, message):
+    write_rows(tmp_path, [{"prompt": "hi"}])
+    write_rows(tmp_path, [{"id": 1, "text": ""}], "there.jsonl")
+    outcome = run_cli("batch", *arguments, home=tmp_path)
+    assert (outcome.code, outcome.stdout) == (2, b"")
+    assert message in outcome.stderr
+    assert (tmp_path / "in.jsonl").read_bytes() == b'{"prompt": "hi"}\n'
+    assert not (tmp_path / "out.jsonl").exists()
