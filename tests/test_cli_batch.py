@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import time
 
@@ -95,8 +96,9 @@ def test_a_signal_stops_it_and_what_is_done_stays(tmp_path, stop, code):
     while process.poll() is None and (not output.exists() or output.stat().st_size < 200):
         time.sleep(0.01)
     process.send_signal(stop)
-    process.communicate()
+    _, stderr = process.communicate()
     assert process.returncode == code
+    assert re.search(rb"stopped: \d+ rows done, 0 failed", stderr)
     done = records(tmp_path)
     assert done
     outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", "--resume", "--check", home=tmp_path)

@@ -25,12 +25,14 @@ class BatchReporter:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._latest: BatchCounts | None = None
         self._next_s = time.perf_counter() + LOG_INTERVAL_S
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def update(self, counts: "BatchCounts") -> None:
         """Show these counts."""
+        self._latest = counts
         if self._console.quiet:
             return
         if self._console.stderr_is_terminal:
@@ -53,8 +55,10 @@ class BatchReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.close()
+        if kind is not None and self._latest is not None:
+            self._console.note(f"stopped: {_line(self._latest)}")
 
     def _draw(self, counts: "BatchCounts") -> None:
         if self._progress is None:
