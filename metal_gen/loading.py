@@ -167,6 +167,8 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
         )
+    if settings.compile == "on" and settings.batch_size > 1:
+        notices.append("compile = 'on' has no effect: a compiled step is one sequence wide, not batch_size")
     if late := blas_notice(settings.blas):
         notices.append(late)
     return notices

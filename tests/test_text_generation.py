@@ -1,5 +1,7 @@
 """The library: load, generate, stream_generate, on the bundled model."""
 
+import shutil
+
 import pytest
 
 import metal_gen
@@ -205,3 +207,10 @@ def test_what_is_no_conversation_is_refused(model, prompt):
 def test_none_stands_for_not_given(model):
     result = metal_gen.generate(model, PROMPT, strategy=metal_gen.Greedy(), temperature=None, max_tokens=3)
     assert len(result.token_ids) == 3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
+def test_compiling_for_a_wider_cache_is_said_to_have_no_effect():
+    model = metal_gen.load(max_seq_len=32, batch_size=2, compile="on")
+    assert model.decoder.compiled is None
+    assert any("compile = 'on' has no effect" in notice for notice in model.notices)
