@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 Result = TypeVar("Result")
 
 
 class Background(Generic[Result]):
-    """A computation on a thread of its own, which does not keep the process from ending.
+    """A computation on a thread of its own.
+
+    As a context manager it waits for the work where the block fails, so that nothing goes on behind the
+    back of whoever handles the failure.
 
     Args:
         work: Begun at once.
@@ -18,7 +21,8 @@ class Background(Generic[Result]):
     def __init__(self, work: Callable[[], Result]) -> None:
         self._future: Future[Result] = Future()
         self._work = work
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def result(self) -> Result:
         """Wait for it.
@@ -27,6 +31,13 @@ class Background(Generic[Result]):
             BaseException: What the work raised.
         """
         return self._future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -51,9 +51,9 @@ def load(
     base = resolve_settings(config_file=None if config_file is None else Path(config_file))
     arguments = {"model": None if model is None else str(model), **settings}
     prepared = prepare(override_with_arguments(base, arguments), on_download=on_download)
-    loading = Background(prepared.load)
-    assert prepared.checkpoint.tokenizer
-    return loading.result()
+    with Background(prepared.load) as loading:
+        prepared.checkpoint.read_tokenizer()
+        return loading.result()
 
 
 def generate(

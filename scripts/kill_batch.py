@@ -44,7 +44,7 @@ def main() -> int:
                 process.wait()
                 kills += 1
         found = texts(folder / "killed.jsonl")
-    same = found == expected and len(found) == arguments.rows
+    same = found == expected and len(found) == arguments.rows and kills == arguments.kills
     verdict = "all equal" if same else "NOT equal"
     print(f"{kills} kills in {turns} runs: {len(found)} of {arguments.rows} rows, {verdict}")
     return 0 if same else 1

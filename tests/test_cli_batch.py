@@ -3,11 +3,14 @@
 import json
 import random
 import re
+import shutil
 import signal
 import time
 
 import pytest
 from cli_process import run_cli, start_cli
+
+from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 
 SEED = ("--seed", "7", "-n", "24")
 STORIES = [
@@ -90,7 +93,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_texts(undisturbed, tmp_path
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_it_and_what_is_done_stays(tmp_path, stop, code):
-    write_rows(tmp_path, [{"prompt": f"Story {number}"} for number in range(500)])
+    write_rows(tmp_path, [{"prompt": f"Story {number}"} for number in range(100)])
     process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", home=tmp_path)
     output = tmp_path / "out.jsonl"
     while process.poll() is None and (not output.exists() or output.stat().st_size < 200):
@@ -101,9 +104,10 @@ def test_a_signal_stops_it_and_what_is_done_stays(tmp_path, stop, code):
     assert re.search(rb"stopped: \d+ rows done, 0 failed", stderr)
     done = records(tmp_path)
     assert done
-    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", "--resume", "--check", home=tmp_path)
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "8", "--resume", home=tmp_path)
     assert outcome.code == 0
-    assert records(tmp_path) == done
+    assert records(tmp_path)[: len(done)] == done
+    assert len(texts(records(tmp_path))) == 100
 
 
 def test_a_second_run_on_the_same_output_is_told_who_holds_it(tmp_path):
@@ -148,7 +152,7 @@ def test_failed_rows_are_run_again_when_asked(tmp_path):
     assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", home=tmp_path).code == 7
     again = ("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume")
     kept = run_cli(*again, home=tmp_path)
-    assert (kept.code, "0 failed, 2 done before" in kept.stderr) == (7, True)
+    assert (kept.code, "0 failed, 1 done before, 1 failed before" in kept.stderr) == (7, True)
     retried = run_cli(*again, "--retry-failed", home=tmp_path)
     assert (retried.code, "1 failed, 1 done before" in retried.stderr) == (7, True)
 
@@ -199,7 +203,14 @@ def test_what_changed_is_named_when_going_on(tmp_path):
         (("in.jsonl", "-o", "no/out.jsonl"), "no"),
         (("in.jsonl", "-o", "out.jsonl", "--retry-failed"), "--retry-failed needs --resume"),
         (("in.jsonl", "-o", "-", "--resume"), "--resume contradicts -o -"),
-        (("in.jsonl", "-o", "in.jsonl", "--overwrite"), "is the input"),
+        (("in.jsonl", "-o", "in.jsonl", "--overwrite"), "the output in.jsonl is the input"),
+        (("in.jsonl", "-o", "out.jsonl", "--summary", "in.jsonl"), "the summary in.jsonl is the input"),
+        (
+            ("in.jsonl", "-o", "out.jsonl", "--summary", "./out.jsonl"),
+            "the summary ./out.jsonl is the output",
+        ),
+        (("in.jsonl", "-o", "out.jsonl", "--summary", "no/s.json"), "--summary no/s.json cannot be written"),
+        (("in.jsonl", "-o", "out.jsonl", "--check"), "--output contradicts --check"),
     ],
     ids=str,
 )
@@ -211,3 +222,44 @@ def test_what_cannot_be_done_is_refused(tmp_path, arguments, message):
     assert message in outcome.stderr
     assert (tmp_path / "in.jsonl").read_bytes() == b'{"prompt": "hi"}\n'
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_input_that_is_a_pipe_is_read_once(tmp_path):
+    stdin = b'{"prompt": "hi"}\n{"prompt": "ho"}\n'
+    outcome = run_cli("batch", "/dev/stdin", "-o", "out.jsonl", "-n", "2", home=tmp_path, stdin=stdin)
+    assert outcome.code == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_a_checkpoint_without_a_tokenizer_fails_no_row(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    (folder / "tokenizer.json").unlink()
+    write_rows(tmp_path, [{"prompt": "hi"}])
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-m", "./model", home=tmp_path)
+    assert outcome.code == 5
+    assert "has no tokenizer.json" in outcome.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_chat_template_that_changed_is_another_model(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    write_rows(tmp_path, [{"prompt": "hi"}])
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "-m", "./model", "--resume")
+    assert run_cli(*arguments, home=tmp_path).code == 0
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    changed = run_cli(*arguments, home=tmp_path)
+    assert (changed.code, "was begun with checkpoint" in changed.stderr) == (2, True)
+
+
+def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    write_rows(tmp_path, [{"prompt": "hi"}, {"prompt": "ho"}])
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "-m", "./model", home=tmp_path)
+    assert outcome.code == 0
+    assert outcome.stderr.count("this checkpoint has no chat template") == 1

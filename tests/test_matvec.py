@@ -26,6 +26,7 @@ def test_pieces_are_about_as_large_as_is_multiplied_unpacked():
 
 def test_what_no_blas_computes_is_left_whole(monkeypatch):
     assert row_blocks(mx.zeros((64, 64), mx.bfloat16)) is None
+    assert row_blocks(mx.zeros((151_643, 896))) is None  # A prime number of rows.
     monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
     assert row_blocks(mx.zeros((64, 64))) is None
 

@@ -12,7 +12,14 @@ from metal_gen.loading import PreparedModel
 
 SECTIONS = ("sampling", "generation")
 # Files that are read whole; of weights, which are large, the two ends and the size are.
-SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 END_BYTES = 65_536
 PIECE_BYTES = 1 << 20
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from metal_gen.batch.rows import BatchRow, RowError, RowForm, parse_row, unreadable
 from metal_gen.errors import MetalGenError
 
-LONGEST_LINE = 8 * 2**20
+LONGEST_LINE = 2 * 2**20
 CHUNK_BYTES = 2**16
 
 

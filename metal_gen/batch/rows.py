@@ -43,6 +43,7 @@ class RowErrorCode(StrEnum):
 
     INVALID_REQUEST = "invalid_request"
     DUPLICATE_ID = "duplicate_id"
+    GENERATION_FAILED = "generation_failed"
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,22 @@ before it, nor on where a run was broken off.
 import hashlib
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metal_gen.batch.index import IdIndex
 from metal_gen.batch.journal import Journal, StreamJournal
 from metal_gen.batch.records import error_record, success_record
-from metal_gen.batch.rows import BatchRow, RowError, repeated
+from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode, repeated
+from metal_gen.checkpoint.chat_template import MessagesRefusedError
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.prompt import Prompt, encode_prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.stopping import require_capacity
-from metal_gen.errors import ExitCode, MetalGenError
+from metal_gen.errors import DoesNotFitError, ExitCode, MetalGenError, UsageError
 from metal_gen.loading import PreparedModel, TextModel
+from metal_gen.sampling.sampler import LogitsError
 from metal_gen.text_generation import generate_samples
 
 SEED_BYTES = 4
@@ -33,7 +35,8 @@ class BatchCounts:
     Attributes:
         done: Rows whose texts have been written.
         failed: Rows of which an error has been written.
-        skipped: Rows that an earlier run had finished.
+        skipped: Rows that an earlier run had finished, those that failed included.
+        failed_before: Of these, the ones that failed.
         prompt_tokens: Of the rows done.
         completion_tokens: Of the rows done, all samples together.
         seconds: Since the first row.
@@ -42,6 +45,7 @@ class BatchCounts:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    failed_before: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     begin_s: float = field(default_factory=time.perf_counter, repr=False)
@@ -76,7 +80,8 @@ def run_rows(
     *,
     seed: int,
     strict: bool = False,
-    on_row: Callable[[BatchCounts], None] | None = None,
+    on_row: Callable[[BatchCounts], None],
+    on_notice: Callable[[str], None],
 ) -> BatchCounts:
     """Generate the text of every row that the journal lacks, and append it.
 
@@ -87,12 +92,15 @@ def run_rows(
         seed: Of the run.
         strict: Stop at the first row that fails.
         on_row: Called after each row.
+        on_notice: Called once with each thing that a person should know about the prompts.
 
     Raises:
         FirstErrorError: A row failed and `strict` is set; the rows before it are in the journal.
-        MetalGenError: The journal cannot be written, or the input not be read.
+        MetalGenError: The journal cannot be written, the input not be read, or the checkpoint not be used.
     """
-    counts = BatchCounts()
+    model.checkpoint.tokenizer.expect_many_texts()
+    counts = BatchCounts(failed_before=journal.found.failed)
+    said: set[str] = set()
     for row in pending_rows(rows, journal.finished, counts):
         outcome = _outcome(row, model, seed) if isinstance(row, BatchRow) else row
         if isinstance(outcome, RowError):
@@ -100,13 +108,17 @@ def run_rows(
             counts.failed += 1
         else:
             journal.append(outcome.record)
+            for notice in sorted(set(outcome.notices) - said):
+                on_notice(notice)
+                said.add(notice)
             counts.done += 1
             counts.prompt_tokens += outcome.prompt_tokens
             counts.completion_tokens += outcome.completion_tokens
-        if on_row is not None:
-            on_row(counts)
+        on_row(counts)
         if strict and isinstance(outcome, RowError):
-            raise FirstErrorError(f"row {outcome.number} failed: {outcome.reason}", "leave out --strict")
+            raise FirstErrorError(
+                f"row {outcome.number} failed: {outcome.reason}", "go on with --resume and without --strict"
+            )
     return counts
 
 
@@ -155,11 +167,12 @@ def pending_rows(
 
 @dataclass(frozen=True)
 class _Done:
-    """A row's record, and what it took."""
+    """A row's record, what it took, and what should be known about its prompt."""
 
     record: dict[str, object]
     prompt_tokens: int
     completion_tokens: int
+    notices: tuple[str, ...]
 
 
 def _outcome(row: BatchRow, model: TextModel, seed: int) -> _Done | RowError:
@@ -170,11 +183,13 @@ def _outcome(row: BatchRow, model: TextModel, seed: int) -> _Done | RowError:
     samples = wanted.pop("samples", model.settings.samples)
     try:
         generations = generate_samples(model, prompt, samples, **wanted)
-    except MetalGenError as error:
+    except LogitsError as error:
+        return replace(_error(row, error), code=RowErrorCode.GENERATION_FAILED)
+    except UsageError as error:
         return _error(row, error)
     record = success_record(row, generations, len(prompt.ids), wanted["seed"])
     completion_tokens = sum(len(generation.token_ids) for generation in generations)
-    return _Done(record, len(prompt.ids), completion_tokens)
+    return _Done(record, len(prompt.ids), completion_tokens, prompt.notices)
 
 
 def _encode(row: BatchRow, checkpoint: Checkpoint, settings: Settings, capacity: int) -> Prompt | RowError:
@@ -184,7 +199,7 @@ def _encode(row: BatchRow, checkpoint: Checkpoint, settings: Settings, capacity:
             checkpoint, row.prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
         )
         require_capacity(len(prompt.ids), in_force.max_tokens, capacity)
-    except MetalGenError as error:
+    except (UsageError, DoesNotFitError, MessagesRefusedError) as error:
         return _error(row, error)
     return prompt
 

@@ -25,6 +25,10 @@ THINKING_SWITCH = "enable_thinking"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
+class MessagesRefusedError(CheckpointError):
+    """A chat template has no place for these messages."""
+
+
 class ChatTemplate:
     """A template that turns messages into a prompt.
 
@@ -67,7 +71,7 @@ class ChatTemplate:
             text.encode()
             return text
         except Exception as error:  # A template can raise anything that Python can.
-            raise CheckpointError(
+            raise MessagesRefusedError(
                 f"the chat template refused the messages: {error}", "use --raw to do without it"
             ) from error
 

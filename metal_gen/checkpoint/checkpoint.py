@@ -42,6 +42,10 @@ class Checkpoint:
         """Reads tokenizer.json on first use."""
         return Tokenizer(self.folder, self.config.vocab_size)
 
+    def read_tokenizer(self) -> None:
+        """Read tokenizer and chat template now, which raise as at their first use."""
+        _ = self.tokenizer, self.chat_template
+
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """The template for messages; None for a base model."""

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as HubTokenizer
 
 # Beyond so many parts of words the whole tokenizer is as quick.
 MOST_PARTS = 100_000
+LONGEST_TEXT = 200_000
 # What a model must say for a word's encoding to follow from the merges alone.
 PLAIN_BPE = {
     "type": "BPE",
@@ -47,6 +48,8 @@ class TokenizerReducer:
         Args:
             text: Valid Unicode.
         """
+        if len(text) > LONGEST_TEXT:
+            return None
         words = set(_words(self.letters_only.encode(text, add_special_tokens=False)))
         if sum(len(word) * (len(word) + 1) // 2 for word in words) > MOST_PARTS:
             return None

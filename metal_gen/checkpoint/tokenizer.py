@@ -60,7 +60,10 @@ class Tokenizer:
                 "save it with transformers: AutoTokenizer(...).save_pretrained(...)",
             )
         document = read_json(self._path)
-        self._reducer = TokenizerReducer(document) if is_plain(document) else None
+        try:
+            self._reducer = TokenizerReducer(document) if is_plain(document) else None
+        except Exception as error:  # The library raises nothing narrower.
+            raise self._unreadable(error) from error
         self._encoded = 0
         tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
         if not isinstance(tokenizer.decoder, ByteLevel):
@@ -105,9 +108,19 @@ class Tokenizer:
         try:
             return HubTokenizer.from_file(str(self._path))
         except Exception as error:  # The library raises nothing narrower.
-            raise CheckpointError(
-                f"{self._path} is not a tokenizer: {error}", "download or copy the file again"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self._path} is not a tokenizer: {error}", "download or copy the file again")
+
+    def expect_many_texts(self) -> None:
+        """Build the whole tokenizer now.
+
+        Raises:
+            CheckpointError: It cannot be built.
+        """
+        self._reducer = None
+        assert self._whole
 
     def _tokenizer_for(self, text: str) -> HubTokenizer:
         """The first few short texts do not need the whole tokenizer, which takes longer to build."""

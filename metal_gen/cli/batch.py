@@ -1,6 +1,9 @@
 """`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
 
+import os
+import stat
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -94,9 +97,15 @@ def batch(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Answer every row of a JSONL file, into another that survives a crash."""
+    """Answer every row of a JSONL file, into another that survives a crash.
+
+    A row is {"id": 1, "prompt": "..."} or {"id": 1, "messages": [...]}, with any setting of sampling and
+    stopping beside them, or a request of OpenAI's batch form. Without an id it has its line's number.
+    """
     console = Console(quiet=quiet, verbosity=verbose)
-    if output is None and not check:
+    if check:
+        _refuse_with_check(context.params)
+    elif output is None:
         raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
     if retry_failed and not resume:
         raise UsageError("--retry-failed needs --resume", "give both")
@@ -104,8 +113,7 @@ def batch(
         raise UsageError(f"--resume contradicts {'--overwrite' if overwrite else '-o -'}")
     if output == STREAM:
         console.require_stdout()
-    elif output is not None and input != STREAM and _is_same_file(input, output):
-        raise UsageError(f"the output {output} is the input", "name another output")
+    _require_different(input=input, output=output, summary=summary)
     settings = settings_in_force(context.params)
     run = _BatchRun(settings, input, field, console, strict=strict, summary=summary)
     if check:
@@ -147,6 +155,7 @@ class _BatchRun:
         from metal_gen.batch.reading import read_rows
         from metal_gen.batch.runner import check_rows
 
+        self.prepared.checkpoint.read_tokenizer()
         with self._stream as stream:
             counts = check_rows(
                 read_rows(stream, field=self.field),
@@ -164,9 +173,10 @@ class _BatchRun:
         from metal_gen.batch.runner import run_rows
         from metal_gen.sampling.random_keys import choose_seed
 
+        self.prepared.checkpoint.read_tokenizer()
         with ExitStack() as opened:
             opened.callback(self._stream.close)
-            summary = None if self.summary is None else OutputFile(Path(self.summary))
+            summary = None if self.summary is None else OutputFile(Path(self.summary), "--summary")
             if summary is not None:
                 opened.callback(summary.discard)
             journal: Journal | StreamJournal
@@ -175,7 +185,8 @@ class _BatchRun:
                 seed = choose_seed() if given is None else given
                 journal = StreamJournal(sys.stdout.buffer)
             else:
-                input = None if self.input == STREAM else Path(self.input)
+                is_file = stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
+                input = Path(self.input) if is_file and self.input != STREAM else None
                 mark = fingerprint(self.prepared, input, self.field)
                 if resume:
                     file = Journal.resume(Path(output), mark, retry_failed=retry_failed)
@@ -195,6 +206,7 @@ class _BatchRun:
                 seed=seed,
                 strict=self.strict,
                 on_row=reporter.update,
+                on_notice=self.console.warn,
             )
             reporter.finish(counts, seed)
             if summary is not None:
@@ -202,11 +214,23 @@ class _BatchRun:
         return counts.failed + journal.found.failed
 
 
-def _is_same_file(input: str, output: str) -> bool:
-    try:
-        return Path(input).samefile(output)
-    except (OSError, ValueError):
-        return False
+def _refuse_with_check(given: Mapping[str, object]) -> None:
+    """Nothing is written by a check."""
+    for name in ("output", "resume", "overwrite", "strict", "summary"):
+        if given[name]:
+            raise UsageError(f"--{name} contradicts --check", "a check writes nothing")
+
+
+def _require_different(**files: str | None) -> None:
+    """Refuse to write over what is read, or to write two things to one place."""
+    seen: dict[Path, str] = {}
+    for what, name in files.items():
+        if name is None or name == STREAM:
+            continue
+        path = Path(name).resolve()
+        if path in seen and (path.is_file() or not path.exists()):
+            raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
+        seen[path] = what
 
 
 def _open_input(name: str) -> BinaryIO:

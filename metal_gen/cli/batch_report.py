@@ -89,7 +89,8 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
     document = {
         "done": counts.done,
         "failed": counts.failed,
-        "skipped": counts.skipped,
+        "done_before": counts.skipped - counts.failed_before,
+        "failed_before": counts.failed_before,
         "prompt_tokens": counts.prompt_tokens,
         "completion_tokens": counts.completion_tokens,
         "seconds": counts.seconds,
@@ -107,5 +108,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
 def _line(counts: "BatchCounts") -> str:
     parts = [f"{counts.done} rows done", f"{counts.failed} failed"]
     if counts.skipped:
-        parts.append(f"{counts.skipped} done before")
+        parts.append(f"{counts.skipped - counts.failed_before} done before")
+    if counts.failed_before:
+        parts.append(f"{counts.failed_before} failed before (--retry-failed runs them again)")
     return ", ".join(parts) + f"; {counts.completion_tokens} tokens, {counts.completion_tps:.1f} tok/s"

@@ -1,8 +1,10 @@
 """The process: from arguments to an exit code, with signals and closed streams in between."""
 
+import errno
 import os
 import signal
 import sys
+import traceback
 from contextlib import redirect_stdout, suppress
 from types import FrameType
 from typing import NoReturn
@@ -11,6 +13,12 @@ from metal_gen.cli.console import Console
 from metal_gen.errors import ExitCode, MetalGenError, UsageError
 
 COMPLETION_VARIABLE = "_METAL_GEN_COMPLETE"
+
+
+_SIGNALS = {
+    signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
+    signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
+}
 
 
 class _StoppedError(BaseException):
@@ -24,11 +32,16 @@ class _StoppedError(BaseException):
 
 def run() -> NoReturn:
     """Run the program and exit; the entry point `metal-gen`."""
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
     _fill_closed_descriptors()
     kept: list[object] = []
-    code = main(sys.argv[1:], kept)
+    try:
+        code = main(sys.argv[1:], kept)
+    except Exception:
+        # Not left to Python, which would end by a crash if weights are still being read.
+        traceback.print_exc()
+        code = ExitCode.UNEXPECTED
     if code == ExitCode.CLOSED_PIPE or not _flush():
         # Python flushes stdout once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,6 +74,11 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return ExitCode.CLOSED_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        console.error(f"the output cannot be written: {error.strerror}")
+        return ExitCode.UNEXPECTED
 
 
 def _run_command(arguments: list[str], kept: list[object]) -> int:
@@ -99,9 +117,11 @@ def _utf8(before: str, argument: str) -> str:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    if signum == signal.SIGINT:
-        raise _StoppedError("interrupted", ExitCode.INTERRUPTED)
-    raise _StoppedError("terminated", ExitCode.TERMINATED)
+    """Unwind and say so; a second signal leaves at once."""
+    word, code = _SIGNALS[signal.Signals(signum)]
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: os._exit(code))
+    raise _StoppedError(word, code)
 
 
 def _fill_closed_descriptors() -> None:

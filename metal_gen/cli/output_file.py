@@ -12,12 +12,13 @@ class OutputFile:
 
     Args:
         path: Of the file; an older one stays as it is until `write`.
+        option: That named it.
 
     Raises:
         UsageError: Nothing can be written there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = "--output") -> None:
         # A device or a pipe is written to, not replaced; of a link it is the target that is replaced.
         self._is_special = path.exists() and not path.is_file()
         self.path = path.resolve() if path.is_symlink() and not self._is_special else path
@@ -34,7 +35,7 @@ class OutputFile:
         except (OSError, ValueError) as error:
             self.discard()
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"--output {path} cannot be written: {reason}") from None
+            raise UsageError(f"{option} {path} cannot be written: {reason}") from None
 
     def write(self, text: str) -> None:
         """Put the text there.

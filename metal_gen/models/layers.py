@@ -96,7 +96,7 @@ class Step:
         cache: Takes the new keys and values.
         batch: B.
         length: L.
-        offset: Position of the first new token; an array, (), where the pass is being compiled.
+        offset: Position of the first new token; an array, (1,), where the pass is being compiled.
         periods: Of the rotary embedding, (D / 2,).
         mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
         sliding_mask: The same of a sliding layer.

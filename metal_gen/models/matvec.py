@@ -13,13 +13,15 @@ from metal_gen.backend import runs_on_cpu
 
 # OpenBLAS multiplies without packing where M x N x K of a product is at most this.
 PIECE_NUMBERS = 1_000_000
+LARGEST_PIECE_NUMBERS = 4 * PIECE_NUMBERS
 
 
 def row_blocks(weight: mx.array) -> mx.array | None:
     """Cut a matrix (out, in) into pieces of equally many rows, (N, M, K).
 
     Returns:
-        A view; None where MLX does not give the product to a BLAS: on a GPU, and in half precision.
+        A view; None where MLX does not give the product to a BLAS, on a GPU and in half precision, and
+        where the rows cannot be parted so.
     """
     if not runs_on_cpu() or weight.dtype != mx.float32:
         return None
@@ -27,6 +29,8 @@ def row_blocks(weight: mx.array) -> mx.array | None:
     wanted = min(max(1, rows * columns // PIECE_NUMBERS), rows)
     near = (count for step in range(rows) for count in (wanted - step, wanted + step))
     pieces = next(count for count in near if count > 0 and rows % count == 0)
+    if rows // pieces * columns > LARGEST_PIECE_NUMBERS:
+        return None
     return weight.reshape(pieces, rows // pieces, columns)
 
 
