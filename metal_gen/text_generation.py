@@ -22,8 +22,9 @@ from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel, prepare
 from metal_gen.pieces import Clock, Generation, Piece, join
 from metal_gen.sampling.logprobs import read_logprobs
-from metal_gen.sampling.random_keys import RandomKeys, choose_seed
+from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.stop_text import StopMatcher
 from metal_gen.strategy_settings import STRATEGY_SETTINGS, endings_from, strategy_from, without_end

@@ -1,10 +1,13 @@
 """The library: load, generate, stream_generate, on the bundled model."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 import metal_gen
+from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.prompt import Prompt
 from metal_gen.errors import ConfigError, DoesNotFitError, ModelNotFoundError, UsageError
 from metal_gen.thinking import ThinkingSplitter
@@ -214,3 +217,12 @@ def test_compiling_for_a_wider_cache_is_said_to_have_no_effect():
     model = metal_gen.load(max_seq_len=32, batch_size=2, compile="on")
     assert model.decoder.compiled is None
     assert any("compile = 'on' has no effect" in notice for notice in model.notices)
+
+
+def test_a_failed_load_leaves_nothing_running(tmp_path):
+    """An interpreter that ends while weights are still read would be aborted."""
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    code = "import metal_gen\ntry: metal_gen.load('./model')\nexcept metal_gen.MetalGenError: print('caught')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"caught\n", b"")

@@ -2,15 +2,14 @@
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from metal_gen.errors import UsageError
+from metal_gen.sampling.seed import choose_seed
 
 FORMAT = 1
 SEED = "seed"
-SEED_BITS = 32
 HINT = "give --overwrite to begin again, or name another output"
 
 Value = str | int | None
@@ -37,7 +36,7 @@ def begin_run(output: Path, fingerprint: Fingerprint) -> int:
     """
     seed = fingerprint.get(SEED)
     if seed is None:
-        seed = secrets.randbits(SEED_BITS)
+        seed = choose_seed()
     document = {"format": FORMAT, "run": {**fingerprint, SEED: seed}}
     replace_file(run_path(output), json.dumps(document, indent=2).encode() + b"\n")
     return int(seed)

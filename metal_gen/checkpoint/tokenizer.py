@@ -120,7 +120,7 @@ class Tokenizer:
             CheckpointError: It cannot be built.
         """
         self._reducer = None
-        assert self._whole
+        _ = self._whole
 
     def _tokenizer_for(self, text: str) -> HubTokenizer:
         """The first few short texts do not need the whole tokenizer, which takes longer to build."""

@@ -171,7 +171,7 @@ class _BatchRun:
         from metal_gen.batch.journal import Journal, StreamJournal
         from metal_gen.batch.reading import read_rows
         from metal_gen.batch.runner import run_rows
-        from metal_gen.sampling.random_keys import choose_seed
+        from metal_gen.sampling.seed import choose_seed
 
         self.prepared.checkpoint.read_tokenizer()
         with ExitStack() as opened:

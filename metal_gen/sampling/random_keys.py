@@ -1,10 +1,6 @@
 """Random keys that depend on the seed, the sequence and the token's index, and on nothing else."""
 
-import secrets
-
 import mlx.core as mx
-
-SEED_BITS = 32
 
 
 class RandomKeys:
@@ -35,8 +31,3 @@ def words(number: int) -> mx.array:
 def fold(key: mx.array, data: mx.array) -> mx.array:
     """Derive another key: the generator's output under the key with the data, (2,), mixed in."""
     return mx.random.split(key ^ data)[0]
-
-
-def choose_seed() -> int:
-    """A seed to use, and to report, when none is given."""
-    return secrets.randbits(SEED_BITS)
