@@ -19,8 +19,9 @@ from metal_gen.config.sources import override_with_flags, resolve_settings
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import UsageError
 from metal_gen.sampling.logprobs import read_logprobs
-from metal_gen.sampling.random_keys import RandomKeys, choose_seed
+from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler, Status, draw_once, sample_token
+from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP, require_vocabulary
 from metal_gen.strategy_settings import strategy_from, to_flags, to_toml
 
