@@ -4,7 +4,7 @@ Python builds the graph of a step once for a range of positions and MLX replays 
 element-wise operations joined. For that all shapes have to stay: attention looks at a part of the
 cache that grows in a few strides, and a mask hides what lies beyond the position.
 
-Axes: H key/value heads, S capacity, D head size, V vocabulary.
+Axes: B sequences, H key/value heads, S capacity, D head size, V vocabulary.
 """
 
 import time
@@ -14,10 +14,10 @@ from functools import lru_cache
 import mlx.core as mx
 
 from metal_gen.kv_cache import KVCache
-from metal_gen.models.layers import Step
+from metal_gen.models.layers import Part, Step, seen_by
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.logprobs import LogprobArrays
-from metal_gen.sampling.random_keys import fold, words
+from metal_gen.sampling.random_keys import fold, fold_rows, words
 from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_arrays
 
 SHORTEST_STRIDE = 256
@@ -40,11 +40,11 @@ def attended_length(position: int, capacity: int) -> int:
 
 
 class CompiledStep:
-    """The compiled step of one model over one cache.
+    """The compiled step of one model over one cache, for all its sequences at once.
 
     Args:
         model: With its weights.
-        cache: Of one sequence; its buffers are handed through the compiled function and back.
+        cache: Its buffers are handed through the compiled function and back.
 
     Attributes:
         count: Functions compiled so far.
@@ -52,7 +52,6 @@ class CompiledStep:
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
-        assert cache.config.batch_size == 1
         self.model = model
         self.cache = cache
         self.count = 0
@@ -60,30 +59,52 @@ class CompiledStep:
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
-        """See `Decoder.draw_next`."""
+        """See `Decoder.draw_next`; of a cache of one sequence."""
         cache = self.cache
         cache.claim(1)
         rule = sampler.rule if sampler.follows_rule_alone(index) else None
-        length = attended_length(cache.position, cache.config.max_seq_len)
+        periods = self.model.rope.periods(cache.position)
+        logits, outcome, logprobs = self.run(
+            token, [cache.start], periods, rule, sampler.keys.base, words(index)
+        )
+        return sampler.draw(logits, index) if outcome is None else Draw(logits, index, outcome, logprobs)
+
+    def run(
+        self,
+        tokens: mx.array,
+        positions: Sequence[int],
+        periods: mx.array,
+        rule: DrawRule | None,
+        bases: mx.array,
+        indices: mx.array,
+    ) -> tuple[mx.array, mx.array | None, LogprobArrays | None]:
+        """Add one token to each sequence, and draw the next where that follows a rule alone.
+
+        Args:
+            tokens: (B,) ids, which need not be computed yet.
+            positions: Where each goes.
+            periods: Of the rotary embedding.
+            rule: How all are drawn; None leaves that out.
+            bases: `RandomKeys.base` of each, (B, 2), or (2,) of one.
+            indices: `words` of each new token's index, shaped alike.
+
+        Returns:
+            (B, V) logits, and what the rule gave; not yet computed.
+        """
+        cache = self.cache
+        length = attended_length(max(positions) + 1, cache.config.max_seq_len)
         compiled_before = self._function.cache_info().misses
         begin = time.perf_counter()
         function = self._function(length, rule)
-        logits, *drawn = function(
-            token,
-            mx.array([cache.start]),
-            self.model.rope.periods(cache.position),
-            sampler.keys.base,
-            words(index),
-            *cache.buffers,
-        )
+        logits, *drawn = function(tokens, mx.array(list(positions)), periods, bases, indices, *cache.buffers)
         cache.buffers = drawn[-len(cache.buffers) :]
         if self._function.cache_info().misses > compiled_before:
             self.count += 1
             self.seconds += time.perf_counter() - begin
         if rule is None:
-            return sampler.draw(logits, index)
+            return logits, None, None
         outcome, *logprobs = drawn[: -len(cache.buffers)]
-        return Draw(logits, index, outcome, LogprobArrays(*logprobs) if logprobs else None)
+        return logits, outcome, LogprobArrays(*logprobs) if logprobs else None
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one way to draw; None leaves that out."""
@@ -92,44 +113,43 @@ class CompiledStep:
         mx.eval(places, bias)
 
         def step(
-            token: mx.array,
-            position: mx.array,
+            tokens: mx.array,
+            positions: mx.array,
             periods: mx.array,
-            base_key: mx.array,
-            index: mx.array,
+            bases: mx.array,
+            indices: mx.array,
             *buffers: mx.array,
         ) -> list[mx.array]:
-            cache = _FixedShapes(buffers, position, length)
-            hidden = self.model.run(token, self._pass(cache, position, periods, places))
+            cache = _FixedShapes(buffers, positions, length)
+            hidden = self.model.run(tokens, self._pass(cache, positions, periods, places))
             logits = self.model.logits(hidden)
             if rule is None:
                 return [logits, *cache.buffers]
             adjusted = add_bias(logits.astype(mx.float32), bias)
-            outcome, logprobs = rule(logits, adjusted, fold(base_key, index))
+            keys = fold(bases, indices) if bases.ndim == 1 else fold_rows(bases, indices)
+            outcome, logprobs = rule(logits, adjusted, keys)
             return [logits, outcome, *(logprobs or ()), *cache.buffers]
 
         return mx.compile(step)
 
-    def _pass(self, cache: "_FixedShapes", position: mx.array, periods: mx.array, places: mx.array) -> Step:
-        window = self.model.config.sliding_window
-        mask = places <= position
+    def _pass(self, cache: "_FixedShapes", positions: mx.array, periods: mx.array, places: mx.array) -> Step:
+        mask, sliding_mask = seen_by(positions, places, self.model.config.sliding_window)
         return Step(
             cache=cache,
-            batch=1,
+            batch=positions.shape[0],
             length=1,
-            offset=position,
+            offset=positions,
             periods=periods,
-            mask=mask,
-            sliding_mask=mask & (places > position - window) if window else None,
+            parts=[Part(mask, sliding_mask)],
         )
 
 
 class _FixedShapes:
-    """The cache within a compiled step: buffers (1, H, S, D) that are written at an array's position."""
+    """The cache within a compiled step: buffers (B, H, S, D) that are written at arrays' positions."""
 
-    def __init__(self, buffers: Sequence[mx.array], position: mx.array, length: int) -> None:
+    def __init__(self, buffers: Sequence[mx.array], positions: mx.array, length: int) -> None:
         self.buffers = list(buffers)
-        self._place = position[None, None, None]
+        self._places = positions[:, None, None, None]
         self._length = length
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
@@ -138,7 +158,7 @@ class _FixedShapes:
         for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
             # Written in place, on CUDA too, where `mx.slice_update` copies the buffer.
             buffer = self.buffers[place]
-            buffer = mx.put_along_axis(buffer, self._place, new.astype(buffer.dtype), axis=2)
+            buffer = mx.put_along_axis(buffer, self._places, new.astype(buffer.dtype), axis=2)
             self.buffers[place] = buffer
             seen.append(buffer[:, :, : self._length])
         return seen[0], seen[1]

@@ -58,19 +58,16 @@ def generate_tokens(
     for index in range(limit):
         is_last = index + 1 == limit
         following = _follow(draw, decoder, sampler, is_last=is_last)
-        token, status = _read(draw)
+        token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
             # Go back to before this draw, look at the whole vocabulary, and go on from there.
             sampler.retract(1)
             decoder.cache.rewind(0 if is_last else 1)
             draw = sampler.redraw(draw)
             following = _follow(draw, decoder, sampler, is_last=is_last)
-            token, status = _read(draw)
+            token, status = read_draw(draw)
         if status == Status.NOT_FINITE:
-            raise LogitsError(
-                f"no token can be chosen at new token {index + 1}: the logits are not finite",
-                "the checkpoint may be damaged, or every token banned; try float32 for model and cache",
-            )
+            raise not_finite(index)
         if following is not None:
             mx.async_eval(following.results)
         finish = endings.get(token, limited_by if is_last else None)
@@ -80,13 +77,21 @@ def generate_tokens(
         draw = following
 
 
+def not_finite(index: int) -> LogitsError:
+    """The error of a new token that cannot be chosen, by its index."""
+    return LogitsError(
+        f"no token can be chosen at new token {index + 1}: the logits are not finite",
+        "the checkpoint may be damaged, or every token banned; try float32 for model and cache",
+    )
+
+
 def _follow(draw: Draw, decoder: Decoder, sampler: Sampler, *, is_last: bool) -> Draw | None:
     """Note a draw, computed or not, as part of the text, and build the step after it."""
     sampler.accept(draw)
     return None if is_last else decoder.draw_next(draw.token, sampler, draw.index + 1)
 
 
-def _read(draw: Draw) -> tuple[int, int]:
+def read_draw(draw: Draw) -> tuple[int, int]:
     """Have a draw computed and bring its token's id and its status to the host."""
     token, status = draw.outcome.tolist()  # type: ignore[misc]
     return int(token), int(status)  # type: ignore[arg-type]

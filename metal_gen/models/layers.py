@@ -7,7 +7,7 @@ Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in t
 new ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Protocol
@@ -89,6 +89,40 @@ class LayerCache(Protocol):
 
 
 @dataclass(frozen=True)
+class Part:
+    """New tokens of a pass that look at the same stretch of the cache.
+
+    Args:
+        mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
+        sliding_mask: The same of a sliding layer.
+        last_keys: How many of the last keys a sliding layer looks at; None where the mask says it.
+        rows: Which rows of the pass these are; all by default.
+        is_one_text: The rows are successive tokens of one sequence, rather than one token of each.
+        sequences: Of the cache; all by default.
+        length: Positions of the cache that are looked at; all that it gives by default.
+    """
+
+    mask: mx.array | str | None
+    sliding_mask: mx.array | str | None = None
+    last_keys: int | None = None
+    rows: slice | None = None
+    is_one_text: bool = False
+    sequences: slice | None = None
+    length: int | None = None
+
+    def of_rows(self, heads: mx.array) -> mx.array:
+        """Take these tokens out of (B, H, L, D), as sequences."""
+        if self.rows is None:
+            return heads
+        taken = heads[self.rows]
+        return taken.swapaxes(0, 2) if self.is_one_text else taken
+
+    def of_cache(self, buffer: mx.array) -> mx.array:
+        """Take what these tokens look at."""
+        return buffer if self.sequences is None else buffer[self.sequences, :, : self.length]
+
+
+@dataclass(frozen=True)
 class Step:
     """What all layers of one forward pass share.
 
@@ -96,11 +130,10 @@ class Step:
         cache: Takes the new keys and values.
         batch: B.
         length: L.
-        offset: Position of the first new token; an array, (1,), where the pass is being compiled.
+        offset: Position of the first new token; an array, (B,), where each sequence has its own or
+            the pass is being compiled.
         periods: Of the rotary embedding, (D / 2,).
-        mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
-        sliding_mask: The same of a sliding layer.
-        last_keys: How many of the last keys a sliding layer looks at; None where the mask says it.
+        parts: All rows, in their order.
     """
 
     cache: LayerCache
@@ -108,9 +141,7 @@ class Step:
     length: int
     offset: int | mx.array
     periods: mx.array
-    mask: mx.array | str | None
-    sliding_mask: mx.array | str | None = None
-    last_keys: int | None = None
+    parts: Sequence[Part]
 
 
 @dataclass(frozen=True)
@@ -133,16 +164,29 @@ class Attention:
         """Map (R, hidden) to (R, hidden) and write this layer's part of the cache."""
         queries, keys, values = self._project(rows, step)
         keys, values = step.cache.update(layer, keys, values)
-        mask = step.sliding_mask if self.sliding else step.mask
-        if self.sliding and step.last_keys is not None:
-            keys, values = keys[:, :, -step.last_keys :], values[:, :, -step.last_keys :]
-        scale = self.head_dim**-0.5 * self.rope.attention_factor**2
+        queries = queries.astype(keys.dtype)
+        attended = [
+            self._attend(part.of_rows(queries), part.of_cache(keys), part.of_cache(values), part)
+            for part in step.parts
+        ]
+        joined = attended[0] if len(attended) == 1 else mx.concatenate(attended)
+        return self.output(joined.astype(rows.dtype))
+
+    def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, part: Part) -> mx.array:
+        """Let (B, H, L, D) look at (B, H_kv, S, D), and give rows, (B * L, H * D)."""
+        if self.sliding and part.last_keys is not None:
+            keys, values = keys[:, :, -part.last_keys :], values[:, :, -part.last_keys :]
         attended = mx.fast.scaled_dot_product_attention(
-            queries.astype(keys.dtype), keys, values, scale=scale, mask=mask
-        ).astype(rows.dtype)
-        if step.length > 1:
+            queries,
+            keys,
+            values,
+            scale=self.head_dim**-0.5 * self.rope.attention_factor**2,
+            mask=part.sliding_mask if self.sliding else part.mask,
+        )
+        batch, heads, length, size = queries.shape
+        if length > 1:
             attended = attended.swapaxes(1, 2)
-        return self.output(attended.reshape(rows.shape[0], -1))
+        return attended.reshape(batch * length, heads * size)
 
     def _project(self, rows: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array]:
         """Queries (B, H, L, D), keys and values (B, H_kv, L, D), from one product."""
@@ -205,6 +249,22 @@ def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None
     queries = mx.arange(start, start + length)[:, None]
     keys = mx.arange(start + length)[None]
     return (keys <= queries) & (keys > queries - window)
+
+
+def seen_by(positions: mx.array, places: mx.array, window: int | None) -> tuple[mx.array, mx.array | None]:
+    """Which of the first places each of several sequences sees from its position.
+
+    Args:
+        positions: (B,) of the querying tokens.
+        places: (S,) from 0 on.
+        window: Of sliding layers.
+
+    Returns:
+        Boolean (B, 1, 1, S), for full layers and for sliding ones; None without a window.
+    """
+    ends = positions[:, None, None, None]
+    seen = places <= ends
+    return seen, seen & (places > ends - window) if window else None
 
 
 def _silu_product(gate: mx.array, up: mx.array) -> mx.array:

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from metal_gen.kv_cache import KVCache
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.layers import DecoderLayer, Linear, RMSNorm, Step, sliding_window_mask
+from metal_gen.models.layers import DecoderLayer, Linear, Part, RMSNorm, Step, sliding_window_mask
 from metal_gen.models.rope import Rope
 
 
@@ -55,9 +55,13 @@ class Transformer:
             length=length,
             offset=cache.start,
             periods=self.rope.periods(sequence_length or cache.position),
-            mask=mask,
-            sliding_mask=mask if window_mask is None else window_mask,
-            last_keys=window if window_mask is None else None,
+            parts=[
+                Part(
+                    mask,
+                    sliding_mask=mask if window_mask is None else window_mask,
+                    last_keys=window if window_mask is None else None,
+                )
+            ],
         )
         return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
 

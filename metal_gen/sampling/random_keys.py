@@ -31,3 +31,15 @@ def words(number: int) -> mx.array:
 def fold(key: mx.array, data: mx.array) -> mx.array:
     """Derive another key: the generator's output under the key with the data, (2,), mixed in."""
     return mx.random.split(key ^ data)[0]
+
+
+def fold_rows(keys: mx.array, data: mx.array) -> mx.array:
+    """`fold` of each row of (R, 2) by itself."""
+    return mx.vmap(fold)(keys, data)
+
+
+def uniform(keys: mx.array) -> mx.array:
+    """Draw one number in [0, 1) from a key, (1, 1), or from each row of (R, 2), (R, 1)."""
+    if keys.ndim == 1:
+        return mx.random.uniform(shape=(1, 1), key=keys)
+    return mx.vmap(lambda key: mx.random.uniform(shape=(1,), key=key))(keys)

@@ -20,7 +20,7 @@ from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.random_keys import RandomKeys, fold, words
+from metal_gen.sampling.random_keys import RandomKeys, fold, fold_rows, uniform, words
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
@@ -83,26 +83,25 @@ class DrawRule:
     logprobs: int | None
 
     def __call__(
-        self, logits: mx.array, adjusted: mx.array, key: mx.array, *, whole: bool = False
+        self, logits: mx.array, adjusted: mx.array, keys: mx.array, *, whole: bool = False
     ) -> tuple[mx.array, LogprobArrays | None]:
-        """Draw one token.
+        """Draw one token for each row, which no other row has a part in.
 
         Args:
-            logits: (1, V) as the model gave them.
-            adjusted: (1, V) float32, after penalties and bias.
-            key: As `mx.random.key` makes it; greedy takes no account of it.
+            logits: (R, V) as the model gave them; one row where `logprobs` are wanted.
+            adjusted: (R, V) float32, after penalties and bias.
+            keys: (R, 2), or (2,) for one row; greedy takes no account of them.
             whole: Look at the whole vocabulary at once.
 
         Returns:
-            `Draw.outcome` and `Draw.logprobs`.
+            (2 R,) int32, the ids and then the `Status` of each; and `Draw.logprobs`.
         """
         weights = None
         if self.strategy.is_greedy:
             token, largest = blocks.argmax(adjusted)
             status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, Status.NOT_FINITE)
         else:
-            uniform = mx.random.uniform(shape=(adjusted.shape[0], 1), key=key)
-            token, status, weights = draw_once(adjusted, self.strategy, uniform, whole=whole)
+            token, status, weights = draw_once(adjusted, self.strategy, uniform(keys), whole=whole)
         outcome = mx.concatenate([token.astype(mx.int32), status.astype(mx.int32)])
         if self.logprobs is None:
             return outcome, None
@@ -178,6 +177,51 @@ class Sampler:
         return add_bias(logits, self._early_bias if index < self.strategy.min_tokens else self._bias)
 
 
+def draw_together(logits: mx.array, samplers: Sequence[Sampler], indices: Sequence[int]) -> list[Draw]:
+    """Start to draw a token for each of several texts, in one go where they are drawn alike.
+
+    Args:
+        logits: (R, V) of the texts in turn.
+        samplers: Of each text.
+        indices: Of each text's new token.
+
+    Returns:
+        What each text's own `Sampler.draw` would give.
+    """
+    rows = list(zip(samplers, indices, strict=True))
+    alike: dict[DrawRule, list[int]] = {}
+    for row, (sampler, index) in enumerate(rows):
+        if sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
+            alike.setdefault(sampler.rule, []).append(row)
+    draws: dict[int, Draw] = {}
+    for rule, members in alike.items():
+        if len(members) == 1:
+            continue
+        few = logits if len(members) == len(rows) else logits[mx.array(members)]
+        bias = bias_arrays(dict(rule.strategy.logit_bias))
+        keys = fold_rows(*key_rows([samplers[row] for row in members], [indices[row] for row in members]))
+        outcomes, _ = rule(few, add_bias(few.astype(mx.float32), bias), keys)
+        draws |= dict(
+            zip(members, split_draws(few, outcomes, [indices[row] for row in members]), strict=True)
+        )
+    return [
+        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index)
+        for row, (sampler, index) in enumerate(rows)
+    ]
+
+
+def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:
+    """What the keys of several draws are folded from: (R, 2) bases and (R, 2) words."""
+    numbers = [[index >> 32, index & 0xFFFFFFFF] for index in indices]
+    return mx.stack([sampler.keys.base for sampler in samplers]), mx.array(numbers, dtype=mx.uint32)
+
+
+def split_draws(logits: mx.array, outcomes: mx.array, indices: Sequence[int]) -> list[Draw]:
+    """Part what `DrawRule` gave for several rows."""
+    pairs = outcomes.reshape(2, -1)
+    return [Draw(logits[row : row + 1], index, pairs[:, row], None) for row, index in enumerate(indices)]
+
+
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:
     """Choose one token per row, without regard to tokens before it.
 
@@ -200,12 +244,11 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
         tokens, largest = blocks.argmax(rows)
         finite = mx.isfinite(largest).all()
     else:
-        uniform = mx.stack(
-            [mx.random.uniform(shape=(1,), key=fold(key, words(row))) for row in range(rows.shape[0])]
-        )
-        tokens, status, _ = draw_once(rows, strategy, uniform, whole=False)
+        keys = mx.stack([fold(key, words(row)) for row in range(rows.shape[0])])
+        numbers = uniform(keys)
+        tokens, status, _ = draw_once(rows, strategy, numbers, whole=False)
         if (status == Status.UNCERTAIN).any().item():
-            tokens, status, _ = draw_once(rows, strategy, uniform, whole=True)
+            tokens, status, _ = draw_once(rows, strategy, numbers, whole=True)
         finite = (status != Status.NOT_FINITE).all()
     if not finite.item():
         raise LogitsError("no token can be drawn: the logits are not finite")

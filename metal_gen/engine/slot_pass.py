@@ -1,0 +1,153 @@
+"""One forward pass over the slots of a cache: a token of each text, and parts of prompts beside them.
+
+All rows go through the projections together, so that weights are read once. Attention takes apart what
+looks at different stretches of the cache: a stretch depends on the text alone, never on its
+neighbours, and so does each number that comes out, as far as the products of matrices allow it
+(`models/row_independence.py`).
+
+Axes: R rows, H heads, D head size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import mlx.core as mx
+
+from metal_gen.engine.compiled_step import attended_length
+from metal_gen.models.layers import Part, Step, seen_by, sliding_window_mask
+from metal_gen.models.transformer import Transformer
+from metal_gen.slot_cache import SlotCache
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """The last token of a text, to be added to the cache.
+
+    Args:
+        slot: Where.
+        token: (1,) id, which need not be computed yet.
+        position: That it takes.
+    """
+
+    slot: int
+    token: mx.array
+    position: int
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """Successive tokens of a prompt, to be added to the cache.
+
+    Args:
+        slot: Where.
+        tokens: Ids.
+        start: Position of the first.
+    """
+
+    slot: int
+    tokens: Sequence[int]
+    start: int
+
+
+def run_pass(
+    model: Transformer,
+    slots: SlotCache,
+    periods: mx.array,
+    nexts: Sequence[NextToken],
+    prompts: Sequence[PromptPart],
+) -> mx.array:
+    """Run rows through a model.
+
+    Args:
+        model: With its weights.
+        slots: Take the keys and values.
+        periods: Of the rotary embedding.
+        nexts: In the order of their slots; each is a row.
+        prompts: Each is as many rows as it has tokens.
+
+    Returns:
+        (R, hidden) normalised hidden states, not yet computed.
+    """
+    ids = [each.token.astype(mx.int32) for each in nexts]
+    ids += [mx.array(list(part.tokens), dtype=mx.int32) for part in prompts]
+    offsets = [each.position for each in nexts]
+    for part in prompts:
+        offsets += range(part.start, part.start + len(part.tokens))
+    step = Step(
+        cache=_Writes(slots, nexts, prompts),
+        batch=len(offsets),
+        length=1,
+        offset=mx.array(offsets, dtype=mx.int32),
+        periods=periods,
+        parts=[
+            *_parts_of_nexts(nexts, slots.capacity, model),
+            *_parts_of_prompts(prompts, len(nexts), model),
+        ],
+    )
+    return model.run(mx.concatenate(ids), step)
+
+
+def _parts_of_nexts(nexts: Sequence[NextToken], capacity: int, model: Transformer) -> Iterator[Part]:
+    """Neighbouring slots that look at equally many positions, together."""
+
+    def stretch(indexed: tuple[int, NextToken]) -> tuple[int, int]:
+        row, each = indexed
+        return each.slot - row, attended_length(each.position + 1, capacity)
+
+    for (first_slot, length), group in groupby(enumerate(nexts), stretch):
+        members = list(group)
+        begin, end = members[0][0], members[-1][0] + 1
+        positions = mx.array([each.position for _, each in members], dtype=mx.int32)
+        mask, sliding_mask = seen_by(positions, mx.arange(length), model.config.sliding_window)
+        yield Part(
+            mask,
+            sliding_mask,
+            rows=slice(begin, end),
+            sequences=slice(first_slot + begin, first_slot + end),
+            length=length,
+        )
+
+
+def _parts_of_prompts(prompts: Sequence[PromptPart], first_row: int, model: Transformer) -> Iterator[Part]:
+    window = model.config.sliding_window
+    for part in prompts:
+        length = len(part.tokens)
+        mask = "causal" if length > 1 else None
+        window_mask = sliding_window_mask(part.start, length, window) if window else None
+        yield Part(
+            mask,
+            sliding_mask=mask if window_mask is None else window_mask,
+            last_keys=window if window_mask is None else None,
+            rows=slice(first_row, first_row + length),
+            is_one_text=True,
+            sequences=slice(part.slot, part.slot + 1),
+            length=part.start + length,
+        )
+        first_row += length
+
+
+class _Writes:
+    """Puts the rows of one pass where they belong."""
+
+    def __init__(self, slots: SlotCache, nexts: Sequence[NextToken], prompts: Sequence[PromptPart]) -> None:
+        self._buffers = slots.cache.buffers
+        self._prompts = prompts
+        self._count = len(nexts)
+        self._slots = mx.array([each.slot for each in nexts], dtype=mx.int32)
+        self._positions = mx.array([each.position for each in nexts], dtype=mx.int32)
+
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write (R, H, 1, D) of each and return the buffers, (B, H, S, D)."""
+        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            buffer = self._buffers[place]
+            new = new.astype(buffer.dtype)
+            if self._count:
+                buffer[self._slots, :, self._positions] = new[: self._count, :, 0]
+            row = self._count
+            for part in self._prompts:
+                length = len(part.tokens)
+                end = part.start + length
+                buffer[part.slot, :, part.start : end] = new[row : row + length, :, 0].swapaxes(0, 1)
+                row += length
+        return self._buffers[2 * layer], self._buffers[2 * layer + 1]

@@ -1,0 +1,320 @@
+"""Continuous batching: many texts at once over a fixed number of slots, each as if it were alone.
+
+A pass adds a token to every text and computes parts of the prompts that have come in. A text that ends
+frees its slot, and the next one's prompt goes in with the pass after. As in `generator`, a pass is built
+while the one before is computed, and handed over when that has ended.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from metal_gen.engine.compiled_step import CompiledStep
+from metal_gen.engine.generator import GeneratedToken, not_finite, read_draw
+from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
+from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.kv_cache import KVCache
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.sampler import (
+    Draw,
+    DrawRule,
+    LogitsError,
+    Sampler,
+    Status,
+    draw_together,
+    key_rows,
+    split_draws,
+)
+from metal_gen.slot_cache import SlotCache
+
+
+@dataclass(eq=False)
+class SlotText:
+    """A text in a slot.
+
+    Attributes:
+        slot: Where.
+        prompt: Its token ids.
+        sampler: Draws its tokens.
+        endings: Tokens that end it, and what to call that.
+        limit: Most new tokens.
+        limited_by: What to call that end.
+        draw: The last token, computed or not; None while the prompt is not in the cache.
+        is_over: It has ended.
+    """
+
+    slot: int
+    prompt: Sequence[int]
+    sampler: Sampler
+    endings: Mapping[int, FinishDetail]
+    limit: int
+    limited_by: FinishDetail
+    draw: Draw | None = None
+    is_over: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no token may follow the last one."""
+        return self.draw is not None and self.draw.index + 1 == self.limit
+
+
+@dataclass
+class _Pass:
+    """A pass that has been built.
+
+    Attributes:
+        fed: Texts whose last token it adds to the cache.
+        prefilled: Texts of whose prompts it adds a part.
+        draws: What it draws, for whom.
+        outputs: What is to be computed.
+    """
+
+    fed: list[SlotText] = field(default_factory=list)
+    prefilled: list[SlotText] = field(default_factory=list)
+    draws: list[tuple[SlotText, Draw]] = field(default_factory=list)
+    outputs: list[mx.array] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """Rows that go through the model together, and those of them that a token is drawn from."""
+
+    periods: mx.array
+    nexts: list[NextToken] = field(default_factory=list)
+    parts: list[PromptPart] = field(default_factory=list)
+    drawn: list[tuple[SlotText, int]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.nexts) + sum(len(part.tokens) for part in self.parts)
+
+
+class SlotDecoder:
+    """A model and the slots that it writes to.
+
+    Args:
+        model: With its weights; for texts that do not depend on their neighbours, from
+            `with_independent_rows`.
+        cache: One slot for each of its sequences.
+        chunk_size: Prompt tokens computed in one pass, so that no text waits long.
+        stride: Prompts are computed in parts of so many tokens, and shared in multiples of them.
+        compiles: Compile the pass that adds a token to every text.
+
+    Attributes:
+        slot_passes: Slots that there were, over all passes.
+        busy_slot_passes: Those that had a part in a text.
+        shared_tokens: Prompt tokens that were taken over from another prompt.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        cache: KVCache,
+        *,
+        chunk_size: int = 512,
+        stride: int = 64,
+        compiles: bool = False,
+    ) -> None:
+        self.model = model
+        self.slots = SlotCache(cache, stride)
+        self.chunk_size = chunk_size
+        self.slot_passes = self.busy_slot_passes = self.shared_tokens = 0
+        self._texts: list[SlotText | None] = [None] * cache.config.batch_size
+        self._waiting: list[SlotText] = []
+        self._ahead: _Pass | None = None
+        self._compiled = CompiledStep(model, cache) if compiles else None
+
+    @property
+    def in_use(self) -> int:
+        """Slots that hold a text that goes on."""
+        return sum(text is not None for text in self._texts)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether another text can begin."""
+        return None in self._texts
+
+    def begin(
+        self,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        *,
+        endings: Mapping[int, FinishDetail],
+        max_tokens: int | None = None,
+    ) -> SlotText:
+        """Give a text a slot; its prompt is computed by the passes to come.
+
+        Args:
+            prompt: Token ids, at least one; no more than a slot holds.
+            sampler: Of this text.
+            endings: Tokens that end it when they have been given out, and what to call that.
+            max_tokens: Most new tokens; by default what the slot has room for.
+        """
+        slot = self._texts.index(None)
+        limit, limited_by = token_limit(max_tokens, self.slots.capacity - len(prompt))
+        text = SlotText(slot, prompt, sampler, endings, limit, limited_by)
+        self.shared_tokens += self.slots.reuse(slot, prompt)
+        self._texts[slot] = text
+        self._waiting.append(text)
+        return text
+
+    def end(self, text: SlotText) -> None:
+        """Free the slot of a text; what has been begun for it is not given out."""
+        if not text.is_over:
+            text.is_over = True
+            self._texts[text.slot] = None
+            if text in self._waiting:
+                self._waiting.remove(text)
+
+    def step(self) -> list[tuple[SlotText, GeneratedToken | LogitsError]]:
+        """Compute a pass, and give out the tokens that it drew.
+
+        Returns:
+            A token of each text whose prompt is in the cache, or why there is none, which ends the
+            text as the last token does. The next pass is then being computed.
+        """
+        current = self._ahead or self._build()
+        if self._ahead is None:
+            mx.async_eval(current.outputs)
+        following = self._build()
+        mx.eval(current.outputs)
+        self.slot_passes += len(self._texts)
+        self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))
+        given: list[tuple[SlotText, GeneratedToken | LogitsError]] = []
+        for text, draw in current.draws:
+            if text.is_over:
+                continue
+            token, status = read_draw(draw)
+            if status == Status.UNCERTAIN:
+                self._draw_again(text, draw, following)
+            elif status == Status.NOT_FINITE:
+                self.end(text)
+                given.append((text, not_finite(draw.index)))
+            else:
+                given.append((text, self._token(text, draw, token)))
+        self._ahead = following if following.outputs else None
+        if self._ahead is not None:
+            mx.async_eval(self._ahead.outputs)
+        return given
+
+    def _token(self, text: SlotText, draw: Draw, token: int) -> GeneratedToken:
+        is_last = draw.index + 1 == text.limit
+        finish = text.endings.get(token, text.limited_by if is_last else None)
+        if finish is not None:
+            self.end(text)
+        return GeneratedToken(token, draw, finish)
+
+    def _draw_again(self, text: SlotText, missed: Draw, following: _Pass) -> None:
+        """Look at the whole vocabulary for a token, and let the text go on a pass later."""
+        if text in following.fed:
+            self.slots.rewind(text.slot, 1)
+            text.sampler.retract(1)
+        text.draw = text.sampler.redraw(missed)
+        following.draws = [(other, draw) for other, draw in following.draws if other is not text]
+        following.draws.append((text, text.draw))
+        following.outputs += text.draw.results
+
+    def _build(self) -> _Pass:
+        """Build the pass after those that have been built."""
+        built = _Pass()
+        built.fed = [
+            text for text in self._texts if text is not None and text.draw is not None and not text.is_last
+        ]
+        groups: dict[int, _Rows] = {}
+        self._add_nexts(built.fed, groups)
+        self._add_prompts(built.prefilled, groups)
+        for rows in groups.values():
+            for text, draw in self._run(rows):
+                text.draw = draw
+                built.draws.append((text, draw))
+                built.outputs += draw.results
+        if groups:
+            built.outputs += self.slots.cache.buffers
+        return built
+
+    def _rows(self, groups: dict[int, _Rows], sequence_length: int) -> _Rows:
+        """The rows whose positions turn as those of a text of this length do; nearly always all."""
+        periods = self.model.rope.periods(sequence_length)
+        return groups.setdefault(id(periods), _Rows(periods))
+
+    def _add_nexts(self, texts: Sequence[SlotText], groups: dict[int, _Rows]) -> None:
+        for text in texts:
+            assert text.draw is not None
+            position = self.slots.claim(text.slot, 1)
+            rows = self._rows(groups, position + 1)
+            rows.drawn.append((text, len(rows.nexts)))
+            rows.nexts.append(NextToken(text.slot, text.draw.token, position))
+            text.sampler.accept(text.draw)
+
+    def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, _Rows]) -> None:
+        """Add parts of the prompts that have waited longest.
+
+        One that begins as another of this pass does waits for that, to copy what they have in common.
+        """
+        room = self.chunk_size
+        for text in tuple(self._waiting):
+            slot, prompt = text.slot, text.prompt
+            self.shared_tokens += self.slots.extend(slot, prompt)
+            position = self.slots.positions[slot]
+            if any(self.slots.has_in_common(other.prompt, prompt) > position for other in prefilled):
+                continue
+            rows = self._rows(groups, len(prompt))
+            while room > 0 and position < len(prompt):
+                tokens = prompt[position : position + self.slots.stride]
+                rows.parts.append(PromptPart(slot, tokens, self.slots.claim(slot, len(tokens))))
+                position += len(tokens)
+                room -= len(tokens)
+            if position == len(prompt):
+                rows.drawn.append((text, rows.count - 1))
+                self._waiting.remove(text)
+            prefilled.append(text)
+            if room <= 0:
+                break
+        for text in prefilled:
+            self.slots.hold(text.slot, text.prompt)
+
+    def _run(self, rows: _Rows) -> list[tuple[SlotText, Draw]]:
+        texts = [text for text, _ in rows.drawn]
+        samplers = [text.sampler for text in texts]
+        indices = [0 if text.draw is None else text.draw.index + 1 for text in texts]
+        if self._compiled is not None and not rows.parts:
+            draws = self._run_compiled(self._compiled, rows, samplers, indices)
+            return list(zip(texts, draws, strict=True))
+        hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
+        if not texts:
+            return []
+        if len(texts) < rows.count:
+            hidden = hidden[mx.array([row for _, row in rows.drawn])]
+        return list(zip(texts, draw_together(self.model.logits(hidden), samplers, indices), strict=True))
+
+    def _run_compiled(
+        self, compiled: CompiledStep, rows: _Rows, samplers: Sequence[Sampler], indices: Sequence[int]
+    ) -> list[Draw]:
+        """Run all slots; what is computed for those without a text is written where nothing is yet."""
+        last = self.slots.capacity - 1
+        for slot, position in enumerate(self.slots.positions):
+            if position > last:
+                self.slots.forget(slot)
+        places = [min(position, last) for position in self.slots.positions]
+        tokens = [mx.zeros(1, mx.int32)] * len(places)
+        by_slot = [(samplers[0], 0)] * len(places)
+        for row, each in enumerate(rows.nexts):
+            places[each.slot], tokens[each.slot] = each.position, each.token.astype(mx.int32)
+            by_slot[each.slot] = samplers[row], indices[row]
+        rule: DrawRule | None = samplers[0].rule
+        assert rule is not None
+        if rule.logprobs is not None or not all(
+            sampler.rule == rule and sampler.follows_rule_alone(index)
+            for sampler, index in zip(samplers, indices, strict=True)
+        ):
+            rule = None
+        logits, outcomes, _ = compiled.run(
+            mx.concatenate(tokens), places, rows.periods, rule, *key_rows(*zip(*by_slot, strict=True))
+        )
+        slots = [each.slot for each in rows.nexts]
+        if outcomes is None:
+            return draw_together(logits[mx.array(slots)], samplers, indices)
+        draws = split_draws(logits, outcomes, [index for _, index in by_slot])
+        return [draws[slot] for slot in slots]

@@ -1,0 +1,71 @@
+"""Products of matrices whose rows come out the same, to the last bit, however many rows there are.
+
+A BLAS takes another kernel for a few rows than for many, and another kernel adds in another order. Which
+kernels agree is found by trying them; where few rows do not, rows of zeros are put beside them.
+"""
+
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from metal_gen.models.layers import DecoderLayer, Linear
+from metal_gen.models.transformer import Transformer
+
+ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)
+# Kernels are chosen by the size of a product up to about a million: more than enough of a large matrix.
+TRIED_NUMBERS = 1 << 22
+
+
+@dataclass(frozen=True)
+class SteadyLinear(Linear):
+    """A projection that computes at least so many rows.
+
+    Args:
+        fewest_rows: From so many on all counts of rows agree.
+    """
+
+    fewest_rows: int = 1
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, in) to (R, out)."""
+        count = rows.shape[0]
+        if count >= self.fewest_rows:
+            return super().__call__(rows)
+        return super().__call__(mx.pad(rows, [(0, self.fewest_rows - count), (0, 0)]))[:count]
+
+
+def with_independent_rows(model: Transformer) -> Transformer:
+    """The same model, whose projections do not depend on what other rows there are.
+
+    The weights are shared with the model that is given.
+    """
+    found: dict[tuple[int, ...], int] = {}
+
+    def steady(linear: Linear) -> Linear:
+        shape = linear.weight.shape
+        if shape not in found:
+            found[shape] = fewest_agreeing_rows(linear)
+        return linear if found[shape] == 1 else SteadyLinear(linear.weight, linear.bias, found[shape])
+
+    def steady_layer(layer: DecoderLayer) -> DecoderLayer:
+        attention = replace(
+            layer.attention, qkv=steady(layer.attention.qkv), output=steady(layer.attention.output)
+        )
+        mlp = replace(layer.mlp, gate_up=steady(layer.mlp.gate_up), down=steady(layer.mlp.down))
+        return replace(layer, attention=attention, mlp=mlp)
+
+    return replace(model, layers=tuple(map(steady_layer, model.layers)), head=steady(model.head))
+
+
+def fewest_agreeing_rows(linear: Linear) -> int:
+    """From how many rows on a projection's first rows do not depend on the number of rows."""
+    out, width = linear.weight.shape
+    rows = mx.random.normal((ROW_COUNTS[-1], width), key=mx.random.key(0)).astype(linear.weight.dtype)
+    tried = Linear(
+        linear.weight[: max(1, TRIED_NUMBERS // width)] if out * width > TRIED_NUMBERS else linear.weight
+    )
+    reference = tried(rows)
+    for count in reversed(ROW_COUNTS[:-1]):
+        if not mx.array_equal(tried(rows[:count]), reference[:count]).item():
+            return count + 1
+    return 1
