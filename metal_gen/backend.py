@@ -90,6 +90,14 @@ def preferred_chunk_size() -> int:
     return 512 if runs_on_cpu() else 2048
 
 
+def prompt_stride() -> int:
+    """Prompt tokens of a batch that attention looks at together, and whose multiples rows can share.
+
+    More of them keep a GPU busy; fewer share more.
+    """
+    return 64 if runs_on_cpu() else 256
+
+
 def compiles_steps(wanted: str) -> bool:
     """Whether the step from one token to the next is to be compiled.
 

@@ -38,6 +38,7 @@ class TextModel:
         decoder: Model and cache.
         settings: In force, the checkpoint's own defaults included.
         plan: The memory that was reckoned with.
+        compiles: The step from one token to the next is to be compiled.
         notices: What a person should know about this model and these settings.
     """
 
@@ -45,6 +46,7 @@ class TextModel:
     decoder: Decoder
     settings: Settings
     plan: MemoryPlan
+    compiles: bool = False
     notices: tuple[str, ...] = ()
 
 
@@ -79,14 +81,17 @@ class PreparedModel:
             ahead_bytes=self.plan.ahead_bytes,
             compiles=self.compiles,
         )
-        return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.notices)
+        return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices)
 
 
-def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) -> PreparedModel:
+def prepare(
+    settings: Settings, *, most_slots: int = 1, on_download: ProgressCallback | None = None
+) -> PreparedModel:
     """Find the checkpoint, check it, and see whether it fits.
 
     Args:
         settings: `model` names the checkpoint; None is the bundled one.
+        most_slots: Texts to generate at once where the settings leave that open and memory allows it.
         on_download: Called while files come from the Hub.
 
     Raises:
@@ -118,10 +123,14 @@ def prepare(settings: Settings, *, on_download: ProgressCallback | None = None) 
         chunk_size=settings.chunk_size or preferred_chunk_size(),
         available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
+    if settings.batch_size is None:
+        plan = plan.with_slots(most_slots)
     plan.require_fit()
-    # A compiled step is one sequence wide.
-    compiles = compiles_steps(settings.compile) and plan.cache.batch_size == 1
-    return PreparedModel(checkpoint, settings, plan, compiles, tuple(_notices(settings, checkpoint)))
+    compiles = compiles_steps(settings.compile)
+    notices = _notices(settings, checkpoint)
+    if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
+        notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
+    return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
 
 
 def _available_bytes(limit: int | None) -> int:
@@ -150,7 +159,7 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
     return KVCacheConfig(
         **shape,
         max_seq_len=settings.max_seq_len or min(DEFAULT_MAX_SEQ_LEN, model.context_length),
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size or 1,
         dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
     )
 
@@ -167,8 +176,6 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
         )
-    if settings.compile == "on" and settings.batch_size > 1:
-        notices.append("compile = 'on' has no effect: a compiled step is one sequence wide, not batch_size")
     if late := blas_notice(settings.blas):
         notices.append(late)
     return notices

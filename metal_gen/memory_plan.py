@@ -46,10 +46,10 @@ class MemoryPlan:
         That is in the last chunk of a prompt that fills the cache, in one layer and, on a GPU, in
         those that it has been handed ahead. Sampling needs a few arrays over the vocabulary.
         """
-        tokens = min(self.chunk_size, self.cache.max_seq_len)
+        tokens = self._most_tokens
         mask = tokens * self.cache.max_seq_len
         prefill = self._layer_bytes + (self.ahead_bytes or 0) + mask
-        sampling = SAMPLING_ARRAYS * self.model.vocab_size * DTYPE_BYTES["float32"]
+        sampling = SAMPLING_ARRAYS * self.cache.batch_size * self.model.vocab_size * DTYPE_BYTES["float32"]
         return max(prefill, sampling)
 
     @property
@@ -62,10 +62,16 @@ class MemoryPlan:
         return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self._layer_bytes
 
     @property
+    def _most_tokens(self) -> int:
+        """Tokens of one pass: of prompts, and one of each other text."""
+        slots = self.cache.batch_size
+        return min(self.chunk_size, slots * self.cache.max_seq_len) + slots - 1
+
+    @property
     def _layer_bytes(self) -> int:
         """One layer's attention and MLP overlap, because MLX allocates ahead of what is computed."""
         model = self.model
-        tokens = min(self.chunk_size, self.cache.max_seq_len)
+        tokens = self._most_tokens
         heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
         width = heads * model.head_dim + 5 * model.intermediate_size + 3 * model.hidden_size
         scores = 0
@@ -82,6 +88,14 @@ class MemoryPlan:
     def fits(self) -> bool:
         """Whether the device has as much, as far as that is known."""
         return not self.available_bytes or self.total_bytes <= self.available_bytes
+
+    def with_slots(self, most: int) -> "MemoryPlan":
+        """The same plan with as many slots, up to `most`, as fit; one at least."""
+        for count in range(most, 1, -1):
+            plan = replace(self, cache=replace(self.cache, batch_size=count))
+            if plan.fits:
+                return plan
+        return self
 
     def require_fit(self) -> None:
         """Refuse a run that memory cannot hold.

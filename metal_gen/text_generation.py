@@ -10,25 +10,22 @@ import mlx.core as mx
 
 from metal_gen.background import Background
 from metal_gen.checkpoint.chat_template import Message
-from metal_gen.checkpoint.detokenizer import Detokenizer
 from metal_gen.checkpoint.hub import ProgressCallback
 from metal_gen.checkpoint.prompt import Prompt, encode_prompt
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.generator import GeneratedToken, generate_tokens
-from metal_gen.engine.stopping import FinishDetail, require_capacity
+from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel, prepare
 from metal_gen.pieces import Clock, Generation, Piece, join
-from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
-from metal_gen.stop_text import StopMatcher
 from metal_gen.strategy_settings import STRATEGY_SETTINGS, endings_from, strategy_from, without_end
-from metal_gen.thinking import ThinkingSplitter
+from metal_gen.text_assembly import TextAssembly
 
 
 def load(
@@ -200,27 +197,12 @@ class _Texts:
             ending_ids=self.endings,
             logprobs=self.settings.logprobs,
         )
-        detokenizer = Detokenizer(checkpoint.tokenizer)
-        splitter = ThinkingSplitter(checkpoint.tokenizer, self.prompt)
-        matcher = StopMatcher(self.settings.stop)
+        assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings.stop, sample, clock)
         tokens = generate_tokens(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )
         for token in self._while_the_cache_is_ours(tokens):
-            clock.tick()
-            finish, stop_text = token.finish, None
-            ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
-            text = "" if ended_by_token else detokenizer.add(token.id)
-            text += detokenizer.finish() if finish else ""
-            text, is_thinking = splitter.split(token.id, text)
-            if splitter.has_just_begun:
-                text, is_thinking = matcher.finish(), False
-            elif not is_thinking:
-                text, stop_text = matcher.feed(text)
-                finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
-                text += matcher.finish() if finish else ""
-            logprobs = None if token.draw.logprobs is None else read_logprobs(token.draw.logprobs)
-            statistics = clock.statistics(cache.position)
-            yield Piece(text, token.id, is_thinking, finish, stop_text, logprobs, sample, statistics)
-            if finish:
+            piece = assembly.add(token, cache.position)
+            yield piece
+            if piece.finish:
                 return

@@ -44,7 +44,8 @@ def undisturbed(tmp_path_factory):
     """The texts of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_rows(folder, STORIES)
-    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", *SEED, home=folder)
+    arguments = ("--batch-size", "3", *SEED)
+    outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", *arguments, home=folder)
     assert outcome.code == 0, outcome.stderr
     return texts(records(folder))
 
@@ -75,20 +76,41 @@ def test_a_row_alone_is_what_generate_says(tmp_path):
     assert records(tmp_path)[0]["text"].encode() == run_cli("generate", *arguments, home=tmp_path).stdout
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("slots", ["1", "8"])
+def test_texts_do_not_depend_on_how_many_are_generated_at_once(undisturbed, tmp_path, slots):
+    write_rows(tmp_path, random.Random(2).sample(STORIES, len(STORIES)))
+    arguments = ("--batch-size", slots, "--fsync-interval", "0", *SEED)
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", *arguments, home=tmp_path).code == 0
+    assert texts(records(tmp_path)) == undisturbed
+
+
+def test_the_order_of_rows_is_kept_when_asked(tmp_path):
+    rows = [{"prompt": f"Story {number}", "max_tokens": 1 + 7 * number % 23} for number in range(20)]
+    write_rows(tmp_path, [*rows[:5], b"not json", *rows[5:]])
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--ordered")
+    assert run_cli(*arguments, home=tmp_path).code == 7
+    lines = [record["error"]["line"] if "error" in record else record["id"] for record in records(tmp_path)]
+    assert lines == list(range(1, 22))
+    outcome = run_cli(*arguments[:-1], "--resume", home=tmp_path)
+    assert outcome.code == 2
+    assert "begun with ordered 'True'" in outcome.stderr
+
+
+@pytest.mark.parametrize("turn", range(3))
 def test_killed_at_any_moment_it_goes_on_to_the_same_texts(undisturbed, tmp_path, turn):
+    arguments = ("--resume", "--batch-size", str(turn + 1), *SEED)
     write_rows(tmp_path, STORIES)
     chance = random.Random(turn)
     output = tmp_path / "out.jsonl"
     for _ in range(3):
-        process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED, home=tmp_path)
-        enough = size_of(output) + chance.randrange(1, 500)
+        process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", *arguments, home=tmp_path)
+        enough = size_of(output) + chance.randrange(1, 150)
         while process.poll() is None and size_of(output) < enough:
             time.sleep(0.002)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED, home=tmp_path)
+    process = start_cli("batch", "in.jsonl", "-o", "out.jsonl", *arguments, home=tmp_path)
     process.communicate()
     assert process.returncode == 0
     assert texts(records(tmp_path)) == undisturbed
@@ -147,7 +169,9 @@ def test_strict_stops_at_the_first_bad_row(tmp_path):
     outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--strict", home=tmp_path)
     assert outcome.code == 7
     assert "row 2 failed" in outcome.stderr
-    assert len(records(tmp_path)) == 2
+    assert records(tmp_path)[-1]["error"]["line"] == 2
+    run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
+    assert sorted(str(record["id"]) for record in records(tmp_path)) == ["1", "3", "b"]
 
 
 def test_failed_rows_are_run_again_when_asked(tmp_path):
@@ -231,7 +255,9 @@ def test_an_input_that_is_a_pipe_is_read_once(tmp_path):
     stdin = b'{"prompt": "hi"}\n{"prompt": "ho"}\n'
     outcome = run_cli("batch", "/dev/stdin", "-o", "out.jsonl", "-n", "2", home=tmp_path, stdin=stdin)
     assert outcome.code == 0
-    assert len(records(tmp_path)) == 2
+    assert records(tmp_path)[-1]["error"]["line"] == 2
+    run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
+    assert sorted(str(record["id"]) for record in records(tmp_path)) == ["1", "3", "b"]
 
 
 def test_a_checkpoint_without_a_tokenizer_fails_no_row(tmp_path):

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
     ("errors", "config", "background"),
-    ("backend", "blas", "kv_cache", "sampling"),
+    ("backend", "blas", "kv_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
     ("engine",),
     ("memory_plan", "strategy_settings"),
     ("loading",),
-    ("thinking", "stop_text", "pieces", "text_generation"),
+    ("thinking", "stop_text", "pieces", "text_assembly", "text_generation"),
     ("__init__",),
     ("bench", "batch"),
     ("cli", "__main__"),

@@ -1,30 +1,28 @@
-"""Runs the rows of a batch over a loaded model, one after another, into a journal.
+"""Runs the rows of a batch over the slots of a loaded model, into a journal.
 
 A row's text depends on the row, the seed and the settings, and on nothing else: not on the rows
-before it, nor on where a run was broken off.
+beside it, nor on where a run was broken off.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
+from metal_gen.batch.encoding import encode_row
 from metal_gen.batch.index import IdIndex
 from metal_gen.batch.journal import Journal, StreamJournal
-from metal_gen.batch.records import error_record, success_record
-from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode, repeated
-from metal_gen.checkpoint.chat_template import MessagesRefusedError
-from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.prompt import Prompt, encode_prompt
-from metal_gen.config.settings import Settings
-from metal_gen.config.sources import override_with_arguments
-from metal_gen.engine.stopping import require_capacity
-from metal_gen.errors import DoesNotFitError, ExitCode, MetalGenError, UsageError
+from metal_gen.batch.order import AnyOrder, RowOrder
+from metal_gen.batch.records import error_record
+from metal_gen.batch.rows import BatchRow, RowError, repeated
+from metal_gen.batch.slot_rows import RowResult, SlotRows
+from metal_gen.checkpoint.prompt import Prompt
+from metal_gen.engine.decoder import at_most
+from metal_gen.errors import ExitCode, MetalGenError
 from metal_gen.loading import PreparedModel, TextModel
-from metal_gen.sampling.sampler import LogitsError
-from metal_gen.text_generation import generate_samples
 
+# Finished rows that wait for an earlier one, where order is kept: bounds the memory they take.
+MOST_WAITING_PER_SLOT = 32
 SEED_BYTES = 4
 
 
@@ -39,6 +37,9 @@ class BatchCounts:
         failed_before: Of these, the ones that failed.
         prompt_tokens: Of the rows done.
         completion_tokens: Of the rows done, all samples together.
+        slots: Texts that can be under way at once.
+        slots_in_use: Texts that are.
+        occupancy: Share of the slots that had a part in a text, over the passes while rows remained.
         seconds: Since the first row.
     """
 
@@ -48,6 +49,9 @@ class BatchCounts:
     failed_before: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    slots: int = 1
+    slots_in_use: int = 0
+    occupancy: float = 0.0
     begin_s: float = field(default_factory=time.perf_counter, repr=False)
 
     @property
@@ -80,46 +84,55 @@ def run_rows(
     *,
     seed: int,
     strict: bool = False,
-    on_row: Callable[[BatchCounts], None],
+    ordered: bool = False,
+    on_step: Callable[[BatchCounts], None],
     on_notice: Callable[[str], None],
 ) -> BatchCounts:
     """Generate the text of every row that the journal lacks, and append it.
 
     Args:
         rows: Of the input, in its order.
-        model: Its cache is used by one row at a time.
+        model: Its cache has a slot for each text at a time.
         journal: Takes a record for every row.
         seed: Of the run.
         strict: Stop at the first row that fails.
-        on_row: Called after each row.
+        ordered: Append records in the order of the rows, rather than as they are finished.
+        on_step: Called after each pass, and with what it finished.
         on_notice: Called once with each thing that a person should know about the prompts.
 
     Raises:
-        FirstErrorError: A row failed and `strict` is set; the rows before it are in the journal.
+        FirstErrorError: A row failed and `strict` is set; what was finished before is in the journal.
         MetalGenError: The journal cannot be written, the input not be read, or the checkpoint not be used.
     """
     model.checkpoint.tokenizer.expect_many_texts()
     counts = BatchCounts(failed_before=journal.found.failed)
-    said: set[str] = set()
-    for row in pending_rows(rows, journal.finished, counts):
-        outcome = _outcome(row, model, seed) if isinstance(row, BatchRow) else row
-        if isinstance(outcome, RowError):
-            journal.append(error_record(outcome))
-            counts.failed += 1
-        else:
-            journal.append(outcome.record)
-            for notice in sorted(set(outcome.notices) - said):
-                on_notice(notice)
-                said.add(notice)
-            counts.done += 1
-            counts.prompt_tokens += outcome.prompt_tokens
-            counts.completion_tokens += outcome.completion_tokens
-        on_row(counts)
-        if strict and isinstance(outcome, RowError):
-            raise FirstErrorError(
-                f"row {outcome.number} failed: {outcome.reason}", "go on with --resume and without --strict"
-            )
-    return counts
+    slots = SlotRows(model)
+    counts.slots = model.plan.cache.batch_size
+    output = _Output(journal, counts, on_notice, strict=strict)
+    queue: RowOrder | AnyOrder = RowOrder(output.put) if ordered else AnyOrder(output.put)
+    pending = pending_rows(rows, journal.finished, counts)
+    more = True
+    with at_most(model.plan.ahead_bytes):
+        while True:
+            while more and slots.has_room and queue.waiting < MOST_WAITING_PER_SLOT * counts.slots:
+                row = next(pending, None)
+                if row is None:
+                    more = False
+                    break
+                queue.expect(row.number)
+                failed = slots.begin(row, row_seed(seed, row.key)) if isinstance(row, BatchRow) else row
+                if failed is not None:
+                    queue.put(row.number, failed)
+            if slots.is_idle:
+                if not more:
+                    return counts
+                continue
+            for number, outcome in slots.advance():
+                queue.put(number, outcome)
+            counts.slots_in_use = slots.decoder.in_use
+            if more:
+                counts.occupancy = slots.decoder.busy_slot_passes / slots.decoder.slot_passes
+            on_step(counts)
 
 
 def check_rows(
@@ -140,7 +153,7 @@ def check_rows(
         capacity = prepared.plan.cache.max_seq_len
         checked: Prompt | RowError
         if isinstance(row, BatchRow):
-            checked = _encode(row, prepared.checkpoint, prepared.settings, capacity)
+            checked = encode_row(row, prepared.checkpoint, prepared.settings, capacity)
         else:
             checked = row
         if isinstance(checked, RowError):
@@ -165,44 +178,38 @@ def pending_rows(
                 yield unique
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A row's record, what it took, and what should be known about its prompt."""
+class _Output:
+    """Puts outcomes into the journal and counts them."""
 
-    record: dict[str, object]
-    prompt_tokens: int
-    completion_tokens: int
-    notices: tuple[str, ...]
+    def __init__(
+        self,
+        journal: Journal | StreamJournal,
+        counts: BatchCounts,
+        on_notice: Callable[[str], None],
+        *,
+        strict: bool,
+    ) -> None:
+        self._journal = journal
+        self._counts = counts
+        self._on_notice = on_notice
+        self._strict = strict
+        self._said: set[str] = set()
 
-
-def _outcome(row: BatchRow, model: TextModel, seed: int) -> _Done | RowError:
-    prompt = _encode(row, model.checkpoint, model.settings, model.plan.cache.max_seq_len)
-    if isinstance(prompt, RowError):
-        return prompt
-    wanted: dict[str, Any] = {"seed": row_seed(seed, row.key), **row.settings}
-    samples = wanted.pop("samples", model.settings.samples)
-    try:
-        generations = generate_samples(model, prompt, samples, **wanted)
-    except LogitsError as error:
-        return replace(_error(row, error), code=RowErrorCode.GENERATION_FAILED)
-    except UsageError as error:
-        return _error(row, error)
-    record = success_record(row, generations, len(prompt.ids), wanted["seed"])
-    completion_tokens = sum(len(generation.token_ids) for generation in generations)
-    return _Done(record, len(prompt.ids), completion_tokens, prompt.notices)
-
-
-def _encode(row: BatchRow, checkpoint: Checkpoint, settings: Settings, capacity: int) -> Prompt | RowError:
-    try:
-        in_force = override_with_arguments(settings, row.settings)
-        prompt = encode_prompt(
-            checkpoint, row.prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
-        )
-        require_capacity(len(prompt.ids), in_force.max_tokens, capacity)
-    except (UsageError, DoesNotFitError, MessagesRefusedError) as error:
-        return _error(row, error)
-    return prompt
-
-
-def _error(row: BatchRow, error: MetalGenError) -> RowError:
-    return RowError(row.number, row.id, row.key, row.form, error.message, row.carried)
+    def put(self, outcome: RowResult | RowError) -> None:
+        """Append one; a failed row ends a strict run."""
+        if isinstance(outcome, RowError):
+            self._journal.append(error_record(outcome))
+            self._counts.failed += 1
+            if self._strict:
+                raise FirstErrorError(
+                    f"row {outcome.number} failed: {outcome.reason}",
+                    "go on with --resume and without --strict",
+                )
+            return
+        self._journal.append(outcome.record)
+        for notice in sorted(set(outcome.notices) - self._said):
+            self._on_notice(notice)
+            self._said.add(notice)
+        self._counts.done += 1
+        self._counts.prompt_tokens += outcome.prompt_tokens
+        self._counts.completion_tokens += outcome.completion_tokens

@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ROWS = "Rows"
 STREAM = "-"
+# Where batch_size is left open.
+MOST_SLOTS = 8
 
 
 def _flag(names: str, help: str) -> typer.models.OptionInfo:
@@ -58,6 +60,17 @@ def batch(
     overwrite: Annotated[bool, _flag("--overwrite", "Throw an output away that is there.")] = False,
     strict: Annotated[bool, _flag("--strict", "Stop at the first row that fails.")] = False,
     check: Annotated[bool, _flag("--check", "Only see whether every row could be run.")] = False,
+    ordered: Annotated[bool, _flag("--ordered", "Keep the order of the rows; else as finished.")] = False,
+    fsync_interval: Annotated[
+        float,
+        typer.Option(
+            "--fsync-interval",
+            min=0.0,
+            metavar="SECONDS",
+            help="Most work that a failing machine can lose.",
+            rich_help_panel=ROWS,
+        ),
+    ] = 5.0,
     field: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +103,7 @@ def batch(
     samples: Annotated[str | None, setting_option("samples", "N", SAMPLING)] = None,
     stop: Annotated[list[str] | None, setting_option("stop", "TEXT", STOPPING)] = None,
     max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
+    batch_size: Annotated[str | None, setting_option("batch_size", "N", CACHE)] = None,
     cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
     model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
     compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
@@ -109,13 +123,24 @@ def batch(
         raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
     if retry_failed and not resume:
         raise UsageError("--retry-failed needs --resume", "give both")
+    if retry_failed and ordered:
+        raise UsageError("--retry-failed contradicts --ordered", "rows that are run again come at the end")
     if resume and (overwrite or output == STREAM):
         raise UsageError(f"--resume contradicts {'--overwrite' if overwrite else '-o -'}")
     if output == STREAM:
         console.require_stdout()
     _require_different(input=input, output=output, summary=summary)
     settings = settings_in_force(context.params)
-    run = _BatchRun(settings, input, field, console, strict=strict, summary=summary)
+    run = _BatchRun(
+        settings,
+        input,
+        field,
+        console,
+        strict=strict,
+        ordered=ordered,
+        summary=summary,
+        fsync_interval_s=fsync_interval,
+    )
     if check:
         failed = run.check()
     else:
@@ -135,7 +160,9 @@ class _BatchRun:
         console: Console,
         *,
         strict: bool,
+        ordered: bool,
         summary: str | None,
+        fsync_interval_s: float,
     ) -> None:
         from metal_gen.backend import require_mlx
 
@@ -144,9 +171,11 @@ class _BatchRun:
         self.field = field
         self.console = console
         self.strict = strict
+        self.ordered = ordered
+        self.fsync_interval_s = fsync_interval_s
         self.summary = summary
         self._stream = _open_input(input)
-        self.prepared: PreparedModel = prepare_model(settings, console)
+        self.prepared: PreparedModel = prepare_model(settings, console, most_slots=MOST_SLOTS)
         for notice in self.prepared.notices:
             console.warn(notice)
 
@@ -187,17 +216,22 @@ class _BatchRun:
             else:
                 is_file = stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
                 input = Path(self.input) if is_file and self.input != STREAM else None
-                mark = fingerprint(self.prepared, input, self.field)
+                mark = {**fingerprint(self.prepared, input, self.field), "ordered": str(self.ordered)}
                 if resume:
-                    file = Journal.resume(Path(output), mark, retry_failed=retry_failed)
+                    file = Journal.resume(
+                        Path(output), mark, retry_failed=retry_failed, fsync_interval_s=self.fsync_interval_s
+                    )
                 else:
-                    file = Journal.create(Path(output), mark, overwrite=overwrite)
+                    file = Journal.create(
+                        Path(output), mark, overwrite=overwrite, fsync_interval_s=self.fsync_interval_s
+                    )
                 journal, seed = file, file.seed
             opened.enter_context(journal)
             if journal.found.damaged:
                 self.console.warn(f"{journal.found.damaged} damaged lines have been taken out of {output}")
             report_start(self.prepared, self.console)
-            reporter = opened.enter_context(BatchReporter(self.console))
+            share_read = _share_read(self._stream)
+            reporter = opened.enter_context(BatchReporter(self.console, share_read))
             model = self.prepared.load()
             counts: BatchCounts = run_rows(
                 read_rows(self._stream, field=self.field),
@@ -205,7 +239,8 @@ class _BatchRun:
                 journal,
                 seed=seed,
                 strict=self.strict,
-                on_row=reporter.update,
+                ordered=self.ordered,
+                on_step=reporter.update,
                 on_notice=self.console.warn,
             )
             reporter.finish(counts, seed)
@@ -231,6 +266,14 @@ def _require_different(**files: str | None) -> None:
         if path in seen and (path.is_file() or not path.exists()):
             raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
         seen[path] = what
+
+
+def _share_read(stream: BinaryIO) -> Callable[[], float] | None:
+    """How much of an input has been read, 0 to 1; None where its length is not known."""
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return None
+    return lambda: stream.tell() / status.st_size
 
 
 def _open_input(name: str) -> BinaryIO:

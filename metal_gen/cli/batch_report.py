@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from metal_gen.cli.console import Console
@@ -21,10 +22,14 @@ class BatchReporter:
 
     Args:
         console: Says whether there is a terminal to draw on.
+        share_read: How much of the input has been read, 0 to 1; None where that is not known.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, share_read: Callable[[], float] | None) -> None:
         self._console = console
+        self._share_read = share_read
+        self._begin_s: float | None = None
+        self._share_at_begin = 0.0
         self._latest: BatchCounts | None = None
         self._next_s = time.perf_counter() + LOG_INTERVAL_S
         self._progress: Progress | None = None
@@ -33,13 +38,16 @@ class BatchReporter:
     def update(self, counts: "BatchCounts") -> None:
         """Show these counts."""
         self._latest = counts
+        if self._begin_s is None:
+            self._begin_s = time.perf_counter()
+            self._share_at_begin = 0.0 if self._share_read is None else self._share_read()
         if self._console.quiet:
             return
         if self._console.stderr_is_terminal:
             self._draw(counts)
         elif time.perf_counter() >= self._next_s:
             self._next_s = time.perf_counter() + LOG_INTERVAL_S
-            self._console.note(_line(counts))
+            self._console.note(self._progress_line(counts))
 
     def finish(self, counts: "BatchCounts", seed: int) -> None:
         """Say what has been done."""
@@ -77,7 +85,20 @@ class BatchReporter:
             self._task = self._progress.add_task("")
             self._progress.start()
         if self._task is not None:
-            self._progress.update(self._task, description=_line(counts))
+            self._progress.update(self._task, description=self._progress_line(counts))
+
+    def _progress_line(self, counts: "BatchCounts") -> str:
+        line = f"{_line(counts)}, {counts.slots_in_use} of {counts.slots} slots"
+        left_s = self._left_s()
+        return line if left_s is None else f"{line}, {_duration(left_s)} left"
+
+    def _left_s(self) -> float | None:
+        """Seconds still to go, by how fast the input has been read in this run."""
+        if self._share_read is None or self._begin_s is None:
+            return None
+        share = self._share_read()
+        read = share - self._share_at_begin
+        return (time.perf_counter() - self._begin_s) * (1 - share) / read if read > 0 else None
 
 
 def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedModel", seed: int) -> None:
@@ -95,6 +116,8 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "completion_tokens": counts.completion_tokens,
         "seconds": counts.seconds,
         "completion_tps": counts.completion_tps,
+        "slots": counts.slots,
+        "occupancy": counts.occupancy,
         "seed": seed,
         "model": prepared.settings.model,
         "dtype": prepared.plan.dtype,
@@ -103,6 +126,12 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "mlx": version("mlx"),
     }
     file.write(json.dumps(document, indent=2) + "\n")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def _line(counts: "BatchCounts") -> str:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 
 
-def prepare_model(settings: Settings, console: Console) -> "PreparedModel":
-    """Everything that needs no weights; raises as `loading.prepare` does."""
+def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) -> "PreparedModel":
+    """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
     from metal_gen.loading import prepare
 
     if settings.model is None:
@@ -32,4 +32,4 @@ def prepare_model(settings: Settings, console: Console) -> "PreparedModel":
             announced = True
             bar.update(progress.done_bytes, progress.total_bytes)
 
-        return prepare(settings, on_download=on_download)
+        return prepare(settings, most_slots=most_slots, on_download=on_download)

@@ -94,7 +94,9 @@ class Settings:
         None,
         "Tokens that the cache holds, prompt and new text together; 2048 at most.",
     )
-    batch_size: int = _setting("cache", Whole(1), 1, "Sequences that the cache holds side by side.")
+    batch_size: int | None = _setting(
+        "cache", Whole(1), None, "Texts generated at once; 1, and for a batch up to 8, as memory allows."
+    )
     cache_dtype: str = _setting(
         "cache",
         DTYPE,

@@ -22,8 +22,7 @@ class Decoder:
         chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
         ahead_bytes: What prefill may take beside weights and cache before it waits for the device
             to end what it has been handed; None sets no bound.
-        compiles: Compile the step from one token to the next; the cache then has to be one
-            sequence wide.
+        compiles: Compile the step from one token to the next, where the cache is one sequence wide.
 
     Attributes:
         compiled: The step as it is compiled; None where it is not.
@@ -42,7 +41,7 @@ class Decoder:
         self.cache = cache
         self.chunk_size = chunk_size
         self.ahead_bytes = ahead_bytes
-        self.compiled = CompiledStep(model, cache) if compiles else None
+        self.compiled = CompiledStep(model, cache) if compiles and cache.config.batch_size == 1 else None
 
     def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
         """Add a prompt to the cache.
@@ -60,7 +59,7 @@ class Decoder:
         """
         total = self.cache.position + len(prompt)
         last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
-        with _at_most(self.ahead_bytes):
+        with at_most(self.ahead_bytes):
             for begin in range(0, last, self.chunk_size):
                 tokens = mx.array([prompt[begin : begin + self.chunk_size]])
                 self.model(tokens, self.cache, sequence_length=total)
@@ -106,7 +105,7 @@ class Decoder:
 
 
 @contextmanager
-def _at_most(more_bytes: int | None) -> Iterator[None]:
+def at_most(more_bytes: int | None) -> Iterator[None]:
     """Let MLX wait for what it has begun before it takes more memory than this."""
     if more_bytes is None:
         yield

@@ -1,0 +1,54 @@
+"""In what order outcomes are written: as rows are finished, or as they came in."""
+
+from collections import deque
+from collections.abc import Callable
+
+from metal_gen.batch.rows import RowError
+from metal_gen.batch.slot_rows import RowResult
+
+Outcome = RowResult | RowError
+Put = Callable[[Outcome], None]
+
+
+class AnyOrder:
+    """Hands outcomes on as they come.
+
+    Attributes:
+        waiting: Outcomes held back: none.
+    """
+
+    waiting = 0
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+
+    def expect(self, number: int) -> None:
+        """Note that a row has begun."""
+
+    def put(self, number: int, outcome: Outcome) -> None:
+        """Hand the outcome of a row on."""
+        self._put(outcome)
+
+
+class RowOrder:
+    """Hands outcomes on in the order in which their rows began; those that come early wait."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._expected: deque[int] = deque()
+        self._early: dict[int, Outcome] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Outcomes held back."""
+        return len(self._early)
+
+    def expect(self, number: int) -> None:
+        """Note that a row has begun."""
+        self._expected.append(number)
+
+    def put(self, number: int, outcome: Outcome) -> None:
+        """Hand the outcome of a row on, and those that waited for it."""
+        self._early[number] = outcome
+        while self._expected and self._expected[0] in self._early:
+            self._put(self._early.pop(self._expected.popleft()))

@@ -1,0 +1,179 @@
+"""The rows that are being generated: each sample of a row in a slot, each record when all are there."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from metal_gen.backend import prompt_stride, runs_on_cpu
+from metal_gen.batch.encoding import encode_row, failed_row
+from metal_gen.batch.records import success_record
+from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode
+from metal_gen.checkpoint.prompt import Prompt
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import override_with_arguments
+from metal_gen.engine.generator import GeneratedToken
+from metal_gen.engine.slots import SlotDecoder, SlotText
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.errors import UsageError
+from metal_gen.loading import TextModel
+from metal_gen.models.row_independence import with_independent_rows
+from metal_gen.pieces import Clock, Generation, Piece, join
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.strategy_settings import endings_from, strategy_from
+from metal_gen.text_assembly import TextAssembly
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row's record, what it took, and what should be known about its prompt."""
+
+    record: dict[str, object]
+    prompt_tokens: int
+    completion_tokens: int
+    notices: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Job:
+    """A row under way."""
+
+    row: BatchRow
+    prompt: Prompt
+    settings: Settings
+    seed: int
+    strategy: SamplingStrategy
+    endings: dict[int, FinishDetail]
+    generations: dict[int, Generation] = field(default_factory=dict)
+    failure: RowError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.failure is not None or len(self.generations) == self.settings.samples
+
+    def result(self) -> RowResult | RowError:
+        if self.failure is not None:
+            return self.failure
+        generations = [self.generations[sample] for sample in range(self.settings.samples)]
+        return RowResult(
+            success_record(self.row, generations, len(self.prompt.ids), self.seed),
+            len(self.prompt.ids),
+            sum(len(generation.token_ids) for generation in generations),
+            self.prompt.notices,
+        )
+
+
+@dataclass
+class _Sample:
+    """One text of a row, in a slot."""
+
+    job: _Job
+    number: int
+    assembly: TextAssembly
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class SlotRows:
+    """Generates the texts of several rows at once.
+
+    Args:
+        model: Its cache has a slot for each text at a time.
+
+    Attributes:
+        decoder: The slots.
+    """
+
+    def __init__(self, model: TextModel) -> None:
+        self._model = model
+        transformer, cache = model.decoder.model, model.decoder.cache
+        self.decoder = SlotDecoder(
+            with_independent_rows(transformer) if runs_on_cpu() else transformer,
+            cache,
+            chunk_size=model.plan.chunk_size,
+            stride=prompt_stride(),
+            compiles=model.compiles,
+        )
+        self._queue: deque[tuple[_Job, int]] = deque()
+        self._running: dict[SlotText, _Sample] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another row could begin at once."""
+        return self.decoder.has_free_slot and not self._queue
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no row is under way."""
+        return not self._running and not self._queue
+
+    def begin(self, row: BatchRow, seed: int) -> RowError | None:
+        """Begin a row with the seed for rows that name none; or say why it cannot be run."""
+        model = self._model
+        prompt = encode_row(row, model.checkpoint, model.settings, model.plan.cache.max_seq_len)
+        if isinstance(prompt, RowError):
+            return prompt
+        wanted: dict[str, Any] = {"seed": seed, **row.settings}
+        try:
+            settings = override_with_arguments(model.settings, wanted)
+            tokenizer, eos_ids = model.checkpoint.tokenizer, model.checkpoint.eos_ids
+            strategy = strategy_from(settings, tokenizer, eos_ids)
+            endings = endings_from(settings, tokenizer, eos_ids)
+        except UsageError as error:
+            return failed_row(row, error)
+        job = _Job(row, prompt, settings, wanted["seed"], strategy, endings)
+        self._queue.extend((job, sample) for sample in range(settings.samples))
+        self._fill()
+        return None
+
+    def advance(self) -> list[tuple[int, RowResult | RowError]]:
+        """Compute another token of every text; returns the rows that are complete by that, by number."""
+        ended = []
+        for text, token in self.decoder.step():
+            sample = self._running.get(text)
+            if sample is not None and self._take(text, sample, token):
+                ended.append(sample.job)
+        self._fill()
+        return [(job.row.number, job.result()) for job in dict.fromkeys(ended) if job.is_complete]
+
+    def _fill(self) -> None:
+        while self._queue and self.decoder.has_free_slot:
+            self._start(*self._queue.popleft())
+
+    def _start(self, job: _Job, number: int) -> None:
+        ids, settings = job.prompt.ids, job.settings
+        sampler = Sampler(
+            job.strategy,
+            RandomKeys(job.seed, number),
+            prompt=ids,
+            capacity=self.decoder.slots.capacity,
+            ending_ids=job.endings,
+            logprobs=settings.logprobs,
+        )
+        clock = Clock(prompt_tokens=len(ids), seed=job.seed, computes_prompt=False)
+        assembly = TextAssembly(self._model.checkpoint.tokenizer, job.prompt, settings.stop, number, clock)
+        text = self.decoder.begin(ids, sampler, endings=job.endings, max_tokens=settings.max_tokens)
+        self._running[text] = _Sample(job, number, assembly)
+
+    def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | LogitsError) -> bool:
+        """Add a token to its text; whether its row may be complete by that."""
+        job = sample.job
+        if isinstance(token, LogitsError):
+            job.failure = failed_row(job.row, token, RowErrorCode.GENERATION_FAILED)
+            self._give_up(job)
+            return True
+        piece = sample.assembly.add(token, self.decoder.slots.positions[text.slot])
+        sample.pieces.append(piece)
+        if not piece.finish:
+            return False
+        self.decoder.end(text)
+        del self._running[text]
+        job.generations[sample.number] = join(sample.pieces)
+        return True
+
+    def _give_up(self, job: _Job) -> None:
+        """Stop all samples of a row."""
+        self._queue = deque(pair for pair in self._queue if pair[0] is not job)
+        for text in [text for text, sample in self._running.items() if sample.job is job]:
+            self.decoder.end(text)
+            del self._running[text]
