@@ -255,9 +255,7 @@ def test_an_input_that_is_a_pipe_is_read_once(tmp_path):
     stdin = b'{"prompt": "hi"}\n{"prompt": "ho"}\n'
     outcome = run_cli("batch", "/dev/stdin", "-o", "out.jsonl", "-n", "2", home=tmp_path, stdin=stdin)
     assert outcome.code == 0
-    assert records(tmp_path)[-1]["error"]["line"] == 2
-    run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
-    assert sorted(str(record["id"]) for record in records(tmp_path)) == ["1", "3", "b"]
+    assert len(records(tmp_path)) == 2
 
 
 def test_a_checkpoint_without_a_tokenizer_fails_no_row(tmp_path):
