@@ -90,12 +90,16 @@ class MemoryPlan:
         return not self.available_bytes or self.total_bytes <= self.available_bytes
 
     def with_slots(self, most: int) -> "MemoryPlan":
-        """The same plan with as many slots, up to `most`, as fit; one at least."""
-        for count in range(most, 1, -1):
-            plan = replace(self, cache=replace(self.cache, batch_size=count))
-            if plan.fits:
-                return plan
-        return self
+        """The same plan with as many slots, up to `most`, as fit; one where none do."""
+
+        def with_count(count: int) -> MemoryPlan:
+            return replace(self, cache=replace(self.cache, batch_size=count))
+
+        low, high = 1, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if with_count(middle).fits else (low, middle - 1)
+        return with_count(low)
 
     def require_fit(self) -> None:
         """Refuse a run that memory cannot hold.
@@ -115,7 +119,10 @@ class MemoryPlan:
             f"{format_bytes(self.available_bytes)} are available: "
             + ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
         )
-        if longest := self.longest_fit():
+        if (slots := self.cache.batch_size) > 1 and (fewer := self.with_slots(slots)).fits:
+            most = fewer.cache.batch_size
+            hint = f"set batch_size under [cache] to at most {most} (--batch-size {most})"
+        elif longest := self.longest_fit():
             hint = f"set max_seq_len under [cache] to at most {longest} (--max-seq-len {longest})"
         else:
             hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"

@@ -3,8 +3,11 @@
 import json
 import random
 import re
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -290,3 +293,52 @@ def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
     outcome = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "-m", "./model", home=tmp_path)
     assert outcome.code == 0
     assert outcome.stderr.count("this checkpoint has no chat template") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("-o", "missing/out.jsonl"), 2, "the output missing/out.jsonl cannot be written: No such file"),
+        (("-o", "out.jsonl", "--batch-size", "0"), 2, "--batch-size must be a whole number of at least 1"),
+        (("-o", "out.jsonl", "--batch-size", "99999999"), 6, "hint: set batch_size under [cache] to at most"),
+        (("-o", "out.jsonl", "--fsync-interval", "-1"), 2, "'--fsync-interval'"),
+        (
+            ("-o", "out.jsonl", "--resume", "--retry-failed", "--ordered"),
+            2,
+            "--retry-failed contradicts --ordered",
+        ),
+    ],
+)
+def test_what_slots_and_outputs_cannot_be_is_refused(tmp_path, arguments, code, message):
+    write_rows(tmp_path, STORIES[:1])
+    outcome = run_cli("batch", "in.jsonl", *arguments, home=tmp_path)
+    assert (outcome.code, message in outcome.stderr) == (code, True), outcome.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_full_disk_leaves_whole_records_to_go_on_with(undisturbed, tmp_path):
+    write_rows(tmp_path, STORIES)
+    command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", *SEED]
+    limit = (1000, resource.RLIM_INFINITY)
+    full = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+        check=False,
+    )
+    assert full.returncode == 1
+    assert b"the output out.jsonl cannot be written: File too large" in full.stderr
+    assert 0 < len(records(tmp_path)) < len(STORIES)
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED, home=tmp_path).code == 0
+    assert texts(records(tmp_path)) == undisturbed
+
+
+def test_an_input_that_ends_in_a_line_fails_that_row_alone(tmp_path):
+    write_rows(tmp_path, STORIES[:3])
+    whole = (tmp_path / "in.jsonl").read_bytes()
+    (tmp_path / "in.jsonl").write_bytes(whole[:-20])
+    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", home=tmp_path).code == 7
+    found = records(tmp_path)
+    assert [record["error"]["line"] for record in found if "error" in record] == [3]
+    assert len(found) == 3

@@ -1,6 +1,7 @@
 """Many texts at once over slots: each as it would be alone, whatever its company."""
 
 import random
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -14,7 +15,7 @@ from metal_gen.engine.stopping import FinishDetail
 from metal_gen.models.layers import Linear
 from metal_gen.models.row_independence import SteadyLinear, fewest_agreeing_rows, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import LogitsError, Sampler, Status
 from metal_gen.sampling.strategy import SamplingStrategy
 
 CAPACITY = 320
@@ -149,3 +150,40 @@ def test_logits_that_are_not_finite_end_one_text_and_leave_the_others(tiny_model
     assert [isinstance(token, LogitsError) for text, token in given if text is bad] == [True]
     assert [token.finish is not None for text, token in given if text is good][-1]
     assert decoder.in_use == 0
+
+
+def test_an_uncertain_draw_is_drawn_anew_and_its_text_goes_on(tiny_model, make_cache):
+    strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
+    redrawn = []
+
+    class Doubtful(Sampler):
+        """Looks at a wrong token first, and says so, at every third draw."""
+
+        def draw(self, logits, index):
+            draw = super().draw(logits, index)
+            if index % 3:
+                return draw
+            wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])
+            return replace(draw, outcome=wrong)
+
+        def redraw(self, missed):
+            redrawn.append(missed.index)
+            return super().redraw(missed)
+
+    def texts(kind):
+        decoder = SlotDecoder(tiny_model, make_cache(tiny_model, batch_size=2))
+        made = {}
+        for number, count in ((0, 13), (1, 8)):
+            keys = RandomKeys(5, number)
+            prompt = [number + 1, 2, 3]
+            begun = decoder.begin(
+                prompt, kind(strategy, keys, prompt=prompt, capacity=64), endings={}, max_tokens=count
+            )
+            made[begun] = []
+        while decoder.in_use:
+            for begun, token in decoder.step():
+                made[begun].append(token.id)
+        return list(made.values())
+
+    assert texts(Doubtful) == texts(Sampler)
+    assert sorted(redrawn) == sorted([0, 3, 6, 9, 12, 0, 3, 6])

@@ -12,7 +12,8 @@ from metal_gen.checkpoint.prompt import Prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.generator import GeneratedToken
-from metal_gen.engine.slots import SlotDecoder, SlotText
+from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel

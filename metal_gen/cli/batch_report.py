@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from metal_gen.loading import PreparedModel
 
 LOG_INTERVAL_S = 60.0
+DRAW_INTERVAL_S = 0.1
 
 
 class BatchReporter:
@@ -31,7 +32,8 @@ class BatchReporter:
         self._begin_s: float | None = None
         self._share_at_begin = 0.0
         self._latest: BatchCounts | None = None
-        self._next_s = time.perf_counter() + LOG_INTERVAL_S
+        self._interval_s = DRAW_INTERVAL_S if console.stderr_is_terminal else LOG_INTERVAL_S
+        self._next_s = time.perf_counter() + self._interval_s
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -41,12 +43,12 @@ class BatchReporter:
         if self._begin_s is None:
             self._begin_s = time.perf_counter()
             self._share_at_begin = 0.0 if self._share_read is None else self._share_read()
-        if self._console.quiet:
+        if self._console.quiet or time.perf_counter() < self._next_s:
             return
+        self._next_s = time.perf_counter() + self._interval_s
         if self._console.stderr_is_terminal:
             self._draw(counts)
-        elif time.perf_counter() >= self._next_s:
-            self._next_s = time.perf_counter() + LOG_INTERVAL_S
+        else:
             self._console.note(self._progress_line(counts))
 
     def finish(self, counts: "BatchCounts", seed: int) -> None:

@@ -13,50 +13,13 @@ import mlx.core as mx
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_finite, read_draw
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
+from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.kv_cache import KVCache
 from metal_gen.models.transformer import Transformer
-from metal_gen.sampling.sampler import (
-    Draw,
-    DrawRule,
-    LogitsError,
-    Sampler,
-    Status,
-    draw_together,
-    key_rows,
-    split_draws,
-)
+from metal_gen.sampling.sampler import Draw, DrawRule, LogitsError, Sampler, Status
+from metal_gen.sampling.together import draw_together, key_rows, split_draws
 from metal_gen.slot_cache import SlotCache
-
-
-@dataclass(eq=False)
-class SlotText:
-    """A text in a slot.
-
-    Attributes:
-        slot: Where.
-        prompt: Its token ids.
-        sampler: Draws its tokens.
-        endings: Tokens that end it, and what to call that.
-        limit: Most new tokens.
-        limited_by: What to call that end.
-        draw: The last token, computed or not; None while the prompt is not in the cache.
-        is_over: It has ended.
-    """
-
-    slot: int
-    prompt: Sequence[int]
-    sampler: Sampler
-    endings: Mapping[int, FinishDetail]
-    limit: int
-    limited_by: FinishDetail
-    draw: Draw | None = None
-    is_over: bool = False
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no token may follow the last one."""
-        return self.draw is not None and self.draw.index + 1 == self.limit
 
 
 @dataclass

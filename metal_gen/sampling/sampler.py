@@ -20,7 +20,7 @@ from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.random_keys import RandomKeys, fold, fold_rows, uniform, words
+from metal_gen.sampling.random_keys import RandomKeys, fold, uniform, words
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
@@ -175,51 +175,6 @@ class Sampler:
         if self._history is not None:
             logits = penalize(logits, self.strategy, self._history)
         return add_bias(logits, self._early_bias if index < self.strategy.min_tokens else self._bias)
-
-
-def draw_together(logits: mx.array, samplers: Sequence[Sampler], indices: Sequence[int]) -> list[Draw]:
-    """Start to draw a token for each of several texts, in one go where they are drawn alike.
-
-    Args:
-        logits: (R, V) of the texts in turn.
-        samplers: Of each text.
-        indices: Of each text's new token.
-
-    Returns:
-        What each text's own `Sampler.draw` would give.
-    """
-    rows = list(zip(samplers, indices, strict=True))
-    alike: dict[DrawRule, list[int]] = {}
-    for row, (sampler, index) in enumerate(rows):
-        if sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
-            alike.setdefault(sampler.rule, []).append(row)
-    draws: dict[int, Draw] = {}
-    for rule, members in alike.items():
-        if len(members) == 1:
-            continue
-        few = logits if len(members) == len(rows) else logits[mx.array(members)]
-        bias = bias_arrays(dict(rule.strategy.logit_bias))
-        keys = fold_rows(*key_rows([samplers[row] for row in members], [indices[row] for row in members]))
-        outcomes, _ = rule(few, add_bias(few.astype(mx.float32), bias), keys)
-        draws |= dict(
-            zip(members, split_draws(few, outcomes, [indices[row] for row in members]), strict=True)
-        )
-    return [
-        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index)
-        for row, (sampler, index) in enumerate(rows)
-    ]
-
-
-def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:
-    """What the keys of several draws are folded from: (R, 2) bases and (R, 2) words."""
-    numbers = [[index >> 32, index & 0xFFFFFFFF] for index in indices]
-    return mx.stack([sampler.keys.base for sampler in samplers]), mx.array(numbers, dtype=mx.uint32)
-
-
-def split_draws(logits: mx.array, outcomes: mx.array, indices: Sequence[int]) -> list[Draw]:
-    """Part what `DrawRule` gave for several rows."""
-    pairs = outcomes.reshape(2, -1)
-    return [Draw(logits[row : row + 1], index, pairs[:, row], None) for row, index in enumerate(indices)]
 
 
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:
