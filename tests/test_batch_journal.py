@@ -416,7 +416,7 @@ class Stream:
 
 def test_a_stream_gets_each_record_at_once():
     stream = Stream()
-    with StreamJournal(stream) as journal:
+    with StreamJournal(stream, 1) as journal:
         assert "int:1" not in journal.finished
         for record in GOOD:
             journal.append(record)
@@ -426,10 +426,13 @@ def test_a_stream_gets_each_record_at_once():
 
 
 def test_a_stream_that_cannot_be_written():
-    with StreamJournal(Stream(BrokenPipeError(32, "Broken pipe"))) as journal, pytest.raises(BrokenPipeError):
+    with (
+        StreamJournal(Stream(BrokenPipeError(32, "Broken pipe")), 1) as journal,
+        pytest.raises(BrokenPipeError),
+    ):
         journal.append(GOOD[0])
     full = Stream(OSError(28, "No space left on device"))
-    with StreamJournal(full) as journal, pytest.raises(MetalGenError, match="No space left on device"):
+    with StreamJournal(full, 1) as journal, pytest.raises(MetalGenError, match="No space left on device"):
         journal.append(GOOD[0])
 
 

@@ -1,6 +1,8 @@
 """`metal-gen batch` as a process: rows in, records out, killed in the middle and gone on with."""
 
 import json
+import os
+import pty
 import random
 import re
 import resource
@@ -332,6 +334,24 @@ def test_a_full_disk_leaves_whole_records_to_go_on_with(undisturbed, tmp_path):
     assert 0 < len(records(tmp_path)) < len(STORIES)
     assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED, home=tmp_path).code == 0
     assert texts(records(tmp_path)) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a terminal is at its end")
+def test_an_input_that_fails_while_it_is_read_loses_no_row_that_came_before(tmp_path):
+    # What Linux says of a terminal's one end when the other has been closed.
+    reading, writing = pty.openpty()
+    os.write(writing, b"".join(json.dumps(row).encode() + b"\n" for row in STORIES[:3]))
+    os.close(writing)
+    process = start_cli("batch", "-", "-o", "out.jsonl", "-n", "2", home=tmp_path, stdin=reading)
+    os.close(reading)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"the input cannot be read after line 3: Input/output error" in stderr
+    write_rows(tmp_path, STORIES)
+    stdin = (tmp_path / "in.jsonl").read_bytes()
+    resumed = run_cli("batch", "-", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path, stdin=stdin)
+    assert resumed.code == 0
+    assert len(texts(records(tmp_path))) == len(STORIES)
 
 
 def test_an_input_that_ends_in_a_line_fails_that_row_alone(tmp_path):

@@ -197,13 +197,15 @@ class StreamJournal:
 
     Args:
         stream: Is left open.
+        seed: Of the run.
 
     Attributes:
         finished: Empty.
         found: Nothing.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, seed: int) -> None:
+        self.seed = seed
         self.finished = IdIndex()
         self.found = FoundRecords()
         self._stream = stream

@@ -3,10 +3,8 @@
 from collections import deque
 from collections.abc import Callable
 
-from metal_gen.batch.rows import RowError
-from metal_gen.batch.slot_rows import RowResult
+from metal_gen.batch.executor import Outcome
 
-Outcome = RowResult | RowError
 Put = Callable[[Outcome], None]
 
 

@@ -1,4 +1,4 @@
-"""Runs the rows of a batch over the slots of a loaded model, into a journal.
+"""Runs the rows of a batch, and puts what comes of them into a journal.
 
 A row's text depends on the row, the seed and the settings, and on nothing else: not on the rows
 beside it, nor on where a run was broken off.
@@ -10,16 +10,15 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from metal_gen.batch.encoding import encode_row
+from metal_gen.batch.executor import Outcome, RowExecutor
 from metal_gen.batch.index import IdIndex
 from metal_gen.batch.journal import Journal, StreamJournal
 from metal_gen.batch.order import AnyOrder, RowOrder
 from metal_gen.batch.records import error_record
 from metal_gen.batch.rows import BatchRow, RowError, repeated
-from metal_gen.batch.slot_rows import RowResult, SlotRows
 from metal_gen.checkpoint.prompt import Prompt
-from metal_gen.engine.decoder import at_most
 from metal_gen.errors import ExitCode, MetalGenError
-from metal_gen.loading import PreparedModel, TextModel
+from metal_gen.loading import PreparedModel
 
 # Finished rows that wait for an earlier one, where order is kept: bounds the memory they take.
 MOST_WAITING_PER_SLOT = 32
@@ -79,7 +78,7 @@ def row_seed(seed: int, key: str) -> int:
 
 def run_rows(
     rows: Iterator[BatchRow | RowError],
-    model: TextModel,
+    executor: RowExecutor,
     journal: Journal | StreamJournal,
     *,
     seed: int,
@@ -92,7 +91,7 @@ def run_rows(
 
     Args:
         rows: Of the input, in its order.
-        model: Its cache has a slot for each text at a time.
+        executor: Generates their texts.
         journal: Takes a record for every row.
         seed: Of the run.
         strict: Stop at the first row that fails.
@@ -104,35 +103,31 @@ def run_rows(
         FirstErrorError: A row failed and `strict` is set; what was finished before is in the journal.
         MetalGenError: The journal cannot be written, the input not be read, or the checkpoint not be used.
     """
-    model.checkpoint.tokenizer.expect_many_texts()
     counts = BatchCounts(failed_before=journal.found.failed)
-    slots = SlotRows(model)
-    counts.slots = model.plan.cache.batch_size
     output = _Output(journal, counts, on_notice, strict=strict)
     queue: RowOrder | AnyOrder = RowOrder(output.put) if ordered else AnyOrder(output.put)
     pending = pending_rows(rows, journal.finished, counts)
     more = True
-    with at_most(model.plan.ahead_bytes):
-        while True:
-            while more and slots.has_room and queue.waiting < MOST_WAITING_PER_SLOT * counts.slots:
-                row = next(pending, None)
-                if row is None:
-                    more = False
-                    break
-                queue.expect(row.number)
-                failed = slots.begin(row, row_seed(seed, row.key)) if isinstance(row, BatchRow) else row
-                if failed is not None:
-                    queue.put(row.number, failed)
-            if slots.is_idle:
-                if not more:
-                    return counts
-                continue
-            for number, outcome in slots.advance():
-                queue.put(number, outcome)
-            counts.slots_in_use = slots.decoder.in_use
-            if more:
-                counts.occupancy = slots.decoder.busy_slot_passes / slots.decoder.slot_passes
-            on_step(counts)
+    while True:
+        while more and executor.has_room and queue.waiting < MOST_WAITING_PER_SLOT * executor.slots:
+            row = next(pending, None)
+            if row is None:
+                more = False
+                break
+            queue.expect(row.number)
+            failed = executor.begin(row, row_seed(seed, row.key)) if isinstance(row, BatchRow) else row
+            if failed is not None:
+                queue.put(row.number, failed)
+        if executor.is_idle:
+            if not more:
+                return counts
+            continue
+        for number, outcome in executor.advance():
+            queue.put(number, outcome)
+        counts.slots, counts.slots_in_use = executor.slots, executor.slots_in_use
+        if more:
+            counts.occupancy = executor.occupancy
+        on_step(counts)
 
 
 def check_rows(
@@ -195,7 +190,7 @@ class _Output:
         self._strict = strict
         self._said: set[str] = set()
 
-    def put(self, outcome: RowResult | RowError) -> None:
+    def put(self, outcome: Outcome) -> None:
         """Append one; a failed row ends a strict run."""
         if isinstance(outcome, RowError):
             self._journal.append(error_record(outcome))

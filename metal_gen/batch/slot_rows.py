@@ -1,16 +1,20 @@
 """The rows that are being generated: each sample of a row in a slot, each record when all are there."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from metal_gen.backend import prompt_stride, runs_on_cpu
 from metal_gen.batch.encoding import encode_row, failed_row
+from metal_gen.batch.executor import Outcome, RowResult
 from metal_gen.batch.records import success_record
 from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode
 from metal_gen.checkpoint.prompt import Prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
+from metal_gen.engine.decoder import at_most
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.slots import SlotDecoder
@@ -24,16 +28,6 @@ from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.strategy_settings import endings_from, strategy_from
 from metal_gen.text_assembly import TextAssembly
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """A row's record, what it took, and what should be known about its prompt."""
-
-    record: dict[str, object]
-    prompt_tokens: int
-    completion_tokens: int
-    notices: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -53,7 +47,7 @@ class _Job:
     def is_complete(self) -> bool:
         return self.failure is not None or len(self.generations) == self.settings.samples
 
-    def result(self) -> RowResult | RowError:
+    def result(self) -> Outcome:
         if self.failure is not None:
             return self.failure
         generations = [self.generations[sample] for sample in range(self.settings.samples)]
@@ -75,17 +69,27 @@ class _Sample:
     pieces: list[Piece] = field(default_factory=list)
 
 
+@contextmanager
+def slot_rows(model: TextModel) -> "Iterator[SlotRows]":
+    """Open the slots of a model, with MLX held to the memory that was planned."""
+    with at_most(model.plan.ahead_bytes):
+        yield SlotRows(model)
+
+
 class SlotRows:
-    """Generates the texts of several rows at once.
+    """Generates the texts of several rows at once, on this machine.
 
     Args:
         model: Its cache has a slot for each text at a time.
 
     Attributes:
+        slots: Texts that can be under way at once.
         decoder: The slots.
     """
 
     def __init__(self, model: TextModel) -> None:
+        model.checkpoint.tokenizer.expect_many_texts()
+        self.slots = model.plan.cache.batch_size
         self._model = model
         transformer, cache = model.decoder.model, model.decoder.cache
         self.decoder = SlotDecoder(
@@ -97,6 +101,17 @@ class SlotRows:
         )
         self._queue: deque[tuple[_Job, int]] = deque()
         self._running: dict[SlotText, _Sample] = {}
+
+    @property
+    def slots_in_use(self) -> int:
+        """Texts that are under way."""
+        return self.decoder.in_use
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the slots that had a part in a text so far, 0 to 1."""
+        passes = self.decoder.slot_passes
+        return self.decoder.busy_slot_passes / passes if passes else 0.0
 
     @property
     def has_room(self) -> bool:
@@ -127,7 +142,7 @@ class SlotRows:
         self._fill()
         return None
 
-    def advance(self) -> list[tuple[int, RowResult | RowError]]:
+    def advance(self) -> list[tuple[int, Outcome]]:
         """Compute another token of every text; returns the rows that are complete by that, by number."""
         ended = []
         for text, token in self.decoder.step():

@@ -1,20 +1,13 @@
 """`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
 
-import os
-import stat
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-from metal_gen.cli.batch_report import BatchReporter, write_summary
+from metal_gen.cli.batch_run import STREAM, BatchOptions, BatchRun
 from metal_gen.cli.console import Console
-from metal_gen.cli.model_preparation import prepare_model
-from metal_gen.cli.output_file import OutputFile
-from metal_gen.cli.report import report_start
 from metal_gen.cli.setting_options import (
     CACHE,
     OUTPUT,
@@ -27,17 +20,10 @@ from metal_gen.cli.setting_options import (
     setting_option,
     settings_in_force,
 )
-from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import ExitCode, UsageError
 
-if TYPE_CHECKING:
-    from metal_gen.batch.runner import BatchCounts
-    from metal_gen.loading import PreparedModel
-
 ROWS = "Rows"
-STREAM = "-"
-# Where batch_size is left open.
-MOST_SLOTS = 8
 
 
 def _flag(names: str, help: str) -> typer.models.OptionInfo:
@@ -83,6 +69,15 @@ def batch(
     summary: Annotated[
         str | None,
         typer.Option("--summary", metavar="FILE", help="Write counts and times.", rich_help_panel=OUTPUT),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="auto|HOST:PORT",
+            help="Run rows at the nodes of a Ray that is running.",
+            rich_help_panel=ROWS,
+        ),
     ] = None,
     system: Annotated[str | None, setting_option("system", "TEXT")] = None,
     raw: Annotated[
@@ -131,127 +126,27 @@ def batch(
         console.require_stdout()
     _require_different(input=input, output=output, summary=summary)
     settings = settings_in_force(context.params)
-    run = _BatchRun(
-        settings,
-        input,
-        field,
-        console,
+    options = BatchOptions(
+        input=input,
+        output=output,
+        field=field,
+        resume=resume,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
         strict=strict,
         ordered=ordered,
+        fsync_interval=fsync_interval,
         summary=summary,
-        fsync_interval_s=fsync_interval,
+        cluster=cluster,
     )
-    if check:
-        failed = run.check()
-    else:
-        failed = run.write_to(str(output), resume=resume, retry_failed=retry_failed, overwrite=overwrite)
-    if failed:
+    run = BatchRun(settings, options, console)
+    if run.check() if check else run.write():
         raise typer.Exit(ExitCode.FAILED_ROWS)
-
-
-class _BatchRun:
-    """One run over one input."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        input: str,
-        field: str | None,
-        console: Console,
-        *,
-        strict: bool,
-        ordered: bool,
-        summary: str | None,
-        fsync_interval_s: float,
-    ) -> None:
-        from metal_gen.backend import require_mlx
-
-        require_mlx(settings.blas)
-        self.input = input
-        self.field = field
-        self.console = console
-        self.strict = strict
-        self.ordered = ordered
-        self.fsync_interval_s = fsync_interval_s
-        self.summary = summary
-        self._stream = _open_input(input)
-        self.prepared: PreparedModel = prepare_model(settings, console, most_slots=MOST_SLOTS)
-        for notice in self.prepared.notices:
-            console.warn(notice)
-
-    def check(self) -> int:
-        """Say what is wrong with which row; returns how many are bad."""
-        from metal_gen.batch.reading import read_rows
-        from metal_gen.batch.runner import check_rows
-
-        self.prepared.checkpoint.read_tokenizer()
-        with self._stream as stream:
-            counts = check_rows(
-                read_rows(stream, field=self.field),
-                self.prepared,
-                on_error=lambda row: self.console.warn(f"line {row.number}: {row.reason}"),
-            )
-        self.console.note(f"{counts.done} rows can be run, {counts.failed} cannot")
-        return counts.failed
-
-    def write_to(self, output: str, *, resume: bool, retry_failed: bool, overwrite: bool) -> int:
-        """Run what the output lacks; returns how many rows failed."""
-        from metal_gen.batch.fingerprint import fingerprint
-        from metal_gen.batch.journal import Journal, StreamJournal
-        from metal_gen.batch.reading import read_rows
-        from metal_gen.batch.runner import run_rows
-        from metal_gen.sampling.seed import choose_seed
-
-        self.prepared.checkpoint.read_tokenizer()
-        with ExitStack() as opened:
-            opened.callback(self._stream.close)
-            summary = None if self.summary is None else OutputFile(Path(self.summary), "--summary")
-            if summary is not None:
-                opened.callback(summary.discard)
-            journal: Journal | StreamJournal
-            if output == STREAM:
-                given = self.prepared.settings.seed
-                seed = choose_seed() if given is None else given
-                journal = StreamJournal(sys.stdout.buffer)
-            else:
-                is_file = stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
-                input = Path(self.input) if is_file and self.input != STREAM else None
-                mark = {**fingerprint(self.prepared, input, self.field), "ordered": str(self.ordered)}
-                if resume:
-                    file = Journal.resume(
-                        Path(output), mark, retry_failed=retry_failed, fsync_interval_s=self.fsync_interval_s
-                    )
-                else:
-                    file = Journal.create(
-                        Path(output), mark, overwrite=overwrite, fsync_interval_s=self.fsync_interval_s
-                    )
-                journal, seed = file, file.seed
-            opened.enter_context(journal)
-            if journal.found.damaged:
-                self.console.warn(f"{journal.found.damaged} damaged lines have been taken out of {output}")
-            report_start(self.prepared, self.console)
-            share_read = _share_read(self._stream)
-            reporter = opened.enter_context(BatchReporter(self.console, share_read))
-            model = self.prepared.load()
-            counts: BatchCounts = run_rows(
-                read_rows(self._stream, field=self.field),
-                model,
-                journal,
-                seed=seed,
-                strict=self.strict,
-                ordered=self.ordered,
-                on_step=reporter.update,
-                on_notice=self.console.warn,
-            )
-            reporter.finish(counts, seed)
-            if summary is not None:
-                write_summary(summary, counts, self.prepared, seed)
-        return counts.failed + journal.found.failed
 
 
 def _refuse_with_check(given: Mapping[str, object]) -> None:
     """Nothing is written by a check."""
-    for name in ("output", "resume", "overwrite", "strict", "summary"):
+    for name in ("output", "resume", "overwrite", "strict", "summary", "cluster"):
         if given[name]:
             raise UsageError(f"--{name} contradicts --check", "a check writes nothing")
 
@@ -266,22 +161,3 @@ def _require_different(**files: str | None) -> None:
         if path in seen and (path.is_file() or not path.exists()):
             raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
         seen[path] = what
-
-
-def _share_read(stream: BinaryIO) -> Callable[[], float] | None:
-    """How much of an input has been read, 0 to 1; None where its length is not known."""
-    status = os.fstat(stream.fileno())
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        return None
-    return lambda: stream.tell() / status.st_size
-
-
-def _open_input(name: str) -> BinaryIO:
-    if name == STREAM:
-        if sys.stdin is None:
-            raise UsageError("INPUT - reads standard input, which is closed")
-        return sys.stdin.buffer
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise UsageError(f"the input {name} cannot be read: {error.strerror}") from None
