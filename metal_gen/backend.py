@@ -98,15 +98,17 @@ def prompt_stride() -> int:
     return 64 if runs_on_cpu() else 256
 
 
-def compiles_steps(wanted: str) -> bool:
+def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
     """Whether the step from one token to the next is to be compiled.
 
-    `auto` does so with Metal. CUDA has no fused attention with a mask, which a compiled step needs: the
-    step is slower there. For a CPU MLX writes C++ and calls a compiler, some seconds at the first step
-    of a machine's first run; only a very small model gains much by it.
+    `auto` does so with Metal, and with CUDA for several texts at once. CUDA has no fused attention with
+    a mask, which a compiled step needs: for one text the step is slower there. For a CPU MLX writes C++
+    and calls a compiler, some seconds at the first step of a machine's first run; only a very small
+    model gains much by it.
 
     Args:
         wanted: `auto`, `on` or `off`.
+        most_slots: Texts that may be generated at once.
 
     Raises:
         ConfigError: It is wanted on a CPU and there is no compiler.
@@ -114,7 +116,7 @@ def compiles_steps(wanted: str) -> bool:
     import mlx.core as mx
 
     if wanted != "on":
-        return wanted == AUTO and not runs_on_cpu() and mx.metal.is_available()
+        return wanted == AUTO and not runs_on_cpu() and (mx.metal.is_available() or most_slots > 1)
     if runs_on_cpu() and shutil.which("g++") is None:
         raise ConfigError(
             "compile = 'on' cannot be done: on a CPU MLX compiles through g++, which is not installed",

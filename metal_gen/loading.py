@@ -126,7 +126,7 @@ def prepare(
     if settings.batch_size is None:
         plan = plan.with_slots(most_slots)
     plan.require_fit()
-    compiles = compiles_steps(settings.compile)
+    compiles = compiles_steps(settings.compile, most_slots)
     notices = _notices(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
         notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")

@@ -71,14 +71,17 @@ def run_pass(
     """
     ids = [each.token.astype(mx.int32) for each in nexts]
     ids += [mx.array(list(part.tokens), dtype=mx.int32) for part in prompts]
+    places = [each.slot for each in nexts]
     offsets = [each.position for each in nexts]
     for part in prompts:
+        places += [part.slot] * len(part.tokens)
         offsets += range(part.start, part.start + len(part.tokens))
+    positions = mx.array(offsets, dtype=mx.int32)
     step = Step(
-        cache=_Writes(slots, nexts, prompts),
+        cache=_Writes(slots, places, positions),
         batch=len(offsets),
         length=1,
-        offset=mx.array(offsets, dtype=mx.int32),
+        offset=positions,
         periods=periods,
         parts=[
             *_parts_of_nexts(nexts, slots.capacity, model),
@@ -130,24 +133,15 @@ def _parts_of_prompts(prompts: Sequence[PromptPart], first_row: int, model: Tran
 class _Writes:
     """Puts the rows of one pass where they belong."""
 
-    def __init__(self, slots: SlotCache, nexts: Sequence[NextToken], prompts: Sequence[PromptPart]) -> None:
+    def __init__(self, slots: SlotCache, places: Sequence[int], positions: mx.array) -> None:
         self._buffers = slots.cache.buffers
-        self._prompts = prompts
-        self._count = len(nexts)
-        self._slots = mx.array([each.slot for each in nexts], dtype=mx.int32)
-        self._positions = mx.array([each.position for each in nexts], dtype=mx.int32)
+        self._slots = mx.array(list(places), dtype=mx.int32)
+        self._positions = positions
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write (R, H, 1, D) of each and return the buffers, (B, H, S, D)."""
         for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
             buffer = self._buffers[place]
-            new = new.astype(buffer.dtype)
-            if self._count:
-                buffer[self._slots, :, self._positions] = new[: self._count, :, 0]
-            row = self._count
-            for part in self._prompts:
-                length = len(part.tokens)
-                end = part.start + length
-                buffer[part.slot, :, part.start : end] = new[row : row + length, :, 0].swapaxes(0, 1)
-                row += length
+            # One write for all rows, in place: on CUDA a slice that is assigned to copies the buffer.
+            buffer[self._slots, :, self._positions] = new[:, :, 0].astype(buffer.dtype)
         return self._buffers[2 * layer], self._buffers[2 * layer + 1]

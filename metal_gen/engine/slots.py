@@ -53,6 +53,15 @@ class _Rows:
         """How many there are."""
         return len(self.nexts) + sum(len(part.tokens) for part in self.parts)
 
+    def apart(self) -> "list[_Rows]":
+        """The parts of prompts and the next tokens, each by themselves, where there are any."""
+        count = len(self.nexts)
+        prompts = _Rows(
+            self.periods, [], self.parts, [(text, row - count) for text, row in self.drawn[count:]]
+        )
+        nexts = _Rows(self.periods, self.nexts, [], self.drawn[:count])
+        return [rows for rows in (prompts, nexts) if rows.count]
+
 
 class SlotDecoder:
     """A model and the slots that it writes to.
@@ -63,7 +72,7 @@ class SlotDecoder:
         cache: One slot for each of its sequences.
         chunk_size: Prompt tokens computed in one pass, so that no text waits long.
         stride: Prompts are computed in parts of so many tokens, and shared in multiples of them.
-        compiles: Compile the pass that adds a token to every text.
+        compiles: Compile the step that adds a token to every text, apart from parts of prompts.
 
     Attributes:
         slot_passes: Slots that there were, over all passes.
@@ -188,11 +197,14 @@ class SlotDecoder:
         groups: dict[int, _Rows] = {}
         self._add_nexts(built.fed, groups)
         self._add_prompts(built.prefilled, groups)
-        for rows in groups.values():
-            for text, draw in self._run(rows):
-                text.draw = draw
-                built.draws.append((text, draw))
-                built.outputs += draw.results
+        # The compiled step has a row for each slot, and no others.
+        compiled = self._compiled if len(groups) == 1 else None
+        for group in groups.values():
+            for rows in [group] if compiled is None else group.apart():
+                for text, draw in self._run(rows, compiled):
+                    text.draw = draw
+                    built.draws.append((text, draw))
+                    built.outputs += draw.results
         if groups:
             built.outputs += self.slots.cache.buffers
         return built
@@ -238,12 +250,12 @@ class SlotDecoder:
         for text in prefilled:
             self.slots.hold(text.slot, text.prompt)
 
-    def _run(self, rows: _Rows) -> list[tuple[SlotText, Draw]]:
+    def _run(self, rows: _Rows, compiled: CompiledStep | None) -> list[tuple[SlotText, Draw]]:
         texts = [text for text, _ in rows.drawn]
         samplers = [text.sampler for text in texts]
         indices = [0 if text.draw is None else text.draw.index + 1 for text in texts]
-        if self._compiled is not None and not rows.parts:
-            draws = self._run_compiled(self._compiled, rows, samplers, indices)
+        if compiled is not None and not rows.parts:
+            draws = self._run_compiled(compiled, rows, samplers, indices)
             return list(zip(texts, draws, strict=True))
         hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
         if not texts:
