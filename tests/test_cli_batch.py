@@ -214,6 +214,7 @@ def test_the_summary_counts(tmp_path):
     summary = json.loads((tmp_path / "sum.json").read_text())
     assert (summary["done"], summary["failed"], summary["completion_tokens"]) == (1, 1, 2)
     assert isinstance(summary["seed"], int)
+    assert 0 < summary["peak_memory_bytes"] <= summary["planned_memory_bytes"]
 
 
 def test_what_changed_is_named_when_going_on(tmp_path):

@@ -107,6 +107,8 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
     """Write the summary as one JSON object."""
     from importlib.metadata import version
 
+    import mlx.core as mx
+
     from metal_gen import __version__
 
     document = {
@@ -124,6 +126,8 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "model": prepared.settings.model,
         "dtype": prepared.plan.dtype,
         "max_seq_len": prepared.plan.cache.max_seq_len,
+        "planned_memory_bytes": prepared.plan.total_bytes,
+        "peak_memory_bytes": mx.get_peak_memory(),
         "metal_gen": __version__,
         "mlx": version("mlx"),
     }

@@ -114,6 +114,8 @@ def _run(settings: Settings, text: str, console: Console) -> "TextModel":
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)
+    if (count := prepared.plan.cache.batch_size) > 1:
+        console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
     loading = Background(prepared.load)
     prompt = encode_prompt(
         prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking

@@ -23,8 +23,6 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}, "
         f"of {format_bytes(plan.available_bytes)} available"
     )
-    if cache.batch_size > 1:
-        console.detail(f"generate uses 1 of the {cache.batch_size} sequences that the cache holds")
     if not console.verbosity:
         return
     console.note(f"device: {device_name()}; computing in {plan.dtype}")
