@@ -124,8 +124,10 @@ class ClusterRows:
 
     def _look_for_nodes(self) -> None:
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
-        for name in self._cluster.start_workers():
-            self._nodes[name] = _Node()
+        started = self._cluster.start_workers()
+        self._nodes.update((name, _Node()) for name in started)
+        if started:
+            self._on_news(f"loading the model at {', '.join(started)}")
 
     def _hand_out(self) -> None:
         """Give rows to the nodes, to the one that lacks most first."""
