@@ -38,7 +38,8 @@ class BatchCounts:
         completion_tokens: Of the rows done, all samples together.
         slots: Texts that can be under way at once.
         slots_in_use: Texts that are.
-        occupancy: Share of the slots that had a part in a text, over the passes while rows remained.
+        occupancy: Share of the slots that had a part in a text, over the passes while rows remained; None
+            where there were none such.
         seconds: Since the first row.
     """
 
@@ -50,7 +51,7 @@ class BatchCounts:
     completion_tokens: int = 0
     slots: int = 1
     slots_in_use: int = 0
-    occupancy: float = 0.0
+    occupancy: float | None = None
     begin_s: float = field(default_factory=time.perf_counter, repr=False)
 
     @property
