@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from metal_gen.conversation import Conversation
     from metal_gen.engine.stopping import FinishDetail, FinishReason
     from metal_gen.errors import MetalGenError
     from metal_gen.kv_cache import KVCache, KVCacheConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from metal_gen.text_generation import generate, generate_samples, load, stream_generate
 
 _MODULES = {
+    "Conversation": "metal_gen.conversation",
     "FinishDetail": "metal_gen.engine.stopping",
     "FinishReason": "metal_gen.engine.stopping",
     "Generation": "metal_gen.pieces",
@@ -47,6 +49,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Conversation",
     "FinishDetail",
     "FinishReason",
     "Generation",

@@ -84,7 +84,7 @@ class KVCache:
 
     Attributes:
         buffers: Keys and values of each layer in turn.
-        texts: How often the cache has been cleared.
+        texts: How often the cache has been cleared for another text.
     """
 
     def __init__(self, config: KVCacheConfig) -> None:
@@ -167,7 +167,14 @@ class KVCache:
         self._position -= length
         self._start = self._position
 
-    def clear(self) -> None:
-        """Forget all tokens and keep the buffers."""
-        self._start = self._position = 0
+    def clear(self, *, keep: int = 0) -> None:
+        """Begin another text: forget all tokens but the first few, and keep the buffers.
+
+        Args:
+            keep: How many tokens of the text before the new one begins with.
+
+        Raises:
+            ValueError: The cache does not hold as many.
+        """
+        self.rewind(self._position - keep)
         self.texts += 1

@@ -16,10 +16,12 @@ class Statistics:
 
     Attributes:
         prompt_tokens: Tokens of the prompt, template included.
+        computed_tokens: Those of them that were computed for this text alone: all but what the cache held
+            before; none of a second sample's, nor in a batch.
         completion_tokens: New tokens, the end token included.
         ttft_s: From the start of prefill to the first new token; of a second sample, from its own
             start.
-        prefill_tps: Prompt tokens per second of `ttft_s`; 0 where the prompt had been computed before.
+        prefill_tps: Computed tokens per second of `ttft_s`.
         decode_tps: (n - 1) / (t_last - t_first); 0 before the second token.
         seed: What the draws came from.
         cache_tokens: Positions of the cache in use.
@@ -27,6 +29,7 @@ class Statistics:
     """
 
     prompt_tokens: int
+    computed_tokens: int
     completion_tokens: int
     ttft_s: float
     prefill_tps: float
@@ -111,10 +114,10 @@ def join(pieces: Sequence[Piece]) -> Generation:
 class Clock:
     """Counts tokens and notes when the first and the last came."""
 
-    def __init__(self, *, prompt_tokens: int, seed: int, computes_prompt: bool) -> None:
-        """Start now."""
-        self.computes_prompt = computes_prompt
+    def __init__(self, *, prompt_tokens: int, computed_tokens: int, seed: int) -> None:
+        """Start now; the arguments are as on `Statistics`."""
         self.prompt_tokens = prompt_tokens
+        self.computed_tokens = computed_tokens
         self.seed = seed
         self.count = 0
         self.start_s = self.first_s = self.last_s = time.perf_counter()
@@ -132,9 +135,10 @@ class Clock:
         decode_s = self.last_s - self.first_s
         return Statistics(
             prompt_tokens=self.prompt_tokens,
+            computed_tokens=self.computed_tokens,
             completion_tokens=self.count,
             ttft_s=ttft_s,
-            prefill_tps=self.prompt_tokens / ttft_s if ttft_s and self.computes_prompt else 0.0,
+            prefill_tps=self.computed_tokens / ttft_s if ttft_s else 0.0,
             decode_tps=(self.count - 1) / decode_s if decode_s else 0.0,
             seed=self.seed,
             cache_tokens=cache_tokens,

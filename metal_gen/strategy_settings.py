@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from metal_gen.checkpoint.token_names import token_id
@@ -22,6 +22,17 @@ PLAIN = (
     "min_tokens",
 )
 STRATEGY_SETTINGS = (*PLAIN, "logit_bias", "ban_token")
+
+
+def require_text_settings(names: Iterable[str]) -> None:
+    """Refuse settings that a text cannot have for itself.
+
+    Raises:
+        UsageError: Naming one.
+    """
+    for name in names:
+        if SETTINGS[name].section not in ("sampling", "generation"):
+            raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
 
 
 def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:

@@ -1,31 +1,24 @@
 """Text in, text out: the library's `load`, `generate` and `stream_generate`."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from metal_gen.background import Background
-from metal_gen.checkpoint.chat_template import Message
 from metal_gen.checkpoint.hub import ProgressCallback
 from metal_gen.checkpoint.prompt import Prompt, encode_prompt
-from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
 from metal_gen.engine.decoder import PrefillProgress
-from metal_gen.engine.generator import GeneratedToken, generate_tokens
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import UsageError
 from metal_gen.loading import TextModel, prepare
-from metal_gen.pieces import Clock, Generation, Piece, join
-from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler
-from metal_gen.sampling.seed import choose_seed
+from metal_gen.messages import Message
+from metal_gen.pieces import Generation, Piece, join
+from metal_gen.prompt_texts import PromptTexts
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
-from metal_gen.strategy_settings import STRATEGY_SETTINGS, endings_from, strategy_from, without_end
-from metal_gen.text_assembly import TextAssembly
+from metal_gen.strategy_settings import STRATEGY_SETTINGS, require_text_settings, strategy_from, without_end
 
 
 def load(
@@ -127,14 +120,14 @@ def stream_generate(
             model.checkpoint, prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
         )
     require_capacity(len(prompt.ids), in_force.max_tokens, model.decoder.cache.config.max_seq_len)
-    return _Texts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
+    return PromptTexts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
 
 
 def _refuse_misplaced(settings: Mapping[str, object], strategy: SamplingStrategy | None) -> None:
     """Refuse settings that would be without effect."""
-    for name in (name for name, value in settings.items() if value is not None):
-        if SETTINGS[name].section not in ("sampling", "generation"):
-            raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
+    given = [name for name, value in settings.items() if value is not None]
+    require_text_settings(given)
+    for name in given:
         if strategy is not None and name in STRATEGY_SETTINGS:
             raise UsageError(f"{name} and strategy are both given", f"put {name} into the strategy")
 
@@ -145,64 +138,3 @@ def _strategy(model: TextModel, given: SamplingStrategy | None, settings: Settin
         return strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     require_vocabulary(given, checkpoint.config.vocab_size)
     return without_end(given, checkpoint.eos_ids) if settings.ignore_eos else given
-
-
-@dataclass
-class _Texts:
-    """One or several texts for a prompt."""
-
-    model: TextModel
-    prompt: Prompt
-    settings: Settings
-    strategy: SamplingStrategy
-
-    def __post_init__(self) -> None:
-        checkpoint = self.model.checkpoint
-        self.seed = choose_seed() if self.settings.seed is None else self.settings.seed
-        self.endings = endings_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
-
-    def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
-        """Compute the prompt once, and generate from it."""
-        cache = self.model.decoder.cache
-        cache.clear()
-        self.text_of_cache = cache.texts
-        clock = self._clock(computes_prompt=True)
-        logits = self.model.decoder.prefill(self.prompt.ids, on_prefill)
-        for sample in range(self.settings.samples):
-            self._require_cache()
-            cache.rewind(cache.position - len(self.prompt.ids))
-            yield from self._text(logits, sample, clock)
-            clock = self._clock(computes_prompt=False)
-
-    def _require_cache(self) -> None:
-        if self.model.decoder.cache.texts != self.text_of_cache:
-            raise UsageError("another text has been begun with this model", "finish one before the next")
-
-    def _while_the_cache_is_ours(self, tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
-        """The same tokens, none of which is computed after another text has taken the cache."""
-        while (token := next(tokens, None)) is not None:
-            yield token
-            self._require_cache()
-
-    def _clock(self, *, computes_prompt: bool) -> Clock:
-        return Clock(prompt_tokens=len(self.prompt.ids), seed=self.seed, computes_prompt=computes_prompt)
-
-    def _text(self, logits: mx.array, sample: int, clock: Clock) -> Generator[Piece, None, None]:
-        checkpoint, cache = self.model.checkpoint, self.model.decoder.cache
-        sampler = Sampler(
-            self.strategy,
-            RandomKeys(self.seed, sample),
-            prompt=self.prompt.ids,
-            capacity=cache.config.max_seq_len,
-            ending_ids=self.endings,
-            logprobs=self.settings.logprobs,
-        )
-        assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings.stop, sample, clock)
-        tokens = generate_tokens(
-            self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
-        )
-        for token in self._while_the_cache_is_ours(tokens):
-            piece = assembly.add(token, cache.position)
-            yield piece
-            if piece.finish:
-                return

@@ -14,14 +14,23 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "config", "background"),
+    ("errors", "config", "background", "messages"),
     ("backend", "blas", "kv_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
     ("engine",),
     ("memory_plan", "strategy_settings"),
     ("loading",),
-    ("thinking", "stop_text", "pieces", "text_assembly", "text_generation"),
+    (
+        "thinking",
+        "stop_text",
+        "pieces",
+        "text_assembly",
+        "prompt_texts",
+        "transcript",
+        "conversation",
+        "text_generation",
+    ),
     ("__init__",),
     ("bench", "batch"),
     ("cli", "__main__"),

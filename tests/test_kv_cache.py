@@ -74,6 +74,19 @@ def test_clear_reuses_the_buffers():
     assert mx.get_active_memory() <= before + 4096
 
 
+def test_another_text_may_begin_with_the_first_tokens_of_the_one_before():
+    cache = KVCache(config())
+    cache.claim(4)
+    cache.update(0, block(cache, 4, 3.0), block(cache, 4))
+    cache.clear(keep=3)
+    assert (cache.position, cache.texts) == (3, 1)
+    cache.claim(1)
+    keys, _ = cache.update(0, block(cache, 1, 5.0), block(cache, 1))
+    assert keys[0, 0, :, 0].tolist() == [3.0, 3.0, 3.0, 5.0]
+    with pytest.raises(ValueError, match="cannot take back"):
+        cache.clear(keep=5)
+
+
 def test_keys_are_stored_in_the_cache_dtype():
     cache = KVCache(config(dtype="bfloat16"))
     cache.claim(1)

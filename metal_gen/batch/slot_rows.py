@@ -166,7 +166,7 @@ class SlotRows:
             ending_ids=job.endings,
             logprobs=settings.logprobs,
         )
-        clock = Clock(prompt_tokens=len(ids), seed=job.seed, computes_prompt=False)
+        clock = Clock(prompt_tokens=len(ids), computed_tokens=0, seed=job.seed)
         assembly = TextAssembly(self._model.checkpoint.tokenizer, job.prompt, settings.stop, number, clock)
         text = self.decoder.begin(ids, sampler, endings=job.endings, max_tokens=settings.max_tokens)
         self._running[text] = _Sample(job, number, assembly)

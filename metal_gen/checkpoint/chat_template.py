@@ -16,8 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from metal_gen.checkpoint.json_file import read_json
 from metal_gen.errors import CheckpointError
-
-Message = dict[str, str]
+from metal_gen.messages import Message
 
 FILE = "chat_template.jinja"
 OLD_FILE = "chat_template.json"

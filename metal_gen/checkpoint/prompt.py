@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metal_gen.checkpoint.chat_template import Message
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import UsageError
+from metal_gen.messages import SYSTEM, USER, Message
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
@@ -70,7 +70,7 @@ def encode_prompt(
     else:
         messages = _messages(prompt)
         if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
+            messages.insert(0, {"role": SYSTEM, "content": system})
         if thinking is not None and not template.has_thinking_switch:
             notices.append("this checkpoint's chat template has no thinking switch")
         text = template.render(messages, thinking=thinking)
@@ -83,7 +83,7 @@ def encode_prompt(
 
 def _messages(prompt: str | Sequence[Message]) -> list[Message]:
     if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
+        return [{"role": USER, "content": prompt}]
     for place, message in enumerate(prompt):
         parts = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
         if not all(isinstance(part, str) for part in parts):

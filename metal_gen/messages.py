@@ -1,0 +1,70 @@
+"""The messages of a conversation, as JSON gives them."""
+
+from metal_gen.config.checks import SURROGATES
+from metal_gen.config.sources import nearest
+from metal_gen.errors import UsageError
+
+Message = dict[str, str]
+
+SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
+ROLES = [SYSTEM, USER, ASSISTANT, TOOL]
+
+
+def checked_messages(name: str, value: object) -> list[Message]:
+    """Accept a list of messages, each with a role, a content and perhaps other texts.
+
+    Args:
+        name: What to call it in a refusal.
+        value: From JSON.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if not isinstance(value, list):
+        raise UsageError(f"{name} must be a list of messages, each with a role and a content")
+    if not value:
+        raise UsageError(f"{name} is empty")
+    return [_message(f"message {place} of {name}", message) for place, message in enumerate(value)]
+
+
+def _message(place: str, message: object) -> Message:
+    if not isinstance(message, dict):
+        raise UsageError(f"{place} must be an object with a role and a content")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        raise UsageError(f"{place} must have a role that is a text")
+    if role not in ROLES:
+        raise UsageError(f"{place} has the role {role[:40]!a}: {nearest(role[:40], ROLES)}")
+    checked = {"role": role, "content": _content(place, content)}
+    for name, value in message.items():
+        if name in checked or value is None:
+            continue
+        if not isinstance(value, str):
+            raise UsageError(f"{place} has {name[:40]!a}, which cannot be used")
+        checked[name] = checked_text(f"{name[:40]!a} in {place}", value)
+    return checked
+
+
+def _content(place: str, content: object) -> str:
+    if isinstance(content, list):
+        content = "".join(_part(place, part) for part in content)
+    if not isinstance(content, str):
+        raise UsageError(f"{place} must have a content that is a text")
+    return checked_text(f"the content of {place}", content)
+
+
+def _part(place: str, part: object) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise UsageError(f"{place} has a part that is not text, and only text can be used")
+
+
+def checked_text(place: str, text: str) -> str:
+    """Accept a text without halves of characters.
+
+    Raises:
+        UsageError: There is one.
+    """
+    if found := SURROGATES.search(text):
+        raise UsageError(f"{place} has half of a character, {found[0]!a}, at character {found.start() + 1}")
+    return text
