@@ -5,13 +5,13 @@ tokens in the cache, from the beginning, stays there. That is nearly all of it, 
 something out that was said before, as Qwen3's does with thinking.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.prompt import encode_prompt
-from metal_gen.config.settings import ARGUMENT_SOURCE, Settings
+from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
@@ -20,6 +20,7 @@ from metal_gen.loading import TextModel
 from metal_gen.messages import ASSISTANT, SYSTEM, USER, Message
 from metal_gen.pieces import Piece, join
 from metal_gen.prompt_texts import PromptTexts
+from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.strategy_settings import endings_from, require_text_settings, strategy_from
 
 # Settings of a text that a turn does not have, and why.
@@ -43,7 +44,7 @@ class ConversationFullError(DoesNotFitError):
         super().__init__(
             f"the conversation is full: with this message it has {tokens} tokens, and max_seq_len is "
             f"{max_seq_len}",
-            f"undo or forget turns, or load the model with max_seq_len = {tokens} or more",
+            f"raise max_seq_len under [cache] (--max-seq-len {tokens} or more), or take turns back",
         )
         self.tokens = tokens
         self.max_seq_len = max_seq_len
@@ -79,20 +80,17 @@ class Conversation:
         self._answers = 0
         if not messages and model.settings.system is not None:
             self.set_system(model.settings.system)
-        self.change(settings)
+        self.change(**settings)
+        self._settings_at_first = self.settings
 
-    def change(self, settings: Mapping[str, object], source: str = ARGUMENT_SOURCE) -> None:
-        """Change settings by name, from the next answer on.
-
-        Args:
-            settings: None stands for "as before".
-            source: Where they come from.
+    def change(self, **settings: object) -> None:
+        """Change settings by name, from the next answer on; None stands for "as before".
 
         Raises:
             UsageError: One cannot be used, or is none of a turn; all are as before.
         """
         names = [name for name, value in settings.items() if value is not None]
-        changed = override_with_arguments(self.settings, settings, source)
+        changed = override_with_arguments(self.settings, settings)
         require_text_settings(names)
         for name in names:
             if name in NOT_OF_A_TURN:
@@ -103,6 +101,11 @@ class Conversation:
         self.settings = changed
         if "seed" in names:
             self._answers = 0
+
+    def change_back(self, name: str) -> None:
+        """Have a setting as it was when the conversation began, from the next answer on."""
+        before = self._settings_at_first
+        self.settings = self.settings.override({name: getattr(before, name)}, before.source(name))
 
     def ask(self, text: str, *, on_prefill: PrefillProgress | None = None) -> Generator[Piece, None, None]:
         """Say something, and yield the pieces of the answer as they come.
@@ -167,17 +170,23 @@ class Conversation:
         return len([message for message in self.messages if message["role"] == USER])
 
     @property
+    def strategy(self) -> SamplingStrategy:
+        """How the next answer's tokens are chosen."""
+        checkpoint = self.model.checkpoint
+        return strategy_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
+
+    @property
     def capacity(self) -> int:
         """Tokens that the cache holds."""
         return self.model.decoder.cache.config.max_seq_len
 
     def count_tokens(self) -> int:
-        """Tokens that the messages make, with what the template puts before an answer.
+        """Tokens that the messages make, with what the template puts before an answer; 0 before the first.
 
         Raises:
             CheckpointError: The chat template refuses them.
         """
-        if not self.messages:
+        if not self.turns:
             return 0
         return len(encode_prompt(self.model.checkpoint, self.messages, thinking=self.settings.thinking).ids)
 
@@ -199,8 +208,7 @@ class Conversation:
         if settings.seed is not None:
             settings = replace(settings, seed=(settings.seed + self._answers) % SEEDS)
             self._answers += 1
-        strategy = strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-        texts = PromptTexts(self.model, prompt, settings, strategy, self._cached)
+        texts = PromptTexts(self.model, prompt, settings, self.strategy, self._cached)
         return self._recorded(asked, texts.pieces(on_prefill))
 
     def _recorded(

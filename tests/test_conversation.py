@@ -330,17 +330,18 @@ def test_memory_does_not_grow_with_the_conversation(talker):
 
 
 def test_seeds_follow_one_another(talker):
-    talker.chat.change({"seed": 7})
+    talker.chat.change(seed=7)
     seeds = [answer(talker.chat.ask("hi"))[1].seed, answer(talker.chat.retry())[1].seed]
-    talker.chat.change({"seed": 2**64 - 1})
+    talker.chat.change(seed=2**64 - 1)
     seeds += [answer(talker.chat.ask("hi"))[1].seed, answer(talker.chat.ask("hi"))[1].seed]
     assert seeds == [7, 8, 2**64 - 1, 0]
 
 
 def test_settings_change_from_the_next_answer_on(talker):
-    talker.chat.change({"max_tokens": 3, "top_k": None}, "/set")
+    talker.chat.change(max_tokens=3, top_k=None)
     assert len(list(talker.chat.ask("hi"))) == 3
-    assert talker.chat.settings.source("max_tokens") == "/set"
+    talker.chat.change_back("max_tokens")
+    assert len(list(talker.chat.ask("hi"))) == 12
 
 
 @pytest.mark.parametrize(
@@ -359,7 +360,7 @@ def test_settings_change_from_the_next_answer_on(talker):
 def test_settings_that_cannot_be_used_are_refused(talker, settings, reason):
     before = talker.chat.settings
     with pytest.raises(UsageError, match=reason):
-        talker.chat.change({"max_tokens": 3, **settings})
+        talker.chat.change(max_tokens=3, **settings)
     assert talker.chat.settings == before
 
 

@@ -10,7 +10,7 @@ import typer.core
 from metal_gen import __version__
 
 # Each is a function in the file of its name.
-COMMANDS = ("generate", "batch", "bench")
+COMMANDS = ("generate", "chat", "batch", "bench")
 
 
 class _CommandsByName(Mapping[str, Any]):

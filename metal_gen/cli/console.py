@@ -88,13 +88,13 @@ class Console:
         self._write_stderr(visible(text), "dim")
         self._unfinished_line = None if text.endswith("\n") else sys.stderr
 
-    def end_sample(self) -> None:
-        """Tell one of several texts from the next: by a NUL byte in a pipe, as `xargs -0` reads."""
+    def end_sample(self, mark: bytes = b"\0") -> None:
+        """Tell one of several texts from the next: in a pipe by a mark, such as `xargs -0` reads."""
         if self.stdout_is_terminal:
             self.end_text()
         else:
             with _naming_what_cannot_be_written():
-                sys.stdout.buffer.write(b"\0")
+                sys.stdout.buffer.write(mark)
                 sys.stdout.flush()
 
     def write_record(self, record: dict[str, object]) -> None:
@@ -102,6 +102,11 @@ class Console:
         if self.stderr_is_terminal:
             self.end_text()
         self._write_stderr(json.dumps(record) + "\n", "")
+
+    def write_reply(self, text: str) -> None:
+        """Put lines on stderr that a person has asked for."""
+        self.end_text()
+        self._write_stderr(visible(text.rstrip("\n")) + "\n", "")
 
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""
@@ -120,20 +125,20 @@ class Console:
         if not self.quiet:
             self._message(f"{NAME}: {message}", style="dim")
 
-    def warn(self, message: str) -> None:
+    def warn(self, message: str, hint: str = "") -> None:
         """Say what may surprise."""
         if not self.quiet:
-            self._message(f"{NAME}: {message}", style="yellow")
+            self._message(f"{NAME}: {message}", hint, style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
         """Say why there is no more."""
-        self._message(f"{NAME}: {message}", style="bold red")
-        if hint:
-            self._message(f"hint: {hint}")
+        self._message(f"{NAME}: {message}", hint, style="bold red")
 
-    def _message(self, line: str, *, style: str = "") -> None:
+    def _message(self, line: str, hint: str = "", *, style: str) -> None:
         self.end_text()
         self._write_stderr(visible(" ".join(line.splitlines())) + "\n", style)
+        if hint:
+            self._write_stderr(visible(" ".join(f"hint: {hint}".splitlines())) + "\n", "")
 
     def _write_stderr(self, text: str, style: str) -> None:
         """Write what has been made visible; a log that cannot be written ends nothing."""

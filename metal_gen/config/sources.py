@@ -39,15 +39,8 @@ def resolve_settings(
     return settings
 
 
-def override_with_arguments(
-    settings: Settings, arguments: Mapping[str, object], source: str = ARGUMENT_SOURCE
-) -> Settings:
+def override_with_arguments(settings: Settings, arguments: Mapping[str, object]) -> Settings:
     """Lay a program's arguments over settings; None stands for "not given".
-
-    Args:
-        settings: To lay them over.
-        arguments: Values by the name of the setting.
-        source: What to call where they come from.
 
     Raises:
         UsageError: A name is unknown, or a value is out of its range.
@@ -61,7 +54,7 @@ def override_with_arguments(
                 values[name] = SETTINGS[name].check(value)
             except ValueError as error:
                 raise UsageError(f"{name} {error}: {_short(value)}") from None
-    return settings.override(values, source)
+    return settings.override(values, ARGUMENT_SOURCE)
 
 
 FlagValue = str | bool | Sequence[str] | None

@@ -1,0 +1,110 @@
+"""Where a chat's messages come from: a line editor, a bare terminal, or a pipe.
+
+A message may have several lines: a backslash at the end of one asks for another, and so does a block between
+three double quotes that is not closed yet.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+from metal_gen.errors import UsageError
+
+PROMPT, CONTINUATION = "> ", "  "
+QUOTES = '"""'
+BACKSLASH = "\\"
+CHUNK_BYTES = 65536
+
+
+class MessageSource(Protocol):
+    """A person at a terminal."""
+
+    def read(self) -> str:
+        """Wait for a message.
+
+        Raises:
+            EOFError: There will be no more.
+            KeyboardInterrupt: Ctrl-C was pressed, and what had been typed is dropped.
+        """
+        ...
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether a block has been begun, at the start or as what a command is given, and not ended."""
+    body = _body(text)
+    return body.startswith(QUOTES) and not (len(body) > len(QUOTES) and body.endswith(QUOTES))
+
+
+def without_quotes(text: str) -> str:
+    """The text, less the quotes of a block and the line breaks beside them."""
+    body = _body(text)
+    if not body.startswith(QUOTES) or is_unfinished(text):
+        return text
+    before = text[: text.index(QUOTES)]
+    block = body.removeprefix(QUOTES).removesuffix(QUOTES)
+    return before + block.removeprefix("\n").removesuffix("\n")
+
+
+def _body(text: str) -> str:
+    """What comes after a command, or else all."""
+    if text.startswith("/"):
+        text = text.partition(" ")[2]
+    return text.strip()
+
+
+class BareTerminal:
+    """A terminal that cannot be drawn on: the editing is what the terminal itself has to offer."""
+
+    def read(self) -> str:
+        """See `MessageSource`."""
+        try:
+            text = self._line(PROMPT)
+            while text.endswith(BACKSLASH) or is_unfinished(text):
+                text = text.removesuffix(BACKSLASH) + "\n" + self._line(CONTINUATION)
+        except (EOFError, KeyboardInterrupt):
+            self._show("\n")
+            raise
+        return without_quotes(text)
+
+    def _line(self, prompt: str) -> str:
+        self._show(prompt)
+        line = sys.stdin.buffer.readline()
+        if not line:
+            raise EOFError
+        return line.decode(errors="replace").rstrip("\r\n")
+
+    def _show(self, text: str) -> None:
+        if sys.stderr is not None and sys.stderr.isatty():
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
+    """Read messages that each end with a mark; those of nothing but white space are passed over.
+
+    Args:
+        stream: Read as far as it has come.
+        mark: A newline, or a NUL byte.
+
+    Raises:
+        UsageError: A message is not UTF-8.
+    """
+    for number, part in enumerate(_parts(stream, mark), 1):
+        try:
+            text = part.decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"message {number} on standard input is not UTF-8: byte {error.start} is "
+                f"0x{part[error.start]:02x}",
+                "convert it, for example with iconv -t utf-8",
+            ) from None
+        if text.strip():
+            yield text
+
+
+def _parts(stream: BinaryIO, mark: bytes) -> Iterator[bytes]:
+    rest = b""
+    while chunk := stream.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+        *whole, rest = (rest + chunk).split(mark)
+        yield from whole
+    yield rest

@@ -1,0 +1,72 @@
+"""What a chat says of its answers, and of the room that is left."""
+
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.console import Console
+
+if TYPE_CHECKING:
+    from metal_gen.conversation import Conversation
+    from metal_gen.pieces import Piece
+
+CHOICES = (
+    "/undo takes the last turn back, /forget drops the oldest; or /save FILE, and go on with "
+    "--load FILE --max-seq-len N"
+)
+
+
+def report_answer(last: "Piece | None", conversation: "Conversation", console: Console) -> None:
+    """Say how an answer went: one line on a terminal, the seed alone in a log.
+
+    Args:
+        last: Its last piece; None where it was stopped before it began.
+        conversation: With the answer.
+        console: Gets the line.
+    """
+    if last is None:
+        console.note("stopped before the answer began: nothing was added to the conversation")
+        return
+    if last.finish is None:
+        console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers anew")
+    elif last.finish == "cache_full":
+        console.warn(
+            f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}", CHOICES
+        )
+    if console.stderr_is_terminal or console.verbosity:
+        use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"
+        speed = f"{last.statistics.decode_tps:.1f} tok/s"
+        console.note(f"{_counts(last)}; {speed}; {use}; seed {last.statistics.seed}")
+    else:
+        console.note(f"seed {last.statistics.seed}")
+
+
+def describe(conversation: "Conversation", last: "Piece | None") -> str:
+    """The lines of /stats."""
+    from metal_gen.memory_plan import format_bytes
+
+    plan = conversation.model.plan
+    lines = [
+        f"turns: {conversation.turns}; {room(conversation)}",
+        f"sampling: {conversation.strategy}",
+        f"memory: weights {format_bytes(plan.weights_bytes)}, cache {format_bytes(plan.cache.nbytes)}",
+    ]
+    if last is not None:
+        statistics = last.statistics
+        lines += [
+            f"last answer: {_counts(last)}; first after {statistics.ttft_s:.2f} s "
+            f"({statistics.prefill_tps:.0f} tok/s), then {statistics.decode_tps:.1f} tok/s; "
+            f"seed {statistics.seed}",
+            f"peak memory: {format_bytes(statistics.peak_memory_bytes)}",
+        ]
+    return "\n".join(lines)
+
+
+def room(conversation: "Conversation") -> str:
+    """How much of the cache the messages take; errors as of `Conversation.count_tokens`."""
+    return f"the conversation has {conversation.count_tokens()} tokens, of {conversation.capacity}"
+
+
+def _counts(last: "Piece") -> str:
+    statistics = last.statistics
+    finish = f"{last.finish or 'stopped'}{'' if last.stop_text is None else f' {last.stop_text!r}'}"
+    prompt = f"{statistics.prompt_tokens} ({statistics.computed_tokens} new)"
+    return f"{prompt} + {statistics.completion_tokens} tokens, {finish}"
