@@ -9,8 +9,9 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from metal_gen.checkpoint.chat_template import MessagesRefusedError
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.prompt import encode_prompt
+from metal_gen.checkpoint.prompt import Prompt, encode_prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.cached_text import CachedText
@@ -188,7 +189,7 @@ class Conversation:
         """
         if not self.turns:
             return 0
-        return len(encode_prompt(self.model.checkpoint, self.messages, thinking=self.settings.thinking).ids)
+        return len(self._encode(self.messages).ids)
 
     def _requests(self, otherwise: str) -> list[int]:
         """The places of the user's messages."""
@@ -197,11 +198,18 @@ class Conversation:
             raise UsageError(otherwise)
         return places
 
+    def _encode(self, messages: list[Message]) -> Prompt:
+        try:
+            return encode_prompt(self.model.checkpoint, messages, thinking=self.settings.thinking)
+        except MessagesRefusedError as error:
+            hint = "take the last turn back, or change the system message"
+            raise MessagesRefusedError(error.message, hint) from error
+
     def _answer(
         self, asked: list[Message], on_prefill: PrefillProgress | None
     ) -> Generator[Piece, None, None]:
-        checkpoint, settings = self.model.checkpoint, self.settings
-        prompt = encode_prompt(checkpoint, asked, thinking=settings.thinking)
+        settings = self.settings
+        prompt = self._encode(asked)
         if len(prompt.ids) > self.capacity:
             raise ConversationFullError(len(prompt.ids), self.capacity)
         self.notices = prompt.notices

@@ -4,15 +4,16 @@ import io
 import json
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
+from cli_process import start_cli
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from tiny_text_checkpoint import write_text_checkpoint
 
 import metal_gen
-from metal_gen.cli import chat
 from metal_gen.cli.chat_commands import (
     COMMANDS,
     SETTABLE,
@@ -22,7 +23,8 @@ from metal_gen.cli.chat_commands import (
     message_in,
     run_command,
 )
-from metal_gen.cli.chat_input import BareTerminal, is_unfinished, piped_messages, without_quotes
+from metal_gen.cli.chat_input import BareTerminal, is_unfinished, piped_messages, terminal, without_quotes
+from metal_gen.cli.chat_loop import heed
 from metal_gen.cli.chat_session import ChatSession
 from metal_gen.cli.console import Console
 from metal_gen.cli.interrupts import Interrupts
@@ -55,7 +57,7 @@ def said(session, capsys):
     def do(*texts):
         capsys.readouterr()
         for text in texts:
-            chat.heed(session, text)
+            heed(session, text)
         return capsys.readouterr()
 
     return do
@@ -147,7 +149,7 @@ def test_stats_and_help_tell_all(session, said):
 
 def test_the_end_comes_by_command(session):
     with pytest.raises(EndOfChatError):
-        chat.heed(session, "/exit")
+        heed(session, "/exit")
 
 
 def test_two_slashes_begin_a_message_with_one(session, said):
@@ -298,7 +300,7 @@ def test_a_damaged_transcript_is_refused_and_the_conversation_stays(session, sai
 def test_messages_that_the_template_refuses_are_not_loaded(text_checkpoints, echo, tmp_path, capsys):
     (tmp_path / "talk.json").write_text(json.dumps(HELLO))
     session = ChatSession(metal_gen.Conversation(metal_gen.load(echo)), Console(), Interrupts())
-    chat.heed(session, f"/load {tmp_path}/talk.json")
+    heed(session, f"/load {tmp_path}/talk.json")
     assert session.conversation.messages == []
     streams = capsys.readouterr()
     assert "the chat template refused the messages" in streams.err
@@ -381,12 +383,12 @@ def test_a_history_that_cannot_be_kept_is_said(tmp_path, monkeypatch, capsys):
     for name, value in (("XDG_STATE_HOME", str(tmp_path / "state")), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(Console, "stderr_is_terminal", True)
-    assert isinstance(chat.terminal(Console(), keeps_history=True), LineEditor)
+    assert isinstance(terminal(Console(), {}, keeps_history=True), LineEditor)
     assert "is not kept for later chats" in capsys.readouterr().err
-    chat.terminal(Console(), keeps_history=False)
+    terminal(Console(), {}, keeps_history=False)
     assert "is not kept" not in capsys.readouterr().err
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(chat.terminal(Console(), keeps_history=True), BareTerminal)
+    assert isinstance(terminal(Console(), {}, keeps_history=True), BareTerminal)
 
 
 def test_a_bare_terminal_reads_lines(monkeypatch):
@@ -405,7 +407,7 @@ def test_a_bare_terminal_reads_lines(monkeypatch):
     ("data", "mark", "messages"),
     [
         (b"", b"\n", []),
-        (b"a\n\n  \nb", b"\n", ["a", "b"]),
+        (b"a\r\n\n  \nb", b"\n", ["a", "b"]),
         (b"a\nb\0c\0", b"\0", ["a\nb", "c"]),
         (b"/undo\n", b"\n", ["/undo"]),
     ],
@@ -464,3 +466,21 @@ def test_exit_codes(text_checkpoints, model, tmp_path, monkeypatch, capsysbinary
         code, out, err = run_main(monkeypatch, capsysbinary, stdin, *arguments)
         assert (code, out) == (expected, b"")
         assert re.search(reason, err)
+
+
+def test_a_program_can_talk_through_pipes_and_end_the_chat_by_a_signal(babbler, tmp_path):
+    """Each answer comes before the next message is written; what was said is saved at the end."""
+    options = ("--model", babbler, "-n", "100000", "--max-seq-len", "20000", "-0")
+    with start_cli("chat", *options, "--save", "talk.json", home=tmp_path, stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"one\0")
+        process.stdin.flush()
+        begun = process.stdout.read(30)
+        process.send_signal(signal.SIGTERM)
+        rest, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143
+    messages = read_transcript(tmp_path / "talk.json")
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    written = (begun + rest).decode()
+    # The signal may come between a token and its being written.
+    assert messages[1]["content"] in (written, written + "abcdefgh\n"[len(written) % 9])
+    assert stderr.decode().endswith("metal-gen: saved to talk.json\nmetal-gen: terminated\n")

@@ -161,12 +161,24 @@ def loaded_by(code, home):
         RUN.format(arguments=["--help"]),
         RUN.format(arguments=["--version"]),
         RUN.format(arguments=["generate", "--help"]),
+        RUN.format(arguments=["chat", "--help"]),
         RUN.format(arguments=["bench", "--help"]),
     ],
-    ids=["import", "version", "settings", "batch", "--help", "--version", "generate --help", "bench --help"],
+    ids=[
+        "import",
+        "version",
+        "settings",
+        "batch",
+        "--help",
+        "--version",
+        "generate --help",
+        "chat --help",
+        "bench --help",
+    ],
 )
 def test_little_is_loaded_before_there_is_work(code, tmp_path):
     heavy = {"mlx", "mlx_lm", "transformers", "huggingface_hub", "tokenizers", "jinja2", "numpy", "torch"}
+    heavy |= {"prompt_toolkit"}
     assert loaded_by(code, tmp_path) & heavy == set()
 
 
@@ -175,4 +187,5 @@ def test_a_run_on_a_local_checkpoint_loads_no_framework(speaker, tmp_path):
     roots = loaded_by(run, tmp_path)
     assert "mlx" in roots
     heavy = {"transformers", "torch", "mlx_lm", "huggingface_hub", "numpy", "pydantic", "safetensors"}
+    heavy |= {"prompt_toolkit"}
     assert roots & heavy == set()

@@ -1,6 +1,5 @@
 """`metal-gen chat`: a conversation, at a terminal or from a pipe."""
 
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metal_gen.cli.chat_commands import EndOfChatError, completions, is_command, message_in, run_command
-from metal_gen.cli.chat_input import BareTerminal, MessageSource, piped_messages
-from metal_gen.cli.chat_report import CHOICES
-from metal_gen.cli.chat_session import ChatSession
+from metal_gen.cli.chat_input import MARK, NUL_MARK, can_be_drawn_on, unseen_typing
+from metal_gen.cli.chat_loop import answer_pipe, talk
+from metal_gen.cli.chat_report import room
 from metal_gen.cli.console import Console
-from metal_gen.cli.interrupts import Interrupts
 from metal_gen.cli.model_preparation import prepare_model
 from metal_gen.cli.report import report_start
 from metal_gen.cli.setting_options import (
@@ -29,7 +26,7 @@ from metal_gen.cli.setting_options import (
 )
 from metal_gen.cli.transcript_file import require_place, save_transcript
 from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.errors import DoesNotFitError, MetalGenError, UsageError
+from metal_gen.errors import UsageError
 from metal_gen.transcript import read_transcript
 
 if TYPE_CHECKING:
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from metal_gen.messages import Message
 
 TRANSCRIPT = "Conversation"
-NEWLINE, NUL = b"\n", b"\0"
 
 
 def chat(
@@ -111,16 +107,18 @@ def chat(
     messages = [] if load is None else read_transcript(load)
     if save is not None:
         require_place(save, "--save")
-    conversation = _begin(settings, messages, console)
-    # The process is about to end: nothing of the model need be freed before.
-    context.find_root().obj = conversation
     with ExitStack() as at_end:
+        if sys.stdin.isatty() and can_be_drawn_on(console):
+            at_end.enter_context(unseen_typing(sys.stdin.fileno()))
+        conversation = _begin(settings, messages, console)
+        # The process is about to end: nothing of the model need be freed before.
+        context.find_root().obj = conversation
         if save is not None:
             at_end.callback(_save_at_end, conversation, save, console)
         if sys.stdin.isatty():
-            _talk(conversation, console, keeps_history=history)
+            talk(conversation, console, keeps_history=history)
         else:
-            _answer_pipe(conversation, console, NUL if null else NEWLINE)
+            answer_pipe(conversation, console, NUL_MARK if null else MARK)
 
 
 def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "Conversation":
@@ -133,80 +131,19 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     from metal_gen.conversation import Conversation, require_chat
 
     prepared = prepare_model(settings, console)
-    require_chat(prepared.checkpoint, prepared.settings)
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)
     loading = Background(prepared.load)
-    prepared.checkpoint.tokenizer.expect_many_texts()
+    require_chat(prepared.checkpoint, prepared.settings)
+    if sys.stdin.isatty():
+        prepared.checkpoint.tokenizer.expect_many_texts()
     conversation = Conversation(loading.result(), messages)
     if messages and settings.source("system") == SETTINGS["system"].flag:
         conversation.set_system(settings.system)
+    if messages:
+        console.detail(f"{len(messages)} messages: {room(conversation)}")
     return conversation
-
-
-def _talk(conversation: "Conversation", console: Console, *, keeps_history: bool) -> None:
-    """Converse with a person until there is no more to say."""
-    source = terminal(console, keeps_history=keeps_history)
-    console.detail("/help lists the commands; Ctrl-D ends the chat")
-    with Interrupts() as interrupts:
-        session = ChatSession(conversation, console, interrupts)
-        while True:
-            try:
-                with interrupts.reading():
-                    text = source.read()
-                if text.strip():
-                    heed(session, text)
-            except KeyboardInterrupt:
-                console.detail("Ctrl-D or /exit ends the chat")
-            except (EOFError, EndOfChatError):
-                return
-
-
-def heed(session: ChatSession, text: str) -> None:
-    """Do what was typed; what cannot be done is said, and the chat goes on."""
-    try:
-        if is_command(text):
-            run_command(session, text)
-        else:
-            session.say(message_in(text))
-    except MetalGenError as error:
-        session.console.error(error.message, _way_out(error))
-
-
-def _way_out(error: MetalGenError) -> str:
-    """The hint of an error in the words of a chat."""
-    from metal_gen.checkpoint.chat_template import MessagesRefusedError
-
-    if isinstance(error, DoesNotFitError):
-        return CHOICES
-    if isinstance(error, MessagesRefusedError):
-        return "/undo takes the last turn back, /system changes the system message"
-    return error.hint
-
-
-def terminal(console: Console, *, keeps_history: bool) -> MessageSource:
-    """The line editor where there is something to draw on, else the terminal as it is."""
-    if not console.stderr_is_terminal or os.environ.get("TERM", "dumb") == "dumb":
-        return BareTerminal()
-
-    from metal_gen.cli.line_editor import LineEditor, open_history
-
-    path = None
-    try:
-        path = open_history(os.environ) if keeps_history else None
-    except OSError as error:
-        console.detail(f"what is typed is not kept for later chats: {error.filename}: {error.strerror}")
-    return LineEditor(path, completions())
-
-
-def _answer_pipe(conversation: "Conversation", console: Console, mark: bytes) -> None:
-    """Answer one message after the other."""
-    session = ChatSession(conversation, console, Interrupts())
-    for message in piped_messages(sys.stdin.buffer, mark):
-        answer = session.say(message)
-        if mark == NUL or not answer.endswith("\n"):
-            console.end_sample(mark)
 
 
 def _save_at_end(conversation: "Conversation", path: Path, console: Console) -> None:

@@ -4,16 +4,24 @@ A message may have several lines: a backslash at the end of one asks for another
 three double quotes that is not closed yet.
 """
 
+import os
 import sys
-from collections.abc import Iterator
+import termios
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
+from metal_gen.cli.console import Console
 from metal_gen.errors import UsageError
 
 PROMPT, CONTINUATION = "> ", "  "
 QUOTES = '"""'
 BACKSLASH = "\\"
 CHUNK_BYTES = 65536
+# What ends a message in a pipe.
+MARK, NUL_MARK = b"\n", b"\0"
+# Places in what `termios.tcgetattr` returns.
+INPUT_FLAGS, LOCAL_FLAGS = 0, 3
 
 
 class MessageSource(Protocol):
@@ -79,6 +87,50 @@ class BareTerminal:
             sys.stderr.flush()
 
 
+def can_be_drawn_on(console: Console) -> bool:
+    """Whether the terminal is one for a line editor."""
+    return console.stderr_is_terminal and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def terminal(console: Console, words: Mapping[str, Collection[str]], *, keeps_history: bool) -> MessageSource:
+    """The line editor where there is something to draw on, else the terminal as it is.
+
+    Args:
+        console: Says what is there.
+        words: What may follow each command.
+        keeps_history: Have what is typed at hand in later chats.
+    """
+    if not can_be_drawn_on(console):
+        return BareTerminal()
+
+    from metal_gen.cli.line_editor import LineEditor, open_history
+
+    path = None
+    try:
+        path = open_history(os.environ) if keeps_history else None
+    except OSError as error:
+        console.detail(f"what is typed is not kept for later chats: {error.filename}: {error.strerror}")
+    return LineEditor(path, words)
+
+
+@contextmanager
+def unseen_typing(terminal: int) -> Iterator[None]:
+    """While an answer comes, keep what is typed for the next message, and out of the answer's midst.
+
+    Args:
+        terminal: Its file descriptor. A line editor turns to its own ways and back to these.
+    """
+    before = termios.tcgetattr(terminal)
+    changed = list(before)
+    changed[INPUT_FLAGS] &= ~termios.ICRNL
+    changed[LOCAL_FLAGS] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(terminal, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
 def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
     """Read messages that each end with a mark; those of nothing but white space are passed over.
 
@@ -91,7 +143,7 @@ def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
     """
     for number, part in enumerate(_parts(stream, mark), 1):
         try:
-            text = part.decode()
+            text = (part.removesuffix(b"\r") if mark == MARK else part).decode()
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"message {number} on standard input is not UTF-8: byte {error.start} is "

@@ -1,0 +1,64 @@
+"""A chat as a person has it: keys pressed, and the screen looked at."""
+
+import json
+import re
+
+from tiny_text_checkpoint import write_text_checkpoint
+from tmux_terminal import Terminal, needs_tmux
+
+pytest_plugins = ("fixtures_text",)
+
+
+def shown(screen):
+    """The screen from the first prompt on, without speeds."""
+    begin = next((place for place, line in enumerate(screen) if line.startswith(">")), len(screen))
+    return [re.sub(r"[\d.]+ tok/s", "N tok/s", line).rstrip() for line in screen[begin:]]
+
+
+def numbers(tokens, cache, seed):
+    return f"metal-gen: {tokens} + 10 tokens, max_tokens; N tok/s; cache {cache} of 20000; seed {seed}"
+
+
+@needs_tmux
+def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
+    folder = write_text_checkpoint(
+        text_checkpoints / "escaping", says=b"ab\x1bc\ndef", forever=True, max_position_embeddings=20_000
+    )
+    said, answer = "ab\x1bc\ndefab", ["ab\u241bc", "defab"]
+    options = ("--max-seq-len", "20000", "-n", "10", "--seed", "1", "--save", "talk.json")
+    expected = []
+    with Terminal("chat", "--model", str(folder), *options, home=tmp_path, rows=40) as terminal:
+
+        def see(*lines):
+            expected.extend(lines)
+            terminal.wait_until(lambda screen: shown(screen) == [*expected, ">"])
+
+        see()
+        terminal.type("one", "Enter")
+        see("> one", *answer, numbers("21 (21 new)", 30, 1))
+        terminal.type("two", "M-Enter")
+        terminal.type("lines", "Enter")
+        see("> two", "  lines", *answer, numbers("61 (40 new)", 70, 2))
+        terminal.type("/undo", "Enter")
+        see("> /undo", "metal-gen: taken back: 'two lines'; the conversation has 44 tokens, of 20000")
+        terminal.resize(120, 40)
+        terminal.type("", "Up", "Up", "Enter")
+        see("> two", "  lines", *answer, numbers("61 (1 new)", 70, 3))
+
+        terminal.type("/set max_tokens 15000", "Enter")
+        terminal.type("go", "Enter")
+        terminal.wait_until(lambda screen: screen[-3:-1] == ["defab\u241bc"] * 2)
+        terminal.type("", "C-c")
+        stopped = "metal-gen: stopped; what was said is kept: /undo takes the turn back, /retry answers anew"
+        terminal.wait_until(lambda screen: (shown(screen)[-3:-2], screen[-1].rstrip()) == ([stopped], ">"))
+        assert not any("^C" in line for line in terminal.screen)
+        terminal.type("half a line", "C-c")
+        ends = ["> half a line", "metal-gen: Ctrl-D or /exit ends the chat", ">"]
+        terminal.wait_until(lambda screen: shown(screen)[-3:] == ends)
+        terminal.type("", "C-d")
+        assert terminal.wait_for_end() == 0
+    messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    contents = [message["content"] for message in messages]
+    assert contents[:5] == ["one", said, "two\nlines", said, "go"]
+    assert contents[5].startswith(said + said[2:])
+    assert len(contents[5]) < 15_000
