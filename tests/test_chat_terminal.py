@@ -50,11 +50,11 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
         terminal.wait_until(lambda screen: screen[-3:-1] == ["defab\u241bc"] * 2)
         terminal.type("", "C-c")
         stopped = "metal-gen: stopped; what was said is kept: /undo takes the turn back, /retry answers anew"
-        terminal.wait_until(lambda screen: (shown(screen)[-3:-2], screen[-1].rstrip()) == ([stopped], ">"))
+        terminal.wait_until(lambda screen: (screen[-3:-2], screen[-1].rstrip()) == ([stopped], ">"))
         assert not any("^C" in line for line in terminal.screen)
         terminal.type("half a line", "C-c")
         ends = ["> half a line", "metal-gen: Ctrl-D or /exit ends the chat", ">"]
-        terminal.wait_until(lambda screen: shown(screen)[-3:] == ends)
+        terminal.wait_until(lambda screen: [line.rstrip() for line in screen[-3:]] == ends)
         terminal.type("", "C-d")
         assert terminal.wait_for_end() == 0
     messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
