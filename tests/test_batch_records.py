@@ -31,6 +31,7 @@ def parse(row, number=7, **options):
 def generation(text="yes", thinking="", ids=(5, 6), finish=FinishDetail.EOS, logprobs=(), **times):
     statistics = Statistics(
         prompt_tokens=3,
+        computed_tokens=0,
         completion_tokens=len(ids),
         ttft_s=times.get("seconds", 1.0),
         prefill_tps=times.get("seconds", 1.0),

@@ -134,6 +134,8 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)
+    if (count := prepared.plan.cache.batch_size) > 1:
+        console.detail(f"a chat uses 1 of the {count} sequences that the cache holds")
     loading = Background(prepared.load)
     require_chat(prepared.checkpoint, prepared.settings)
     if sys.stdin.isatty():

@@ -11,7 +11,7 @@ from metal_gen.cli.chat_session import ChatSession
 from metal_gen.cli.transcript_file import save_transcript
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo
 from metal_gen.config.sources import nearest
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.transcript import read_transcript
 
 SLASH = "/"
@@ -164,7 +164,7 @@ def _load(session: ChatSession, name: str) -> None:
     conversation.messages = read_transcript(path)
     try:
         tokens = room(conversation)
-    except Exception:
+    except MetalGenError:
         conversation.messages = before
         raise
     dropped = f"; the {len(before)} messages before are dropped" if before else ""
