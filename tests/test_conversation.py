@@ -138,10 +138,10 @@ def talker(folder):
 
 
 def test_words_of_many_tokens_are_kept_too():
-    pair = Pair(None, {"model_dtype": "float32"}, max_tokens=8, temperature=0.8)
+    pair = Pair(None, {"model_dtype": "float32"}, max_tokens=4, temperature=0.8, seed=1)
     pair.turn(pair.chat.ask("Tell me a story about a fox who lost a lantern."))
-    statistics = pair.turn(pair.chat.ask("Another story, please."))
-    assert statistics.computed_tokens <= 20 < statistics.prompt_tokens - statistics.computed_tokens
+    statistics = pair.turn(pair.chat.ask("A poem, please."))
+    assert statistics.computed_tokens < statistics.prompt_tokens / 2
 
 
 def test_a_template_that_drops_something_has_more_computed(folder):
