@@ -80,13 +80,17 @@ def together(decoder, wanted):
                 del running[begun]
 
 
-@pytest.fixture(params=["qwen3", "qwen2", "sliding"])
+VARIANTS = {
+    "sliding": {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    # Of prompts, some are stretched and some are not.
+    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
+}
+
+
+@pytest.fixture(params=["qwen3", "qwen2", *VARIANTS])
 def model(request, tmp_path):
-    changes = {}
-    if request.param == "sliding":
-        changes = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
-    family = "qwen2" if request.param == "sliding" else request.param
-    folder = write_checkpoint(tmp_path, tiny_config(family, **changes))
+    family = "qwen3" if request.param == "qwen3" else "qwen2"
+    folder = write_checkpoint(tmp_path, tiny_config(family, **VARIANTS.get(request.param, {})))
     return Checkpoint(folder).weights.load("float32")
 
 

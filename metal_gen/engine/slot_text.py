@@ -14,6 +14,8 @@ class SlotText:
     Attributes:
         slot: Where.
         prompt: Its token ids.
+        shareable: The same where other prompts may share it; empty where its positions turn otherwise than
+            those of shorter ones.
         sampler: Draws its tokens.
         endings: Tokens that end it, and what to call that.
         limit: Most new tokens.
@@ -24,6 +26,7 @@ class SlotText:
 
     slot: int
     prompt: Sequence[int]
+    shareable: Sequence[int]
     sampler: Sampler
     endings: Mapping[int, FinishDetail]
     limit: int

@@ -126,8 +126,10 @@ class SlotDecoder:
         """
         slot = self._texts.index(None)
         limit, limited_by = token_limit(max_tokens, self.slots.capacity - len(prompt))
-        text = SlotText(slot, prompt, sampler, endings, limit, limited_by)
-        self.shared_tokens += self.slots.reuse(slot, prompt)
+        rope = self.model.rope
+        shareable = prompt if rope.periods(len(prompt)) is rope.periods(1) else ()
+        text = SlotText(slot, prompt, shareable, sampler, endings, limit, limited_by)
+        self.shared_tokens += self.slots.reuse(slot, shareable)
         self._texts[slot] = text
         self._waiting.append(text)
         return text
@@ -230,10 +232,10 @@ class SlotDecoder:
         """
         room = self.chunk_size
         for text in tuple(self._waiting):
-            slot, prompt = text.slot, text.prompt
-            self.shared_tokens += self.slots.extend(slot, prompt)
+            slot, prompt, shareable = text.slot, text.prompt, text.shareable
+            self.shared_tokens += self.slots.extend(slot, shareable)
             position = self.slots.positions[slot]
-            if any(self.slots.has_in_common(other.prompt, prompt) > position for other in prefilled):
+            if any(self.slots.has_in_common(other.shareable, shareable) > position for other in prefilled):
                 continue
             rows = self._rows(groups, len(prompt))
             while room > 0 and position < len(prompt):
@@ -248,7 +250,7 @@ class SlotDecoder:
             if room <= 0:
                 break
         for text in prefilled:
-            self.slots.hold(text.slot, text.prompt)
+            self.slots.hold(text.slot, text.shareable)
 
     def _run(self, rows: _Rows, compiled: CompiledStep | None) -> list[tuple[SlotText, Draw]]:
         texts = [text for text, _ in rows.drawn]
