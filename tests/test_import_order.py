@@ -14,7 +14,7 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "config", "background", "messages"),
+    ("errors", "config", "background", "messages", "control_characters"),
     ("backend", "blas", "kv_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
@@ -30,6 +30,7 @@ LAYERS = (
         "transcript",
         "conversation",
         "text_generation",
+        "generation_record",
     ),
     ("__init__",),
     ("bench", "batch"),

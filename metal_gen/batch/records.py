@@ -1,24 +1,19 @@
 """The records of the output, each in the form of its row, and the same whenever the row is run.
 
-Log-probabilities name tokens by their ids, as vLLM does where it is asked to: a token's text alone
-may be half of a character.
+Log-probabilities name tokens by their ids, as vLLM does where it is asked to.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
+from metal_gen.generation_record import Record, encode_json, finite, generation_record
 
 if TYPE_CHECKING:
     from metal_gen.pieces import Generation
 
 REQUEST_FIELDS = {"id", "custom_id", "response", "error"}
 REQUEST_PREFIX = "batch_req_"
-# JSON has no infinity; this is what OpenAI's API gives for it.
-LEAST_LOGPROB = -9999.0
-
-Record = dict[str, object]
 
 
 def success_record(
@@ -35,7 +30,7 @@ def success_record(
     if row.form is not RowForm.NATIVE:
         body = _response_body(row.form, generations, prompt_tokens, seed)
         return _request_record(row.number, row.id, {"status_code": 200, "body": body}, None)
-    samples = [_sample(generation) for generation in generations]
+    samples = [generation_record(generation) for generation in generations]
     if len(samples) > 1:
         counts = {"prompt_tokens": prompt_tokens, "seed": seed}
         return {"id": row.id, **row.carried, "texts": samples, **counts}
@@ -81,39 +76,12 @@ def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
 
 
 def encode_record(record: Mapping[str, object]) -> bytes:
-    """A record as a line; halves of characters, which UTF-8 has not, are escaped."""
-    try:
-        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(record, allow_nan=False).encode() + b"\n"
+    """A record as a line."""
+    return encode_json(record).encode() + b"\n"
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _sample(generation: "Generation") -> Record:
-    sample: Record = {"text": generation.text}
-    if generation.thinking:
-        sample["reasoning"] = generation.thinking
-    sample["finish_reason"] = generation.finish_reason.value
-    sample["completion_tokens"] = len(generation.token_ids)
-    if generation.logprobs:
-        pairs = zip(generation.token_ids, generation.logprobs, strict=True)
-        sample["logprobs"] = [
-            {
-                "token_id": token_id,
-                "model_logprob": _finite(logprobs.model_logprob),
-                "sampling_logprob": _finite(logprobs.sampling_logprob),
-                "top_model_logprobs": [[id, _finite(value)] for id, value in logprobs.top_model_logprobs],
-            }
-            for token_id, logprobs in pairs
-        ]
-    return sample
-
-
-def _finite(logprob: float) -> float:
-    return max(logprob, LEAST_LOGPROB)
 
 
 def _request_record(number: int, id: object, response: Record | None, error: Record | None) -> Record:
@@ -161,7 +129,7 @@ def _token_logprobs(generation: "Generation") -> list[Record]:
 
 
 def _named(token_id: int, logprob: float) -> Record:
-    return {"token": _token_name(token_id), "logprob": _finite(logprob), "bytes": None}
+    return {"token": _token_name(token_id), "logprob": finite(logprob), "bytes": None}
 
 
 def _token_name(token_id: int) -> str:
@@ -173,9 +141,9 @@ def _completion_choice(place: int, generation: "Generation") -> Record:
     if generation.logprobs:
         logprobs = {
             "tokens": [_token_name(token_id) for token_id in generation.token_ids],
-            "token_logprobs": [_finite(each.model_logprob) for each in generation.logprobs],
+            "token_logprobs": [finite(each.model_logprob) for each in generation.logprobs],
             "top_logprobs": [
-                {_token_name(id): _finite(value) for id, value in each.top_model_logprobs}
+                {_token_name(id): finite(value) for id, value in each.top_model_logprobs}
                 for each in generation.logprobs
             ],
         }

@@ -19,7 +19,7 @@ from metal_gen.cli.bench_formats import (
     place,
     spread_cells,
 )
-from metal_gen.cli.console import visible
+from metal_gen.control_characters import visible
 
 NARROWEST_TABLE = 76
 PLAIN_WIDTH = 80
