@@ -2,45 +2,30 @@
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from contextlib import redirect_stdout, suppress
-from types import FrameType
 from typing import NoReturn
 
 from metal_gen.cli.console import Console
+from metal_gen.cli.signals import SignalWatch, StoppedError
+from metal_gen.control_characters import visible
 from metal_gen.errors import ExitCode, MetalGenError, UsageError
 
 COMPLETION_VARIABLE = "_METAL_GEN_COMPLETE"
 
 
-_SIGNALS = {
-    signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
-    signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
-}
-
-
-class _StoppedError(BaseException):
-    """A signal asked the process to stop; not an `Exception`, so that nothing swallows it."""
-
-    def __init__(self, word: str, exit_code: ExitCode) -> None:
-        super().__init__(word)
-        self.word = word
-        self.exit_code = exit_code
-
-
 def run() -> NoReturn:
     """Run the program and exit; the entry point `metal-gen`."""
-    for number in _SIGNALS:
-        signal.signal(number, _stop)
     _fill_closed_descriptors()
+    SignalWatch().start()
     kept: list[object] = []
     try:
         code = main(sys.argv[1:], kept)
     except Exception:
         # Not left to Python, which would end by a crash if weights are still being read.
-        traceback.print_exc()
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(visible(traceback.format_exc()))
         code = ExitCode.UNEXPECTED
     if code == ExitCode.CLOSED_PIPE or not _flush():
         # Python flushes stdout once more on its way out, and would complain about it.
@@ -66,7 +51,7 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
     except MetalGenError as error:
         console.error(error.message, error.hint)
         return error.exit_code
-    except _StoppedError as stopped:
+    except StoppedError as stopped:
         console.error(stopped.word)
         return stopped.exit_code
     except KeyboardInterrupt:
@@ -114,14 +99,6 @@ def _utf8(before: str, argument: str) -> str:
     except UnicodeDecodeError as error:
         what = before if before.startswith("-") else "an argument"
         raise UsageError(f"{what} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """Unwind and say so; a second signal leaves at once."""
-    word, code = _SIGNALS[signal.Signals(signum)]
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: os._exit(code))
-    raise _StoppedError(word, code)
 
 
 def _fill_closed_descriptors() -> None:

@@ -1,0 +1,46 @@
+"""What may be done on a stream: whether a person sees it, in colours, and drawn over.
+
+`NO_COLOR`, `TERM=dumb` and a redirected stream mean neither colour nor animation; `FORCE_COLOR` asks
+for colour where it would not be, and for nothing else.
+"""
+
+import os
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads this as it comes."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def shows_colour(stream: TextIO | None) -> bool:
+    """Whether messages may be styled."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal(stream) and not _is_dumb())
+
+
+def shows_animation(stream: TextIO | None) -> bool:
+    """Whether what has been written may be drawn over, as bars are."""
+    return is_terminal(stream) and not _is_dumb() and not os.environ.get("NO_COLOR")
+
+
+def rich_console(stream: TextIO) -> "RichConsole":
+    """A console that changes nothing in a text, and styles it only where that is wanted."""
+    from rich.console import Console as RichConsole
+
+    return RichConsole(
+        file=stream,
+        color_system="auto" if shows_colour(stream) else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "") in ("", "dumb", "unknown")
