@@ -96,8 +96,8 @@ FLAGS = [
     (("--chunk-size", "0"), "--chunk-size must be a whole number of at least 1: '0'", ""),
     (("--cache-dtype", "int8"), "--cache-dtype must be one of auto, float32, bfloat16, float16: 'int8'", ""),
     (("--model-dtype", "BF16"), "--model-dtype must be one of auto, float32, bfloat16, float16: 'BF16'", ""),
-    (("--prompt", ""), "the prompt is empty", "give it with --prompt TEXT, or pipe it in"),
-    (("--promt", "x"), "No such option: --promt (Possible options: --prompt)", COMMAND_HINT),
+    (("--prompt", "x"), "--prompt is given 2 times", "put the texts together, or use --prompt-file"),
+    (("--promt", "x"), "No such option: --promt (Possible options: --prompt, --prompt-file)", COMMAND_HINT),
     (
         ("--max-token", "x"),
         "No such option: --max-token (Possible options: --ban-token, --max-tokens, --min-tokens)",

@@ -32,7 +32,7 @@ class BatchReporter:
         self._begin_s: float | None = None
         self._share_at_begin = 0.0
         self._latest: BatchCounts | None = None
-        self._interval_s = DRAW_INTERVAL_S if console.stderr_is_terminal else LOG_INTERVAL_S
+        self._interval_s = DRAW_INTERVAL_S if console.draws_bars else LOG_INTERVAL_S
         self._next_s = time.perf_counter() + self._interval_s
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -46,7 +46,7 @@ class BatchReporter:
         if self._console.quiet or time.perf_counter() < self._next_s:
             return
         self._next_s = time.perf_counter() + self._interval_s
-        if self._console.stderr_is_terminal:
+        if self._console.draws_bars:
             self._draw(counts)
         else:
             self._console.note(self._progress_line(counts))
@@ -75,14 +75,12 @@ class BatchReporter:
             from rich.console import Console as RichConsole
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            console = RichConsole(stderr=True)
             self._progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 TimeElapsedColumn(),
-                console=console,
+                console=RichConsole(stderr=True),
                 transient=True,
-                disable=not console.is_terminal or console.is_dumb_terminal,
             )
             self._task = self._progress.add_task("")
             self._progress.start()

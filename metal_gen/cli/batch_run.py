@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 from metal_gen.cli.batch_report import BatchReporter, write_summary
 from metal_gen.cli.console import Console
 from metal_gen.cli.model_preparation import prepare_model
-from metal_gen.cli.output_file import OutputFile
+from metal_gen.cli.output_file import STREAM, OutputFile
 from metal_gen.cli.report import report_start
 from metal_gen.config.settings import Settings
 from metal_gen.errors import UsageError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from metal_gen.batch.ray_cluster import RayCluster
     from metal_gen.loading import PreparedModel
 
-STREAM = "-"
 # Where batch_size is left open.
 MOST_SLOTS = 8
 

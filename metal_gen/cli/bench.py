@@ -14,19 +14,15 @@ from metal_gen.cli.bench_options import FORMATS, read_format, read_request
 from metal_gen.cli.console import Console
 from metal_gen.cli.model_preparation import prepare_model
 from metal_gen.cli.output_file import OutputFile
-from metal_gen.cli.progress import ProgressBar
+from metal_gen.cli.progress import PhaseBar
 from metal_gen.cli.report import report_start
 from metal_gen.cli.setting_options import (
-    CACHE,
     OUTPUT,
-    SAMPLING,
-    ConfigOption,
-    GreedyOption,
     QuietOption,
     VerboseOption,
     given_arguments,
-    setting_option,
     settings_in_force,
+    with_settings,
 )
 from metal_gen.config.settings import Settings
 
@@ -43,10 +39,14 @@ def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
     return option
 
 
+@with_settings(
+    *("model", "compile", "blas"),
+    *("temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "chunk_size"),
+)
 def bench(
     context: typer.Context,
-    model: Annotated[str | None, setting_option("model", "MODEL", None, "-m")] = None,
-    config: ConfigOption = None,
     compare: Annotated[
         str | None, _work("--compare", "mlx-lm", "Measure mlx-lm beside metal-gen, in turns.")
     ] = None,
@@ -68,21 +68,6 @@ def bench(
     decode_tokens: Annotated[
         str | None, _work("--decode-tokens", "N", "New tokens in a decode speed; 32 by default.")
     ] = None,
-    max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
-    cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
-    model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
-    chunk_size: Annotated[str | None, setting_option("chunk_size", "N", CACHE)] = None,
-    compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
-    blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
-    greedy: GreedyOption = False,
-    temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,
-    top_k: Annotated[str | None, setting_option("top_k", "K", SAMPLING)] = None,
-    top_p: Annotated[str | None, setting_option("top_p", "P", SAMPLING)] = None,
-    min_p: Annotated[str | None, setting_option("min_p", "P", SAMPLING)] = None,
-    repetition_penalty: Annotated[str | None, setting_option("repetition_penalty", "R", SAMPLING)] = None,
-    repetition_window: Annotated[str | None, setting_option("repetition_window", "N", SAMPLING)] = None,
-    presence_penalty: Annotated[str | None, setting_option("presence_penalty", "A", SAMPLING)] = None,
-    frequency_penalty: Annotated[str | None, setting_option("frequency_penalty", "A", SAMPLING)] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +83,7 @@ def bench(
     ] = None,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
+    **settings_given: object,
 ) -> None:
     """Measure speed and memory on this machine, and what its hardware allows."""
     console = Console(quiet=quiet, verbosity=verbose)
@@ -172,23 +158,18 @@ class _Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._section = ""
-        self._bar: ProgressBar | None = None
+        self._bar = PhaseBar(console)
 
     def update(self, section: str, done: int, total: int) -> None:
         """Show how far a section is."""
-        if section != self._section:
-            self.close()
-            self._section = section
-            self._bar = ProgressBar(self._console, section)
-            if not self._console.stderr_is_terminal:
-                self._console.note(f"measuring: {section}")
-        if self._bar is not None:
-            self._bar.update(done, total)
+        if section != self._section and not self._console.draws_bars:
+            self._console.note(f"measuring: {section}")
+        self._section = section
+        self._bar.update(section, done, total)
 
     def close(self) -> None:
         """Take the bar off the screen."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
 
 def _printer_to(stream: TextIO) -> Callable[[Sequence[str]], None]:

@@ -4,35 +4,24 @@ Owns the difference between a terminal and a pipe. A pipe gets the text's own by
 gets it through rich, with characters that would control the terminal made visible.
 """
 
-import json
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
+from metal_gen.cli.terminal import is_terminal, rich_console, shows_animation, shows_colour
+from metal_gen.control_characters import visible
 from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.generation_record import encode_json
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+    from metal_gen.cli.markdown_stream import MarkdownStream
+
 NAME = "metal-gen"
-
-# C0 but tab and newline, DEL, C1, and the marks that reorder or hide text.
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """Replace what a terminal would obey by what a person can see: ESC becomes U+241B."""
-    return CONTROLS.sub(lambda match: _picture(ord(match[0])), text)
-
-
-def _picture(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
 
 
 class Console:
@@ -47,16 +36,29 @@ class Console:
         self.quiet = quiet
         self.verbosity = verbosity
         self._unfinished_line: TextIO | None = None
+        self._markdown: MarkdownStream | None = None
 
     @property
     def stdout_is_terminal(self) -> bool:
         """Whether a person reads the text as it comes."""
-        return sys.stdout is not None and sys.stdout.isatty()
+        return is_terminal(sys.stdout)
 
     @property
     def stderr_is_terminal(self) -> bool:
-        """Whether a person reads the messages; a log file gets no animation and no colour."""
-        return sys.stderr is not None and sys.stderr.isatty()
+        """Whether a person reads the messages."""
+        return is_terminal(sys.stderr)
+
+    @property
+    def draws_bars(self) -> bool:
+        """Whether progress may be drawn over what is on the screen; a log never receives a bar."""
+        return not self.quiet and shows_animation(sys.stderr)
+
+    def use_markdown(self) -> None:
+        """Render the text that is to come, where a terminal shows it."""
+        if self.stdout_is_terminal:
+            from metal_gen.cli.markdown_stream import MarkdownStream
+
+            self._markdown = MarkdownStream(self._stdout, redraws=shows_animation(sys.stdout))
 
     def require_stdout(self) -> None:
         """Refuse to generate a text that nobody will get."""
@@ -74,11 +76,18 @@ class Console:
         with _naming_what_cannot_be_written():
             if self.stdout_is_terminal:
                 self._end_line_of_other(sys.stdout)
-                _print_unchanged(self._stdout, visible(text))
-                self._unfinished_line = None if text.endswith("\n") else sys.stdout
+                self._show_text(visible(text))
             else:
                 sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
+
+    def _show_text(self, text: str) -> None:
+        if self._markdown is None:
+            _print_unchanged(self._stdout, text)
+            self._unfinished_line = None if text.endswith("\n") else sys.stdout
+        else:
+            self._markdown.feed(text)
+            self._unfinished_line = sys.stdout
 
     def write_thinking(self, text: str) -> None:
         """Put a piece of the model's thinking on stderr."""
@@ -97,11 +106,11 @@ class Console:
                 sys.stdout.buffer.write(mark)
                 sys.stdout.flush()
 
-    def write_record(self, record: dict[str, object]) -> None:
+    def write_record(self, record: Mapping[str, object]) -> None:
         """Put a JSON object on a line of stderr, also when quiet: it has been asked for."""
         if self.stderr_is_terminal:
             self.end_text()
-        self._write_stderr(json.dumps(record) + "\n", "")
+        self._write_stderr(encode_json(record) + "\n", "")
 
     def write_reply(self, text: str) -> None:
         """Put lines on stderr that a person has asked for."""
@@ -110,10 +119,14 @@ class Console:
 
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""
-        if self._unfinished_line is not None:
-            self._unfinished_line.write("\n")
-            self._unfinished_line.flush()
-            self._unfinished_line = None
+        stream, self._unfinished_line = self._unfinished_line, None
+        if stream is None:
+            return
+        if stream is sys.stdout and self._markdown is not None:
+            self._markdown.finish()
+        else:
+            stream.write("\n")
+        stream.flush()
 
     def detail(self, message: str) -> None:
         """Say what a person at a terminal, or one who asked with `-v`, wants to know."""
@@ -145,7 +158,7 @@ class Console:
         if sys.stderr is None:
             return
         try:
-            if self.stderr_is_terminal and "NO_COLOR" not in os.environ:
+            if style and shows_colour(sys.stderr):
                 _print_unchanged(self._stderr, text, style)
             else:
                 sys.stderr.write(text)
@@ -162,11 +175,11 @@ class Console:
     def _stdout(self) -> "RichConsole":
         # A terminal that cannot show a character gets its number, not an error.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        return _rich_console(sys.stdout)
+        return rich_console(sys.stdout)
 
     @cached_property
     def _stderr(self) -> "RichConsole":
-        return _rich_console(sys.stderr)
+        return rich_console(sys.stderr)
 
 
 @contextmanager
@@ -178,12 +191,6 @@ def _naming_what_cannot_be_written() -> Iterator[None]:
         raise
     except OSError as error:
         raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
-
-
-def _rich_console(stream: TextIO) -> "RichConsole":
-    from rich.console import Console as RichConsole
-
-    return RichConsole(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _print_unchanged(console: "RichConsole", text: str, style: str = "") -> None:

@@ -1,105 +1,125 @@
 """`metal-gen generate`: one prompt in, one text out."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing, redirect_stdout
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metal_gen.cli.console import Console
+from metal_gen.cli.escapes import unescape_options
 from metal_gen.cli.model_preparation import prepare_model
-from metal_gen.cli.progress import ProgressBar
+from metal_gen.cli.output_file import STREAM, CollectedText, OutputFile, require_different
+from metal_gen.cli.piece_output import PieceOutput, TextOutput
+from metal_gen.cli.progress import PhaseBar
 from metal_gen.cli.prompt_source import read_prompt
 from metal_gen.cli.report import report_end, report_start
 from metal_gen.cli.setting_options import (
-    CACHE,
-    SAMPLING,
-    STOPPING,
-    ConfigOption,
-    GreedyOption,
+    OUTPUT,
     QuietOption,
     VerboseOption,
-    setting_option,
     settings_in_force,
+    with_settings,
 )
-from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.errors import ExitCode
+from metal_gen.config.settings import Settings
+from metal_gen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from metal_gen.checkpoint.prompt import Prompt
     from metal_gen.loading import TextModel
 
+CONTRADICTIONS = (
+    ("json", "jsonl"),
+    *(("json", "markdown"), ("json", "hide_thinking")),
+    *(("jsonl", "markdown"), ("jsonl", "hide_thinking")),
+    ("logprobs", "markdown"),
+)
 
+
+@with_settings(
+    *("model", "system", "raw", "thinking", "compile", "blas"),
+    *("markdown", "hide_thinking"),
+    *("temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
+    *("logit_bias", "ban_token", "seed", "samples", "logprobs"),
+    *("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "chunk_size"),
+)
 def generate(
     context: typer.Context,
     prompt: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--prompt", "-p", metavar="TEXT", help="What to answer; - is stdin. Piped text comes first."
         ),
     ] = None,
-    model: Annotated[str | None, setting_option("model", "MODEL", None, "-m")] = None,
-    config: ConfigOption = None,
-    system: Annotated[str | None, setting_option("system", "TEXT")] = None,
-    raw: Annotated[
-        bool | None, typer.Option("--raw/--no-raw", help=SETTINGS["raw"].help, show_default=False)
+    prompt_file: Annotated[
+        str | None,
+        typer.Option("--prompt-file", metavar="FILE", help="Text that comes before --prompt; - is stdin."),
     ] = None,
-    thinking: Annotated[
-        bool | None,
-        typer.Option("--thinking/--no-thinking", help=SETTINGS["thinking"].help, show_default=False),
-    ] = None,
-    max_tokens: Annotated[str | None, setting_option("max_tokens", "N", STOPPING, "-n")] = None,
-    greedy: GreedyOption = False,
-    temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,
-    top_k: Annotated[str | None, setting_option("top_k", "K", SAMPLING)] = None,
-    top_p: Annotated[str | None, setting_option("top_p", "P", SAMPLING)] = None,
-    min_p: Annotated[str | None, setting_option("min_p", "P", SAMPLING)] = None,
-    repetition_penalty: Annotated[str | None, setting_option("repetition_penalty", "R", SAMPLING)] = None,
-    repetition_window: Annotated[str | None, setting_option("repetition_window", "N", SAMPLING)] = None,
-    presence_penalty: Annotated[str | None, setting_option("presence_penalty", "A", SAMPLING)] = None,
-    frequency_penalty: Annotated[str | None, setting_option("frequency_penalty", "A", SAMPLING)] = None,
-    logit_bias: Annotated[list[str] | None, setting_option("logit_bias", "TOKEN=BIAS", SAMPLING)] = None,
-    ban_token: Annotated[list[str] | None, setting_option("ban_token", "TOKEN", SAMPLING)] = None,
-    seed: Annotated[str | None, setting_option("seed", "S", SAMPLING)] = None,
-    samples: Annotated[str | None, setting_option("samples", "N", SAMPLING)] = None,
-    logprobs: Annotated[str | None, setting_option("logprobs", "K", SAMPLING)] = None,
-    stop: Annotated[list[str] | None, setting_option("stop", "TEXT", STOPPING)] = None,
-    stop_token: Annotated[list[str] | None, setting_option("stop_token", "TOKEN", STOPPING)] = None,
-    min_tokens: Annotated[str | None, setting_option("min_tokens", "N", STOPPING)] = None,
-    ignore_eos: Annotated[
-        bool | None,
+    escape: Annotated[
+        bool, typer.Option("--escape", help=r"In --prompt, --system and --stop, \n is a new line.")
+    ] = False,
+    output: Annotated[
+        str | None,
         typer.Option(
-            "--ignore-eos/--no-ignore-eos",
-            help=SETTINGS["ignore_eos"].help,
-            rich_help_panel=STOPPING,
-            show_default=False,
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the text here when it is whole.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
-    cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
-    model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
-    chunk_size: Annotated[str | None, setting_option("chunk_size", "N", CACHE)] = None,
-    compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
-    blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object at the end.", rich_help_panel=OUTPUT)
+    ] = False,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl", help="One JSON object per token, and one at the end.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
+    **settings_given: object,
 ) -> None:
     """Continue or answer a prompt, on stdout, token by token."""
     console = Console(quiet=quiet, verbosity=verbose)
-    console.require_stdout()
-    settings = settings_in_force(context.params)
-    text = read_prompt(prompt, console)
-    if text is None:
-        with redirect_stdout(sys.stderr):
-            print(context.get_help())
-        console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
-        raise typer.Exit(ExitCode.USAGE)
-    # The process is about to end: nothing of the model need be freed before.
-    context.find_root().obj = _run(settings, text, console)
+    given = unescape_options(context.params) if escape else context.params
+    _refuse_contradictions(given)
+    require_different(prompt=prompt_file, output=output)
+    file = None
+    if output in (None, STREAM):
+        console.require_stdout()
+    else:
+        file = OutputFile(Path(str(output)))
+    try:
+        settings = settings_in_force(given)
+        text = read_prompt(given["prompt"] or (), prompt_file, console)
+        if text is None:
+            with redirect_stdout(sys.stderr):
+                print(context.get_help())
+            console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
+            raise typer.Exit(ExitCode.USAGE)
+        form = "json" if json else "jsonl" if jsonl else "text"
+        # The process is about to end: nothing of the model need be freed before.
+        context.find_root().obj = _run(settings, text, form, file, console)
+    finally:
+        if file is not None:
+            file.discard()
 
 
-def _run(settings: Settings, text: str, console: Console) -> "TextModel":
+def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    for one, other in CONTRADICTIONS:
+        if given[one] and given[other]:
+            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+            raise UsageError(f"{flags[0]} contradicts {flags[1]}", "leave one of them out")
+
+
+def _run(settings: Settings, text: str, form: str, file: OutputFile | None, console: Console) -> "TextModel":
     """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
     from metal_gen.backend import require_mlx
 
@@ -123,32 +143,50 @@ def _run(settings: Settings, text: str, console: Console) -> "TextModel":
     require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
     for notice in prompt.notices:
         console.warn(notice)
+    collected = None if file is None else CollectedText()
     model = loading.result()
-    _stream(model, prompt, console)
+    _stream(model, prompt, _make_output(form, collected, model, console), console)
+    if file is not None and collected is not None:
+        file.write(collected.text)
+        console.detail(f"the text is in {file.path}")
     return model
 
 
-def _stream(model: "TextModel", prompt: "Prompt", console: Console) -> None:
-    """Write the pieces of the text as they come."""
+def _make_output(
+    form: str, collected: CollectedText | None, model: "TextModel", console: Console
+) -> PieceOutput:
+    settings = model.settings
+    if form != "text":
+        from metal_gen.cli.json_output import JsonOutput
+
+        return JsonOutput(collected or console, model, streams=form == "jsonl", shows=collected is None)
+    # Records of tokens come between the pieces, which leaves nothing to render.
+    if settings.markdown and settings.logprobs is None and collected is None:
+        console.use_markdown()
+    return TextOutput(
+        collected or console,
+        console,
+        ends_samples=settings.samples > 1,
+        hides_thinking=settings.hide_thinking,
+    )
+
+
+def _stream(model: "TextModel", prompt: "Prompt", output: PieceOutput, console: Console) -> None:
+    """Hand on the pieces of the text as they come."""
     from metal_gen.text_generation import stream_generate
 
     try:
-        with (
-            ProgressBar(console, "reading the prompt") as bar,
-            closing(stream_generate(model, prompt, on_prefill=bar.update)) as pieces,
-        ):
-            for piece in pieces:
-                bar.close()
-                if not piece.is_thinking:
-                    console.write_text(piece.text)
-                elif piece.logprobs is None:
-                    console.write_thinking(piece.text)
-                if piece.logprobs is not None:
-                    place = {"sample": piece.sample, "token_id": piece.token_id, "text": piece.text}
-                    console.write_record({**place, **asdict(piece.logprobs)})
-                if piece.finish is not None:
-                    if model.settings.samples > 1:
-                        console.end_sample()
-                    report_end(piece, model, console)
+        with output, PhaseBar(console) as bar:
+            on_prefill = partial(bar.update, "reading the prompt")
+            with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
+                for piece in pieces:
+                    waits_for = output.waits_for(piece)
+                    if waits_for is None or piece.finish is not None:
+                        bar.close()
+                    else:
+                        bar.update(waits_for, piece.statistics.completion_tokens, None)
+                    output.add(piece)
+                    if piece.finish is not None:
+                        report_end(piece, model, console)
     finally:
         console.end_text()

@@ -27,7 +27,7 @@ def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) 
 
         def on_download(progress: "DownloadProgress") -> None:
             nonlocal announced
-            if not announced and not console.stderr_is_terminal:
+            if not announced and not console.draws_bars:
                 console.note(f"downloading {settings.model}: {progress.total_bytes:,} bytes")
             announced = True
             bar.update(progress.done_bytes, progress.total_bytes)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from metal_gen.errors import MetalGenError, UsageError
 
+STREAM = "-"
+
 
 class OutputFile:
     """A place for a result.
@@ -61,3 +63,35 @@ class OutputFile:
         """Leave nothing behind of what was not written."""
         with suppress(OSError, ValueError):
             self._part.unlink(missing_ok=True)
+
+
+class CollectedText:
+    """What a pipe would get, kept until it can be put into a file."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self._parts)
+
+    def write_text(self, text: str) -> None:
+        """Add a piece."""
+        self._parts.append(text)
+
+    def end_sample(self) -> None:
+        """Tell one of several texts from the next."""
+        self._parts.append("\0")
+
+
+def require_different(**files: str | None) -> None:
+    """Refuse to write over what is read, or to write two things to one place; `-` is no file."""
+    seen: dict[Path, str] = {}
+    for what, name in files.items():
+        if name is None or name == STREAM:
+            continue
+        path = Path(name).resolve()
+        if path in seen and (path.is_file() or not path.exists()):
+            raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
+        seen[path] = what

@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from metal_gen.cli.console import Console
+from metal_gen.control_characters import visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 PATIENCE_S = 0.5
 
@@ -22,20 +23,22 @@ class ProgressBar:
     """
 
     def __init__(self, console: Console, description: str, *, is_bytes: bool = False) -> None:
-        self._wanted = console.stderr_is_terminal and not console.quiet
+        self._console = console
+        self._wanted = console.draws_bars
         self._description = description
         self._is_bytes = is_bytes
         self._start_s = time.perf_counter()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def update(self, done: int, total: int) -> None:
-        """Show how far the work is."""
+    def update(self, done: int, total: int | None) -> None:
+        """Show how far the work is; without a total, only how much has been done."""
         if not self._wanted or time.perf_counter() - self._start_s < PATIENCE_S:
             return
         if self._progress is None:
-            self._progress = self._make()
-            self._task = self._progress.add_task(self._description, total=total)
+            self._console.end_text()
+            self._progress = self._make(has_total=total is not None)
+            self._task = self._progress.add_task(visible(self._description), total=total)
             self._progress.start()
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
@@ -55,26 +58,63 @@ class ProgressBar:
     ) -> None:
         self.close()
 
-    def _make(self) -> "Progress":
+    def _make(self, *, has_total: bool) -> "Progress":
         from rich.console import Console as RichConsole
         from rich.progress import (
             BarColumn,
             DownloadColumn,
             MofNCompleteColumn,
             Progress,
+            SpinnerColumn,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
-        counts = (DownloadColumn(), TransferSpeedColumn()) if self._is_bytes else (MofNCompleteColumn(),)
-        console = RichConsole(stderr=True)
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *counts,
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal or console.is_dumb_terminal,
-        )
+        description = TextColumn("{task.description}", markup=False)
+        columns: list[ProgressColumn] = [description, BarColumn()]
+        if not has_total:
+            columns = [
+                SpinnerColumn(),
+                description,
+                TextColumn("{task.completed} tokens"),
+                TimeElapsedColumn(),
+            ]
+        elif self._is_bytes:
+            columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+        else:
+            columns += [MofNCompleteColumn(), TimeRemainingColumn()]
+        return Progress(*columns, console=RichConsole(stderr=True), transient=True)
+
+
+class PhaseBar:
+    """The bar of whatever is going on at the time.
+
+    Args:
+        console: As of `ProgressBar`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = ""
+        self._bar: ProgressBar | None = None
+
+    def update(self, phase: str, done: int, total: int | None) -> None:
+        """Show how far a phase is; the first of another one takes the bar off that was there."""
+        if self._bar is None or phase != self._phase:
+            self.close()
+            self._phase, self._bar = phase, ProgressBar(self._console, phase)
+        self._bar.update(done, total)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -33,6 +33,8 @@ from metal_gen.config.checks import (
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
+# The section of what only the command line knows: a library shows nothing.
+TERMINAL = "terminal"
 
 
 def _setting(section: str, check: Check, default: Any, help: str, *, key: str = "") -> Any:
@@ -174,6 +176,11 @@ class Settings:
     thinking: bool | None = _setting(
         "generation", Flag(), None, "Whether to think first; as the template does."
     )
+
+    markdown: bool = _setting(
+        TERMINAL, Flag(), False, "Render Markdown as it comes, on a terminal; a pipe gets the text itself."
+    )
+    hide_thinking: bool = _setting(TERMINAL, Flag(), False, "Do not show what the model thinks.")
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo, Settings
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, SettingInfo, Settings
 from metal_gen.errors import ConfigError, UsageError
 
 LONGEST_SHOWN = 200
@@ -43,12 +43,13 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
     """Lay a program's arguments over settings; None stands for "not given".
 
     Raises:
-        UsageError: A name is unknown, or a value is out of its range.
+        UsageError: A name is unknown or of the command line alone, or a value is out of its range.
     """
     values = {}
+    known = [name for name, info in SETTINGS.items() if info.section != TERMINAL]
     for name, value in arguments.items():
-        if name not in SETTINGS:
-            raise UsageError(f"there is no setting {name}", nearest(name, list(SETTINGS)))
+        if name not in known:
+            raise UsageError(f"there is no setting {name}", nearest(name, known))
         if value is not None:
             try:
                 values[name] = SETTINGS[name].check(value)

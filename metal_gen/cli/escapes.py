@@ -1,0 +1,53 @@
+"""`--escape`: what a backslash means in the text of an option."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from metal_gen.errors import UsageError
+
+OPTIONS = ("prompt", "system", "stop")
+CHARACTERS = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.|$)", re.DOTALL)
+SURROGATES = range(0xD800, 0xE000)
+CODES = range(0x110000)
+
+
+def unescape_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's parameters with the escapes in its texts replaced.
+
+    Raises:
+        UsageError: There is none of these options, or a backslash in one means nothing.
+    """
+    changed: dict[str, Any] = {}
+    for name in OPTIONS:
+        given = parameters[name]
+        if isinstance(given, str):
+            changed[name] = unescape(f"--{name}", given)
+        elif given:
+            changed[name] = [unescape(f"--{name}", text) for text in given]
+    if not changed:
+        raise UsageError("--escape has no effect: it is for --prompt, --system and --stop", "leave it out")
+    return {**parameters, **changed}
+
+
+def unescape(option: str, text: str) -> str:
+    r"""Replace `\n`, `\t`, `\r`, `\\`, `\"`, `\'`, `\uXXXX` and `\UXXXXXXXX`.
+
+    Raises:
+        UsageError: Something else follows a backslash.
+    """
+
+    def character(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in CHARACTERS:
+            return CHARACTERS[name]
+        code = int(name[1:], 16) if len(name) > 1 else -1
+        if code in CODES and code not in SURROGATES:
+            return chr(code)
+        raise UsageError(
+            f"{option} has an escape that means nothing: {match[0]}",
+            r"\n, \t, \r, \\, \", \', \uXXXX and \UXXXXXXXX do; \\ is a backslash",
+        )
+
+    return ESCAPE.sub(character, text)
