@@ -1,23 +1,21 @@
 """Options of sampling and stopping: each out of its range by every way to set it, and each at work."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
-from cli_process import Outcome, clean_environment, run_cli, run_in_terminal
+from cli_process import clean_environment, run_cli, run_in_terminal
 from tiny_text_checkpoint import SAID, SHOWN, write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.weights import WeightFiles
-from metal_gen.cli.main import main
 from metal_gen.config.checks import LOGIT_BIAS
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
 
-pytest_plugins = ("fixtures_text",)
+pytest_plugins = ("fixtures_text", "fixtures_cli")
 
 USAGE, CONFIGURATION = 2, 3
 LETTERS = "abcdefgh"
@@ -82,21 +80,9 @@ def place(name):
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capfdbinary):
-    """Runs the command line in this process, where nobody has set anything."""
-    for name in list(os.environ):
-        if name.startswith("METAL_GEN_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(model, *arguments):
-        code = main(["generate", "--model", model, *arguments])
-        stdout, stderr = capfdbinary.readouterr()
-        return Outcome(code, stdout, stderr.decode())
-
-    return run
+def run(run_here):
+    """Generates with a model."""
+    return lambda model, *arguments: run_here("generate", "--model", model, *arguments)
 
 
 @pytest.fixture

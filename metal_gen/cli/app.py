@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Annotated, Any
+from shutil import get_terminal_size
+from typing import Annotated, Any, Literal
 
 import typer
 import typer.core
@@ -11,6 +12,8 @@ from metal_gen import __version__
 
 # Each is a function in the file of its name.
 COMMANDS = ("generate", "chat", "batch", "bench")
+# On a screen narrower than this, help in boxes would cut off the names of options.
+NARROWEST_BOXES = 78
 
 
 class _CommandsByName(Mapping[str, Any]):
@@ -19,7 +22,9 @@ class _CommandsByName(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        alone = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)
+        alone = typer.Typer(
+            add_completion=False, context_settings=CONTEXT_SETTINGS, rich_markup_mode=MARKUP_MODE
+        )
         alone.command(name)(getattr(import_module(f"metal_gen.cli.{name}"), name))
         return typer.main.get_command(alone)
 
@@ -38,11 +43,15 @@ class _Group(typer.core.TyperGroup):
         self.commands: Any = _CommandsByName()
 
 
-CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+COLUMNS = get_terminal_size().columns
+IS_NARROW = COLUMNS < NARROWEST_BOXES
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": COLUMNS if IS_NARROW else None}
+MARKUP_MODE: Literal["rich"] | None = None if IS_NARROW else "rich"
 app = typer.Typer(
     name="metal-gen",
     cls=_Group,
     no_args_is_help=True,
+    rich_markup_mode=MARKUP_MODE,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT_SETTINGS,
 )

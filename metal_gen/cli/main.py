@@ -47,7 +47,10 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
     console = Console()
     try:
         texts = [_utf8(*pair) for pair in zip(["", *arguments], arguments, strict=False)]
-        return _run_command(texts, [] if kept is None else kept)
+        code = _run_command(texts, [] if kept is None else kept)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except MetalGenError as error:
         console.error(error.message, error.hint)
         return error.exit_code

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
 PATIENCE_S = 0.5
+# Cells of a screen: for the numbers beside a bar, and what is left of the others on a narrow one.
+BYTES_WIDTH, TOKENS_WIDTH = 34, 24
+NARROWEST_DESCRIPTION = 6
+NARROWEST_BAR = 12
 
 
 class ProgressBar:
@@ -71,9 +75,18 @@ class ProgressBar:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column
 
-        description = TextColumn("{task.description}", markup=False)
-        columns: list[ProgressColumn] = [description, BarColumn()]
+        console = RichConsole(stderr=True)
+        room = console.width - (BYTES_WIDTH if self._is_bytes else TOKENS_WIDTH)
+        bars = [BarColumn()] if room >= NARROWEST_BAR + NARROWEST_DESCRIPTION else []
+        column = Column(
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=max(NARROWEST_DESCRIPTION, room - (NARROWEST_BAR if bars else 0)),
+        )
+        description = TextColumn("{task.description}", markup=False, table_column=column)
+        columns: list[ProgressColumn] = [description, *bars]
         if not has_total:
             columns = [
                 SpinnerColumn(),
@@ -85,7 +98,7 @@ class ProgressBar:
             columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
         else:
             columns += [MofNCompleteColumn(), TimeRemainingColumn()]
-        return Progress(*columns, console=RichConsole(stderr=True), transient=True)
+        return Progress(*columns, console=console, transient=True)
 
 
 class PhaseBar:
