@@ -78,11 +78,22 @@ def run_cli(
     return Outcome(done.returncode, done.stdout, done.stderr.decode())
 
 
-def start_cli(*arguments: str, home: Path, stdin: int = subprocess.DEVNULL) -> subprocess.Popen:
-    """Start, with stdout and stderr piped to the caller."""
+def start_cli(
+    *arguments: str, home: Path, stdin: int = subprocess.DEVNULL, before: str = "", **changes: str | None
+) -> subprocess.Popen:
+    """Start, with stdout and stderr piped to the caller.
+
+    Args:
+        arguments: After `metal-gen`.
+        home: As for `run_cli`.
+        stdin: As for `Popen`.
+        before: Python that is run first in the same process.
+        changes: As for `clean_environment`.
+    """
+    program = [sys.executable, "-c", f"{before}\nfrom metal_gen.cli.main import run\nrun()", *arguments]
     return subprocess.Popen(
-        command(*arguments),
-        env=clean_environment(home),
+        program if before else command(*arguments),
+        env=clean_environment(home, **changes),
         cwd=home,
         stdin=stdin,
         stdout=subprocess.PIPE,

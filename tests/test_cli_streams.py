@@ -108,8 +108,9 @@ def test_the_bundled_model_runs_and_says_what_it_is(tmp_path):
     assert outcome.stderr.startswith("metal-gen: no --model given: ")
 
 
-def test_there_need_be_no_home(speaker, tmp_path):
-    nowhere = {"HOME": None, "XDG_CONFIG_HOME": None, "HF_HOME": None}
+@pytest.mark.parametrize("place", [None, "/dev/null"])
+def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
+    nowhere = {"HOME": place, "XDG_CONFIG_HOME": None, "HF_HOME": None}
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, **nowhere)
     assert (outcome.code, outcome.stdout) == (0, SAID.encode())
 
@@ -181,6 +182,7 @@ def test_on_a_terminal_without_a_prompt_comes_help_and_not_a_hang(tmp_path):
     outcome = run_in_terminal("generate", home=tmp_path, attached=attached, columns=40, TERM="dumb")
     assert outcome.code == 2
     assert b"Usage: metal-gen generate" in outcome.screen
+    assert b"--repetition-penalty" in outcome.screen
     assert b"metal-gen: there is no prompt" in outcome.screen
 
 
