@@ -1,6 +1,7 @@
 """`metal-gen generate` in a real terminal: typed, watched, resized, interrupted, gone on with."""
 
 import pytest
+from cli_process import clean_environment
 from tiny_text_checkpoint import CYCLE, SHOWN, write_text_checkpoint
 from tmux_session import HAS_TMUX, PROMPT, TmuxSession
 
@@ -13,7 +14,7 @@ LINE = CYCLE.decode().strip()
 def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_goes_on(
     babbler, speaker, tmp_path
 ):
-    with TmuxSession(tmp_path) as session:
+    with TmuxSession(tmp_path, clean_environment(tmp_path)) as session:
         session.run(f"metal-gen generate -m {babbler} -p hi --max-seq-len 20000 -q")
         session.wait_for(lambda: session.lines_scrolled_off() > 5)
         assert session.screen().splitlines()[-3] == LINE
@@ -38,7 +39,7 @@ def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_goe
 
 def test_markdown_leaves_each_line_once_in_the_scrollback(text_checkpoints, tmp_path):
     model = write_text_checkpoint(text_checkpoints / "lister", says=b"- ab\n", forever=True)
-    with TmuxSession(tmp_path, columns=40) as session:
+    with TmuxSession(tmp_path, clean_environment(tmp_path), columns=40) as session:
         session.run(f"metal-gen generate -m {model} -p hi --max-seq-len 600 -n 200 -q --markdown")
         session.wait_for(lambda: session.lines_scrolled_off() > 5)
         session.resize(30, 6)

@@ -5,12 +5,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cli_process import clean_environment
-
-PROMPT = "ready> "
+PROMPT = "$ "
 TIMEOUT_S = 30
 HAS_TMUX = shutil.which("tmux") is not None
 
@@ -19,18 +17,19 @@ class TmuxSession:
     """A shell in which `metal-gen` is a command; left, it ends.
 
     Args:
-        home: As of `run_cli`.
+        home: The folder that the shell is in.
+        environment: Of the shell; its kind of terminal is seen to here.
         columns: Of the terminal.
         rows: Of the terminal.
-        changes: As of `clean_environment`.
     """
 
-    def __init__(self, home: Path, *, columns: int = 80, rows: int = 8, **changes: str | None) -> None:
+    def __init__(
+        self, home: Path, environment: Mapping[str, str], *, columns: int = 80, rows: int = 8
+    ) -> None:
         self._server = f"metal-gen-{os.getpid()}-{time.monotonic_ns()}"
         (home / "shell").write_text(f"alias metal-gen='{sys.executable} -m metal_gen'\n")
         shell = {"ENV": str(home / "shell"), "PS1": PROMPT, "TERM": "screen-256color"}
-        environment = clean_environment(home, **shell, **changes)
-        settings = [f"{name}={value}" for name, value in environment.items()]
+        settings = [f"{name}={value}" for name, value in {**environment, **shell}.items()]
         size = ("-x", str(columns), "-y", str(rows), "-c", str(home))
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, "env", "-i", *settings, "sh")
         try:
@@ -58,9 +57,10 @@ class TmuxSession:
         """Make the window larger or smaller."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
-    def screen(self, *, scrollback: bool = False) -> str:
-        """What can be read, without spaces at the ends of lines."""
-        return self._tmux("capture-pane", "-p", *(("-S", "-") if scrollback else ())).rstrip("\n") + "\n"
+    def screen(self, *, scrollback: bool = False, styled: bool = False) -> str:
+        """What can be read, without spaces at the ends of lines; `styled` with its escape sequences."""
+        options = [*(("-S", "-") if scrollback else ()), *(["-e"] if styled else [])]
+        return self._tmux("capture-pane", "-p", *options).rstrip("\n") + "\n"
 
     def lines_scrolled_off(self) -> int:
         """How many lines there have been above the screen."""

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+r"""Draws what a terminal shows after some lines have been typed into its shell, as SVG.
+
+    python scripts/picture_of_terminal.py -o scripts/pictures/generate.svg \
+        'metal-gen generate --prompt "Tell me a story about a fox who lost a lantern" --seed 4'
+
+The run is a real one, in tmux. The next line is typed when the shell asks for it, or the screen
+has stood still for five seconds.
+"""
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.ansi import AnsiDecoder
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from tmux_session import PROMPT, TmuxSession  # noqa: E402
+
+STILL_S = 5.0
+ROWS = 60
+
+
+def record(lines: Sequence[str], columns: int) -> str:
+    """Type lines, and return the screen in the end, with its escape sequences."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("METAL_GEN_")}
+    environment = {**ours, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+    with (
+        tempfile.TemporaryDirectory() as home,
+        TmuxSession(Path(home), {**environment, "HOME": home}, columns=columns, rows=ROWS) as session,
+    ):
+        for line in lines:
+            type_line(session, line)
+        return session.screen(styled=True)
+
+
+def type_line(session: TmuxSession, line: str) -> None:
+    """Type a line, and return when another can be typed."""
+    untouched = session.screen()
+    session.run(line)
+    session.wait_for(lambda: session.screen() != untouched)
+    before, since_s = "", time.monotonic()
+    while time.monotonic() - since_s < STILL_S and not before.endswith(f"\n{PROMPT.strip()}\n"):
+        screen = session.screen()
+        if screen != before:
+            before, since_s = screen, time.monotonic()
+        time.sleep(0.1)
+
+
+def draw(screen: str, columns: int) -> str:
+    """A screen as SVG, without the prompt that waits at its end."""
+    console = Console(file=io.StringIO(), record=True, width=columns, force_terminal=True)
+    lines = list(AnsiDecoder().decode(screen.rstrip("\n")))
+    if lines[-1].plain.strip() == PROMPT.strip():
+        lines.pop()
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return console.export_svg(title="", theme=MONOKAI, unique_id="terminal")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw what the arguments ask for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("lines", nargs="+", metavar="LINE", help="what to type into the shell")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="an SVG file")
+    parser.add_argument("--columns", type=int, default=100, metavar="N")
+    given = parser.parse_args(arguments)
+    given.output.write_text(draw(record(given.lines, given.columns), given.columns))
+
+
+if __name__ == "__main__":
+    main()
