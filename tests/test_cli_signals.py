@@ -26,6 +26,13 @@ PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function":
 # Minutes in which Python gets no turn, as in MLX.
 LONG_STEP = 'pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)'
 SHORT_STEPS = "while True: time.sleep(0.01)"
+# As compiled code does that an exception goes through.
+ERROR_INSTEAD = """
+    try:
+        time.sleep(100)
+    except BaseException as error:
+        raise SystemError("a result with an exception set") from error
+"""
 
 
 def begin(model, home, place, work):
@@ -41,6 +48,7 @@ def begin(model, home, place, work):
     [
         pytest.param(LOAD, LONG_STEP, signal.SIGINT, 130, b"interrupted", id="load"),
         pytest.param(PREFILL, SHORT_STEPS, signal.SIGTERM, 143, b"terminated", id="prefill"),
+        pytest.param(PREFILL, ERROR_INSTEAD, signal.SIGINT, 130, b"interrupted", id="error-instead"),
     ],
 )
 def test_a_signal_ends_any_phase(speaker, tmp_path, place, work, number, code, word):

@@ -25,10 +25,11 @@ def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_goe
 
         session.press("C-c")
         session.wait_for_prompt()
-        *text, broken_off, said, _ = session.screen().splitlines()
-        assert set(text) == {LINE}
-        assert LINE.startswith(broken_off.removesuffix("^C"))
+        # Where the terminal echoes ^C depends on the moment.
+        *text, said, _ = session.screen().replace("^C", "").splitlines()
         assert said == "metal-gen: interrupted"
+        assert all(line == LINE for line in text[:-1])
+        assert LINE.startswith(text[-1])
 
         session.run("echo $?; clear")
         session.wait_for(lambda: session.screen() == f"{PROMPT.strip()}\n")

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout, suppress
 from typing import NoReturn
 
 from metal_gen.cli.console import Console
-from metal_gen.cli.signals import SignalWatch, StoppedError
+from metal_gen.cli.signals import SignalWatch, StoppedError, stopped_by
 from metal_gen.control_characters import visible
 from metal_gen.errors import ExitCode, MetalGenError, UsageError
 
@@ -22,11 +22,14 @@ def run() -> NoReturn:
     kept: list[object] = []
     try:
         code = main(sys.argv[1:], kept)
-    except Exception:
-        # Not left to Python, which would end by a crash if weights are still being read.
-        with suppress(OSError, AttributeError):
-            sys.stderr.write(visible(traceback.format_exc()))
-        code = ExitCode.UNEXPECTED
+    except (Exception, StoppedError) as error:
+        if stopped := stopped_by(error):
+            code = _say_stopped(stopped)
+        else:
+            # Not left to Python, which would end by a crash if weights are still being read.
+            with suppress(OSError, AttributeError):
+                sys.stderr.write(visible(traceback.format_exc()))
+            code = ExitCode.UNEXPECTED
     if code == ExitCode.CLOSED_PIPE or not _flush():
         # Python flushes stdout once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,8 +58,7 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
         console.error(error.message, error.hint)
         return error.exit_code
     except StoppedError as stopped:
-        console.error(stopped.word)
-        return stopped.exit_code
+        return _say_stopped(stopped)
     except KeyboardInterrupt:
         console.error("interrupted")
         return ExitCode.INTERRUPTED
@@ -67,6 +69,11 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
             raise
         console.error(f"the output cannot be written: {error.strerror}")
         return ExitCode.UNEXPECTED
+
+
+def _say_stopped(stopped: StoppedError) -> ExitCode:
+    Console().error(stopped.word)
+    return stopped.exit_code
 
 
 def _run_command(arguments: list[str], kept: list[object]) -> int:

@@ -35,6 +35,13 @@ class StoppedError(BaseException):
         self.exit_code = exit_code
 
 
+def stopped_by(error: BaseException | None) -> StoppedError | None:
+    """The signal that an error comes from: compiled code that is interrupted may raise one of its own."""
+    while error is not None and not isinstance(error, StoppedError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class SignalWatch:
     """Handles the signals of this process."""
 
