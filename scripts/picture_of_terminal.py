@@ -2,7 +2,8 @@
 r"""Draws what a terminal shows after some lines have been typed into its shell, as SVG.
 
     python scripts/picture_of_terminal.py -o scripts/pictures/generate.svg \
-        'metal-gen generate --prompt "Tell me a story about a fox who lost a lantern" --seed 4'
+        'metal-gen generate --prompt "Tell me a story about a fox who lost a lantern" --seed 4' \
+        "echo 'Tell me a story about an owl' | metal-gen generate --json --seed 2 -q | jq -cM .usage"
 
 The run is a real one, in tmux. The next line is typed when the shell asks for it, or the screen
 has stood still for five seconds.
