@@ -25,7 +25,7 @@ from rich.terminal_theme import MONOKAI
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tmux_session import PROMPT, TmuxSession  # noqa: E402
+from tmux_session import PROMPT, Shell  # noqa: E402
 
 STILL_S = 5.0
 ROWS = 60
@@ -33,28 +33,26 @@ ROWS = 60
 
 def record(lines: Sequence[str], columns: int) -> str:
     """Type lines, and return the screen in the end, with its escape sequences."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("METAL_GEN_")}
-    environment = {**ours, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-    with (
-        tempfile.TemporaryDirectory() as home,
-        TmuxSession(Path(home), {**environment, "HOME": home}, columns=columns, rows=ROWS) as session,
-    ):
-        for line in lines:
-            type_line(session, line)
-        return session.screen(styled=True)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("METAL_GEN_", "TMUX"))}
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**ours, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "HOME": home}
+        with Shell(Path(home), environment, columns=columns, rows=ROWS) as shell:
+            shell.wait_until(shell.is_ready)
+            for line in lines:
+                shell.type(line, "Enter")
+                wait_for_turn(shell, shell.screen)
+            return shell.styled_screen
 
 
-def type_line(session: TmuxSession, line: str) -> None:
-    """Type a line, and return when another can be typed."""
-    untouched = session.screen()
-    session.run(line)
-    session.wait_for(lambda: session.screen() != untouched)
-    before, since_s = "", time.monotonic()
-    while time.monotonic() - since_s < STILL_S and not before.endswith(f"\n{PROMPT.strip()}\n"):
-        screen = session.screen()
-        if screen != before:
-            before, since_s = screen, time.monotonic()
-        time.sleep(0.1)
+def wait_for_turn(shell: Shell, screen: list[str]) -> None:
+    """Return when another line can be typed."""
+    since_s = time.monotonic()
+    while time.monotonic() - since_s < STILL_S:
+        time.sleep(0.2)
+        if shell.screen != screen:
+            screen, since_s = shell.screen, time.monotonic()
+            if shell.is_ready(screen):
+                return
 
 
 def draw(screen: str, columns: int) -> str:

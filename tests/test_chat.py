@@ -450,6 +450,18 @@ def test_a_pipe_gets_an_answer_for_each_message(text_checkpoints, model, tmp_pat
     assert len(read_transcript(talk)) == 9
 
 
+def test_thinking_can_be_hidden_and_log_probabilities_are_not_told(
+    thinker, tmp_path, monkeypatch, capsysbinary
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("METAL_GEN_LOGPROBS", "1")
+    code, out, shown = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--markdown")
+    _, _, hidden = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--hide-thinking")
+    assert (code, out) == (0, b"42\n")
+    assert shown.startswith("hm \u241b.\nmetal-gen: seed ")
+    assert hidden.startswith("metal-gen: seed ")
+
+
 def test_exit_codes(text_checkpoints, model, tmp_path, monkeypatch, capsysbinary):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder = str(text_checkpoints / "alphabet")

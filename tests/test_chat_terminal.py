@@ -3,10 +3,12 @@
 import json
 import re
 
+import pytest
 from tiny_text_checkpoint import write_text_checkpoint
 from tmux_terminal import Terminal, needs_tmux
 
 pytest_plugins = ("fixtures_text",)
+pytestmark = [pytest.mark.tmux, needs_tmux]
 
 
 def shown(screen):
@@ -19,7 +21,6 @@ def numbers(tokens, cache, seed):
     return f"metal-gen: {tokens} + 10 tokens, max_tokens; N tok/s; cache {cache} of 20000; seed {seed}"
 
 
-@needs_tmux
 def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
     folder = write_text_checkpoint(
         text_checkpoints / "escaping", says=b"ab\x1bc\ndef", forever=True, max_position_embeddings=20_000

@@ -59,7 +59,9 @@ def think(run_here, thinker):
     """Generates, with progress through the prompt, and some options."""
 
     def think(*arguments):
-        outcome = run_here("generate", "-m", thinker, "-p", "hi", "--chunk-size", "4", *arguments)
+        outcome = run_here(
+            "generate", "-m", thinker, "-p", "hi", "--chunk-size", "4", "--seed", "7", *arguments
+        )
         assert outcome.code == 0
 
     return think

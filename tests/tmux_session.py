@@ -1,85 +1,129 @@
-"""A shell in a real terminal, typed into and looked at through tmux."""
+"""A real terminal, by tmux: something runs in it, and its keys and its screen are at hand."""
 
-import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 PROMPT = "$ "
-TIMEOUT_S = 30
+PATIENCE_S = 20
+GLANCE_S = 0.02
 HAS_TMUX = shutil.which("tmux") is not None
 
 
 class TmuxSession:
-    """A shell in which `metal-gen` is a command; left, it ends.
+    """A screen on which a script runs; left, it ends.
 
     Args:
-        home: The folder that the shell is in.
-        environment: Of the shell; its kind of terminal is seen to here.
-        columns: Of the terminal.
-        rows: Of the terminal.
+        script: For `sh`.
+        home: The working directory.
+        environment: Of the script; of it tmux sets the kind of terminal itself.
+        columns: Width of the screen.
+        rows: Height of the screen.
     """
 
     def __init__(
-        self, home: Path, environment: Mapping[str, str], *, columns: int = 80, rows: int = 8
+        self, script: str, home: Path, environment: Mapping[str, str], *, columns: int, rows: int
     ) -> None:
-        self._server = f"metal-gen-{os.getpid()}-{time.monotonic_ns()}"
-        (home / "shell").write_text(f"alias metal-gen='{sys.executable} -m metal_gen'\n")
-        shell = {"ENV": str(home / "shell"), "PS1": PROMPT, "TERM": "screen-256color"}
-        settings = [f"{name}={value}" for name, value in {**environment, **shell}.items()]
-        size = ("-x", str(columns), "-y", str(rows), "-c", str(home))
-        self._tmux("-f", "/dev/null", "new-session", "-d", *size, "env", "-i", *settings, "sh")
-        try:
-            self.wait_for(lambda: self.screen().startswith(PROMPT.strip()))
-        except AssertionError:
-            self._tmux("kill-server")
-            raise
+        # Of its own, and short: the name of a socket may not be long.
+        self.folder = Path(tempfile.mkdtemp(prefix="tmux"))
+        self._environment = dict(environment)
+        size = ("-x", str(columns), "-y", str(rows))
+        # Of tmux, not of where the tests run.
+        variables = [f"-e{name}={value}" for name, value in environment.items() if name != "TERM"]
+        self._tmux(
+            "new-session", "-d", *size, *variables, "-c", str(home), f"exec sh -c {shlex.quote(script)}"
+        )
 
     def __enter__(self) -> "TmuxSession":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._tmux("kill-server")
+        shutil.rmtree(self.folder)
 
-    def run(self, line: str) -> None:
-        """Type a line, and Enter."""
-        self._tmux("send-keys", "-l", line)
-        self.press("Enter")
-
-    def press(self, key: str) -> None:
-        """Press a key by its name, such as `C-c`."""
-        self._tmux("send-keys", key)
+    def type(self, text: str, *keys: str) -> None:
+        """Type a text, then press keys by tmux's names of them."""
+        if text:
+            self._tmux("send-keys", "-l", text)
+        if keys:
+            self._tmux("send-keys", *keys)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Make the window larger or smaller."""
+        """Change the size of the window."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
-    def screen(self, *, scrollback: bool = False, styled: bool = False) -> str:
-        """What can be read, without spaces at the ends of lines; `styled` with its escape sequences."""
-        options = [*(("-S", "-") if scrollback else ()), *(["-e"] if styled else [])]
-        return self._tmux("capture-pane", "-p", *options).rstrip("\n") + "\n"
+    @property
+    def screen(self) -> list[str]:
+        """The lines on the screen, those that were wrapped joined again, without empty ones at the end."""
+        return self._tmux("capture-pane", "-p", "-J").rstrip().splitlines()
 
+    @property
+    def scrollback(self) -> list[str]:
+        """The same, with the lines that are above the screen now."""
+        return self._tmux("capture-pane", "-p", "-J", "-S", "-").rstrip().splitlines()
+
+    @property
+    def styled_screen(self) -> str:
+        """The screen as it is, with its escape sequences."""
+        return self._tmux("capture-pane", "-p", "-e").rstrip()
+
+    @property
     def lines_scrolled_off(self) -> int:
-        """How many lines there have been above the screen."""
+        """How many lines there are above the screen."""
         return int(self._tmux("display-message", "-p", "#{history_size}"))
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Look again and again until this holds."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline, self.screen(scrollback=True)
-            time.sleep(0.02)
-
-    def wait_for_prompt(self) -> None:
-        """Wait until the shell takes another line."""
-        self.wait_for(lambda: self.screen().endswith(f"\n{PROMPT.strip()}\n"))
+    def wait_until(self, holds: Callable[[list[str]], bool]) -> None:
+        """Look at the screen until something holds of its lines."""
+        end = time.monotonic() + PATIENCE_S
+        while not holds(self.screen):
+            assert time.monotonic() < end, "\n".join(
+                ["waited for too long before this screen:", *self.screen]
+            )
+            time.sleep(GLANCE_S)
 
     def _tmux(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["tmux", "-L", self._server, *arguments], capture_output=True, text=True, check=False
+            ["tmux", "-S", str(self.folder / "socket"), "-f", "/dev/null", *arguments],
+            env=self._environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE_S,
+            check=True,
         )
-        assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+class Shell(TmuxSession):
+    """A shell in which `metal-gen` is a command.
+
+    Args:
+        home: As of `TmuxSession`.
+        environment: As of `TmuxSession`.
+        columns: As of `TmuxSession`.
+        rows: As of `TmuxSession`.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str], *, columns: int, rows: int) -> None:
+        start = home / "start-of-shell"
+        start.write_text(f"PS1='{PROMPT}'\nalias metal-gen='{sys.executable} -m metal_gen'\n")
+        super().__init__("exec sh -i", home, {**environment, "ENV": str(start)}, columns=columns, rows=rows)
+
+    def __enter__(self) -> "Shell":
+        return self
+
+    def run(self, line: str) -> None:
+        """Type a line when the shell takes one, and wait until it is seen."""
+        self.wait_until(self.is_ready)
+        before = self.screen
+        self.type(line, "Enter")
+        self.wait_until(lambda screen: screen != before)
+
+    @staticmethod
+    def is_ready(screen: list[str]) -> bool:
+        """Whether the shell waits for a line."""
+        return screen[-1:] == [PROMPT.strip()]

@@ -13,17 +13,7 @@ from metal_gen.cli.chat_report import room
 from metal_gen.cli.console import Console
 from metal_gen.cli.model_preparation import prepare_model
 from metal_gen.cli.report import report_start
-from metal_gen.cli.setting_options import (
-    CACHE,
-    SAMPLING,
-    STOPPING,
-    ConfigOption,
-    GreedyOption,
-    QuietOption,
-    VerboseOption,
-    setting_option,
-    settings_in_force,
-)
+from metal_gen.cli.setting_options import QuietOption, VerboseOption, settings_in_force, with_settings
 from metal_gen.cli.transcript_file import require_place, save_transcript
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.errors import UsageError
@@ -36,11 +26,15 @@ if TYPE_CHECKING:
 TRANSCRIPT = "Conversation"
 
 
+@with_settings(
+    *("model", "system", "thinking", "compile", "blas"),
+    *("markdown", "hide_thinking"),
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
+    *("max_tokens", "stop"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "chunk_size"),
+)
 def chat(
     context: typer.Context,
-    model: Annotated[str | None, setting_option("model", "MODEL", None, "-m")] = None,
-    config: ConfigOption = None,
-    system: Annotated[str | None, setting_option("system", "TEXT", TRANSCRIPT)] = None,
     load: Annotated[
         Path | None,
         typer.Option(
@@ -73,27 +67,9 @@ def chat(
             rich_help_panel=TRANSCRIPT,
         ),
     ] = True,
-    thinking: Annotated[
-        bool | None,
-        typer.Option("--thinking/--no-thinking", help=SETTINGS["thinking"].help, show_default=False),
-    ] = None,
-    max_tokens: Annotated[str | None, setting_option("max_tokens", "N", STOPPING, "-n")] = None,
-    greedy: GreedyOption = False,
-    temperature: Annotated[str | None, setting_option("temperature", "T", SAMPLING)] = None,
-    top_k: Annotated[str | None, setting_option("top_k", "K", SAMPLING)] = None,
-    top_p: Annotated[str | None, setting_option("top_p", "P", SAMPLING)] = None,
-    min_p: Annotated[str | None, setting_option("min_p", "P", SAMPLING)] = None,
-    repetition_penalty: Annotated[str | None, setting_option("repetition_penalty", "R", SAMPLING)] = None,
-    seed: Annotated[str | None, setting_option("seed", "S", SAMPLING)] = None,
-    stop: Annotated[list[str] | None, setting_option("stop", "TEXT", STOPPING)] = None,
-    max_seq_len: Annotated[str | None, setting_option("max_seq_len", "N", CACHE)] = None,
-    cache_dtype: Annotated[str | None, setting_option("cache_dtype", "DTYPE", CACHE)] = None,
-    model_dtype: Annotated[str | None, setting_option("model_dtype", "DTYPE", CACHE)] = None,
-    chunk_size: Annotated[str | None, setting_option("chunk_size", "N", CACHE)] = None,
-    compile: Annotated[str | None, setting_option("compile", "auto|on|off")] = None,
-    blas: Annotated[str | None, setting_option("blas", "LIBRARY")] = None,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
+    **settings_given: object,
 ) -> None:
     """Talk with a model: each message computes what is new of the conversation, and no more.
 
@@ -104,6 +80,8 @@ def chat(
     if sys.stdin is None:
         raise UsageError("standard input is closed: messages come from there")
     settings = settings_in_force(context.params)
+    if settings.markdown:
+        console.use_markdown()
     messages = [] if load is None else read_transcript(load)
     if save is not None:
         require_place(save, "--save")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from metal_gen.cli.chat_report import report_answer
 from metal_gen.cli.console import Console
 from metal_gen.cli.interrupts import Interrupts
-from metal_gen.cli.progress import ProgressBar
+from metal_gen.cli.piece_output import TextOutput, show_piece
+from metal_gen.cli.progress import PhaseBar
 
 if TYPE_CHECKING:
     from metal_gen.conversation import Conversation
@@ -55,25 +56,28 @@ class ChatSession:
         console, interrupts = self.console, self._interrupts
         interrupts.begin_answer()
         before = self.conversation.messages
+        output = TextOutput(
+            console,
+            console,
+            ends_samples=False,
+            hides_thinking=self.conversation.model.settings.hide_thinking,
+            tells_logprobs=False,
+        )
         said = ""
         try:
-            with ProgressBar(console, "reading the message") as bar:
+            with output, PhaseBar(console) as bar:
 
                 def on_prefill(done: int, total: int) -> None:
                     if interrupts.requested:
                         raise _StoppedError
-                    bar.update(done, total)
+                    bar.update("reading the message", done, total)
 
                 with closing(answer(on_prefill)) as pieces:
                     self._warn_once()
                     for piece in pieces:
-                        bar.close()
                         self.last = piece
-                        if piece.is_thinking:
-                            console.write_thinking(piece.text)
-                        else:
-                            console.write_text(piece.text)
-                            said += piece.text
+                        show_piece(piece, output, bar)
+                        said += "" if piece.is_thinking else piece.text
                         if interrupts.requested:
                             break
         except _StoppedError:

@@ -13,7 +13,7 @@ from metal_gen.cli.console import Console
 from metal_gen.cli.escapes import unescape_options
 from metal_gen.cli.model_preparation import prepare_model
 from metal_gen.cli.output_file import STREAM, CollectedText, OutputFile, require_different
-from metal_gen.cli.piece_output import PieceOutput, TextOutput
+from metal_gen.cli.piece_output import PieceOutput, TextOutput, show_piece
 from metal_gen.cli.progress import PhaseBar
 from metal_gen.cli.prompt_source import read_prompt
 from metal_gen.cli.report import report_end, report_start
@@ -168,6 +168,7 @@ def _make_output(
         console,
         ends_samples=settings.samples > 1,
         hides_thinking=settings.hide_thinking,
+        tells_logprobs=True,
     )
 
 
@@ -180,12 +181,7 @@ def _stream(model: "TextModel", prompt: "Prompt", output: PieceOutput, console: 
             on_prefill = partial(bar.update, "reading the prompt")
             with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
                 for piece in pieces:
-                    waits_for = output.waits_for(piece)
-                    if waits_for is None or piece.finish is not None:
-                        bar.close()
-                    else:
-                        bar.update(waits_for, piece.statistics.completion_tokens, None)
-                    output.add(piece)
+                    show_piece(piece, output, bar)
                     if piece.finish is not None:
                         report_end(piece, model, console)
     finally:

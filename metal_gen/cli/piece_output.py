@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol, Self
 
 from metal_gen.cli.console import Console
+from metal_gen.cli.progress import PhaseBar
 from metal_gen.generation_record import piece_record
 
 if TYPE_CHECKING:
@@ -49,17 +50,27 @@ class TextOutput:
         console: Of the run.
         ends_samples: Texts are told from each other.
         hides_thinking: What the model thinks is not shown.
+        tells_logprobs: Each token that has log-probabilities has a record, and thinking is shown by those.
     """
 
-    def __init__(self, sink: TextSink, console: Console, *, ends_samples: bool, hides_thinking: bool) -> None:
+    def __init__(
+        self,
+        sink: TextSink,
+        console: Console,
+        *,
+        ends_samples: bool,
+        hides_thinking: bool,
+        tells_logprobs: bool,
+    ) -> None:
         self._sink = sink
         self._console = console
         self._ends_samples = ends_samples
         self._hides_thinking = hides_thinking
+        self._tells_logprobs = tells_logprobs
 
     def waits_for(self, piece: "Piece") -> str | None:
         """What a bar should say, where a person sees nothing of this piece."""
-        if piece.logprobs is not None:
+        if self._has_record(piece):
             return None
         if piece.is_thinking:
             return "thinking" if self._hides_thinking else None
@@ -69,15 +80,28 @@ class TextOutput:
         """Take the next piece."""
         if not piece.is_thinking:
             self._sink.write_text(piece.text)
-        elif piece.logprobs is None and not self._hides_thinking:
+        elif not self._hides_thinking and not self._has_record(piece):
             self._console.write_thinking(piece.text)
-        if piece.logprobs is not None:
+        if self._has_record(piece):
             self._console.write_record(piece_record(piece))
         if piece.finish is not None and self._ends_samples:
             self._sink.end_sample()
+
+    def _has_record(self, piece: "Piece") -> bool:
+        return self._tells_logprobs and piece.logprobs is not None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         """Nothing is left to say."""
+
+
+def show_piece(piece: "Piece", output: PieceOutput, bar: PhaseBar) -> None:
+    """Hand a piece on, with a bar while a person sees nothing of the text."""
+    waits_for = output.waits_for(piece)
+    if waits_for is None or piece.finish is not None:
+        bar.close()
+    else:
+        bar.update(waits_for, piece.statistics.completion_tokens, None)
+    output.add(piece)

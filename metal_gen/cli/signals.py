@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -43,10 +44,10 @@ def stopped_by(error: BaseException | None) -> StoppedError | None:
 
 
 class SignalWatch:
-    """Handles the signals of this process."""
+    """Handles the signals of this process, unless something else takes their handlers."""
 
     def __init__(self) -> None:
-        self._unwinding = threading.Event()
+        self._is_unwinding = False
 
     def start(self) -> None:
         """Handle them from now on."""
@@ -58,33 +59,35 @@ class SignalWatch:
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
     def _stop(self, signum: int, frame: FrameType | None) -> NoReturn:
-        self._unwinding.set()
-        word, code = ENDINGS[signal.Signals(signum)]
-        # Here too, for what takes the place of the thread's pipe: an event loop does.
+        self._is_unwinding = True
+        # Also for where an event loop has taken the place of the thread's pipe.
         for number in ENDINGS:
-            signal.signal(number, lambda *_: _leave_at_once(code))
-        raise StoppedError(word, code)
+            signal.signal(number, self._leave)
+        raise StoppedError(*ENDINGS[signal.Signals(signum)])
+
+    def _leave(self, signum: int, frame: FrameType | None = None) -> NoReturn:
+        """End without unwinding; a bar may have hidden the cursor."""
+        if shows_animation(sys.stderr):
+            with suppress(OSError):
+                os.write(2, SHOW_CURSOR)
+        os._exit(ENDINGS[signal.Signals(signum)][1])
 
     def _watch(self, arrivals: int) -> None:
-        word, code = _next_ending(arrivals)
-        is_second = bool(select.select([arrivals], [], [], PATIENCE_S)[0])
-        if not is_second and not self._unwinding.is_set():
+        first = self._wait(arrivals, None)
+        second = self._wait(arrivals, PATIENCE_S)
+        if not second and not self._is_unwinding:
+            word, _ = ENDINGS[signal.Signals(first)]
             Console().warn(f"{word}: ends after the step under way; once more ends it at once")
-        _next_ending(arrivals)
-        _leave_at_once(code)
+        self._leave(second or self._wait(arrivals, None))
 
-
-def _next_ending(arrivals: int) -> tuple[str, ExitCode]:
-    """Wait for one of the signals; Python reports every one that it handles."""
-    while True:
-        number = os.read(arrivals, 1)[0]
-        if number in ENDINGS:
-            return ENDINGS[signal.Signals(number)]
-
-
-def _leave_at_once(code: ExitCode) -> NoReturn:
-    """End without unwinding; a bar may have hidden the cursor."""
-    if shows_animation(sys.stderr):
-        with suppress(OSError):
-            os.write(2, SHOW_CURSOR)
-    os._exit(code)
+    def _wait(self, arrivals: int, seconds: float | None) -> int:
+        """Wait for the next signal that ends the process; 0 where none comes in time."""
+        deadline_s = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            if not select.select([arrivals], [], [], left_s)[0]:
+                return 0
+            # Python reports every signal that it handles, those too that a chat has taken for itself.
+            number = os.read(arrivals, 1)[0]
+            if number in ENDINGS and signal.getsignal(number) in (self._stop, self._leave):
+                return number
