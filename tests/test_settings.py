@@ -124,3 +124,8 @@ def test_one_word_in_three_places():
 
 def test_no_two_settings_share_a_key():
     assert len({(info.section, info.key) for info in SETTINGS.values()}) == len(SETTINGS)
+
+
+def test_what_is_about_a_terminal_is_no_argument_of_the_library():
+    with pytest.raises(UsageError, match="there is no setting hide_thinking"):
+        override_with_arguments(Settings(), {"hide_thinking": True})
