@@ -14,7 +14,7 @@ from metal_gen.batch.executor import RowResult
 from metal_gen.batch.rows import BatchRow, RowError, RowForm
 from metal_gen.errors import UsageError
 
-SEED = ("--seed", "7", "-n", "24")
+SEED = ("--seed", "7", "-n", "16")
 
 
 def a_row(number):
@@ -194,7 +194,7 @@ def wait_for(records, output, process):
 
 def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_machine(ray_cluster, tmp_path):
     cluster, second = ray_cluster
-    rows = [{"id": number, "prompt": f"Tell me story {number}."} for number in range(36)]
+    rows = [{"id": number, "prompt": f"Tell me story {number}."} for number in range(24)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run_cli("batch", "in.jsonl", "-o", "one.jsonl", *SEED, home=tmp_path).code == 0
     arguments = ("batch", "in.jsonl", "-o", "two.jsonl", "--resume", "--batch-size", "1", *SEED)
@@ -206,7 +206,7 @@ def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_ma
     done = len(texts(output))
     assert 0 < done < len(rows)
     resumed = start_cli(*arguments, "--cluster", cluster.address, home=tmp_path)
-    wait_for(done + 6, output, resumed)
+    wait_for(done + 4, output, resumed)
     cluster.remove_node(second, allow_graceful=False)
     stdout, stderr = resumed.communicate(timeout=40)
     assert (resumed.returncode, stdout) == (0, b""), stderr
