@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metal_gen.errors import CheckpointError
+from metal_gen.models.config_fields import FieldReader
+from metal_gen.models.rope_config import RopeConfig, read_rope
 
 # Read here, or without any effect on the computed text.
 KNOWN_FIELDS = frozenset(
@@ -23,9 +24,6 @@ KNOWN_FIELDS = frozenset(
     partial_rotary_factor quantization quantization_config""".split()
 )
 
-LARGEST_INTEGER = 2**31 - 1
-LARGEST_NUMBER = 1e12
-
 # Fields that change the text, with the one value that is computed here.
 REQUIRED_VALUES: dict[str, object] = {
     "hidden_act": "silu",
@@ -35,22 +33,6 @@ REQUIRED_VALUES: dict[str, object] = {
     "pretraining_tp": 1,
     "use_mrope": False,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeConfig:
-    """Rotary position embedding: its base and how it is stretched beyond the trained length."""
-
-    rope_theta: float
-    rope_type: str = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 0
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    truncate: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,51 +77,47 @@ class ModelConfig:
         return _ConfigReader(config, source).read()
 
 
-class _ConfigReader:
-    """Reads fields one by one, so that each message can name the file and the field."""
-
-    def __init__(self, config: Mapping[str, Any], source: str) -> None:
-        self.config = config
-        self.source = source
+class _ConfigReader(FieldReader):
+    """Reads a whole config.json."""
 
     def read(self) -> ModelConfig:
         self._refuse_unsupported()
-        heads = self._integer("num_attention_heads")
-        kv_heads = self._integer("num_key_value_heads", heads)
-        hidden_size = self._integer("hidden_size")
-        model_type = str(self.config.get("model_type"))
+        heads = self.integer("num_attention_heads")
+        kv_heads = self.integer("num_key_value_heads", heads)
+        hidden_size = self.integer("hidden_size")
+        model_type = str(self.fields.get("model_type"))
         implied_head_dim = 128 if model_type == "qwen3" else hidden_size // heads
         if heads % kv_heads:
-            raise self._error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
-        layers = self._integer("num_hidden_layers")
-        max_positions = self._integer("max_position_embeddings", 32768)
+            raise self.error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
+        layers = self.integer("num_hidden_layers")
+        max_positions = self.integer("max_position_embeddings", 32768)
         window, layer_types = self._attention_kinds(layers)
         return ModelConfig(
             model_type=model_type,
             hidden_size=hidden_size,
-            intermediate_size=self._integer("intermediate_size"),
+            intermediate_size=self.integer("intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=self._integer("head_dim", implied_head_dim),
-            vocab_size=self._integer("vocab_size"),
+            head_dim=self.integer("head_dim", implied_head_dim),
+            vocab_size=self.integer("vocab_size"),
             max_position_embeddings=max_positions,
-            rms_norm_eps=self._number("rms_norm_eps", 1e-6),
-            tie_word_embeddings=self._flag("tie_word_embeddings", False),
-            attention_bias=self._flag("attention_bias", False),
-            rope=self._rope(max_positions),
+            rms_norm_eps=self.number("rms_norm_eps", 1e-6),
+            tie_word_embeddings=self.flag("tie_word_embeddings", False),
+            attention_bias=self.flag("attention_bias", False),
+            rope=read_rope(self, max_positions),
             layer_types=layer_types,
             sliding_window=window,
-            unknown_fields=tuple(sorted(set(self.config) - KNOWN_FIELDS)),
+            unknown_fields=tuple(sorted(set(self.fields) - KNOWN_FIELDS)),
         )
 
     def _refuse_unsupported(self) -> None:
         for name, computed in REQUIRED_VALUES.items():
-            if self.config.get(name, computed) not in (computed, None):
-                raise self._error(f"{name} is {self.config[name]!r}, and only {computed!r} is computed")
+            if self.fields.get(name, computed) not in (computed, None):
+                raise self.error(f"{name} is {self.fields[name]!r}, and only {computed!r} is computed")
         for name in ("quantization", "quantization_config"):
-            if self.config.get(name):
-                raise self._error(
+            if self.fields.get(name):
+                raise self.error(
                     f"{name} is set, and quantized weights are not supported",
                     "use the checkpoint's float32, bfloat16 or float16 version",
                 )
@@ -147,93 +125,20 @@ class _ConfigReader:
     def _attention_kinds(self, layers: int) -> tuple[int | None, tuple[str, ...]]:
         """The sliding window in use, if any, and each layer's kind of attention."""
         window = None
-        if self._flag("use_sliding_window", False) and self.config.get("sliding_window") is not None:
-            window = self._integer("sliding_window")
-        kinds = self.config.get("layer_types")
+        if self.flag("use_sliding_window", False) and self.fields.get("sliding_window") is not None:
+            window = self.integer("sliding_window")
+        kinds = self.fields.get("layer_types")
         if kinds is None:
-            first = self._integer("max_window_layers", 28, minimum=0)
+            first = self.integer("max_window_layers", 28, minimum=0)
             kinds = [
                 "sliding_attention" if window and index >= first else "full_attention"
                 for index in range(layers)
             ]
         if not isinstance(kinds, Sequence) or len(kinds) != layers:
-            raise self._error(f"layer_types must list {layers} layers")
+            raise self.error(f"layer_types must list {layers} layers")
         for kind in kinds:
             if kind not in ("full_attention", "sliding_attention"):
-                raise self._error(f"layer_types has {kind!r}, and that kind of attention is not supported")
+                raise self.error(f"layer_types has {kind!r}, and that kind of attention is not supported")
         if "sliding_attention" in kinds and window is None:
-            raise self._error("layer_types asks for sliding_attention, but no sliding_window is in use")
+            raise self.error("layer_types asks for sliding_attention, but no sliding_window is in use")
         return window, tuple(kinds)
-
-    def _rope(self, max_positions: int) -> RopeConfig:
-        if self.config.get("rope_scaling") and self.config.get("rope_parameters"):
-            raise self._error("it has rope_scaling and rope_parameters", "put it all into rope_parameters")
-        parameters = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
-        if not isinstance(parameters, Mapping):
-            raise self._error("rope_parameters must be an object")
-        reader = _ConfigReader(parameters, f"{self.source}, rope_parameters")
-        rope_type = parameters.get("rope_type", parameters.get("type", "default"))
-        theta = reader._number("rope_theta", self._number("rope_theta", 10000.0))
-        if rope_type not in ("default", "linear", "dynamic", "yarn"):
-            raise reader._error(
-                f"rope_type {rope_type!r} is not supported", "default, linear, dynamic and yarn are"
-            )
-        if parameters.get("partial_rotary_factor", 1.0) != 1.0:
-            raise reader._error("partial_rotary_factor is not supported")
-        if rope_type == "default":
-            return RopeConfig(rope_theta=theta)
-        original = max_positions
-        implied_factor = None
-        if rope_type == "yarn":
-            inner = reader._integer("original_max_position_embeddings", max_positions)
-            original = self._integer("original_max_position_embeddings", inner)
-            implied_factor = max_positions / original if "factor" in parameters else None
-        return RopeConfig(
-            rope_theta=theta,
-            rope_type=rope_type,
-            factor=reader._number("factor", implied_factor),
-            original_max_position_embeddings=original,
-            attention_factor=reader._optional_number("attention_factor"),
-            beta_fast=reader._optional_number("beta_fast") or 32.0,
-            beta_slow=reader._optional_number("beta_slow") or 1.0,
-            mscale=reader._optional_number("mscale"),
-            mscale_all_dim=reader._optional_number("mscale_all_dim"),
-            truncate=reader._flag("truncate", True),
-        )
-
-    def _integer(self, name: str, default: int | None = None, *, minimum: int = 1) -> int:
-        value = self.config.get(name)
-        value = default if value is None else value
-        if value is None:
-            raise self._error(f"{name} is missing")
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_INTEGER:
-            raise self._error(f"{name} must be a whole number of at least {minimum}, not {_short(value)}")
-        return value
-
-    def _number(self, name: str, default: float | None = None) -> float:
-        value = self.config.get(name)
-        value = default if value is None else value
-        if value is None:
-            raise self._error(f"{name} is missing")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST_NUMBER:
-            raise self._error(f"{name} must be a number above 0, not {_short(value)}")
-        return float(value)
-
-    def _optional_number(self, name: str) -> float | None:
-        return None if self.config.get(name) is None else self._number(name)
-
-    def _flag(self, name: str, default: bool) -> bool:
-        value = self.config.get(name)
-        value = default if value is None else value
-        if not isinstance(value, bool):
-            raise self._error(f"{name} must be true or false, not {value!r}")
-        return value
-
-    def _error(self, problem: str, hint: str = "") -> CheckpointError:
-        return CheckpointError(f"{self.source} cannot be used: {problem}", hint)
-
-
-def _short(value: object) -> str:
-    """A value for a message, which may be of any length."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a longer number"
-    return text if len(text) <= 60 else text[:57] + "..."

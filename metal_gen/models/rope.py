@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from metal_gen.models.config import RopeConfig
+from metal_gen.models.rope_config import RopeConfig
 
 
 class Rope:
