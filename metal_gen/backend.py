@@ -68,18 +68,33 @@ def device_name() -> str:
     return f"{mx.device_info().get('device_name', 'unknown device')}, {backend}"
 
 
-def preferred_dtype(checkpoint_dtype: str) -> str:
-    """The dtype to compute in when nothing else is asked for.
+def dtype_to_compute_in(wanted: str, checkpoint_dtype: str, *, has_experts: bool) -> str:
+    """The dtype of weights and results.
 
     A GPU computes in the checkpoint's own dtype. On a CPU a BLAS computes in float32 and nothing
     has fast half-precision kernels; but the reference BLAS is so slow that MLX's bfloat16 is
     faster, by its smaller weights.
+
+    Args:
+        wanted: A dtype's name, or `auto`.
+        checkpoint_dtype: What the weights are stored in.
+        has_experts: There are matrices to be gathered, which MLX does on a CPU in float32 only.
+
+    Raises:
+        ConfigError: What is wanted cannot be computed.
     """
     if not runs_on_cpu():
-        return checkpoint_dtype
+        return checkpoint_dtype if wanted == AUTO else wanted
+    if has_experts and wanted not in (AUTO, "float32"):
+        raise ConfigError(
+            f"dtype = {wanted!r} cannot be computed: on a CPU MLX has experts in float32 only",
+            "leave dtype under [model], or --model-dtype, at auto",
+        )
+    if wanted != AUTO:
+        return wanted
     blas = blas_in_use()
     keeps_bfloat16 = checkpoint_dtype == "bfloat16" and blas is not None and blas.is_reference
-    return "bfloat16" if keeps_bfloat16 else "float32"
+    return "bfloat16" if keeps_bfloat16 and not has_experts else "float32"
 
 
 def preferred_chunk_size() -> int:

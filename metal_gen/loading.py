@@ -9,7 +9,12 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.backend import available_memory_bytes, compiles_steps, preferred_chunk_size, preferred_dtype
+from metal_gen.backend import (
+    available_memory_bytes,
+    compiles_steps,
+    dtype_to_compute_in,
+    preferred_chunk_size,
+)
 from metal_gen.blas import blas_notice
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -108,9 +113,9 @@ def prepare(
     )
     checkpoint = Checkpoint(Path(folder))
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
-    dtype = settings.model_dtype
-    if dtype == "auto":
-        dtype = preferred_dtype(checkpoint.weights.dtype)
+    dtype = dtype_to_compute_in(
+        settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None
+    )
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)

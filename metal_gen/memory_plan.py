@@ -6,6 +6,8 @@ from metal_gen.backend import DTYPE_BYTES, runs_on_cpu
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.expert_groups import most_places
+from metal_gen.models.experts_config import ExpertsConfig
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
@@ -69,15 +71,35 @@ class MemoryPlan:
 
     @property
     def _layer_bytes(self) -> int:
-        """One layer's attention and MLP overlap, because MLX allocates ahead of what is computed."""
+        """One layer's attention and MLP overlap, because MLX allocates ahead of what is computed.
+
+        On a CPU it does not go so far ahead that experts, which are chosen first, overlap with attention.
+        """
         model = self.model
         tokens = self._most_tokens
         heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
-        width = heads * model.head_dim + 5 * model.intermediate_size + 3 * model.hidden_size
         scores = 0
         if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
             scores = model.num_attention_heads * tokens * self.cache.max_seq_len
-        return (tokens * width + scores) * DTYPE_BYTES[self.dtype]
+        attention = tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
+        numbers = 0
+        if model.has_dense_layers:
+            numbers = attention + 5 * tokens * model.intermediate_size
+        if model.experts is not None:
+            mixture = self._mixture_numbers(model.experts)
+            routed = attention + 4 * tokens * model.hidden_size
+            numbers = max(numbers, max(routed, mixture) if runs_on_cpu() else attention + mixture)
+        return numbers * DTYPE_BYTES[self.dtype]
+
+    def _mixture_numbers(self, experts: ExpertsConfig) -> int:
+        """Numbers alive in a layer of experts, whose rows are arranged by expert and brought back."""
+        hidden = self.model.hidden_size
+        tokens = self._most_tokens
+        count = tokens * experts.num_experts_per_tok
+        places = most_places(count, experts.num_experts)
+        arranged = places * (3 * experts.moe_intermediate_size + 2 * hidden)
+        shared = 3 * experts.shared_expert_intermediate_size
+        return arranged + count * hidden + tokens * (7 * hidden + shared)
 
     @property
     def total_bytes(self) -> int:

@@ -6,7 +6,9 @@ Run it from the repository's root, where torch and transformers are installed:
     python scripts/make_goldens.py
 
 For every configuration of tests/tiny_checkpoint.py it holds the float32 logits of the prompt,
-(tokens, V), and the ids of the greedy continuation.
+(tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if at any
+token the last expert chosen and the first one left out are so close that rounding could swap them: then
+every difference that a test finds is an error.
 """
 
 import sys
@@ -23,10 +25,28 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
 
+# Between scores of about 1, which rounding in float32 moves by about 1e-6.
+SMALLEST_MARGIN = 1e-4
 
-def reference(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+
+def watch_routers(model: torch.nn.Module, margins: list[float]) -> None:
+    """Collect by how much the last expert chosen is ahead of the first one left out."""
+
+    def note(router: torch.nn.Module, _: object, outputs: tuple[torch.Tensor, ...]) -> None:
+        ordered = outputs[0].sort(-1, descending=True).values
+        if router.top_k < ordered.shape[-1]:
+            margins.append((ordered[:, router.top_k - 1] - ordered[:, router.top_k]).min().item())
+
+    for module in model.modules():
+        if type(module).__name__.endswith("TopKRouter"):
+            module.register_forward_hook(note)
+
+
+def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the prompt's logits and the greedy continuation."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    margins: list[float] = []
+    watch_routers(model, margins)
     prompt = torch.tensor([PROMPT])
     with torch.no_grad():
         logits = model(prompt).logits[0].numpy()
@@ -38,6 +58,8 @@ def reference(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             eos_token_id=None,
             pad_token_id=0,
         )
+    if min(margins, default=1.0) < SMALLEST_MARGIN:
+        sys.exit(f"{name}: rounding could choose another expert, the margin is {min(margins):.1e}")
     return logits, generated[0, len(PROMPT) :].numpy()
 
 
@@ -47,7 +69,7 @@ def main() -> None:
     goldens = {}
     for name, config in golden_configs():
         with tempfile.TemporaryDirectory() as folder:
-            logits, ids = reference(write_checkpoint(Path(folder), config))
+            logits, ids = reference(name, write_checkpoint(Path(folder), config))
         goldens[f"{name}.logits"] = logits.astype(np.float32)
         goldens[f"{name}.greedy"] = ids.astype(np.uint8)
     out = ROOT / "tests" / "data" / "golden_logits.safetensors"

@@ -143,7 +143,7 @@ FOLDERS = {
     "model_type llama": (
         with_config(model_type="llama"),
         "this model is not supported: model_type is 'llama'",
-        "qwen2, qwen3",
+        "qwen2, qwen2_moe, qwen3, qwen3_moe",
     ),
     "quantized": (
         with_config(quantization_config={"bits": 4}),
@@ -159,18 +159,18 @@ FOLDERS = {
     ),
     "tensor misshapen": (
         with_weights(lambda weights: weights.update({NORM: weights[NORM][:-1]})),
-        f"{NORM} is 31 where config.json makes it 32",
+        f"{NORM} in model.safetensors is 31 where config.json makes it 32",
         INCOMPLETE,
     ),
     "tensor missing": (with_weights(lambda weights: weights.pop(NORM)), f"{NORM} is missing", INCOMPLETE),
     "tensor left over": (
         with_weights(lambda weights: weights.update(extra=weights[NORM])),
-        "extra has no place in the model",
+        "extra in model.safetensors has no place in the model",
         INCOMPLETE,
     ),
     "tensor of whole numbers": (
         with_weights(lambda weights: weights.update({NORM: weights[NORM].astype("int32")})),
-        f"{NORM} is stored as I32",
+        f"{NORM} in model.safetensors is stored as I32",
         INCOMPLETE,
     ),
     "tokenizer garbage": (with_file("tokenizer.json", b"\0\1"), "tokenizer.json is not JSON", AGAIN),

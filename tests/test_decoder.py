@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny_checkpoint import tiny_config, write_checkpoint
+from tiny_checkpoint import EXPERTS, tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.decoder import Decoder
@@ -22,6 +22,7 @@ VARIANTS = {
     "sliding": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
     "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}},
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 8},
+    "experts": {"model_type": "qwen3_moe", **EXPERTS},
 }
 
 

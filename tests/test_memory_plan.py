@@ -15,11 +15,11 @@ from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
 
-@pytest.mark.parametrize("chunk_size", [64, 512])
-def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, chunk_size):
+@pytest.mark.parametrize(("arch", "chunk_size"), [("qwen3", 64), ("qwen3", 512), ("qwen3_moe", 512)])
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size):
     """A prompt that fills the cache, on a model whose weights do not hide the rest."""
     config = tiny_config(
-        "qwen3",
+        arch,
         hidden_size=256,
         intermediate_size=1024,
         vocab_size=8192,

@@ -85,11 +85,12 @@ VARIANTS = {
     # Of prompts, some are stretched and some are not.
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
 }
+MODELS = ["qwen3", "qwen2", *VARIANTS]
 
 
-@pytest.fixture(params=["qwen3", "qwen2", *VARIANTS])
+@pytest.fixture(params=MODELS)
 def model(request, tmp_path):
-    family = "qwen3" if request.param == "qwen3" else "qwen2"
+    family = "qwen2" if request.param in VARIANTS else request.param
     folder = write_checkpoint(tmp_path, tiny_config(family, **VARIANTS.get(request.param, {})))
     return Checkpoint(folder).weights.load("float32")
 
@@ -106,6 +107,7 @@ def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
     assert decoder.shared_tokens > 0
 
 
+@pytest.mark.parametrize("model", [*MODELS, "qwen2_moe"], indirect=True)
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
     model = with_independent_rows(model)
     found = []

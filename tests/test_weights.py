@@ -103,9 +103,15 @@ NORM = "model.layers.1.self_attn.q_norm.weight"
     ("change", "message"),
     [
         (lambda w: w.pop(NORM), f"{NORM} is missing"),
-        (lambda w: w.update({NORM: np.ones(31, np.float32)}), f"{NORM} is 31 where config.json makes it 32"),
-        (lambda w: w.update({NORM: np.ones(32, np.int32)}), f"{NORM} is stored as I32"),
-        (lambda w: w.update({"vision.weight": np.ones(3, np.float32)}), "vision.weight has no place"),
+        (
+            lambda w: w.update({NORM: np.ones(31, np.float32)}),
+            f"{NORM} in model.safetensors is 31 where config.json makes it 32",
+        ),
+        (lambda w: w.update({NORM: np.ones(32, np.int32)}), f"{NORM} in model.safetensors is stored as I32"),
+        (
+            lambda w: w.update({"vision.weight": np.ones(3, np.float32)}),
+            "vision.weight in model.safetensors has no place",
+        ),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(tmp_path, change, message):
@@ -184,7 +190,7 @@ def test_an_unsupported_model_is_named_with_what_is_supported(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder)
     assert "'llama'" in caught.value.message
-    assert "qwen2, qwen3" in caught.value.hint
+    assert "qwen2, qwen2_moe, qwen3, qwen3_moe" in caught.value.hint
 
 
 def test_a_linked_folder_loads(tmp_path, make_cache, expected):

@@ -16,13 +16,20 @@ from safetensors.numpy import save_file
 VOCAB = 64
 PROMPT = [3, 17, 60, 8, 41, 22]
 GREEDY_TOKENS = 64
+ARCHITECTURES = {
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 
 
 def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
     """A config.json of a model with two layers."""
     config = {
         "model_type": arch,
-        "architectures": ["Qwen3ForCausalLM" if arch == "qwen3" else "Qwen2ForCausalLM"],
+        "architectures": [ARCHITECTURES[arch]],
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -36,17 +43,21 @@ def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
         "rope_theta": 10000.0,
         "hidden_act": "silu",
     }
+    if arch.endswith("_moe"):
+        config.update(EXPERTS)
+    if arch == "qwen2_moe":
+        config["shared_expert_intermediate_size"] = 40
     config.update(changes)
     return config
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Every tensor that a checkpoint of this config holds."""
-    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or hidden // heads
-    qwen3 = config["model_type"] == "qwen3"
-    bias = config.get("attention_bias", False) if qwen3 else True
+    qwen3 = config["model_type"].startswith("qwen3")
+    bias = config.get("attention_bias", False) if qwen3 else config.get("qkv_bias", True)
     shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (vocab, hidden)
@@ -63,11 +74,29 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         if qwen3:
             shapes[f"{attention}.q_norm.weight"] = (head_dim,)
             shapes[f"{attention}.k_norm.weight"] = (head_dim,)
-        shapes[f"{prefix}.mlp.gate_proj.weight"] = (inner, hidden)
-        shapes[f"{prefix}.mlp.up_proj.weight"] = (inner, hidden)
-        shapes[f"{prefix}.mlp.down_proj.weight"] = (hidden, inner)
+        shapes.update(_mlp_shapes(config, f"{prefix}.mlp", layer))
         shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+def _mlp_shapes(config: dict[str, Any], prefix: str, layer: int) -> dict[str, tuple[int, ...]]:
+    hidden = config["hidden_size"]
+
+    def gated(prefix: str, size: int) -> dict[str, tuple[int, ...]]:
+        inwards = {f"{prefix}.{name}_proj.weight": (size, hidden) for name in ("gate", "up")}
+        return {**inwards, f"{prefix}.down_proj.weight": (hidden, size)}
+
+    step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers", ())
+    count = config.get("num_experts", config.get("num_local_experts", 0))
+    if not count or layer in dense or (layer + 1) % step:
+        return gated(prefix, config["intermediate_size"])
+    shapes: dict[str, tuple[int, ...]] = {f"{prefix}.gate.weight": (count, hidden)}
+    for index in range(count):
+        shapes.update(gated(f"{prefix}.experts.{index}", config["moe_intermediate_size"]))
+    if shared := config.get("shared_expert_intermediate_size"):
+        shapes[f"{prefix}.shared_expert_gate.weight"] = (1, hidden)
+        shapes.update(gated(f"{prefix}.shared_expert", shared))
     return shapes
 
 
@@ -79,7 +108,7 @@ def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]
         values = stream.standard_normal(shape)
         if name.endswith("norm.weight"):
             values = 1 + 0.1 * values
-        elif name.endswith("_proj.weight"):
+        elif name.endswith(("_proj.weight", "gate.weight")):
             values = 1.5 * values / np.sqrt(shape[1])
         elif name.endswith("bias"):
             values = 0.5 * values
@@ -144,3 +173,22 @@ def _special_configs() -> Iterator[tuple[str, dict[str, Any]]]:
     implied = tiny_config("qwen2", hidden_size=64)
     del implied["head_dim"]
     yield "qwen2-implied-head-dim", implied
+    yield from _expert_configs()
+
+
+def _expert_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2, "num_hidden_layers": 3}
+    for arch in ("qwen2_moe", "qwen3_moe"):
+        yield f"{arch}-untied", tiny_config(arch)
+        yield f"{arch}-tied", tiny_config(arch, tie_word_embeddings=True, norm_topk_prob=True)
+        yield f"{arch}-one-dense", tiny_config(arch, norm_topk_prob=True, mlp_only_layers=[0])
+        yield f"{arch}-every-second", tiny_config(arch, decoder_sparse_step=2)
+        yield f"{arch}-sliding", tiny_config(arch, **window)
+        most = {"num_experts": 16, "num_experts_per_tok": 16}
+        yield f"{arch}-all-chosen", tiny_config(arch, **most)
+    yield "qwen2_moe-no-bias", tiny_config("qwen2_moe", qkv_bias=False)
+    yield "qwen3_moe-bias", tiny_config("qwen3_moe", attention_bias=True)
+    modern = tiny_config("qwen3_moe", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    modern["num_local_experts"] = modern.pop("num_experts")
+    del modern["rope_theta"]
+    yield "qwen3_moe-modern", modern

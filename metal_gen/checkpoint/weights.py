@@ -47,9 +47,10 @@ class WeightFiles:
                 f"the weights in {folder} do not fit its config.json: "
                 f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
             )
-        recorder = ShapeRecorder()
+        recorder = ShapeRecorder(self.tensors)
         builder_for(config.model_type)(config, recorder)
         self.expected = recorder.shapes
+        self._requests = recorder.requests
         _check(folder, self.tensors, self.expected, tied=config.tie_word_embeddings)
 
     @property
@@ -71,11 +72,19 @@ class WeightFiles:
         return self.num_parameters * DTYPE_BYTES[dtype]
 
     def loading_peak_bytes(self, dtype: str) -> int:
-        """Most bytes that `load` has in memory: what is done, and one tensor as it is stored."""
+        """Most bytes that `load` has in memory: what is done, and what is asked for at one time.
+
+        Parts are joined beside the whole, and what is stored in another dtype is converted beside itself.
+        """
         done = peak = 0
-        for name, shape in self.expected.items():
-            done += math.prod(shape) * DTYPE_BYTES[dtype]
-            peak = max(peak, done + self.tensors[name].nbytes)
+        for names in self._requests:
+            nbytes = sum(math.prod(self.expected[name]) for name in names) * DTYPE_BYTES[dtype]
+            stored = max(self.tensors[name].nbytes for name in names)
+            beside = nbytes if len(names) > 1 else 0
+            if any(DTYPES[self.tensors[name].dtype] != dtype for name in names):
+                beside += stored
+            done += nbytes
+            peak = max(peak, done + beside)
         return peak
 
     def load(self, dtype: str) -> Transformer:
@@ -112,10 +121,14 @@ class _WeightReader:
         mx.eval(array)
         return array
 
-    def stack(self, rows: dict[str, int], *columns: int) -> mx.array:
-        """Read several tensors and join them along the first axis."""
-        parts = [self.arrays.pop(name).astype(self.dtype) for name in rows]
-        joined = mx.concatenate(parts) if len(parts) > 1 else parts[0]
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor that has not been read."""
+        return name in self.arrays
+
+    def stack(self, rows: dict[str, int], *columns: int, axis: int = 0) -> mx.array:
+        """Read several tensors and join them."""
+        parts = [self.tensor(name) for name in rows]
+        joined = mx.concatenate(parts, axis) if len(parts) > 1 else parts[0]
         del parts
         mx.eval(joined)
         return joined
@@ -131,16 +144,23 @@ def _check(
         if info is None:
             continue
         if info.shape != shape:
-            problems.append(f"{name} is {_shape(info.shape)} where config.json makes it {_shape(shape)}")
+            problems.append(
+                f"{name} in {info.path.name} is {_shape(info.shape)} "
+                f"where config.json makes it {_shape(shape)}"
+            )
         elif info.dtype not in DTYPES:
-            problems.append(f"{name} is stored as {info.dtype}, and only {', '.join(DTYPES)} are read")
+            problems.append(
+                f"{name} in {info.path.name} is stored as {info.dtype}, and only {', '.join(DTYPES)} are read"
+            )
     problems += [
-        f"{name} is stored as {info.dtype}, which MLX does not read"
+        f"{name} in {info.path.name} is stored as {info.dtype}, which MLX does not read"
         for name, info in tensors.items()
         if name not in expected and info.dtype in UNREADABLE
     ]
     problems += [
-        f"{name} has no place in the model" for name in tensors if not _expected(name, expected, tied)
+        f"{name} in {info.path.name} has no place in the model"
+        for name, info in tensors.items()
+        if not _expected(name, expected, tied)
     ]
     if problems:
         listed = "; ".join(problems[:LISTED_PROBLEMS])

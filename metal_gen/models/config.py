@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metal_gen.models.config_fields import FieldReader
+from metal_gen.models.experts_config import EXPERT_FIELDS, ExpertsConfig, read_experts
 from metal_gen.models.rope_config import RopeConfig, read_rope
 
 # Read here, or without any effect on the computed text.
@@ -21,8 +22,8 @@ KNOWN_FIELDS = frozenset(
     pad_token_id pretraining_tp problem_type return_dict rms_norm_eps rope_parameters rope_scaling
     rope_theta sliding_window tie_word_embeddings torch_dtype transformers_version use_cache
     use_mrope use_sliding_window vocab_size _name_or_path _attn_implementation
-    partial_rotary_factor quantization quantization_config""".split()
-)
+    partial_rotary_factor qkv_bias quantization quantization_config""".split()
+).union(EXPERT_FIELDS)
 
 # Fields that change the text, with the one value that is computed here.
 REQUIRED_VALUES: dict[str, object] = {
@@ -37,7 +38,12 @@ REQUIRED_VALUES: dict[str, object] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A dense Qwen decoder, in Hugging Face's own field names."""
+    """A Qwen decoder, in Hugging Face's own field names.
+
+    Attributes:
+        qkv_bias: Of qwen2_moe.
+        experts: None where all layers have one MLP.
+    """
 
     model_type: str
     hidden_size: int
@@ -54,6 +60,8 @@ class ModelConfig:
     rope: RopeConfig
     layer_types: tuple[str, ...]
     sliding_window: int | None
+    qkv_bias: bool = True
+    experts: ExpertsConfig | None = None
     unknown_fields: tuple[str, ...] = ()
 
     @property
@@ -61,6 +69,11 @@ class ModelConfig:
         """Tokens that the model was trained for, or is stretched to by its rope scaling."""
         stretched = int(self.rope.factor * self.rope.original_max_position_embeddings)
         return max(self.max_position_embeddings, stretched)
+
+    @property
+    def has_dense_layers(self) -> bool:
+        """Whether a layer has one MLP rather than experts."""
+        return self.experts is None or not all(map(self.experts.are_in, range(self.num_hidden_layers)))
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "ModelConfig":
@@ -91,7 +104,7 @@ class _ConfigReader(FieldReader):
             raise self.error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
         layers = self.integer("num_hidden_layers")
         max_positions = self.integer("max_position_embeddings", 32768)
-        window, layer_types = self._attention_kinds(layers)
+        window, layer_types = self._attention_kinds(layers, model_type)
         return ModelConfig(
             model_type=model_type,
             hidden_size=hidden_size,
@@ -108,6 +121,8 @@ class _ConfigReader(FieldReader):
             rope=read_rope(self, max_positions),
             layer_types=layer_types,
             sliding_window=window,
+            qkv_bias=self.flag("qkv_bias", True),
+            experts=read_experts(self, model_type),
             unknown_fields=tuple(sorted(set(self.fields) - KNOWN_FIELDS)),
         )
 
@@ -122,7 +137,7 @@ class _ConfigReader(FieldReader):
                     "use the checkpoint's float32, bfloat16 or float16 version",
                 )
 
-    def _attention_kinds(self, layers: int) -> tuple[int | None, tuple[str, ...]]:
+    def _attention_kinds(self, layers: int, model_type: str) -> tuple[int | None, tuple[str, ...]]:
         """The sliding window in use, if any, and each layer's kind of attention."""
         window = None
         if self.flag("use_sliding_window", False) and self.fields.get("sliding_window") is not None:
@@ -131,7 +146,7 @@ class _ConfigReader(FieldReader):
         if kinds is None:
             first = self.integer("max_window_layers", 28, minimum=0)
             kinds = [
-                "sliding_attention" if window and index >= first else "full_attention"
+                "sliding_attention" if window and _slides(model_type, index, first) else "full_attention"
                 for index in range(layers)
             ]
         if not isinstance(kinds, Sequence) or len(kinds) != layers:
@@ -142,3 +157,10 @@ class _ConfigReader(FieldReader):
         if "sliding_attention" in kinds and window is None:
             raise self.error("layer_types asks for sliding_attention, but no sliding_window is in use")
         return window, tuple(kinds)
+
+
+def _slides(model_type: str, index: int, first: int) -> bool:
+    """Whether a layer has the sliding window, where config.json does not list which do."""
+    if model_type == "qwen2_moe":
+        return index % 2 == 0 and index < first
+    return model_type == "qwen3_moe" or index >= first

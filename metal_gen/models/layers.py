@@ -1,4 +1,4 @@
-"""The layers that all dense Qwen models share.
+"""The layers that all Qwen models share.
 
 Between layers a pass holds one row per token, (B * L, hidden), so that every projection is a plain
 product of matrices. Only attention knows which rows belong together.
@@ -29,13 +29,13 @@ class Linear:
     @cached_property
     def _matrix(self) -> mx.array:
         """(in, out): the same memory, turned once instead of at every use."""
-        return _computed(self.weight.T)
+        return computed(self.weight.T)
 
     @cached_property
     def _blocks(self) -> mx.array | None:
         """The weight as `matvec` takes it; None where that is no faster."""
         blocks = row_blocks(self.weight)
-        return None if blocks is None else _computed(blocks)
+        return None if blocks is None else computed(blocks)
 
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, in) to (R, out)."""
@@ -73,7 +73,7 @@ class HeadNorm:
     def _weight(self) -> mx.array:
         """(H, 1, D): each head's."""
         weights = [self.query_weight] * self.num_heads + [self.key_weight] * self.num_kv_heads
-        return _computed(mx.stack(weights)[:, None])
+        return computed(mx.stack(weights)[:, None])
 
     def __call__(self, heads: mx.array) -> mx.array:
         """Normalise (B, H, L, D): the query heads, then the key heads."""
@@ -212,9 +212,15 @@ class GatedMLP:
 
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
-        gate, up = mx.split(self.gate_up(rows), 2, axis=-1)
-        product = _silu_product if runs_on_cpu() else _joined_silu_product()
-        return self.down(product(gate, up))
+        return self.down(gated(self.gate_up(rows)))
+
+
+class MLP(Protocol):
+    """What a layer does to each token by itself."""
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ class DecoderLayer:
     attention_norm: RMSNorm
     attention: Attention
     mlp_norm: RMSNorm
-    mlp: GatedMLP
+    mlp: MLP
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
@@ -232,39 +238,11 @@ class DecoderLayer:
         return rows + self.mlp(self.mlp_norm(rows))
 
 
-def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None:
-    """Which keys each new token sees in a sliding layer: itself and the `window` - 1 before.
-
-    Args:
-        start: Position of the first new token, and so the number of older keys.
-        length: New tokens.
-        window: Tokens seen, the querying one included.
-
-    Returns:
-        Boolean (L, S) with S = start + length; None where a mask is not needed, because the
-        window covers everything or there is a single query.
-    """
-    if length == 1 or start + length <= window:
-        return None
-    queries = mx.arange(start, start + length)[:, None]
-    keys = mx.arange(start + length)[None]
-    return (keys <= queries) & (keys > queries - window)
-
-
-def seen_by(positions: mx.array, places: mx.array, window: int | None) -> tuple[mx.array, mx.array | None]:
-    """Which of the first places each of several sequences sees from its position.
-
-    Args:
-        positions: (B,) of the querying tokens.
-        places: (S,) from 0 on.
-        window: Of sliding layers.
-
-    Returns:
-        Boolean (B, 1, 1, S), for full layers and for sliding ones; None without a window.
-    """
-    ends = positions[:, None, None, None]
-    seen = places <= ends
-    return seen, seen & (places > ends - window) if window else None
+def gated(gate_up: mx.array) -> mx.array:
+    """silu(gate) * up, of (..., 2 * size) that holds both, to (..., size)."""
+    gate, up = mx.split(gate_up, 2, axis=-1)
+    product = _silu_product if runs_on_cpu() else _joined_silu_product()
+    return product(gate, up)
 
 
 def _silu_product(gate: mx.array, up: mx.array) -> mx.array:
@@ -277,6 +255,7 @@ def _joined_silu_product() -> Callable[[mx.array, mx.array], mx.array]:
     return mx.compile(_silu_product, shapeless=True)
 
 
-def _computed(view: mx.array) -> mx.array:
+def computed(view: mx.array) -> mx.array:
+    """The same, computed: a view is then not made anew at every use."""
     mx.eval(view)
     return view

@@ -16,22 +16,26 @@ PIECE_NUMBERS = 1_000_000
 LARGEST_PIECE_NUMBERS = 4 * PIECE_NUMBERS
 
 
-def row_blocks(weight: mx.array) -> mx.array | None:
-    """Cut a matrix (out, in) into pieces of equally many rows, (N, M, K).
+def count_pieces(weight: mx.array) -> int | None:
+    """Into how many pieces to cut a matrix, (..., out, in), so that each has equally many rows.
 
     Returns:
-        A view; None where MLX does not give the product to a BLAS, on a GPU and in half precision, and
-        where the rows cannot be parted so.
+        None where MLX does not give the product to a BLAS, on a GPU and in half precision, and where the
+        rows cannot be parted so.
     """
     if not runs_on_cpu() or weight.dtype != mx.float32:
         return None
-    rows, columns = weight.shape
+    rows, columns = weight.shape[-2:]
     wanted = min(max(1, rows * columns // PIECE_NUMBERS), rows)
     near = (count for step in range(rows) for count in (wanted - step, wanted + step))
     pieces = next(count for count in near if count > 0 and rows % count == 0)
-    if rows // pieces * columns > LARGEST_PIECE_NUMBERS:
-        return None
-    return weight.reshape(pieces, rows // pieces, columns)
+    return pieces if rows // pieces * columns <= LARGEST_PIECE_NUMBERS else None
+
+
+def row_blocks(weight: mx.array) -> mx.array | None:
+    """Cut a matrix (out, in) into pieces, (N, M, K): a view, or None where there is nothing to gain."""
+    pieces = count_pieces(weight)
+    return None if pieces is None else weight.reshape(pieces, -1, weight.shape[1])
 
 
 def matvec(blocks: mx.array, row: mx.array) -> mx.array:

@@ -3,12 +3,12 @@
 Source: arXiv 2407.10671; `modeling_qwen2.py` of Hugging Face transformers.
 """
 
+from metal_gen.models.assembly import assemble
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.dense import build_dense
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.transformer import Transformer
 
 
 def build_qwen2(config: ModelConfig, source: ParameterSource) -> Transformer:
     """Queries, keys and values always have a bias; config.json has no field for it."""
-    return build_dense(config, source, qkv_bias=True, output_bias=False, qk_norm=False)
+    return assemble(config, source, qkv_bias=True, output_bias=False, qk_norm=False)

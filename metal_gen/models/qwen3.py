@@ -3,8 +3,8 @@
 Source: arXiv 2505.09388; `modeling_qwen3.py` of Hugging Face transformers.
 """
 
+from metal_gen.models.assembly import assemble
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.dense import build_dense
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.transformer import Transformer
 
@@ -12,4 +12,4 @@ from metal_gen.models.transformer import Transformer
 def build_qwen3(config: ModelConfig, source: ParameterSource) -> Transformer:
     """`attention_bias` puts a bias on all four projections of the attention."""
     bias = config.attention_bias
-    return build_dense(config, source, qkv_bias=bias, output_bias=bias, qk_norm=True)
+    return assemble(config, source, qkv_bias=bias, output_bias=bias, qk_norm=True)

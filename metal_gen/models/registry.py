@@ -6,6 +6,7 @@ from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.qwen2 import build_qwen2
+from metal_gen.models.qwen2_moe import build_qwen2_moe
 from metal_gen.models.qwen3 import build_qwen3
 from metal_gen.models.transformer import Transformer
 
@@ -13,7 +14,9 @@ ModelBuilder = Callable[[ModelConfig, ParameterSource], Transformer]
 
 BUILDERS: dict[str, ModelBuilder] = {
     "qwen2": build_qwen2,
+    "qwen2_moe": build_qwen2_moe,
     "qwen3": build_qwen3,
+    "qwen3_moe": build_qwen3,  # whether there are experts is a matter of config.json
 }
 
 

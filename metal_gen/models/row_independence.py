@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from metal_gen.models.layers import DecoderLayer, Linear
+from metal_gen.models.experts import Experts, SharedExpert
+from metal_gen.models.layers import MLP, DecoderLayer, GatedMLP, Linear
 from metal_gen.models.transformer import Transformer
 
 ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)
@@ -51,8 +52,19 @@ def with_independent_rows(model: Transformer) -> Transformer:
         attention = replace(
             layer.attention, qkv=steady(layer.attention.qkv), output=steady(layer.attention.output)
         )
-        mlp = replace(layer.mlp, gate_up=steady(layer.mlp.gate_up), down=steady(layer.mlp.down))
-        return replace(layer, attention=attention, mlp=mlp)
+        return replace(layer, attention=attention, mlp=steady_mlp(layer.mlp))
+
+    def steady_gated(mlp: GatedMLP) -> GatedMLP:
+        return GatedMLP(gate_up=steady(mlp.gate_up), down=steady(mlp.down))
+
+    def steady_mlp(mlp: MLP) -> MLP:
+        if isinstance(mlp, Experts):
+            shared = mlp.shared
+            if shared is not None:
+                shared = SharedExpert(gate=steady(shared.gate), mlp=steady_gated(shared.mlp))
+            return replace(mlp, router=steady(mlp.router), shared=shared, apart=True)
+        assert isinstance(mlp, GatedMLP)
+        return steady_gated(mlp)
 
     return replace(model, layers=tuple(map(steady_layer, model.layers)), head=steady(model.head))
 

@@ -9,7 +9,8 @@ import mlx.core as mx
 
 from metal_gen.kv_cache import KVCache
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.layers import DecoderLayer, Linear, Part, RMSNorm, Step, sliding_window_mask
+from metal_gen.models.layers import DecoderLayer, Linear, Part, RMSNorm, Step
+from metal_gen.models.masks import sliding_window_mask
 from metal_gen.models.rope import Rope
 
 

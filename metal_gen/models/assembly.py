@@ -1,18 +1,20 @@
-"""Builds the dense decoder that Qwen2 and Qwen3 have in common, from Hugging Face's tensor names."""
+"""Builds the decoder that all families have in common, from Hugging Face's tensor names."""
 
 import mlx.core as mx
 
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.layers import Attention, DecoderLayer, GatedMLP, HeadNorm, Linear, RMSNorm
+from metal_gen.models.expert_weights import read_expert_weights
+from metal_gen.models.experts import Experts, SharedExpert
+from metal_gen.models.layers import MLP, Attention, DecoderLayer, GatedMLP, HeadNorm, Linear, RMSNorm
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import Transformer
 
 
-def build_dense(
+def assemble(
     config: ModelConfig, source: ParameterSource, *, qkv_bias: bool, output_bias: bool, qk_norm: bool
 ) -> Transformer:
-    """Build a model whose layers are all attention and gated MLP.
+    """Build a model whose layers are attention and a gated MLP, or a mixture of experts.
 
     Args:
         config: Sizes.
@@ -66,19 +68,40 @@ def build_dense(
             head_norm=head_norm(prefix) if qk_norm else None,
         )
 
+    def gated_mlp(prefix: str, size: int) -> GatedMLP:
+        gate_up = {f"{prefix}.gate_proj": size, f"{prefix}.up_proj": size}
+        return GatedMLP(
+            gate_up=linear(gate_up, config.hidden_size),
+            down=linear({f"{prefix}.down_proj": config.hidden_size}, size),
+        )
+
+    def mlp(prefix: str, index: int) -> MLP:
+        experts = config.experts
+        if experts is None or not experts.are_in(index):
+            return gated_mlp(prefix, config.intermediate_size)
+        shared = None
+        if size := experts.shared_expert_intermediate_size:
+            shared = SharedExpert(
+                gate=linear({f"{prefix}.shared_expert_gate": 1}, config.hidden_size),
+                mlp=gated_mlp(f"{prefix}.shared_expert", size),
+            )
+        gate_up, down = read_expert_weights(source, prefix, experts, config.hidden_size)
+        return Experts(
+            router=linear({f"{prefix}.gate": experts.num_experts}, config.hidden_size),
+            gate_up=gate_up,
+            down=down,
+            per_token=experts.num_experts_per_tok,
+            normalised=experts.norm_topk_prob,
+            shared=shared,
+        )
+
     def layer(index: int, kind: str) -> DecoderLayer:
         prefix = f"model.layers.{index}"
-        size = config.intermediate_size
         return DecoderLayer(
             attention_norm=norm(f"{prefix}.input_layernorm", config.hidden_size),
             attention=attention(f"{prefix}.self_attn", kind),
             mlp_norm=norm(f"{prefix}.post_attention_layernorm", config.hidden_size),
-            mlp=GatedMLP(
-                gate_up=linear(
-                    {f"{prefix}.mlp.gate_proj": size, f"{prefix}.mlp.up_proj": size}, config.hidden_size
-                ),
-                down=linear({f"{prefix}.mlp.down_proj": config.hidden_size}, size),
-            ),
+            mlp=mlp(f"{prefix}.mlp", index),
         )
 
     return Transformer(

@@ -1,0 +1,106 @@
+"""Mixture of experts: each token goes through those few of many MLPs that a router chooses for it.
+
+The matrices of all experts are one array, and a product picks those it needs: there is no loop over
+experts, and shapes do not depend on what is chosen.
+
+Source: arXiv 2101.03961; `modeling_qwen2_moe.py` and `modeling_qwen3_moe.py` of Hugging Face transformers.
+
+Axes: R rows, E experts, K chosen of them, N groups of M rows each.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import mlx.core as mx
+
+from metal_gen.models.expert_groups import Groups, group_rows
+from metal_gen.models.layers import GatedMLP, Linear, computed, gated
+from metal_gen.models.matvec import count_pieces
+
+
+@dataclass(frozen=True)
+class ExpertLinear:
+    """x W^T with a matrix for each expert, (E, out, in)."""
+
+    weight: mx.array
+
+    @cached_property
+    def _matrices(self) -> mx.array:
+        """(E, in, out): the same memory, turned once instead of at every use."""
+        return computed(self.weight.swapaxes(1, 2))
+
+    @cached_property
+    def _pieces(self) -> tuple[int, mx.array]:
+        """How many pieces a matrix is cut into for one row, and all of them, (E * pieces, in, some out)."""
+        count = count_pieces(self.weight) or 1
+        experts, out, width = self.weight.shape
+        return count, computed(self.weight.reshape(experts * count, out // count, width).swapaxes(1, 2))
+
+    def each(self, rows: mx.array, experts: mx.array) -> mx.array:
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        count, pieces = self._pieces
+        places = experts[..., None] * count + mx.arange(count)
+        return mx.gather_mm(rows[:, :, None, None], pieces, rhs_indices=places).flatten(2)
+
+    def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
+        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        return mx.gather_mm(rows, self._matrices, rhs_indices=experts, sorted_indices=True)
+
+
+@dataclass(frozen=True)
+class SharedExpert:
+    """An MLP that every token goes through, weighted by a gate of its own."""
+
+    gate: Linear
+    mlp: GatedMLP
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        return mx.sigmoid(self.gate(rows)) * self.mlp(rows)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The weighted sum of a few experts, in place of a layer's MLP.
+
+    Args:
+        router: Scores the experts, (E, hidden).
+        gate_up: Of all experts.
+        down: Of all experts.
+        per_token: K.
+        normalised: The chosen experts' weights add up to 1.
+        shared: Added for every token.
+        apart: Compute every row by itself, so that none depends on which others there are.
+    """
+
+    router: Linear
+    gate_up: ExpertLinear
+    down: ExpertLinear
+    per_token: int
+    normalised: bool
+    shared: SharedExpert | None = None
+    apart: bool = False
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        weights, chosen = self._route(rows)
+        groups = None if self.apart else group_rows(chosen, self.router.weight.shape[0])
+        outputs = self._each(rows, chosen) if groups is None else self._grouped(rows, groups)
+        mixed = (outputs * weights[..., None]).sum(axis=1)
+        return mixed if self.shared is None else mixed + self.shared(rows)
+
+    def _route(self, rows: mx.array) -> tuple[mx.array, mx.array]:
+        """The weights of each row's experts and which they are, (R, K); probabilities in float32."""
+        probabilities = mx.softmax(self.router(rows).astype(mx.float32), axis=-1)
+        chosen = mx.argpartition(-probabilities, self.per_token - 1, axis=-1)[:, : self.per_token]
+        weights = mx.take_along_axis(probabilities, chosen, axis=-1)
+        if self.normalised:
+            weights = weights / weights.sum(axis=-1, keepdims=True)
+        return weights.astype(rows.dtype), chosen
+
+    def _each(self, rows: mx.array, chosen: mx.array) -> mx.array:
+        return self.down.each(gated(self.gate_up.each(rows[:, None], chosen)), chosen)
+
+    def _grouped(self, rows: mx.array, groups: Groups) -> mx.array:
+        inner = gated(self.gate_up.grouped(rows[groups.rows], groups.experts))
+        return self.down.grouped(inner, groups.experts).flatten(0, 1)[groups.places]
