@@ -111,7 +111,7 @@ def prepare(
         if settings.model is None
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
-    checkpoint = Checkpoint(Path(folder))
+    checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or ())
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
     dtype = dtype_to_compute_in(
         settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None

@@ -66,6 +66,7 @@ def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Compute every configuration and write the file."""
     transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)  # the products are tiny, and more threads would only wait for each other
     goldens = {}
     for name, config in golden_configs():
         with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 import pytest
 from tiny_checkpoint import tiny_config
 
+from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 
@@ -36,6 +37,22 @@ def test_yarn_knows_the_trained_length():
     assert config.context_length == 131072
     implied = read(rope_scaling={**yarn, "factor": None}, max_position_embeddings=65536)
     assert implied.rope.factor == 2.0
+
+
+def test_a_setting_is_laid_over_the_checkpoints_scaling():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    setting = RopeScaling()({"type": "yarn", "factor": 2})
+    plain = tiny_config("qwen3", rope_theta=1e6, max_position_embeddings=40960)
+    written = {**plain, "rope_scaling": yarn}
+    assert ModelConfig.from_hf(plain, rope_scaling=RopeScaling()(yarn)) == ModelConfig.from_hf(written)
+    both = ModelConfig.from_hf(written, rope_scaling=setting).rope
+    assert (both.factor, both.original_max_position_embeddings, both.rope_theta) == (2.0, 32768, 1e6)
+    outside = {**written, "original_max_position_embeddings": 16}
+    assert ModelConfig.from_hf(outside, rope_scaling=setting).rope.original_max_position_embeddings == 16
+    whole = ModelConfig.from_hf(outside, rope_scaling=tuple(yarn.items())).rope
+    assert whole.original_max_position_embeddings == 32768
+    off = ModelConfig.from_hf(written, rope_scaling=RopeScaling()({"rope_type": "default"}))
+    assert off == ModelConfig.from_hf(plain)
 
 
 def test_head_dim_is_explicit_or_implied():
@@ -86,6 +103,7 @@ def test_unknown_fields_are_listed():
             "it has rope_scaling and rope_parameters",
         ),
         ({"rope_scaling": [1]}, "rope_parameters must be an object"),
+        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters differ by kind of attention"),
         ({"layer_types": ["full_attention"]}, "layer_types must list 2 layers"),
         ({"layer_types": ["full_attention", "mamba"]}, "layer_types has 'mamba'"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "no sliding_window is in use"),

@@ -67,6 +67,12 @@ def test_home_is_where_the_users_file_is(tmp_path):
         ("[sampling]\ntemperature = inf", "must be a number of at least 0", ""),
         ("[sampling]\nseed = 18446744073709551616", "whole number from 0 to 18446744073709551615", ""),
         ("[generation]\nraw = 1", "must be true or false: 1", ""),
+        ("[model]\nrope_scaling = 4", "rope_scaling must be a table with a rope_type and, unless", ""),
+        ("[model]\nrope_scaling = {rope_type = 'yarn'}", "unless that is default, a factor", ""),
+        ("[model]\nrope_scaling = {factor = 2}", "must be a table with a rope_type", ""),
+        ("[model]\nrope_scaling = {type = 'ntk', factor = 2}", "rope_type must be one of default, li", ""),
+        ("[model]\nrope_scaling = {rope_type = 'yarn', factor = 0.5}", "factor must be a number of at", ""),
+        ("[model]\nrope_scaling = {rope_type = 'yarn', facto = 2}", "has no field facto; there are rope", ""),
         ("cache = 3", "[cache] must be a table", ""),
         ("[cache\n", "is not valid TOML", ""),
     ],
@@ -102,6 +108,19 @@ def test_a_bad_variable_is_named(variable, value):
 @pytest.mark.parametrize(("text", "value"), [("yes", True), ("0", False), ("ON", True), ("false", False)])
 def test_flags_in_the_environment(text, value):
     assert resolve_settings(environ={"METAL_GEN_RAW": text}).raw is value
+
+
+def test_scaling_of_positions_in_three_places(tmp_path):
+    toml = write(tmp_path / "a.toml", '[model]\nrope_scaling = { rope_type = "yarn", factor = 4 }')
+    text = '{"type": "yarn", "factor": 4.0}'
+    for settings in (
+        resolve_settings(config_file=toml),
+        resolve_settings(environ={"METAL_GEN_ROPE_SCALING": text}),
+        override_with_flags(Settings(), {"rope_scaling": text}),
+    ):
+        assert dict(settings.rope_scaling) == {"rope_type": "yarn", "factor": 4.0}
+    with pytest.raises(UsageError, match=r"--rope-scaling must be a table .*, written as JSON: 'yarn'"):
+        override_with_flags(Settings(), {"rope_scaling": "yarn"})
 
 
 def test_arguments_are_checked_by_name():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny_text_checkpoint import write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
@@ -144,6 +145,17 @@ def test_what_cannot_be_loaded_is_refused(arguments, error):
 def test_what_cannot_be_generated_is_refused_at_once(model, arguments):
     with pytest.raises((UsageError, DoesNotFitError)):
         metal_gen.stream_generate(model, PROMPT, **arguments)
+
+
+def test_positions_are_stretched_by_a_setting(tmp_path):
+    folder = str(write_text_checkpoint(tmp_path))
+    setting = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
+    assert "was trained for 256 tokens" in metal_gen.load(folder, max_seq_len=1024).notices[0]
+    model = metal_gen.load(folder, rope_scaling=setting, max_seq_len=1024)
+    assert model.decoder.model.rope.config.factor == 4.0
+    assert model.notices == ()
+    with pytest.raises(UsageError, match="rope_scaling has no field factr"):
+        metal_gen.load(folder, rope_scaling={"factr": 4.0})
 
 
 def test_beyond_the_trained_length_there_is_a_notice():

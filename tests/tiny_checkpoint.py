@@ -22,6 +22,13 @@ ARCHITECTURES = {
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
+# As the model cards of Qwen2.5 and Qwen3 say.
+DOCUMENTED_YARN = {
+    "head_dim": 128,
+    "rope_theta": 1e6,
+    "max_position_embeddings": 40960,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+}
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 
 
@@ -170,6 +177,7 @@ def _special_configs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{arch}-sliding", tiny_config(arch, **window)
         layer_types = ["sliding_attention", "full_attention"]
         yield f"{arch}-layer-types", tiny_config(arch, **window, layer_types=layer_types)
+        yield f"{arch}-yarn-documented", tiny_config(arch, **DOCUMENTED_YARN)
     implied = tiny_config("qwen2", hidden_size=64)
     del implied["head_dim"]
     yield "qwen2-implied-head-dim", implied
@@ -186,6 +194,7 @@ def _expert_configs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{arch}-sliding", tiny_config(arch, **window)
         most = {"num_experts": 16, "num_experts_per_tok": 16}
         yield f"{arch}-all-chosen", tiny_config(arch, **most)
+        yield f"{arch}-yarn", tiny_config(arch, **DOCUMENTED_YARN)
     yield "qwen2_moe-no-bias", tiny_config("qwen2_moe", qkv_bias=False)
     yield "qwen3_moe-bias", tiny_config("qwen3_moe", attention_bias=True)
     modern = tiny_config("qwen3_moe", rope_parameters={"rope_type": "default", "rope_theta": 5e5})

@@ -11,6 +11,7 @@ from metal_gen.checkpoint.generation_defaults import read_generation_config, tok
 from metal_gen.checkpoint.json_file import read_json
 from metal_gen.checkpoint.tokenizer import Tokenizer
 from metal_gen.checkpoint.weights import WeightFiles
+from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.registry import builder_for
@@ -21,18 +22,21 @@ class Checkpoint:
 
     Args:
         folder: Holds config.json, tokenizer.json and safetensors files.
+        rope_scaling: As for `ModelConfig.from_hf`.
 
     Raises:
         CheckpointError: config.json or a weight file is missing, damaged or not supported.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rope_scaling: RopeFields = ()) -> None:
         self.folder = folder
         raw_config = read_json(folder / "config.json")
         if not isinstance(raw_config.get("model_type"), str):
             raise CheckpointError(f"{folder / 'config.json'} cannot be used: model_type is missing")
         builder_for(raw_config["model_type"])
-        self.config = ModelConfig.from_hf(raw_config, source=str(folder / "config.json"))
+        self.config = ModelConfig.from_hf(
+            raw_config, source=str(folder / "config.json"), rope_scaling=rope_scaling
+        )
         self.generation_config = read_generation_config(folder)
         self.weights = WeightFiles(folder, self.config)
         self._config_eos = token_ids(raw_config.get("eos_token_id"))

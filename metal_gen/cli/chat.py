@@ -31,7 +31,7 @@ TRANSCRIPT = "Conversation"
     *("markdown", "hide_thinking"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
     *("max_tokens", "stop"),
-    *("max_seq_len", "cache_dtype", "model_dtype", "chunk_size"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size"),
 )
 def chat(
     context: typer.Context,

@@ -59,6 +59,7 @@ _FORMS = {
     "batch_size": _Form("N", CACHE),
     "cache_dtype": _Form("DTYPE", CACHE),
     "model_dtype": _Form("DTYPE", CACHE),
+    "rope_scaling": _Form("JSON", CACHE),
     "chunk_size": _Form("N", CACHE),
 }
 

@@ -29,6 +29,7 @@ from metal_gen.config.checks import (
     Texts,
     Whole,
 )
+from metal_gen.config.rope_scaling import RopeScaling
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
@@ -89,6 +90,12 @@ class Settings:
         "auto",
         "What to compute in; auto: the checkpoint's own, float32 on a CPU.",
         key="dtype",
+    )
+    rope_scaling: tuple[tuple[str, object], ...] | None = _setting(
+        "model",
+        RopeScaling(),
+        None,
+        "How positions are stretched, as rope_parameters of config.json; as the checkpoint says.",
     )
     max_seq_len: int | None = _setting(
         "cache",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.models.config_fields import FieldReader
 from metal_gen.models.experts_config import EXPERT_FIELDS, ExpertsConfig, read_experts
 from metal_gen.models.rope_config import RopeConfig, read_rope
@@ -76,24 +77,31 @@ class ModelConfig:
         return self.experts is None or not all(map(self.experts.are_in, range(self.num_hidden_layers)))
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "ModelConfig":
+    def from_hf(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        source: str = "config.json",
+        rope_scaling: RopeFields = (),
+    ) -> "ModelConfig":
         """Read the contents of a `config.json`.
 
         Args:
             config: The parsed JSON object.
             source: What to call it in messages.
+            rope_scaling: Fields that are laid over those of its `rope_parameters`.
 
         Raises:
             CheckpointError: A field is missing, has a wrong type, contradicts another, or asks
                 for something that is not computed here.
         """
-        return _ConfigReader(config, source).read()
+        return _ConfigReader(config, source).read(rope_scaling)
 
 
 class _ConfigReader(FieldReader):
     """Reads a whole config.json."""
 
-    def read(self) -> ModelConfig:
+    def read(self, rope_scaling: RopeFields) -> ModelConfig:
         self._refuse_unsupported()
         heads = self.integer("num_attention_heads")
         kv_heads = self.integer("num_key_value_heads", heads)
@@ -118,7 +126,7 @@ class _ConfigReader(FieldReader):
             rms_norm_eps=self.number("rms_norm_eps", 1e-6),
             tie_word_embeddings=self.flag("tie_word_embeddings", False),
             attention_bias=self.flag("attention_bias", False),
-            rope=read_rope(self, max_positions),
+            rope=read_rope(self, max_positions, rope_scaling),
             layer_types=layer_types,
             sliding_window=window,
             qkv_bias=self.flag("qkv_bias", True),

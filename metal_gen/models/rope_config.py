@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from metal_gen.config.rope_scaling import ROPE_TYPES, RopeFields
 from metal_gen.models.config_fields import FieldReader
 
 
@@ -22,8 +23,13 @@ class RopeConfig:
     truncate: bool = True
 
 
-def read_rope(config: FieldReader, max_positions: int) -> RopeConfig:
+def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> RopeConfig:
     """Read the fields of a config.json that tell how positions are embedded.
+
+    Args:
+        config: The whole of it.
+        max_positions: The length that the model was trained for, or was made for.
+        scaling: Fields that are laid over its own.
 
     Raises:
         CheckpointError: They contradict each other, or ask for something that is not computed here.
@@ -33,13 +39,14 @@ def read_rope(config: FieldReader, max_positions: int) -> RopeConfig:
     parameters = config.fields.get("rope_scaling") or config.fields.get("rope_parameters") or {}
     if not isinstance(parameters, Mapping):
         raise config.error("rope_parameters must be an object")
+    if any(isinstance(value, Mapping) for value in parameters.values()):
+        raise config.error("rope_parameters differ by kind of attention, and that is not supported")
+    parameters = {**parameters, **dict(scaling)}
     reader = FieldReader(parameters, f"{config.source}, rope_parameters")
     rope_type = parameters.get("rope_type", parameters.get("type", "default"))
     theta = reader.number("rope_theta", config.number("rope_theta", 10000.0))
-    if rope_type not in ("default", "linear", "dynamic", "yarn"):
-        raise reader.error(
-            f"rope_type {rope_type!r} is not supported", "default, linear, dynamic and yarn are"
-        )
+    if rope_type not in ROPE_TYPES:
+        raise reader.error(f"rope_type {rope_type!r} is not supported", f"choose of {', '.join(ROPE_TYPES)}")
     if parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise reader.error("partial_rotary_factor is not supported")
     if rope_type == "default":
@@ -48,7 +55,8 @@ def read_rope(config: FieldReader, max_positions: int) -> RopeConfig:
     implied_factor = None
     if rope_type == "yarn":
         inner = reader.integer("original_max_position_embeddings", max_positions)
-        original = config.integer("original_max_position_embeddings", inner)
+        is_given = "original_max_position_embeddings" in dict(scaling)
+        original = inner if is_given else config.integer("original_max_position_embeddings", inner)
         implied_factor = max_positions / original if "factor" in parameters else None
     return RopeConfig(
         rope_theta=theta,
