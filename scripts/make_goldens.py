@@ -11,6 +11,7 @@ token the last expert chosen and the first one left out are so close that roundi
 every difference that a test finds is an error.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -44,7 +45,12 @@ def watch_routers(model: torch.nn.Module, margins: list[float]) -> None:
 
 def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the prompt's logits and the greedy continuation."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    has_vision = "vision_config" in json.loads((folder / "config.json").read_text())
+    kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
+    model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if absent := [tensor for tensor in report["missing_keys"] if "visual" not in tensor]:
+        sys.exit(f"{name}: transformers finds no {absent[0]} in what tests/tiny_checkpoint.py writes")
+    model = model.eval()
     margins: list[float] = []
     watch_routers(model, margins)
     prompt = torch.tensor([PROMPT])

@@ -143,7 +143,7 @@ FOLDERS = {
     "model_type llama": (
         with_config(model_type="llama"),
         "this model is not supported: model_type is 'llama'",
-        "qwen2, qwen2_moe, qwen3, qwen3_moe",
+        "supported are qwen2, ",
     ),
     "quantized": (
         with_config(quantization_config={"bits": 4}),
@@ -155,7 +155,7 @@ FOLDERS = {
     "rope_type": (
         with_config(rope_scaling={"rope_type": "longrope"}),
         "rope_type 'longrope' is not supported",
-        "default, linear, dynamic and yarn are",
+        "default, linear, dynamic, yarn are",
     ),
     "tensor misshapen": (
         with_weights(lambda weights: weights.update({NORM: weights[NORM][:-1]})),

@@ -190,7 +190,7 @@ def test_an_unsupported_model_is_named_with_what_is_supported(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder)
     assert "'llama'" in caught.value.message
-    assert "qwen2, qwen2_moe, qwen3, qwen3_moe" in caught.value.hint
+    assert {"qwen2", "qwen3_moe"} < set(caught.value.hint.removeprefix("supported are ").split(", "))
 
 
 def test_a_linked_folder_loads(tmp_path, make_cache, expected):

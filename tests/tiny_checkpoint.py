@@ -21,9 +21,13 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
 }
 # As the model cards of Qwen2.5 and Qwen3 say.
-DOCUMENTED_YARN = {
+DOCUMENTED_YARN: dict[str, Any] = {
     "head_dim": 128,
     "rope_theta": 1e6,
     "max_position_embeddings": 40960,
@@ -60,6 +64,8 @@ def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Every tensor that a checkpoint of this config holds."""
+    if "vision_config" in config:
+        return _vision_language_shapes(config)
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or hidden // heads
@@ -87,6 +93,18 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _vision_language_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """As published: Qwen2's with two models side by side, Qwen3's with one model that has both."""
+    text = {"model_type": config["model_type"], **config.get("text_config", config)}
+    text = {name: value for name, value in text.items() if name != "vision_config"}
+    text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    outer, language = ("model.", "model.language_model.") if "text_config" in config else ("", "model.")
+    shapes: dict[str, tuple[int, ...]] = {f"{outer}visual.blocks.9.mlp.weight": (64, 48)}
+    for name, shape in tensor_shapes(text).items():
+        shapes[language + name.removeprefix("model.") if name.startswith("model.") else name] = shape
+    return shapes
+
+
 def _mlp_shapes(config: dict[str, Any], prefix: str, layer: int) -> dict[str, tuple[int, ...]]:
     hidden = config["hidden_size"]
 
@@ -99,6 +117,11 @@ def _mlp_shapes(config: dict[str, Any], prefix: str, layer: int) -> dict[str, tu
     if not count or layer in dense or (layer + 1) % step:
         return gated(prefix, config["intermediate_size"])
     shapes: dict[str, tuple[int, ...]] = {f"{prefix}.gate.weight": (count, hidden)}
+    if config["model_type"].startswith("qwen3_vl_moe"):
+        size = config["moe_intermediate_size"]
+        shapes[f"{prefix}.experts.gate_up_proj"] = (count, hidden, 2 * size)
+        shapes[f"{prefix}.experts.down_proj"] = (count, size, hidden)
+        return shapes
     for index in range(count):
         shapes.update(gated(f"{prefix}.experts.{index}", config["moe_intermediate_size"]))
     if shared := config.get("shared_expert_intermediate_size"):
@@ -115,7 +138,7 @@ def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]
         values = stream.standard_normal(shape)
         if name.endswith("norm.weight"):
             values = 1 + 0.1 * values
-        elif name.endswith(("_proj.weight", "gate.weight")):
+        elif name.endswith(("_proj.weight", "_proj", "gate.weight")):
             values = 1.5 * values / np.sqrt(shape[1])
         elif name.endswith("bias"):
             values = 0.5 * values
@@ -201,3 +224,43 @@ def _expert_configs() -> Iterator[tuple[str, dict[str, Any]]]:
     modern["num_local_experts"] = modern.pop("num_experts")
     del modern["rope_theta"]
     yield "qwen3_moe-modern", modern
+    yield from vision_language_configs()
+
+
+VISION_CONFIG = {
+    "depth": 1,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "intermediate_size": 16,
+    "out_hidden_size": 32,
+}
+
+
+def vision_language_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Flat, as Qwen2-VL and Qwen2.5-VL were published, and with a `text_config`."""
+    for arch in ("qwen2_vl", "qwen2_5_vl"):
+        vision: dict[str, Any] = {
+            **VISION_CONFIG,
+            "embed_dim": 16,
+            "fullatt_block_indexes": [0],
+            "model_type": arch,
+        }
+        flat = {"hidden_size": 64, "head_dim": 16, "vision_config": vision}
+        mrope: dict[str, Any] = {"type": "mrope", "mrope_section": [2, 3, 3]}
+        yield f"{arch}-flat", tiny_config(arch, **flat, rope_scaling=mrope)
+        yarn = {**mrope, **DOCUMENTED_YARN["rope_scaling"]}
+        yield f"{arch}-yarn-tied", tiny_config(arch, **flat, tie_word_embeddings=True, rope_scaling=yarn)
+        yield f"{arch}-nested", _nested(tiny_config(arch, hidden_size=64, head_dim=16), vision, mrope)
+    for arch in ("qwen3_vl", "qwen3_vl_moe"):
+        vision = {**VISION_CONFIG, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+        mrope = {"rope_type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+        yield f"{arch}-untied", _nested(tiny_config(arch), vision, mrope)
+        yield f"{arch}-tied", _nested(tiny_config(arch, tie_word_embeddings=True), vision, mrope)
+
+
+def _nested(text: dict[str, Any], vision: dict[str, Any], mrope: dict[str, Any]) -> dict[str, Any]:
+    outside = {name: text.pop(name) for name in ("model_type", "architectures", "tie_word_embeddings")}
+    theta = text.pop("rope_theta")
+    text["rope_parameters"] = {**mrope, "rope_type": "default", "rope_theta": theta}
+    text["model_type"] = f"{outside['model_type']}_text"
+    return {**outside, "text_config": text, "vision_config": vision}

@@ -15,6 +15,7 @@ from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.registry import builder_for
+from metal_gen.models.vision_language import language_fields
 
 
 class Checkpoint:
@@ -39,7 +40,9 @@ class Checkpoint:
         )
         self.generation_config = read_generation_config(folder)
         self.weights = WeightFiles(folder, self.config)
-        self._config_eos = token_ids(raw_config.get("eos_token_id"))
+        self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
+            language_fields(raw_config).get("eos_token_id")
+        )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

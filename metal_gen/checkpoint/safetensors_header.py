@@ -27,12 +27,14 @@ class TensorInfo:
     """One tensor of a file.
 
     Attributes:
+        name: In the file.
         dtype: As the format spells it: `BF16`, `F32`.
         shape: Sizes of the axes.
         nbytes: Bytes in the file.
         path: The file.
     """
 
+    name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
@@ -80,7 +82,7 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
         raise _damaged(path, f"its header cannot be read at {name}") from error
     if begin < 0 or (end - begin) * 8 != bits:
         raise _damaged(path, f"{name} is {dtype} {shape}, which does not take {end - begin} bytes")
-    return TensorInfo(dtype, shape, end - begin, path), end
+    return TensorInfo(name, dtype, shape, end - begin, path), end
 
 
 def _damaged(path: Path, problem: str) -> CheckpointError:

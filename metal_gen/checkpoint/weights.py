@@ -18,6 +18,7 @@ from metal_gen.models.config import ModelConfig
 from metal_gen.models.parameters import Shape, ShapeRecorder
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
+from metal_gen.models.vision_language import FAMILIES, language_name
 
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
@@ -41,13 +42,13 @@ class WeightFiles:
         self.config = config
         self.tensors: dict[str, TensorInfo] = {}
         for path in find_weights(folder):
-            self.tensors.update(read_header(path))
+            self.tensors.update(_language_part(config, read_header(path)))
         if config.num_hidden_layers > len(self.tensors):
             raise CheckpointError(
                 f"the weights in {folder} do not fit its config.json: "
                 f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
             )
-        recorder = ShapeRecorder(self.tensors)
+        recorder = ShapeRecorder({name: info.shape for name, info in self.tensors.items()})
         builder_for(config.model_type)(config, recorder)
         self.expected = recorder.shapes
         self._requests = recorder.requests
@@ -77,12 +78,12 @@ class WeightFiles:
         Parts are joined beside the whole, and what is stored in another dtype is converted beside itself.
         """
         done = peak = 0
-        for names in self._requests:
-            nbytes = sum(math.prod(self.expected[name]) for name in names) * DTYPE_BYTES[dtype]
-            stored = max(self.tensors[name].nbytes for name in names)
-            beside = nbytes if len(names) > 1 else 0
-            if any(DTYPES[self.tensors[name].dtype] != dtype for name in names):
-                beside += stored
+        for request in self._requests:
+            parts = [self.tensors[name] for name in request.names]
+            nbytes = sum(math.prod(part.shape) for part in parts) * DTYPE_BYTES[dtype]
+            beside = nbytes if request.is_copied else 0
+            if any(DTYPES[part.dtype] != dtype for part in parts):
+                beside += max(part.nbytes for part in parts)
             done += nbytes
             peak = max(peak, done + beside)
         return peak
@@ -105,6 +106,7 @@ class _WeightReader:
     """
 
     def __init__(self, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
+        self.tensors = tensors
         self.dtype = dtype
         self.arrays: dict[str, mx.array] = {}
         for path in sorted({info.path for info in tensors.values()}):
@@ -117,13 +119,19 @@ class _WeightReader:
 
     def tensor(self, name: str, *shape: int) -> mx.array:
         """Read one tensor; its shape has been checked."""
-        array = self.arrays.pop(name).astype(self.dtype)
+        array = self.arrays.pop(self.tensors[name].name).astype(self.dtype)
         mx.eval(array)
         return array
 
-    def has(self, name: str) -> bool:
-        """Whether there is such a tensor that has not been read."""
-        return name in self.arrays
+    def turned(self, name: str, *shape: int) -> mx.array:
+        """Read one tensor and exchange its last two axes."""
+        array = mx.contiguous(self.tensor(name).swapaxes(-1, -2))
+        mx.eval(array)
+        return array
+
+    def shape_of(self, name: str) -> Shape | None:
+        """As the file's header says."""
+        return self.tensors[name].shape if name in self.tensors else None
 
     def stack(self, rows: dict[str, int], *columns: int, axis: int = 0) -> mx.array:
         """Read several tensors and join them."""
@@ -132,6 +140,14 @@ class _WeightReader:
         del parts
         mx.eval(joined)
         return joined
+
+
+def _language_part(config: ModelConfig, stored: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """The tensors without those of vision, which are never read, by the names of a text model."""
+    if config.model_type not in FAMILIES:
+        return stored
+    named = {language_name(name): info for name, info in stored.items()}
+    return {name: info for name, info in named.items() if name is not None}
 
 
 def _check(
@@ -145,20 +161,21 @@ def _check(
             continue
         if info.shape != shape:
             problems.append(
-                f"{name} in {info.path.name} is {_shape(info.shape)} "
+                f"{info.name} in {info.path.name} is {_shape(info.shape)} "
                 f"where config.json makes it {_shape(shape)}"
             )
         elif info.dtype not in DTYPES:
             problems.append(
-                f"{name} in {info.path.name} is stored as {info.dtype}, and only {', '.join(DTYPES)} are read"
+                f"{info.name} in {info.path.name} is stored as {info.dtype}, "
+                f"and only {', '.join(DTYPES)} are read"
             )
     problems += [
-        f"{name} in {info.path.name} is stored as {info.dtype}, which MLX does not read"
+        f"{info.name} in {info.path.name} is stored as {info.dtype}, which MLX does not read"
         for name, info in tensors.items()
         if name not in expected and info.dtype in UNREADABLE
     ]
     problems += [
-        f"{name} in {info.path.name} has no place in the model"
+        f"{info.name} in {info.path.name} has no place in the model"
         for name, info in tensors.items()
         if not _expected(name, expected, tied)
     ]

@@ -12,6 +12,7 @@ from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.models.config_fields import FieldReader
 from metal_gen.models.experts_config import EXPERT_FIELDS, ExpertsConfig, read_experts
 from metal_gen.models.rope_config import RopeConfig, read_rope
+from metal_gen.models.vision_language import language_fields
 
 # Read here, or without any effect on the computed text.
 KNOWN_FIELDS = frozenset(
@@ -34,6 +35,15 @@ REQUIRED_VALUES: dict[str, object] = {
     "partial_rotary_factor": 1.0,
     "pretraining_tp": 1,
     "use_mrope": False,
+}
+
+# What a family means by a field that is missing, where that is not what the others mean.
+IMPLIED: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 128},
+    "qwen2_vl": {"rope_theta": 1e6, "rms_norm_eps": 1e-5},
+    "qwen2_5_vl": {"rope_theta": 1e6, "rms_norm_eps": 1e-5},
+    "qwen3_vl": {"rope_theta": 5e5, "head_dim": 128},
+    "qwen3_vl_moe": {"rope_theta": 5e5},
 }
 
 
@@ -95,7 +105,9 @@ class ModelConfig:
             CheckpointError: A field is missing, has a wrong type, contradicts another, or asks
                 for something that is not computed here.
         """
-        return _ConfigReader(config, source).read(rope_scaling)
+        fields = {name: value for name, value in language_fields(config).items() if value is not None}
+        implied = IMPLIED.get(str(config.get("model_type")), {})
+        return _ConfigReader({**implied, **fields}, source).read(rope_scaling)
 
 
 class _ConfigReader(FieldReader):
@@ -107,7 +119,6 @@ class _ConfigReader(FieldReader):
         kv_heads = self.integer("num_key_value_heads", heads)
         hidden_size = self.integer("hidden_size")
         model_type = str(self.fields.get("model_type"))
-        implied_head_dim = 128 if model_type == "qwen3" else hidden_size // heads
         if heads % kv_heads:
             raise self.error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
         layers = self.integer("num_hidden_layers")
@@ -120,7 +131,7 @@ class _ConfigReader(FieldReader):
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=self.integer("head_dim", implied_head_dim),
+            head_dim=self.integer("head_dim", hidden_size // heads),
             vocab_size=self.integer("vocab_size"),
             max_position_embeddings=max_positions,
             rms_norm_eps=self.number("rms_norm_eps", 1e-6),

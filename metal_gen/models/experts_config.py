@@ -59,7 +59,7 @@ def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
         shared_expert_intermediate_size=(
             config.integer("shared_expert_intermediate_size") if model_type == "qwen2_moe" else 0
         ),
-        norm_topk_prob=config.flag("norm_topk_prob", False),
+        norm_topk_prob=model_type == "qwen3_vl_moe" or config.flag("norm_topk_prob", False),
         decoder_sparse_step=config.integer("decoder_sparse_step", 1),
         mlp_only_layers=_layers(config),
     )

@@ -17,6 +17,11 @@ BUILDERS: dict[str, ModelBuilder] = {
     "qwen2_moe": build_qwen2_moe,
     "qwen3": build_qwen3,
     "qwen3_moe": build_qwen3,  # whether there are experts is a matter of config.json
+    # Of vision-language models, the language part.
+    "qwen2_vl": build_qwen2,
+    "qwen2_5_vl": build_qwen2,
+    "qwen3_vl": build_qwen3,
+    "qwen3_vl_moe": build_qwen3,
 }
 
 

@@ -45,8 +45,10 @@ def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> R
     reader = FieldReader(parameters, f"{config.source}, rope_parameters")
     rope_type = parameters.get("rope_type", parameters.get("type", "default"))
     theta = reader.number("rope_theta", config.number("rope_theta", 10000.0))
+    if rope_type == "mrope":  # Its axes are equal for text.
+        rope_type = "default"
     if rope_type not in ROPE_TYPES:
-        raise reader.error(f"rope_type {rope_type!r} is not supported", f"choose of {', '.join(ROPE_TYPES)}")
+        raise reader.error(f"rope_type {rope_type!r} is not supported", f"{', '.join(ROPE_TYPES)} are")
     if parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise reader.error("partial_rotary_factor is not supported")
     if rope_type == "default":
