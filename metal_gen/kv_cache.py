@@ -167,6 +167,13 @@ class KVCache:
         self._position -= length
         self._start = self._position
 
+    def mark(self) -> None:
+        """Remember this position, so that `rewind` can come back to it."""
+
+    def reachable(self, position: int) -> int:
+        """The last position up to this one that `rewind` can go to."""
+        return min(position, self._position)
+
     def clear(self, *, keep: int = 0) -> None:
         """Begin another text: forget all tokens but the first few, and keep the buffers.
 

@@ -4,7 +4,7 @@
 what it returns reads them.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,8 +23,9 @@ from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.hub import ProgressCallback, locate_checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
-from metal_gen.errors import ConfigError
-from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.errors import CheckpointError, ConfigError
+from metal_gen.hybrid_cache import HybridCacheConfig, new_cache
+from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.memory_plan import MemoryPlan
 from metal_gen.models.config import ModelConfig
 from metal_gen.strategy_settings import endings_from, strategy_from
@@ -78,7 +79,7 @@ class PreparedModel:
         # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
         mx.set_cache_limit(self.plan.working_bytes)
         model = self.checkpoint.weights.load(self.plan.dtype)
-        cache = KVCache(self.plan.cache)
+        cache = new_cache(self.plan.cache)
         decoder = Decoder(
             model,
             cache,
@@ -113,6 +114,12 @@ def prepare(
     )
     checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or ())
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
+    if most_slots > 1 and checkpoint.config.linear is not None:
+        raise CheckpointError(
+            f"batches of {folder} are not supported: {checkpoint.config.model_type} has layers of "
+            "linear attention, which keep one text at a time",
+            "use metal-gen generate for one prompt after another",
+        )
     dtype = dtype_to_compute_in(
         settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None
     )
@@ -131,8 +138,10 @@ def prepare(
     if settings.batch_size is None:
         plan = plan.with_slots(most_slots)
     plan.require_fit()
-    compiles = compiles_steps(settings.compile, most_slots)
+    compiles = compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
     notices = _notices(settings, checkpoint)
+    if settings.compile == "on" and not compiles:
+        notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
         notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
@@ -150,7 +159,7 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
         ConfigError: A setting contradicts the checkpoint.
     """
     shape = {
-        "num_layers": model.num_hidden_layers,
+        "num_layers": model.num_cached_layers,
         "num_kv_heads": model.num_key_value_heads,
         "head_dim": model.head_dim,
     }
@@ -161,11 +170,19 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
                 f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
                 "leave it out: the checkpoint decides",
             )
-    return KVCacheConfig(
+    config = KVCacheConfig(
         **shape,
         max_seq_len=settings.max_seq_len or min(DEFAULT_MAX_SEQ_LEN, model.context_length),
         batch_size=settings.batch_size or 1,
         dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
+    )
+    if (linear := model.linear) is None:
+        return config
+    return HybridCacheConfig(
+        **asdict(config),
+        num_linear_layers=model.num_linear_layers,
+        conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
+        memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
     )
 
 

@@ -6,8 +6,10 @@ from metal_gen.backend import DTYPE_BYTES, runs_on_cpu
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.delta_rule import CHUNK
 from metal_gen.models.expert_groups import most_places
 from metal_gen.models.experts_config import ExpertsConfig
+from metal_gen.models.linear_config import LinearAttentionConfig
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
@@ -77,19 +79,41 @@ class MemoryPlan:
         """
         model = self.model
         tokens = self._most_tokens
+        mixing = self._attention_numbers
+        numbers = mixing + 5 * tokens * model.intermediate_size
+        if model.linear is not None:
+            linear = self._linear_numbers(model.linear)
+            numbers = max(numbers, linear + 2 * tokens * model.intermediate_size)
+            mixing = max(mixing, linear)
+        if model.experts is not None:
+            mixture = self._mixture_numbers(model.experts)
+            routed = mixing + 4 * tokens * model.hidden_size
+            numbers = max(numbers, max(routed, mixture) if runs_on_cpu() else mixing + mixture)
+        return numbers * DTYPE_BYTES[self.dtype]
+
+    @property
+    def _attention_numbers(self) -> int:
+        """Numbers alive in a layer's attention."""
+        model = self.model
+        tokens = self._most_tokens
         heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
+        if model.linear is not None:  # Its full attention has gates.
+            heads += 4 * model.num_attention_heads
         scores = 0
         if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
             scores = model.num_attention_heads * tokens * self.cache.max_seq_len
-        attention = tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
-        numbers = 0
-        if model.has_dense_layers:
-            numbers = attention + 5 * tokens * model.intermediate_size
-        if model.experts is not None:
-            mixture = self._mixture_numbers(model.experts)
-            routed = attention + 4 * tokens * model.hidden_size
-            numbers = max(numbers, max(routed, mixture) if runs_on_cpu() else attention + mixture)
-        return numbers * DTYPE_BYTES[self.dtype]
+        return tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
+
+    def _linear_numbers(self, linear: LinearAttentionConfig) -> int:
+        """Numbers alive in a layer of linear attention; those of the delta rule are in float32."""
+        heads, key, value = (
+            linear.linear_num_value_heads,
+            linear.linear_key_head_dim,
+            linear.linear_value_head_dim,
+        )
+        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * CHUNK
+        numbers = self._most_tokens * (width + 7 * self.model.hidden_size) + 8 * heads * key * value
+        return numbers * DTYPE_BYTES["float32"] // DTYPE_BYTES[self.dtype]
 
     def _mixture_numbers(self, experts: ExpertsConfig) -> int:
         """Numbers alive in a layer of experts, whose rows are arranged by expert and brought back."""

@@ -5,7 +5,9 @@ import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.config.settings import Settings
+from metal_gen.hybrid_cache import new_cache
+from metal_gen.loading import cache_config
 
 
 @pytest.fixture(scope="session")
@@ -20,16 +22,8 @@ def make_cache():
     """Makes caches for a model."""
 
     def make(model, max_seq_len=64, batch_size=1, dtype="float32"):
-        return KVCache(
-            KVCacheConfig(
-                num_layers=model.config.num_hidden_layers,
-                num_kv_heads=model.config.num_key_value_heads,
-                head_dim=model.config.head_dim,
-                max_seq_len=max_seq_len,
-                batch_size=batch_size,
-                dtype=dtype,
-            )
-        )
+        settings = Settings(max_seq_len=max_seq_len, batch_size=batch_size)
+        return new_cache(cache_config(settings, model.config, dtype))
 
     return make
 

@@ -8,9 +8,11 @@ import pytest
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.hybrid_cache import new_cache
+from metal_gen.loading import cache_config
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
@@ -33,16 +35,8 @@ def test_the_golden_file_covers_the_matrix(goldens):
 def test_logits_and_greedy_ids_equal_transformers(name, goldens, tmp_path):
     checkpoint = Checkpoint(write_checkpoint(tmp_path, CONFIGS[name]))
     model = checkpoint.weights.load("float32")
-    config = checkpoint.config
-    cache = KVCache(
-        KVCacheConfig(
-            num_layers=config.num_hidden_layers,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            max_seq_len=len(PROMPT) + GREEDY_TOKENS,
-            dtype="float32",
-        )
-    )
+    settings = Settings(max_seq_len=len(PROMPT) + GREEDY_TOKENS)
+    cache = new_cache(cache_config(settings, checkpoint.config, "float32"))
     expected = np.array(goldens[f"{name}.logits"])
     logits = np.array(model.logits(model(mx.array([PROMPT]), cache))[0])
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()

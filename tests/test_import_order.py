@@ -15,7 +15,7 @@ PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
     ("errors", "config", "background", "messages", "control_characters"),
-    ("backend", "blas", "kv_cache", "slot_cache", "sampling"),
+    ("backend", "blas", "kv_cache", "hybrid_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
     ("engine",),

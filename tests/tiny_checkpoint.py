@@ -25,6 +25,10 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "qwen3_5_text": "Qwen3_5ForCausalLM",
 }
 # As the model cards of Qwen2.5 and Qwen3 say.
 DOCUMENTED_YARN: dict[str, Any] = {
@@ -32,6 +36,14 @@ DOCUMENTED_YARN: dict[str, Any] = {
     "rope_theta": 1e6,
     "max_position_embeddings": 40960,
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+}
+LINEAR_ATTENTION = {
+    "num_hidden_layers": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 4,
 }
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 
@@ -54,10 +66,12 @@ def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
         "rope_theta": 10000.0,
         "hidden_act": "silu",
     }
-    if arch.endswith("_moe"):
+    if arch.endswith("_moe") or arch == "qwen3_next":
         config.update(EXPERTS)
-    if arch == "qwen2_moe":
+    if arch in ("qwen2_moe", "qwen3_next", "qwen3_5_moe"):
         config["shared_expert_intermediate_size"] = 40
+    if arch.startswith(("qwen3_next", "qwen3_5")):
+        config.update(LINEAR_ATTENTION)
     config.update(changes)
     return config
 
@@ -67,29 +81,59 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if "vision_config" in config:
         return _vision_language_shapes(config)
     hidden, vocab = config["hidden_size"], config["vocab_size"]
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    head_dim = config.get("head_dim") or hidden // heads
-    qwen3 = config["model_type"].startswith("qwen3")
-    bias = config.get("attention_bias", False) if qwen3 else config.get("qkv_bias", True)
     shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
-        attention = f"{prefix}.self_attn"
-        for name, rows in (("q", heads * head_dim), ("k", kv_heads * head_dim), ("v", kv_heads * head_dim)):
-            shapes[f"{attention}.{name}_proj.weight"] = (rows, hidden)
-            if bias:
-                shapes[f"{attention}.{name}_proj.bias"] = (rows,)
-        shapes[f"{attention}.o_proj.weight"] = (hidden, heads * head_dim)
-        if bias and qwen3:
-            shapes[f"{attention}.o_proj.bias"] = (hidden,)
-        if qwen3:
-            shapes[f"{attention}.q_norm.weight"] = (head_dim,)
-            shapes[f"{attention}.k_norm.weight"] = (head_dim,)
+        is_linear = "linear_num_key_heads" in config and (layer + 1) % 4
+        shapes.update(
+            _linear_attention_shapes(config, f"{prefix}.linear_attn")
+            if is_linear
+            else _attention_shapes(config, f"{prefix}.self_attn")
+        )
         shapes.update(_mlp_shapes(config, f"{prefix}.mlp", layer))
         shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+def _attention_shapes(config: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    hidden, heads, kv_heads = (
+        config[name] for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
+    )
+    head_dim = config.get("head_dim") or hidden // heads
+    qwen3 = config["model_type"].startswith("qwen3")
+    bias = config.get("attention_bias", False) if qwen3 else config.get("qkv_bias", True)
+    with_gates = 2 if "linear_num_key_heads" in config else 1
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, count in (("q", with_gates * heads), ("k", kv_heads), ("v", kv_heads)):
+        shapes[f"{prefix}.{name}_proj.weight"] = (count * head_dim, hidden)
+        if bias:
+            shapes[f"{prefix}.{name}_proj.bias"] = (count * head_dim,)
+    shapes[f"{prefix}.o_proj.weight"] = (hidden, heads * head_dim)
+    if bias and qwen3:
+        shapes[f"{prefix}.o_proj.bias"] = (hidden,)
+    if qwen3:
+        shapes[f"{prefix}.q_norm.weight"] = (head_dim,)
+        shapes[f"{prefix}.k_norm.weight"] = (head_dim,)
+    return shapes
+
+
+def _linear_attention_shapes(config: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
+    size = config["linear_value_head_dim"]
+    keys, values = config["linear_num_key_heads"] * config["linear_key_head_dim"], heads * size
+    inputs = {"qkv": 2 * keys + values, "z": values, "b": heads, "a": heads}
+    if config["model_type"] == "qwen3_next":
+        inputs = {"qkvz": 2 * keys + 2 * values, "ba": 2 * heads}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{prefix}.in_proj_{name}.weight": (rows, hidden) for name, rows in inputs.items()
+    }
+    shapes[f"{prefix}.conv1d.weight"] = (2 * keys + values, 1, config["linear_conv_kernel_dim"])
+    shapes[f"{prefix}.A_log"] = shapes[f"{prefix}.dt_bias"] = (heads,)
+    shapes[f"{prefix}.norm.weight"] = (size,)
+    shapes[f"{prefix}.out_proj.weight"] = (hidden, values)
     return shapes
 
 
@@ -133,15 +177,17 @@ def _mlp_shapes(config: dict[str, Any], prefix: str, layer: int) -> dict[str, tu
 def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Weights that make logits differ enough for greedy decoding to have no near ties."""
     stream = np.random.RandomState(seed)
+    has_linear = "linear_num_key_heads" in config.get("text_config", config)
     weights = {}
     for name, shape in tensor_shapes(config).items():
         values = stream.standard_normal(shape)
         if name.endswith("norm.weight"):
-            values = 1 + 0.1 * values
-        elif name.endswith(("_proj.weight", "_proj", "gate.weight")):
-            values = 1.5 * values / np.sqrt(shape[1])
+            is_less_one = has_linear and not name.endswith("linear_attn.norm.weight")
+            values = 0.1 * values if is_less_one else 1 + 0.1 * values
         elif name.endswith("bias"):
             values = 0.5 * values
+        elif "_proj" in name or name.endswith("gate.weight"):
+            values = 1.5 * values / np.sqrt(shape[1])
         weights[name] = values.astype(np.float32)
     return weights
 
@@ -225,6 +271,7 @@ def _expert_configs() -> Iterator[tuple[str, dict[str, Any]]]:
     del modern["rope_theta"]
     yield "qwen3_moe-modern", modern
     yield from vision_language_configs()
+    yield from hybrid_configs()
 
 
 VISION_CONFIG = {
@@ -264,3 +311,19 @@ def _nested(text: dict[str, Any], vision: dict[str, Any], mrope: dict[str, Any])
     text["rope_parameters"] = {**mrope, "rope_type": "default", "rope_theta": theta}
     text["model_type"] = f"{outside['model_type']}_text"
     return {**outside, "text_config": text, "vision_config": vision}
+
+
+def hybrid_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """With layers of linear attention: Qwen3-Next is a text model, Qwen3.5 reads images too."""
+    partial = {"partial_rotary_factor": 0.25}
+    yield "qwen3_next-untied", tiny_config("qwen3_next", **partial, norm_topk_prob=True)
+    yield "qwen3_next-tied", tiny_config("qwen3_next", tie_word_embeddings=True, mlp_only_layers=[1])
+    yarn = {**DOCUMENTED_YARN["rope_scaling"], "rope_type": "yarn"}
+    yield "qwen3_next-yarn", tiny_config("qwen3_next", **partial, rope_scaling=yarn, attention_bias=True)
+    vision = {**VISION_CONFIG, "num_position_embeddings": 16}
+    mrope = {**partial, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    for arch in ("qwen3_5", "qwen3_5_moe"):
+        yield f"{arch}-untied", _nested(tiny_config(arch), vision, mrope)
+        yield f"{arch}-tied", _nested(tiny_config(arch, tie_word_embeddings=True), vision, mrope)
+    kinds = ["linear_attention"] * 3 + ["full_attention"]
+    yield "qwen3_5_text-alone", tiny_config("qwen3_5_text", layer_types=kinds, **partial)

@@ -10,7 +10,8 @@ from metal_gen.bench.measurement import METAL_GEN
 from metal_gen.bench.runner import DecodeRun
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.kv_cache import KVCache, KVCacheConfig
+from metal_gen.hybrid_cache import new_cache
+from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.loading import TextModel
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler, Status
@@ -38,7 +39,7 @@ class EngineRunner:
         return cls(
             Decoder(
                 used.model,
-                KVCache(cache),
+                new_cache(cache),
                 chunk_size=used.chunk_size,
                 ahead_bytes=used.ahead_bytes,
                 compiles=used.compiled is not None,

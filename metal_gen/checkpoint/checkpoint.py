@@ -14,8 +14,8 @@ from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.language_part import language_fields
 from metal_gen.models.registry import builder_for
-from metal_gen.models.vision_language import language_fields
 
 
 class Checkpoint:

@@ -15,10 +15,10 @@ from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
 from metal_gen.checkpoint.weight_files import find_weights
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
 from metal_gen.models.parameters import Shape, ShapeRecorder
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
-from metal_gen.models.vision_language import FAMILIES, language_name
 
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
@@ -143,8 +143,8 @@ class _WeightReader:
 
 
 def _language_part(config: ModelConfig, stored: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The tensors without those of vision, which are never read, by the names of a text model."""
-    if config.model_type not in FAMILIES:
+    """The tensors without those of other parts, which are never read, by the names of a text model."""
+    if config.model_type not in WITH_OTHER_PARTS:
         return stored
     named = {language_name(name): info for name, info in stored.items()}
     return {name: info for name, info in named.items() if name is not None}

@@ -63,6 +63,7 @@ class CachedText:
 
         logits = self._decoder.prefill(self._prompt[begin:], note)
         self._ids = list(self._prompt)
+        self._decoder.cache.mark()
         return logits
 
     def add(self, token: int) -> None:
@@ -76,4 +77,5 @@ class CachedText:
 
     def _in_common(self, prompt: Sequence[int]) -> int:
         most = min(len(self._ids), self._decoder.cache.position, len(prompt) - 1)
-        return next((place for place in range(most) if self._ids[place] != prompt[place]), most)
+        common = next((place for place in range(most) if self._ids[place] != prompt[place]), most)
+        return self._decoder.cache.reachable(common)

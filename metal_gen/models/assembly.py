@@ -2,13 +2,15 @@
 
 import mlx.core as mx
 
+from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.delta_net_weights import has_norms_around_zero, read_delta_net
 from metal_gen.models.expert_weights import read_expert_weights
 from metal_gen.models.experts import Experts, SharedExpert
-from metal_gen.models.layers import MLP, Attention, DecoderLayer, GatedMLP, HeadNorm, Linear, RMSNorm
+from metal_gen.models.layers import GatedMLP, Linear, RMSNorm
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.rope import Rope
-from metal_gen.models.transformer import Transformer
+from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
 
 
 def assemble(
@@ -23,6 +25,7 @@ def assemble(
         output_bias: The attention's output projection has a bias.
         qk_norm: Queries and keys are normalised per head before they are rotated.
     """
+    linear_sizes, around_zero = config.linear, has_norms_around_zero(config, source)
     rope = Rope(config.rope, config.head_dim)
     embedding = source.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     head = embedding
@@ -30,7 +33,7 @@ def assemble(
         head = source.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
 
     def norm(name: str, size: int) -> RMSNorm:
-        return RMSNorm(source.tensor(f"{name}.weight", size), config.rms_norm_eps)
+        return RMSNorm(source.tensor(f"{name}.weight", size), config.rms_norm_eps, around_zero)
 
     def linear(outputs: dict[str, int], inputs: int, bias: bool = False) -> Linear:
         """One product for all of these projections."""
@@ -47,13 +50,15 @@ def assemble(
             num_heads=config.num_attention_heads,
             num_kv_heads=config.num_key_value_heads,
             eps=config.rms_norm_eps,
+            around_zero=around_zero,
         )
 
     def attention(prefix: str, kind: str) -> Attention:
         query_size = config.num_attention_heads * config.head_dim
+        is_gated = linear_sizes is not None
         kv_size = config.num_key_value_heads * config.head_dim
         projections = {
-            f"{prefix}.q_proj": query_size,
+            f"{prefix}.q_proj": 2 * query_size if is_gated else query_size,
             f"{prefix}.k_proj": kv_size,
             f"{prefix}.v_proj": kv_size,
         }
@@ -66,7 +71,13 @@ def assemble(
             head_dim=config.head_dim,
             sliding=kind == "sliding_attention",
             head_norm=head_norm(prefix) if qk_norm else None,
+            gated=is_gated,
         )
+
+    def mixer(prefix: str, kind: str) -> Mixer:
+        if linear_sizes is not None and kind == "linear_attention":
+            return read_delta_net(source, f"{prefix}.linear_attn", linear_sizes, config)
+        return attention(f"{prefix}.self_attn", kind)
 
     def gated_mlp(prefix: str, size: int) -> GatedMLP:
         gate_up = {f"{prefix}.gate_proj": size, f"{prefix}.up_proj": size}
@@ -99,7 +110,7 @@ def assemble(
         prefix = f"model.layers.{index}"
         return DecoderLayer(
             attention_norm=norm(f"{prefix}.input_layernorm", config.hidden_size),
-            attention=attention(f"{prefix}.self_attn", kind),
+            attention=mixer(prefix, kind),
             mlp_norm=norm(f"{prefix}.post_attention_layernorm", config.hidden_size),
             mlp=mlp(f"{prefix}.mlp", index),
         )

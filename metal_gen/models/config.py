@@ -11,8 +11,15 @@ from typing import Any
 from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.models.config_fields import FieldReader
 from metal_gen.models.experts_config import EXPERT_FIELDS, ExpertsConfig, read_experts
+from metal_gen.models.language_part import family, language_fields
+from metal_gen.models.linear_config import (
+    HYBRIDS,
+    LINEAR_FIELDS,
+    LinearAttentionConfig,
+    implied_kinds,
+    read_linear_attention,
+)
 from metal_gen.models.rope_config import RopeConfig, read_rope
-from metal_gen.models.vision_language import language_fields
 
 # Read here, or without any effect on the computed text.
 KNOWN_FIELDS = frozenset(
@@ -25,14 +32,13 @@ KNOWN_FIELDS = frozenset(
     rope_theta sliding_window tie_word_embeddings torch_dtype transformers_version use_cache
     use_mrope use_sliding_window vocab_size _name_or_path _attn_implementation
     partial_rotary_factor qkv_bias quantization quantization_config""".split()
-).union(EXPERT_FIELDS)
+).union(EXPERT_FIELDS, LINEAR_FIELDS)
 
 # Fields that change the text, with the one value that is computed here.
 REQUIRED_VALUES: dict[str, object] = {
     "hidden_act": "silu",
     "is_encoder_decoder": False,
     "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
     "pretraining_tp": 1,
     "use_mrope": False,
 }
@@ -44,6 +50,9 @@ IMPLIED: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"rope_theta": 1e6, "rms_norm_eps": 1e-5},
     "qwen3_vl": {"rope_theta": 5e5, "head_dim": 128},
     "qwen3_vl_moe": {"rope_theta": 5e5},
+    "qwen3_next": {"head_dim": 256, "partial_rotary_factor": 0.25},
+    "qwen3_5": {"head_dim": 256, "partial_rotary_factor": 0.25},
+    "qwen3_5_moe": {"head_dim": 256, "partial_rotary_factor": 0.25},
 }
 
 
@@ -53,7 +62,9 @@ class ModelConfig:
 
     Attributes:
         qkv_bias: Of qwen2_moe.
+        intermediate_size: Of layers without experts; 0 where there are none.
         experts: None where all layers have one MLP.
+        linear: None where all layers have keys and values.
     """
 
     model_type: str
@@ -73,6 +84,7 @@ class ModelConfig:
     sliding_window: int | None
     qkv_bias: bool = True
     experts: ExpertsConfig | None = None
+    linear: LinearAttentionConfig | None = None
     unknown_fields: tuple[str, ...] = ()
 
     @property
@@ -82,9 +94,14 @@ class ModelConfig:
         return max(self.max_position_embeddings, stretched)
 
     @property
-    def has_dense_layers(self) -> bool:
-        """Whether a layer has one MLP rather than experts."""
-        return self.experts is None or not all(map(self.experts.are_in, range(self.num_hidden_layers)))
+    def num_linear_layers(self) -> int:
+        """Layers of linear attention."""
+        return self.layer_types.count("linear_attention")
+
+    @property
+    def num_cached_layers(self) -> int:
+        """Layers that have keys and values."""
+        return self.num_hidden_layers - self.num_linear_layers
 
     @classmethod
     def from_hf(
@@ -106,7 +123,7 @@ class ModelConfig:
                 for something that is not computed here.
         """
         fields = {name: value for name, value in language_fields(config).items() if value is not None}
-        implied = IMPLIED.get(str(config.get("model_type")), {})
+        implied = IMPLIED.get(family(str(config.get("model_type"))), {})
         return _ConfigReader({**implied, **fields}, source).read(rope_scaling)
 
 
@@ -118,16 +135,18 @@ class _ConfigReader(FieldReader):
         heads = self.integer("num_attention_heads")
         kv_heads = self.integer("num_key_value_heads", heads)
         hidden_size = self.integer("hidden_size")
-        model_type = str(self.fields.get("model_type"))
+        model_type = family(str(self.fields.get("model_type")))
         if heads % kv_heads:
             raise self.error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
         layers = self.integer("num_hidden_layers")
         max_positions = self.integer("max_position_embeddings", 32768)
         window, layer_types = self._attention_kinds(layers, model_type)
+        experts = read_experts(self, model_type)
+        is_dense = experts is None or not all(map(experts.are_in, range(layers)))
         return ModelConfig(
             model_type=model_type,
             hidden_size=hidden_size,
-            intermediate_size=self.integer("intermediate_size"),
+            intermediate_size=self.integer("intermediate_size") if is_dense else 0,
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
@@ -141,7 +160,8 @@ class _ConfigReader(FieldReader):
             layer_types=layer_types,
             sliding_window=window,
             qkv_bias=self.flag("qkv_bias", True),
-            experts=read_experts(self, model_type),
+            experts=experts,
+            linear=read_linear_attention(self, model_type),
             unknown_fields=tuple(sorted(set(self.fields) - KNOWN_FIELDS)),
         )
 
@@ -162,7 +182,11 @@ class _ConfigReader(FieldReader):
         if self.flag("use_sliding_window", False) and self.fields.get("sliding_window") is not None:
             window = self.integer("sliding_window")
         kinds = self.fields.get("layer_types")
-        if kinds is None:
+        known = {"full_attention", "sliding_attention"}
+        if model_type in HYBRIDS:
+            known = {"full_attention", "linear_attention"}
+            kinds = implied_kinds(self, layers) if kinds is None else kinds
+        elif kinds is None:
             first = self.integer("max_window_layers", 28, minimum=0)
             kinds = [
                 "sliding_attention" if window and _slides(model_type, index, first) else "full_attention"
@@ -171,8 +195,10 @@ class _ConfigReader(FieldReader):
         if not isinstance(kinds, Sequence) or len(kinds) != layers:
             raise self.error(f"layer_types must list {layers} layers")
         for kind in kinds:
-            if kind not in ("full_attention", "sliding_attention"):
+            if kind not in known:
                 raise self.error(f"layer_types has {kind!r}, and that kind of attention is not supported")
+        if set(kinds) == {"linear_attention"}:
+            raise self.error("layer_types has no full_attention, and models without it are not supported")
         if "sliding_attention" in kinds and window is None:
             raise self.error("layer_types asks for sliding_attention, but no sliding_window is in use")
         return window, tuple(kinds)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from metal_gen.models.config_fields import FieldReader
 
+FAMILIES = frozenset({"qwen2_moe", "qwen3_moe", "qwen3_vl_moe", "qwen3_next", "qwen3_5_moe"})
+WITH_SHARED_EXPERT = frozenset({"qwen2_moe", "qwen3_next", "qwen3_5_moe"})
+ALWAYS_NORMALISED = frozenset({"qwen3_vl_moe", "qwen3_5_moe"})
 EXPERT_FIELDS = frozenset(
     """decoder_sparse_step mlp_only_layers moe_intermediate_size norm_topk_prob num_experts
     num_experts_per_tok num_local_experts output_router_logits router_aux_loss_coef
@@ -42,7 +45,7 @@ def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
     Raises:
         CheckpointError: A field is missing or wrong, or two contradict each other.
     """
-    if not model_type.endswith("_moe"):
+    if model_type not in FAMILIES:
         return None
     count = config.integer("num_experts", config.fields.get("num_local_experts"), minimum=0)
     if (local := config.integer("num_local_experts", count, minimum=0)) != count:
@@ -57,9 +60,11 @@ def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
         num_experts_per_tok=per_token,
         moe_intermediate_size=config.integer("moe_intermediate_size"),
         shared_expert_intermediate_size=(
-            config.integer("shared_expert_intermediate_size") if model_type == "qwen2_moe" else 0
+            config.integer("shared_expert_intermediate_size") if model_type in WITH_SHARED_EXPERT else 0
         ),
-        norm_topk_prob=model_type == "qwen3_vl_moe" or config.flag("norm_topk_prob", False),
+        norm_topk_prob=(
+            model_type in ALWAYS_NORMALISED or config.flag("norm_topk_prob", model_type == "qwen3_next")
+        ),
         decoder_sparse_step=config.integer("decoder_sparse_step", 1),
         mlp_only_layers=_layers(config),
     )

@@ -1,22 +1,18 @@
-"""The layers that all Qwen models share.
+"""What all Qwen models do to each token by itself: projections, norms, the gated MLP.
 
-Between layers a pass holds one row per token, (B * L, hidden), so that every projection is a plain
-product of matrices. Only attention knows which rows belong together.
+Between layers a pass holds one row per token, so that every projection is a plain product of matrices.
 
-Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in the cache with the
-new ones.
+Axes: R rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Protocol
 
 import mlx.core as mx
 
 from metal_gen.backend import runs_on_cpu
 from metal_gen.models.matvec import matvec, row_blocks
-from metal_gen.models.rope import Rope
 
 
 @dataclass(frozen=True)
@@ -49,158 +45,25 @@ class Linear:
 
 @dataclass(frozen=True)
 class RMSNorm:
-    """x / sqrt(mean(x^2) + eps) * weight, accumulated in float32 (arXiv 1910.07467)."""
+    """x / sqrt(mean(x^2) + eps) * weight, accumulated in float32 (arXiv 1910.07467).
+
+    Args:
+        weight: Of each number.
+        eps: Keeps zeros zero.
+        around_zero: The weight is stored less 1.
+    """
 
     weight: mx.array
     eps: float
+    around_zero: bool = False
+
+    @cached_property
+    def _scale(self) -> mx.array:
+        return computed(self.weight + 1) if self.around_zero else self.weight
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise the last axis."""
-        return mx.fast.rms_norm(x, self.weight, self.eps)
-
-
-@dataclass(frozen=True)
-class HeadNorm:
-    """RMSNorm of every head by itself, with a weight (D,) for queries and one for keys."""
-
-    query_weight: mx.array
-    key_weight: mx.array
-    num_heads: int
-    num_kv_heads: int
-    eps: float
-
-    @cached_property
-    def _weight(self) -> mx.array:
-        """(H, 1, D): each head's."""
-        weights = [self.query_weight] * self.num_heads + [self.key_weight] * self.num_kv_heads
-        return computed(mx.stack(weights)[:, None])
-
-    def __call__(self, heads: mx.array) -> mx.array:
-        """Normalise (B, H, L, D): the query heads, then the key heads."""
-        return mx.fast.rms_norm(heads, None, self.eps) * self._weight
-
-
-class LayerCache(Protocol):
-    """Where the layers of one pass put keys and values."""
-
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (B, H, L, D) of each and return what attention is to look at, (B, H, S, D) of each."""
-        ...
-
-
-@dataclass(frozen=True)
-class Part:
-    """New tokens of a pass that look at the same stretch of the cache.
-
-    Args:
-        mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
-        sliding_mask: The same of a sliding layer.
-        last_keys: How many of the last keys a sliding layer looks at; None where the mask says it.
-        rows: Which rows of the pass these are; all by default.
-        is_one_text: The rows are successive tokens of one sequence, rather than one token of each.
-        sequences: Of the cache; all by default.
-        length: Positions of the cache that are looked at; all that it gives by default.
-    """
-
-    mask: mx.array | str | None
-    sliding_mask: mx.array | str | None = None
-    last_keys: int | None = None
-    rows: slice | None = None
-    is_one_text: bool = False
-    sequences: slice | None = None
-    length: int | None = None
-
-    def of_rows(self, heads: mx.array) -> mx.array:
-        """Take these tokens out of (B, H, L, D), as sequences."""
-        if self.rows is None:
-            return heads
-        taken = heads[self.rows]
-        return taken.swapaxes(0, 2) if self.is_one_text else taken
-
-    def of_cache(self, buffer: mx.array) -> mx.array:
-        """Take what these tokens look at."""
-        return buffer if self.sequences is None else buffer[self.sequences, :, : self.length]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What all layers of one forward pass share.
-
-    Args:
-        cache: Takes the new keys and values.
-        batch: B.
-        length: L.
-        offset: Position of the first new token; an array, (B,), where each sequence has its own or
-            the pass is being compiled.
-        periods: Of the rotary embedding, (D / 2,).
-        parts: All rows, in their order.
-    """
-
-    cache: LayerCache
-    batch: int
-    length: int
-    offset: int | mx.array
-    periods: mx.array
-    parts: Sequence[Part]
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Causal grouped-query attention with rotary positions, over the cache.
-
-    Queries and keys are normalised and rotated together, as heads of one array.
-    """
-
-    qkv: Linear
-    output: Linear
-    rope: Rope
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    sliding: bool
-    head_norm: HeadNorm | None = None
-
-    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (R, hidden) to (R, hidden) and write this layer's part of the cache."""
-        queries, keys, values = self._project(rows, step)
-        keys, values = step.cache.update(layer, keys, values)
-        queries = queries.astype(keys.dtype)
-        attended = [
-            self._attend(part.of_rows(queries), part.of_cache(keys), part.of_cache(values), part)
-            for part in step.parts
-        ]
-        joined = attended[0] if len(attended) == 1 else mx.concatenate(attended)
-        return self.output(joined.astype(rows.dtype))
-
-    def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, part: Part) -> mx.array:
-        """Let (B, H, L, D) look at (B, H_kv, S, D), and give rows, (B * L, H * D)."""
-        if self.sliding and part.last_keys is not None:
-            keys, values = keys[:, :, -part.last_keys :], values[:, :, -part.last_keys :]
-        attended = mx.fast.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            scale=self.head_dim**-0.5 * self.rope.attention_factor**2,
-            mask=part.sliding_mask if self.sliding else part.mask,
-        )
-        batch, heads, length, size = queries.shape
-        if length > 1:
-            attended = attended.swapaxes(1, 2)
-        return attended.reshape(batch * length, heads * size)
-
-    def _project(self, rows: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries (B, H, L, D), keys and values (B, H_kv, L, D), from one product."""
-        turned = self.num_heads + self.num_kv_heads
-        projected, count = self.qkv(rows), turned + self.num_kv_heads
-        if step.length == 1:
-            heads = projected.reshape(step.batch, count, 1, self.head_dim)
-        else:
-            heads = projected.reshape(step.batch, step.length, count, self.head_dim).swapaxes(1, 2)
-        heads, values = mx.split(heads, [turned], axis=1)
-        if self.head_norm is not None:
-            heads = self.head_norm(heads)
-        queries, keys = mx.split(self.rope(heads, step.offset, step.periods), [self.num_heads], axis=1)
-        return queries, keys, values
+        return mx.fast.rms_norm(x, self._scale, self.eps)
 
 
 @dataclass(frozen=True)
@@ -213,29 +76,6 @@ class GatedMLP:
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
         return self.down(gated(self.gate_up(rows)))
-
-
-class MLP(Protocol):
-    """What a layer does to each token by itself."""
-
-    def __call__(self, rows: mx.array) -> mx.array:
-        """Map (R, hidden) to (R, hidden)."""
-        ...
-
-
-@dataclass(frozen=True)
-class DecoderLayer:
-    """Attention and MLP, each normalised before and added to what came in."""
-
-    attention_norm: RMSNorm
-    attention: Attention
-    mlp_norm: RMSNorm
-    mlp: MLP
-
-    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (R, hidden) to (R, hidden)."""
-        rows = rows + self.attention(self.attention_norm(rows), layer, step)
-        return rows + self.mlp(self.mlp_norm(rows))
 
 
 def gated(gate_up: mx.array) -> mx.array:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
+from metal_gen.models.language_part import family
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.qwen2 import build_qwen2
 from metal_gen.models.qwen2_moe import build_qwen2_moe
@@ -22,6 +23,10 @@ BUILDERS: dict[str, ModelBuilder] = {
     "qwen2_5_vl": build_qwen2,
     "qwen3_vl": build_qwen3,
     "qwen3_vl_moe": build_qwen3,
+    # With layers of linear attention, which is a matter of config.json too.
+    "qwen3_next": build_qwen3,
+    "qwen3_5": build_qwen3,
+    "qwen3_5_moe": build_qwen3,
 }
 
 
@@ -31,9 +36,10 @@ def builder_for(model_type: str) -> ModelBuilder:
     Raises:
         CheckpointError: No family of this name is supported.
     """
-    if model_type not in BUILDERS:
+    name = family(model_type)
+    if name not in BUILDERS:
         raise CheckpointError(
             f"this model is not supported: model_type is {model_type!r}",
             f"supported are {', '.join(sorted(BUILDERS))}",
         )
-    return BUILDERS[model_type]
+    return BUILDERS[name]

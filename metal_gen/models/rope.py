@@ -5,7 +5,7 @@ Hugging Face transformers, whose numbers these must equal.
 """
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import mlx.core as mx
 
@@ -13,11 +13,20 @@ from metal_gen.models.rope_config import RopeConfig
 
 
 class Rope:
-    """Rotates queries and keys by their position."""
+    """Rotates queries and keys, or the first part of each, by their position.
+
+    Args:
+        config: What it depends on.
+        head_dim: Size of a head.
+
+    Attributes:
+        rotated: How many numbers of a head are rotated.
+    """
 
     def __init__(self, config: RopeConfig, head_dim: int) -> None:
         self.config = config
         self.head_dim = head_dim
+        self.rotated = int(head_dim * config.partial_rotary_factor)
         self._periods = lru_cache(maxsize=4)(self._compute_periods)
 
     @property
@@ -31,6 +40,11 @@ class Rope:
         if config.mscale and config.mscale_all_dim:
             return _mscale(config.factor, config.mscale) / _mscale(config.factor, config.mscale_all_dim)
         return _mscale(config.factor, 1.0)
+
+    @property
+    def score_factor(self) -> float:
+        """Factor on attention's scores, where all of a head is rotated."""
+        return self.attention_factor**2 if self.rotated == self.head_dim else 1.0
 
     def periods(self, sequence_length: int) -> mx.array:
         """Positions per radian of each pair of dimensions.
@@ -47,18 +61,27 @@ class Rope:
 
     def __call__(self, x: mx.array, start: int | mx.array, periods: mx.array) -> mx.array:
         """Rotate x (B, H, L, D), whose first token is at position `start`."""
-        return mx.fast.rope(
-            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=start, freqs=periods
+        turned = mx.fast.rope(
+            x, self.rotated, traditional=False, base=None, scale=1.0, offset=start, freqs=periods
         )
+        return turned if self._factors is None else turned * self._factors.astype(x.dtype)
+
+    @cached_property
+    def _factors(self) -> mx.array | None:
+        """(D,): the attention factor of what is rotated, where that is not everything."""
+        if self.rotated == self.head_dim or self.attention_factor == 1.0:
+            return None
+        left = self.head_dim - self.rotated
+        return mx.array([self.attention_factor] * self.rotated + [1.0] * left)
 
     def _compute_periods(self, sequence_length: int) -> mx.array:
         config = self.config
-        pairs = range(0, self.head_dim, 2)
+        pairs = range(0, self.rotated, 2)
         theta = config.rope_theta
         if config.rope_type == "dynamic":
             growth = config.factor * sequence_length / config.original_max_position_embeddings
-            theta *= (growth - (config.factor - 1)) ** (self.head_dim / (self.head_dim - 2))
-        periods = [theta ** (pair / self.head_dim) for pair in pairs]
+            theta *= (growth - (config.factor - 1)) ** (self.rotated / (self.rotated - 2))
+        periods = [theta ** (pair / self.rotated) for pair in pairs]
         if config.rope_type == "linear":
             periods = [config.factor * period for period in periods]
         if config.rope_type == "yarn":
@@ -81,12 +104,12 @@ class Rope:
 
         def pair_that_turns(times: float) -> float:
             wavelength = config.original_max_position_embeddings / (times * 2 * math.pi)
-            return self.head_dim * math.log(wavelength) / (2 * math.log(config.rope_theta))
+            return self.rotated * math.log(wavelength) / (2 * math.log(config.rope_theta))
 
         low, high = pair_that_turns(config.beta_fast), pair_that_turns(config.beta_slow)
         if config.truncate:
             low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, self.head_dim - 1)
+        low, high = max(low, 0), min(high, self.rotated - 1)
         return low, high + 0.001 if low == high else high
 
 

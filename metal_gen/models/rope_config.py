@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from metal_gen.config.rope_scaling import ROPE_TYPES, RopeFields
 from metal_gen.models.config_fields import FieldReader
+from metal_gen.models.language_part import family
+from metal_gen.models.linear_config import HYBRIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class RopeConfig:
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    partial_rotary_factor: float = 1.0
 
 
 def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> RopeConfig:
@@ -49,10 +52,11 @@ def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> R
         rope_type = "default"
     if rope_type not in ROPE_TYPES:
         raise reader.error(f"rope_type {rope_type!r} is not supported", f"{', '.join(ROPE_TYPES)} are")
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
-        raise reader.error("partial_rotary_factor is not supported")
+    partial = reader.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    if partial != 1.0 and family(str(config.fields.get("model_type"))) not in HYBRIDS:
+        raise reader.error(f"partial_rotary_factor is {partial:g}, and only 1 is computed")
     if rope_type == "default":
-        return RopeConfig(rope_theta=theta)
+        return RopeConfig(rope_theta=theta, partial_rotary_factor=partial)
     original = max_positions
     implied_factor = None
     if rope_type == "yarn":
@@ -71,4 +75,5 @@ def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> R
         mscale=reader.optional_number("mscale"),
         mscale_all_dim=reader.optional_number("mscale_all_dim"),
         truncate=reader.flag("truncate", True),
+        partial_rotary_factor=partial,
     )

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from metal_gen.models.attention import Attention
 from metal_gen.models.experts import Experts, SharedExpert
-from metal_gen.models.layers import MLP, DecoderLayer, GatedMLP, Linear
-from metal_gen.models.transformer import Transformer
+from metal_gen.models.layers import GatedMLP, Linear
+from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
 
 ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)
 # Kernels are chosen by the size of a product up to about a million: more than enough of a large matrix.
@@ -49,9 +50,9 @@ def with_independent_rows(model: Transformer) -> Transformer:
         return linear if found[shape] == 1 else SteadyLinear(linear.weight, linear.bias, found[shape])
 
     def steady_layer(layer: DecoderLayer) -> DecoderLayer:
-        attention = replace(
-            layer.attention, qkv=steady(layer.attention.qkv), output=steady(layer.attention.output)
-        )
+        attention = layer.attention
+        assert isinstance(attention, Attention)
+        attention = replace(attention, qkv=steady(attention.qkv), output=steady(attention.output))
         return replace(layer, attention=attention, mlp=steady_mlp(layer.mlp))
 
     def steady_gated(mlp: GatedMLP) -> GatedMLP:

@@ -4,14 +4,48 @@ Owns the order of a forward pass. The families in this package only build one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import mlx.core as mx
 
 from metal_gen.kv_cache import KVCache
+from metal_gen.models.attention import Part, Step
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.layers import DecoderLayer, Linear, Part, RMSNorm, Step
+from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask
 from metal_gen.models.rope import Rope
+
+
+class Mixer(Protocol):
+    """What a layer lets tokens know of each other."""
+
+    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
+        """Map (R, hidden) to (R, hidden), over this layer's part of the cache."""
+        ...
+
+
+class MLP(Protocol):
+    """What a layer does to each token by itself."""
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """Attention and MLP, each normalised before and added to what came in."""
+
+    attention_norm: RMSNorm
+    attention: Mixer
+    mlp_norm: RMSNorm
+    mlp: MLP
+
+    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
+        """Map (R, hidden) to (R, hidden)."""
+        rows = rows + self.attention(self.attention_norm(rows), layer, step)
+        return rows + self.mlp(self.mlp_norm(rows))
 
 
 @dataclass(frozen=True)
@@ -69,9 +103,15 @@ class Transformer:
     def run(self, tokens: mx.array, step: Step) -> mx.array:
         """Run the tokens (R,) of a pass through all layers, to hidden states (R, hidden)."""
         rows = self.embedding[tokens]
-        for index, layer in enumerate(self.layers):
-            rows = layer(rows, index, step)
+        for place, layer in zip(self._places, self.layers, strict=True):
+            rows = layer(rows, place, step)
         return self.norm(rows)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Each layer's number among those that keep the same in the cache."""
+        is_linear = [kind == "linear_attention" for kind in self.config.layer_types]
+        return [is_linear[:index].count(kind) for index, kind in enumerate(is_linear)]
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Score every token of the vocabulary: (..., hidden) to (..., V)."""

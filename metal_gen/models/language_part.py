@@ -1,8 +1,9 @@
-"""The language part of a vision-language model, as if it were a model of its own.
+"""The language part of a model that has others, as if it were a model of its own.
 
-With text alone all three axes of its positions (mrope) are equal, which is plain rope.
+Of a vision-language model that is all that text needs: with text alone the three axes of its positions
+(mrope) are equal, which is plain rope. Layers that foresee further tokens (mtp) are left out too.
 
-Source: `configuration_qwen2_vl.py`, `configuration_qwen3_vl.py` and `conversion_mapping.py` of
+Source: `configuration_qwen2_vl.py`, `configuration_qwen3_5.py` and `conversion_mapping.py` of
 Hugging Face transformers; the names that mlx-vlm gives tensors.
 """
 
@@ -11,15 +12,21 @@ from typing import Any
 
 from metal_gen.errors import CheckpointError
 
-FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"})
+VISION_LANGUAGE = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"})
+WITH_OTHER_PARTS = VISION_LANGUAGE | {"qwen3_next"}
 # Fields that tell how images are read, or where text and images meet.
 VISION_FIELDS = frozenset(
     """image_token_id text_config use_mrope video_token_id vision_config vision_end_token_id
     vision_start_token_id vision_token_id""".split()
 )
-VISION_PREFIXES = ("visual.", "model.visual.", "vision_tower.")
+OTHER_PREFIXES = ("visual.", "model.visual.", "vision_tower.", "mtp.", "model.mtp.")
 # What the language part's tensors begin with, and what they would in a text model.
 LANGUAGE_PREFIXES = (("model.language_model.", "model."), ("language_model.", ""))
+
+
+def family(model_type: str) -> str:
+    """What a model is built as: a language part that was saved by itself is `..._text`."""
+    return model_type.removesuffix("_text")
 
 
 def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -30,24 +37,24 @@ def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         CheckpointError: `text_config` is not an object.
     """
-    if config.get("model_type") not in FAMILIES:
+    model_type = family(str(config.get("model_type")))
+    if model_type not in VISION_LANGUAGE:
         return config
     text = config.get("text_config") or {}
     if not isinstance(text, Mapping):
         raise CheckpointError("config.json cannot be used: text_config must be an object")
-    merged = {**config, **text, "model_type": config["model_type"]}
+    merged = {**config, **text, "model_type": model_type}
     tied = config.get("tie_word_embeddings")
-    if config["model_type"].startswith("qwen2"):
+    if model_type.startswith("qwen2"):
         tied = tied or text.get("tie_word_embeddings")
     merged["tie_word_embeddings"] = tied
     return {name: value for name, value in merged.items() if name not in VISION_FIELDS}
 
 
 def language_name(name: str) -> str | None:
-    """What a tensor would be called in a text model; None for one of the vision part."""
-    if name.startswith(VISION_PREFIXES):
-        return None
+    """What a tensor would be called in a text model; None for one of another part."""
     for prefix, plain in LANGUAGE_PREFIXES:
         if name.startswith(prefix):
-            return plain + name.removeprefix(prefix)
-    return name
+            name = plain + name.removeprefix(prefix)
+            break
+    return None if name.startswith(OTHER_PREFIXES) else name
