@@ -15,8 +15,10 @@ from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
 
-@pytest.mark.parametrize(("arch", "chunk_size"), [("qwen3", 64), ("qwen3", 512), ("qwen3_moe", 512)])
-def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size):
+@pytest.mark.parametrize(
+    ("arch", "chunk_size", "length"), [("qwen3", 64, 2048), ("qwen3", 512, 2048), ("qwen3_moe", 256, 512)]
+)
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size, length):
     """A prompt that fills the cache, on a model whose weights do not hide the rest."""
     config = tiny_config(
         arch,
@@ -27,14 +29,14 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size)
         max_position_embeddings=2048,
     )
     settings = Settings(
-        model=str(write_checkpoint(tmp_path, config)), max_seq_len=2048, chunk_size=chunk_size
+        model=str(write_checkpoint(tmp_path, config)), max_seq_len=length, chunk_size=chunk_size
     )
     prepared = prepare(settings)
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     model = prepared.load()
-    prompt = [1 + place % 1000 for place in range(2040)]
-    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=2048)
+    prompt = [1 + place % 1000 for place in range(length - 8)]
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=length)
     list(generate_tokens(model.decoder, model.decoder.prefill(prompt), sampler, endings={}, max_tokens=9))
     peak = mx.get_peak_memory() - before
     assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak

@@ -106,6 +106,7 @@ def test_unknown_fields_are_listed():
         ({"rope_parameters": {"full_attention": {}}}, "rope_parameters differ by kind of attention"),
         ({"layer_types": ["full_attention"]}, "layer_types must list 2 layers"),
         ({"layer_types": ["full_attention", "mamba"]}, "layer_types has 'mamba'"),
+        ({"layer_types": ["full_attention", ["full_attention"]]}, "layer_types has ['full_attention']"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "no sliding_window is in use"),
     ],
 )

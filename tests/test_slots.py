@@ -112,7 +112,7 @@ def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(mo
     model = with_independent_rows(model)
     found = []
     for batch_size, seed in ((1, None), (3, 1), (8, 2)):
-        wanted = requests(15)
+        wanted = requests(15 if model.config.experts is None else 6)
         if seed is not None:
             random.Random(seed).shuffle(wanted)
         cache = make_cache(model, max_seq_len=CAPACITY, batch_size=batch_size)

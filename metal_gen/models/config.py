@@ -182,9 +182,9 @@ class _ConfigReader(FieldReader):
         if self.flag("use_sliding_window", False) and self.fields.get("sliding_window") is not None:
             window = self.integer("sliding_window")
         kinds = self.fields.get("layer_types")
-        known = {"full_attention", "sliding_attention"}
+        known = ("full_attention", "sliding_attention")
         if model_type in HYBRIDS:
-            known = {"full_attention", "linear_attention"}
+            known = ("full_attention", "linear_attention")
             kinds = implied_kinds(self, layers) if kinds is None else kinds
         elif kinds is None:
             first = self.integer("max_window_layers", 28, minimum=0)

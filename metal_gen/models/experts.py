@@ -39,7 +39,9 @@ class ExpertLinear:
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
         """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
         count, pieces = self._pieces
-        places = experts[..., None] * count + mx.arange(count)
+        places = experts[..., None]
+        if count > 1:
+            places = places * count + mx.arange(count)
         return mx.gather_mm(rows[:, :, None, None], pieces, rhs_indices=places).flatten(2)
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
