@@ -21,6 +21,7 @@ import transformers
 import metal_gen
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.hub import locate_checkpoint
+from metal_gen.checkpoint.json_file import read_json
 from metal_gen.checkpoint.prompt import encode_prompt
 
 PROMPT = "Tell me a story about a fox who lost a lantern."
@@ -29,7 +30,9 @@ TOLERANCE = 1e-4
 
 def reference(folder: Path, ids: list[int], count: int) -> tuple[np.ndarray, list[int]]:
     """Return the prompt's logits (L, V) and the greedy continuation, by transformers."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    has_vision = "vision_config" in read_json(folder / "config.json")
+    kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32).eval()
     prompt = torch.tensor([ids])
     with torch.no_grad():
         logits = model(prompt).logits[0].numpy()
