@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from metal_gen.cli.completion import completion_of
 from metal_gen.config.checks import Biases, Flag, Texts
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings
@@ -60,6 +61,7 @@ _FORMS = {
     "cache_dtype": _Form("DTYPE", CACHE),
     "model_dtype": _Form("DTYPE", CACHE),
     "chunk_size": _Form("N", CACHE),
+    "memory_limit_bytes": _Form("BYTES", CACHE),
 }
 
 
@@ -108,6 +110,7 @@ def _annotation(name: str) -> Any:
         help=info.help,
         rich_help_panel=form.panel,
         show_default=False,
+        autocompletion=completion_of(name),
     )
     return Annotated[kind, option]
 
@@ -115,6 +118,7 @@ def _annotation(name: str) -> Any:
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="Say nothing but errors.", rich_help_panel=OUTPUT)
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.", rich_help_panel=OUTPUT)]
 VerboseOption = Annotated[
     int,
     typer.Option(
