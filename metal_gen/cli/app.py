@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": "Text",
     "batch": "Text",
     "models": "Models and memory",
+    "plan": "Models and memory",
     "bench": "Models and memory",
     "config": "Settings and help",
 }
