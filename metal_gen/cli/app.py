@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "Models and memory",
     "bench": "Models and memory",
     "config": "Settings and help",
+    "info": "Settings and help",
 }
 
 
