@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "Models and memory",
     "config": "Settings and help",
     "info": "Settings and help",
+    "help": "Settings and help",
 }
 
 
@@ -60,7 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT_SETTINGS,
-    epilog=epilog('metal-gen generate --prompt "Tell me a story about a fox."', "metal-gen generate --help"),
+    epilog=epilog('metal-gen generate --prompt "Tell me a story about a fox."', "metal-gen help samplers"),
 )
 
 
