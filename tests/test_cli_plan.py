@@ -162,5 +162,5 @@ def test_the_table_fits_any_terminal(gambler, width):
     plan = plan_memory(Settings(model=gambler), checkpoint)
     lines = to_plain(render_plan("org/name", checkpoint, plan, width), width).splitlines()
     assert max(map(len, lines)) <= width
-    assert lines.count("texts     cache     in all  longest  fits") <= 2
+    assert lines.count("texts     cache     in all  longest  ok") <= 2
     assert sum(line.split()[:1] == ["16"] for line in lines) == 2, lines

@@ -18,7 +18,7 @@ COLUMNS = (
     Column("cache", is_figure=True),
     Column("in all", is_figure=True),
     Column("longest", is_figure=True),
-    Column("fits"),
+    Column("ok"),
 )
 
 
