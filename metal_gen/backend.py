@@ -158,6 +158,28 @@ def available_memory_bytes() -> int:
     return 0
 
 
+def can_wire_memory() -> bool:
+    """Whether this device can be asked to keep memory where it is: Metal, from macOS 15 on."""
+    import mlx.core as mx
+
+    return not runs_on_cpu() and mx.metal.is_available()
+
+
+def wire_memory(nbytes: int) -> None:
+    """Have so many bytes of arrays kept in memory, or as many as the system allows.
+
+    Without it macOS may compress what was not used for a while, or swap it out, and the next token waits
+    for it. With it other programs have less, which is why nothing is wired unless somebody asks.
+
+    Args:
+        nbytes: What the arrays of a run will take.
+    """
+    import mlx.core as mx
+
+    allowed = int(mx.device_info().get("max_recommended_working_set_size", 0))
+    mx.set_wired_limit(min(nbytes, allowed))
+
+
 def _host_memory_bytes() -> int:
     limits = [limit for limit in (_meminfo_available_bytes(), _control_group_bytes()) if limit]
     if limits:

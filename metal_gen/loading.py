@@ -11,9 +11,11 @@ import mlx.core as mx
 
 from metal_gen.backend import (
     available_memory_bytes,
+    can_wire_memory,
     compiles_steps,
     dtype_to_compute_in,
     preferred_chunk_size,
+    wire_memory,
 )
 from metal_gen.blas import blas_notice
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
@@ -78,6 +80,8 @@ class PreparedModel:
         """Allocate the cache and read the weights; the tokenizer is left to its first use."""
         # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
         mx.set_cache_limit(self.plan.working_bytes)
+        if self.settings.wired_memory and can_wire_memory():
+            wire_memory(self.plan.total_bytes)
         model = self.checkpoint.weights.load(self.plan.dtype)
         cache = new_cache(self.plan.cache)
         decoder = Decoder(
@@ -120,21 +124,10 @@ def prepare(
             "linear attention, which keep one text at a time",
             "use metal-gen generate for one prompt after another",
         )
-    dtype = dtype_to_compute_in(
-        settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None
-    )
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    plan = MemoryPlan(
-        model=checkpoint.config,
-        dtype=dtype,
-        weights_bytes=checkpoint.weights.nbytes(dtype),
-        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
-        cache=cache_config(settings, checkpoint.config, dtype),
-        chunk_size=settings.chunk_size or preferred_chunk_size(),
-        available_bytes=_available_bytes(settings.memory_limit_bytes),
-    )
+    plan = plan_memory(settings, checkpoint)
     if settings.batch_size is None:
         plan = plan.with_slots(most_slots)
     plan.require_fit()
@@ -145,6 +138,26 @@ def prepare(
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
         notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
+
+
+def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
+    """Add up what a run will take, whether or not there is as much.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    dtype = dtype_to_compute_in(
+        settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None
+    )
+    return MemoryPlan(
+        model=checkpoint.config,
+        dtype=dtype,
+        weights_bytes=checkpoint.weights.nbytes(dtype),
+        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
+        cache=cache_config(settings, checkpoint.config, dtype),
+        chunk_size=settings.chunk_size or preferred_chunk_size(),
+        available_bytes=_available_bytes(settings.memory_limit_bytes),
+    )
 
 
 def _available_bytes(limit: int | None) -> int:
@@ -198,6 +211,9 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
         )
+    if settings.wired_memory and not can_wire_memory():
+        source = settings.source("wired_memory")
+        notices.append(f"wired_memory has no effect ({source}): memory is wired with Metal only")
     if late := blas_notice(settings.blas):
         notices.append(late)
     return notices

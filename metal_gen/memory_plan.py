@@ -1,8 +1,10 @@
 """How much memory a run will take, from headers and settings alone, and whether it is there."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from metal_gen.backend import DTYPE_BYTES, runs_on_cpu
+from metal_gen.byte_sizes import format_bytes
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.models.config import ModelConfig
@@ -16,9 +18,6 @@ FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
 # Enough to keep a GPU busy.
 GPU_LAYERS_AHEAD = 4
-
-MIB = 2**20
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +136,15 @@ class MemoryPlan:
 
     def with_slots(self, most: int) -> "MemoryPlan":
         """The same plan with as many slots, up to `most`, as fit; one where none do."""
-
-        def with_count(count: int) -> MemoryPlan:
-            return replace(self, cache=replace(self.cache, batch_size=count))
-
         low, high = 1, most
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if with_count(middle).fits else (low, middle - 1)
-        return with_count(low)
+            low, high = (middle, high) if self.with_cache(batch_size=middle).fits else (low, middle - 1)
+        return self.with_cache(batch_size=low)
+
+    def with_cache(self, **changes: Any) -> "MemoryPlan":
+        """The same plan with another cache; `changes` are fields of `KVCacheConfig`."""
+        return replace(self, cache=replace(self.cache, **changes))
 
     def require_fit(self) -> None:
         """Refuse a run that memory cannot hold.
@@ -174,20 +173,13 @@ class MemoryPlan:
             hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"
         raise DoesNotFitError(message, hint)
 
-    def longest_fit(self) -> int:
-        """The largest `max_seq_len`, up to this plan's, that fits; 0 where none does."""
-        low, high = 0, self.cache.max_seq_len
+    def longest_fit(self, most: int | None = None) -> int:
+        """The largest `max_seq_len`, up to `most` or this plan's, that fits; 0 where none does."""
+        low, high = 0, self.cache.max_seq_len if most is None else most
         while low < high:
             middle = (low + high + 1) // 2
-            if replace(self, cache=replace(self.cache, max_seq_len=middle)).fits:
+            if self.with_cache(max_seq_len=middle).fits:
                 low = middle
             else:
                 high = middle - 1
         return low
-
-
-def format_bytes(count: int) -> str:
-    """Bytes as a person reads them: `24.0 MiB`, `1.20 GiB`."""
-    if count >= GIB:
-        return f"{count / GIB:.2f} GiB"
-    return f"{count / MIB:.1f} MiB"

@@ -87,13 +87,14 @@ def repo_cache(folder):
     return folder / "hf" / "hub" / "models--org--Qwen3-tiny"
 
 
-def start_locate(hub: Hub, folder: Path, model: str, **environment: str) -> subprocess.Popen:
+def hub_environment(hub: Hub, folder: Path, **environment: str) -> dict[str, str]:
+    """What makes a process ask the stand-in, and cache below a folder."""
     inherited = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS")) and not key.lower().endswith("_proxy")
     }
-    environment = {
+    return {
         **inherited,
         "HF_HOME": str(folder / "hf"),
         "HF_ENDPOINT": hub.endpoint,
@@ -102,9 +103,12 @@ def start_locate(hub: Hub, folder: Path, model: str, **environment: str) -> subp
         "PYTHONPATH": str(Path(__file__).parents[1]),
         **environment,
     }
+
+
+def start_locate(hub: Hub, folder: Path, model: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", LOCATE, model],
-        env=environment,
+        env=hub_environment(hub, folder, **environment),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -220,7 +220,7 @@ def test_a_report_of_another_version_is_not_read(report):
 
 
 def test_the_commit_is_that_of_the_package_and_of_nothing_around_it(tmp_path):
-    from metal_gen.bench.environment import commit
+    from metal_gen.environment import commit
 
     inside = Path(__file__).parent / "data"
     assert commit(tmp_path) is None

@@ -229,7 +229,7 @@ def test_a_cache_beyond_memory(refuse, gambler):
     )
     assert re.search(r"[\d.]+ GiB of memory are needed and [\d.]+ GiB are available", message)
     for part in ("weights", "cache", "working memory"):
-        assert re.search(rf"{part} [\d.]+ [GM]iB", message)
+        assert re.search(rf"{part} [\d.]+ [GMK]iB", message)
 
 
 @pytest.mark.usefixtures("no_weights_are_read")

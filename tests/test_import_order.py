@@ -14,7 +14,7 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "config", "background", "messages", "control_characters"),
+    ("errors", "config", "background", "byte_sizes", "messages", "control_characters"),
     ("backend", "blas", "kv_cache", "hybrid_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
@@ -31,8 +31,9 @@ LAYERS = (
         "conversation",
         "text_generation",
         "generation_record",
+        "self_test",
     ),
-    ("__init__",),
+    ("__init__", "environment"),
     ("bench", "batch"),
     ("cli", "__main__"),
 )

@@ -4,12 +4,12 @@ import mlx.core as mx
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
-from metal_gen import backend
+from metal_gen import backend, loading
+from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
 from metal_gen.loading import prepare
-from metal_gen.memory_plan import format_bytes
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
@@ -72,6 +72,31 @@ def test_metal_reports_its_recommended_working_set(monkeypatch):
     assert backend.available_memory_bytes() == 9 * 2**30
 
 
+def test_memory_is_wired_where_it_is_asked_for_and_as_far_as_it_may(monkeypatch, tmp_path):
+    """Stands in for a Mac: nothing of this has run on one."""
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    limits = []
+    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    prepare(Settings(model=folder, wired_memory=True)).load()
+    assert limits == []
+    monkeypatch.setattr(loading, "can_wire_memory", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2**40})
+    prepare(Settings(model=folder)).load()
+    assert limits == []
+    prepared = prepare(Settings(model=folder, wired_memory=True))
+    prepared.load()
+    assert limits == [prepared.plan.total_bytes]
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 5})
+    prepared.load()
+    assert limits[1:] == [5]
+
+
+def test_memory_that_cannot_be_wired_is_said_to_be_so(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    settings = Settings(model=folder).override({"wired_memory": True}, "job.toml")
+    assert any("wired_memory has no effect (job.toml)" in notice for notice in prepare(settings).notices)
+
+
 def test_a_device_that_says_nothing_refuses_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(mx, "device_info", dict)
@@ -85,6 +110,8 @@ def test_this_machine_has_memory():
 def test_bytes_are_written_for_people():
     assert format_bytes(25_165_824) == "24.0 MiB"
     assert format_bytes(3 * 2**30) == "3.00 GiB"
+    assert format_bytes(1536) == "1.5 KiB"
+    assert format_bytes(0) == "0 B"
 
 
 def test_a_limit_caps_what_the_machine_has(tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.settings import SETTINGS
+from metal_gen.config.settings_file import EXAMPLES, commented_settings
 from metal_gen.config.sources import read_toml, resolve_settings
 from metal_gen.kv_cache import KVCacheConfig
 
@@ -13,27 +14,35 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 QWEN_PRESETS = sorted(CONFIGS.glob("qwen*.toml"))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+PRESETS = sorted(path for path in CONFIGS.glob("*.toml") if path.stem != "default")
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_it_loads(path):
     settings = resolve_settings(config_file=path)
     assert set(settings.sources.values()) == {str(path)}
 
 
-def test_the_defaults_are_the_defaults():
-    values = read_toml(CONFIGS / "default.toml")
-    defaults = Settings()
-    assert values == {name: getattr(defaults, name) for name in values}
-    assert set(values) == {name for name in SETTINGS if getattr(defaults, name) is not None}
+def test_the_file_of_all_settings_is_the_one_that_is_made():
+    made = commented_settings()
+    assert (CONFIGS / "default.toml").read_text() == made, "run: metal-gen config init configs/default.toml"
 
 
-def test_every_setting_is_mentioned_under_its_section():
-    mentioned, section = set(), ""
-    for line in (CONFIGS / "default.toml").read_text().splitlines():
-        if heading := re.match(r"\[(\w+)\]", line):
-            section = heading[1]
-        elif key := re.match(r"(?:# )?(\w+) = ", line):
-            mentioned.add((section, key[1]))
-    assert mentioned == {(info.section, info.key) for info in SETTINGS.values()}
+def test_the_file_of_all_settings_sets_none():
+    assert read_toml(CONFIGS / "default.toml") == {}
+
+
+def test_what_it_shows_can_be_set_and_is_the_default_or_an_example(tmp_path):
+    lines = commented_settings().splitlines()
+    uncommented = [re.sub(r"^#(?=\w)", "", line) for line in lines]
+    (tmp_path / "all.toml").write_text("\n".join(uncommented))
+    values = read_toml(tmp_path / "all.toml")
+    assert set(values) == set(SETTINGS)
+    examples = {name for name, info in SETTINGS.items() if values[name] != info.default}
+    assert examples == set(EXAMPLES)
+    marked = [line for line in lines if line.endswith("# an example")]
+    assert len(marked) == len(EXAMPLES)
+    assert {name for name, info in SETTINGS.items() if info.default is None} <= examples
 
 
 @pytest.mark.parametrize("path", QWEN_PRESETS, ids=lambda path: path.stem)

@@ -147,4 +147,4 @@ def test_a_narrow_screen_has_room_for_the_numbers(show, environment):
         with progress.ProgressBar(Console(), "downloading Qwen/Qwen3-0.6B", is_bytes=True) as bar:
             bar.update(1_200_000_000, 1_500_000_000)
 
-    assert "1.2/1.5 GB" in show(download)
+    assert "1.1/1.4 GiB" in show(download)

@@ -13,7 +13,8 @@ import mlx.core as mx
 from metal_gen.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.bench.measurement import Measurement, Trial, Unit
 from metal_gen.bench.request import CEILING
-from metal_gen.memory_plan import MIB, MemoryPlan
+from metal_gen.byte_sizes import MIB
+from metal_gen.memory_plan import MemoryPlan
 
 # Large enough that starting an operation does not count, small enough to fit beside nothing else.
 SMALLEST_BYTES, LARGEST_BYTES = 8 * MIB, 1024 * MIB

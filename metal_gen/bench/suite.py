@@ -16,7 +16,6 @@ from metal_gen.bench import (
     prefill_speed,
 )
 from metal_gen.bench.engine_runner import EngineRunner
-from metal_gen.bench.environment import describe_environment
 from metal_gen.bench.graph import graph_measurements
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Trial, alternate
 from metal_gen.bench.report import BenchReport
@@ -40,6 +39,7 @@ from metal_gen.bench.synthetic_prompt import synthetic_prompt
 from metal_gen.bench.workload import Workload, plan_workload, require_room
 from metal_gen.blas import blas_in_use
 from metal_gen.config.settings import Settings
+from metal_gen.environment import describe_environment
 from metal_gen.loading import PreparedModel, TextModel, prepare
 from metal_gen.strategy_settings import strategy_from
 

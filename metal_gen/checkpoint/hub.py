@@ -4,14 +4,77 @@ Owns the order in which they are tried. Imports nothing of huggingface_hub for a
 alone (4 ms) for a cached model, and the library (200 ms) only to download. Prints nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from metal_gen.checkpoint.download_progress import DownloadProgress, ProgressCallback
 from metal_gen.checkpoint.hub_cache import cached_snapshot, missing_files, near_matches
 from metal_gen.checkpoint.model_reference import HubModel, LocalFolder, parse_model_reference
-from metal_gen.errors import MetalGenError, ModelNotFoundError
+from metal_gen.errors import ModelNotFoundError, UsageError
 
-__all__ = ["DownloadProgress", "ProgressCallback", "locate_checkpoint"]
+__all__ = [
+    "DownloadProgress",
+    "ProgressCallback",
+    "borrowed_headers",
+    "find_checkpoint",
+    "locate_checkpoint",
+    "pull_checkpoint",
+]
+_OFFLINE = ", and HF_HUB_OFFLINE is set"
+
+
+def find_checkpoint(model: str) -> Path:
+    """Return the folder of a checkpoint that is on this disk; the Hub is never asked.
+
+    Args:
+        model: A folder, or `org/name[@revision]`.
+
+    Raises:
+        UsageError: The string is no path and no well-formed id.
+        ModelNotFoundError: No such folder; or the model is not in the cache, or not all of it.
+        ConfigError: The cache cannot be read.
+    """
+    reference = _parse(model)
+    if isinstance(reference, LocalFolder):
+        return reference.path
+    snapshot, missing = _look_in_cache(reference)
+    if snapshot is None or missing:
+        raise _miss(reference, missing, way_out=f"`metal-gen models pull {reference}` downloads it")
+    return snapshot
+
+
+@contextmanager
+def borrowed_headers(model: str) -> Iterator[Path]:
+    """Give, for a while, the folder of a checkpoint of which nothing but headers is to be read.
+
+    That of a model on this disk is its own. Of another one the Hub is asked, for headers only: the cache
+    stays as it is.
+
+    Args:
+        model: A folder, or `org/name[@revision]`.
+
+    Raises:
+        MetalGenError: As for `locate_checkpoint`.
+    """
+    reference = _parse(model)
+    try:
+        folder = find_checkpoint(model)
+    except ModelNotFoundError:
+        if isinstance(reference, LocalFolder) or _is_offline():
+            raise
+    else:
+        yield folder
+        return
+
+    from metal_gen.checkpoint.hub_headers import fetch_headers
+
+    with TemporaryDirectory(prefix="metal-gen-") as place:
+        folder = Path(place, reference.repo_id.replace("/", "--"))
+        folder.mkdir()
+        fetch_headers(reference, folder)
+        yield folder
 
 
 def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) -> Path:
@@ -40,22 +103,43 @@ def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None
     reference = _parse(model)
     if isinstance(reference, LocalFolder):
         return reference.path
-    snapshot = cached_snapshot(reference)
-    missing = missing_files(snapshot) if snapshot is not None else []
+    snapshot, missing = _look_in_cache(reference)
     if snapshot is not None and not missing:
         return snapshot
+    return _download(reference, missing, on_progress)
 
-    from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        raise _offline_miss(reference, missing)
+def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) -> Path:
+    """Bring the cache's copy of a model to what the Hub has now, and return its folder.
 
-    from metal_gen.checkpoint.hub_download import download_checkpoint
+    Files are fetched that the cache lacks, or has in another size than the Hub. With HF_HUB_OFFLINE a
+    complete copy is returned as it is.
 
-    return download_checkpoint(reference, on_progress)
+    Args:
+        model: `org/name[@revision]`.
+        on_progress: As for `locate_checkpoint`, whose Raises hold here too.
+
+    Raises:
+        UsageError: The model is a folder.
+    """
+    reference = _parse(model)
+    if isinstance(reference, LocalFolder):
+        raise UsageError(
+            f"a folder cannot be pulled: {model}", "give the Hub's id: org/name, org/name@revision"
+        )
+    snapshot, missing = _look_in_cache(reference)
+    if snapshot is not None and not missing and _is_offline():
+        return snapshot
+    return _download(reference, missing, on_progress)
 
 
 def _parse(model: str) -> LocalFolder | HubModel:
+    """Decide what a model string means; a miss names what the cache has that resembles it.
+
+    Raises:
+        UsageError: The string is no path and no well-formed id.
+        ModelNotFoundError: No such folder.
+    """
     try:
         return parse_model_reference(model)
     except ModelNotFoundError as miss:
@@ -65,14 +149,34 @@ def _parse(model: str) -> LocalFolder | HubModel:
         raise ModelNotFoundError(miss.message, f"in the cache: {', '.join(near)}; {miss.hint}") from None
 
 
-def _offline_miss(model: HubModel, missing: list[str]) -> MetalGenError:
+def _look_in_cache(model: HubModel) -> tuple[Path | None, list[str]]:
+    """The model's snapshot, if there is one, and what it lacks."""
+    snapshot = cached_snapshot(model)
+    return snapshot, [] if snapshot is None else missing_files(snapshot)
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _download(model: HubModel, missing: list[str], on_progress: ProgressCallback | None) -> Path:
+    if _is_offline():
+        raise _miss(model, missing, _OFFLINE, way_out="unset HF_HUB_OFFLINE to download it")
+
+    from metal_gen.checkpoint.hub_download import download_checkpoint
+
+    return download_checkpoint(model, on_progress)
+
+
+def _miss(model: HubModel, missing: list[str], why: str = "", *, way_out: str) -> ModelNotFoundError:
     if missing:
         return ModelNotFoundError(
-            f"cached model is incomplete, and HF_HUB_OFFLINE is set: {model} lacks {', '.join(missing)}",
-            "unset HF_HUB_OFFLINE and run again: what is there already is not fetched again",
+            f"cached model is incomplete{why}: {model} lacks {', '.join(missing)}",
+            f"{way_out}; what is there already is not fetched again",
         )
-    way_out = "unset HF_HUB_OFFLINE to download it"
     near = near_matches(model.repo_id)
     if near:
         way_out = f"in the cache: {', '.join(near)}; or {way_out}"
-    return ModelNotFoundError(f"model is not in the cache, and HF_HUB_OFFLINE is set: {model}", way_out)
+    return ModelNotFoundError(f"model is not in the cache{why}: {model}", way_out)

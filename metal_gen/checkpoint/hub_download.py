@@ -5,11 +5,8 @@ with its weights has the rest too. Imports huggingface_hub, 200 ms, so it is its
 Prints nothing.
 """
 
-import logging
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -17,9 +14,11 @@ from pathlib import Path
 from huggingface_hub import HfApi, close_session, constants, hf_hub_download, snapshot_download
 from huggingface_hub.utils.tqdm import tqdm
 
+from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.download_progress import ProgressCallback, ProgressMeter
-from metal_gen.checkpoint.hub_cache import REQUIRED_FILES, cache_folder, snapshot_folder
-from metal_gen.checkpoint.hub_errors import explain_hub_error
+from metal_gen.checkpoint.hub_cache import REQUIRED_FILES, cache_folder, free_bytes, snapshot_folder
+from metal_gen.checkpoint.hub_errors import MAKE_ROOM, explain_hub_error
+from metal_gen.checkpoint.hub_quiet import library_kept_quiet
 from metal_gen.checkpoint.model_reference import HubModel
 from metal_gen.checkpoint.weight_files import (
     WEIGHTS_INDEX,
@@ -37,7 +36,6 @@ _SMALL_FILES = (
     "chat_template.json",
     WEIGHTS_INDEX,
 )
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,8 @@ def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -
         on_progress: As for `locate_checkpoint`, whose Raises hold here too.
     """
     try:
-        with _library_kept_quiet():
-            plan = _plan_download(model)
+        with library_kept_quiet():
+            plan = plan_download(model)
             _check_free_disk(model, plan)
             return _download(model, plan, on_progress)
     except Exception as error:
@@ -73,7 +71,13 @@ def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -
         raise known from error
 
 
-def _plan_download(model: HubModel) -> DownloadPlan:
+def plan_download(model: HubModel, *, local_dir: Path | None = None) -> DownloadPlan:
+    """Ask the Hub which files make the checkpoint.
+
+    Args:
+        model: The repository and the revision.
+        local_dir: Where an index of the weights goes, which has to be read for this; by default the cache.
+    """
     info = HfApi().model_info(
         model.repo_id, revision=model.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
@@ -81,7 +85,7 @@ def _plan_download(model: HubModel) -> DownloadPlan:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     shards: list[str] = []
     if WEIGHTS_INDEX in sizes:
-        shards = shards_in_index(_fetch_index(model, commit))
+        shards = shards_in_index(_fetch_index(model, commit, local_dir))
     weights = choose_weights(sizes, shards)
     lacking = [name for name in REQUIRED_FILES if name not in sizes]
     if not weights:
@@ -98,42 +102,49 @@ def _plan_download(model: HubModel) -> DownloadPlan:
     )
 
 
-def _fetch_index(model: HubModel, commit: str) -> Path:
+def _fetch_index(model: HubModel, commit: str, local_dir: Path | None) -> Path:
     uncounted = _counting_bar(ProgressMeter(None, total_bytes=0, files_total=0))
-    return Path(hf_hub_download(model.repo_id, WEIGHTS_INDEX, revision=commit, tqdm_class=uncounted))
+    return Path(
+        hf_hub_download(
+            model.repo_id, WEIGHTS_INDEX, revision=commit, local_dir=local_dir, tqdm_class=uncounted
+        )
+    )
 
 
 def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
-    folder = cache_folder()
     needed_bytes = sum(plan.files[name] for name in _absent(plan.files, snapshot_folder(model, plan.commit)))
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free_bytes = shutil.disk_usage(nearest).free
-    if needed_bytes > free_bytes:
+    left_bytes = free_bytes()
+    if needed_bytes > left_bytes:
         raise DoesNotFitError(
-            f"no room to download {model}: {needed_bytes / _GIB:.2f} GiB needed, "
-            f"{free_bytes / _GIB:.2f} GiB free in {folder}",
-            "make room (`hf cache ls` shows what is there), or set HF_HOME to a folder on another disk",
+            f"no room to download {model}: {format_bytes(needed_bytes)} needed, "
+            f"{format_bytes(left_bytes)} free in {cache_folder()}",
+            MAKE_ROOM,
         )
 
 
 def _download(model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback | None) -> Path:
     meter = ProgressMeter(on_progress, sum(plan.files.values()), len(plan.files))
 
-    def fetch(names: dict[str, int], revision: str, folder: Path) -> Path:
-        absent = _absent(names, folder)
-        present = plan.files.keys() - _absent(plan.files, folder)
+    def fetch(names: Collection[str], revision: str, folder: Path, *, again: bool = False) -> Path:
+        absent = _absent(plan.files, folder)
+        present = plan.files.keys() - absent
         meter.begin_stage(sum(plan.files[name] for name in present), len(present))
         path = snapshot_download(
             model.repo_id,
             revision=revision,
-            allow_patterns=[escape(name) for name in absent],
+            allow_patterns=[escape(name) for name in absent if name in names],
+            force_download=again,
             tqdm_class=_counting_bar(meter),
         )
         return Path(path)
 
     def fetch_all() -> Path:
+        folder = snapshot_folder(model, plan.commit)
+        # What is there in another size the library would leave as it is.
+        if damaged := [name for name in _absent(plan.files, folder) if (folder / name).is_file()]:
+            fetch(damaged, plan.commit, folder, again=True)
         # By the revision's name first: that notes in the cache which commit the name stands for.
-        folder = fetch(plan.small_files, model.revision, snapshot_folder(model, plan.commit))
+        folder = fetch(plan.small_files, model.revision, folder)
         return fetch(plan.weights, folder.name, folder)
 
     folder = _interruptible(fetch_all, meter)
@@ -147,8 +158,14 @@ def _download(model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback
     return folder
 
 
-def _absent(names: dict[str, int], folder: Path) -> list[str]:
-    return [name for name in names if not (folder / name).is_file()]
+def _absent(sizes: dict[str, int], folder: Path) -> list[str]:
+    """Name the files that a folder lacks, or has in another size; 0 is a size that the Hub does not say."""
+
+    def is_whole(name: str) -> bool:
+        path = folder / name
+        return path.is_file() and sizes[name] in (0, path.stat().st_size)
+
+    return [name for name in sizes if not is_whole(name)]
 
 
 def _counting_bar(meter: ProgressMeter) -> type[tqdm]:
@@ -183,17 +200,3 @@ def _interruptible(fetch_all: Callable[[], Path], meter: ProgressMeter) -> Path:
                 meter.cancel()
                 close_session()
             raise
-
-
-@contextmanager
-def _library_kept_quiet() -> Iterator[None]:
-    # Its warnings (no token, a retry) go to stderr; what matters of them comes back as an exception.
-    # A level that somebody has lowered to see more is left alone.
-    library = logging.getLogger("huggingface_hub")
-    level = library.level
-    if level in (logging.NOTSET, logging.WARNING):
-        library.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        library.setLevel(level)

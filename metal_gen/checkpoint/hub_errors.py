@@ -25,6 +25,7 @@ from metal_gen.errors import ConfigError, DoesNotFitError, MetalGenError, ModelN
 
 # Every other 401 is a repository that is private or does not exist: the Hub does not say which.
 _TOKEN_REFUSED = "Invalid credentials in Authorization header"
+MAKE_ROOM = "make room (`metal-gen models list` shows what is there), or set HF_HOME to another disk"
 _RUN_AGAIN = "run the same command again: files that are whole are kept"
 
 
@@ -129,7 +130,7 @@ def _explain_disk(error: BaseException, model: HubModel) -> MetalGenError | None
     if code in (errno.ENOSPC, errno.EDQUOT) or xet_is_full:
         return DoesNotFitError(
             f"the disk became full during the download of {model}: {cache_folder()}",
-            "make room (`hf cache ls` shows what is there), or set HF_HOME to a folder on another disk",
+            MAKE_ROOM,
         )
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigError(

@@ -2,18 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from shutil import get_terminal_size
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-import typer.core
 
 from metal_gen import __version__
+from metal_gen.cli.command_help import CONTEXT_SETTINGS, Group, add_command, epilog
 
-# Each is a function in the file of its name.
-COMMANDS = ("generate", "chat", "batch", "bench")
-# On a screen narrower than this, help in boxes would cut off the names of options.
-NARROWEST_BOXES = 78
+# Each is a file of this folder, which defines a command or a group of commands of the same name; and
+# where the help lists it.
+COMMANDS = {
+    "generate": "Text",
+    "chat": "Text",
+    "batch": "Text",
+    "models": "Models and memory",
+    "plan": "Models and memory",
+    "bench": "Models and memory",
+    "config": "Settings and help",
+    "info": "Settings and help",
+    "help": "Settings and help",
+}
 
 
 class _CommandsByName(Mapping[str, Any]):
@@ -22,11 +30,15 @@ class _CommandsByName(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        alone = typer.Typer(
-            add_completion=False, context_settings=CONTEXT_SETTINGS, rich_markup_mode=MARKUP_MODE
-        )
-        alone.command(name)(getattr(import_module(f"metal_gen.cli.{name}"), name))
-        return typer.main.get_command(alone)
+        module = import_module(f"metal_gen.cli.{name}")
+        found = getattr(module, name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)
+            add_command(alone, name, *module.EXAMPLES)(found)
+            found = alone
+        command: Any = typer.main.get_command(found)
+        command.rich_help_panel = COMMANDS[name]
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -35,7 +47,7 @@ class _CommandsByName(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-class _Group(typer.core.TyperGroup):
+class _Program(Group):
     """The program, which has these commands."""
 
     def __init__(self, **settings: Any) -> None:
@@ -43,17 +55,13 @@ class _Group(typer.core.TyperGroup):
         self.commands: Any = _CommandsByName()
 
 
-COLUMNS = get_terminal_size().columns
-IS_NARROW = COLUMNS < NARROWEST_BOXES
-CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": COLUMNS if IS_NARROW else None}
-MARKUP_MODE: Literal["rich"] | None = None if IS_NARROW else "rich"
 app = typer.Typer(
     name="metal-gen",
-    cls=_Group,
+    cls=_Program,
     no_args_is_help=True,
-    rich_markup_mode=MARKUP_MODE,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT_SETTINGS,
+    epilog=epilog('metal-gen generate --prompt "Tell me a story about a fox."', "metal-gen help samplers"),
 )
 
 

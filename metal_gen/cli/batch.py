@@ -17,6 +17,12 @@ from metal_gen.cli.setting_options import (
 )
 from metal_gen.errors import ExitCode, UsageError
 
+# For its help.
+EXAMPLES = (
+    "metal-gen batch prompts.jsonl -o texts.jsonl --model Qwen/Qwen3-0.6B --max-tokens 200 --resume",
+    "metal-gen batch prompts.jsonl --check",
+    "metal-gen batch - -o - -q < prompts.jsonl | jq -r .text",
+)
 ROWS = "Rows"
 
 

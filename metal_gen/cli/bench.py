@@ -29,6 +29,11 @@ from metal_gen.config.settings import Settings
 if TYPE_CHECKING:
     from metal_gen.bench.report import BenchReport
 
+# For its help.
+EXAMPLES = (
+    "metal-gen bench --only decode,memory",
+    "metal-gen bench --model Qwen/Qwen3-0.6B --compare mlx-lm -o bench.json",
+)
 WORK = "Measuring"
 
 
@@ -186,12 +191,13 @@ def _printer_to(stream: TextIO) -> Callable[[Sequence[str]], None]:
 
 def _write(report: "BenchReport", wanted: str, file: OutputFile | None, console: Console) -> None:
     from metal_gen.cli.bench_formats import to_csv, to_json, to_markdown
-    from metal_gen.cli.bench_table import print_table, to_plain_table
+    from metal_gen.cli.bench_table import render, to_plain_table
+    from metal_gen.cli.tables import print_rendered
 
     if not report.complete:
         console.warn("stopped before everything was measured: the report is marked as incomplete")
     if file is None and wanted == "table" and console.stdout_is_terminal:
-        print_table(report)
+        print_rendered(lambda width: render(report, width), console)
         return
     formats = {"table": to_plain_table, "json": to_json, "csv": to_csv, "markdown": to_markdown}
     text = formats[wanted](report)

@@ -6,6 +6,7 @@ import json
 
 from metal_gen.bench.measurement import PARAMETERS, Measurement, Spread, Unit
 from metal_gen.bench.report import RATIO_MEANING, BenchReport
+from metal_gen.byte_sizes import GIB, KIB, MIB
 
 CSV_COLUMNS = (
     "section",
@@ -17,7 +18,6 @@ CSV_COLUMNS = (
     *("ceiling", "ceiling_share", "ratio", "ratio_minimum", "ratio_maximum"),
     *("model", "dtype", "device", "complete"),
 )
-KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 def format_value(value: float, unit: Unit) -> str:

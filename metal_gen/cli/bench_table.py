@@ -1,10 +1,8 @@
 """A benchmark's report as a table, or as a list where a table would not fit."""
 
-import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -19,29 +17,20 @@ from metal_gen.cli.bench_formats import (
     place,
     spread_cells,
 )
+from metal_gen.cli.tables import to_plain
 from metal_gen.control_characters import visible
 
 NARROWEST_TABLE = 76
 PLAIN_WIDTH = 80
 
 
-def print_table(report: BenchReport) -> None:
-    """Put the report on a terminal that is stdout."""
-    console = RichConsole(markup=False, emoji=False, highlight=False)
-    console.print(_render(report, console.width))
-
-
 def to_plain_table(report: BenchReport) -> str:
-    """The same without colours, for a pipe or a file."""
-    text = io.StringIO()
-    console = RichConsole(
-        file=text, width=PLAIN_WIDTH, color_system=None, markup=False, emoji=False, highlight=False
-    )
-    console.print(_render(report, PLAIN_WIDTH))
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    """The report without colours, for a pipe or a file."""
+    return to_plain(render(report, PLAIN_WIDTH), PLAIN_WIDTH)
 
 
-def _render(report: BenchReport, width: int) -> RenderableType:
+def render(report: BenchReport, width: int) -> RenderableType:
+    """The report for a terminal of this width."""
     top = Text(visible("\n".join(environment_lines(report))) + "\n")
     bottom = Text(visible("\n".join(endings(report))), style="" if report.complete else "bold")
     middle: RenderableType = _table(report) if width >= NARROWEST_TABLE else Text("\n".join(_lines(report)))

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from metal_gen.conversation import Conversation
     from metal_gen.messages import Message
 
+# For its help.
+EXAMPLES = (
+    "metal-gen chat --model Qwen/Qwen3-0.6B",
+    'metal-gen chat --model Qwen/Qwen3-0.6B --system "Answer briefly." --save talk.json',
+    "metal-gen chat --load talk.json",
+)
 TRANSCRIPT = "Conversation"
 
 

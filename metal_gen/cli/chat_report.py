@@ -41,7 +41,7 @@ def report_answer(last: "Piece | None", conversation: "Conversation", console: C
 
 def describe(conversation: "Conversation", last: "Piece | None") -> str:
     """The lines of /stats."""
-    from metal_gen.memory_plan import format_bytes
+    from metal_gen.byte_sizes import format_bytes
 
     plan = conversation.model.plan
     lines = [

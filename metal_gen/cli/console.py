@@ -147,6 +147,28 @@ class Console:
         """Say why there is no more."""
         self._message(f"{NAME}: {message}", hint, style="bold red")
 
+    def ask(self, question: str, instead: str) -> bool:
+        """Ask a person for a yes; no answer is a no.
+
+        Args:
+            question: Ends with a question mark.
+            instead: The option that answers it where there is nobody to ask.
+
+        Raises:
+            UsageError: There is nobody to ask.
+        """
+        if not is_terminal(sys.stdin) or not self.stderr_is_terminal:
+            raise UsageError(f"nobody can be asked: {question}", f"give {instead} to go on without")
+        self.end_text()
+        self._write_stderr(visible(f"{NAME}: {question} [y/N] "), "")
+        answer = ""
+        try:
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):
+                self._write_stderr("\n", "")
+        return answer.strip().lower() in ("y", "yes")
+
     def _message(self, line: str, hint: str = "", *, style: str) -> None:
         self.end_text()
         self._write_stderr(visible(" ".join(line.splitlines())) + "\n", style)

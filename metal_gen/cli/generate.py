@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from metal_gen.checkpoint.prompt import Prompt
     from metal_gen.loading import TextModel
 
+# For its help.
+EXAMPLES = (
+    'metal-gen generate --prompt "Tell me a story about a fox."',
+    'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
+    'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
+    'metal-gen generate --prompt "a fox" --json | jq -r .text',
+)
 CONTRADICTIONS = (
     ("json", "jsonl"),
     *(("json", "markdown"), ("json", "hide_thinking")),

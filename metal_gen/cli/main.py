@@ -4,8 +4,8 @@ import errno
 import os
 import sys
 import traceback
-from contextlib import redirect_stdout, suppress
-from typing import NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from metal_gen.cli.console import Console
 from metal_gen.cli.signals import SignalWatch, StoppedError, stopped_by
@@ -86,9 +86,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
     command = typer.main.get_command(app)
     try:
-        # Without a command the help is shown, which is no result of anything.
-        with redirect_stdout(sys.stderr if not arguments else sys.stdout):
-            context = command.make_context("metal-gen", arguments)
+        context = _read_arguments(command, arguments)
         kept.append(context)
         with context:
             command.invoke(context)
@@ -99,6 +97,19 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
             raise UsageError(message, "metal-gen --help, or metal-gen COMMAND --help") from None
         return error.exit_code
     return ExitCode.DONE
+
+
+def _read_arguments(command: Any, arguments: list[str]) -> Any:
+    """Find the command, and do what needs none: --help, --version, --install-completion."""
+    try:
+        return command.make_context("metal-gen", arguments)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise MetalGenError(
+            f"completion cannot be installed: {error.filename}: {error.strerror}",
+            "metal-gen --show-completion prints it",
+        ) from None
 
 
 def _utf8(before: str, argument: str) -> str:

@@ -8,13 +8,9 @@ from metal_gen.cli.console import Console
 from metal_gen.control_characters import visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.progress import Progress, TaskID
 
 PATIENCE_S = 0.5
-# Cells of a screen: for the numbers beside a bar, and what is left of the others on a narrow one.
-BYTES_WIDTH, TOKENS_WIDTH = 34, 24
-NARROWEST_DESCRIPTION = 6
-NARROWEST_BAR = 12
 
 
 class ProgressBar:
@@ -40,8 +36,10 @@ class ProgressBar:
         if not self._wanted or time.perf_counter() - self._start_s < PATIENCE_S:
             return
         if self._progress is None:
+            from metal_gen.cli.progress_columns import make_progress
+
             self._console.end_text()
-            self._progress = self._make(has_total=total is not None)
+            self._progress = make_progress(is_bytes=self._is_bytes, has_total=total is not None)
             self._task = self._progress.add_task(visible(self._description), total=total)
             self._progress.start()
         if self._task is not None:
@@ -61,44 +59,6 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _make(self, *, has_total: bool) -> "Progress":
-        from rich.console import Console as RichConsole
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-        from rich.table import Column
-
-        console = RichConsole(stderr=True)
-        room = console.width - (BYTES_WIDTH if self._is_bytes else TOKENS_WIDTH)
-        bars = [BarColumn()] if room >= NARROWEST_BAR + NARROWEST_DESCRIPTION else []
-        column = Column(
-            no_wrap=True,
-            overflow="ellipsis",
-            max_width=max(NARROWEST_DESCRIPTION, room - (NARROWEST_BAR if bars else 0)),
-        )
-        description = TextColumn("{task.description}", markup=False, table_column=column)
-        columns: list[ProgressColumn] = [description, *bars]
-        if not has_total:
-            columns = [
-                SpinnerColumn(),
-                description,
-                TextColumn("{task.completed} tokens"),
-                TimeElapsedColumn(),
-            ]
-        elif self._is_bytes:
-            columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-        else:
-            columns += [MofNCompleteColumn(), TimeRemainingColumn()]
-        return Progress(*columns, console=console, transient=True)
 
 
 class PhaseBar:

@@ -14,7 +14,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
     from metal_gen.backend import device_name
     from metal_gen.blas import AUTO, OPENBLAS_HINT, blas_in_use
-    from metal_gen.memory_plan import format_bytes
+    from metal_gen.byte_sizes import format_bytes
     from metal_gen.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
@@ -45,7 +45,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
 
 def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     """Say how a text went: one line on a terminal, the seed alone in a log."""
-    from metal_gen.memory_plan import format_bytes
+    from metal_gen.byte_sizes import format_bytes
 
     statistics = piece.statistics
     capacity = model.plan.cache.max_seq_len

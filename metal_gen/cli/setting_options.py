@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from metal_gen.cli.completion import completion_of
 from metal_gen.config.checks import Biases, Flag, Texts
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings
@@ -61,6 +62,7 @@ _FORMS = {
     "model_dtype": _Form("DTYPE", CACHE),
     "rope_scaling": _Form("JSON", CACHE),
     "chunk_size": _Form("N", CACHE),
+    "memory_limit_bytes": _Form("BYTES", CACHE),
 }
 
 
@@ -109,6 +111,7 @@ def _annotation(name: str) -> Any:
         help=info.help,
         rich_help_panel=form.panel,
         show_default=False,
+        autocompletion=completion_of(name),
     )
     return Annotated[kind, option]
 
@@ -116,6 +119,7 @@ def _annotation(name: str) -> Any:
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="Say nothing but errors.", rich_help_panel=OUTPUT)
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.", rich_help_panel=OUTPUT)]
 VerboseOption = Annotated[
     int,
     typer.Option(

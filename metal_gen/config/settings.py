@@ -123,6 +123,13 @@ class Settings:
         "Most that weights, cache and working memory may take; what the machine has left.",
         key="limit_bytes",
     )
+    wired_memory: bool = _setting(
+        "memory",
+        Flag(),
+        False,
+        "Keep macOS from compressing weights and cache or swapping them out; with Metal only.",
+        key="wired",
+    )
     blas: str = _setting(
         "cpu",
         Text(may_be_empty=False),

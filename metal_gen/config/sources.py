@@ -115,7 +115,7 @@ def read_toml(path: Path) -> dict[str, object]:
     except IsADirectoryError:
         raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
     except FileNotFoundError:
-        raise ConfigError(f"there is no settings file {path}", "check --config") from None
+        raise ConfigError(f"there is no settings file {path}", "`metal-gen config init` writes one") from None
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

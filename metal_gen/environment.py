@@ -1,4 +1,4 @@
-"""What the figures were taken with: versions, device, and the commit where this is a checkout."""
+"""What is run with: versions, device, and the commit where this is a checkout."""
 
 import os
 import platform
@@ -10,12 +10,11 @@ from metal_gen import __version__
 from metal_gen.backend import device_name
 from metal_gen.blas import blas_in_use
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
 
 
-def describe_environment() -> dict[str, str | int | None]:
-    """Names and versions; None for what is not there."""
-    blas = blas_in_use()
+def describe_versions() -> dict[str, str | None]:
+    """What is installed; None for what is not. Does not load MLX."""
     return {
         "metal_gen": __version__,
         "commit": commit(PACKAGE),
@@ -23,10 +22,22 @@ def describe_environment() -> dict[str, str | int | None]:
         "mlx_lm": installed_version("mlx-lm"),
         "python": platform.python_version(),
         "os": platform.platform(),
+    }
+
+
+def describe_device() -> dict[str, str | int | None]:
+    """What computes."""
+    blas = blas_in_use()
+    return {
         "device": device_name(),
         "blas": None if blas is None else str(blas),
         "cpu_count": os.cpu_count(),
     }
+
+
+def describe_environment() -> dict[str, str | int | None]:
+    """Names and versions; None for what is not there."""
+    return {**describe_versions(), **describe_device()}
 
 
 def installed_version(package: str) -> str | None:

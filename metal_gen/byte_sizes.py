@@ -1,0 +1,12 @@
+"""Bytes as a person reads them."""
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+def format_bytes(count: int) -> str:
+    """Write a size in the largest unit of which there is one: `24.0 MiB`, `1.20 GiB`."""
+    if count >= GIB:
+        return f"{count / GIB:.2f} GiB"
+    if count >= MIB:
+        return f"{count / MIB:.1f} MiB"
+    return f"{count / KIB:.1f} KiB" if count >= KIB else f"{count} B"

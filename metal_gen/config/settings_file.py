@@ -1,0 +1,67 @@
+"""A settings file with every setting in a comment, for a person to change."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+
+from metal_gen.config.settings import SETTINGS, SettingInfo
+
+HEADING = """\
+# Settings of metal-gen. Take the # away before the name of one to set it. What stands there is the
+# default, or an example where the default depends on the checkpoint or the machine, or is nothing.
+# METAL_GEN_* variables and command-line options go before this file.
+"""
+# Where a default would show nothing.
+EXAMPLES: dict[str, object] = {
+    "model": "Qwen/Qwen3-0.6B",
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    "max_seq_len": 8192,
+    "batch_size": 8,
+    "num_layers": 28,
+    "num_kv_heads": 8,
+    "head_dim": 128,
+    "memory_limit_bytes": 8 * 2**30,
+    "chunk_size": 512,
+    "temperature": 0.7,
+    "top_k": 20,
+    "top_p": 0.8,
+    "min_p": 0.05,
+    "repetition_window": 64,
+    "logit_bias": {"token": 2.5, "42": -1.0},
+    "ban_token": ("token", "42"),
+    "seed": 0,
+    "max_tokens": 512,
+    "stop": ("THE END",),
+    "stop_token": ("<|im_end|>",),
+    "logprobs": 5,
+    "system": "Answer briefly.",
+    "thinking": False,
+}
+
+
+def commented_settings() -> str:
+    """Write a TOML file that sets nothing and shows everything."""
+    return HEADING + "".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    for section, infos in groupby(SETTINGS.values(), key=lambda info: info.section):
+        yield f"\n[{section}]\n"
+        yield from map(_setting, infos)
+
+
+def _setting(info: SettingInfo) -> str:
+    shown = EXAMPLES.get(info.name, info.default)
+    example = "  # an example" if info.name in EXAMPLES else ""
+    return f"# {info.help}\n#{info.key} = {toml_value(shown)}{example}\n"
+
+
+def toml_value(value: object) -> str:
+    """Write a setting's value as TOML does."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    # JSON writes texts, numbers, true and false in the same way.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,47 @@
+"""What config.json says of any model, whether it is supported here or not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ConfigSummary:
+    """A model in three words, each None where config.json does not say.
+
+    Attributes:
+        model_type: The family: `qwen3`.
+        dtype: What the weights are stored in, or were before they were quantized.
+        quantization: How: `4-bit`, `gptq 4-bit`, `fp8`.
+    """
+
+    model_type: str | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "ConfigSummary":
+        """Read the fields of a config.json, of which any may be missing or of another kind."""
+        dtype = config.get("dtype") or config.get("torch_dtype")
+        # MLX writes the first, everybody else the second; checkpoints of MLX may have both.
+        quantization = config.get("quantization") or config.get("quantization_config")
+        return cls(
+            model_type=_text(config.get("model_type")),
+            dtype=_text(dtype),
+            quantization=_describe(quantization) if quantization else None,
+        )
+
+
+def _describe(quantization: object) -> str:
+    if not isinstance(quantization, Mapping):
+        return "quantized"
+    method = _text(quantization.get("quant_method"))
+    bits = quantization.get("bits")
+    words = [method] if method else []
+    if isinstance(bits, int):
+        words.append(f"{bits}-bit")
+    return " ".join(words) or "quantized"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
