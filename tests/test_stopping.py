@@ -252,7 +252,7 @@ def test_stop_strings_over_the_tokens_of_a_real_tokenizer(tmp_path):
     model = load(tmp_path)
     assert len(tokens) > 20
     assert metal_gen.generate(model, "x").text == said
-    for begin in range(0, len(said), 3):
+    for begin in range(0, len(said), 7):
         stop = said[begin : begin + 1 + begin % 5]
         result = metal_gen.generate(model, "x", stop=["#", stop])
         assert (result.text, result.stop_text) == (cut_at(said, stop), stop)
