@@ -45,7 +45,7 @@ class ConversationFullError(DoesNotFitError):
         super().__init__(
             f"the conversation is full: with this message it has {tokens} tokens, and max_seq_len is "
             f"{max_seq_len}",
-            f"raise max_seq_len under [cache] (--max-seq-len {tokens} or more), or take turns back",
+            f"raise max_seq_len under [cache] (--max-seq-len {tokens} or more)",
         )
         self.tokens = tokens
         self.max_seq_len = max_seq_len

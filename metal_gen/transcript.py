@@ -26,7 +26,8 @@ def read_transcript(path: Path) -> list[Message]:
     except OSError as error:
         raise UsageError(f"cannot read the transcript {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"the transcript {path} is not UTF-8: byte {error.start} is not") from None
+        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise UsageError(f"the transcript {path} is not UTF-8: {found}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the transcript {path} is not JSON: {error}") from None
     messages = document.get(MESSAGES) if isinstance(document, dict) else document

@@ -280,7 +280,7 @@ def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
     [
         (None, "No such file"),
         (b"{", "is not JSON"),
-        (b"\xff", "is not UTF-8: byte 0"),
+        (b"\xff", "is not UTF-8: byte 0 is 0xff"),
         (b"[" * 100_000, "is not JSON"),
         (b"{}", "messages must be a list"),
         (b"[]", "messages is empty"),

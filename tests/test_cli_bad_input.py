@@ -333,7 +333,7 @@ def test_a_settings_file_that_is_a_folder(refuse, tmp_path):
 def test_a_settings_file_that_is_not_utf_8(refuse, tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"[generation]\nsystem = '\xe9'")
     message, _ = refuse("generate", "-p", "hi", "--config", "latin.toml", code=CONFIGURATION)
-    assert message == "latin.toml is not UTF-8: byte 23 is not"
+    assert message == "latin.toml is not UTF-8: byte 23 is 0xe9"
 
 
 def test_a_name_that_no_file_can_have(refuse):

@@ -35,7 +35,7 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
     *("model", "system", "raw", "thinking", "compile", "blas"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "samples"),
     *("max_tokens", "stop"),
-    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "rope_scaling"),
+    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "rope_scaling", "memory_limit_bytes"),
 )
 def batch(
     context: typer.Context,

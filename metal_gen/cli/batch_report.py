@@ -139,7 +139,8 @@ def _duration(seconds: float) -> str:
 
 
 def _line(counts: "BatchCounts") -> str:
-    parts = [f"{counts.done} rows done", f"{counts.failed} failed"]
+    rows = "row" if counts.done == 1 else "rows"
+    parts = [f"{counts.done} {rows} done", f"{counts.failed} failed"]
     if counts.skipped:
         parts.append(f"{counts.skipped - counts.failed_before} done before")
     if counts.failed_before:

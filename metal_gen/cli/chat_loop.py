@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from metal_gen.cli.chat_commands import EndOfChatError, completions, is_command, message_in, run_command
 from metal_gen.cli.chat_input import MARK, piped_messages, terminal
-from metal_gen.cli.chat_report import CHOICES
+from metal_gen.cli.chat_report import CHOICES, CHOICES_IN_A_PIPE
 from metal_gen.cli.chat_session import ChatSession
 from metal_gen.cli.console import Console
 from metal_gen.cli.interrupts import Interrupts
@@ -47,7 +47,7 @@ def heed(session: ChatSession, text: str) -> None:
 
 def answer_pipe(conversation: "Conversation", console: Console, mark: bytes) -> None:
     """Answer one message after the other."""
-    session = ChatSession(conversation, console, Interrupts())
+    session = ChatSession(conversation, console, Interrupts(), CHOICES_IN_A_PIPE)
     for message in piped_messages(sys.stdin.buffer, mark):
         answer = session.say(message)
         if mark != MARK or not answer.endswith("\n"):

@@ -8,18 +8,21 @@ if TYPE_CHECKING:
     from metal_gen.conversation import Conversation
     from metal_gen.pieces import Piece
 
+# What can be done about a cache that is full.
 CHOICES = (
     "/undo takes the last turn back, /forget drops the oldest; or /save FILE, and go on with "
     "--load FILE --max-seq-len N"
 )
+CHOICES_IN_A_PIPE = "--max-seq-len N gives it more room"
 
 
-def report_answer(last: "Piece | None", conversation: "Conversation", console: Console) -> None:
+def report_answer(last: "Piece | None", conversation: "Conversation", choices: str, console: Console) -> None:
     """Say how an answer went: one line on a terminal, the seed alone in a log.
 
     Args:
         last: Its last piece; None where it was stopped before it began.
         conversation: With the answer.
+        choices: What can be done where the cache is full.
         console: Gets the line.
     """
     if last is None:
@@ -29,7 +32,7 @@ def report_answer(last: "Piece | None", conversation: "Conversation", console: C
         console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers anew")
     elif last.finish == "cache_full":
         console.warn(
-            f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}", CHOICES
+            f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}", choices
         )
     if console.stderr_is_terminal or console.verbosity:
         use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"

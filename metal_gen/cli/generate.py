@@ -24,12 +24,14 @@ from metal_gen.cli.setting_options import (
     settings_in_force,
     with_settings,
 )
+from metal_gen.cli.signals import StoppedError
 from metal_gen.config.settings import Settings
 from metal_gen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from metal_gen.checkpoint.prompt import Prompt
     from metal_gen.loading import TextModel
+    from metal_gen.pieces import Piece
 
 # For its help.
 EXAMPLES = (
@@ -53,7 +55,7 @@ CONTRADICTIONS = (
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("logit_bias", "ban_token", "seed", "samples", "logprobs"),
     *("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos"),
-    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size", "memory_limit_bytes"),
 )
 def generate(
     context: typer.Context,
@@ -183,13 +185,20 @@ def _stream(model: "TextModel", prompt: "Prompt", output: PieceOutput, console: 
     """Hand on the pieces of the text as they come."""
     from metal_gen.text_generation import stream_generate
 
+    last: Piece | None = None
     try:
         with output, PhaseBar(console) as bar:
             on_prefill = partial(bar.update, "reading the prompt")
             with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
                 for piece in pieces:
+                    last = piece
                     show_piece(piece, output, bar)
                     if piece.finish is not None:
                         report_end(piece, model, console)
+    except StoppedError:
+        # What has been written can be drawn again.
+        if last is not None:
+            console.note(f"seed {last.statistics.seed}")
+        raise
     finally:
         console.end_text()

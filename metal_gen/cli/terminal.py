@@ -31,7 +31,10 @@ def shows_animation(stream: TextIO | None) -> bool:
 def rich_console(stream: TextIO) -> "RichConsole":
     """A console that changes nothing in a text, and styles it only where that is wanted."""
     from rich.console import Console as RichConsole
+    from rich.theme import Theme
 
+    # Rich gives inline code a black ground, which is a block on a light screen.
+    theme = Theme({"markdown.code": "bold cyan"})
     return RichConsole(
         file=stream,
         color_system="auto" if shows_colour(stream) else None,
@@ -39,6 +42,7 @@ def rich_console(stream: TextIO) -> "RichConsole":
         emoji=False,
         highlight=False,
         soft_wrap=True,
+        theme=theme,
     )
 
 

@@ -119,7 +119,8 @@ def read_toml(path: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: byte {error.start} is not") from None
+        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise ConfigError(f"{path} is not UTF-8: {found}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
