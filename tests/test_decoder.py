@@ -1,10 +1,9 @@
 """The forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
 
-from dataclasses import replace
-
 import mlx.core as mx
 import numpy as np
 import pytest
+from doubtful_sampler import doubtful_sampler
 from tiny_checkpoint import EXPERTS, tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -14,7 +13,7 @@ from metal_gen.engine.stopping import FinishDetail, require_capacity
 from metal_gen.errors import DoesNotFitError
 from metal_gen.kv_cache import CacheOverflowError
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler, Status
+from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
 VARIANTS = {
@@ -174,27 +173,13 @@ def test_an_uncertain_draw_is_taken_back_and_drawn_anew(tiny_model, make_cache):
     strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
     redrawn = []
 
-    class Doubtful(Sampler):
-        """Looks at a wrong token first, and says so, at every third draw."""
-
-        def draw(self, logits, index):
-            draw = super().draw(logits, index)
-            if index % 3 or index < self._whole_until - 16:
-                return draw
-            wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])
-            return replace(draw, outcome=wrong)
-
-        def redraw(self, missed):
-            redrawn.append(missed.index)
-            return super().redraw(missed)
-
     def text(kind):
         sampler = kind(strategy, RandomKeys(5), prompt=[1, 2, 3], capacity=64)
         decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=30))
         made = [token.id for token in run(decoder, [1, 2, 3], sampler)]
         return made, decoder.cache.position
 
-    assert text(Doubtful) == text(Sampler)
+    assert text(doubtful_sampler(redrawn)) == text(Sampler)
     assert redrawn == list(range(0, 28, 3))
 
 

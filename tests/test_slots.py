@@ -1,10 +1,10 @@
 """Many texts at once over slots: each as it would be alone, whatever its company."""
 
 import random
-from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from doubtful_sampler import doubtful_sampler
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ from metal_gen.engine.stopping import FinishDetail
 from metal_gen.models.layers import Linear
 from metal_gen.models.row_independence import SteadyLinear, fewest_agreeing_rows, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler, Status
+from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 
 CAPACITY = 320
@@ -162,20 +162,6 @@ def test_an_uncertain_draw_is_drawn_anew_and_its_text_goes_on(tiny_model, make_c
     strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
     redrawn = []
 
-    class Doubtful(Sampler):
-        """Looks at a wrong token first, and says so, at every third draw."""
-
-        def draw(self, logits, index):
-            draw = super().draw(logits, index)
-            if index % 3:
-                return draw
-            wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])
-            return replace(draw, outcome=wrong)
-
-        def redraw(self, missed):
-            redrawn.append(missed.index)
-            return super().redraw(missed)
-
     def texts(kind):
         decoder = SlotDecoder(tiny_model, make_cache(tiny_model, batch_size=2))
         made = {}
@@ -191,5 +177,5 @@ def test_an_uncertain_draw_is_drawn_anew_and_its_text_goes_on(tiny_model, make_c
                 made[begun].append(token.id)
         return list(made.values())
 
-    assert texts(Doubtful) == texts(Sampler)
+    assert texts(doubtful_sampler(redrawn)) == texts(Sampler)
     assert sorted(redrawn) == sorted([0, 3, 6, 9, 12, 0, 3, 6])
