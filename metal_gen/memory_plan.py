@@ -167,7 +167,7 @@ class MemoryPlan:
         if (slots := self.cache.batch_size) > 1 and (fewer := self.with_slots(slots)).fits:
             most = fewer.cache.batch_size
             hint = f"set batch_size under [cache] to at most {most} (--batch-size {most})"
-        elif longest := self.longest_fit():
+        elif longest := self.longest_fit(min(self.cache.max_seq_len, self.model.context_length)):
             hint = f"set max_seq_len under [cache] to at most {longest} (--max-seq-len {longest})"
         else:
             hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"

@@ -17,7 +17,6 @@ from metal_gen.cli.main import main
 pytest_plugins = ("fixtures_text",)
 
 USAGE, CONFIGURATION, NOT_FOUND, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 3, 4, 5, 6
-COMMAND_HINT = "metal-gen --help, or metal-gen COMMAND --help"
 
 
 @pytest.fixture
@@ -97,14 +96,11 @@ FLAGS = [
     (("--cache-dtype", "int8"), "--cache-dtype must be one of auto, float32, bfloat16, float16: 'int8'", ""),
     (("--model-dtype", "BF16"), "--model-dtype must be one of auto, float32, bfloat16, float16: 'BF16'", ""),
     (("--prompt", "x"), "--prompt is given 2 times", "put the texts together, or use --prompt-file"),
-    (("--promt", "x"), "No such option: --promt (Possible options: --prompt, --prompt-file)", COMMAND_HINT),
-    (
-        ("--max-token", "x"),
-        "No such option: --max-token (Possible options: --ban-token, --max-tokens, --min-tokens)",
-        COMMAND_HINT,
-    ),
-    (("--seed",), "Option '--seed' requires an argument", COMMAND_HINT),
-    (("hello", "world"), "Got unexpected extra argument(s) (hello world)", COMMAND_HINT),
+    (("--promt", "x"), "No such option: --promt", "did you mean --prompt? metal-gen generate --help"),
+    (("--max-token", "x"), "No such option: --max-token", "did you mean --max-tokens? "),
+    (("--temp", "1"), "No such option: --temp", "did you mean --temperature? "),
+    (("--seed",), "Option '--seed' requires an argument", "metal-gen generate --help"),
+    (("hello", "world"), "Got unexpected extra argument(s) (hello world)", "--prompt TEXT"),
 ]
 
 
@@ -121,7 +117,21 @@ def test_an_unknown_command_is_told_the_nearest(refuse):
     message, hint = refuse("generat", code=USAGE)
     assert "No such command 'generat'" in message
     assert "generate" in message
-    assert hint == COMMAND_HINT
+    assert hint == "metal-gen --help"
+
+
+def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
+    message, hint = refuse("models", "rm", "--force", "org/name", code=USAGE)
+    assert message == "No such option: --force"
+    assert hint == "metal-gen models rm --help lists the options"
+
+
+@pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
+def test_completion_is_for_the_shell_that_it_is_run_in(refuse, option, tmp_path):
+    message, hint = refuse(option, "nope", code=USAGE)
+    assert message == f"{option} takes no value: nope"
+    assert "bash, zsh, fish" in hint
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["1e-30", "1e-300"])

@@ -230,6 +230,12 @@ def test_a_reader_that_leaves_gives_exit_code_141(babbler, tmp_path):
     assert read_ten_bytes_and_leave(babbler, tmp_path)[1] == 141
 
 
+def test_a_reader_that_leaves_the_help_is_no_mistake(tmp_path):
+    with start_cli("--help", home=tmp_path) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=30)) == (b"", 141)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
     "arguments", [("generate", "-p", "hi", "-q", "--json"), ("--version",)], ids=lambda row: row[-1]

@@ -43,7 +43,7 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size,
 
 
 def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
-    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3", max_position_embeddings=100_000)))
     limit = 2_000_000
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(model=folder, max_seq_len=100_000, chunk_size=16, memory_limit_bytes=limit))
@@ -53,6 +53,14 @@ def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
     assert fits.plan.total_bytes <= limit
     with pytest.raises(DoesNotFitError):
         prepare(Settings(model=folder, max_seq_len=2 * longest, chunk_size=16, memory_limit_bytes=limit))
+
+
+def test_no_more_is_proposed_than_the_model_was_trained_for(tmp_path):
+    trained = tiny_config("qwen3")["max_position_embeddings"]
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, max_seq_len=10**9, chunk_size=16))
+    assert caught.value.hint.endswith(f"at most {trained} (--max-seq-len {trained})")
 
 
 def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):

@@ -64,6 +64,11 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return ExitCode.CLOSED_PIPE
+    except SystemExit as left:
+        # Rich leaves so where a pipe is closed on what it prints, and typer where it is done.
+        if isinstance(left.__context__, BrokenPipeError):
+            return ExitCode.CLOSED_PIPE
+        raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -80,9 +85,11 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     import typer
 
     from metal_gen.cli.app import app
+    from metal_gen.cli.usage_errors import refuse_shell_name, usage_error
 
     if COMPLETION_VARIABLE in os.environ:
         app(prog_name="metal-gen")
+    refuse_shell_name(arguments)
     # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
     command = typer.main.get_command(app)
     try:
@@ -93,8 +100,8 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     except typer.Exit as exit:
         return exit.exit_code
     except typer.TyperException as error:
-        if message := error.format_message():
-            raise UsageError(message, "metal-gen --help, or metal-gen COMMAND --help") from None
+        if error.format_message():
+            raise usage_error(error, command, arguments) from None
         return error.exit_code
     return ExitCode.DONE
 

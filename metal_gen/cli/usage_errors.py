@@ -1,0 +1,64 @@
+"""What typer refuses in a command line, said as this program says things, with the help that is meant."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from metal_gen.errors import UsageError
+
+COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+# Of the names of two options; below it they have little in common but a syllable.
+LEAST_LIKENESS = 0.7
+
+
+def refuse_shell_name(arguments: Sequence[str]) -> None:
+    """Refuse a shell that is named, which typer would not look at.
+
+    Raises:
+        UsageError: Naming the shells there are.
+    """
+    if len(arguments) > 1 and arguments[0] in COMPLETION_OPTIONS:
+        raise UsageError(
+            f"{arguments[0]} takes no value: {arguments[1]}",
+            f"it is for the shell that it is run in, which may be {', '.join(SHELLS)}",
+        )
+
+
+def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageError:
+    """The error to show for one of typer's.
+
+    Args:
+        error: What typer raised.
+        program: Its outermost command.
+        arguments: After the program's name.
+    """
+    context = getattr(error, "ctx", None)
+    path = _named_command(program, arguments) if context is None else context.command_path
+    if context is not None and hasattr(error, "possibilities"):
+        # Typer itself proposes whatever has a few letters of it.
+        guess = _nearest_option(error.option_name, context.command)
+        return UsageError(error.message, f"{guess}{path} --help lists the options")
+    message = error.format_message()
+    if path == "metal-gen generate" and "unexpected extra argument" in message:
+        return UsageError(message, "a prompt is given with --prompt TEXT, in quotes")
+    return UsageError(message, f"{path} --help")
+
+
+def _nearest_option(typed: str, command: Any) -> str:
+    names = {name.lstrip("-"): name for parameter in command.params for name in parameter.opts}
+    word = typed.lstrip("-")
+    begun = [name for name in names if name.startswith(word)]
+    near = begun if len(begun) == 1 else get_close_matches(word, names, n=1, cutoff=LEAST_LIKENESS)
+    return f"did you mean {names[near[0]]}? " if near else ""
+
+
+def _named_command(program: Any, arguments: Sequence[str]) -> str:
+    """The command that the first words name."""
+    words, command = ["metal-gen"], program
+    for word in arguments:
+        if word not in getattr(command, "commands", {}):
+            break
+        words.append(word)
+        command = command.commands[word]
+    return " ".join(words)
