@@ -30,7 +30,7 @@ from metal_gen.hybrid_cache import HybridCacheConfig, new_cache
 from metal_gen.kv_cache import KVCacheConfig
 from metal_gen.memory_plan import MemoryPlan
 from metal_gen.models.config import ModelConfig
-from metal_gen.strategy_settings import endings_from, strategy_from
+from metal_gen.strategy_settings import endings_from, require_lengths, strategy_from
 
 DEFAULT_MAX_SEQ_LEN = 2048
 
@@ -118,6 +118,7 @@ def prepare(
     )
     checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or ())
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
+    require_lengths(settings)
     if most_slots > 1 and checkpoint.config.linear is not None:
         raise CheckpointError(
             f"batches of {folder} are not supported: {checkpoint.config.model_type} has layers of "

@@ -39,20 +39,48 @@ def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[
     """The strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
 
     Raises:
-        UsageError: A token that is named does not exist; ConfigError where a file or variable names it.
+        UsageError: A token that is named does not exist, or `require_lengths` refuses the settings;
+            ConfigError where a file or variable is at fault.
     """
-    values = {name: getattr(settings, name) for name in PLAIN}
-    if settings.temperature is None:
-        values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
+    require_lengths(settings)
     bias = {_token(settings, "logit_bias", tokenizer, name): value for name, value in settings.logit_bias}
     bias |= dict.fromkeys(
         (_token(settings, "ban_token", tokenizer, name) for name in settings.ban_token), -math.inf
     )
-    strategy = SamplingStrategy(**values, logit_bias=bias)
+    strategy = replace(_plain_strategy(settings), logit_bias=bias)
     if not settings.ignore_eos:
         return strategy
     wanted = {_token(settings, "stop_token", tokenizer, name) for name in settings.stop_token}
     return without_end(strategy, set(eos_ids) - wanted)
+
+
+def is_greedy(settings: Settings) -> bool:
+    """Whether nothing is drawn: several texts for one prompt will be equal."""
+    return _plain_strategy(settings).is_greedy
+
+
+def _plain_strategy(settings: Settings) -> SamplingStrategy:
+    """All of a strategy for which no token need be looked up."""
+    values = {name: getattr(settings, name) for name in PLAIN}
+    if settings.temperature is None:
+        values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
+    return SamplingStrategy(**values)
+
+
+def require_lengths(settings: Settings) -> None:
+    """Refuse a text that would have to be longer than it may be.
+
+    Raises:
+        UsageError: `min_tokens` is above `max_tokens`; ConfigError where neither is an argument.
+    """
+    if settings.max_tokens is None or settings.min_tokens <= settings.max_tokens:
+        return
+    least, most = _place(settings, "min_tokens"), _place(settings, "max_tokens")
+    refuse = UsageError if UsageError in (least[1], most[1]) else ConfigError
+    raise refuse(
+        f"{least[0]} {settings.min_tokens} is above {most[0]} {settings.max_tokens}",
+        "lower min_tokens, or raise max_tokens",
+    )
 
 
 def endings_from(
@@ -74,15 +102,20 @@ def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) ->
     try:
         return token_id(tokenizer, name)
     except UsageError as error:
-        source = settings.source(setting)
-        if source == SETTINGS[setting].flag:
-            raise UsageError(f"{source}: {error.message}", error.hint) from None
-        if source == ARGUMENT_SOURCE:
-            raise UsageError(f"{setting}: {error.message}", error.hint) from None
-        if source == SETTINGS[setting].variable:
-            raise ConfigError(f"{source}: {error.message}", error.hint) from None
-        place = f"{source}: [{SETTINGS[setting].section}] {SETTINGS[setting].key}"
-        raise ConfigError(f"{place}: {error.message}", error.hint) from None
+        place, refuse = _place(settings, setting)
+        raise refuse(f"{place}: {error.message}", error.hint) from None
+
+
+def _place(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
+    """Where a setting was set, as a message names it, and the error for what is wrong there."""
+    info, source = SETTINGS[name], settings.source(name)
+    if source == ARGUMENT_SOURCE:
+        return name, UsageError
+    if source == info.flag:
+        return source, UsageError
+    if source == info.variable:
+        return source, ConfigError
+    return f"{source}: [{info.section}] {info.key}", ConfigError
 
 
 def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:

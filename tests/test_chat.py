@@ -106,10 +106,11 @@ def test_system(session, said):
 def test_a_setting_is_changed_shown_and_put_back(session, said):
     assert said("/set max_tokens 3").err == "metal-gen: max_tokens = 3 (/set)\n"
     assert said("hi").out == "abc"
-    assert said("/set top-k").err == "top_k = None (default)\n"
+    assert said("/set top-k").err == "top_k = not set (default)\n"
     assert len(said("/set").err.splitlines()) == len(SETTABLE)
     assert "max_tokens = 6" in said("/unset max_tokens").err
-    said("/set stop cd", "/set thinking off")
+    assert said("/set stop cd").err == 'metal-gen: stop = ["cd"] (/set)\n'
+    assert said("/set thinking off").err == "metal-gen: thinking = false (/set)\n"
     assert session.conversation.settings.stop == ("cd",)
     assert session.conversation.settings.thinking is False
 

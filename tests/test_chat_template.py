@@ -1,11 +1,16 @@
 """Chat templates: where they are found, what they may do, and how they fail."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.prompt import encode_prompt
 from metal_gen.errors import CheckpointError
+
+pytest_plugins = ("fixtures_text",)
 
 HELLO = [{"role": "user", "content": "Hello <b>"}]
 SIMPLE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"
@@ -44,6 +49,12 @@ def test_the_thinking_switch_is_set_only_when_asked():
         "False",
     ]
     assert not ChatTemplate(SIMPLE).has_thinking_switch
+
+
+def test_a_thinking_switch_that_has_no_effect_is_said_to_have_none(speaker):
+    (notice,) = encode_prompt(Checkpoint(Path(speaker)), "hi", thinking=False).notices
+    assert "no effect" in notice
+    assert "template has none" in notice
 
 
 def test_what_published_templates_use_is_there():

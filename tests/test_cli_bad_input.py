@@ -99,6 +99,7 @@ FLAGS = [
     (("--promt", "x"), "No such option: --promt", "did you mean --prompt? metal-gen generate --help"),
     (("--max-token", "x"), "No such option: --max-token", "did you mean --max-tokens? "),
     (("--temp", "1"), "No such option: --temp", "did you mean --temperature? "),
+    (("-q", "-v"), "--quiet contradicts --verbose", "leave one of them out"),
     (("--seed",), "Option '--seed' requires an argument", "metal-gen generate --help"),
     (("hello", "world"), "Got unexpected extra argument(s) (hello world)", "--prompt TEXT"),
 ]

@@ -8,7 +8,7 @@ import pytest
 from metal_gen.config.settings import SETTINGS
 from metal_gen.config.settings_file import commented_settings
 
-pytest_plugins = ("fixtures_cli",)
+pytest_plugins = ("fixtures_cli", "fixtures_text")
 
 USAGE, CONFIGURATION = 2, 3
 OWN_FILE = "config/metal-gen/config.toml"
@@ -36,6 +36,23 @@ def test_every_setting_is_shown_with_its_source(run_here, tmp_path, monkeypatch)
         "variable": "METAL_GEN_SYSTEM",
     }
     assert shown["top_k"]["value"] is None
+
+
+def test_a_misspelt_variable_is_said_on_stderr(run_here, monkeypatch, speaker):
+    monkeypatch.setenv("METAL_GEN_MAX_TOKEN", "3")
+    said = "metal-gen: METAL_GEN_MAX_TOKEN is no setting and has no effect; did you mean METAL_GEN_MAX_TOKENS?\n"
+    for arguments in (("config", "show", "--json"), ("plan", "--json")):
+        outcome = run_here(*arguments)
+        assert outcome.stderr == said
+        json.loads(outcome.stdout)
+    assert run_here("generate", "--model", speaker, "-p", "hi", "-q").stderr == ""
+
+
+def test_scaling_of_positions_is_a_table(run_here, tmp_path):
+    (tmp_path / "long.toml").write_text('[model]\nrope_scaling = { rope_type = "linear", factor = 2 }\n')
+    outcome = run_here("config", "show", "--config", "long.toml", "--json")
+    assert json.loads(outcome.stdout)["rope_scaling"]["value"] == {"rope_type": "linear", "factor": 2.0}
+    assert b'"rope_type" = "linear"' in run_here("config", "show", "--config", "long.toml").stdout
 
 
 def test_what_cannot_be_read_is_not_shown(run_here, monkeypatch):

@@ -270,7 +270,7 @@ def test_a_bias_beyond_the_logits_of_a_single_draw(tmp_path):
 def test_an_empty_text_in_a_flag(refuse, name, texts):
     flag = SETTINGS[name].flag
     message, _ = refuse(*(part for text in texts for part in (flag, text)), code=USAGE)
-    assert message == f"{flag} {TEXTS}: {list(texts)!r}"
+    assert message == f"{flag} must not be empty: {', '.join(map(repr, texts))}"
 
 
 @pytest.mark.parametrize("name", ["stop", "stop_token", "ban_token"])
@@ -296,7 +296,7 @@ def test_a_bad_list_in_a_variable(refuse, monkeypatch, name, text):
     "bad", ["a", "", "a=", "=1", "a=x", '{"a"', "a=nan", "a=inf", "a=10001", "a=-1e5", "a=1=x"]
 )
 def test_a_bad_bias(refuse, monkeypatch, bad):
-    assert refuse("--logit-bias", bad, code=USAGE)[0] == f"--logit-bias {ONE_BIAS}: {[bad]!r}"
+    assert refuse("--logit-bias", bad, code=USAGE)[0] == f"--logit-bias {ONE_BIAS}: {bad!r}"
     if bad:
         monkeypatch.setenv("METAL_GEN_LOGIT_BIAS", bad)
         assert refuse(code=CONFIGURATION)[0] == f"METAL_GEN_LOGIT_BIAS {ONE_BIAS}: {bad!r}"
@@ -558,6 +558,34 @@ def test_logprobs_in_a_file_leave_the_text_on_the_terminal_alone(speaker, tmp_pa
     assert outcome.screen.decode() == SHOWN + "\n"
 
 
+# What contradicts itself
+
+
+def test_a_text_that_must_be_longer_than_it_may_be(refuse, refuse_file, monkeypatch):
+    message, hint = refuse("--max-tokens", "3", "--min-tokens", "10", code=USAGE)
+    assert (message, hint) == (
+        "--min-tokens 10 is above --max-tokens 3",
+        "lower min_tokens, or raise max_tokens",
+    )
+    monkeypatch.setenv("METAL_GEN_MAX_TOKENS", "3")
+    assert refuse("--min-tokens", "10", code=USAGE)[0] == "--min-tokens 10 is above METAL_GEN_MAX_TOKENS 3"
+    message, _ = refuse_file("min_tokens", 10)
+    assert message == "[generation] min_tokens 10 is above METAL_GEN_MAX_TOKENS 3"
+
+
+def test_a_text_of_the_library_that_must_be_longer_than_it_may_be(loaded):
+    with pytest.raises(UsageError, match="^min_tokens 10 is above max_tokens 3$"):
+        metal_gen.generate(loaded, "x", min_tokens=10, max_tokens=3)
+    assert metal_gen.generate(loaded, "x", min_tokens=3, max_tokens=3).statistics.completion_tokens == 3
+
+
+def test_several_samples_that_will_be_equal_are_said_to_be_so(say):
+    assert "all 2 texts will be equal" in say("--samples", "2").stderr
+    assert "--temperature 0.8" in say("--samples", "2", "--greedy").stderr
+    for arguments in (("--samples", "2", "--top-p", "0.9"), ("--samples", "1",), ("--samples", "2", "-q")):
+        assert "equal" not in say(*arguments).stderr
+
+
 # What is said about it
 
 
@@ -579,11 +607,11 @@ def test_verbose_says_what_is_in_force_and_why(say, tmp_path):
         assert part in sampling
     for line in (
         "metal-gen: min_p = 0.1 (settings.toml)",
-        "metal-gen: stop = ('fgh',) (settings.toml)",
+        'metal-gen: stop = ["fgh"] (settings.toml)',
         "metal-gen: min_tokens = 2 (METAL_GEN_MIN_TOKENS)",
         "metal-gen: repetition_penalty = 1.5 (--repetition-penalty)",
-        "metal-gen: ban_token = ('z',) (--ban-token)",
-        "metal-gen: logit_bias = (('y', 1.0),) (--logit-bias)",
+        'metal-gen: ban_token = ["z"] (--ban-token)',
+        'metal-gen: logit_bias = { "y" = 1.0 } (--logit-bias)',
     ):
         assert line in lines
 

@@ -3,7 +3,12 @@
 import pytest
 
 from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.config.sources import override_with_arguments, override_with_flags, resolve_settings
+from metal_gen.config.sources import (
+    override_with_arguments,
+    override_with_flags,
+    resolve_settings,
+    unknown_variables,
+)
 from metal_gen.errors import ConfigError, UsageError
 
 
@@ -42,6 +47,21 @@ def test_fill_gives_way_to_what_anybody_has_set():
     )
     assert (settings.top_k, settings.top_p) == (5, 0.8)
     assert settings.source("top_p") == "checkpoint"
+
+
+def test_a_variable_that_is_no_setting_is_found_with_the_one_that_is_near():
+    environ = {
+        "METAL_GEN_MAX_SEQ_LENN": "9",
+        "METAL_GEN_COLOUR": "red",
+        "METAL_GEN_EMPTY": "",
+        "METAL_GEN_SEED": "1",
+        "METAL_GEN_TEST_TOKENIZER": "folder",
+        "METAL_GENERATOR": "x",
+    }
+    assert unknown_variables(environ) == {
+        "METAL_GEN_COLOUR": "",
+        "METAL_GEN_MAX_SEQ_LENN": "METAL_GEN_MAX_SEQ_LEN",
+    }
 
 
 def test_home_is_where_the_users_file_is(tmp_path):

@@ -72,7 +72,7 @@ def encode_prompt(
         if system is not None:
             messages.insert(0, {"role": SYSTEM, "content": system})
         if thinking is not None and not template.has_thinking_switch:
-            notices.append("this checkpoint's chat template has no thinking switch")
+            notices.append("the thinking switch has no effect: this checkpoint's chat template has none")
         text = template.render(messages, thinking=thinking)
         ids = checkpoint.tokenizer.encode(text, add_special_tokens=False)
     if not ids:

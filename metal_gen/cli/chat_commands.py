@@ -10,6 +10,7 @@ from metal_gen.cli.chat_report import describe, room
 from metal_gen.cli.chat_session import ChatSession
 from metal_gen.cli.transcript_file import save_transcript
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo
+from metal_gen.config.settings_file import shown_value
 from metal_gen.config.sources import nearest
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.transcript import read_transcript
@@ -126,7 +127,7 @@ def _setting(typed: str) -> SettingInfo:
 def _shown(session: ChatSession, name: str) -> str:
     settings = session.conversation.settings
     source = settings.source(name)
-    return f"{name} = {getattr(settings, name)!r} ({'/set' if source == ARGUMENT_SOURCE else source})"
+    return f"{name} = {shown_value(settings, name)} ({'/set' if source == ARGUMENT_SOURCE else source})"
 
 
 def _undo(session: ChatSession, argument: str) -> None:

@@ -30,9 +30,14 @@ class Console:
     Args:
         quiet: Only errors go to stderr.
         verbosity: How many `-v` were given.
+
+    Raises:
+        UsageError: Both are wanted.
     """
 
     def __init__(self, *, quiet: bool = False, verbosity: int = 0) -> None:
+        if quiet and verbosity:
+            raise UsageError("--quiet contradicts --verbose", "leave one of them out")
         self.quiet = quiet
         self.verbosity = verbosity
         self._unfinished_line: TextIO | None = None

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.config.sources import resolve_settings, user_config_file
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import resolve_settings, unknown_variables, user_config_file
 from metal_gen.errors import MetalGenError
 
 PACKAGES = ("huggingface-hub", "tokenizers", "typer", "rich")
@@ -137,14 +137,11 @@ def _cache() -> Section:
 
 def _settings(settings: Settings) -> Section:
     file = user_config_file(os.environ)
-    variables = {info.variable for info in SETTINGS.values()}
     return {
         "file": None if file is None else str(file),
         "exists": file is not None and os.path.isfile(file),  # noqa: PTH113
         "set": dict(settings.sources),
-        "unknown_variables": sorted(
-            name for name in os.environ if name.startswith("METAL_GEN_") and name not in variables
-        ),
+        "unknown_variables": list(unknown_variables(os.environ)),
     }
 
 

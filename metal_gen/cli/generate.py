@@ -137,11 +137,17 @@ def _run(settings: Settings, text: str, form: str, file: OutputFile | None, cons
     from metal_gen.background import Background
     from metal_gen.checkpoint.prompt import encode_prompt
     from metal_gen.engine.stopping import require_capacity
+    from metal_gen.strategy_settings import is_greedy
 
     prepared = prepare_model(settings, console)
     settings = prepared.settings
     for notice in prepared.notices:
         console.warn(notice)
+    if settings.samples > 1 and is_greedy(settings):
+        console.warn(
+            f"all {settings.samples} texts will be equal: the most probable token is always taken",
+            "--temperature 0.8 draws them",
+        )
     report_start(prepared, console)
     if (count := prepared.plan.cache.batch_size) > 1:
         console.detail(f"generate uses 1 of the {count} sequences that the cache holds")

@@ -15,6 +15,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.backend import device_name
     from metal_gen.blas import AUTO, OPENBLAS_HINT, blas_in_use
     from metal_gen.byte_sizes import format_bytes
+    from metal_gen.config.settings_file import shown_value
     from metal_gen.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
@@ -40,7 +41,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     console.note(f"sampling: {strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)}")
     for name in SETTINGS:
         if name in settings.sources or console.verbosity > 1:
-            console.note(f"{name} = {getattr(settings, name)!r} ({settings.source(name)})")
+            console.note(f"{name} = {shown_value(settings, name)} ({settings.source(name)})")
 
 
 def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from metal_gen.cli.completion import completion_of
+from metal_gen.cli.console import Console
 from metal_gen.config.checks import Biases, Flag, Texts
 from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.config.sources import override_with_flags, resolve_settings
+from metal_gen.config.sources import override_with_flags, resolve_settings, unknown_variables
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
@@ -135,7 +136,7 @@ VerboseOption = Annotated[
 
 
 def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
-    """Lay a command's options over the files and variables.
+    """Lay a command's options over the files and variables, and say which variables are none.
 
     Args:
         parameters: The command's, by name, with those that `with_settings` gives it.
@@ -146,6 +147,7 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
     config = parameters["config"]
+    _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))
     base = resolve_settings(config_file=None if config is None else Path(config), environ=os.environ)
     settings = override_with_flags(base, flags)
     if not parameters.get("greedy"):
@@ -156,6 +158,12 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
                 f"--greedy contradicts {SETTINGS[name].flag} {flags[name]}", "leave one of them out"
             )
     return settings.override({"temperature": 0.0}, "--greedy")
+
+
+def _say_unknown_variables(console: Console) -> None:
+    for name, near in unknown_variables(os.environ).items():
+        guess = f"; did you mean {near}?" if near else ""
+        console.note(f"{name} is no setting and has no effect{guess}")
 
 
 def given_arguments(parameters: Mapping[str, Any]) -> list[str]:

@@ -189,6 +189,8 @@ class Texts(Check):
 
     def from_texts(self, texts: list[str]) -> tuple[str, ...]:
         """Take each as it is."""
+        if not all(texts):
+            raise ValueError("must not be empty")
         return self(texts)
 
     def __str__(self) -> str:

@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 
-from metal_gen.config.settings import SETTINGS, SettingInfo
+from metal_gen.config.checks import Biases
+from metal_gen.config.rope_scaling import RopeScaling
+from metal_gen.config.settings import SETTINGS, SettingInfo, Settings
 
 HEADING = """\
 # Settings of metal-gen. Take the # away before the name of one to set it. What stands there is the
 # default, or an example where the default depends on the checkpoint or the machine, or is nothing.
 # METAL_GEN_* variables and command-line options go before this file.
 """
+NOT_SET = "not set"
 # Where a default would show nothing.
 EXAMPLES: dict[str, object] = {
     "model": "Qwen/Qwen3-0.6B",
@@ -54,6 +57,19 @@ def _setting(info: SettingInfo) -> str:
     shown = EXAMPLES.get(info.name, info.default)
     example = "  # an example" if info.name in EXAMPLES else ""
     return f"# {info.help}\n#{info.key} = {toml_value(shown)}{example}\n"
+
+
+def plain_value(settings: Settings, name: str) -> object:
+    """A setting's value, of a kind that TOML and JSON have; None where it is not set."""
+    value = getattr(settings, name)
+    is_table = isinstance(SETTINGS[name].check, Biases | RopeScaling) and value is not None
+    return dict(value) if is_table else value
+
+
+def shown_value(settings: Settings, name: str) -> str:
+    """A setting's value as a file would have it."""
+    value = plain_value(settings, name)
+    return NOT_SET if value is None else toml_value(value)
 
 
 def toml_value(value: object) -> str:

@@ -13,6 +13,9 @@ from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Setti
 from metal_gen.errors import ConfigError, UsageError
 
 LONGEST_SHOWN = 200
+PREFIX = "METAL_GEN_"
+# Of the project's own checks.
+OTHER_VARIABLES = ("METAL_GEN_EXTRAS", "METAL_GEN_TEST_TOKENIZER")
 
 
 def resolve_settings(
@@ -81,8 +84,20 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
             elif isinstance(given, bool):
                 values[name] = given
         except ValueError as error:
-            raise UsageError(f"{info.flag} {error}: {_short(texts or given)}") from None
+            shown = ", ".join(map(repr, texts)) if texts else repr(given)
+            raise UsageError(f"{info.flag} {error}: {_cut(shown)}") from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like settings and are none, each with the nearest name, or nothing."""
+    names = [info.variable for info in SETTINGS.values()]
+    unknown = [
+        name
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in (*names, *OTHER_VARIABLES) and environ[name]
+    ]
+    return {name: "".join(get_close_matches(name, names, n=1, cutoff=0.8)) for name in unknown}
 
 
 def user_config_file(environ: Mapping[str, str]) -> Path | None:
@@ -185,6 +200,10 @@ def _short(value: object) -> str:
         text = repr(value)
     except ValueError:
         return "a number of thousands of digits"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
