@@ -9,6 +9,9 @@ import mlx.core as mx
 from metal_gen.engine.stopping import FinishDetail, FinishReason
 from metal_gen.sampling.logprobs import TokenLogprobs
 
+# On a CPU the second token is computed before the first is handed on, and both come at once.
+FEWEST_TIMED = 3
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -22,7 +25,7 @@ class Statistics:
         ttft_s: From the start of prefill to the first new token; of a second sample, from its own
             start.
         prefill_tps: Computed tokens per second of `ttft_s`.
-        decode_tps: (n - 1) / (t_last - t_first); 0 before the second token.
+        decode_tps: (n - 1) / (t_last - t_first); 0 before the third token.
         seed: What the draws came from.
         cache_tokens: Positions of the cache in use.
         peak_memory_bytes: Most that MLX has had allocated in this process.
@@ -139,7 +142,7 @@ class Clock:
             completion_tokens=self.count,
             ttft_s=ttft_s,
             prefill_tps=self.computed_tokens / ttft_s if ttft_s else 0.0,
-            decode_tps=(self.count - 1) / decode_s if decode_s else 0.0,
+            decode_tps=(self.count - 1) / decode_s if decode_s and self.count >= FEWEST_TIMED else 0.0,
             seed=self.seed,
             cache_tokens=cache_tokens,
             peak_memory_bytes=mx.get_peak_memory(),

@@ -24,7 +24,10 @@ def read_transcript(path: Path) -> list[Message]:
     try:
         document = json.loads(path.read_bytes().decode())
     except OSError as error:
-        raise UsageError(f"cannot read the transcript {path}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot read the transcript {path}: {error.strerror}",
+            "`metal-gen chat --save FILE` writes one, and so does /save in a chat",
+        ) from None
     except UnicodeDecodeError as error:
         found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
         raise UsageError(f"the transcript {path} is not UTF-8: {found}") from None

@@ -178,6 +178,8 @@ def test_a_full_cache_is_said_with_the_choices_and_nothing_is_dropped(session, s
     assert (streams.out, contents(session)) == ("", before)
     assert "conversation is full: with this message it has 144 tokens, and max_seq_len is 120" in streams.err
     assert "/forget drops the oldest" in streams.err
+    trained = session.conversation.model.plan.model.context_length
+    assert f"--load FILE --max-seq-len {min(2 * 144, trained)}" in streams.err
     assert "the oldest turn is forgotten; the conversation has 105 tokens" in said("/forget").err
     assert contents(session) == before[2:]
     assert said("/forget", "/set max_tokens 4", "hi").out == "abcd"

@@ -121,6 +121,29 @@ def test_an_unknown_command_is_told_the_nearest(refuse):
     assert hint == "metal-gen --help"
 
 
+NOT_THERE = [
+    (("generate", "--prompt-file", "nope"), "No such file or directory", "--prompt"),
+    (("generate", "-p", "x", "-o", "no/where"), "there is no folder no", "mkdir -p no makes it"),
+    (("generate", "-p", "x", "-o", "."), "it is a folder", "name a file in it"),
+    (("generate", "-p", "x", "-o", ""), "the file name of the output is empty", "name a file"),
+    (("generate", "--prompt-file", ""), "the file name of the prompt is empty", "name a file"),
+    (("batch", "x.jsonl", "-o", ""), "the file name of the output is empty", "name a file"),
+    (("bench", "-o", ""), "the file name of the output is empty", "name a file"),
+    (("chat", "--load", "nope"), "cannot read the transcript nope", "metal-gen chat --save FILE"),
+    (("batch", "x.jsonl", "-o", "-", "--resume"), "--resume contradicts -o -", "-o FILE"),
+    (("batch", "x.jsonl", "-o", "y", "--resume", "--overwrite"), "--overwrite", "leave one of them out"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"), NOT_THERE, ids=[" ".join(row[0]) for row in NOT_THERE]
+)
+def test_a_file_that_cannot_be_used(refuse, arguments, message, hint):
+    actual, actual_hint = refuse(*arguments, code=USAGE)
+    assert message in actual
+    assert hint in actual_hint
+
+
 def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
     message, hint = refuse("models", "rm", "--force", "org/name", code=USAGE)
     assert message == "No such option: --force"
@@ -238,9 +261,9 @@ def test_a_cache_beyond_memory(refuse, gambler):
     message, _ = refuse(
         "generate", "--model", gambler, "-p", "hi", "--max-seq-len", 10**15, code=DOES_NOT_FIT
     )
-    assert re.search(r"[\d.]+ GiB of memory are needed and [\d.]+ GiB are available", message)
+    assert re.search(r"[\d.,]+ TiB of memory are needed and [\d.]+ GiB are available", message)
     for part in ("weights", "cache", "working memory"):
-        assert re.search(rf"{part} [\d.]+ [GMK]iB", message)
+        assert re.search(rf"{part} [\d.,]+ [TGMK]iB", message)
 
 
 @pytest.mark.usefixtures("no_weights_are_read")

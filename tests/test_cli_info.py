@@ -3,6 +3,7 @@
 import json
 import math
 
+import mlx.core as mx
 import pytest
 
 from metal_gen import __version__, self_test
@@ -42,9 +43,20 @@ def test_it_is_a_line_for_each_thing_in_a_pipe(run_here, monkeypatch):
     outcome = run_here("info")
     lines = outcome.stdout.decode().splitlines()
     assert outcome.code == 0
-    assert f"metal gen        {__version__}" in lines
+    assert f"metal-gen        {__version__}" in lines
     assert ["passed", "yes"] in [line.split() for line in lines]
-    assert lines.count("self test") == 1
+    assert lines.count("self-test") == 1
+    assert ["speed", "9", "tok/s"] in [line.split() for line in lines]
+
+
+def test_what_mlx_says_in_bytes_is_shown_as_a_size(run_here, monkeypatch):
+    """As a Mac has it."""
+    said = {"memory_size": 16 * 2**30, "max_buffer_length": 2**33, "resource_limit": 499000}
+    monkeypatch.setattr(mx, "device_info", lambda: {**said, "device_name": "Apple M4"})
+    monkeypatch.setattr(self_test, "run_self_test", lambda: SelfTest(REST, -0.1, 0.1, 0.1, 9.0))
+    shown = run_here("info").stdout.decode()
+    for line in ("memory_size 16.00 GiB", "max_buffer_length 8.00 GiB", "resource_limit 499,000"):
+        assert line in shown
 
 
 def test_what_is_broken_does_not_hide_the_rest(run_here, monkeypatch, tmp_path):

@@ -64,6 +64,14 @@ def test_an_object_says_all_there_is_about_a_text(say, speaker):
     assert not {"reasoning", "stop_text", "logprobs", "texts"} & document.keys()
 
 
+def test_too_few_tokens_tell_no_speed(run_here, speaker):
+    for count in (1, 2, 3):
+        outcome = run_here("generate", "-m", speaker, "-p", "hi", "--json", "-v", "-n", count)
+        document = check("run", json.loads(outcome.stdout))
+        assert (document["timing"]["decode_tps"] is None) == (count < 3)
+        assert (", then " in outcome.stderr) == (count == 3)
+
+
 def test_thinking_is_in_the_object_and_not_on_stderr(run_here, thinker):
     outcome = run_here("generate", "-m", thinker, "-p", "hi", "--json")
     document = check("run", json.loads(outcome.stdout))

@@ -82,7 +82,7 @@ def test_a_stop_text_can_be_written_with_escapes(run_here, speaker):
         (("--prompt-file", "latin"), "--prompt-file latin is not UTF-8: byte 1 is 0xe9"),
         (("--prompt-file", "empty"), "the prompt is empty"),
         (("--prompt-file", "f", "-o", "./f"), "the output ./f is the prompt"),
-        (("-p", "a", "-o", "missing/f"), "--output missing/f cannot be written: No such file or directory"),
+        (("-p", "a", "-o", "missing/f"), "--output missing/f cannot be written: there is no folder missing"),
         (("-p", "a", "--json", "--jsonl"), "--json contradicts --jsonl"),
         (("-p", "a", "--json", "--markdown"), "--json contradicts --markdown"),
         (("-p", "a", "--jsonl", "--hide-thinking"), "--jsonl contradicts --hide-thinking"),

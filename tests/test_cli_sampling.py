@@ -11,6 +11,7 @@ from tiny_text_checkpoint import SAID, SHOWN, write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.weights import WeightFiles
+from metal_gen.cli.console import Console
 from metal_gen.config.checks import LOGIT_BIAS
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
@@ -359,6 +360,7 @@ def test_an_unknown_token_in_a_flag(refuse, setting, name, message):
     actual, hint = refuse(SETTINGS[setting].flag, naming(setting, name), code=USAGE)
     assert actual.endswith(message)
     assert ("name one of them by its id" in hint) == ("takes" in message)
+    assert hint
 
 
 @pytest.mark.parametrize("setting", NAMING)
@@ -551,6 +553,16 @@ def test_logprobs_of_a_text_that_a_stop_string_cuts(say):
     assert [json.loads(line)["token_id"] for line in outcome.stderr.splitlines()] == list(b"abcd")
 
 
+def test_logprobs_are_not_mixed_with_the_text_on_a_terminal(run, letters, say, monkeypatch, tmp_path):
+    monkeypatch.setattr(Console, "stdout_is_terminal", True)
+    monkeypatch.setattr(Console, "stderr_is_terminal", True)
+    outcome = run(letters, "-p", "x", "--logprobs", "1")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert "hint: --json or --jsonl" in outcome.stderr
+    assert say("--logprobs", "1", "--json").code == 0
+    assert say("--logprobs", "1", "-o", str(tmp_path / "text")).code == 0
+
+
 def test_logprobs_in_a_file_leave_the_text_on_the_terminal_alone(speaker, tmp_path):
     arguments = ("generate", "--model", speaker, "-p", "x", "-q", "--logprobs", "1")
     outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stdout",))
@@ -574,7 +586,7 @@ def test_a_text_that_must_be_longer_than_it_may_be(refuse, refuse_file, monkeypa
 
 
 def test_a_text_of_the_library_that_must_be_longer_than_it_may_be(loaded):
-    with pytest.raises(UsageError, match="^min_tokens 10 is above max_tokens 3$"):
+    with pytest.raises(UsageError, match=r"^min_tokens 10 is above max_tokens 3$"):
         metal_gen.generate(loaded, "x", min_tokens=10, max_tokens=3)
     assert metal_gen.generate(loaded, "x", min_tokens=3, max_tokens=3).statistics.completion_tokens == 3
 
@@ -582,7 +594,14 @@ def test_a_text_of_the_library_that_must_be_longer_than_it_may_be(loaded):
 def test_several_samples_that_will_be_equal_are_said_to_be_so(say):
     assert "all 2 texts will be equal" in say("--samples", "2").stderr
     assert "--temperature 0.8" in say("--samples", "2", "--greedy").stderr
-    for arguments in (("--samples", "2", "--top-p", "0.9"), ("--samples", "1",), ("--samples", "2", "-q")):
+    for arguments in (
+        ("--samples", "2", "--top-p", "0.9"),
+        (
+            "--samples",
+            "1",
+        ),
+        ("--samples", "2", "-q"),
+    ):
         assert "equal" not in say(*arguments).stderr
 
 

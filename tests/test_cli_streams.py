@@ -1,10 +1,13 @@
 """What goes in and out of the process: prompts, the text, messages, signals and exit codes."""
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from cli_process import run_cli, run_in_terminal, start_cli
 from tiny_text_checkpoint import CYCLE, SAID, SHOWN, write_text_checkpoint
 
 import metal_gen
+from metal_gen.cli.console import Console
+from metal_gen.cli.prompt_source import read_prompt
 
 pytest_plugins = ("fixtures_text",)
 
@@ -65,7 +70,7 @@ def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
 def test_verbose_says_more_and_leaves_stdout_alone(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "-vv", home=tmp_path)
     assert (outcome.code, outcome.stdout) == (0, SAID.encode())
-    assert f"model = {speaker!r} (--model)" in outcome.stderr
+    assert f'model = "{speaker}" (--model)' in outcome.stderr
     assert all(line.startswith("metal-gen: ") for line in outcome.stderr.splitlines())
 
 
@@ -136,6 +141,18 @@ def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
 def test_where_the_prompt_comes_from(echo, tmp_path, arguments, stdin, prompt):
     outcome = run_cli("generate", "--model", echo, *arguments, home=tmp_path, stdin=stdin)
     assert (outcome.code, prompt_in(outcome)) == (5, prompt)
+
+
+def test_a_prompt_that_is_typed_is_asked_for(monkeypatch, capfd):
+    master, slave = pty.openpty()
+    os.write(master, b"typed\n\x04")
+    with os.fdopen(slave, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert read_prompt(["-"], None, Console()) == "typed"
+    os.close(master)
+    assert capfd.readouterr().err == (
+        "metal-gen: reading the prompt from the terminal; Ctrl-D on a line of its own ends it\n"
+    )
 
 
 def test_the_prompt_can_be_a_file_on_stdin(echo, tmp_path):

@@ -58,6 +58,18 @@ def test_models_are_completed_from_the_cache(complete, tmp_path):
     assert of_hub <= {"huggingface_hub", "huggingface_hub.constants"}
 
 
+def test_bash_splits_an_option_at_its_equals_sign(complete):
+    split = [
+        "generate --cache-dtype = fl",
+        "generate --cache-dtype =",
+        "generate --top-p = 0.9 --cache-dtype b",
+    ]
+    found, _ = complete(*split)
+    assert found[0] == ["float32", "float16"]
+    assert set(found[1]) > set(found[0])
+    assert found[2] == ["bfloat16"]
+
+
 def test_words_of_settings_and_commands_are_completed(complete):
     found, _ = complete("generate --cache-dtype fl", "models ")
     assert found == [["float32", "float16"], ["list", "pull", "show", "path", "rm"]]

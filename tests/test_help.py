@@ -15,7 +15,7 @@ from copy_help import sections
 
 from metal_gen.cli.app import app
 from metal_gen.cli.command_help import EXAMPLES_HEADING
-from metal_gen.cli.help import topics
+from metal_gen.cli.help import ALIASES, topics
 from metal_gen.cli.setting_options import settings_in_force
 
 pytest_plugins = ("fixtures_cli",)
@@ -111,6 +111,13 @@ def test_a_topic_is_its_file_in_a_pipe(run_here):
     assert [line.split()[0] for line in listed[1:]] == list(topics())
 
 
+def test_other_words_for_a_topic(run_here):
+    assert set(ALIASES.values()) == set(topics())
+    assert not set(ALIASES) & {*topics(), *COMMANDS}
+    for word in ("sampling", "memory", "batches", "codes", "setting"):
+        assert run_here("help", word).stdout.startswith(topics()[ALIASES[word]].read_bytes()[:40])
+
+
 def test_a_topic_is_formatted_at_a_terminal(tmp_path):
     outcome = run_in_terminal("help", "exit-codes", home=tmp_path, attached=("stdout",), columns=40)
     lines = [line.rstrip() for line in re.sub("\x1b\\[[0-9;]*m", "", outcome.screen.decode()).splitlines()]
@@ -134,6 +141,6 @@ def test_help_on_a_command_is_its_own(run_here):
 
 
 def test_help_on_nothing_names_what_is_near(run_here):
-    outcome = run_here("help", "sampler")
+    outcome = run_here("help", "samplrs")
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert "did you mean samplers?" in outcome.stderr

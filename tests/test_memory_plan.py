@@ -120,6 +120,8 @@ def test_bytes_are_written_for_people():
     assert format_bytes(3 * 2**30) == "3.00 GiB"
     assert format_bytes(1536) == "1.5 KiB"
     assert format_bytes(0) == "0 B"
+    assert format_bytes(5 * 2**40) == "5.00 TiB"
+    assert format_bytes(12345 * 2**40) == "12,345.00 TiB"
 
 
 def test_a_limit_caps_what_the_machine_has(tmp_path):

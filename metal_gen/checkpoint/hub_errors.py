@@ -26,18 +26,24 @@ from metal_gen.errors import ConfigError, DoesNotFitError, MetalGenError, ModelN
 # Every other 401 is a repository that is private or does not exist: the Hub does not say which.
 _TOKEN_REFUSED = "Invalid credentials in Authorization header"
 MAKE_ROOM = "make room (`metal-gen models list` shows what is there), or set HF_HOME to another disk"
-_RUN_AGAIN = "run the same command again: files that are whole are kept"
+_RUN_AGAIN = "run the same command again"
+_RUN_AGAIN_TO_GO_ON = f"{_RUN_AGAIN}: files that are whole are kept"
 
 
-def explain_hub_error(error: Exception, model: HubModel) -> MetalGenError | None:
+def explain_hub_error(error: Exception, model: HubModel, *, keeps_files: bool = True) -> MetalGenError | None:
     """Return the error to show for one of huggingface_hub's, or None when it is not known.
 
     Args:
         error: What was raised; its causes are looked at too, as the library wraps what the network raised.
         model: The model that was asked for.
+        keeps_files: What had come before stays in the cache.
     """
     for cause in _causes(error):
-        known = _explain_answer(cause, model) or _explain_network(cause, model) or _explain_disk(cause, model)
+        known = (
+            _explain_answer(cause, model)
+            or _explain_network(cause, model, keeps_files=keeps_files)
+            or _explain_disk(cause, model)
+        )
         if known is not None:
             return known
     return None
@@ -108,19 +114,21 @@ def _explain_status(status: int, model: HubModel) -> MetalGenError | None:
     return None
 
 
-def _explain_network(error: BaseException, model: HubModel) -> MetalGenError | None:
+def _explain_network(error: BaseException, model: HubModel, *, keeps_files: bool) -> MetalGenError | None:
     # By name: huggingface_hub 1 raises httpx's classes, huggingface_hub 2 httpx2's, and neither is ours.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}:
         return ModelNotFoundError(
             f"the Hub cannot be reached: {constants.ENDPOINT}",
-            f"check the connection, the proxy and HF_ENDPOINT; {_RUN_AGAIN}",
+            f"check the connection, the proxy and HF_ENDPOINT, and {_RUN_AGAIN}",
         )
     cut_short = type(error) is OSError and str(error).startswith("Consistency check failed")
     # hf_xet, through which most files come, has no classes for this.
     xet_gave_up = isinstance(error, RuntimeError) and "CAS Client Error" in str(error)
     if "TransportError" in names or cut_short or xet_gave_up:
-        return ModelNotFoundError(f"the connection to the Hub broke during the download: {model}", _RUN_AGAIN)
+        when = "during the download" if keeps_files else "while the headers of files were read"
+        hint = _RUN_AGAIN_TO_GO_ON if keeps_files else _RUN_AGAIN
+        return ModelNotFoundError(f"the connection to the Hub broke {when}: {model}", hint)
     return None
 
 

@@ -40,7 +40,7 @@ def fetch_headers(model: HubModel, folder: Path) -> None:
                 (folder / name).write_bytes(_header(hf_hub_url(model.repo_id, name, revision=plan.commit)))
                 os.truncate(folder / name, size)
     except Exception as error:
-        known = explain_hub_error(error, model)
+        known = explain_hub_error(error, model, keeps_files=False)
         if known is None:
             raise
         raise known from error

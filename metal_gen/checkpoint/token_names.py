@@ -20,7 +20,8 @@ def token_id(tokenizer: Tokenizer, name: str) -> int:
     if name.isascii() and name.isdecimal():
         if len(name) > LONGEST_ID or int(name) >= tokenizer.vocab_size:
             raise UsageError(
-                f"there is no token {name[:LONGEST_ID]}: the vocabulary ends at {tokenizer.vocab_size - 1}"
+                f"there is no token {name[:LONGEST_ID]}: the vocabulary ends at {tokenizer.vocab_size - 1}",
+                "name it by its text, or by an id of this model",
             )
         return int(name)
     if name in tokenizer.added_ids:

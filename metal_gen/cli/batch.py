@@ -101,8 +101,10 @@ def batch(
         raise UsageError("--retry-failed needs --resume", "give both")
     if retry_failed and ordered:
         raise UsageError("--retry-failed contradicts --ordered", "rows that are run again come at the end")
-    if resume and (overwrite or output == STREAM):
-        raise UsageError(f"--resume contradicts {'--overwrite' if overwrite else '-o -'}")
+    if resume and overwrite:
+        raise UsageError("--resume contradicts --overwrite", "leave one of them out")
+    if resume and output == STREAM:
+        raise UsageError("--resume contradicts -o -", "name the file to go on with: -o FILE")
     if output == STREAM:
         console.require_stdout()
     require_different(input=input, output=output, summary=summary)

@@ -13,7 +13,7 @@ from metal_gen.bench.request import SECTIONS, BenchRequest
 from metal_gen.cli.bench_options import FORMATS, read_format, read_request
 from metal_gen.cli.console import Console
 from metal_gen.cli.model_preparation import prepare_model
-from metal_gen.cli.output_file import OutputFile
+from metal_gen.cli.output_file import OutputFile, require_different
 from metal_gen.cli.progress import PhaseBar
 from metal_gen.cli.report import report_start
 from metal_gen.cli.setting_options import (
@@ -102,6 +102,7 @@ def bench(
         only=only,
         compare=compare,
     )
+    require_different(output=output)
     wanted = read_format(format, output)
     settings = settings_in_force(context.params)
     if output in (None, "-"):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from metal_gen.cli.chat_commands import EndOfChatError, completions, is_command, message_in, run_command
 from metal_gen.cli.chat_input import MARK, piped_messages, terminal
-from metal_gen.cli.chat_report import CHOICES, CHOICES_IN_A_PIPE
+from metal_gen.cli.chat_report import choices, choices_in_a_pipe
 from metal_gen.cli.chat_session import ChatSession
 from metal_gen.cli.console import Console
 from metal_gen.cli.interrupts import Interrupts
@@ -41,13 +41,15 @@ def heed(session: ChatSession, text: str) -> None:
         else:
             session.say(message_in(text))
     except MetalGenError as error:
-        hint = CHOICES if isinstance(error, DoesNotFitError) else error.hint
+        hint = error.hint
+        if isinstance(error, DoesNotFitError):
+            hint = choices(session.conversation, getattr(error, "tokens", 0))
         session.console.error(error.message, hint)
 
 
 def answer_pipe(conversation: "Conversation", console: Console, mark: bytes) -> None:
     """Answer one message after the other."""
-    session = ChatSession(conversation, console, Interrupts(), CHOICES_IN_A_PIPE)
+    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe)
     for message in piped_messages(sys.stdin.buffer, mark):
         answer = session.say(message)
         if mark != MARK or not answer.endswith("\n"):

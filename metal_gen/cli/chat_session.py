@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from metal_gen.cli.chat_report import CHOICES, report_answer
+from metal_gen.cli.chat_report import choices, report_answer
 from metal_gen.cli.console import Console
 from metal_gen.cli.interrupts import Interrupts
 from metal_gen.cli.piece_output import TextOutput, show_piece
@@ -28,20 +28,24 @@ class ChatSession:
         conversation: With the model.
         console: Gets the answers.
         interrupts: Say when an answer is to be stopped.
-        choices: What can be done where the cache is full.
+        remedies: Tell what can be done where the cache is full.
 
     Attributes:
         last: The last piece that came.
     """
 
     def __init__(
-        self, conversation: "Conversation", console: Console, interrupts: Interrupts, choices: str = CHOICES
+        self,
+        conversation: "Conversation",
+        console: Console,
+        interrupts: Interrupts,
+        remedies: "Callable[[Conversation], str]" = choices,
     ) -> None:
         self.conversation = conversation
         self.console = console
         self.last: Piece | None = None
         self._interrupts = interrupts
-        self._choices = choices
+        self._remedies = remedies
         self._warned: set[str] = set()
 
     def say(self, text: str) -> str:
@@ -89,7 +93,7 @@ class ChatSession:
         finally:
             console.end_text()
         was_taken = self.conversation.messages is before
-        report_answer(None if was_taken else self.last, self.conversation, self._choices, console)
+        report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
         return said
 
     def _warn_once(self) -> None:

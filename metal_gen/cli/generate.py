@@ -107,13 +107,15 @@ def generate(
         file = OutputFile(Path(str(output)))
     try:
         settings = settings_in_force(given)
+        form = "json" if json else "jsonl" if jsonl else "text"
+        if settings.logprobs is not None and form == "text" and file is None:
+            _refuse_mixture(console)
         text = read_prompt(given["prompt"] or (), prompt_file, console)
         if text is None:
             with redirect_stdout(sys.stderr):
                 print(context.get_help())
             console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
             raise typer.Exit(ExitCode.USAGE)
-        form = "json" if json else "jsonl" if jsonl else "text"
         # The process is about to end: nothing of the model need be freed before.
         context.find_root().obj = _run(settings, text, form, file, console)
     finally:
@@ -126,6 +128,15 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
         if given[one] and given[other]:
             flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
             raise UsageError(f"{flags[0]} contradicts {flags[1]}", "leave one of them out")
+
+
+def _refuse_mixture(console: Console) -> None:
+    """A line of JSON after every word of the text is of no use to anybody."""
+    if console.stdout_is_terminal and console.stderr_is_terminal:
+        raise UsageError(
+            "the text and its log-probabilities would be mixed on the terminal",
+            "--json or --jsonl has both; or keep them apart with 2>logprobs.jsonl, or -o FILE",
+        )
 
 
 def _run(settings: Settings, text: str, form: str, file: OutputFile | None, console: Console) -> "TextModel":

@@ -11,6 +11,15 @@ from metal_gen.errors import UsageError
 
 # For its help.
 EXAMPLES = ("metal-gen help", "metal-gen help samplers", "metal-gen help models pull")
+# Other words for a subject.
+ALIASES = {
+    **dict.fromkeys(("sampling", "sampler", "strategy", "strategies"), "samplers"),
+    **dict.fromkeys(("memory", "kv-cache", "kv_cache"), "cache"),
+    **dict.fromkeys(("batches", "batching"), "batch"),
+    **dict.fromkeys(("model", "download", "downloads"), "models"),
+    **dict.fromkeys(("exit", "exits", "exit-code", "exit_codes", "code", "codes", "errors"), "exit-codes"),
+    **dict.fromkeys(("setting", "configuration", "variables", "environment"), "settings"),
+}
 # A subject a file, each a section of the README.
 FOLDER = Path(__file__).resolve().parent.parent / "help"
 
@@ -39,10 +48,11 @@ def help(
     """Explain a subject, such as samplers, cache, batch or exit-codes, or a command."""
     console = Console()
     console.require_stdout()
+    subject = ALIASES.get(topic[0], topic[0]) if topic and len(topic) == 1 else None
     if not topic:
         _list_topics(console)
-    elif len(topic) == 1 and topic[0] in topics():
-        _print_topic(topics()[topic[0]].read_text(encoding="utf-8"), console)
+    elif subject in topics():
+        _print_topic(topics()[subject].read_text(encoding="utf-8"), console)
     else:
         _print_command_help(context, topic)
 

@@ -1,10 +1,27 @@
 """`metal-gen info`: what this program finds on this machine, for a person and for a report of a bug."""
 
 from metal_gen.cli.console import Console
+from metal_gen.cli.diagnosis import BACKENDS, PACKAGES
 from metal_gen.cli.setting_options import JsonOption
 
 # For its help.
 EXAMPLES = ("metal-gen info", "metal-gen info --json > info.json")
+# As people write what JSON has in one word.
+LABELS = {
+    **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
+    "blas": "BLAS",
+    "cpu_count": "CPUs",
+    "cpus": "CPUs that may be used",
+    "decode_tps": "speed",
+    "least_logprob": "least log-probability",
+    "load_s": "loaded in",
+    "mlx_says": "MLX says",
+    "os": "OS",
+    "python": "Python",
+    "self_test": "self-test",
+    "term": "TERM",
+    "ttft_s": "first token after",
+}
 
 
 def info(json: JsonOption = False) -> None:
@@ -29,7 +46,11 @@ def info(json: JsonOption = False) -> None:
         parts = [
             part
             for name, section in diagnosis.sections.items()
-            for part in (Text(name.replace("_", " "), style="bold"), details_table(section), Text(""))
+            for part in (
+                Text(LABELS.get(name, name), style="bold"),
+                details_table(section, LABELS),
+                Text(""),
+            )
         ]
         print_rendered(lambda width: Group(*parts[:-1]), console)
     for problem in diagnosis.problems[1:]:

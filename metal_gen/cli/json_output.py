@@ -106,6 +106,6 @@ def _text(generation: "Generation") -> Record:
     record["timing"] = {
         "ttft_s": statistics.ttft_s,
         "prefill_tps": statistics.prefill_tps,
-        "decode_tps": statistics.decode_tps,
+        "decode_tps": statistics.decode_tps or None,
     }
     return record if logprobs is None else {**record, "logprobs": logprobs}

@@ -88,6 +88,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     from metal_gen.cli.usage_errors import refuse_shell_name, usage_error
 
     if COMPLETION_VARIABLE in os.environ:
+        _repair_words_of_bash()
         app(prog_name="metal-gen")
     refuse_shell_name(arguments)
     # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
@@ -104,6 +105,16 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
             raise usage_error(error, command, arguments) from None
         return error.exit_code
     return ExitCode.DONE
+
+
+def _repair_words_of_bash() -> None:
+    """Other shells hand over the command line as it is."""
+    from metal_gen.cli.completion import without_equals_signs
+
+    if os.environ[COMPLETION_VARIABLE] == "complete_bash":
+        words = os.environ.get("COMP_WORDS", "").split("\n")
+        words, place = without_equals_signs(words, int(os.environ.get("COMP_CWORD", "0")))
+        os.environ.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(place))
 
 
 def _read_arguments(command: Any, arguments: list[str]) -> Any:

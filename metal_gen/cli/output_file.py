@@ -1,6 +1,7 @@
 """A file that is written at the end, whole or not at all, and known to be writable from the start."""
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,8 +37,7 @@ class OutputFile:
                     raise PermissionError(13, "the file is read-only")
         except (OSError, ValueError) as error:
             self.discard()
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"{option} {path} cannot be written: {reason}") from None
+            raise UsageError(*_why_not(error, f"{option} {path} cannot be written", self.path)) from None
 
     def write(self, text: str) -> None:
         """Put the text there.
@@ -85,12 +85,31 @@ class CollectedText:
         self._parts.append("\0")
 
 
+def _why_not(error: Exception, what: str, path: Path) -> tuple[str, str]:
+    """A message and a hint."""
+    if isinstance(error, FileNotFoundError) and not path.parent.exists():
+        return (
+            f"{what}: there is no folder {path.parent}",
+            f"mkdir -p {shlex.quote(str(path.parent))} makes it",
+        )
+    reason = getattr(error, "strerror", None) or error
+    if isinstance(error, IsADirectoryError):
+        return f"{what}: {reason}", "name a file in it"
+    return f"{what}: {reason}", "name a file in a folder that you can write to"
+
+
 def require_different(**files: str | None) -> None:
-    """Refuse to write over what is read, or to write two things to one place; `-` is no file."""
+    """Refuse to write over what is read, or to write two things to one place; `-` is no file.
+
+    Raises:
+        UsageError: Two are the same, or one has no name.
+    """
     seen: dict[Path, str] = {}
     for what, name in files.items():
         if name is None or name == STREAM:
             continue
+        if not name:
+            raise UsageError(f"the file name of the {what.replace('_', ' ')} is empty", "name a file")
         path = Path(name).resolve()
         if path in seen and (path.is_file() or not path.exists()):
             raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")

@@ -18,7 +18,7 @@ COLUMNS = (
     Column("cache", is_figure=True),
     Column("in all", is_figure=True),
     Column("longest", is_figure=True),
-    Column("ok"),
+    Column("fits"),
 )
 
 
@@ -38,7 +38,7 @@ def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int)
                 format_bytes(other.cache.nbytes),
                 format_bytes(other.total_bytes),
                 _longest(other),
-                "" if other.fits else "no",
+                "yes" if other.fits else "no",
             )
             for other in plans
             if other.cache.dtype == plans[0].cache.dtype

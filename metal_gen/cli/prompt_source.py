@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metal_gen.cli.console import Console
 from metal_gen.cli.output_file import STREAM
+from metal_gen.cli.terminal import is_terminal
 from metal_gen.errors import UsageError
 
 SILENCE_S = 2.0
@@ -43,6 +44,8 @@ def read_prompt(flags: Sequence[str], file: str | None, console: Console) -> str
         if sys.stdin is None:
             option = "--prompt" if flag == STREAM else "--prompt-file"
             raise UsageError(f"{option} - reads standard input, which is closed")
+        if is_terminal(sys.stdin):
+            console.note("reading the prompt from the terminal; Ctrl-D on a line of its own ends it")
         parts.insert(0, _read_stdin())
     elif _is_piped():
         parts.insert(0, _read_stdin(console, has_prompt=bool(parts)))
@@ -75,7 +78,10 @@ def _read_file(name: str) -> str:
     try:
         data = Path(name).read_bytes()
     except OSError as error:
-        raise UsageError(f"--prompt-file {name} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"--prompt-file {name} cannot be read: {error.strerror}",
+            "name a file that can be, or give the text itself with --prompt",
+        ) from None
     return _decode(data, f"--prompt-file {name}")
 
 

@@ -64,9 +64,10 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
     finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
     prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
+    decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
     console.note(
         f"{statistics.prompt_tokens} + {statistics.completion_tokens} tokens, {finish}; "
-        f"first after {statistics.ttft_s:.2f} s{prefill}, then "
-        f"{statistics.decode_tps:.1f} tok/s; cache {statistics.cache_tokens} of {capacity}; "
+        f"first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
+        f"cache {statistics.cache_tokens} of {capacity}; "
         f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed}"
     )

@@ -11,9 +11,7 @@ COLUMNS = (Column("setting"), Column("value"), Column("source"))
 
 def settings_table(settings: Settings, width: int) -> RenderableType:
     """A line for each setting, its value as a file would have it."""
-    rows = [
-        (name, shown(shown_value(settings, name)), shown(settings.source(name))) for name in SETTINGS
-    ]
+    rows = [(name, shown(shown_value(settings, name)), shown(settings.source(name))) for name in SETTINGS]
     return rows_table(COLUMNS, rows, width)
 
 

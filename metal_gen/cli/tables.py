@@ -27,6 +27,9 @@ from metal_gen.control_characters import visible
 UNBOUNDED = 100_000
 NARROWEST_NAME = 20
 GAP = 2
+UNITS = {"_tps": " tok/s", "_s": " s"}
+# Of what MLX says of a device, the numbers that are bytes end so.
+SIZES_OF_MLX = ("_size", "_length", "_memory")
 
 
 @dataclass(frozen=True)
@@ -118,17 +121,25 @@ def pairs_table(pairs: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def details_table(details: Mapping[str, object]) -> Table:
-    """JSON values by name, a line each; nothing of what is not known."""
-    return pairs_table(
-        [(name.removesuffix("_bytes").replace("_", " "), _written(name, of)) for name, of in details.items()]
-    )
+def details_table(details: Mapping[str, object], labels: Mapping[str, str] | None = None) -> Table:
+    """JSON values by name, a line each; nothing of what is not known.
+
+    Args:
+        details: Their names end in their units.
+        labels: What a person calls a name that is not merely its words.
+    """
+    labels = labels or {}
+    return pairs_table([(labels.get(name, _label(name)), _written(name, of)) for name, of in details.items()])
+
+
+def _label(name: str) -> str:
+    ending = next((ending for ending in ("_bytes", *UNITS) if name.endswith(ending)), "")
+    return name.removesuffix(ending).replace("_", " ")
 
 
 def _written(name: str, value: object) -> str:
     if isinstance(value, dict):
-        of_each = "_bytes" if name == "files" else ""
-        return "\n".join(f"{shown(key)} {_written(f'{key}{of_each}', part)}" for key, part in value.items())
+        return "\n".join(f"{shown(key)} {_written(_part(name, key), part)}" for key, part in value.items())
     if isinstance(value, list):
         return ", ".join(map(shown, value))
     if isinstance(value, bool):
@@ -136,5 +147,11 @@ def _written(name: str, value: object) -> str:
     if isinstance(value, int):
         return format_bytes(value) if name.endswith("_bytes") else f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.3g}"
+        return f"{value:,.3g}" + next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
     return "" if value is None else shown(str(value))
+
+
+def _part(of: str, name: str) -> str:
+    """The name of a value within a dictionary, with its unit."""
+    is_size = of == "files" or (of == "mlx_says" and name.endswith(SIZES_OF_MLX))
+    return f"{name}_bytes" if is_size else name
