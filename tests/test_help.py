@@ -128,11 +128,21 @@ def test_a_topic_is_formatted_at_a_terminal(tmp_path):
 
 def test_help_cuts_nothing_at_a_narrow_terminal(run_here, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    for command in ("plan", "models"):
+    for command in ("plan", "models", "generate"):
         text = run_here(command, "--help").stdout.decode()
         assert "\u2026" not in text
         assert max(map(len, text.splitlines())) <= 40
     assert "--memory-limit-bytes" in run_here("plan", "--help").stdout.decode()
+
+
+@pytest.mark.parametrize("columns", ["40", "100"])
+def test_a_group_without_a_command_shows_its_help_on_stderr(run_here, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in ((), ("models",)):
+        outcome = run_here(*words)
+        assert (outcome.code, outcome.stdout) == (USAGE, b"")
+        assert outcome.stderr.lstrip().startswith("Usage: metal-gen")
+        assert len(outcome.stderr.splitlines()) > 10
 
 
 def test_help_on_a_command_is_its_own(run_here):

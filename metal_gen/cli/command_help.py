@@ -5,10 +5,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from typing import Any, TypeVar
 
 import typer
 import typer.core
+
+from metal_gen.errors import ExitCode
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 EXAMPLES_HEADING = "Examples:"
@@ -32,6 +35,8 @@ def _fit_help(command: Any, formatter: Any) -> None:
     if columns < NARROWEST_PANELS:
         command.rich_markup_mode = None
         formatter.width = columns
+        # What explains an option has half of the line at least.
+        formatter.write_dl = partial(formatter.write_dl, col_max=min(30, columns // 2 - 4))
 
 
 class Command(typer.core.TyperCommand):
@@ -52,8 +57,13 @@ class Group(typer.core.TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments; help that nobody asked for goes to stderr."""
-        with redirect_stdout(sys.stdout if args else sys.stderr):
+        if args or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
+        with redirect_stdout(sys.stderr):
+            # Panels are printed by asking for them.
+            if plain := ctx.get_help():
+                print(plain)
+        raise typer.Exit(ExitCode.USAGE)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, in panels or plain."""
