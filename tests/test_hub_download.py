@@ -118,7 +118,7 @@ def test_a_model_larger_than_the_free_disk_is_refused_before_anything_is_fetched
     repo.sizes_claimed = {"model.safetensors": 2**60}
     answer = locate(MODEL)
     assert answer["exit_code"] == 6
-    assert f"no room to download {MODEL}: {2**30:.2f} GiB needed" in answer["message"]
+    assert f"no room to download {MODEL}: {2**20:,.2f} TiB needed" in answer["message"]
     assert hub.fetched() == []
 
 
