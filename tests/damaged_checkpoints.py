@@ -146,9 +146,9 @@ FOLDERS = {
         "supported are qwen2, ",
     ),
     "quantized": (
-        with_config(quantization_config={"bits": 4}),
-        "quantized weights are not supported",
-        "float32, bfloat16 or float16 version",
+        with_config(quantization_config={"quant_method": "hqq"}),
+        "quant_method is 'hqq', and such weights are not supported",
+        "use the checkpoint's MLX version, or one in bfloat16, float16 or float32",
     ),
     "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is computed", ""),
     "heads": (with_config(num_key_value_heads=3), "4 query heads cannot share 3 key/value heads", ""),

@@ -15,8 +15,10 @@ from metal_gen.errors import CheckpointError, ConfigError
 from metal_gen.loading import prepare
 from metal_gen.models import expert_groups
 from metal_gen.models.config import ModelConfig
-from metal_gen.models.experts import ExpertLinear, Experts
+from metal_gen.models.expert_linear import DenseExperts
+from metal_gen.models.experts import Experts
 from metal_gen.models.layers import Linear
+from metal_gen.models.matrix import DenseMatrix
 
 COUNT, PER_TOKEN, HIDDEN, SIZE = 8, 3, 512, 256
 CONFIG = tiny_config("qwen3_moe", norm_topk_prob=True)
@@ -30,9 +32,9 @@ def random(*shape, seed=0):
 @pytest.fixture(scope="module")
 def experts():
     return Experts(
-        router=Linear(8 * random(COUNT, HIDDEN)),
-        gate_up=ExpertLinear(random(COUNT, 2 * SIZE, HIDDEN, seed=1)),
-        down=ExpertLinear(random(COUNT, HIDDEN, SIZE, seed=2)),
+        router=Linear(DenseMatrix(8 * random(COUNT, HIDDEN))),
+        gate_up=DenseExperts(random(COUNT, 2 * SIZE, HIDDEN, seed=1)),
+        down=DenseExperts(random(COUNT, HIDDEN, SIZE, seed=2)),
         per_token=PER_TOKEN,
         normalised=False,
     )
@@ -45,7 +47,7 @@ def rows_of(count):
 def one_by_one(experts, rows):
     """A loop over rows and their experts, in float64."""
     router, gate_up, down = (
-        np.array(part.weight, np.float64) for part in (experts.router, experts.gate_up, experts.down)
+        np.array(part.numbers, np.float64) for part in (experts.router.weight, experts.gate_up, experts.down)
     )
     found = []
     for row in np.array(rows, np.float64):
@@ -72,7 +74,9 @@ def test_the_sum_is_that_of_a_loop(experts, monkeypatch, count, sorts):
 
 @pytest.mark.parametrize("favoured", [0, COUNT - 1])
 def test_all_rows_may_choose_the_same_expert(experts, favoured):
-    one = replace(experts, per_token=1, router=Linear(mx.zeros((COUNT, HIDDEN)).at[favoured].add(0.1)))
+    one = replace(
+        experts, per_token=1, router=Linear(DenseMatrix(mx.zeros((COUNT, HIDDEN)).at[favoured].add(0.1)))
+    )
     rows = mx.abs(rows_of(37))
     assert np.allclose(np.array(one(rows)), one_by_one(one, rows), atol=1e-4)
 

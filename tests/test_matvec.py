@@ -6,6 +6,7 @@ import pytest
 
 from metal_gen.models import matvec as module
 from metal_gen.models.layers import Linear
+from metal_gen.models.matrix import DenseMatrix
 from metal_gen.models.matvec import PIECE_NUMBERS, matvec, row_blocks
 
 
@@ -36,6 +37,6 @@ def test_a_row_alone_gives_what_it_gives_among_others(has_bias):
     weight = mx.random.normal((300, 200), key=mx.random.key(1))
     bias = mx.random.normal((300,), key=mx.random.key(2)) if has_bias else None
     rows = mx.random.normal((4, 200), key=mx.random.key(3))
-    linear = Linear(weight, bias)
+    linear = Linear(DenseMatrix(weight), bias)
     alone = mx.concatenate([linear(rows[place : place + 1]) for place in range(4)])
     assert np.abs(np.array(alone) - np.array(linear(rows))).max() < 1e-4

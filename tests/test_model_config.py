@@ -93,8 +93,6 @@ def test_unknown_fields_are_listed():
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' is computed"),
         ({"use_mrope": True}, "use_mrope is True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ({"quantization": {"bits": 4}}, "quantization is set"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is set"),
         ({"rope_scaling": {"type": "llama3", "factor": 2}}, "rope_type 'llama3' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, "rope_parameters cannot be used: factor is missing"),
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),

@@ -12,7 +12,7 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.models.layers import Linear
+from metal_gen.models.matrix import DenseMatrix
 from metal_gen.models.row_independence import SteadyLinear, fewest_agreeing_rows, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
@@ -136,9 +136,8 @@ def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(mo
 
 @pytest.mark.parametrize(("out", "width"), [(768, 256), (256, 512), (1408, 256), (3072, 1024)])
 def test_rows_of_a_product_do_not_depend_on_how_many_there_are(out, width):
-    linear = Linear(mx.random.normal((out, width), key=mx.random.key(1)))
-    fewest = fewest_agreeing_rows(linear)
-    steady = SteadyLinear(linear.weight, None, fewest)
+    matrix = DenseMatrix(mx.random.normal((out, width), key=mx.random.key(1)))
+    steady = SteadyLinear(matrix, None, fewest_agreeing_rows(matrix))
     rows = mx.random.normal((20, width), key=mx.random.key(2))
     whole = steady(rows)
     for count in range(1, 20):

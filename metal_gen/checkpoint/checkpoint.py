@@ -9,6 +9,7 @@ from pathlib import Path
 from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
 from metal_gen.checkpoint.generation_defaults import read_generation_config, token_ids
 from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.quantization import read_quantization
 from metal_gen.checkpoint.tokenizer import Tokenizer
 from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.config.rope_scaling import RopeFields
@@ -39,7 +40,8 @@ class Checkpoint:
             raw_config, source=str(folder / "config.json"), rope_scaling=rope_scaling
         )
         self.generation_config = read_generation_config(folder)
-        self.weights = WeightFiles(folder, self.config)
+        quantization = read_quantization(raw_config, str(folder / "config.json"))
+        self.weights = WeightFiles(folder, self.config, quantization)
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )

@@ -1,13 +1,16 @@
 """Builds the decoder that all families have in common, from Hugging Face's tensor names."""
 
-import mlx.core as mx
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.delta_net_weights import has_norms_around_zero, read_delta_net
 from metal_gen.models.expert_weights import read_expert_weights
 from metal_gen.models.experts import Experts, SharedExpert
+from metal_gen.models.experts_config import ExpertsConfig
 from metal_gen.models.layers import GatedMLP, Linear, RMSNorm
+from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
@@ -25,37 +28,70 @@ def assemble(
         output_bias: The attention's output projection has a bias.
         qk_norm: Queries and keys are normalised per head before they are rotated.
     """
-    linear_sizes, around_zero = config.linear, has_norms_around_zero(config, source)
     rope = Rope(config.rope, config.head_dim)
-    embedding = source.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-    head = embedding
+    around_zero = has_norms_around_zero(config, source)
+    embedding = head = _vocabulary(source, "model.embed_tokens", config)
     if not config.tie_word_embeddings:
-        head = source.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
+        head = _vocabulary(source, "lm_head", config)
+    layers = _LayerAssembly(config, source, rope, around_zero, qkv_bias, output_bias, qk_norm)
+    return Transformer(
+        config=config,
+        embedding=embedding,
+        rope=rope,
+        layers=tuple(layers.layer(index, kind) for index, kind in enumerate(config.layer_types)),
+        norm=layers.norm("model.norm"),
+        head=Linear(head),
+    )
 
-    def norm(name: str, size: int) -> RMSNorm:
-        return RMSNorm(source.tensor(f"{name}.weight", size), config.rms_norm_eps, around_zero)
 
-    def linear(outputs: dict[str, int], inputs: int, bias: bool = False) -> Linear:
-        """One product for all of these projections."""
-        weight = source.stack({f"{name}.weight": rows for name, rows in outputs.items()}, inputs)
-        offset: mx.array | None = None
-        if bias:
-            offset = source.stack({f"{name}.bias": rows for name, rows in outputs.items()})
-        return Linear(weight, offset)
+def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> ArrayMatrix:
+    matrix = source.matrix({name: config.vocab_size}, config.hidden_size)
+    assert not isinstance(matrix, JoinedMatrix)
+    return matrix
 
-    def head_norm(prefix: str) -> HeadNorm:
-        return HeadNorm(
-            query_weight=source.tensor(f"{prefix}.q_norm.weight", config.head_dim),
-            key_weight=source.tensor(f"{prefix}.k_norm.weight", config.head_dim),
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            eps=config.rms_norm_eps,
-            around_zero=around_zero,
+
+@dataclass(frozen=True)
+class _LayerAssembly:
+    """Builds layers; as for `assemble`."""
+
+    config: ModelConfig
+    source: ParameterSource
+    rope: Rope
+    around_zero: bool
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
+
+    def layer(self, index: int, kind: str) -> DecoderLayer:
+        prefix = f"model.layers.{index}"
+        return DecoderLayer(
+            attention_norm=self.norm(f"{prefix}.input_layernorm"),
+            attention=self._mixer(prefix, kind),
+            mlp_norm=self.norm(f"{prefix}.post_attention_layernorm"),
+            mlp=self._mlp(f"{prefix}.mlp", index),
         )
 
-    def attention(prefix: str, kind: str) -> Attention:
+    def norm(self, name: str) -> RMSNorm:
+        weight = self.source.tensor(f"{name}.weight", self.config.hidden_size)
+        return RMSNorm(weight, self.config.rms_norm_eps, self.around_zero)
+
+    def _linear(self, outputs: Mapping[str, int], inputs: int, bias: bool = False) -> Linear:
+        """One product for all of these projections."""
+        weight = self.source.matrix(dict(outputs), inputs)
+        if not bias:
+            return Linear(weight)
+        return Linear(weight, self.source.vector({f"{name}.bias": rows for name, rows in outputs.items()}))
+
+    def _mixer(self, prefix: str, kind: str) -> Mixer:
+        linear = self.config.linear
+        if linear is not None and kind == "linear_attention":
+            return read_delta_net(self.source, f"{prefix}.linear_attn", linear, self.config)
+        return self._attention(f"{prefix}.self_attn", kind)
+
+    def _attention(self, prefix: str, kind: str) -> Attention:
+        config = self.config
         query_size = config.num_attention_heads * config.head_dim
-        is_gated = linear_sizes is not None
+        is_gated = config.linear is not None
         kv_size = config.num_key_value_heads * config.head_dim
         projections = {
             f"{prefix}.q_proj": 2 * query_size if is_gated else query_size,
@@ -63,63 +99,55 @@ def assemble(
             f"{prefix}.v_proj": kv_size,
         }
         return Attention(
-            qkv=linear(projections, config.hidden_size, qkv_bias),
-            output=linear({f"{prefix}.o_proj": config.hidden_size}, query_size, output_bias),
-            rope=rope,
+            qkv=self._linear(projections, config.hidden_size, self.qkv_bias),
+            output=self._linear({f"{prefix}.o_proj": config.hidden_size}, query_size, self.output_bias),
+            rope=self.rope,
             num_heads=config.num_attention_heads,
             num_kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             sliding=kind == "sliding_attention",
-            head_norm=head_norm(prefix) if qk_norm else None,
+            head_norm=self._head_norm(prefix) if self.qk_norm else None,
             gated=is_gated,
         )
 
-    def mixer(prefix: str, kind: str) -> Mixer:
-        if linear_sizes is not None and kind == "linear_attention":
-            return read_delta_net(source, f"{prefix}.linear_attn", linear_sizes, config)
-        return attention(f"{prefix}.self_attn", kind)
-
-    def gated_mlp(prefix: str, size: int) -> GatedMLP:
-        gate_up = {f"{prefix}.gate_proj": size, f"{prefix}.up_proj": size}
-        return GatedMLP(
-            gate_up=linear(gate_up, config.hidden_size),
-            down=linear({f"{prefix}.down_proj": config.hidden_size}, size),
+    def _head_norm(self, prefix: str) -> HeadNorm:
+        config = self.config
+        return HeadNorm(
+            query_weight=self.source.tensor(f"{prefix}.q_norm.weight", config.head_dim),
+            key_weight=self.source.tensor(f"{prefix}.k_norm.weight", config.head_dim),
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            eps=config.rms_norm_eps,
+            around_zero=self.around_zero,
         )
 
-    def mlp(prefix: str, index: int) -> MLP:
-        experts = config.experts
+    def _mlp(self, prefix: str, index: int) -> MLP:
+        experts = self.config.experts
         if experts is None or not experts.are_in(index):
-            return gated_mlp(prefix, config.intermediate_size)
+            return self._gated_mlp(prefix, self.config.intermediate_size)
+        return self._experts(prefix, experts)
+
+    def _gated_mlp(self, prefix: str, size: int) -> GatedMLP:
+        hidden = self.config.hidden_size
+        return GatedMLP(
+            gate_up=self._linear({f"{prefix}.gate_proj": size, f"{prefix}.up_proj": size}, hidden),
+            down=self._linear({f"{prefix}.down_proj": hidden}, size),
+        )
+
+    def _experts(self, prefix: str, experts: ExpertsConfig) -> Experts:
+        hidden = self.config.hidden_size
         shared = None
         if size := experts.shared_expert_intermediate_size:
             shared = SharedExpert(
-                gate=linear({f"{prefix}.shared_expert_gate": 1}, config.hidden_size),
-                mlp=gated_mlp(f"{prefix}.shared_expert", size),
+                gate=self._linear({f"{prefix}.shared_expert_gate": 1}, hidden),
+                mlp=self._gated_mlp(f"{prefix}.shared_expert", size),
             )
-        gate_up, down = read_expert_weights(source, prefix, experts, config.hidden_size)
+        gate_up, down = read_expert_weights(self.source, prefix, experts, hidden)
         return Experts(
-            router=linear({f"{prefix}.gate": experts.num_experts}, config.hidden_size),
+            router=self._linear({f"{prefix}.gate": experts.num_experts}, hidden),
             gate_up=gate_up,
             down=down,
             per_token=experts.num_experts_per_tok,
             normalised=experts.norm_topk_prob,
             shared=shared,
         )
-
-    def layer(index: int, kind: str) -> DecoderLayer:
-        prefix = f"model.layers.{index}"
-        return DecoderLayer(
-            attention_norm=norm(f"{prefix}.input_layernorm", config.hidden_size),
-            attention=mixer(prefix, kind),
-            mlp_norm=norm(f"{prefix}.post_attention_layernorm", config.hidden_size),
-            mlp=mlp(f"{prefix}.mlp", index),
-        )
-
-    return Transformer(
-        config=config,
-        embedding=embedding,
-        rope=rope,
-        layers=tuple(layer(index, kind) for index, kind in enumerate(config.layer_types)),
-        norm=norm("model.norm", config.hidden_size),
-        head=Linear(head),
-    )

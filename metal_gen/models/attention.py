@@ -14,7 +14,8 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.models.layers import Linear, computed
+from metal_gen.models.layers import Linear
+from metal_gen.models.matrix import computed
 from metal_gen.models.rope import Rope
 
 

@@ -169,12 +169,6 @@ class _ConfigReader(FieldReader):
         for name, computed in REQUIRED_VALUES.items():
             if self.fields.get(name, computed) not in (computed, None):
                 raise self.error(f"{name} is {self.fields[name]!r}, and only {computed!r} is computed")
-        for name in ("quantization", "quantization_config"):
-            if self.fields.get(name):
-                raise self.error(
-                    f"{name} is set, and quantized weights are not supported",
-                    "use the checkpoint's float32, bfloat16 or float16 version",
-                )
 
     def _attention_kinds(self, layers: int, model_type: str) -> tuple[int | None, tuple[str, ...]]:
         """The sliding window in use, if any, and each layer's kind of attention."""

@@ -30,9 +30,7 @@ def read_delta_net(
     inputs = by_key_head if is_by_key_head else in_turn
     return GatedDeltaNet(
         sizes=sizes,
-        inputs=Linear(
-            source.stack({f"{prefix}.{name}.weight": rows for name, rows in inputs.items()}, hidden)
-        ),
+        inputs=Linear(source.matrix({f"{prefix}.{name}": rows for name, rows in inputs.items()}, hidden)),
         by_key_head=is_by_key_head,
         taps=source.tensor(f"{prefix}.conv1d.weight", *_shape_of_taps(source, prefix, sizes)),
         decay_log=source.tensor(f"{prefix}.A_log", heads),
@@ -40,7 +38,7 @@ def read_delta_net(
         norm=RMSNorm(
             source.tensor(f"{prefix}.norm.weight", sizes.linear_value_head_dim), config.rms_norm_eps
         ),
-        output=Linear(source.tensor(f"{prefix}.out_proj.weight", hidden, sizes.value_size)),
+        output=Linear(source.matrix({f"{prefix}.out_proj": hidden}, sizes.value_size)),
     )
 
 

@@ -1,10 +1,8 @@
 """Where checkpoints keep the weights of experts: one by one, or all of a layer in one tensor."""
 
-import mlx.core as mx
-
-from metal_gen.models.experts import ExpertLinear
+from metal_gen.models.expert_linear import ExpertLinear, expert_linear
 from metal_gen.models.experts_config import ExpertsConfig
-from metal_gen.models.layers import computed
+from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
 from metal_gen.models.parameters import ParameterSource
 
 
@@ -19,27 +17,27 @@ def read_expert_weights(
         experts: Sizes.
         hidden: Size of what goes in and comes out.
     """
+    gate_up: ArrayMatrix | JoinedMatrix
+    down: ArrayMatrix | JoinedMatrix
     count, size = experts.num_experts, experts.moe_intermediate_size
     ours, theirs = f"{prefix}.experts", f"{prefix}.switch_mlp"
     if source.shape_of(f"{ours}.gate_up_proj") or source.shape_of(f"{ours}.down_proj"):
         gate_up = _stacked(source, f"{ours}.gate_up_proj", count, 2 * size, hidden)
         down = _stacked(source, f"{ours}.down_proj", count, hidden, size)
     elif source.shape_of(f"{theirs}.gate_proj.weight"):  # mlx-lm
-        parts = {f"{theirs}.{name}_proj.weight": size for name in ("gate", "up")}
-        gate_up = source.stack(parts, count, hidden, axis=1)
-        down = source.tensor(f"{theirs}.down_proj.weight", count, hidden, size)
+        parts = {f"{theirs}.{name}_proj": size for name in ("gate", "up")}
+        gate_up = source.matrix(parts, count, hidden, axis=1)
+        down = source.matrix({f"{theirs}.down_proj": hidden}, count, size, axis=1)
     else:  # what is published
         each = range(count)
-        parts = {f"{ours}.{index}.{name}_proj.weight": size for index in each for name in ("gate", "up")}
-        gate_up = source.stack(parts, hidden).reshape(count, 2 * size, hidden)
-        parts = {f"{ours}.{index}.down_proj.weight": hidden for index in each}
-        down = source.stack(parts, size).reshape(count, hidden, size)
-    # Computed here, because a lazy view belongs to the thread that made it, and weights are read in another.
-    return ExpertLinear(computed(gate_up)), ExpertLinear(computed(down))
+        parts = {f"{ours}.{index}.{name}_proj": size for index in each for name in ("gate", "up")}
+        gate_up = source.one_by_one(parts, hidden, experts=count)
+        down = source.one_by_one({f"{ours}.{index}.down_proj": hidden for index in each}, size, experts=count)
+    return expert_linear(gate_up), expert_linear(down)
 
 
-def _stacked(source: ParameterSource, name: str, *shape: int) -> mx.array:
+def _stacked(source: ParameterSource, name: str, *shape: int) -> ArrayMatrix:
     """As transformers 5 saves them, or with columns and rows exchanged, as Qwen3-VL-MoE was published."""
     count, out, width = shape
     is_turned = out != width and source.shape_of(name) == (count, width, out)
-    return source.turned(name, *shape) if is_turned else source.tensor(name, *shape)
+    return source.experts(name, *shape, is_turned=is_turned)

@@ -5,48 +5,16 @@ experts, and shapes do not depend on what is chosen.
 
 Source: arXiv 2101.03961; `modeling_qwen2_moe.py` and `modeling_qwen3_moe.py` of Hugging Face transformers.
 
-Axes: R rows, E experts, K chosen of them, N groups of M rows each.
+Axes: R rows, E experts, K chosen of them.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import mlx.core as mx
 
 from metal_gen.models.expert_groups import Groups, group_rows
-from metal_gen.models.layers import GatedMLP, Linear, computed, gated
-from metal_gen.models.matvec import count_pieces
-
-
-@dataclass(frozen=True)
-class ExpertLinear:
-    """x W^T with a matrix for each expert, (E, out, in)."""
-
-    weight: mx.array
-
-    @cached_property
-    def _matrices(self) -> mx.array:
-        """(E, in, out): the same memory, turned once instead of at every use."""
-        return computed(self.weight.swapaxes(1, 2))
-
-    @cached_property
-    def _pieces(self) -> tuple[int, mx.array]:
-        """How many pieces a matrix is cut into for one row, and all of them, (E * pieces, in, some out)."""
-        count = count_pieces(self.weight) or 1
-        experts, out, width = self.weight.shape
-        return count, computed(self.weight.reshape(experts * count, out // count, width).swapaxes(1, 2))
-
-    def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
-        count, pieces = self._pieces
-        places = experts[..., None]
-        if count > 1:
-            places = places * count + mx.arange(count)
-        return mx.gather_mm(rows[:, :, None, None], pieces, rhs_indices=places).flatten(2)
-
-    def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
-        return mx.gather_mm(rows, self._matrices, rhs_indices=experts, sorted_indices=True)
+from metal_gen.models.expert_linear import ExpertLinear
+from metal_gen.models.layers import GatedMLP, Linear, gated
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import mlx.core as mx
 from metal_gen.hybrid_cache import HybridCache
 from metal_gen.models.attention import Step
 from metal_gen.models.delta_rule import delta_rule
-from metal_gen.models.layers import Linear, RMSNorm, computed
+from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.linear_config import LinearAttentionConfig
+from metal_gen.models.matrix import computed
 
 EPSILON = 1e-6
 

@@ -12,35 +12,19 @@ from functools import cache, cached_property
 import mlx.core as mx
 
 from metal_gen.backend import runs_on_cpu
-from metal_gen.models.matvec import matvec, row_blocks
+from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix, computed
 
 
 @dataclass(frozen=True)
 class Linear:
     """x W^T + b, with W as checkpoints store it: (out, in)."""
 
-    weight: mx.array
+    weight: ArrayMatrix | JoinedMatrix
     bias: mx.array | None = None
-
-    @cached_property
-    def _matrix(self) -> mx.array:
-        """(in, out): the same memory, turned once instead of at every use."""
-        return computed(self.weight.T)
-
-    @cached_property
-    def _blocks(self) -> mx.array | None:
-        """The weight as `matvec` takes it; None where that is no faster."""
-        blocks = row_blocks(self.weight)
-        return None if blocks is None else computed(blocks)
 
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, in) to (R, out)."""
-        if rows.shape[0] == 1 and self._blocks is not None:
-            product = matvec(self._blocks, rows)
-            return product if self.bias is None else product + self.bias
-        if self.bias is None:
-            return rows @ self._matrix
-        return mx.addmm(self.bias, rows, self._matrix)
+        return self.weight.times(rows, self.bias)
 
 
 @dataclass(frozen=True)
@@ -93,9 +77,3 @@ def _silu_product(gate: mx.array, up: mx.array) -> mx.array:
 def _joined_silu_product() -> Callable[[mx.array, mx.array], mx.array]:
     """The same as one operation, for a GPU; for a CPU, MLX would call a C++ compiler."""
     return mx.compile(_silu_product, shapeless=True)
-
-
-def computed(view: mx.array) -> mx.array:
-    """The same, computed: a view is then not made anew at every use."""
-    mx.eval(view)
-    return view

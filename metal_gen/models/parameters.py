@@ -1,21 +1,25 @@
 """Where a model gets its weights from, while it is being built.
 
-A family describes its tensors once, by asking a source for them. One source only writes the
-names and shapes down, so that a checkpoint can be checked before anything is read; the other
-reads them.
+A family describes its weights once, by asking a source for them. One source only writes down what is
+asked for, so that a checkpoint can be checked before anything is read; the other reads.
+
+Axes: E experts.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
+
+from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
 
 Shape = tuple[int, ...]
 
 
 class ParameterSource(Protocol):
-    """Gives tensors by their name in the checkpoint."""
+    """Gives weights by their names in the checkpoint.
+
+    A matrix is named without `.weight`, because a quantized one is kept in several tensors.
+    """
 
     def shape_of(self, name: str) -> Shape | None:
         """The shape of the tensor of this name, or None where the checkpoint has none."""
@@ -25,69 +29,40 @@ class ParameterSource(Protocol):
         """Return the tensor of this name, which must have this shape."""
         ...
 
-    def turned(self, name: str, *shape: int) -> mx.array:
-        """Return a tensor with its last two axes exchanged, so that it has this shape."""
-        ...
-
-    def stack(self, rows: dict[str, int], *columns: int, axis: int = 0) -> mx.array:
-        """Return several tensors as one, joined in the order given.
+    def vector(self, sizes: dict[str, int]) -> mx.array:
+        """Return several tensors of one axis as one.
 
         Args:
-            rows: Each tensor's name and its size along the axis that they are joined along.
+            sizes: By each tensor's name, in order.
+        """
+        ...
+
+    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> ArrayMatrix | JoinedMatrix:
+        """Return several matrices as one.
+
+        Args:
+            rows: Each matrix's name and its size along the axis that they are joined along, in order.
             columns: The sizes of the other axes.
             axis: Along which they are joined.
         """
         ...
 
+    def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> ArrayMatrix:
+        """Return the matrices of single experts as one, (E, out, inputs).
 
-@dataclass(frozen=True)
-class Request:
-    """Tensors that are asked for at one time.
+        Args:
+            rows: Each matrix's name and its outputs; as many, and the same, for each expert.
+            inputs: Of all.
+            experts: E.
+        """
+        ...
 
-    Attributes:
-        names: Theirs.
-        is_copied: What is returned is made of them, rather than being the one that there is.
-    """
+    def experts(self, name: str, *shape: int, is_turned: bool) -> ArrayMatrix:
+        """Return the tensor that holds a matrix for each expert, (E, out, in).
 
-    names: tuple[str, ...]
-    is_copied: bool
-
-
-class ShapeRecorder:
-    """A source that keeps a list of what is asked for and answers with unevaluated zeros.
-
-    Args:
-        found: The shapes of the checkpoint's tensors.
-
-    Attributes:
-        shapes: Of everything that was asked for.
-        requests: In their order.
-    """
-
-    def __init__(self, found: Mapping[str, Shape]) -> None:
-        self.found = found
-        self.shapes: dict[str, Shape] = {}
-        self.requests: list[Request] = []
-
-    def shape_of(self, name: str) -> Shape | None:
-        """Look among those found."""
-        return self.found.get(name)
-
-    def tensor(self, name: str, *shape: int) -> mx.array:
-        """Note the name and shape."""
-        self.shapes[name] = shape
-        self.requests.append(Request((name,), is_copied=False))
-        return mx.zeros(shape)
-
-    def turned(self, name: str, *shape: int) -> mx.array:
-        """Note the name, and the shape before it is turned."""
-        self.shapes[name] = (*shape[:-2], shape[-1], shape[-2])
-        self.requests.append(Request((name,), is_copied=True))
-        return mx.zeros(shape)
-
-    def stack(self, rows: dict[str, int], *columns: int, axis: int = 0) -> mx.array:
-        """Note each of the parts."""
-        for name, count in rows.items():
-            self.shapes[name] = (*columns[:axis], count, *columns[axis:])
-        self.requests.append(Request(tuple(rows), is_copied=len(rows) > 1))
-        return mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:]))
+        Args:
+            name: Of the tensor.
+            shape: To be returned.
+            is_turned: The tensor is (E, in, out).
+        """
+        ...

@@ -11,6 +11,7 @@ import mlx.core as mx
 from metal_gen.models.attention import Attention
 from metal_gen.models.experts import Experts, SharedExpert
 from metal_gen.models.layers import GatedMLP, Linear
+from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix, first_rows
 from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
 
 ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)
@@ -41,13 +42,18 @@ def with_independent_rows(model: Transformer) -> Transformer:
 
     The weights are shared with the model that is given.
     """
-    found: dict[tuple[int, ...], int] = {}
+    found: dict[object, int] = {}
 
     def steady(linear: Linear) -> Linear:
-        shape = linear.weight.shape
-        if shape not in found:
-            found[shape] = fewest_agreeing_rows(linear)
-        return linear if found[shape] == 1 else SteadyLinear(linear.weight, linear.bias, found[shape])
+        matrix = linear.weight
+        fewest = max(steady_part(part) for part in parts_of(matrix))
+        return linear if fewest == 1 else SteadyLinear(matrix, linear.bias, fewest)
+
+    def steady_part(matrix: ArrayMatrix) -> int:
+        form = tuple((array.shape, array.dtype) for array in matrix.arrays)
+        if form not in found:
+            found[form] = fewest_agreeing_rows(matrix)
+        return found[form]
 
     def steady_layer(layer: DecoderLayer) -> DecoderLayer:
         attention = layer.attention
@@ -70,15 +76,23 @@ def with_independent_rows(model: Transformer) -> Transformer:
     return replace(model, layers=tuple(map(steady_layer, model.layers)), head=steady(model.head))
 
 
-def fewest_agreeing_rows(linear: Linear) -> int:
-    """From how many rows on a projection's first rows do not depend on the number of rows."""
-    out, width = linear.weight.shape
-    rows = mx.random.normal((ROW_COUNTS[-1], width), key=mx.random.key(0)).astype(linear.weight.dtype)
-    tried = Linear(
-        linear.weight[: max(1, TRIED_NUMBERS // width)] if out * width > TRIED_NUMBERS else linear.weight
-    )
-    reference = tried(rows)
+def parts_of(matrix: ArrayMatrix | JoinedMatrix) -> tuple[ArrayMatrix, ...]:
+    """Those that are multiplied by themselves."""
+    return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
+
+
+def fewest_agreeing_rows(matrix: ArrayMatrix) -> int:
+    """From how many rows on a projection's first rows do not depend on the number of rows.
+
+    It is one of the numbers that were tried.
+    """
+    out, width = matrix.shape
+    rows = mx.random.normal((ROW_COUNTS[-1], width), key=mx.random.key(0)).astype(matrix.dtype)
+    tried = first_rows(matrix, max(1, TRIED_NUMBERS // width)) if out * width > TRIED_NUMBERS else matrix
+    reference = tried.times(rows)
+    fewest = ROW_COUNTS[-1]
     for count in reversed(ROW_COUNTS[:-1]):
-        if not mx.array_equal(tried(rows[:count]), reference[:count]).item():
-            return count + 1
-    return 1
+        if not mx.array_equal(tried.times(rows[:count]), reference[:count]).item():
+            break
+        fewest = count
+    return fewest

@@ -14,6 +14,7 @@ from metal_gen.models.attention import Part, Step
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask
+from metal_gen.models.matrix import ArrayMatrix
 from metal_gen.models.rope import Rope
 
 
@@ -58,7 +59,7 @@ class Transformer:
     """
 
     config: ModelConfig
-    embedding: mx.array
+    embedding: ArrayMatrix
     rope: Rope
     layers: tuple[DecoderLayer, ...]
     norm: RMSNorm
@@ -102,7 +103,7 @@ class Transformer:
 
     def run(self, tokens: mx.array, step: Step) -> mx.array:
         """Run the tokens (R,) of a pass through all layers, to hidden states (R, hidden)."""
-        rows = self.embedding[tokens]
+        rows = self.embedding.take(tokens)
         for place, layer in zip(self._places, self.layers, strict=True):
             rows = layer(rows, place, step)
         return self.norm(rows)

@@ -1,0 +1,56 @@
+"""In which form a checkpoint keeps each of its matrices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from metal_gen.checkpoint.quantization import Quantization
+from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
+from metal_gen.errors import CheckpointError
+from metal_gen.models.parameters import Shape
+
+
+@dataclass(frozen=True)
+class MatrixForms:
+    """Chooses the form of a matrix by what is found of it.
+
+    Args:
+        found: The checkpoint's tensors, by the model's names for them.
+        quantization: What its config.json says of that.
+    """
+
+    found: Mapping[str, TensorInfo]
+    quantization: Quantization
+
+    def shape_of(self, name: str) -> Shape | None:
+        """The shape of the tensor of this name, or None where there is none."""
+        return self.found[name].shape if name in self.found else None
+
+    def parts(self, rows: Mapping[str, int], columns: Sequence[int], axis: int) -> list[Stored]:
+        """Matrices that are joined along an axis; see `ParameterSource.matrix`."""
+        return [self.matrix(name, (*columns[:axis], count, *columns[axis:])) for name, count in rows.items()]
+
+    def stacked(self, name: str, shape: Shape, *, is_turned: bool) -> Stored:
+        """The tensor that holds a matrix for each expert; see `ParameterSource.experts`."""
+        return StoredNumbers(name, shape, is_turned)
+
+    def matrix(self, name: str, shape: Shape) -> Stored:
+        """The matrix (..., out, in) of this name, without `.weight`.
+
+        Raises:
+            CheckpointError: Its rows cannot be quantized in the way that config.json says.
+        """
+        packing = self.quantization.packing_of(name)
+        scales = self.found.get(f"{name}.scales")
+        if scales is None or packing is None:
+            if scales is not None:
+                raise CheckpointError(
+                    f"{scales.name} in {scales.path.name} belongs to quantized weights, "
+                    "and config.json has no quantization for it"
+                )
+            return StoredNumbers(f"{name}.weight", shape)
+        if not packing.divides(shape[-1]):
+            raise CheckpointError(
+                f"{name} cannot have {packing}, as config.json says: its rows have {shape[-1]} numbers"
+            )
+        return StoredPacked(name, shape, packing)

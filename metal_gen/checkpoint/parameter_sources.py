@@ -1,0 +1,129 @@
+"""The two sources that a model is built from: one that notes what is asked for, and one that reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.checkpoint.matrix_forms import MatrixForms
+from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.checkpoint.stored import Stored, StoredNumbers
+from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.errors import CheckpointError
+from metal_gen.models.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed, join
+from metal_gen.models.parameters import Shape
+
+
+@dataclass(frozen=True)
+class Request:
+    """Weights that are asked for at one time.
+
+    Attributes:
+        parts: In the form in which they are stored.
+        is_copied: What is returned is made of them, rather than being the one that there is.
+    """
+
+    parts: tuple[Stored, ...]
+    is_copied: bool
+
+
+class WeightRecorder:
+    """A source that keeps a list of what is asked for and answers with unevaluated zeros.
+
+    Args:
+        forms: How matrices are stored.
+
+    Attributes:
+        requests: In their order.
+    """
+
+    def __init__(self, forms: MatrixForms) -> None:
+        self.forms = forms
+        self.requests: list[Request] = []
+
+    def shape_of(self, name: str) -> Shape | None:
+        """As the file's header says."""
+        return self.forms.shape_of(name)
+
+    def tensor(self, name: str, *shape: int) -> mx.array:
+        """Note the name and shape."""
+        self._note([StoredNumbers(name, shape)])
+        return mx.zeros(shape)
+
+    def vector(self, sizes: dict[str, int]) -> mx.array:
+        """Note each of the parts."""
+        self._note([StoredNumbers(name, (size,)) for name, size in sizes.items()])
+        return mx.zeros(sum(sizes.values()))
+
+    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
+        """Note each of the parts."""
+        parts = self.forms.parts(rows, columns, axis)
+        self._note(parts)
+        return DenseMatrix(mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:])))
+
+    def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
+        """Note each of the parts, which must be stored alike."""
+        parts = self.forms.parts(rows, (inputs,), 0)
+        for name, part in zip(rows, parts, strict=True):
+            if part.packing != parts[0].packing:
+                raise CheckpointError(
+                    f"the experts of a layer must be stored alike: {next(iter(rows))} has "
+                    f"{_form(parts[0])} and {name} has {_form(part)}"
+                )
+        self._note(parts)
+        return DenseMatrix(mx.zeros((experts, sum(rows.values()) // experts, inputs)))
+
+    def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
+        """Note the tensor."""
+        self._note([self.forms.stacked(name, shape, is_turned=is_turned)])
+        return DenseMatrix(mx.zeros(shape))
+
+    def _note(self, parts: list[Stored]) -> None:
+        self.requests.append(Request(tuple(parts), is_copied=len(parts) > 1))
+
+
+class WeightReader:
+    """A source that reads, converts and joins weights.
+
+    Each is computed before the next is asked for, so that besides the finished weights memory holds the
+    parts of one only.
+
+    Args:
+        forms: How matrices are stored.
+        tensors: Of the checkpoint, which have been checked.
+        dtype: Computed with.
+    """
+
+    def __init__(self, forms: MatrixForms, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
+        self.forms = forms
+        self.files = TensorFiles(tensors, dtype)
+
+    def shape_of(self, name: str) -> Shape | None:
+        """As the file's header says."""
+        return self.forms.shape_of(name)
+
+    def tensor(self, name: str, *shape: int) -> mx.array:
+        """Read one tensor."""
+        return self.files.numbers(name)
+
+    def vector(self, sizes: dict[str, int]) -> mx.array:
+        """Read several tensors and join them."""
+        return computed(mx.concatenate([self.files.numbers(name) for name in sizes]))
+
+    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> ArrayMatrix | JoinedMatrix:
+        """Read several matrices and join them."""
+        return join([part.read(self.files) for part in self.forms.parts(rows, columns, axis)], axis)
+
+    def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> ArrayMatrix:
+        """Read the matrices of single experts and join them."""
+        matrix = self.matrix(rows, inputs)
+        assert not isinstance(matrix, JoinedMatrix)
+        return by_expert(matrix, experts)
+
+    def experts(self, name: str, *shape: int, is_turned: bool) -> ArrayMatrix:
+        """Read a tensor with a matrix for each expert."""
+        return self.forms.stacked(name, shape, is_turned=is_turned).read(self.files)
+
+
+def _form(part: Stored) -> str:
+    return "plain numbers" if part.packing is None else str(part.packing)

@@ -1,0 +1,105 @@
+"""What config.json says of how weights are quantized.
+
+Source: `mlx_lm/utils.py` of mlx-lm 0.32.2, which writes `quantization` and reads it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from metal_gen.models.config_fields import FieldReader
+from metal_gen.models.language_part import language_name
+from metal_gen.models.quantized_matrix import Packing
+
+AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+AFFINE_GROUP_SIZES = (32, 64, 128)
+# The one packing of each of the other modes.
+MICROSCALED = {
+    "mxfp4": Packing(4, 32, "mxfp4"),
+    "mxfp8": Packing(8, 32, "mxfp8"),
+    "nvfp4": Packing(4, 16, "nvfp4"),
+}
+PACKING_FIELDS = ("bits", "group_size", "mode")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the matrices of a checkpoint are quantized.
+
+    Attributes:
+        default: Of matrices that are not named; None where only those are quantized that are.
+        by_name: Of single matrices; None where one is not.
+    """
+
+    default: Packing | None = None
+    by_name: Mapping[str, Packing | None] = field(default_factory=dict)
+
+    def packing_of(self, name: str) -> Packing | None:
+        """Of the matrix of this name, if it is quantized."""
+        return self.by_name.get(name, self.default)
+
+
+def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
+    """Read the contents of a config.json.
+
+    Args:
+        config: The parsed JSON object.
+        source: What to call it in messages.
+
+    Raises:
+        CheckpointError: What it says is wrong, or cannot be computed.
+    """
+    for field_name in ("quantization", "quantization_config"):
+        given = config.get(field_name)
+        if not given:
+            continue
+        fields = FieldReader(given if isinstance(given, Mapping) else {}, f"{field_name} in {source}")
+        if not isinstance(given, Mapping):
+            raise fields.error("it must be an object")
+        if "quant_method" in given:
+            raise fields.error(
+                f"quant_method is {given['quant_method']!r}, and such weights are not supported",
+                "use the checkpoint's MLX version, or one in bfloat16, float16 or float32",
+            )
+        return _read_packings(fields)
+    return Quantization()
+
+
+def _read_packings(fields: FieldReader) -> Quantization:
+    by_name: dict[str, Packing | None] = {}
+    for name, value in fields.fields.items():
+        plain = language_name(name)
+        if name in PACKING_FIELDS or plain is None or not isinstance(value, Mapping | bool):
+            continue
+        inner = FieldReader(
+            value if isinstance(value, Mapping) else fields.fields, f"{name} of {fields.source}"
+        )
+        by_name[plain] = None if value is False else read_packing(inner)
+    return Quantization(read_packing(fields), by_name)
+
+
+def read_packing(fields: FieldReader) -> Packing:
+    """Read bits, group size and mode from an object.
+
+    Raises:
+        CheckpointError: MLX has no such packing.
+    """
+    mode = fields.fields.get("mode", "affine")
+    if mode in MICROSCALED:
+        packing = MICROSCALED[mode]
+        given = Packing(
+            fields.integer("bits", packing.bits), fields.integer("group_size", packing.group_size), mode
+        )
+        if given != packing:
+            raise fields.error(
+                f"{mode} has {packing.bits} bits in groups of {packing.group_size}, "
+                f"not {given.bits} in {given.group_size}"
+            )
+        return packing
+    if mode != "affine":
+        raise fields.error(f"mode is {mode!r}, and MLX has affine, {', '.join(MICROSCALED)}")
+    bits, group_size = fields.integer("bits", 4), fields.integer("group_size", 64)
+    for name, value, known in (("bits", bits, AFFINE_BITS), ("group_size", group_size, AFFINE_GROUP_SIZES)):
+        if value not in known:
+            raise fields.error(f"{name} is {value}, and MLX has {', '.join(map(str, known))}")
+    return Packing(bits, group_size)
