@@ -154,6 +154,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
         model=checkpoint.config,
         dtype=dtype,
         weights_bytes=checkpoint.weights.nbytes(dtype),
+        weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         cache=cache_config(settings, checkpoint.config, dtype),
         chunk_size=settings.chunk_size or preferred_chunk_size(),

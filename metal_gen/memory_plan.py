@@ -28,6 +28,7 @@ class MemoryPlan:
         model: Its sizes.
         dtype: What is computed in.
         weights_bytes: The weights in that dtype.
+        weights_read_bytes: Of them, what one step from a token to the next reads.
         loading_bytes: The most that reading them takes, before there is a cache.
         cache: The key/value cache.
         chunk_size: Prompt tokens computed at once.
@@ -37,6 +38,7 @@ class MemoryPlan:
     model: ModelConfig
     dtype: str
     weights_bytes: int
+    weights_read_bytes: int
     loading_bytes: int
     cache: KVCacheConfig
     chunk_size: int

@@ -29,8 +29,13 @@ def seconds(values, **changes):
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """Of the tiny Qwen3 with 100 positions of cache, in float32."""
-    folder = write_checkpoint(tmp_path_factory.mktemp("plan"), tiny_config("qwen3"))
+    """Of the tiny Qwen3."""
+    return plan_of(tmp_path_factory.mktemp("plan"), tiny_config("qwen3"))
+
+
+def plan_of(folder, config):
+    """With 100 positions of cache, in float32."""
+    write_checkpoint(folder, config)
     settings = Settings(model=str(folder), max_seq_len=100, model_dtype="float32")
     return replace(prepare(settings).plan, available_bytes=0)
 
@@ -107,9 +112,23 @@ def test_a_token_reads_the_weights_but_one_row_of_an_untied_embedding_and_the_ca
     assert read_bytes_per_token(plan, 10) == weights + 10 * 2 * 2 * 2 * 32 * 4
 
 
-def test_a_tied_embedding_counts_once(plan):
-    tied = replace(plan, model=replace(plan.model, tie_word_embeddings=True))
-    assert read_bytes_per_token(tied, 0) == plan.weights_bytes + 32 * 4
+def test_a_tied_embedding_counts_once_and_a_row(tmp_path):
+    plan = plan_of(tmp_path, tiny_config(tie_word_embeddings=True))
+    assert read_bytes_per_token(plan, 0) == plan.weights_bytes + 32 * 4
+
+
+def test_of_experts_those_are_read_that_a_token_goes_through(tmp_path):
+    plan = plan_of(tmp_path, tiny_config("qwen3_moe"))
+    experts = 2 * 6 * 3 * 24 * 32 * 4  # Two layers of six, of three matrices.
+    embedding, row = 64 * 32 * 4, 32 * 4
+    assert read_bytes_per_token(plan, 0) == plan.weights_bytes - embedding + row - experts * 4 // 6
+
+
+def test_linear_attention_reads_its_state_and_no_keys(tmp_path):
+    plan = plan_of(tmp_path, tiny_config("qwen3_next"))
+    at_start = read_bytes_per_token(plan, 0)
+    assert at_start == plan.weights_read_bytes + plan.cache.state_nbytes
+    assert read_bytes_per_token(plan, 10) == at_start + 10 * 2 * 2 * 32 * 4  # One layer of four.
 
 
 def test_a_sliding_layer_reads_its_window(plan):

@@ -71,7 +71,7 @@ def test_memory_is_what_was_planned(family, tmp_path):
     mx.reset_peak_memory()
     model = weights.load("float32")
     taken = mx.get_active_memory() - before
-    assert abs(taken - weights.nbytes("float32")) < 0.02 * taken
+    assert abs(taken - weights.nbytes("float32")) < 0.05 * taken
     assert mx.get_peak_memory() - before < 1.05 * weights.loading_peak_bytes("float32")
     assert model.config.vocab_size == 4096
 

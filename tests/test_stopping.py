@@ -20,6 +20,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.token_names import token_id
 from metal_gen.checkpoint.tokenizer import ALPHABET, Tokenizer
 from metal_gen.errors import CheckpointError, UsageError
+from metal_gen.models.layers import Linear
+from metal_gen.models.matrix import DenseMatrix
 
 pytest_plugins = ("fixtures_text",)
 
@@ -129,7 +131,7 @@ class Splitter:
         for token, successor in pairwise([*tokens, IM_END]):
             head[successor, token] = 10
         transformer = self.model.decoder.model
-        self.model.decoder.model = replace(transformer, head=replace(transformer.head, weight=mx.array(head)))
+        self.model.decoder.model = replace(transformer, head=Linear(DenseMatrix(mx.array(head))))
         return self.model
 
 

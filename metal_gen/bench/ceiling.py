@@ -14,6 +14,7 @@ from metal_gen.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.bench.measurement import Measurement, Trial, Unit
 from metal_gen.bench.request import CEILING
 from metal_gen.byte_sizes import MIB
+from metal_gen.hybrid_cache import HybridCacheConfig
 from metal_gen.memory_plan import MemoryPlan
 
 # Large enough that starting an operation does not count, small enough to fit beside nothing else.
@@ -26,17 +27,16 @@ SHORTEST_S = 0.02
 def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
     """Bytes that one decode step has to read after `depth` tokens.
 
-    All weights, of which a tied embedding counts once, as the head, and an untied one with a
-    single row; and the keys and values that attention looks at.
+    The weights that a token needs, and the keys and values that attention looks at, or the state that
+    linear attention keeps.
     """
-    model, size = plan.model, DTYPE_BYTES[plan.dtype]
-    weights = plan.weights_bytes + model.hidden_size * size
-    if not model.tie_word_embeddings:
-        weights -= model.vocab_size * model.hidden_size * size
+    model, cache = plan.model, plan.cache
     window = model.sliding_window or depth
-    seen = sum(min(depth, window) if layer == "sliding_attention" else depth for layer in model.layer_types)
-    per_layer = 2 * model.num_key_value_heads * model.head_dim * DTYPE_BYTES[plan.cache.dtype]
-    return weights + seen * per_layer
+    kinds = [kind for kind in model.layer_types if kind != "linear_attention"]
+    seen = sum(min(depth, window) if kind == "sliding_attention" else depth for kind in kinds)
+    per_layer = 2 * model.num_key_value_heads * model.head_dim * DTYPE_BYTES[cache.dtype]
+    states = cache.state_nbytes if isinstance(cache, HybridCacheConfig) else 0
+    return plan.weights_read_bytes + seen * per_layer + states
 
 
 def ceiling_tps(bandwidth: float, plan: MemoryPlan, depth: int) -> float:

@@ -1,6 +1,6 @@
 """The two sources that a model is built from: one that notes what is asked for, and one that reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -20,11 +20,20 @@ class Request:
 
     Attributes:
         parts: In the form in which they are stored.
-        is_copied: What is returned is made of them, rather than being the one that there is.
+        is_of_experts: They are those of all experts, of which a token needs a few.
     """
 
     parts: tuple[Stored, ...]
-    is_copied: bool
+    is_of_experts: bool = False
+
+    @property
+    def is_copied(self) -> bool:
+        """What is returned is made of them, rather than being the one that there is."""
+        return len(self.parts) > 1
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes of all in memory, computed with in this dtype."""
+        return sum(part.nbytes(dtype) for part in self.parts)
 
 
 class WeightRecorder:
@@ -58,7 +67,7 @@ class WeightRecorder:
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
         """Note each of the parts."""
         parts = self.forms.parts(rows, columns, axis)
-        self._note(parts)
+        self._note(parts, is_of_experts=axis == 1)
         return DenseMatrix(mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
@@ -70,16 +79,16 @@ class WeightRecorder:
                     f"the experts of a layer must be stored alike: {next(iter(rows))} has "
                     f"{_form(parts[0])} and {name} has {_form(part)}"
                 )
-        self._note(parts)
+        self._note(parts, is_of_experts=True)
         return DenseMatrix(mx.zeros((experts, sum(rows.values()) // experts, inputs)))
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
         """Note the tensor."""
-        self._note([self.forms.stacked(name, shape, is_turned=is_turned)])
+        self._note([self.forms.stacked(name, shape, is_turned=is_turned)], is_of_experts=True)
         return DenseMatrix(mx.zeros(shape))
 
-    def _note(self, parts: list[Stored]) -> None:
-        self.requests.append(Request(tuple(parts), is_copied=len(parts) > 1))
+    def _note(self, parts: Sequence[Stored], *, is_of_experts: bool = False) -> None:
+        self.requests.append(Request(tuple(parts), is_of_experts))
 
 
 class WeightReader:

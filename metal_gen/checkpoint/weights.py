@@ -79,6 +79,24 @@ class WeightFiles:
         """Bytes of the weights in memory, where numbers that are not quantized have this dtype."""
         return sum(part.nbytes(dtype) for part in self._parts)
 
+    def bytes_per_token(self, dtype: str) -> int:
+        """Bytes that a step from one token to the next reads.
+
+        Of experts those that a token goes through, and of an embedding one row; a tied one is read whole
+        as the head besides.
+        """
+        config, experts = self.config, self.config.experts
+        embedding, *others = self._requests
+        read = embedding.nbytes(dtype) // config.vocab_size
+        if config.tie_word_embeddings:
+            read += embedding.nbytes(dtype)
+        for request in others:
+            nbytes = request.nbytes(dtype)
+            if experts is not None and request.is_of_experts:
+                nbytes = nbytes * experts.num_experts_per_tok // experts.num_experts
+            read += nbytes
+        return read
+
     def loading_peak_bytes(self, dtype: str) -> int:
         """Most bytes that `load` has in memory: what is done, and what is asked for at one time.
 
@@ -86,7 +104,7 @@ class WeightFiles:
         """
         done = peak = 0
         for request in self._requests:
-            nbytes = sum(part.nbytes(dtype) for part in request.parts)
+            nbytes = request.nbytes(dtype)
             beside = nbytes if request.is_copied else 0
             beside += max(part.reading_bytes(dtype, self.tensors) for part in request.parts)
             done += nbytes
