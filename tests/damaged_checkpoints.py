@@ -147,7 +147,7 @@ FOLDERS = {
     ),
     "quantized": (
         with_config(quantization_config={"quant_method": "hqq"}),
-        "quant_method is 'hqq', and such weights are not supported",
+        "quant_method is 'hqq', and awq, gptq, fp8 and compressed-tensors are read",
         "use the checkpoint's MLX version, or one in bfloat16, float16 or float32",
     ),
     "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is computed", ""),

@@ -40,6 +40,9 @@ class MatrixForms:
         Raises:
             CheckpointError: Its rows cannot be quantized in the way that config.json says.
         """
+        if self.quantization.method is not None and len(shape) == 2:
+            stored = self.quantization.method.form(name, shape, self.found)
+            return stored or StoredNumbers(f"{name}.weight", shape)
         packing = self.quantization.packing_of(name)
         scales = self.found.get(f"{name}.scales")
         if scales is None or packing is None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from metal_gen.checkpoint.quantization_methods import read_method
+from metal_gen.checkpoint.stored import Method
 from metal_gen.models.config_fields import FieldReader
 from metal_gen.models.language_part import language_name
-from metal_gen.models.quantized_matrix import Packing
+from metal_gen.models.quantized_matrix import AFFINE_GROUP_SIZES, Packing
 
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
-AFFINE_GROUP_SIZES = (32, 64, 128)
 # The one packing of each of the other modes.
 MICROSCALED = {
     "mxfp4": Packing(4, 32, "mxfp4"),
@@ -29,10 +30,12 @@ class Quantization:
     Attributes:
         default: Of matrices that are not named; None where only those are quantized that are.
         by_name: Of single matrices; None where one is not.
+        method: Of other programs, by which the matrices are stored in place of both.
     """
 
     default: Packing | None = None
     by_name: Mapping[str, Packing | None] = field(default_factory=dict)
+    method: Method | None = None
 
     def packing_of(self, name: str) -> Packing | None:
         """Of the matrix of this name, if it is quantized."""
@@ -56,11 +59,11 @@ def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
         fields = FieldReader(given if isinstance(given, Mapping) else {}, f"{field_name} in {source}")
         if not isinstance(given, Mapping):
             raise fields.error("it must be an object")
-        if "quant_method" in given:
-            raise fields.error(
-                f"quant_method is {given['quant_method']!r}, and such weights are not supported",
-                "use the checkpoint's MLX version, or one in bfloat16, float16 or float32",
-            )
+        method = given.get("quant_method")
+        if isinstance(method, str) and method in MICROSCALED:
+            return Quantization(MICROSCALED[method])
+        if method is not None:
+            return Quantization(method=read_method(fields))
         return _read_packings(fields)
     return Quantization()
 

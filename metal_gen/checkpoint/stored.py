@@ -65,6 +65,18 @@ class Stored(Protocol):
         ...
 
 
+class Method(Protocol):
+    """How a program other than MLX has quantized a checkpoint."""
+
+    def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> Stored | None:
+        """The form of a matrix (out, in), without `.weight`; None if it is not quantized.
+
+        Raises:
+            CheckpointError: It cannot be computed with.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class StoredNumbers:
     """A weight kept as plain numbers.

@@ -14,6 +14,7 @@ from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
 from metal_gen.checkpoint.stored import FLOATS, Expected
+from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
 from metal_gen.checkpoint.weight_files import find_weights
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
@@ -116,9 +117,16 @@ class WeightFiles:
 
         Args:
             dtype: `float32`, `bfloat16` or `float16`; numbers stored otherwise are converted.
+
+        Raises:
+            CheckpointError: Contents are not what the headers let expect.
         """
         reader = WeightReader(self._forms, self.tensors, dtype_named(dtype))
-        return builder_for(self.config.model_type)(self.config, reader)
+        model = builder_for(self.config.model_type)(self.config, reader)
+        for name, info in self.tensors.items():
+            if is_spare_bias(name, self._expected):
+                require_zeros(info, name, reader.files)
+        return model
 
 
 def _language_part(config: ModelConfig, stored: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
@@ -156,7 +164,7 @@ def _check(
     problems += [
         f"{info.name} in {info.path.name} has no place in the model"
         for name, info in tensors.items()
-        if not _expected(name, expected, tied)
+        if name not in expected and not is_unread(name, expected, tied=tied)
     ]
     if problems:
         listed = "; ".join(problems[:LISTED_PROBLEMS])
@@ -166,11 +174,6 @@ def _check(
             + (f"; and {more} more" if more > 0 else ""),
             "the checkpoint is incomplete, or its config.json belongs to another model",
         )
-
-
-def _expected(name: str, expected: Mapping[str, Expected], tied: bool) -> bool:
-    """Old checkpoints store rotary frequencies, and tied ones may repeat the embedding as head."""
-    return name in expected or name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 
 def _shape(shape: Shape) -> str:
