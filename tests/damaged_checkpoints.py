@@ -148,7 +148,7 @@ FOLDERS = {
     "quantized": (
         with_config(quantization_config={"quant_method": "hqq"}),
         "quant_method is 'hqq', and awq, gptq, fp8 and compressed-tensors are read",
-        "use the checkpoint's MLX version, or one in bfloat16, float16 or float32",
+        "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16",
     ),
     "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is computed", ""),
     "heads": (with_config(num_key_value_heads=3), "4 query heads cannot share 3 key/value heads", ""),

@@ -80,12 +80,14 @@ def write_safetensors(folder: Path, tensors: Tensors) -> None:
 def read_safetensors(folder: Path) -> Tensors:
     content = (folder / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    numpy_names = {theirs: ours for ours, theirs in DTYPES.items()}
     tensors = Tensors()
-    for name, entry in json.loads(content[8:start]).items():
+    for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        numpy_names = {theirs: ours for ours, theirs in DTYPES.items()}
-        width = (end - begin) // max(1, int(np.prod(entry["shape"])))
-        dtype = numpy_names.get(entry["dtype"], f"uint{8 * width}")
+        size = (end - begin) // max(1, int(np.prod(entry["shape"])))
+        dtype = numpy_names.get(entry["dtype"], f"uint{8 * size}")
         bits = np.frombuffer(content[start + begin : start + end], dtype).reshape(entry["shape"])
         tensors[name] = bits if entry["dtype"] in numpy_names else Stored(bits, entry["dtype"])
     return tensors

@@ -48,7 +48,9 @@ def test_a_model_is_described(hub):
     [
         ({"quantization": {"group_size": 64, "bits": 4}}, "4-bit"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 8}}, "gptq 8-bit"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "awq 4-bit"),
         ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
         ({"quantization": 4}, "quantized"),
         ({"quantization": None}, None),
         ({"dtype": 7, "torch_dtype": None, "model_type": []}, None),

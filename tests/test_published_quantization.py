@@ -61,6 +61,22 @@ def test_logits_are_those_of_the_plain_numbers(method, family, make_cache, tmp_p
     assert_close(logits(published, make_cache), logits(plain, make_cache))
 
 
+@pytest.mark.parametrize(
+    "method", [awq(32), gptq(4, 32), fp8((48, 40)), pack_quantized(4, 32, symmetric=True)]
+)
+def test_some_matrices_may_be_plain(method, make_cache, tmp_path):
+    published, plain = write_published(tmp_path, method, "qwen3")
+    numbers = read_safetensors(plain)
+
+    def with_plain_values(tensors, config):
+        for name in [name for name in tensors if ".0.self_attn.v_proj." in name]:
+            del tensors[name]
+        tensors["model.layers.0.self_attn.v_proj.weight"] = numbers["model.layers.0.self_attn.v_proj.weight"]
+
+    change(published, with_plain_values)
+    assert_close(logits(published, make_cache), logits(plain, make_cache))
+
+
 def test_linear_attention_may_be_in_fp8(make_cache, tmp_path):
     published, plain = write_published(tmp_path, fp8((48, 40)), "qwen3_next")
     assert_close(logits(published, make_cache), logits(plain, make_cache))

@@ -99,7 +99,7 @@ REFUSALS = [
     (
         FP8,
         with_config(weight_block_size=[64, 64]),
-        f"weight_scale_inv {IN_FILE} is 2 x 4 where config.json makes",
+        f"weight_scale_inv {IN_FILE} is 3 x 2 where config.json makes it 2 x 1",
     ),
     (
         FP8,

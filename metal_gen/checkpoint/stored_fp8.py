@@ -42,8 +42,9 @@ class Fp8:
             return None
         scale = scales[0] if scales else SCALES[0 if self.block else 1]
         if self.block is not None:
-            grid = -(-shape[0] // self.block[0]), -(-shape[1] // self.block[1])
-            return StoredFp8(name, shape, self.block, scale, grid)
+            block = min(self.block[0], shape[0]), min(self.block[1], shape[1])
+            grid = -(-shape[0] // block[0]), -(-shape[1] // block[1])
+            return StoredFp8(name, shape, block, scale, grid)
         info = found.get(f"{name}.{scale}")
         scale_shape = (shape[0], 1) if info is None else info.shape
         if scale_shape in ((), (1,), (1, 1)):

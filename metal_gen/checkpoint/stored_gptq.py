@@ -116,7 +116,7 @@ class StoredGptq:
         if self.group_index is None:
             return
         width = self.shape[1]
-        neighbours = mx.arange(width) // (self.method.groups.size or width)
+        neighbours = mx.arange(width) // self.method.groups.size_in(width)
         if (files.stored(f"{self.name}.g_idx") != neighbours).any().item():
             raise CheckpointError(
                 f"{self.group_index.name} in {self.group_index.path.name} puts inputs into groups by their "

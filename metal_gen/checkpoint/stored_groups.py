@@ -32,9 +32,13 @@ class Groups:
     bits: int
     size: int | None
 
+    def size_in(self, width: int) -> int:
+        """Numbers of a group in a row of this width, of which the last may have fewer."""
+        return min(self.size or width, width)
+
     def count(self, width: int) -> int:
-        """G of a row of this width, of which the last may be shorter."""
-        return -(-width // (self.size or width))
+        """G of a row of this width."""
+        return -(-width // self.size_in(width))
 
     def packing(self, name: str, width: int, found: TensorInfo) -> Packing:
         """How MLX packs a row of this width: in the largest groups that each belong to one of these.
@@ -47,7 +51,7 @@ class Groups:
         Raises:
             CheckpointError: There are none.
         """
-        size = self.size or width
+        size = self.size_in(width)
         for mlx_size in sorted(AFFINE_GROUP_SIZES, reverse=True):
             if size % mlx_size == 0 and width % mlx_size == 0:
                 return Packing(self.bits, mlx_size)
@@ -72,7 +76,7 @@ class Groups:
         width = packed.shape[-1] * WORD_BITS // self.bits
         rounded = scales.astype(dtype)
         biases = (-rounded.astype(mx.float32) * zeros).astype(dtype)
-        pieces = (self.size or width) // packing.group_size
+        pieces = self.size_in(width) // packing.group_size
 
         def cut(of_groups: mx.array) -> mx.array:
             repeated = mx.repeat(of_groups, pieces, axis=-1)[:, : width // packing.group_size]
