@@ -105,7 +105,7 @@ def prepare(
         on_download: Called while files come from the Hub.
 
     Raises:
-        ModelNotFoundError: There is no such checkpoint.
+        ModelNotFoundError: There is no such checkpoint or adapter.
         CheckpointError: It is damaged or not supported.
         ConfigError: A setting contradicts it, or names a token that it does not have; UsageError
             where an argument does.
@@ -116,7 +116,7 @@ def prepare(
         if settings.model is None
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
-    checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or ())
+    checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or (), adapters=settings.adapter)
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
     require_lengths(settings)
     if most_slots > 1 and checkpoint.config.linear is not None:

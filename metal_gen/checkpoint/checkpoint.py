@@ -3,9 +3,11 @@
 Opening reads small files only; the weights are read by `weights.load`.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from metal_gen.checkpoint.adapter import open_adapters
 from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
 from metal_gen.checkpoint.generation_defaults import read_generation_config, token_ids
 from metal_gen.checkpoint.json_file import read_json
@@ -25,12 +27,15 @@ class Checkpoint:
     Args:
         folder: Holds config.json, tokenizer.json and safetensors files.
         rope_scaling: As for `ModelConfig.from_hf`.
+        adapters: As for `open_adapters`.
 
     Raises:
-        CheckpointError: config.json or a weight file is missing, damaged or not supported.
+        CheckpointError: config.json or a weight file is missing, damaged or not supported; or an adapter
+            is, or does not fit.
+        ModelNotFoundError: There is no such adapter.
     """
 
-    def __init__(self, folder: Path, *, rope_scaling: RopeFields = ()) -> None:
+    def __init__(self, folder: Path, *, rope_scaling: RopeFields = (), adapters: Sequence[str] = ()) -> None:
         self.folder = folder
         raw_config = read_json(folder / "config.json")
         if not isinstance(raw_config.get("model_type"), str):
@@ -41,7 +46,7 @@ class Checkpoint:
         )
         self.generation_config = read_generation_config(folder)
         quantization = read_quantization(raw_config, str(folder / "config.json"))
-        self.weights = WeightFiles(folder, self.config, quantization)
+        self.weights = WeightFiles(folder, self.config, quantization, open_adapters(adapters))
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )

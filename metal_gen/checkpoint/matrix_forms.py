@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
+from metal_gen.checkpoint.stored_adapted import StoredAdapted
 from metal_gen.errors import CheckpointError
 from metal_gen.models.parameters import Shape
 
@@ -17,10 +19,12 @@ class MatrixForms:
     Args:
         found: The checkpoint's tensors, by the model's names for them.
         quantization: What its config.json says of that.
+        adapters: Add to matrices.
     """
 
     found: Mapping[str, TensorInfo]
     quantization: Quantization
+    adapters: Sequence[Adapter] = ()
 
     def shape_of(self, name: str) -> Shape | None:
         """The shape of the tensor of this name, or None where there is none."""
@@ -35,11 +39,16 @@ class MatrixForms:
         return StoredNumbers(name, shape, is_turned)
 
     def matrix(self, name: str, shape: Shape) -> Stored:
-        """The matrix (..., out, in) of this name, without `.weight`.
+        """The matrix (..., out, in) of this name, without `.weight`, with what adapters add to it.
 
         Raises:
             CheckpointError: Its rows cannot be quantized in the way that config.json says.
         """
+        added = tuple(each.low_ranks[name] for each in self.adapters if name in each.low_ranks)
+        base = self._base(name, shape)
+        return StoredAdapted(base, added) if added else base
+
+    def _base(self, name: str, shape: Shape) -> Stored:
         if self.quantization.method is not None and len(shape) == 2:
             stored = self.quantization.method.form(name, shape, self.found)
             return stored or StoredNumbers(f"{name}.weight", shape)

@@ -8,9 +8,11 @@ import mlx.core as mx
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Stored, StoredNumbers
+from metal_gen.checkpoint.stored_adapted import StoredAdapted, zeros_bytes
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
-from metal_gen.models.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed, join
+from metal_gen.models.adapted_matrix import AdaptedMatrix, AnyMatrix, join_adapted
+from metal_gen.models.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed
 from metal_gen.models.parameters import Shape
 
 
@@ -34,6 +36,10 @@ class Request:
     def nbytes(self, dtype: str) -> int:
         """Bytes of all in memory, computed with in this dtype."""
         return sum(part.nbytes(dtype) for part in self.parts)
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes in memory, computed with in this dtype."""
+        return sum(part.nbytes(dtype) for part in self.parts) + zeros_bytes(self.parts, dtype)
 
 
 class WeightRecorder:
@@ -74,6 +80,11 @@ class WeightRecorder:
         """Note each of the parts, which must be stored alike."""
         parts = self.forms.parts(rows, (inputs,), 0)
         for name, part in zip(rows, parts, strict=True):
+            if isinstance(part, StoredAdapted) and part.rank_beside:
+                raise CheckpointError(
+                    f"{name} is one of many quantized experts, to which adapters cannot add",
+                    "use an adapter that leaves experts alone, or a checkpoint that is not quantized",
+                )
             if part.packing != parts[0].packing:
                 raise CheckpointError(
                     f"the experts of a layer must be stored alike: {next(iter(rows))} has "
@@ -119,19 +130,21 @@ class WeightReader:
         """Read several tensors and join them."""
         return computed(mx.concatenate([self.files.numbers(name) for name in sizes]))
 
-    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> ArrayMatrix | JoinedMatrix:
+    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> AnyMatrix:
         """Read several matrices and join them."""
-        return join([part.read(self.files) for part in self.forms.parts(rows, columns, axis)], axis)
+        return join_adapted([part.read(self.files) for part in self.forms.parts(rows, columns, axis)], axis)
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> ArrayMatrix:
         """Read the matrices of single experts and join them."""
         matrix = self.matrix(rows, inputs)
-        assert not isinstance(matrix, JoinedMatrix)
+        assert not isinstance(matrix, JoinedMatrix | AdaptedMatrix)
         return by_expert(matrix, experts)
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> ArrayMatrix:
         """Read a tensor with a matrix for each expert."""
-        return self.forms.stacked(name, shape, is_turned=is_turned).read(self.files)
+        matrix = self.forms.stacked(name, shape, is_turned=is_turned).read(self.files)
+        assert not isinstance(matrix, AdaptedMatrix)
+        return matrix
 
 
 def _form(part: Stored) -> str:

@@ -10,7 +10,8 @@ import mlx.core as mx
 from metal_gen.backend import DTYPE_BYTES
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.tensor_files import TensorFiles
-from metal_gen.models.matrix import ArrayMatrix, DenseMatrix
+from metal_gen.models.adapted_matrix import SingleMatrix
+from metal_gen.models.matrix import DenseMatrix
 from metal_gen.models.parameters import Shape
 from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
 
@@ -33,6 +34,11 @@ class Expected:
 
     shape: Shape
     dtypes: Sequence[str] = tuple(FLOATS)
+
+
+def shown_shape(shape: Shape) -> str:
+    """A shape as messages have it."""
+    return " x ".join(map(str, shape)) or "a scalar"
 
 
 class Stored(Protocol):
@@ -60,7 +66,7 @@ class Stored(Protocol):
         """The most that reading takes besides, at one time."""
         ...
 
-    def read(self, files: TensorFiles) -> ArrayMatrix:
+    def read(self, files: TensorFiles) -> SingleMatrix:
         """Read it, computed."""
         ...
 

@@ -1,6 +1,7 @@
 """Reads tensors from files, one by one and each once."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -22,23 +23,27 @@ class TensorFiles:
     def __init__(self, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
         self.dtype = dtype
         self._tensors = tensors
-        self._arrays: dict[str, mx.array] = {}
+        self._arrays: dict[tuple[Path, str], mx.array] = {}
         for path in sorted({info.path for info in tensors.values()}):
             try:
                 loaded = mx.load(str(path))
             except RuntimeError as error:
                 raise CheckpointError(f"MLX cannot read {path}: {error}") from error
             assert isinstance(loaded, dict)
-            self._arrays.update(loaded)
+            self._arrays.update({(path, name): array for name, array in loaded.items()})
 
     def stored(self, name: str) -> mx.array:
         """Read a tensor as it is."""
-        array = self._arrays.pop(self._tensors[name].name)
+        array = self._take(name)
         mx.eval(array)
         return array
 
     def numbers(self, name: str) -> mx.array:
         """Read a tensor of floating-point numbers, converted."""
-        array = self._arrays.pop(self._tensors[name].name).astype(self.dtype)
+        array = self._take(name).astype(self.dtype)
         mx.eval(array)
         return array
+
+    def _take(self, name: str) -> mx.array:
+        info = self._tensors[name]
+        return self._arrays.pop((info.path, info.name))

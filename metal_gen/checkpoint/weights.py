@@ -5,27 +5,33 @@ from a checkpoint runs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from metal_gen.backend import dtype_named
+from metal_gen.checkpoint.adapter import Adapter
+from metal_gen.checkpoint.adapter_fit import require_fit
+from metal_gen.checkpoint.low_rank import factor_tensors
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
-from metal_gen.checkpoint.stored import FLOATS, Expected
+from metal_gen.checkpoint.stored import FLOATS, Expected, shown_shape
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
 from metal_gen.checkpoint.weight_files import find_weights
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
-from metal_gen.models.parameters import Shape
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
 LISTED_PROBLEMS = 6
+
+Named = TypeVar("Named")
 
 
 class WeightFiles:
@@ -35,16 +41,24 @@ class WeightFiles:
         folder: The checkpoint.
         config: Its model.
         quantization: How its matrices are quantized.
+        adapters: Added to its matrices, or standing in their place.
 
     Attributes:
         tensors: By the model's names for them.
+        adapters: By those names too.
 
     Raises:
         CheckpointError: A file is damaged, or tensors are missing, left over, misshapen or of a
-            dtype that is not read.
+            dtype that is not read; or an adapter does not fit.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, quantization: Quantization) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        quantization: Quantization,
+        adapters: Sequence[Adapter] = (),
+    ) -> None:
         self.config = config
         self.tensors: dict[str, TensorInfo] = {}
         for path in find_weights(folder):
@@ -54,13 +68,16 @@ class WeightFiles:
                 f"the weights in {folder} do not fit its config.json: "
                 f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
             )
-        self._forms = MatrixForms(self.tensors, quantization)
+        self.adapters = [each.renamed(partial(_language_part, config)) for each in adapters]
+        self._forms = MatrixForms(self.tensors, quantization, self.adapters)
         recorder = WeightRecorder(self._forms)
         builder_for(config.model_type)(config, recorder)
         self._requests = recorder.requests
         self._parts = [part for request in self._requests for part in request.parts]
         self._expected = {name: tensor for part in self._parts for name, tensor in part.tensors().items()}
         _check(folder, self.tensors, self._expected, tied=config.tie_word_embeddings)
+        require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
+        self._sources = {**self.tensors, **_tensors_of(self.adapters)}
 
     @property
     def dtype(self) -> str:
@@ -78,7 +95,7 @@ class WeightFiles:
 
     def nbytes(self, dtype: str) -> int:
         """Bytes of the weights in memory, where numbers that are not quantized have this dtype."""
-        return sum(part.nbytes(dtype) for part in self._parts)
+        return sum(request.nbytes(dtype) for request in self._requests)
 
     def bytes_per_token(self, dtype: str) -> int:
         """Bytes that a step from one token to the next reads.
@@ -107,7 +124,7 @@ class WeightFiles:
         for request in self._requests:
             nbytes = request.nbytes(dtype)
             beside = nbytes if request.is_copied else 0
-            beside += max(part.reading_bytes(dtype, self.tensors) for part in request.parts)
+            beside += max(part.reading_bytes(dtype, self._sources) for part in request.parts)
             done += nbytes
             peak = max(peak, done + beside)
         return peak
@@ -121,7 +138,7 @@ class WeightFiles:
         Raises:
             CheckpointError: Contents are not what the headers let expect.
         """
-        reader = WeightReader(self._forms, self.tensors, dtype_named(dtype))
+        reader = WeightReader(self._forms, self._sources, dtype_named(dtype))
         model = builder_for(self.config.model_type)(self.config, reader)
         for name, info in self.tensors.items():
             if is_spare_bias(name, self._expected):
@@ -129,12 +146,21 @@ class WeightFiles:
         return model
 
 
-def _language_part(config: ModelConfig, stored: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+def _language_part(config: ModelConfig, stored: Mapping[str, Named]) -> dict[str, Named]:
     """The tensors without those of other parts, which are never read, by the names of a text model."""
     if config.model_type not in WITH_OTHER_PARTS:
-        return stored
+        return dict(stored)
     named = {language_name(name): info for name, info in stored.items()}
     return {name: info for name, info in named.items() if name is not None}
+
+
+def _tensors_of(adapters: Sequence[Adapter]) -> dict[str, TensorInfo]:
+    """What is read of adapters, by the names that it is asked for by."""
+    tensors: dict[str, TensorInfo] = {}
+    for adapter in adapters:
+        tensors.update(adapter.whole)
+        tensors.update(factor_tensors([*adapter.low_ranks.values()]))
+    return tensors
 
 
 def _check(
@@ -148,8 +174,8 @@ def _check(
             continue
         if info.shape != wanted.shape:
             problems.append(
-                f"{info.name} in {info.path.name} is {_shape(info.shape)} "
-                f"where config.json makes it {_shape(wanted.shape)}"
+                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} "
+                f"where config.json makes it {shown_shape(wanted.shape)}"
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(
@@ -174,7 +200,3 @@ def _check(
             + (f"; and {more} more" if more > 0 else ""),
             "the checkpoint is incomplete, or its config.json belongs to another model",
         )
-
-
-def _shape(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"

@@ -32,7 +32,7 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
 
 
 @with_settings(
-    *("model", "system", "raw", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "samples"),
     *("max_tokens", "stop"),
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "rope_scaling", "memory_limit_bytes"),

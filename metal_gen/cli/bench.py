@@ -45,7 +45,7 @@ def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
 
 
 @with_settings(
-    *("model", "compile", "blas"),
+    *("model", "adapter", "compile", "blas"),
     *("temperature", "top_k", "top_p", "min_p"),
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size", "memory_limit_bytes"),

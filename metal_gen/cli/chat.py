@@ -33,7 +33,7 @@ TRANSCRIPT = "Conversation"
 
 
 @with_settings(
-    *("model", "system", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "thinking", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
     *("max_tokens", "stop"),

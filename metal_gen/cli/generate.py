@@ -49,7 +49,7 @@ CONTRADICTIONS = (
 
 
 @with_settings(
-    *("model", "system", "raw", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *("temperature", "top_k", "top_p", "min_p"),
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),

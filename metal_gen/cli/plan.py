@@ -19,6 +19,7 @@ EXAMPLES = (
 
 
 @with_settings(
+    "adapter",
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "chunk_size", "memory_limit_bytes", "blas"),
 )
 def plan(
@@ -66,7 +67,7 @@ def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool
     from metal_gen.cli.tables import print_json, print_rendered
     from metal_gen.loading import plan_memory
 
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(folder, adapters=settings.adapter)
     plan = plan_memory(settings, checkpoint)
     name = settings.model or "the bundled story model"
     if as_json:

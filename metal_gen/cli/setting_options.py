@@ -11,6 +11,7 @@ import typer
 
 from metal_gen.cli.completion import completion_of
 from metal_gen.cli.console import Console
+from metal_gen.config.adapters import Adapters
 from metal_gen.config.checks import Biases, Flag, Texts
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings, unknown_variables
@@ -32,6 +33,7 @@ class _Form:
 
 _FORMS = {
     "model": _Form("MODEL", short="-m"),
+    "adapter": _Form("FOLDER[=SCALE]"),
     "system": _Form("TEXT"),
     "raw": _Form(),
     "thinking": _Form(),
@@ -104,7 +106,7 @@ def _annotation(name: str) -> Any:
     flag = info.flag
     if isinstance(info.check, Flag):
         kind, flag = bool | None, f"{flag}/--no-{flag.removeprefix('--')}"
-    elif isinstance(info.check, Texts | Biases):
+    elif isinstance(info.check, Texts | Biases | Adapters):
         kind = list[str] | None
     option = typer.Option(
         *filter(None, [flag, form.short]),

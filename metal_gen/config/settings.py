@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from metal_gen.config.adapters import Adapters
 from metal_gen.config.checks import (
     LOGIT_BIAS,
     MAX_TOKENS,
@@ -90,6 +91,12 @@ class Settings:
         "auto",
         "What to compute in; auto: the checkpoint's own, float32 on a CPU.",
         key="dtype",
+    )
+    adapter: tuple[str, ...] = _setting(
+        "model",
+        Adapters(),
+        (),
+        "Folders of LoRA adapters, as PEFT or mlx-lm save them; FOLDER=SCALE weighs one.",
     )
     rope_scaling: tuple[tuple[str, object], ...] | None = _setting(
         "model",

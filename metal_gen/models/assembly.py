@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from metal_gen.models.adapted_matrix import SingleMatrix
 from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.delta_net_weights import has_norms_around_zero, read_delta_net
@@ -10,7 +11,7 @@ from metal_gen.models.expert_weights import read_expert_weights
 from metal_gen.models.experts import Experts, SharedExpert
 from metal_gen.models.experts_config import ExpertsConfig
 from metal_gen.models.layers import GatedMLP, Linear, RMSNorm
-from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
+from metal_gen.models.matrix import JoinedMatrix
 from metal_gen.models.parameters import ParameterSource
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
@@ -44,7 +45,7 @@ def assemble(
     )
 
 
-def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> ArrayMatrix:
+def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> SingleMatrix:
     matrix = source.matrix({name: config.vocab_size}, config.hidden_size)
     assert not isinstance(matrix, JoinedMatrix)
     return matrix

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.models.adapted_matrix import AdaptedMatrix
 from metal_gen.models.matrix import DenseMatrix, JoinedMatrix, Matrix, computed
 from metal_gen.models.matvec import count_pieces
 from metal_gen.models.quantized_matrix import QuantizedMatrix
@@ -98,8 +99,28 @@ class JoinedExperts:
         return mx.concatenate([part.grouped(rows, experts) for part in self.parts], axis=-1)
 
 
+@dataclass(frozen=True)
+class AdaptedExperts:
+    """Experts with what an adapter adds to each kept beside."""
+
+    base: ExpertLinear
+    down: DenseExperts
+    up: DenseExperts
+
+    def each(self, rows: mx.array, experts: mx.array) -> mx.array:
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        return self.base.each(rows, experts) + self.up.each(self.down.each(rows, experts), experts)
+
+    def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
+        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        return self.base.grouped(rows, experts) + self.up.grouped(self.down.grouped(rows, experts), experts)
+
+
 def expert_linear(matrix: Matrix) -> ExpertLinear:
     """The projection by a matrix for each expert, (E, out, in), whatever its form."""
+    if isinstance(matrix, AdaptedMatrix):
+        down, up = DenseExperts(matrix.down.numbers), DenseExperts(matrix.up.numbers)
+        return AdaptedExperts(expert_linear(matrix.base), down, up)
     if isinstance(matrix, JoinedMatrix):
         return JoinedExperts(tuple(map(expert_linear, matrix.parts)))
     if isinstance(matrix, QuantizedMatrix):

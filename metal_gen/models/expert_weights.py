@@ -1,8 +1,9 @@
 """Where checkpoints keep the weights of experts: one by one, or all of a layer in one tensor."""
 
+from metal_gen.models.adapted_matrix import AnyMatrix
 from metal_gen.models.expert_linear import ExpertLinear, expert_linear
 from metal_gen.models.experts_config import ExpertsConfig
-from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
+from metal_gen.models.matrix import ArrayMatrix
 from metal_gen.models.parameters import ParameterSource
 
 
@@ -17,8 +18,8 @@ def read_expert_weights(
         experts: Sizes.
         hidden: Size of what goes in and comes out.
     """
-    gate_up: ArrayMatrix | JoinedMatrix
-    down: ArrayMatrix | JoinedMatrix
+    gate_up: AnyMatrix
+    down: AnyMatrix
     count, size = experts.num_experts, experts.moe_intermediate_size
     ours, theirs = f"{prefix}.experts", f"{prefix}.switch_mlp"
     if source.shape_of(f"{ours}.gate_up_proj") or source.shape_of(f"{ours}.down_proj"):

@@ -12,14 +12,15 @@ from functools import cache, cached_property
 import mlx.core as mx
 
 from metal_gen.backend import runs_on_cpu
-from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix, computed
+from metal_gen.models.adapted_matrix import AnyMatrix
+from metal_gen.models.matrix import computed
 
 
 @dataclass(frozen=True)
 class Linear:
     """x W^T + b, with W as checkpoints store it: (out, in)."""
 
-    weight: ArrayMatrix | JoinedMatrix
+    weight: AnyMatrix
     bias: mx.array | None = None
 
     def __call__(self, rows: mx.array) -> mx.array:

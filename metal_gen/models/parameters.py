@@ -10,7 +10,8 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix
+from metal_gen.models.adapted_matrix import AnyMatrix
+from metal_gen.models.matrix import ArrayMatrix
 
 Shape = tuple[int, ...]
 
@@ -37,7 +38,7 @@ class ParameterSource(Protocol):
         """
         ...
 
-    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> ArrayMatrix | JoinedMatrix:
+    def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> AnyMatrix:
         """Return several matrices as one.
 
         Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from metal_gen.models.adapted_matrix import AdaptedMatrix, AnyMatrix
 from metal_gen.models.attention import Attention
 from metal_gen.models.experts import Experts, SharedExpert
 from metal_gen.models.layers import GatedMLP, Linear
@@ -76,8 +77,10 @@ def with_independent_rows(model: Transformer) -> Transformer:
     return replace(model, layers=tuple(map(steady_layer, model.layers)), head=steady(model.head))
 
 
-def parts_of(matrix: ArrayMatrix | JoinedMatrix) -> tuple[ArrayMatrix, ...]:
+def parts_of(matrix: AnyMatrix) -> tuple[ArrayMatrix, ...]:
     """Those that are multiplied by themselves."""
+    if isinstance(matrix, AdaptedMatrix):
+        return (*parts_of(matrix.base), matrix.down, matrix.up)
     return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
 
 

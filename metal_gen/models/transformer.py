@@ -10,11 +10,11 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.kv_cache import KVCache
+from metal_gen.models.adapted_matrix import SingleMatrix
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask
-from metal_gen.models.matrix import ArrayMatrix
 from metal_gen.models.rope import Rope
 
 
@@ -59,7 +59,7 @@ class Transformer:
     """
 
     config: ModelConfig
-    embedding: ArrayMatrix
+    embedding: SingleMatrix
     rope: Rope
     layers: tuple[DecoderLayer, ...]
     norm: RMSNorm
