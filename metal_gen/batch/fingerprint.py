@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from metal_gen.batch.run_file import Value
+from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import MetalGenError
@@ -44,6 +45,7 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
     return {
         "model": settings.model or "the bundled model",
         "checkpoint": _checkpoint_digest(prepared.checkpoint),
+        "adapters": "; ".join(map(_adapter_mark, prepared.checkpoint.weights.adapters)) or None,
         "dtype": prepared.plan.dtype,
         "cache_dtype": cache.dtype,
         "max_seq_len": cache.max_seq_len,
@@ -59,6 +61,12 @@ def _checkpoint_digest(checkpoint: Checkpoint) -> str:
     weights = sorted({info.path for info in checkpoint.weights.tensors.values()})
     small = [checkpoint.folder / name for name in SMALL_FILES if (checkpoint.folder / name).is_file()]
     return _digest_of_files(small, ends_of=weights)
+
+
+def _adapter_mark(adapter: Adapter) -> str:
+    config, weights = adapter.files
+    digest = _digest_of_files([config], ends_of=[weights])
+    return f"{adapter.folder.resolve().name} {digest} times {adapter.scale:g}"
 
 
 def _digest_of_files(files: list[Path], ends_of: list[Path] | None = None) -> str:

@@ -215,6 +215,7 @@ class Suite:
         plan, checkpoint = self.prepared.plan, self.prepared.checkpoint
         return {
             "model": self.settings.model or "the bundled model",
+            "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
             "model_type": plan.model.model_type,
             "num_parameters": checkpoint.weights.num_parameters,
             "checkpoint_dtype": checkpoint.weights.dtype,

@@ -49,6 +49,11 @@ class Adapter:
         """All that is read of it."""
         return self.folder / CONFIG_FILE, self.weights_file
 
+    @property
+    def record(self) -> dict[str, object]:
+        """What JSON output says of it."""
+        return {"folder": str(self.folder), "scale": self.scale}
+
     def renamed(self, rename: Callable[[Mapping[str, Any]], dict[str, Any]]) -> "Adapter":
         """The same, by the model's names for its own tensors."""
         return replace(self, low_ranks=rename(self.low_ranks), whole=rename(self.whole))

@@ -1,6 +1,6 @@
 """Adapters as PEFT saves them.
 
-Source: `config.py`, `layer.py` and `model.py` of peft 0.18's `tuners/lora`, and its
+Source: `config.py`, `layer.py` and `model.py` of peft 0.21's `tuners/lora`, and its
 `utils/save_and_load.py`.
 """
 
@@ -31,6 +31,8 @@ UNSUPPORTED = (
     "trainable_token_indices",
     "alora_invocation_tokens",
     "arrow_config",
+    "kasa_config",
+    "monteclora_config",
 )
 # These say where A and B began, with the model as it was; others change the model.
 HARMLESS_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")

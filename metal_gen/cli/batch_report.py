@@ -122,6 +122,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "occupancy": counts.occupancy,
         "seed": seed,
         "model": prepared.settings.model,
+        "adapters": [adapter.record for adapter in prepared.checkpoint.weights.adapters],
         "dtype": prepared.plan.dtype,
         "max_seq_len": prepared.plan.cache.max_seq_len,
         "planned_memory_bytes": prepared.plan.total_bytes,

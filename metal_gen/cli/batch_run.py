@@ -142,6 +142,9 @@ class BatchRun:
             # Processes at nodes work in folders of their own.
             absolute = str(self._prepared.checkpoint.folder.resolve())
             settings = settings.override({"model": absolute}, settings.source("model"))
+        if adapters := self._prepared.checkpoint.weights.adapters:
+            named = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
+            settings = settings.override({"adapter": named}, settings.source("adapter"))
         task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared))
         # Ray writes what happens to its processes to standard output, which is for records.
         nowhere = opened.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115

@@ -25,6 +25,7 @@ from metal_gen.cli.setting_options import (
     with_settings,
 )
 from metal_gen.config.settings import Settings
+from metal_gen.errors import UsageError
 
 if TYPE_CHECKING:
     from metal_gen.bench.report import BenchReport
@@ -133,6 +134,8 @@ def _run(
     from metal_gen.bench.suite import Suite
 
     if request.compare:
+        if settings.adapter:
+            raise UsageError("--compare mlx-lm knows of no adapters", "leave one of the two out")
         require_mlx_lm()
     prepared = prepare_model(settings, console)
     for notice in prepared.notices:

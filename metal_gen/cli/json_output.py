@@ -73,7 +73,8 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
     statistics = generations[-1].statistics
     texts = [_text(generation) for generation in generations]
     completion_tokens = sum(len(generation.token_ids) for generation in generations)
-    record: Record = {"model": model.settings.model}
+    adapters = [adapter.record for adapter in model.checkpoint.weights.adapters]
+    record: Record = {"model": model.settings.model, "adapters": adapters}
     if model.settings.samples > 1:
         record["texts"] = texts
     else:

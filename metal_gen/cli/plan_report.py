@@ -8,6 +8,7 @@ from rich.text import Text
 
 from metal_gen.backend import DTYPE_BYTES, device_name
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.tables import Column, pairs_table, rows_table, shown
 from metal_gen.memory_plan import MemoryPlan
@@ -54,6 +55,7 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
     return [
         ("model", f"{shown(name)}, {checkpoint.weights.num_parameters:,} parameters"),
         ("dtype", plan.dtype if plan.dtype == stored else f"{plan.dtype}, stored as {stored}"),
+        *[("adapter", _shown_adapter(adapter)) for adapter in checkpoint.weights.adapters],
         ("weights", format_bytes(plan.weights_bytes)),
         (
             "cache",
@@ -71,10 +73,18 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
     ]
 
 
+def _shown_adapter(adapter: Adapter) -> str:
+    matrices = f"adds to {len(adapter.low_ranks):,} matrices" if adapter.low_ranks else ""
+    whole = f"replaces {len(adapter.whole):,} tensors" if adapter.whole else ""
+    weighed = "" if adapter.scale == 1 else f", times {adapter.scale:g}"
+    return f"{shown(str(adapter.folder))}{weighed}: {' and '.join(filter(None, (matrices, whole)))}"
+
+
 def plan_json(name: str | None, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
     """The same for programs; memory that is not known is null."""
     return {
         "model": name,
+        "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
         "device": device_name(),
         "parameters": checkpoint.weights.num_parameters,
         "stored_dtype": checkpoint.weights.dtype,
