@@ -4,6 +4,7 @@ import random
 
 import mlx.core as mx
 import pytest
+from adapter_files import load_adapted_and_quantized
 from doubtful_sampler import doubtful_sampler
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -85,11 +86,13 @@ VARIANTS = {
     # Of prompts, some are stretched and some are not.
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
 }
-MODELS = ["qwen3", "qwen2", *VARIANTS]
+MODELS = ["qwen3", "qwen2", *VARIANTS, "adapted"]
 
 
 @pytest.fixture(params=MODELS)
 def model(request, tmp_path):
+    if request.param == "adapted":
+        return load_adapted_and_quantized(tmp_path)
     family = "qwen2" if request.param in VARIANTS else request.param
     folder = write_checkpoint(tmp_path, tiny_config(family, **VARIANTS.get(request.param, {})))
     return Checkpoint(folder).weights.load("float32")
