@@ -6,6 +6,7 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 import pytest
+from adapter_files import load_adapted_and_quantized
 from test_decoder import VARIANTS, assert_close
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -99,6 +100,15 @@ def test_logits_are_those_of_the_plain_step(tmp_path, make_cache, short_strides,
         assert compiled.cache.position == plain.cache.position
     for ours, theirs in zip(compiled.cache.buffers, plain.cache.buffers, strict=True):
         assert_close(ours, theirs)
+
+
+def test_what_an_adapter_adds_is_part_of_the_step(tmp_path, make_cache, short_strides):
+    model = load_adapted_and_quantized(tmp_path)
+    texts = [
+        text(Decoder(model, make_cache(model, CAPACITY), compiles=compiles), Greedy())
+        for compiles in (False, True)
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_log_probabilities_are_those_of_the_plain_step(tiny_model, make_cache):

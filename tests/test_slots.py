@@ -1,6 +1,7 @@
 """Many texts at once over slots: each as it would be alone, whatever its company."""
 
 import random
+from itertools import product
 
 import mlx.core as mx
 import pytest
@@ -86,7 +87,7 @@ VARIANTS = {
     # Of prompts, some are stretched and some are not.
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
 }
-MODELS = ["qwen3", "qwen2", *VARIANTS, "adapted"]
+MODELS = ["qwen3", "qwen2", *VARIANTS]
 
 
 @pytest.fixture(params=MODELS)
@@ -98,7 +99,9 @@ def model(request, tmp_path):
     return Checkpoint(folder).weights.load("float32")
 
 
-@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize(
+    ("model", "compiles"), [*product(MODELS, [False, True]), ("adapted", False)], indirect=["model"]
+)
 def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
     wanted = requests(15)
     cache = make_cache(model, max_seq_len=CAPACITY)
@@ -110,7 +113,7 @@ def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
     assert decoder.shared_tokens > 0
 
 
-@pytest.mark.parametrize("model", [*MODELS, "qwen2_moe"], indirect=True)
+@pytest.mark.parametrize("model", [*MODELS, "qwen2_moe", "adapted"], indirect=True)
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
     model = with_independent_rows(model)
     found = []
