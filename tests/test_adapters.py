@@ -19,9 +19,11 @@ from quantized_checkpoint import quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, write_checkpoint
 
+from metal_gen.batch.fingerprint import fingerprint
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.errors import CheckpointError, ConfigError, ModelNotFoundError
+from metal_gen.loading import prepare
 from metal_gen.models.adapted_matrix import AdaptedMatrix
 from metal_gen.models.matrix import DenseMatrix
 from metal_gen.models.quantized_matrix import Packing
@@ -323,6 +325,20 @@ def test_the_command_line_adds_adapters_and_says_so(run_here, tiny, tmp_path, mo
     assert run_here("plan", tiny, "--adapter", "./nowhere").code == 4
     (tmp_path / "adapter" / "adapter_config.json").write_text("[]")
     assert run_here("plan", tiny, "--adapter", adapter).code == 5
+
+
+def test_a_batch_is_not_gone_on_with_under_other_adapters(tiny, tmp_path):
+    one, other = (
+        write_peft(tmp_path / str(seed) / "same name", peft_tensors(random_factors(TINY_SHAPES, seed)))
+        for seed in (1, 2)
+    )
+    given = [(), (one,), (f"{one}=0.5",), (other,), (one, other)]
+    marks = [
+        fingerprint(prepare(Settings(model=str(tiny), adapter=adapters)), None, None)["adapters"]
+        for adapters in given
+    ]
+    assert marks[0] is None
+    assert len(set(marks)) == len(given)
 
 
 def test_a_setting_of_adapters_is_a_list_of_texts():

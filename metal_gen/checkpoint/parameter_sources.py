@@ -34,10 +34,6 @@ class Request:
         return len(self.parts) > 1
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes of all in memory, computed with in this dtype."""
-        return sum(part.nbytes(dtype) for part in self.parts)
-
-    def nbytes(self, dtype: str) -> int:
         """Bytes in memory, computed with in this dtype."""
         return sum(part.nbytes(dtype) for part in self.parts) + zeros_bytes(self.parts, dtype)
 
