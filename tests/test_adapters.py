@@ -17,7 +17,7 @@ from adapter_files import (
 )
 from quantized_checkpoint import quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
-from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, write_checkpoint
+from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, vision_language_configs, write_checkpoint
 
 from metal_gen.batch.fingerprint import fingerprint
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -136,6 +136,18 @@ def test_adapters_of_quantized_weights_add_up_beside_them(quantized, logits_of, 
     assert_close(logits_of(quantized, *adapters), expected)
 
 
+def test_of_a_vision_language_model_the_language_part_is_adapted(logits_of, tmp_path):
+    config = dict(vision_language_configs())["qwen3_vl-untied"]
+    prefix = "model.language_model.layers.1"
+    factors = random_factors({f"{prefix}.mlp.down_proj": (32, 48)})
+    seen = {"base_model.model.model.visual.blocks.9.mlp.lora_A.weight": floats(RANK, 48)}
+    seen["base_model.model.model.visual.blocks.9.mlp.lora_B.weight"] = floats(64, RANK)
+    adapter = write_peft(tmp_path / "adapter", {**peft_tensors(factors), **seen})
+    base = write_checkpoint(tmp_path / "base", config)
+    summed = write_checkpoint(tmp_path / "summed", config, with_sums(tiny_weights(config), (factors, 2)))
+    assert_close(logits_of(base, adapter), logits_of(summed))
+
+
 def test_what_is_merged_takes_no_memory_and_what_is_not_stays_thin(tiny, tmp_path):
     adapter = write_peft(tmp_path / "adapter", peft_tensors(random_factors(TINY_SHAPES)))
     model = Checkpoint(tiny, adapters=[adapter]).weights.load("float32")
@@ -203,6 +215,10 @@ def as_pickle(folder):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 
 
+def as_empty(folder):
+    save_file({}, folder / "adapter_model.safetensors")
+
+
 def floats(*shape):
     return np.zeros(shape, np.float32)
 
@@ -244,6 +260,7 @@ MLX = {"peft_type": None, "fine_tune_type": "lora"}
         (with_fields(peft_type=None), "neither peft_type nor fine_tune_type nor lora_parameters"),
         (with_fields(peft_type=None, fine_tune_type="dora"), "fine_tune_type is 'dora'"),
         (with_fields(peft_type=None, fine_tune_type="lora"), "adapters.safetensors is missing"),
+        (as_empty, "adapter_model.safetensors has no tensors of this model"),
         (as_pickle, "adapter_model.safetensors is missing"),
         (as_text("{"), "adapter_config.json is not JSON"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "is not an adapter: it has no"),

@@ -14,8 +14,14 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
+from metal_gen.models.adapted_matrix import AdaptedMatrix
 from metal_gen.models.matrix import DenseMatrix
-from metal_gen.models.row_independence import SteadyLinear, fewest_agreeing_rows, with_independent_rows
+from metal_gen.models.row_independence import (
+    SteadyLinear,
+    fewest_agreeing_rows,
+    parts_of,
+    with_independent_rows,
+)
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
@@ -148,6 +154,12 @@ def test_rows_of_a_product_do_not_depend_on_how_many_there_are(out, width):
     whole = steady(rows)
     for count in range(1, 20):
         assert mx.array_equal(steady(rows[:count]), whole[:count]).item()
+
+
+def test_every_product_of_an_adapted_matrix_is_tried():
+    thin, wide = DenseMatrix(mx.zeros((4, 32))), DenseMatrix(mx.zeros((64, 4)))
+    base = DenseMatrix(mx.zeros((64, 32)))
+    assert parts_of(AdaptedMatrix(base, thin, wide)) == (base, thin, wide)
 
 
 def test_logits_that_are_not_finite_end_one_text_and_leave_the_others(tiny_model, make_cache):

@@ -27,8 +27,8 @@ def require_fit(
         tied: The head is the embedding.
 
     Raises:
-        CheckpointError: Tensors have other shapes, have no place, or would take a place twice; or one
-            would tell apart an embedding and a head that are one matrix here.
+        CheckpointError: Tensors have other shapes, have no place, or would take a place twice; there are
+            none; or one would tell apart an embedding and a head that are one matrix here.
     """
     shapes = {
         low.down.key: part.shape
@@ -37,6 +37,10 @@ def require_fit(
         for low in part.low_ranks
     }
     for adapter in adapters:
+        if not adapter.low_ranks and not adapter.whole:
+            raise CheckpointError(
+                f"{adapter.weights_file} has no tensors of this model's language part", OF_ANOTHER_MODEL
+            )
         if tied and not adapter.moves_tied_head:
             _require_tied(adapter)
         problems = [*_misfits(adapter, shapes), *_misplaced(adapter, expected)]
