@@ -292,6 +292,26 @@ def test_experts_in_another_layout_are_refused_with_what_to_do(tmp_path):
     assert "mlx_lm.fuse" in caught.value.hint
 
 
+def test_experts_that_are_stored_one_by_one_are_adapted_unless_they_are_quantized(logits_of, tmp_path):
+    config = quantizable_config("qwen3_moe")
+    factors = random_factors({f"model.layers.{index}.mlp.experts.3.down_proj": (64, 64) for index in (0, 1)})
+    adapter = write_peft(tmp_path / "adapter", peft_tensors(factors))
+    base = write_checkpoint(tmp_path / "base", config)
+    summed = write_checkpoint(tmp_path / "summed", config, with_sums(tiny_weights(config), (factors, 2)))
+    assert_close(logits_of(base, adapter), logits_of(summed))
+
+    tensors = {name: mx.array(array) for name, array in tiny_weights(config).items()}
+    for name in [name for name in tensors if ".experts." in name]:
+        parts = mx.quantize(tensors.pop(name), **FOUR_BITS.keywords)
+        names = (name.replace("weight", part) for part in ("weight", "scales", "biases"))
+        tensors.update(zip(names, parts, strict=True))
+    mx.save_safetensors(str(base / "model.safetensors"), tensors)
+    (base / "config.json").write_text(json.dumps({**config, "quantization": {"bits": 4, "group_size": 64}}))
+    assert np.isfinite(logits_of(base)).all()
+    with pytest.raises(CheckpointError, match=r"experts.3.down_proj is one of many quantized experts"):
+        Checkpoint(base, adapters=[adapter])
+
+
 def test_peft_cannot_tell_apart_an_embedding_and_a_head_that_are_one(tmp_path):
     base = write_checkpoint(tmp_path / "base", tiny_config("qwen3", tie_word_embeddings=True))
     tensors = peft_tensors(random_factors({"model.embed_tokens": (64, 32)}))
@@ -335,7 +355,7 @@ def test_the_command_line_adds_adapters_and_says_so(run_here, tiny, tmp_path, mo
     outcome = run_here("plan", tiny, "--adapter", f"{adapter}=0.5", "--json")
     assert json.loads(outcome.stdout)["adapters"] == [{"folder": adapter, "scale": 0.5}]
     outcome = run_here("plan", tiny, "--adapter", f"{adapter}=0.5")
-    assert f"{adapter}, times 0.5: adds to 2 matrices" in outcome.stdout.decode().replace("\n", "")
+    assert f"{adapter}, times 0.5; matrices added to: 2" in outcome.stdout.decode().replace("\n", "")
     monkeypatch.setenv("METAL_GEN_ADAPTER", f"{adapter}=101")
     assert run_here("plan", tiny).code == 3
     monkeypatch.delenv("METAL_GEN_ADAPTER")

@@ -74,10 +74,11 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
 
 
 def _shown_adapter(adapter: Adapter) -> str:
-    matrices = f"adds to {len(adapter.low_ranks):,} matrices" if adapter.low_ranks else ""
-    whole = f"replaces {len(adapter.whole):,} tensors" if adapter.whole else ""
     weighed = "" if adapter.scale == 1 else f", times {adapter.scale:g}"
-    return f"{shown(str(adapter.folder))}{weighed}: {' and '.join(filter(None, (matrices, whole)))}"
+    counts = f"matrices added to: {len(adapter.low_ranks):,}"
+    if adapter.whole:
+        counts += f", tensors replaced: {len(adapter.whole):,}"
+    return f"{shown(str(adapter.folder))}{weighed}; {counts}"
 
 
 def plan_json(name: str | None, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
