@@ -224,7 +224,6 @@ def floats(*shape):
 
 
 OF_V = f"base_model.model.{V_PROJ}.lora_"
-MLX = {"peft_type": None, "fine_tune_type": "lora"}
 
 
 @pytest.mark.parametrize(
