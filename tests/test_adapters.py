@@ -15,6 +15,7 @@ from adapter_files import (
     write_peft,
     write_with_mlx_lm,
 )
+from published_checkpoint import awq, fp8, gptq, pack_quantized, read_safetensors, write_published
 from quantized_checkpoint import quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, vision_language_configs, write_checkpoint
@@ -134,6 +135,19 @@ def test_adapters_of_quantized_weights_add_up_beside_them(quantized, logits_of, 
     summed = with_sums(plain, (one, 2), (other, 0.5 * 2))
     expected = logits_of(write_checkpoint(tmp_path / "summed", config, summed))
     assert_close(logits_of(quantized, *adapters), expected)
+
+
+@pytest.mark.parametrize(
+    "method", [awq(32), gptq(4, 32), fp8((48, 40)), pack_quantized(4, 32, symmetric=True)]
+)
+def test_adapters_add_to_what_other_programs_have_quantized(method, logits_of, tmp_path):
+    published, plain = write_published(tmp_path, method, "qwen3")
+    weights = read_safetensors(plain)
+    shapes = {name: weights[f"{name}.weight"].shape for name in (V_PROJ, DOWN_PROJ)}
+    adapter = write_peft(tmp_path / "adapter", peft_tensors(random_factors(shapes)))
+    expected = logits_of(plain, adapter)
+    assert_close(logits_of(published, adapter), expected)
+    assert np.abs(logits_of(published) - expected).max() > 0.1 * np.abs(expected).max()
 
 
 def test_of_a_vision_language_model_the_language_part_is_adapted(logits_of, tmp_path):
