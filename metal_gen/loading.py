@@ -148,7 +148,10 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
         ConfigError: A setting contradicts the checkpoint.
     """
     dtype = dtype_to_compute_in(
-        settings.model_dtype, checkpoint.weights.dtype, has_experts=checkpoint.config.experts is not None
+        settings.model_dtype,
+        checkpoint.weights.dtype,
+        has_experts=checkpoint.config.experts is not None,
+        is_quantized=checkpoint.weights.is_quantized,
     )
     return MemoryPlan(
         model=checkpoint.config,

@@ -9,6 +9,9 @@ from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT
 
+from metal_gen import backend
+from metal_gen.backend import dtype_to_compute_in
+from metal_gen.blas import Blas
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError
 from metal_gen.models.quantized_matrix import Packing
@@ -136,3 +139,17 @@ def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder)
     assert message in str(caught.value)
+
+
+def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypatch, tmp_path):
+    """MLX adds up products of quantized matrices in the dtype itself there."""
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: True)
+    monkeypatch.setattr(backend, "blas_in_use", lambda: Blas(tmp_path))  # The reference BLAS.
+    folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
+    chosen = [
+        dtype_to_compute_in(
+            "auto", "bfloat16", has_experts=False, is_quantized=Checkpoint(each).weights.is_quantized
+        )
+        for each in (tmp_path / "plain", folder)
+    ]
+    assert chosen == ["bfloat16", "float32"]

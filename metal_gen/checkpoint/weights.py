@@ -89,6 +89,11 @@ class WeightFiles:
         return FLOATS[max(FLOATS, key=lambda dtype: sizes.get(dtype, 0))]
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether any matrix stays quantized in memory."""
+        return any(part.packing is not None for part in self._parts)
+
+    @property
     def num_parameters(self) -> int:
         """Numbers in the model; a tied embedding counts once."""
         return sum(math.prod(part.shape) for part in self._parts)
