@@ -1,6 +1,7 @@
 """Quantized checkpoints: logits equal mlx-lm's on the same files, and what does not fit is refused."""
 
 import json
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_checkpoint import PROMPT
 
 from metal_gen import backend
 from metal_gen.backend import dtype_to_compute_in
-from metal_gen.blas import Blas
+from metal_gen.blas import WHEEL_LIBRARIES, Blas
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError
 from metal_gen.models.quantized_matrix import Packing
@@ -144,7 +145,7 @@ def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
 def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypatch, tmp_path):
     """MLX adds up products of quantized matrices in the dtype itself there."""
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: True)
-    monkeypatch.setattr(backend, "blas_in_use", lambda: Blas(tmp_path))  # The reference BLAS.
+    monkeypatch.setattr(backend, "blas_in_use", lambda: Blas(Path(WHEEL_LIBRARIES) / "libblas.so"))
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
     chosen = [
         dtype_to_compute_in(
