@@ -214,7 +214,7 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         )
     if checkpoint.config.unknown_fields:
         notices.append(
-            f"config.json has fields without effect here: {', '.join(checkpoint.config.unknown_fields)}"
+            f"the model's config has fields without effect: {', '.join(checkpoint.config.unknown_fields)}"
         )
     if settings.wired_memory and not can_wire_memory():
         source = settings.source("wired_memory")

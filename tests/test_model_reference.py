@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from metal_gen.checkpoint.model_reference import HubModel, LocalFolder, parse_model_reference
+from metal_gen.checkpoint.model_reference import HubModel, LocalModel, parse_model_reference
 from metal_gen.errors import ModelNotFoundError, UsageError
 
 
@@ -37,13 +37,13 @@ def test_a_hub_model_prints_as_it_is_typed():
 @pytest.mark.parametrize("folder", ["plain", "org/name", "a/b/c", "org/name@v1", "with space"])
 def test_an_existing_folder_wins_over_an_id(folder):
     Path(folder).mkdir(parents=True)
-    assert parse_model_reference(folder) == LocalFolder(Path(folder))
-    assert parse_model_reference(f"./{folder}/") == LocalFolder(Path(folder))
+    assert parse_model_reference(folder) == LocalModel(Path(folder))
+    assert parse_model_reference(f"./{folder}/") == LocalModel(Path(folder))
 
 
 def test_the_home_folder_is_expanded(empty_folder):
     (empty_folder / "models").mkdir()
-    assert parse_model_reference("~/models") == LocalFolder(empty_folder / "models")
+    assert parse_model_reference("~/models") == LocalModel(empty_folder / "models")
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,15 @@ def test_a_path_that_was_meant_as_an_id_says_how(model, in_hint):
 
 def test_a_file_is_not_a_folder(empty_folder):
     (empty_folder / "models").mkdir()
-    (empty_folder / "models" / "qwen.gguf").touch()
-    with pytest.raises(ModelNotFoundError, match=r"a file, not a folder: models/qwen\.gguf"):
+    (empty_folder / "models" / "qwen.bin").touch()
+    with pytest.raises(ModelNotFoundError, match=r"a file, not a folder: models/qwen\.bin"):
+        parse_model_reference("models/qwen.bin")
+
+
+def test_of_files_gguf_ones_are_models(empty_folder):
+    (empty_folder / "qwen.gguf").touch()
+    assert parse_model_reference("qwen.gguf") == LocalModel(Path("qwen.gguf"))
+    with pytest.raises(ModelNotFoundError, match=r"no such file: models/qwen\.gguf"):
         parse_model_reference("models/qwen.gguf")
 
 

@@ -2,17 +2,22 @@
 
 import hashlib
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from metal_gen.batch.run_file import Value
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.gguf_header import GgufTensor
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import MetalGenError
 from metal_gen.loading import PreparedModel
 
 SECTIONS = ("sampling", "generation")
-# Files that are read whole; of weights, which are large, the two ends and the size are.
+# Files that are read whole; of weights, which are large, the two ends and the size are. The first end of a
+# GGUF file is all that comes before its numbers.
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -44,7 +49,7 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
     }
     return {
         "model": settings.model or "the bundled model",
-        "checkpoint": _checkpoint_digest(prepared.checkpoint),
+        "checkpoint": checkpoint_digest(prepared.checkpoint),
         "adapters": "; ".join(map(_adapter_mark, prepared.checkpoint.weights.adapters)) or None,
         "dtype": prepared.plan.dtype,
         "cache_dtype": cache.dtype,
@@ -57,32 +62,37 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
     }
 
 
-def _checkpoint_digest(checkpoint: Checkpoint) -> str:
-    weights = sorted({info.path for info in checkpoint.weights.tensors.values()})
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """Tell a checkpoint from others by its small files and the ends of the large ones."""
+    weights: dict[Path, int] = {}
+    for info in checkpoint.weights.tensors.values():
+        begin = weights.get(info.path, sys.maxsize)
+        weights[info.path] = min(begin, info.offset) if isinstance(info, GgufTensor) else END_BYTES
     small = [checkpoint.folder / name for name in SMALL_FILES if (checkpoint.folder / name).is_file()]
-    return _digest_of_files(small, ends_of=weights)
+    return _digest_of_files(small, ends_of=dict(sorted(weights.items())))
 
 
 def _adapter_mark(adapter: Adapter) -> str:
     config, weights = adapter.files
-    digest = _digest_of_files([config], ends_of=[weights])
+    digest = _digest_of_files([config], ends_of={weights: END_BYTES})
     return f"{adapter.folder.resolve().name} {digest} times {adapter.scale:g}"
 
 
-def _digest_of_files(files: list[Path], ends_of: list[Path] | None = None) -> str:
+def _digest_of_files(files: list[Path], ends_of: Mapping[Path, int] = MappingProxyType({})) -> str:
+    """Of files, and of others their size, so many bytes from their beginning, and their end."""
     digest = hashlib.sha256()
     try:
         for path in files:
             with path.open("rb") as file:
                 while piece := file.read(PIECE_BYTES):
                     digest.update(piece)
-        for path in ends_of or []:
+        for path, first_bytes in ends_of.items():
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 digest.update(f"{path.name} {size}".encode())
-                for place in (0, max(0, size - END_BYTES)):
+                for place, count in ((0, first_bytes), (max(0, size - END_BYTES), END_BYTES)):
                     file.seek(place)
-                    digest.update(file.read(END_BYTES))
+                    digest.update(file.read(count))
     except OSError as error:
         raise MetalGenError(f"{error.filename} cannot be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -27,6 +27,16 @@ def require_mlx_lm() -> None:
         raise UsageError("there is nothing to compare with: mlx-lm is not installed", "pip install mlx-lm")
 
 
+def require_for_mlx_lm(checkpoint: Path) -> None:
+    """Refuse a comparison over a file that only metal-gen reads.
+
+    Raises:
+        UsageError: The checkpoint is not a folder.
+    """
+    if not checkpoint.is_dir():
+        raise UsageError(f"mlx-lm does not read GGUF files: {checkpoint}", "measure without --compare")
+
+
 class MlxLmRunner:
     """mlx-lm's model of a checkpoint, with a growing cache of its own for each run.
 

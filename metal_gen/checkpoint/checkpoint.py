@@ -1,4 +1,4 @@
-"""A checkpoint's folder, opened: its model's shape, its weights' headers, its tokenizer.
+"""A checkpoint, opened: its model's shape, its weights' headers, its tokenizer.
 
 Opening reads small files only; the weights are read by `weights.load`.
 """
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from metal_gen.checkpoint.adapter import open_adapters
 from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
-from metal_gen.checkpoint.generation_defaults import read_generation_config, token_ids
-from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.documents import open_documents
+from metal_gen.checkpoint.generation_defaults import token_ids
 from metal_gen.checkpoint.quantization import read_quantization
 from metal_gen.checkpoint.tokenizer import Tokenizer
 from metal_gen.checkpoint.weights import WeightFiles
@@ -22,12 +22,16 @@ from metal_gen.models.registry import builder_for
 
 
 class Checkpoint:
-    """A checkpoint in Hugging Face's layout.
+    """A checkpoint in Hugging Face's layout, or a GGUF file.
 
     Args:
-        folder: Holds config.json, tokenizer.json and safetensors files.
+        path: A folder that holds config.json, tokenizer.json and safetensors files; or a GGUF file, or
+            a folder that holds one.
         rope_scaling: As for `ModelConfig.from_hf`.
         adapters: As for `open_adapters`.
+
+    Attributes:
+        folder: The folder, or the GGUF file.
 
     Raises:
         CheckpointError: config.json or a weight file is missing, damaged or not supported; or an adapter
@@ -35,18 +39,18 @@ class Checkpoint:
         ModelNotFoundError: There is no such adapter.
     """
 
-    def __init__(self, folder: Path, *, rope_scaling: RopeFields = (), adapters: Sequence[str] = ()) -> None:
-        self.folder = folder
-        raw_config = read_json(folder / "config.json")
+    def __init__(self, path: Path, *, rope_scaling: RopeFields = (), adapters: Sequence[str] = ()) -> None:
+        documents = open_documents(path)
+        self.folder = documents.path
+        self._documents = documents
+        raw_config, source = documents.config, documents.config_source
         if not isinstance(raw_config.get("model_type"), str):
-            raise CheckpointError(f"{folder / 'config.json'} cannot be used: model_type is missing")
+            raise CheckpointError(f"{source} cannot be used: model_type is missing")
         builder_for(raw_config["model_type"])
-        self.config = ModelConfig.from_hf(
-            raw_config, source=str(folder / "config.json"), rope_scaling=rope_scaling
-        )
-        self.generation_config = read_generation_config(folder)
-        quantization = read_quantization(raw_config, str(folder / "config.json"))
-        self.weights = WeightFiles(folder, self.config, quantization, open_adapters(adapters))
+        self.config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
+        self.generation_config = documents.generation_config
+        quantization = read_quantization(raw_config, source)
+        self.weights = WeightFiles(documents, self.config, quantization, open_adapters(adapters))
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )
@@ -54,7 +58,7 @@ class Checkpoint:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Reads tokenizer.json on first use."""
-        return Tokenizer(self.folder, self.config.vocab_size)
+        return Tokenizer(self._documents.tokenizer(), self.config.vocab_size)
 
     def read_tokenizer(self) -> None:
         """Read tokenizer and chat template now, which raise as at their first use."""

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from metal_gen.checkpoint.download_progress import DownloadProgress, ProgressCallback
 from metal_gen.checkpoint.hub_cache import cached_snapshot, missing_files, near_matches
-from metal_gen.checkpoint.model_reference import HubModel, LocalFolder, parse_model_reference
+from metal_gen.checkpoint.model_reference import HubModel, LocalModel, parse_model_reference
 from metal_gen.errors import ModelNotFoundError, UsageError
 
 __all__ = [
@@ -26,10 +26,10 @@ _OFFLINE = ", and HF_HUB_OFFLINE is set"
 
 
 def find_checkpoint(model: str) -> Path:
-    """Return the folder of a checkpoint that is on this disk; the Hub is never asked.
+    """Return the folder, or the GGUF file, of a checkpoint that is on this disk; the Hub is never asked.
 
     Args:
-        model: A folder, or `org/name[@revision]`.
+        model: A folder, a GGUF file, or `org/name[@revision]`.
 
     Raises:
         UsageError: The string is no path and no well-formed id.
@@ -37,7 +37,7 @@ def find_checkpoint(model: str) -> Path:
         ConfigError: The cache cannot be read.
     """
     reference = _parse(model)
-    if isinstance(reference, LocalFolder):
+    if isinstance(reference, LocalModel):
         return reference.path
     snapshot, missing = _look_in_cache(reference)
     if snapshot is None or missing:
@@ -53,7 +53,7 @@ def borrowed_headers(model: str) -> Iterator[Path]:
     stays as it is.
 
     Args:
-        model: A folder, or `org/name[@revision]`.
+        model: A folder, a GGUF file, or `org/name[@revision]`.
 
     Raises:
         MetalGenError: As for `locate_checkpoint`.
@@ -62,7 +62,7 @@ def borrowed_headers(model: str) -> Iterator[Path]:
     try:
         folder = find_checkpoint(model)
     except ModelNotFoundError:
-        if isinstance(reference, LocalFolder) or _is_offline():
+        if isinstance(reference, LocalModel) or _is_offline():
             raise
     else:
         yield folder
@@ -84,7 +84,7 @@ def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None
     An incomplete one is completed; files that are whole are not fetched again.
 
     Args:
-        model: A folder, or `org/name[@revision]`.
+        model: A folder, a GGUF file, or `org/name[@revision]`.
         on_progress: Told how far a download is, from the download's threads but never by two at once.
             What it raises ends the download.
 
@@ -101,7 +101,7 @@ def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None
         ConfigError: The cache cannot be read or written to.
     """
     reference = _parse(model)
-    if isinstance(reference, LocalFolder):
+    if isinstance(reference, LocalModel):
         return reference.path
     snapshot, missing = _look_in_cache(reference)
     if snapshot is not None and not missing:
@@ -120,12 +120,13 @@ def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) 
         on_progress: As for `locate_checkpoint`, whose Raises hold here too.
 
     Raises:
-        UsageError: The model is a folder.
+        UsageError: The model is a folder or a file.
     """
     reference = _parse(model)
-    if isinstance(reference, LocalFolder):
+    if isinstance(reference, LocalModel):
         raise UsageError(
-            f"a folder cannot be pulled: {model}", "give the Hub's id: org/name, org/name@revision"
+            f"what is on this disk cannot be pulled: {model}",
+            "give the Hub's id: org/name, org/name@revision",
         )
     snapshot, missing = _look_in_cache(reference)
     if snapshot is not None and not missing and _is_offline():
@@ -133,7 +134,7 @@ def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) 
     return _download(reference, missing, on_progress)
 
 
-def _parse(model: str) -> LocalFolder | HubModel:
+def _parse(model: str) -> LocalModel | HubModel:
     """Decide what a model string means; a miss names what the cache has that resembles it.
 
     Raises:

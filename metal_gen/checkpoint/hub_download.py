@@ -93,7 +93,8 @@ def plan_download(model: HubModel, *, local_dir: Path | None = None) -> Download
     if lacking:
         raise CheckpointError(
             f"not a checkpoint that can be loaded: {model} lacks {', '.join(lacking)}",
-            "choose a repository with safetensors weights; GGUF, ONNX and .bin files are not read",
+            "choose a repository with safetensors weights; ONNX and .bin files are not read, and a GGUF file "
+            "is to be downloaded first: hf download REPOSITORY FILE --local-dir .",
         )
     return DownloadPlan(
         commit=commit,

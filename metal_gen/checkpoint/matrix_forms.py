@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from metal_gen.checkpoint.adapter import Adapter
+from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.checkpoint.stored_adapted import StoredAdapted
+from metal_gen.checkpoint.stored_blocks import StoredBlocks
 from metal_gen.errors import CheckpointError
 from metal_gen.models.parameters import Shape
 
@@ -49,6 +51,9 @@ class MatrixForms:
         return StoredAdapted(base, added) if added else base
 
     def _base(self, name: str, shape: Shape) -> Stored:
+        weight = self.found.get(f"{name}.weight")
+        if weight is not None and weight.dtype in QUANTIZED:
+            return StoredBlocks(f"{name}.weight", shape, weight.dtype)
         if self.quantization.method is not None and len(shape) == 2:
             stored = self.quantization.method.form(name, shape, self.found)
             return stored or StoredNumbers(f"{name}.weight", shape)

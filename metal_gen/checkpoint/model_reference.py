@@ -1,6 +1,6 @@
-"""What a model string means: a folder on this disk, or a repository on the Hub.
+"""What a model string means: a folder or a GGUF file on this disk, or a repository on the Hub.
 
-Owns the grammar of `--model`. Asks the disk only whether a folder exists; knows nothing of the cache,
+Owns the grammar of `--model`. Asks the disk only whether there is such a thing; knows nothing of the cache,
 the network or huggingface_hub.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from metal_gen.errors import ModelNotFoundError, UsageError
 
 DEFAULT_REVISION = "main"
+GGUF_SUFFIX = ".gguf"
 _ID_FORM = "a Hub id is org/name or org/name@revision"
 _PATH_START = re.compile(r"[/.~]|[A-Za-z]:")
 _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)([^/?#]+/[^/?#]+)")
@@ -21,8 +22,8 @@ _NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@]|\.\.|//|^[/.]|[/.]$"
 
 
 @dataclass(frozen=True)
-class LocalFolder:
-    """A folder that exists on this disk."""
+class LocalModel:
+    """A folder, or a GGUF file, that exists on this disk."""
 
     path: Path
 
@@ -38,32 +39,33 @@ class HubModel:
         return self.repo_id if self.revision == DEFAULT_REVISION else f"{self.repo_id}@{self.revision}"
 
 
-def parse_model_reference(model: str) -> LocalFolder | HubModel:
+def parse_model_reference(model: str) -> LocalModel | HubModel:
     """Decide what a model string means, without the network and without the cache.
 
-    A path is what begins with `/`, `.`, `~` or a drive letter, contains a backslash, ends with `/`, exists
-    on disk, or has not exactly one slash before an `@`. Everything else is a Hub id.
+    A path is what begins with `/`, `.`, `~` or a drive letter, contains a backslash, ends with `/` or
+    `.gguf`, exists on disk, or has not exactly one slash before an `@`. Everything else is a Hub id.
 
     Args:
-        model: A folder, or `org/name[@revision]`.
+        model: A folder, a `.gguf` file, or `org/name[@revision]`.
 
     Returns:
-        The folder, which exists, or the repository, whose id and revision are well formed.
+        The folder or file, which exists, or the repository, whose id and revision are well formed.
 
     Raises:
-        ModelNotFoundError: The string is a path, and no folder is there or it may not be read.
+        ModelNotFoundError: The string is a path, and no model is there or it may not be read.
         UsageError: The string is empty, or an id the Hub would not accept.
     """
     if not model.strip():
         raise UsageError(f"no model named: {model!r}", f"give a folder, or a Hub id; {_ID_FORM}")
     path = _expand_home(model)
     exists, is_folder = _look_at(path)
-    if is_folder:
-        return LocalFolder(path)
+    if is_folder or (exists and path.suffix.lower() == GGUF_SUFFIX):
+        return LocalModel(path)
     if exists:
         raise ModelNotFoundError(
             f"model is a file, not a folder: {model}",
-            "give the folder that holds config.json, tokenizer.json and the *.safetensors files",
+            "give the folder that holds config.json, tokenizer.json and the *.safetensors files; "
+            f"of files, {GGUF_SUFFIX} ones are read",
         )
     if _looks_like_a_path(model):
         raise _no_such_folder(model)
@@ -99,11 +101,17 @@ def _looks_like_a_path(model: str) -> bool:
         _PATH_START.match(model) is not None
         or "\\" in model
         or model.endswith("/")
+        or model.lower().endswith(GGUF_SUFFIX)
         or before_revision.count("/") != 1
     )
 
 
 def _no_such_folder(model: str) -> ModelNotFoundError:
+    if model.lower().endswith(GGUF_SUFFIX):
+        return ModelNotFoundError(
+            f"no such file: {model}",
+            "one on the Hub is to be downloaded first: hf download REPOSITORY FILE --local-dir .",
+        )
     address = _ADDRESS.match(model)
     if address is not None:
         return ModelNotFoundError(f"model is a web address: {model}", f"give the Hub id: {address.group(1)}")

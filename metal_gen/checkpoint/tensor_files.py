@@ -5,6 +5,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from metal_gen.checkpoint.gguf_blocks import read_blocks
+from metal_gen.checkpoint.gguf_header import GgufTensor
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.errors import CheckpointError
 
@@ -24,7 +26,7 @@ class TensorFiles:
         self.dtype = dtype
         self._tensors = tensors
         self._arrays: dict[tuple[Path, str], mx.array] = {}
-        for path in sorted({info.path for info in tensors.values()}):
+        for path in sorted({info.path for info in tensors.values() if not isinstance(info, GgufTensor)}):
             try:
                 loaded = mx.load(str(path))
             except RuntimeError as error:
@@ -40,9 +42,18 @@ class TensorFiles:
 
     def numbers(self, name: str) -> mx.array:
         """Read a tensor of floating-point numbers, converted."""
+        info = self._tensors[name]
+        if isinstance(info, GgufTensor):
+            return read_blocks(info, self.dtype)[0]
         array = self._take(name).astype(self.dtype)
         mx.eval(array)
         return array
+
+    def blocks(self, name: str) -> list[mx.array]:
+        """Read a tensor of a GGUF file as `read_blocks` does."""
+        info = self._tensors[name]
+        assert isinstance(info, GgufTensor)
+        return read_blocks(info, self.dtype)
 
     def _take(self, name: str) -> mx.array:
         info = self._tensors[name]

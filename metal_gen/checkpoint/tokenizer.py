@@ -4,6 +4,8 @@ Encoding is the `tokenizers` library's. Decoding is byte by byte, so that a stre
 be shown as soon as its characters are whole: see `detokenizer`.
 """
 
+import json
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,35 @@ def _byte_level_alphabet() -> dict[str, int]:
 ALPHABET = _byte_level_alphabet()
 
 
+@dataclass(frozen=True)
+class TokenizerDocument:
+    """What a checkpoint says of its tokenizer.
+
+    Attributes:
+        path: The file that says it.
+        document: The object in tokenizer.json.
+        config: The object in tokenizer_config.json.
+    """
+
+    path: Path
+    document: dict[str, Any]
+    config: dict[str, Any]
+
+
+def read_tokenizer(folder: Path) -> TokenizerDocument:
+    """Read the files in a folder.
+
+    Raises:
+        CheckpointError: tokenizer.json is missing, or one of them cannot be read.
+    """
+    path, config = folder / FILE, folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {FILE}", "save it with transformers: AutoTokenizer(...).save_pretrained(...)"
+        )
+    return TokenizerDocument(path, read_json(path), read_json(config) if config.is_file() else {})
+
+
 class Tokenizer:
     """The tokenizer of a checkpoint.
 
@@ -44,7 +75,7 @@ class Tokenizer:
         special_ids: Those that are not shown.
 
     Args:
-        folder: The checkpoint.
+        source: A checkpoint's folder, or what the files there would say.
         vocab_size: Of the model's embedding.
 
     Raises:
@@ -52,14 +83,11 @@ class Tokenizer:
             ids beyond the embedding.
     """
 
-    def __init__(self, folder: Path, vocab_size: int) -> None:
-        self._path = folder / FILE
-        if not self._path.is_file():
-            raise CheckpointError(
-                f"{folder} has no {FILE}",
-                "save it with transformers: AutoTokenizer(...).save_pretrained(...)",
-            )
-        document = read_json(self._path)
+    def __init__(self, source: "Path | TokenizerDocument", vocab_size: int) -> None:
+        given = read_tokenizer(source) if isinstance(source, Path) else source
+        self._path, document = given.path, given.document
+        # Half a million objects, of which nothing is kept that the file can give again.
+        self._kept = None if self._path.name == FILE else document
         try:
             self._reducer = TokenizerReducer(document) if is_plain(document) else None
         except Exception as error:  # The library raises nothing narrower.
@@ -82,8 +110,7 @@ class Tokenizer:
                 f"{vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
-        config = folder / CONFIG_FILE
-        self.config: dict[str, Any] = read_json(config) if config.is_file() else {}
+        self.config = given.config
 
     @cached_property
     def _texts_as_written(self) -> list[str]:
@@ -106,7 +133,9 @@ class Tokenizer:
     def _whole(self) -> HubTokenizer:
         """The tokenizer with all its merges."""
         try:
-            return HubTokenizer.from_file(str(self._path))
+            if self._kept is None:
+                return HubTokenizer.from_file(str(self._path))
+            return HubTokenizer.from_str(json.dumps(self._kept))
         except Exception as error:  # The library raises nothing narrower.
             raise self._unreadable(error) from error
 
@@ -160,7 +189,8 @@ class Tokenizer:
         ids: list[int] = self._tokenizer_for(text).encode(text, add_special_tokens=add_special_tokens).ids
         if ids and max(ids) >= self.vocab_size:
             raise CheckpointError(
-                f"{FILE} gives token {max(ids)} and the model's vocabulary ends at {self.vocab_size - 1}",
+                f"{self._path.name} gives token {max(ids)} and the model's vocabulary ends at "
+                f"{self.vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
         return ids

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
+from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
 from metal_gen.errors import CheckpointError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -61,9 +62,21 @@ def find_weights(folder: Path) -> list[Path]:
     if not chosen:
         raise CheckpointError(
             f"{folder} has no weights: {WEIGHTS_FILE} is missing",
-            "only safetensors are read: convert .bin or .gguf files first",
+            "of folders only safetensors are read: convert .bin files, and name a .gguf file itself",
         )
     return [folder / name for name in chosen]
+
+
+def read_headers(folder: Path) -> dict[str, TensorInfo]:
+    """List the tensors of a folder's weight files by name.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for path in find_weights(folder):
+        tensors.update(read_header(path))
+    return tensors
 
 
 def _missing_shards(chosen: list[str], shards: list[str]) -> list[str]:

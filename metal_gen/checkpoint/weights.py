@@ -1,26 +1,26 @@
 """The weights of a checkpoint: whether they fit the model, and reading them.
 
-Owns the check of every name and shape. Reads safetensors only: nothing is unpickled and no code
-from a checkpoint runs.
+Owns the check of every name and shape. Reads safetensors and GGUF only: nothing is unpickled and no
+code from a checkpoint runs.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from metal_gen.backend import dtype_named
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.adapter_fit import require_fit
+from metal_gen.checkpoint.documents import Documents
+from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.low_rank import factor_tensors
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.quantization import Quantization
-from metal_gen.checkpoint.safetensors_header import TensorInfo, read_header
+from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import FLOATS, Expected, shown_shape
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
-from metal_gen.checkpoint.weight_files import find_weights
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
@@ -30,6 +30,9 @@ from metal_gen.models.transformer import Transformer
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
 LISTED_PROBLEMS = 6
+# Quantized blocks do not say what the model was trained in. It has the range of float32: results of Qwen
+# do not always stay within that of float16.
+DTYPE_OF_BLOCKS = "bfloat16"
 
 Named = TypeVar("Named")
 
@@ -38,7 +41,7 @@ class WeightFiles:
     """The tensors of a checkpoint, known by their headers and checked against the model.
 
     Args:
-        folder: The checkpoint.
+        documents: Of the checkpoint.
         config: Its model.
         quantization: How its matrices are quantized.
         adapters: Added to its matrices, or standing in their place.
@@ -54,18 +57,16 @@ class WeightFiles:
 
     def __init__(
         self,
-        folder: Path,
+        documents: Documents,
         config: ModelConfig,
         quantization: Quantization,
         adapters: Sequence[Adapter] = (),
     ) -> None:
         self.config = config
-        self.tensors: dict[str, TensorInfo] = {}
-        for path in find_weights(folder):
-            self.tensors.update(_language_part(config, read_header(path)))
+        self.tensors = _language_part(config, documents.tensors())
         if config.num_hidden_layers > len(self.tensors):
             raise CheckpointError(
-                f"the weights in {folder} do not fit its config.json: "
+                f"the weights in {documents.path} do not fit its {documents.config_name}: "
                 f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
             )
         self.adapters = [each.renamed(partial(_language_part, config)) for each in adapters]
@@ -75,18 +76,20 @@ class WeightFiles:
         self._requests = recorder.requests
         self._parts = [part for request in self._requests for part in request.parts]
         self._expected = {name: tensor for part in self._parts for name, tensor in part.tensors().items()}
-        _check(folder, self.tensors, self._expected, tied=config.tie_word_embeddings)
+        _check(documents, self.tensors, self._expected, tied=config.tie_word_embeddings)
         require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
         self._sources = {**self.tensors, **_tensors_of(self.adapters)}
 
     @property
     def dtype(self) -> str:
-        """The dtype that most of the floating-point numbers are stored in."""
+        """The dtype that most of the floating-point numbers are stored in, or are best computed in."""
         sizes: dict[str, int] = {}
         for name in self._expected:
             info = self.tensors[name]
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
-        return FLOATS[max(FLOATS, key=lambda dtype: sizes.get(dtype, 0))]
+            dtype = DTYPE_OF_BLOCKS if info.dtype in QUANTIZED else FLOATS.get(info.dtype)
+            if dtype is not None:
+                sizes[dtype] = sizes.get(dtype, 0) + info.nbytes
+        return max(FLOATS.values(), key=lambda dtype: sizes.get(dtype, 0))
 
     @property
     def is_quantized(self) -> bool:
@@ -169,10 +172,10 @@ def _tensors_of(adapters: Sequence[Adapter]) -> dict[str, TensorInfo]:
 
 
 def _check(
-    folder: Path, tensors: Mapping[str, TensorInfo], expected: Mapping[str, Expected], *, tied: bool
+    documents: Documents, tensors: Mapping[str, TensorInfo], expected: Mapping[str, Expected], *, tied: bool
 ) -> None:
     """Compare what the files hold with what the model needs; report everything at once."""
-    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems = [f"{documents.stored_name(name)} is missing" for name in expected if name not in tensors]
     for name, wanted in expected.items():
         info = tensors.get(name)
         if info is None:
@@ -180,7 +183,7 @@ def _check(
         if info.shape != wanted.shape:
             problems.append(
                 f"{info.name} in {info.path.name} is {shown_shape(info.shape)} "
-                f"where config.json makes it {shown_shape(wanted.shape)}"
+                f"where {documents.config_name} makes it {shown_shape(wanted.shape)}"
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(
@@ -201,7 +204,7 @@ def _check(
         listed = "; ".join(problems[:LISTED_PROBLEMS])
         more = len(problems) - LISTED_PROBLEMS
         raise CheckpointError(
-            f"the weights in {folder} do not fit its config.json: {listed}"
+            f"the weights in {documents.path} do not fit its {documents.config_name}: {listed}"
             + (f"; and {more} more" if more > 0 else ""),
-            "the checkpoint is incomplete, or its config.json belongs to another model",
+            f"the checkpoint is incomplete, or its {documents.config_name} belongs to another model",
         )

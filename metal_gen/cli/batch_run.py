@@ -135,10 +135,10 @@ class BatchRun:
         from metal_gen.batch.cluster import NodeTask
         from metal_gen.batch.cluster_worker import node_mark
         from metal_gen.batch.ray_cluster import RayCluster
-        from metal_gen.checkpoint.model_reference import LocalFolder, parse_model_reference
+        from metal_gen.checkpoint.model_reference import LocalModel, parse_model_reference
 
         settings = self._prepared.settings
-        if settings.model and isinstance(parse_model_reference(settings.model), LocalFolder):
+        if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
             # Processes at nodes work in folders of their own.
             absolute = str(self._prepared.checkpoint.folder.resolve())
             settings = settings.override({"model": absolute}, settings.source("model"))

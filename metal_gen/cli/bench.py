@@ -130,7 +130,7 @@ def _run(
 
     require_mlx(settings.blas)
 
-    from metal_gen.bench.mlx_lm_runner import require_mlx_lm
+    from metal_gen.bench.mlx_lm_runner import require_for_mlx_lm, require_mlx_lm
     from metal_gen.bench.suite import Suite
 
     if request.compare:
@@ -138,6 +138,8 @@ def _run(
             raise UsageError("--compare mlx-lm knows of no adapters", "leave one of the two out")
         require_mlx_lm()
     prepared = prepare_model(settings, console)
+    if request.compare:
+        require_for_mlx_lm(prepared.checkpoint.folder)
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)

@@ -68,13 +68,14 @@ def describe_model(model: str) -> tuple[dict[str, object], MetalGenError | None]
     Raises:
         ModelNotFoundError: There is nothing of it; UsageError where it cannot be a model's name.
     """
-    # A folder goes before the cache, and `main` before other commits, as when a model is loaded.
-    commits = [] if Path(model).expanduser().is_dir() else cache_contents().matching(model)
+    # A folder or file goes before the cache, and `main` before other commits, as when a model is loaded.
+    commits = [] if Path(model).expanduser().exists() else cache_contents().matching(model)
     commits.sort(key=lambda commit: commit.reference != model)
     cached = next(iter(commits), None)
     folder = find_checkpoint(model) if cached is None else cached.folder
     try:
-        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+        paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+        files = {path.name: path.stat().st_size for path in paths if path.is_file()}
     except OSError as error:
         raise unreadable(error) from None
     unknown = {"path": str(folder), "size_bytes": sum(files.values())}

@@ -29,7 +29,7 @@ HubModels = Annotated[
     ),
 ]
 AnyModel = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Hub id or folder.", autocompletion=complete_model)
+    str, typer.Argument(metavar="MODEL", help="Hub id, folder or GGUF file.", autocompletion=complete_model)
 ]
 
 

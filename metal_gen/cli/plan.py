@@ -28,7 +28,7 @@ def plan(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="Hub id or folder; the bundled one without.",
+            help="Hub id, folder or GGUF file; the bundled one without.",
             autocompletion=complete_model,
             show_default=False,
         ),

@@ -83,7 +83,7 @@ class Settings:
     """
 
     model: str | None = _setting(
-        "model", Text(may_be_empty=False), None, "Folder or Hub id of the checkpoint.", key="name"
+        "model", Text(may_be_empty=False), None, "Folder, GGUF file or Hub id of the checkpoint.", key="name"
     )
     model_dtype: str = _setting(
         "model",

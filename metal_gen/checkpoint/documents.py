@@ -1,0 +1,132 @@
+"""What a checkpoint says beside its weights: in Hugging Face's files, or within a GGUF file."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from metal_gen.checkpoint.generation_defaults import read_generation_config
+from metal_gen.checkpoint.gguf_header import read_gguf_header
+from metal_gen.checkpoint.gguf_model import model_config, model_tensors, name_in_file
+from metal_gen.checkpoint.gguf_tokenizer import tokenizer_document
+from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.model_reference import GGUF_SUFFIX
+from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.checkpoint.tokenizer import TokenizerDocument, read_tokenizer
+from metal_gen.checkpoint.weight_files import read_headers
+from metal_gen.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+
+
+class Documents(Protocol):
+    """Where a model's shape, its tensors and its tokenizer are described."""
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder, or its file."""
+        ...
+
+    @property
+    def config_source(self) -> str:
+        """What to call that which `config` was read from."""
+        ...
+
+    @property
+    def config_name(self) -> str:
+        """The same without its place."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The object in config.json."""
+        ...
+
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The object in generation_config.json, empty where there is none."""
+        ...
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """All tensors, by Hugging Face's names."""
+        ...
+
+    def stored_name(self, name: str) -> str:
+        """What the tensor of this name is called in the file."""
+        ...
+
+    def tokenizer(self) -> TokenizerDocument:
+        """The objects in tokenizer.json and tokenizer_config.json."""
+        ...
+
+
+class FolderDocuments:
+    """A folder in Hugging Face's layout."""
+
+    config_name = CONFIG_FILE
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.config_source = str(folder / CONFIG_FILE)
+        self.config = read_json(folder / CONFIG_FILE)
+        self.generation_config = read_generation_config(folder)
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Those of its safetensors files."""
+        return read_headers(self.path)
+
+    def stored_name(self, name: str) -> str:
+        """The same."""
+        return name
+
+    def tokenizer(self) -> TokenizerDocument:
+        """Those in the files."""
+        return read_tokenizer(self.path)
+
+
+class GgufDocuments:
+    """A GGUF file, which has it all."""
+
+    config_name = "metadata"
+
+    def __init__(self, file: Path) -> None:
+        self.path = file
+        self.config_source = f"the metadata of {file}"
+        self.generation_config: dict[str, Any] = {}
+        self._header = read_gguf_header(file)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Made of the metadata."""
+        return model_config(self._header)
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Those that its header names."""
+        return dict(model_tensors(self._header))
+
+    def stored_name(self, name: str) -> str:
+        """In the spelling of GGUF files."""
+        return name_in_file(name)
+
+    def tokenizer(self) -> TokenizerDocument:
+        """Made of the metadata."""
+        return tokenizer_document(self._header)
+
+
+def open_documents(path: Path) -> Documents:
+    """Open a folder in Hugging Face's layout, a GGUF file, or a folder that holds one.
+
+    Raises:
+        CheckpointError: What is there cannot be read, or a folder has several GGUF files.
+    """
+    if path.is_file():
+        return GgufDocuments(path)
+    if (path / CONFIG_FILE).is_file():
+        return FolderDocuments(path)
+    files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{path} has several GGUF files: {', '.join(file.name for file in files)}",
+            f"name one: --model {files[0]}",
+        )
+    return GgufDocuments(files[0]) if files else FolderDocuments(path)
