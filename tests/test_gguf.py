@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from adapter_files import random_factors, write_mlx
 from gguf_file import TOKENS, gguf_config, gguf_tensors, metadata_of, write_gguf, write_tiny_gguf
 from tiny_checkpoint import PROMPT, write_checkpoint
 
@@ -20,8 +21,8 @@ def q4_k_m(name):
     return "Q6_K" if "attn_v" in name or "ffn_down" in name or name == "output.weight" else "Q4_K"
 
 
-def logits_of(path, make_cache):
-    model = Checkpoint(path).weights.load("float32")
+def logits_of(path, make_cache, *adapters):
+    model = Checkpoint(path, adapters=adapters).weights.load("float32")
     return np.array(model.logits(model(mx.array([PROMPT]), make_cache(model)))[0])
 
 
@@ -68,6 +69,15 @@ def test_the_shape_of_a_model_comes_from_the_metadata(tmp_path):
     assert checkpoint.weights.dtype == "bfloat16"
     assert checkpoint.eos_ids == {TOKENS.index("<|endoftext|>"), TOKENS.index("<|im_end|>")}
     assert checkpoint.config.unknown_fields == ()
+
+
+def test_adapters_add_to_it(make_cache, tmp_path):
+    file, plain = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q4_K")
+    shapes = {"model.layers.0.mlp.down_proj": (256, 256), "model.layers.1.self_attn.v_proj": (128, 256)}
+    adapter = write_mlx(tmp_path / "adapter", random_factors(shapes))
+    expected = logits_of(plain, make_cache, adapter)
+    assert np.abs(logits_of(file, make_cache, adapter) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(logits_of(file, make_cache) - expected).max() > 0.1 * np.abs(expected).max()
 
 
 def test_a_gate_of_the_shared_expert_may_be_a_vector(make_cache, tmp_path):
