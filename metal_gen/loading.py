@@ -23,6 +23,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.hub import ProgressCallback, locate_checkpoint
+from metal_gen.checkpoint.quantizing import packing_named
 from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
 from metal_gen.errors import CheckpointError, ConfigError
@@ -116,7 +117,7 @@ def prepare(
         if settings.model is None
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
-    checkpoint = Checkpoint(Path(folder), rope_scaling=settings.rope_scaling or (), adapters=settings.adapter)
+    checkpoint = open_checkpoint(folder, settings)
     settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
     require_lengths(settings)
     if most_slots > 1 and checkpoint.config.linear is not None:
@@ -139,6 +140,19 @@ def prepare(
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
         notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
+
+
+def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
+    """Read the headers of a checkpoint, as the settings change it.
+
+    Raises:
+        CheckpointError: It is damaged or not supported.
+        ConfigError: A setting contradicts it.
+    """
+    packing = None if settings.quantize is None else packing_named(settings.quantize)
+    return Checkpoint(
+        folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
+    )
 
 
 def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:

@@ -71,6 +71,7 @@ def test_an_embedding_that_is_also_the_head_is_quantized_once(make_cache, tmp_pa
 def test_memory_is_what_was_planned(family, tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config(family, vocab_size=4096), FOUR_BITS)
     weights = Checkpoint(folder).weights
+    mx.clear_cache()  # A buffer that is reused may be larger than what was asked for.
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     model = weights.load("float32")

@@ -54,6 +54,7 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
         "dtype": prepared.plan.dtype,
         "cache_dtype": cache.dtype,
         "max_seq_len": cache.max_seq_len,
+        "quantize": settings.quantize,
         "rope_scaling": repr(settings.rope_scaling),
         **named,
         "seed": settings.seed,

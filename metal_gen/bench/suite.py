@@ -219,6 +219,7 @@ class Suite:
             "model_type": plan.model.model_type,
             "num_parameters": checkpoint.weights.num_parameters,
             "checkpoint_dtype": checkpoint.weights.dtype,
+            "quantize": self.settings.quantize,
             "dtype": plan.dtype,
             "cache_dtype": plan.cache.dtype,
             "max_seq_len": plan.cache.max_seq_len,

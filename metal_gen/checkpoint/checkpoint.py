@@ -18,6 +18,7 @@ from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.language_part import language_fields
+from metal_gen.models.quantized_matrix import Packing
 from metal_gen.models.registry import builder_for
 
 
@@ -29,6 +30,8 @@ class Checkpoint:
             a folder that holds one.
         rope_scaling: As for `ModelConfig.from_hf`.
         adapters: As for `open_adapters`.
+        packing: That matrices are quantized to while they are read, adapters added; None leaves them as they
+            are.
 
     Attributes:
         folder: The folder, or the GGUF file.
@@ -36,12 +39,21 @@ class Checkpoint:
     Raises:
         CheckpointError: config.json or a weight file is missing, damaged or not supported; or an adapter
             is, or does not fit.
+        ConfigError: The weights are quantized in another way already.
         ModelNotFoundError: There is no such adapter.
     """
 
-    def __init__(self, path: Path, *, rope_scaling: RopeFields = (), adapters: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rope_scaling: RopeFields = (),
+        adapters: Sequence[str] = (),
+        packing: Packing | None = None,
+    ) -> None:
         documents = open_documents(path)
         self.folder = documents.path
+        self.packing = packing
         self._documents = documents
         raw_config, source = documents.config, documents.config_source
         if not isinstance(raw_config.get("model_type"), str):
@@ -50,7 +62,7 @@ class Checkpoint:
         self.config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
         self.generation_config = documents.generation_config
         quantization = read_quantization(raw_config, source)
-        self.weights = WeightFiles(documents, self.config, quantization, open_adapters(adapters))
+        self.weights = WeightFiles(documents, self.config, quantization, open_adapters(adapters), packing)
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.quantization import Quantization
+from metal_gen.checkpoint.quantizing import Quantizing, QuantizingRules
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.checkpoint.stored_adapted import StoredAdapted
 from metal_gen.checkpoint.stored_blocks import StoredBlocks
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, ConfigError
 from metal_gen.models.parameters import Shape
 
 
@@ -22,11 +23,13 @@ class MatrixForms:
         found: The checkpoint's tensors, by the model's names for them.
         quantization: What its config.json says of that.
         adapters: Add to matrices.
+        quantizing: What is quantized while it is read; None for nothing.
     """
 
     found: Mapping[str, TensorInfo]
     quantization: Quantization
     adapters: Sequence[Adapter] = ()
+    quantizing: QuantizingRules | None = None
 
     def shape_of(self, name: str) -> Shape | None:
         """The shape of the tensor of this name, or None where there is none."""
@@ -38,17 +41,30 @@ class MatrixForms:
 
     def stacked(self, name: str, shape: Shape, *, is_turned: bool) -> Stored:
         """The tensor that holds a matrix for each expert; see `ParameterSource.experts`."""
-        return StoredNumbers(name, shape, is_turned)
+        return self._read_as(name, StoredNumbers(name, shape, is_turned))
 
     def matrix(self, name: str, shape: Shape) -> Stored:
         """The matrix (..., out, in) of this name, without `.weight`, with what adapters add to it.
 
         Raises:
             CheckpointError: Its rows cannot be quantized in the way that config.json says.
+            ConfigError: It is quantized, and is to be in another way.
         """
         added = tuple(each.low_ranks[name] for each in self.adapters if name in each.low_ranks)
         base = self._base(name, shape)
-        return StoredAdapted(base, added) if added else base
+        return self._read_as(name, StoredAdapted(base, added) if added else base)
+
+    def _read_as(self, name: str, form: Stored) -> Stored:
+        """A form, quantized in memory if it is to be and is not so yet."""
+        packing = None if self.quantizing is None else self.quantizing.packing_of(name, form.shape[-1])
+        if self.quantizing is None or packing is None or packing == form.packing:
+            return form
+        if form.packing is not None:
+            raise ConfigError(
+                f"{name} is quantized already, with {form.packing}, and quantize asks for {packing}",
+                "leave quantize out, or use the checkpoint that this one was made from",
+            )
+        return Quantizing(form, packing, self.quantizing.dtype)
 
     def _base(self, name: str, shape: Shape) -> Stored:
         weight = self.found.get(f"{name}.weight")

@@ -1,6 +1,7 @@
 """Reads tensors from files, one by one and each once."""
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 
 import mlx.core as mx
@@ -33,6 +34,12 @@ class TensorFiles:
                 raise CheckpointError(f"MLX cannot read {path}: {error}") from error
             assert isinstance(loaded, dict)
             self._arrays.update({(path, name): array for name, array in loaded.items()})
+
+    def in_dtype(self, dtype: mx.Dtype) -> "TensorFiles":
+        """The same tensors, with numbers returned in another dtype."""
+        others = copy(self)
+        others.dtype = dtype
+        return others
 
     def stored(self, name: str) -> mx.array:
         """Read a tensor as it is."""

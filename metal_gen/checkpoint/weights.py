@@ -18,12 +18,15 @@ from metal_gen.checkpoint.low_rank import factor_tensors
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.quantization import Quantization
+from metal_gen.checkpoint.quantizing import QuantizingRules
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import FLOATS, Expected, shown_shape
+from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
+from metal_gen.models.quantized_matrix import Packing
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 
@@ -45,10 +48,13 @@ class WeightFiles:
         config: Its model.
         quantization: How its matrices are quantized.
         adapters: Added to its matrices, or standing in their place.
+        packing: Matrices that are not quantized are quantized to this while they are read; None leaves them
+            plain.
 
     Attributes:
         tensors: By the model's names for them.
         adapters: By those names too.
+        forms: How matrices are stored, and read.
 
     Raises:
         CheckpointError: A file is damaged, or tensors are missing, left over, misshapen or of a
@@ -61,6 +67,7 @@ class WeightFiles:
         config: ModelConfig,
         quantization: Quantization,
         adapters: Sequence[Adapter] = (),
+        packing: Packing | None = None,
     ) -> None:
         self.config = config
         self.tensors = _language_part(config, documents.tensors())
@@ -70,8 +77,9 @@ class WeightFiles:
                 f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
             )
         self.adapters = [each.renamed(partial(_language_part, config)) for each in adapters]
-        self._forms = MatrixForms(self.tensors, quantization, self.adapters)
-        recorder = WeightRecorder(self._forms)
+        rules = None if packing is None else QuantizingRules(packing, config.model_type, self.dtype)
+        self.forms = MatrixForms(self.tensors, quantization, self.adapters, rules)
+        recorder = WeightRecorder(self.forms)
         builder_for(config.model_type)(config, recorder)
         self._requests = recorder.requests
         self._parts = [part for request in self._requests for part in request.parts]
@@ -84,8 +92,7 @@ class WeightFiles:
     def dtype(self) -> str:
         """The dtype that most of the floating-point numbers are stored in, or are best computed in."""
         sizes: dict[str, int] = {}
-        for name in self._expected:
-            info = self.tensors[name]
+        for info in self.tensors.values():
             dtype = DTYPE_OF_BLOCKS if info.dtype in QUANTIZED else FLOATS.get(info.dtype)
             if dtype is not None:
                 sizes[dtype] = sizes.get(dtype, 0) + info.nbytes
@@ -146,12 +153,20 @@ class WeightFiles:
         Raises:
             CheckpointError: Contents are not what the headers let expect.
         """
-        reader = WeightReader(self._forms, self._sources, dtype_named(dtype))
+        reader = WeightReader(self.forms, self._sources, dtype_named(dtype))
         model = builder_for(self.config.model_type)(self.config, reader)
+        self.require_spare_zeros(reader.files)
+        return model
+
+    def require_spare_zeros(self, files: TensorFiles) -> None:
+        """Read the biases that the model has no place for.
+
+        Raises:
+            CheckpointError: One is not zero.
+        """
         for name, info in self.tensors.items():
             if is_spare_bias(name, self._expected):
-                require_zeros(info, name, reader.files)
-        return model
+                require_zeros(info, name, files)
 
 
 def _language_part(config: ModelConfig, stored: Mapping[str, Named]) -> dict[str, Named]:

@@ -35,7 +35,8 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
     *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "samples"),
     *("max_tokens", "stop"),
-    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "rope_scaling", "memory_limit_bytes"),
+    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    "memory_limit_bytes",
 )
 def batch(
     context: typer.Context,

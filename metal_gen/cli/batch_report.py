@@ -123,6 +123,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "seed": seed,
         "model": prepared.settings.model,
         "adapters": [adapter.record for adapter in prepared.checkpoint.weights.adapters],
+        "quantize": prepared.settings.quantize,
         "dtype": prepared.plan.dtype,
         "max_seq_len": prepared.plan.cache.max_seq_len,
         "planned_memory_bytes": prepared.plan.total_bytes,

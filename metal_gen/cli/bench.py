@@ -49,7 +49,8 @@ def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
     *("model", "adapter", "compile", "blas"),
     *("temperature", "top_k", "top_p", "min_p"),
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
-    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size", "memory_limit_bytes"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes"),
 )
 def bench(
     context: typer.Context,
@@ -137,6 +138,11 @@ def _run(
         if settings.adapter:
             raise UsageError("--compare mlx-lm knows of no adapters", "leave one of the two out")
         require_mlx_lm()
+        if settings.quantize is not None:
+            raise UsageError(
+                f"--compare contradicts --quantize {settings.quantize}: mlx-lm quantizes nothing as it loads",
+                f"measure what `metal-gen convert MODEL OUT --quantize {settings.quantize}` writes",
+            )
     prepared = prepare_model(settings, console)
     if request.compare:
         require_for_mlx_lm(prepared.checkpoint.folder)

@@ -37,7 +37,8 @@ TRANSCRIPT = "Conversation"
     *("markdown", "hide_thinking"),
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
     *("max_tokens", "stop"),
-    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size", "memory_limit_bytes"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes"),
 )
 def chat(
     context: typer.Context,

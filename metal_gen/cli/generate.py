@@ -55,7 +55,8 @@ CONTRADICTIONS = (
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("logit_bias", "ban_token", "seed", "samples", "logprobs"),
     *("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos"),
-    *("max_seq_len", "cache_dtype", "model_dtype", "rope_scaling", "chunk_size", "memory_limit_bytes"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes"),
 )
 def generate(
     context: typer.Context,

@@ -74,7 +74,11 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
     texts = [_text(generation) for generation in generations]
     completion_tokens = sum(len(generation.token_ids) for generation in generations)
     adapters = [adapter.record for adapter in model.checkpoint.weights.adapters]
-    record: Record = {"model": model.settings.model, "adapters": adapters}
+    record: Record = {
+        "model": model.settings.model,
+        "adapters": adapters,
+        "quantize": model.settings.quantize,
+    }
     if model.settings.samples > 1:
         record["texts"] = texts
     else:

@@ -20,7 +20,8 @@ EXAMPLES = (
 
 @with_settings(
     "adapter",
-    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "chunk_size", "memory_limit_bytes", "blas"),
+    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes", "blas"),
 )
 def plan(
     context: typer.Context,
@@ -62,16 +63,15 @@ def _run(settings: Settings, console: Console, *, as_json: bool) -> None:
 
 
 def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool) -> None:
-    from metal_gen.checkpoint.checkpoint import Checkpoint
     from metal_gen.cli.plan_report import plan_json, render_plan
     from metal_gen.cli.tables import print_json, print_rendered
-    from metal_gen.loading import plan_memory
+    from metal_gen.loading import open_checkpoint, plan_memory
 
-    checkpoint = Checkpoint(folder, adapters=settings.adapter)
+    checkpoint = open_checkpoint(folder, settings)
     plan = plan_memory(settings, checkpoint)
     name = settings.model or "the bundled story model"
     if as_json:
-        print_json(plan_json(settings.model, checkpoint, plan), console)
+        print_json(plan_json(settings, checkpoint, plan), console)
     else:
         print_rendered(lambda width: render_plan(name, checkpoint, plan, width), console)
     plan.require_fit()

@@ -11,6 +11,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.tables import Column, pairs_table, rows_table, shown
+from metal_gen.config.settings import Settings
 from metal_gen.memory_plan import MemoryPlan
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -49,12 +50,12 @@ def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int)
 
 
 def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[str, str]]:
-    stored, cache = checkpoint.weights.dtype, plan.cache
+    cache = plan.cache
     texts = "1 text" if cache.batch_size == 1 else f"{cache.batch_size:,} texts"
     known = format_bytes(plan.available_bytes) if plan.available_bytes else "not known"
     return [
         ("model", f"{shown(name)}, {checkpoint.weights.num_parameters:,} parameters"),
-        ("dtype", plan.dtype if plan.dtype == stored else f"{plan.dtype}, stored as {stored}"),
+        ("dtype", _dtype(plan.dtype, checkpoint)),
         *[("adapter", _shown_adapter(adapter)) for adapter in checkpoint.weights.adapters],
         ("weights", format_bytes(plan.weights_bytes)),
         (
@@ -81,15 +82,23 @@ def _shown_adapter(adapter: Adapter) -> str:
     return f"{shown(str(adapter.folder))}{weighed}; {counts}"
 
 
-def plan_json(name: str | None, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
+def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
+    """What is computed in, what is stored, and what becomes of that."""
+    stored = "" if checkpoint.weights.dtype == dtype else f", stored as {checkpoint.weights.dtype}"
+    quantized = "" if checkpoint.packing is None else f", quantized to {checkpoint.packing}"
+    return dtype + stored + quantized
+
+
+def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
     """The same for programs; memory that is not known is null."""
     return {
-        "model": name,
+        "model": settings.model,
         "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
         "device": device_name(),
         "parameters": checkpoint.weights.num_parameters,
         "stored_dtype": checkpoint.weights.dtype,
         "dtype": plan.dtype,
+        "quantize": settings.quantize,
         "context_length": plan.model.context_length,
         "chunk_size": plan.chunk_size,
         "max_seq_len": plan.cache.max_seq_len,

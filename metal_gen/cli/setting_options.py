@@ -63,6 +63,7 @@ _FORMS = {
     "batch_size": _Form("N", CACHE),
     "cache_dtype": _Form("DTYPE", CACHE),
     "model_dtype": _Form("DTYPE", CACHE),
+    "quantize": _Form("BITS", CACHE),
     "rope_scaling": _Form("JSON", CACHE),
     "chunk_size": _Form("N", CACHE),
     "memory_limit_bytes": _Form("BYTES", CACHE),

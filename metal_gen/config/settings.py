@@ -30,6 +30,7 @@ from metal_gen.config.checks import (
     Texts,
     Whole,
 )
+from metal_gen.config.quantize import Quantize
 from metal_gen.config.rope_scaling import RopeScaling
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
@@ -91,6 +92,12 @@ class Settings:
         "auto",
         "What to compute in; auto: the checkpoint's own, float32 on a CPU.",
         key="dtype",
+    )
+    quantize: str | None = _setting(
+        "model",
+        Quantize(),
+        None,
+        "Bits of a number in matrices, which are quantized while they are read: 4, 4g32, mxfp4.",
     )
     adapter: tuple[str, ...] = _setting(
         "model",

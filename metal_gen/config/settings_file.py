@@ -17,6 +17,7 @@ NOT_SET = "not set"
 # Where a default would show nothing.
 EXAMPLES: dict[str, object] = {
     "model": "Qwen/Qwen3-0.6B",
+    "quantize": 4,
     "adapter": ("~/adapters/style", "./adapters/facts=0.5"),
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
     "max_seq_len": 8192,

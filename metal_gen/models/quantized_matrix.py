@@ -89,6 +89,14 @@ class QuantizedMatrix:
         mx.eval(packed, scales, *biases)
         return cls(packed, scales, biases[0] if biases else None, packing, numbers.dtype)
 
+    def computing_in(self, dtype: mx.Dtype) -> "QuantizedMatrix":
+        """The same numbers, for results of another dtype."""
+        if self.biases is None:
+            return replace(self, dtype=dtype)
+        scales, biases = self.scales.astype(dtype), self.biases.astype(dtype)
+        mx.eval(scales, biases)
+        return replace(self, scales=scales, biases=biases, dtype=dtype)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(out, in), or (E, out, in)."""
