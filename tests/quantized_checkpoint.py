@@ -112,8 +112,9 @@ def assert_same_matrices(model: Any, other: Any) -> None:
 
 
 def logits_of_mlx_lm(folder: Path) -> np.ndarray:
-    """(L, V) of the prompt, in float32."""
+    """(L, V) of the prompt, computed in float32."""
     from mlx_lm.utils import load_model
 
     model, _ = load_model(folder)
-    return np.array(model(mx.array([PROMPT]))[0], np.float32)
+    model.set_dtype(mx.float32)
+    return np.array(model(mx.array([PROMPT]))[0])

@@ -18,6 +18,7 @@ LAYERS = (
     ("backend", "blas", "kv_cache", "hybrid_cache", "slot_cache", "sampling"),
     ("models",),
     ("checkpoint",),
+    ("conversion",),
     ("engine",),
     ("memory_plan", "strategy_settings"),
     ("loading",),

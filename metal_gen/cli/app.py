@@ -17,6 +17,7 @@ COMMANDS = {
     "batch": "Text",
     "models": "Models and memory",
     "plan": "Models and memory",
+    "convert": "Models and memory",
     "bench": "Models and memory",
     "config": "Settings and help",
     "info": "Settings and help",

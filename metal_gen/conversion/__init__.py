@@ -1,0 +1,1 @@
+"""Writes checkpoints anew, as mlx-lm has them."""

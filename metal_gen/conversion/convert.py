@@ -1,0 +1,128 @@
+"""Writes a checkpoint as mlx-lm has them, quantized if that is wanted.
+
+mlx-lm's own conversion has the whole model in memory, and does not read what transformers 5 saves. Here
+memory holds a file of 1 GiB at most and the matrix, or experts of a layer, that is read at the time.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from metal_gen.backend import dtype_named
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.json_file import read_json
+from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.conversion.mlx_config import mlx_config
+from metal_gen.conversion.new_folder import NewFolder
+from metal_gen.conversion.shards import ShardWriter
+from metal_gen.conversion.weight_converter import WeightConverter
+from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
+from metal_gen.models.registry import builder_for
+
+SHARD_BYTES = 1 << 30
+CONFIG_FILE = "config.json"
+# Copied as they are, where they are there.
+COPIED_FILES = (
+    *("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("LICENSE", "LICENSE.txt"),
+)
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "free some room, or name a folder on another disk"
+# Gets the bytes that are done and those there will be.
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        size_bytes: Of the weights.
+        bits_per_parameter: Of the weights, scales and biases included.
+    """
+
+    size_bytes: int
+    bits_per_parameter: float
+
+
+def convert(
+    checkpoint: Checkpoint,
+    out: NewFolder,
+    *,
+    dtype: str | None = None,
+    on_progress: OnProgress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Conversion:
+    """Write a checkpoint anew.
+
+    Args:
+        checkpoint: Opened with the packing that it is to get, if any.
+        out: Gets it.
+        dtype: Of what is not quantized, and of numbers before they are; None for what they are stored in.
+        on_progress: Told how far it is.
+        shard_bytes: Of the largest file.
+
+    Raises:
+        CheckpointError: It cannot be told apart from an unconverted one afterwards.
+        DoesNotFitError: The disk has too little room, or is full; nothing is left there.
+        MetalGenError: The folder cannot be written for another reason, and nothing is left either.
+    """
+    dtype = dtype or checkpoint.weights.dtype
+    if checkpoint.config.linear is not None and not checkpoint.config.num_linear_layers:
+        raise CheckpointError(
+            f"{checkpoint.folder} cannot be converted: without a layer of linear attention "
+            "nothing would tell how its norms are stored"
+        )
+    with out:
+        expected_bytes = _require_room(checkpoint, out.path.parent, dtype)
+
+        def on_tensor(done_bytes: int) -> None:
+            if on_progress is not None:
+                on_progress(done_bytes, expected_bytes)
+
+        try:
+            shards = ShardWriter(out.part, shard_bytes, on_tensor)
+            _write(checkpoint, out.part, dtype, shards)
+            out.publish()
+        except OSError as error:
+            kind = DoesNotFitError if error.errno in FULL else MetalGenError
+            raise kind(f"{out.path} cannot be written: {error.strerror or error}", MAKE_ROOM) from error
+    return Conversion(shards.total_bytes, 8 * shards.total_bytes / checkpoint.weights.num_parameters)
+
+
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str, shards: ShardWriter) -> None:
+    weights, config = checkpoint.weights, checkpoint.config
+    forms = weights.forms
+    if forms.quantizing is not None:
+        forms = replace(forms, quantizing=replace(forms.quantizing, dtype=dtype))
+    files = TensorFiles(weights.tensors, dtype_named(dtype))
+    converter = WeightConverter(config, forms, files, shards)
+    builder_for(config.model_type)(config, converter)
+    shards.finish(weights.num_parameters)
+    original = read_json(checkpoint.folder / CONFIG_FILE)
+    fields = mlx_config(original, config, dtype, converter.packings)
+    (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=4, ensure_ascii=False), encoding="utf-8")
+    for name in COPIED_FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+
+
+def _require_room(checkpoint: Checkpoint, place: Path, dtype: str) -> int:
+    """Bytes of the weights that are to be written; there has to be room for them, and for the rest."""
+    weights_bytes = checkpoint.weights.nbytes(dtype)
+    paths = [checkpoint.folder / name for name in COPIED_FILES]
+    needed_bytes = weights_bytes + sum(path.stat().st_size for path in paths if path.is_file())
+    free_bytes = shutil.disk_usage(place).free
+    if needed_bytes > free_bytes:
+        raise DoesNotFitError(
+            f"no room for what is converted: {format_bytes(needed_bytes)} needed, "
+            f"{format_bytes(free_bytes)} free in {place}",
+            MAKE_ROOM,
+        )
+    return weights_bytes
