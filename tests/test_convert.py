@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from published_checkpoint import awq, fp8, gptq, pack_quantized, write_published
 from quantized_checkpoint import (
     assert_same_matrices,
     logits_of_mlx_lm,
@@ -145,6 +146,18 @@ def test_what_is_quantized_is_copied_as_it_is(tmp_path):
     assert Checkpoint(out).weights.nbytes("float32") == Checkpoint(folder).weights.nbytes("float32")
 
 
+@pytest.mark.parametrize(
+    "method", [awq(-1), gptq(8, 64), pack_quantized(4, 32, symmetric=False), fp8((48, 40))]
+)
+def test_what_others_have_quantized_becomes_what_mlx_lm_has(method, make_cache, tmp_path):
+    """Rows of different widths can be cut into different groups."""
+    published, plain = write_published(tmp_path, method, "qwen3_moe")
+    out = converted(published, tmp_path / "out", dtype="float32")
+    expected = logits_of(plain, make_cache)
+    for logits in (logits_of(out, make_cache), logits_of_mlx_lm(out)):
+        assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
 def test_files_and_memory_have_a_bound(tmp_path):
     config = {**quantizable_config("qwen3", num_hidden_layers=6), "intermediate_size": 4096}
     folder = write_checkpoint(tmp_path / "plain", config, tiny_weights(config))
@@ -240,7 +253,7 @@ def test_the_command_quantizes(run_here, tmp_path):
     assert run_here("generate", "-m", "./out", *options).stdout == whole.stdout
     refused = run_here("convert", "./out", "again", "--quantize", "8")
     assert refused.code == 3
-    assert "are quantized already, and quantize asks for 8 bits in groups of 64" in refused.stderr
+    assert "is quantized already, with 4 bits in groups of 32, and quantize asks for" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from adapter_files import random_factors, write_mlx
+from published_checkpoint import awq, fp8, write_published
 from quantized_checkpoint import (
     assert_same_matrices,
     logits_of_mlx_lm,
@@ -117,8 +119,34 @@ def test_no_other_can(value):
 def test_what_is_quantized_already_is_left_alone_or_refused(tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
     assert_same_matrices(read(folder, FOUR_BITS), read(folder))
-    with pytest.raises(ConfigError, match="model.embed_tokens is quantized already, with 4 bits in groups of 64, and"):
+    with pytest.raises(
+        ConfigError, match="embed_tokens is quantized already, with 4 bits in groups of 64, and"
+    ):
         Checkpoint(folder, packing=Packing(8, 64))
+
+
+def test_fp8_is_quantized_and_whole_numbers_are_not(tmp_path):
+    published, plain = write_published(tmp_path / "fp8", fp8(None, "(out, 1)"), "qwen3")
+    store_in(plain, "float16")  # In which the others are, and FP8 is taken for.
+    assert_same_matrices(read(published, FOUR_BITS), read(plain, FOUR_BITS))
+    published, _ = write_published(tmp_path / "awq", awq(32), "qwen3")
+    with pytest.raises(ConfigError, match="q_proj is quantized already, with 4 bits in groups of 32, and"):
+        Checkpoint(published, packing=FOUR_BITS)
+
+
+def test_an_adapter_is_merged_before(tmp_path):
+    config = quantizable_config("qwen3")
+    weights = tiny_weights(config)
+    folder = write_checkpoint(tmp_path / "plain", config, weights)
+    name = "model.layers.0.mlp.down_proj"
+    factors = random_factors({name: (64, 128)})
+    adapter = write_mlx(tmp_path / "adapter", factors)
+    adapted = Checkpoint(folder, adapters=[adapter], packing=FOUR_BITS).weights.load("float32")
+    down, up = factors[name]
+    plain = mx.addmm(mx.array(weights[f"{name}.weight"]), mx.array(2.0 * up), mx.array(down))
+    found = adapted.layers[0].mlp.down.weight.dequantized()
+    expected = QuantizedMatrix.quantize(plain, FOUR_BITS).dequantized()
+    assert mx.allclose(found, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

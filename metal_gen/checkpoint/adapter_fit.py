@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from metal_gen.checkpoint.adapter import Adapter
+from metal_gen.checkpoint.quantizing import before_quantizing
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import FLOATS, Expected, Stored, shown_shape
 from metal_gen.checkpoint.stored_adapted import StoredAdapted
@@ -31,10 +32,10 @@ def require_fit(
             none; or one would tell apart an embedding and a head that are one matrix here.
     """
     shapes = {
-        low.down.key: part.shape
-        for part in parts
-        if isinstance(part, StoredAdapted)
-        for low in part.low_ranks
+        low.down.key: form.shape
+        for form in map(before_quantizing, parts)
+        if isinstance(form, StoredAdapted)
+        for low in form.low_ranks
     }
     for adapter in adapters:
         if not adapter.low_ranks and not adapter.whole:

@@ -96,3 +96,8 @@ class Quantizing:
         plain = self.form.read(files.in_dtype(dtype_named(self.dtype)))
         assert isinstance(plain, DenseMatrix)
         return QuantizedMatrix.quantize(plain.numbers, self.packing).computing_in(files.dtype)
+
+
+def before_quantizing(form: Stored) -> Stored:
+    """The form that is quantized, or this one if none is."""
+    return form.form if isinstance(form, Quantizing) else form

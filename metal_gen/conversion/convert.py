@@ -104,6 +104,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, shards: ShardWriter
     files = TensorFiles(weights.tensors, dtype_named(dtype))
     converter = WeightConverter(config, forms, files, shards)
     builder_for(config.model_type)(config, converter)
+    weights.require_spare_zeros(files)
     shards.finish(weights.num_parameters)
     original = read_json(checkpoint.folder / CONFIG_FILE)
     fields = mlx_config(original, config, dtype, converter.packings)

@@ -12,7 +12,9 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.checkpoint.matrix_forms import MatrixForms
+from metal_gen.checkpoint.stored import Stored
 from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.models.adapted_matrix import AdaptedMatrix
 from metal_gen.models.config import ModelConfig
 from metal_gen.models.delta_net_weights import has_norms_around_zero
 from metal_gen.models.matrix import ArrayMatrix, DenseMatrix
@@ -83,21 +85,21 @@ class WeightConverter:
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
         """Write each of the parts."""
         for name, part in zip(rows, self.forms.parts(rows, columns, axis), strict=True):
-            self._write_matrix(name, part.read(self._files))
+            self._write_matrix(name, self._read(part))
         return DenseMatrix(mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
         """Write the matrices of single experts as one for each projection."""
         parts = dict(zip(rows, self.forms.parts(rows, (inputs,), 0), strict=True))
         for projection, names in _by_projection(rows).items():
-            matrices = [parts[name].read(self._files) for name in names]
+            matrices = [self._read(parts[name]) for name in names]
             arrays = zip(*(matrix.arrays for matrix in matrices), strict=True)
             self._write_matrix(projection, matrices[0].of([mx.stack(list(each)) for each in arrays]))
         return DenseMatrix(mx.zeros((experts, sum(rows.values()) // experts, inputs)))
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
         """Write the tensor, and gate and up projections apart."""
-        matrix = self.forms.stacked(name, shape, is_turned=is_turned).read(self._files)
+        matrix = self._read(self.forms.stacked(name, shape, is_turned=is_turned))
         target = name.replace(EXPERTS, STACKED_EXPERTS)
         if not name.endswith(".gate_up_proj"):
             self._write_matrix(target, matrix)
@@ -109,6 +111,11 @@ class WeightConverter:
                     matrix.of([array[:, part] for array in matrix.arrays]),
                 )
         return DenseMatrix(mx.zeros(shape))
+
+    def _read(self, form: Stored) -> ArrayMatrix:
+        matrix = form.read(self._files)
+        assert not isinstance(matrix, AdaptedMatrix)
+        return matrix
 
     def _write_matrix(self, name: str, matrix: ArrayMatrix) -> None:
         """Write a matrix, named without `.weight`."""
