@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from gguf_file import gguf_config, write_tiny_gguf
 from published_checkpoint import awq, fp8, gptq, pack_quantized, write_published
 from quantized_checkpoint import (
     assert_same_matrices,
@@ -41,7 +42,7 @@ MLX_LM_COMPUTES = [
     *("qwen2_vl-yarn-tied", "qwen2_5_vl-nested", "qwen3_vl-tied", "qwen3_vl_moe-untied", "qwen3_vl_moe-tied"),
     *("qwen3_next-yarn", "qwen3_5-untied", "qwen3_5_moe-tied", "qwen3_5_text-alone"),
 ]
-USAGE, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 5, 6
+USAGE, BAD_CHECKPOINT = 2, 5
 
 
 def converted(folder, out, packing=None, **options):
@@ -254,6 +255,14 @@ def test_the_command_quantizes(run_here, tmp_path):
     refused = run_here("convert", "./out", "again", "--quantize", "8")
     assert refused.code == 3
     assert "is quantized already, with 4 bits in groups of 32, and quantize asks for" in refused.stderr
+
+
+def test_a_gguf_file_is_not_converted(run_here, tmp_path):
+    file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0")
+    outcome = run_here("convert", file, "out")
+    assert outcome.code == BAD_CHECKPOINT
+    assert "tiny.gguf cannot be converted: only folders with a config.json are" in outcome.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,17 @@ def convert(
         shard_bytes: Of the largest file.
 
     Raises:
-        CheckpointError: It cannot be told apart from an unconverted one afterwards.
+        CheckpointError: It is a GGUF file, whose tokenizer cannot be copied; or it could not be told apart
+            from an unconverted one afterwards.
         DoesNotFitError: The disk has too little room, or is full; nothing is left there.
         MetalGenError: The folder cannot be written for another reason, and nothing is left either.
     """
     dtype = dtype or checkpoint.weights.dtype
+    if checkpoint.folder.is_file():
+        raise CheckpointError(
+            f"{checkpoint.folder} cannot be converted: only folders with a config.json are",
+            "convert the checkpoint that it was made from",
+        )
     if checkpoint.config.linear is not None and not checkpoint.config.num_linear_layers:
         raise CheckpointError(
             f"{checkpoint.folder} cannot be converted: without a layer of linear attention "
