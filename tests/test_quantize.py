@@ -21,11 +21,11 @@ from tiny_checkpoint import PROMPT, tiny_weights, write_checkpoint
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.quantization import AFFINE_BITS, MICROSCALED
+from metal_gen.checkpoint.quantization import MICROSCALED
 from metal_gen.checkpoint.quantizing import packing_named
-from metal_gen.config.quantize import Quantize
+from metal_gen.config.quantize import AFFINE_BITS, AFFINE_GROUP_SIZES, Quantize, name_packing
 from metal_gen.errors import ConfigError
-from metal_gen.models.quantized_matrix import AFFINE_GROUP_SIZES, Packing, QuantizedMatrix
+from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
 
@@ -177,3 +177,18 @@ def test_a_run_is_not_gone_on_with_in_other_bits(run_here, quantizable, tmp_path
     refused = run_here(*command, "--quantize", "8")
     assert refused.code == 2
     assert "out.jsonl was begun with quantize '4', and this run has '8'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("4", None, None), "4"),
+        (("4", 32, None), "4g32"),
+        (("4", 64, "affine"), "4g64"),
+        (("4", None, "mxfp4"), "mxfp4"),
+        (("8", 32, "mxfp8"), "mxfp8"),
+        (("nvfp4", None, "nvfp4"), "nvfp4"),
+    ],
+)
+def test_what_mlx_lm_asks_for_in_three_is_one_name_here(options, named):
+    assert name_packing(*options) == named

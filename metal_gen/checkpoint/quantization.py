@@ -9,17 +9,14 @@ from typing import Any
 
 from metal_gen.checkpoint.quantization_methods import read_method
 from metal_gen.checkpoint.stored import Method
+from metal_gen.config import quantize
+from metal_gen.config.quantize import AFFINE_BITS, AFFINE_GROUP_SIZES
 from metal_gen.models.config_fields import FieldReader
 from metal_gen.models.language_part import language_name
-from metal_gen.models.quantized_matrix import AFFINE_GROUP_SIZES, Packing
+from metal_gen.models.quantized_matrix import Packing
 
-AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 # The one packing of each of the other modes.
-MICROSCALED = {
-    "mxfp4": Packing(4, 32, "mxfp4"),
-    "mxfp8": Packing(8, 32, "mxfp8"),
-    "nvfp4": Packing(4, 16, "nvfp4"),
-}
+MICROSCALED = {mode: Packing(bits, size, mode) for mode, (bits, size) in quantize.MICROSCALED.items()}
 PACKING_FIELDS = ("bits", "group_size", "mode")
 
 

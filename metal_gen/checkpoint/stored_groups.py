@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.config.quantize import AFFINE_GROUP_SIZES
 from metal_gen.errors import CheckpointError
 from metal_gen.models.matrix import computed
-from metal_gen.models.quantized_matrix import AFFINE_GROUP_SIZES, WORD_BITS, Packing, QuantizedMatrix
+from metal_gen.models.quantized_matrix import WORD_BITS, Packing, QuantizedMatrix
 
 # Of packed numbers: signed in the files, though the numbers are not.
 SIGNED_WORDS = ("I32",)

@@ -12,7 +12,7 @@ from metal_gen.cli.model_preparation import DownloadReporter
 from metal_gen.cli.progress import ProgressBar
 from metal_gen.cli.setting_options import QuietOption
 from metal_gen.config.checks import Check, Choice
-from metal_gen.config.quantize import Quantize
+from metal_gen.config.quantize import MICROSCALED, Quantize, name_packing
 from metal_gen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ EXAMPLES = (
     "metal-gen convert ./my-checkpoint ./my-checkpoint-mxfp4 --quantize mxfp4",
     "metal-gen convert ./my-checkpoint ./my-checkpoint-bfloat16 --dtype bfloat16",
 )
+MODE = Choice(("affine", *MICROSCALED))
 DTYPE = Choice(("float32", "bfloat16", "float16"))
 
 
@@ -40,6 +41,14 @@ def convert(
             "mxfp8, nvfp4. Without it they stay as they are.",
             show_default=False,
         ),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Numbers that share a scale; as in 4g32.", show_default=False),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help=f"Of --quantize: {MODE}.", show_default=False),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -58,7 +67,7 @@ def convert(
     the language part is written, as a text model.
     """
     console = Console(quiet=quiet)
-    named = _checked("--quantize", Quantize(), quantize)
+    named = _quantization(quantize, group_size, mode)
     chosen = _checked("--dtype", DTYPE, dtype)
 
     from metal_gen.backend import require_mlx
@@ -68,6 +77,24 @@ def convert(
     from metal_gen.conversion.new_folder import NewFolder
 
     _run(model, NewFolder(out), named, chosen, console)
+
+
+def _quantization(quantize: str | None, group_size: int | None, mode: str | None) -> str | None:
+    """The value of the setting that these three are."""
+    kind = _checked("--mode", MODE, mode)
+    if quantize is None:
+        if group_size is not None or kind is not None:
+            raise UsageError(
+                f"{'--mode' if group_size is None else '--group-size'} needs --quantize",
+                "give the bits too: --quantize 4",
+            )
+        return None
+    try:
+        return _checked("--quantize", Quantize(), name_packing(quantize, group_size, kind))
+    except ValueError as error:
+        raise UsageError(
+            f"--quantize {quantize} contradicts --mode: {error}", "leave out the others"
+        ) from None
 
 
 def _checked(option: str, check: Check, text: str | None) -> str | None:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from metal_gen.config.checks import Check
 
 DEFAULT_GROUP_SIZE = 64
-# Bits, and how many numbers share a scale.
-AFFINE = re.compile(r"([234568])(?:g(32|64|128))?", re.ASCII)
-MICROSCALED = ("mxfp4", "mxfp8", "nvfp4")
+# What MLX has: bits of a number, and how many share a scale.
+AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+AFFINE_GROUP_SIZES = (32, 64, 128)
+AFFINE = re.compile(rf"({'|'.join(map(str, AFFINE_BITS))})(?:g({'|'.join(map(str, AFFINE_GROUP_SIZES))}))?")
+# Bits and group size of the other kinds.
+MICROSCALED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,23 @@ class Quantize(Check):
             "2, 3, 4, 5, 6 or 8 bits, which may be followed by g32, g64 or g128 as in 4g32, "
             f"or one of {', '.join(MICROSCALED)}"
         )
+
+
+def name_packing(quantize: str, group_size: int | None, mode: str | None) -> str:
+    """The value of the setting for what mlx-lm asks for in three.
+
+    Args:
+        quantize: Bits, or the whole value.
+        group_size: Numbers that share a scale.
+        mode: `affine`, or the name of a kind of numbers.
+
+    Raises:
+        ValueError: They contradict each other.
+    """
+    if mode in (None, "affine"):
+        return quantize if group_size is None else f"{quantize}g{group_size}"
+    assert mode is not None
+    bits, size = MICROSCALED[mode]
+    if quantize not in (mode, str(bits)) or group_size not in (None, size):
+        raise ValueError(f"{mode} has {bits} bits in groups of {size}")
+    return mode

@@ -15,7 +15,6 @@ import mlx.core as mx
 from metal_gen.models.matrix import Matrix
 
 WORD_BITS = 32
-AFFINE_GROUP_SIZES = (32, 64, 128)
 
 
 @dataclass(frozen=True)
