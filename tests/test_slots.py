@@ -1,6 +1,7 @@
 """Many texts at once over slots: each as it would be alone, whatever its company."""
 
 import random
+from dataclasses import replace
 from itertools import product
 
 import mlx.core as mx
@@ -14,8 +15,11 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
+from metal_gen.models import row_independence
 from metal_gen.models.adapted_matrix import AdaptedMatrix
+from metal_gen.models.layers import GatedMLP, Linear
 from metal_gen.models.matrix import DenseMatrix
+from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
 from metal_gen.models.row_independence import (
     SteadyLinear,
     fewest_agreeing_rows,
@@ -160,6 +164,18 @@ def test_every_product_of_an_adapted_matrix_is_tried():
     thin, wide = DenseMatrix(mx.zeros((4, 32))), DenseMatrix(mx.zeros((64, 4)))
     base = DenseMatrix(mx.zeros((64, 32)))
     assert parts_of(AdaptedMatrix(base, thin, wide)) == (base, thin, wide)
+
+
+def test_matrices_of_other_bits_are_tried_though_they_take_the_same_words(tiny_model, monkeypatch):
+    tried = []
+    monkeypatch.setattr(row_independence, "fewest_agreeing_rows", lambda matrix: tried.append(matrix) or 1)
+    narrow = QuantizedMatrix.quantize(mx.ones((64, 64)), Packing(8, 32))
+    wide = QuantizedMatrix.quantize(mx.ones((64, 128)), Packing(4, 64))
+    layer = tiny_model.layers[0]
+    mlp = GatedMLP(gate_up=Linear(narrow), down=Linear(wide))
+    with_independent_rows(replace(tiny_model, layers=(replace(layer, mlp=mlp),)))
+    assert any(matrix is narrow for matrix in tried)
+    assert any(matrix is wide for matrix in tried)
 
 
 def test_logits_that_are_not_finite_end_one_text_and_leave_the_others(tiny_model, make_cache):

@@ -51,7 +51,8 @@ def with_independent_rows(model: Transformer) -> Transformer:
         return linear if fewest == 1 else SteadyLinear(matrix, linear.bias, fewest)
 
     def steady_part(matrix: ArrayMatrix) -> int:
-        form = tuple((array.shape, array.dtype) for array in matrix.arrays)
+        # The shape as well, because packed numbers of different widths and bits take the same words.
+        form = (matrix.shape, *((array.shape, array.dtype) for array in matrix.arrays))
         if form not in found:
             found[form] = fewest_agreeing_rows(matrix)
         return found[form]
