@@ -175,6 +175,11 @@ def read_blocks(tensor: GgufTensor, dtype: mx.Dtype) -> list[mx.array]:
     return arrays
 
 
+def converting_bytes(count: int) -> int:
+    """The most that `read_blocks` takes besides what it returns, of a tensor of so many numbers."""
+    return CONVERTING_BYTES * min(PART_NUMBERS, count)
+
+
 def _fill(arrays: Sequence[mx.array], begin: int, end: int, form: BlockForm, decoded: Decoded) -> None:
     """Write these rows in place, which MLX does where nothing else knows the array."""
     first, *others = decoded

@@ -8,6 +8,8 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.backend import DTYPE_BYTES
+from metal_gen.checkpoint.gguf_blocks import converting_bytes
+from metal_gen.checkpoint.gguf_header import GgufTensor
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.models.adapted_matrix import SingleMatrix
@@ -108,8 +110,10 @@ class StoredNumbers:
         return math.prod(self.shape) * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """What is stored in another dtype or turned is converted beside itself."""
+        """What is stored in another dtype or turned is converted beside itself; of GGUF, some rows at a time."""
         stored = found[self.name]
+        if isinstance(stored, GgufTensor):
+            return converting_bytes(math.prod(self.shape))
         converted = stored.nbytes if FLOATS[stored.dtype] != dtype else 0
         return max(converted, self.nbytes(dtype) if self.is_turned else 0)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from metal_gen.backend import DTYPE_BYTES
-from metal_gen.checkpoint.gguf_blocks import CONVERTING_BYTES, FORMS, PART_NUMBERS
+from metal_gen.checkpoint.gguf_blocks import FORMS, converting_bytes
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
@@ -45,7 +45,7 @@ class StoredBlocks:
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
         """Some rows at a time are converted."""
-        return CONVERTING_BYTES * min(PART_NUMBERS, math.prod(self.shape))
+        return converting_bytes(math.prod(self.shape))
 
     def read(self, files: TensorFiles) -> ArrayMatrix:
         """Read it, computed."""
