@@ -27,7 +27,7 @@ from metal_gen.conversion import convert as conversion
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.mlx_lm_limits import limits_of_mlx_lm
 from metal_gen.conversion.new_folder import NewFolder
-from metal_gen.errors import DoesNotFitError
+from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.models.quantized_matrix import Packing
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -42,7 +42,7 @@ MLX_LM_COMPUTES = [
     *("qwen2_vl-yarn-tied", "qwen2_5_vl-nested", "qwen3_vl-tied", "qwen3_vl_moe-untied", "qwen3_vl_moe-tied"),
     *("qwen3_next-yarn", "qwen3_5-untied", "qwen3_5_moe-tied", "qwen3_5_text-alone"),
 ]
-USAGE, BAD_CHECKPOINT = 2, 5
+UNEXPECTED, USAGE, BAD_CHECKPOINT = 1, 2, 5
 
 
 def converted(folder, out, packing=None, **options):
@@ -202,6 +202,10 @@ def full(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def broken(*arguments):
+    raise OSError(errno.EIO, "Input/output error")
+
+
 @pytest.mark.parametrize("done", [0, 1])
 def test_nothing_is_left_of_what_was_stopped(done, speaker, tmp_path, monkeypatch):
     if done:
@@ -217,6 +221,14 @@ def test_nothing_is_left_when_the_disk_is_full(speaker, tmp_path, monkeypatch):
     monkeypatch.setattr(mx, "save_safetensors", full)
     with pytest.raises(DoesNotFitError, match="out cannot be written: No space left on device"):
         converted(Path(speaker), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_else_the_disk_says_is_not_taken_for_a_lack_of_room(speaker, tmp_path, monkeypatch):
+    monkeypatch.setattr(NewFolder, "publish", broken)
+    with pytest.raises(MetalGenError, match="out cannot be written: Input/output error") as caught:
+        converted(Path(speaker), tmp_path / "out")
+    assert (caught.value.exit_code, caught.value.hint) == (UNEXPECTED, "")
     assert not list(tmp_path.iterdir())
 
 

@@ -75,16 +75,7 @@ def convert(
         MetalGenError: The folder cannot be written for another reason, and nothing is left either.
     """
     dtype = dtype or checkpoint.weights.dtype
-    if checkpoint.folder.is_file():
-        raise CheckpointError(
-            f"{checkpoint.folder} cannot be converted: only folders with a config.json are",
-            "convert the checkpoint that it was made from",
-        )
-    if checkpoint.config.linear is not None and not checkpoint.config.num_linear_layers:
-        raise CheckpointError(
-            f"{checkpoint.folder} cannot be converted: without a layer of linear attention "
-            "nothing would tell how its norms are stored"
-        )
+    _require_convertible(checkpoint)
     with out:
         expected_bytes = _require_room(checkpoint, out.path.parent, dtype)
 
@@ -97,9 +88,24 @@ def convert(
             _write(checkpoint, out.part, dtype, shards)
             out.publish()
         except OSError as error:
-            kind = DoesNotFitError if error.errno in FULL else MetalGenError
-            raise kind(f"{out.path} cannot be written: {error.strerror or error}", MAKE_ROOM) from error
+            message = f"{out.path} cannot be written: {error.strerror or error}"
+            if error.errno in FULL:
+                raise DoesNotFitError(message, MAKE_ROOM) from error
+            raise MetalGenError(message) from error
     return Conversion(shards.total_bytes, 8 * shards.total_bytes / checkpoint.weights.num_parameters)
+
+
+def _require_convertible(checkpoint: Checkpoint) -> None:
+    if checkpoint.folder.is_file():
+        raise CheckpointError(
+            f"{checkpoint.folder} cannot be converted: only folders with a config.json are",
+            "convert the checkpoint that it was made from",
+        )
+    if checkpoint.config.linear is not None and not checkpoint.config.num_linear_layers:
+        raise CheckpointError(
+            f"{checkpoint.folder} cannot be converted: without a layer of linear attention "
+            "nothing would tell how its norms are stored"
+        )
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str, shards: ShardWriter) -> None:
