@@ -64,6 +64,15 @@ def test_an_incomplete_snapshot_offline_says_what_is_missing(hub, locate, tmp_pa
     assert hub.log == []
 
 
+def test_a_gguf_file_in_the_cache_is_named(hub, locate, tmp_path):
+    snapshot = put_in_cache(tmp_path, single_file_repo(), ["config.json"])
+    (snapshot / "model-Q8_0.gguf").touch()
+    answer = locate(MODEL, HF_HUB_OFFLINE="1")
+    assert answer["exit_code"] == 4
+    assert answer["message"].endswith(f"{MODEL} lacks tokenizer.json, model*.safetensors")
+    assert answer["hint"].endswith(f"{snapshot}/model-Q8_0.gguf")
+
+
 def test_a_cached_file_whose_blob_is_gone_is_missing(locate, tmp_path):
     snapshot = put_in_cache(tmp_path, single_file_repo(), ["config.json", "model.safetensors"])
     (snapshot / "tokenizer.json").symlink_to("../../blobs/gone")

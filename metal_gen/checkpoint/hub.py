@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from metal_gen.checkpoint.download_progress import DownloadProgress, ProgressCallback
-from metal_gen.checkpoint.hub_cache import cached_snapshot, missing_files, near_matches
+from metal_gen.checkpoint.hub_cache import cached_gguf_file, cached_snapshot, missing_files, near_matches
 from metal_gen.checkpoint.model_reference import HubModel, LocalModel, parse_model_reference
 from metal_gen.errors import ModelNotFoundError, UsageError
 
@@ -173,6 +173,11 @@ def _download(model: HubModel, missing: list[str], on_progress: ProgressCallback
 
 def _miss(model: HubModel, missing: list[str], why: str = "", *, way_out: str) -> ModelNotFoundError:
     if missing:
+        if file := cached_gguf_file(model):
+            return ModelNotFoundError(
+                f"cached model has no files but GGUF to load: {model} lacks {', '.join(missing)}",
+                f"name the GGUF file itself: {file}",
+            )
         return ModelNotFoundError(
             f"cached model is incomplete{why}: {model} lacks {', '.join(missing)}",
             f"{way_out}; what is there already is not fetched again",

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from metal_gen.checkpoint.model_reference import DEFAULT_REVISION, HubModel
+from metal_gen.checkpoint.model_reference import DEFAULT_REVISION, GGUF_SUFFIX, HubModel
 from metal_gen.checkpoint.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, shards_in_index
 from metal_gen.errors import ConfigError
 
@@ -77,6 +77,12 @@ def missing_files(folder: Path) -> list[str]:
     if not any(path.is_file() for path in folder.glob(WEIGHTS_PATTERN)):
         missing += shards or [WEIGHTS_PATTERN]
     return missing
+
+
+def cached_gguf_file(model: HubModel) -> Path | None:
+    """A GGUF file that the cache has of a repository, the first by name."""
+    snapshot = cached_snapshot(model)
+    return None if snapshot is None else min(snapshot.glob(f"*{GGUF_SUFFIX}"), default=None)
 
 
 def near_matches(asked: str) -> list[str]:
