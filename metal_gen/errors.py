@@ -64,7 +64,7 @@ class CheckpointError(MetalGenError):
 
 
 class DoesNotFitError(MetalGenError):
-    """The cache or the memory is too small for what was asked."""
+    """The cache, the memory or the disk is too small for what was asked."""
 
     exit_code = ExitCode.DOES_NOT_FIT
 
