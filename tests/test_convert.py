@@ -284,7 +284,11 @@ def test_a_gguf_file_is_not_converted(run_here, tmp_path):
         (("out", "--group-size", "32"), USAGE, "--group-size needs --quantize"),
         (("out", "--quantize", "4", "--group-size", "48"), USAGE, "--quantize must be 2, 3, 4, 5, 6 or 8"),
         (("out", "--quantize", "4", "--mode", "nf4"), USAGE, "--mode must be one of affine, mxfp4"),
-        (("out", "--quantize", "8", "--mode", "mxfp4"), USAGE, "mxfp4 has 4 bits in groups of 32"),
+        (
+            ("out", "--quantize", "8", "--mode", "mxfp4"),
+            USAGE,
+            "--quantize 8 contradicts --mode: mxfp4 has 4 bits in groups of 32",
+        ),
         (("out", "--dtype", "int8"), USAGE, "--dtype must be one of float32, bfloat16, float16"),
         (("full",), USAGE, "full is a folder that is not empty"),
         (("full/file",), USAGE, "full/file is a file"),

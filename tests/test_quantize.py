@@ -192,3 +192,17 @@ def test_a_run_is_not_gone_on_with_in_other_bits(run_here, quantizable, tmp_path
 )
 def test_what_mlx_lm_asks_for_in_three_is_one_name_here(options, named):
     assert name_packing(*options) == named
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("mxfp4", None, "affine"), "mxfp4 has 4 bits in groups of 32"),
+        (("mxfp4", 64, None), "mxfp4 has 4 bits in groups of 32"),
+        (("8", 32, "mxfp4"), "mxfp4 has 4 bits in groups of 32"),
+        (("4g32", 64, None), "4g32 has a group size already"),
+    ],
+)
+def test_three_that_contradict_each_other_are_refused(options, problem):
+    with pytest.raises(ValueError, match=problem):
+        name_packing(*options)

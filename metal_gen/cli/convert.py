@@ -92,8 +92,10 @@ def _quantization(quantize: str | None, group_size: int | None, mode: str | None
     try:
         return _checked("--quantize", Quantize(), name_packing(quantize, group_size, kind))
     except ValueError as error:
+        others = [("--group-size", group_size), ("--mode", mode)]
+        given = " and ".join(option for option, value in others if value is not None)
         raise UsageError(
-            f"--quantize {quantize} contradicts --mode: {error}", "leave out the others"
+            f"--quantize {quantize} contradicts {given}: {error}", f"leave out {given}"
         ) from None
 
 

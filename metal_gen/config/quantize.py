@@ -50,10 +50,15 @@ def name_packing(quantize: str, group_size: int | None, mode: str | None) -> str
     Raises:
         ValueError: They contradict each other.
     """
-    if mode in (None, "affine"):
-        return quantize if group_size is None else f"{quantize}g{group_size}"
-    assert mode is not None
-    bits, size = MICROSCALED[mode]
-    if quantize not in (mode, str(bits)) or group_size not in (None, size):
-        raise ValueError(f"{mode} has {bits} bits in groups of {size}")
-    return mode
+    named = quantize if mode is None or mode == "affine" else mode
+    if named in MICROSCALED:
+        bits, size = MICROSCALED[named]
+        if mode == "affine" or quantize not in (named, str(bits)) or group_size not in (None, size):
+            raise ValueError(f"{named} has {bits} bits in groups of {size}")
+        return named
+    if group_size is None:
+        return quantize
+    match = AFFINE.fullmatch(quantize)
+    if match is not None and match[2] is not None:
+        raise ValueError(f"{quantize} has a group size already")
+    return f"{quantize}g{group_size}"
