@@ -305,6 +305,15 @@ def test_experts_in_another_layout_are_refused_with_what_to_do(tmp_path):
     assert "mlx_lm.fuse" in caught.value.hint
 
 
+def test_experts_of_another_rank_are_not_said_to_be_in_another_layout(tmp_path):
+    base = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3_moe"), FOUR_BITS)
+    name = "model.layers.0.mlp.switch_mlp.down_proj"
+    adapter = write_mlx(tmp_path / "adapter", {name: (floats(64, 2), floats(2, 64))})
+    with pytest.raises(CheckpointError, match="at rank 4, makes it") as caught:
+        Checkpoint(base, adapters=[adapter])
+    assert "another model" in caught.value.hint
+
+
 def test_experts_that_are_stored_one_by_one_are_adapted_unless_they_are_quantized(logits_of, tmp_path):
     config = quantizable_config("qwen3_moe")
     factors = random_factors({f"model.layers.{index}.mlp.experts.3.down_proj": (64, 64) for index in (0, 1)})

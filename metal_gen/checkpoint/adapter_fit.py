@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.quantizing import before_quantizing
 from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import FLOATS, Expected, Stored, shown_shape
+from metal_gen.checkpoint.stored import FLOATS, Expected, Stored, shown_problems, shown_shape
 from metal_gen.checkpoint.stored_adapted import StoredAdapted
 from metal_gen.errors import CheckpointError
 from metal_gen.models.parameters import Shape
@@ -44,15 +44,18 @@ def require_fit(
             )
         if tied and not adapter.moves_tied_head:
             _require_tied(adapter)
-        problems = [*_misfits(adapter, shapes), *_misplaced(adapter, expected)]
-        if problems:
-            listed = "; ".join(problems[:LISTED_PROBLEMS])
-            more = len(problems) - LISTED_PROBLEMS
+        if problems := [*_misfits(adapter, shapes), *_misplaced(adapter, expected)]:
+            placeless = [name for name, low in adapter.low_ranks.items() if low.down.key not in shapes]
             raise CheckpointError(
-                f"the adapter {adapter.folder} does not fit the model: {listed}"
-                + (f"; and {more} more" if more > 0 else ""),
-                OF_EXPERTS if any(".switch_mlp." in name for name in adapter.low_ranks) else OF_ANOTHER_MODEL,
+                f"the adapter {adapter.folder} does not fit the model: "
+                + shown_problems(problems, LISTED_PROBLEMS),
+                OF_EXPERTS if any(".switch_mlp." in name for name in placeless) else OF_ANOTHER_MODEL,
             )
+    _require_apart(adapters)
+
+
+def _require_apart(adapters: Sequence[Adapter]) -> None:
+    """See that no two take the same place."""
     taken: dict[str, TensorInfo] = {}
     for adapter in adapters:
         for name, info in adapter.whole.items():

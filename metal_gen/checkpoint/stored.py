@@ -43,6 +43,12 @@ def shown_shape(shape: Shape) -> str:
     return " x ".join(map(str, shape)) or "a scalar"
 
 
+def shown_problems(problems: Sequence[str], most: int) -> str:
+    """The first so many of what is wrong, and how many more there are."""
+    more = len(problems) - most
+    return "; ".join(problems[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
 class Stored(Protocol):
     """A weight in the form in which a checkpoint keeps it."""
 
@@ -110,7 +116,7 @@ class StoredNumbers:
         return math.prod(self.shape) * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """What is stored in another dtype or turned is converted beside itself; of GGUF, some rows at a time."""
+        """What is stored in another dtype or turned is converted beside itself, of GGUF some rows at a time."""
         stored = found[self.name]
         if isinstance(stored, GgufTensor):
             return converting_bytes(math.prod(self.shape))

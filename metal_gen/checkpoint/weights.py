@@ -20,7 +20,7 @@ from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.quantizing import QuantizingRules
 from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import FLOATS, Expected, shown_shape
+from metal_gen.checkpoint.stored import FLOATS, Expected, shown_problems, shown_shape
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
 from metal_gen.errors import CheckpointError
@@ -216,10 +216,8 @@ def _check(
         if name not in expected and not is_unread(name, expected, tied=tied)
     ]
     if problems:
-        listed = "; ".join(problems[:LISTED_PROBLEMS])
-        more = len(problems) - LISTED_PROBLEMS
         raise CheckpointError(
-            f"the weights in {documents.path} do not fit its {documents.config_name}: {listed}"
-            + (f"; and {more} more" if more > 0 else ""),
+            f"the weights in {documents.path} do not fit its {documents.config_name}: "
+            + shown_problems(problems, LISTED_PROBLEMS),
             f"the checkpoint is incomplete, or its {documents.config_name} belongs to another model",
         )
