@@ -1,10 +1,17 @@
 """AWQ, GPTQ, FP8 and compressed-tensors: what does not fit is refused in a sentence that names it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from published_checkpoint import Stored, awq, change, fp8, gptq, pack_quantized, write_published
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.checkpoint.stored_awq import Awq
+from metal_gen.checkpoint.stored_gptq import Gptq
+from metal_gen.checkpoint.stored_groups import Groups
+from metal_gen.checkpoint.stored_pack_quantized import PackQuantized
 from metal_gen.errors import CheckpointError
 
 
@@ -163,3 +170,22 @@ def test_numbers_of_8_bits_without_a_word_in_the_config_are_refused(tmp_path):
     change(folder, lambda tensors, config: config.pop("quantization_config"))
     with pytest.raises(CheckpointError, match="stored as F8_E4M3, and only F32, F16, BF16 are read"):
         Checkpoint(folder)
+
+
+BY_32 = Groups(4, 32)
+FOUND = {
+    f"m.{part}": TensorInfo(f"m.{part}", "I32", (1,), 4, Path("x.safetensors"))
+    for part in ("qweight", "weight_packed")
+}
+
+
+@pytest.mark.parametrize("method", [Awq(BY_32), Gptq(BY_32, True), PackQuantized(BY_32, False)])
+def test_outputs_that_do_not_fill_the_words_they_are_packed_in(method):
+    with pytest.raises(
+        CheckpointError, match=r"m in x\.safetensors cannot be packed .* has 12, .* groups of 8"
+    ):
+        method.form("m", (12, 32), FOUND)
+
+
+def test_without_zeros_nothing_is_packed_along_outputs():
+    assert PackQuantized(BY_32, True).form("m", (12, 32), FOUND) is not None

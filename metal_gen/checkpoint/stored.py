@@ -116,7 +116,7 @@ class StoredNumbers:
         return math.prod(self.shape) * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """What is stored in another dtype or turned is converted beside itself, of GGUF some rows at a time."""
+        """What is stored in another dtype or turned is converted beside itself; GGUF, in parts."""
         stored = found[self.name]
         if isinstance(stored, GgufTensor):
             return converting_bytes(math.prod(self.shape))

@@ -13,9 +13,15 @@ import mlx.core as mx
 from metal_gen.backend import DTYPE_BYTES
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Expected
-from metal_gen.checkpoint.stored_groups import SIGNED_WORDS, Groups, unpacked, unpacking_bytes
+from metal_gen.checkpoint.stored_groups import (
+    SIGNED_WORDS,
+    Groups,
+    first_part,
+    require_whole_words,
+    unpacked,
+    unpacking_bytes,
+)
 from metal_gen.checkpoint.tensor_files import TensorFiles
-from metal_gen.errors import CheckpointError
 from metal_gen.models.matrix import computed
 from metal_gen.models.parameters import Shape
 from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
@@ -39,15 +45,11 @@ class Awq:
         Raises:
             CheckpointError: Its outputs or inputs cannot be packed.
         """
-        parts = [found[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in found]
-        if not parts:
+        part = first_part(name, PARTS, found)
+        if part is None:
             return None
-        if shape[0] % PER_WORD:
-            raise CheckpointError(
-                f"{name} in {parts[0].path.name} cannot be packed as AWQ is: "
-                f"it has {shape[0]} outputs, which are not groups of {PER_WORD}"
-            )
-        return StoredAwq(name, shape, self.groups, self.groups.packing(name, shape[1], parts[0]))
+        require_whole_words(name, shape[0], AWQ_BITS, part)
+        return StoredAwq(name, shape, self.groups, self.groups.packing(name, shape[1], part))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ import mlx.core as mx
 from metal_gen.backend import DTYPE_BYTES
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Expected
-from metal_gen.checkpoint.stored_groups import SIGNED_WORDS, Groups, unpacked, unpacking_bytes
+from metal_gen.checkpoint.stored_groups import (
+    SIGNED_WORDS,
+    Groups,
+    first_part,
+    require_whole_words,
+    unpacked,
+    unpacking_bytes,
+)
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
 from metal_gen.models.matrix import computed
@@ -42,16 +49,11 @@ class Gptq:
         Raises:
             CheckpointError: Its outputs or inputs cannot be packed.
         """
-        parts = [found[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in found]
-        if not parts:
+        part = first_part(name, PARTS, found)
+        if part is None:
             return None
-        per_word = WORD_BITS // self.groups.bits
-        if shape[0] % per_word:
-            raise CheckpointError(
-                f"{name} in {parts[0].path.name} cannot be packed as GPTQ is: "
-                f"it has {shape[0]} outputs, which are not groups of {per_word}"
-            )
-        packing = self.groups.packing(name, shape[1], parts[0])
+        require_whole_words(name, shape[0], self.groups.bits, part)
+        packing = self.groups.packing(name, shape[1], part)
         return StoredGptq(name, shape, self, packing, found.get(f"{name}.g_idx"))
 
 

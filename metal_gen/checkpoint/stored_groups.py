@@ -7,6 +7,7 @@ product is rounded, unless the zero is a power of two, which it is wherever quan
 Axes: G groups of a row.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -84,6 +85,31 @@ class Groups:
             return computed(mx.contiguous(repeated))
 
         return QuantizedMatrix(packed, cut(rounded), cut(biases), packing, dtype)
+
+
+def first_part(name: str, parts: Sequence[str], found: Mapping[str, TensorInfo]) -> TensorInfo | None:
+    """The first tensor that there is of a quantized matrix; None if it is not quantized."""
+    return next((found[f"{name}.{part}"] for part in parts if f"{name}.{part}" in found), None)
+
+
+def require_whole_words(name: str, outputs: int, bits: int, found: TensorInfo) -> None:
+    """See that what is packed along the outputs fills its words.
+
+    Args:
+        name: Of the matrix.
+        outputs: It has.
+        bits: Of a packed number.
+        found: One of its tensors, for the message.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    per_word = WORD_BITS // bits
+    if outputs % per_word:
+        raise CheckpointError(
+            f"{name} in {found.path.name} cannot be packed along its outputs: "
+            f"it has {outputs}, which are not groups of {per_word}"
+        )
 
 
 def unpacked(words: mx.array, bits: int) -> mx.array:
