@@ -24,6 +24,7 @@ def test_a_text_is_generated(file, tmp_path):
 
 def test_it_is_planned_and_shown(file, tmp_path):
     planned = run_cli("plan", str(file), "--json", home=tmp_path)
+    assert b"stored quantized" in run_cli("plan", str(file), home=tmp_path).stdout
     shown = run_cli("models", "show", str(file), "--json", home=tmp_path)
     assert (planned.code, shown.code) == (0, 0)
     assert json.loads(shown.stdout)["model_type"] == "qwen3"

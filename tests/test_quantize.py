@@ -120,7 +120,8 @@ def test_what_is_quantized_already_is_left_alone_or_refused(tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
     assert_same_matrices(read(folder, FOUR_BITS), read(folder))
     with pytest.raises(
-        ConfigError, match="embed_tokens is quantized already, with 4 bits in groups of 64, and"
+        ConfigError,
+        match=r"embed_tokens in model\.safetensors is quantized already, with 4 bits in groups of 64",
     ):
         Checkpoint(folder, packing=Packing(8, 64))
 
@@ -130,7 +131,10 @@ def test_fp8_is_quantized_and_whole_numbers_are_not(tmp_path):
     store_in(plain, "float16")  # In which the others are, and FP8 is taken for.
     assert_same_matrices(read(published, FOUR_BITS), read(plain, FOUR_BITS))
     published, _ = write_published(tmp_path / "awq", awq(32), "qwen3")
-    with pytest.raises(ConfigError, match="q_proj is quantized already, with 4 bits in groups of 32, and"):
+    with pytest.raises(
+        ConfigError,
+        match=r"q_proj in model\.safetensors is quantized already, with 4 bits in groups of 32, and",
+    ):
         Checkpoint(published, packing=FOUR_BITS)
 
 

@@ -60,8 +60,10 @@ class MatrixForms:
         if self.quantizing is None or packing is None or packing == form.packing:
             return form
         if form.packing is not None:
+            files = {self.found[part].path.name for part in form.tensors() if part in self.found}
             raise ConfigError(
-                f"{name} is quantized already, with {form.packing}, and quantize asks for {packing}",
+                f"{name} in {min(files, default='no file')} is quantized already, with {form.packing}, "
+                f"and quantize asks for {packing}",
                 "leave quantize out, or use the checkpoint that this one was made from",
             )
         return Quantizing(form, packing, self.quantizing.dtype)
@@ -84,6 +86,7 @@ class MatrixForms:
             return StoredNumbers(f"{name}.weight", shape)
         if not packing.divides(shape[-1]):
             raise CheckpointError(
-                f"{name} cannot have {packing}, as config.json says: its rows have {shape[-1]} numbers"
+                f"{name} in {scales.path.name} cannot have {packing}, as config.json says: "
+                f"its rows have {shape[-1]} numbers"
             )
         return StoredPacked(name, shape, packing)

@@ -84,9 +84,11 @@ def _shown_adapter(adapter: Adapter) -> str:
 
 def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
     """What is computed in, what is stored, and what becomes of that."""
-    stored = "" if checkpoint.weights.dtype == dtype else f", stored as {checkpoint.weights.dtype}"
-    quantized = "" if checkpoint.packing is None else f", quantized to {checkpoint.packing}"
-    return dtype + stored + quantized
+    weights = checkpoint.weights
+    if checkpoint.packing is None and weights.is_quantized:
+        return f"{dtype}, stored quantized"
+    stored = "" if weights.dtype == dtype else f", stored as {weights.dtype}"
+    return dtype + stored + ("" if checkpoint.packing is None else f", quantized to {checkpoint.packing}")
 
 
 def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
