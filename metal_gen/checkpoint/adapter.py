@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from metal_gen.checkpoint import mlx_adapter, peft_adapter
 from metal_gen.checkpoint.adapter_tensors import AdapterTensors
@@ -20,8 +20,6 @@ from metal_gen.errors import CheckpointError, ConfigError, ModelNotFoundError
 from metal_gen.models.config_fields import FieldReader
 
 CONFIG_FILE = "adapter_config.json"
-
-Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)

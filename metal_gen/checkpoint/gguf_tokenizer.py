@@ -14,8 +14,8 @@ from metal_gen.models.config_fields import FieldReader
 
 PREFIX = "tokenizer.ggml"
 MODEL, SPLITTING = "gpt2", "qwen2"
-# Of `tokenizer.ggml.token_type`; what is unused fills up the embedding.
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+# Of `tokenizer.ggml.token_type`; tokens of other types fill up the embedding.
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 # A text ends at these, whether or not the metadata says so.
 END_TOKENS = ("<|endoftext|>", "<|im_end|>")
 END_FIELDS = ("eos_token_id", "eot_token_id")
