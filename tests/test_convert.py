@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from metal_gen.conversion import convert as conversion
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.mlx_lm_limits import limits_of_mlx_lm
 from metal_gen.conversion.new_folder import NewFolder
-from metal_gen.errors import DoesNotFitError, MetalGenError
+from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
 from metal_gen.models.quantized_matrix import Packing
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -42,6 +43,7 @@ MLX_LM_COMPUTES = [
     *("qwen2_vl-yarn-tied", "qwen2_5_vl-nested", "qwen3_vl-tied", "qwen3_vl_moe-untied", "qwen3_vl_moe-tied"),
     *("qwen3_next-yarn", "qwen3_5-untied", "qwen3_5_moe-tied", "qwen3_5_text-alone"),
 ]
+LINEAR = re.compile(r"layers\.[012]\.")
 UNEXPECTED, USAGE, BAD_CHECKPOINT = 1, 2, 5
 
 
@@ -274,6 +276,17 @@ def test_a_gguf_file_is_not_converted(run_here, tmp_path):
     outcome = run_here("convert", file, "out")
     assert outcome.code == BAD_CHECKPOINT
     assert "tiny.gguf cannot be converted: only folders with a config.json are" in outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_norms_that_nothing_would_tell_apart_are_not_converted(tmp_path):
+    config = quantizable_config("qwen3_next", num_hidden_layers=4)
+    fourth = {name: array for name, array in tiny_weights(config).items() if not LINEAR.search(name)}
+    weights = {name.replace("layers.3", "layers.0"): array for name, array in fourth.items()}
+    config.update(num_hidden_layers=1, layer_types=["full_attention"])
+    folder = write_checkpoint(tmp_path / "plain", config, weights)
+    with pytest.raises(CheckpointError, match="without a layer of linear attention nothing would tell"):
+        converted(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
