@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.quantization import Quantization
-from metal_gen.checkpoint.quantizing import Quantizing, QuantizingRules
+from metal_gen.checkpoint.quantizing import QuantizingRules, StoredToQuantize
 from metal_gen.checkpoint.safetensors_header import TensorInfo
 from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.checkpoint.stored_adapted import StoredAdapted
@@ -66,7 +66,7 @@ class MatrixForms:
                 f"and quantize asks for {packing}",
                 "leave quantize out, or use the checkpoint that this one was made from",
             )
-        return Quantizing(form, packing, self.quantizing.dtype)
+        return StoredToQuantize(form, packing, self.quantizing.dtype)
 
     def _base(self, name: str, shape: Shape) -> Stored:
         weight = self.found.get(f"{name}.weight")

@@ -60,7 +60,7 @@ class QuantizingRules:
 
 
 @dataclass(frozen=True)
-class Quantizing:
+class StoredToQuantize:
     """A matrix that is quantized when it has been read.
 
     Args:
@@ -100,4 +100,4 @@ class Quantizing:
 
 def before_quantizing(form: Stored) -> Stored:
     """The form that is quantized, or this one if none is."""
-    return form.form if isinstance(form, Quantizing) else form
+    return form.form if isinstance(form, StoredToQuantize) else form
