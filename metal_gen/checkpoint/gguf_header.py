@@ -87,7 +87,9 @@ def _read(path: Path, data: mmap.mmap) -> GgufHeader:
         is_turned = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
         raise CheckpointError(
             f"{path} is GGUF of version {version}, and {' and '.join(map(str, VERSIONS))} are read",
-            "it is big-endian: get the little-endian file" if is_turned else "convert the model again",
+            "it is big-endian: get the little-endian file"
+            if is_turned
+            else "convert the model again with llama.cpp",
         )
     tensor_count, entry_count = cursor.number("Q"), cursor.number("Q")
     metadata: dict[str, Any] = {}

@@ -62,7 +62,8 @@ def find_weights(folder: Path) -> list[Path]:
     if not chosen:
         raise CheckpointError(
             f"{folder} has no weights: {WEIGHTS_FILE} is missing",
-            "of folders only safetensors are read: convert .bin files, and name a .gguf file itself",
+            "of folders only safetensors are read: save .bin files as such with transformers, "
+            "and name a .gguf file itself",
         )
     return [folder / name for name in chosen]
 
