@@ -1,6 +1,7 @@
 """Weights quantized while they are read: they are those that mlx-lm quantizes, and the plan knows them."""
 
 import json
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
@@ -78,16 +79,23 @@ def test_rows_that_are_not_whole_groups_stay_as_they_are(tmp_path):
     assert not isinstance(mlp.down.weight, QuantizedMatrix)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])
-@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_memory_is_what_was_planned(family, stored, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "stored", "packing"),
+    [
+        *product(("qwen3", "qwen3_moe"), ("float32", "bfloat16"), (FOUR_BITS,)),
+        ("qwen3", "bfloat16", MICROSCALED["mxfp4"]),
+        ("qwen3_moe", "bfloat16", MICROSCALED["nvfp4"]),
+    ],
+    ids=str,
+)
+def test_memory_is_what_was_planned(family, stored, packing, tmp_path):
     """So little that the plain weights would not have fitted."""
     config = {**quantizable_config(family, num_hidden_layers=6), "intermediate_size": 4096}
     if family == "qwen3_moe":
         config["moe_intermediate_size"] = 512
     write_checkpoint(tmp_path, config, tiny_weights(config))
     store_in(tmp_path, stored)
-    weights = Checkpoint(tmp_path, packing=FOUR_BITS).weights
+    weights = Checkpoint(tmp_path, packing=packing).weights
     mx.clear_cache()  # A buffer that is reused may be larger than what was asked for.
     before = mx.get_active_memory()
     mx.reset_peak_memory()

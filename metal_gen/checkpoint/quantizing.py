@@ -87,8 +87,10 @@ class StoredToQuantize:
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The plain numbers, and beside the result its scales in their dtype."""
+        """The plain numbers, and beside the result its pieces or its scales in their dtype."""
         plain = self.form.nbytes(self.dtype) + self.form.reading_bytes(self.dtype, found)
+        if not self.packing.has_biases:
+            plain += self.nbytes(dtype)
         return plain if self.dtype == dtype else max(plain, self.nbytes(self.dtype))
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:

@@ -12,9 +12,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from metal_gen.backend import runs_on_cpu
 from metal_gen.models.matrix import Matrix
 
 WORD_BITS = 32
+# Quantized at one time where that takes many times their memory.
+PIECE_NUMBERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class QuantizedMatrix:
     @classmethod
     def quantize(cls, numbers: mx.array, packing: Packing) -> "QuantizedMatrix":
         """Quantize plain numbers, (..., out, in)."""
+        if runs_on_cpu() and not packing.has_biases:
+            packed, scales = _quantized_in_pieces(numbers, packing)
+            return cls(packed, scales, None, packing, numbers.dtype)
         packed, scales, *biases = mx.quantize(numbers, **packing.keywords)
         mx.eval(packed, scales, *biases)
         return cls(packed, scales, biases[0] if biases else None, packing, numbers.dtype)
@@ -130,3 +136,24 @@ class QuantizedMatrix:
         """Plain numbers, of the shape of the matrix."""
         keywords = self.packing.keywords
         return mx.dequantize(self.packed, self.scales, self.biases, dtype=self.dtype, **keywords)
+
+
+def _quantized_in_pieces(numbers: mx.array, packing: Packing) -> tuple[mx.array, mx.array]:
+    """Packed numbers and scales, of some rows after the others.
+
+    On a CPU MLX looks for the nearest of all values a number may get, in an array of all of them for every
+    number.
+    """
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    count = max(1, PIECE_NUMBERS // rows.shape[1])
+    parts: list[tuple[mx.array, mx.array]] = []
+    for start in range(0, rows.shape[0], count):
+        packed, scales = mx.quantize(rows[start : start + count], **packing.keywords)
+        mx.eval(packed, scales)
+        parts.append((packed, scales))
+    packed, scales = (
+        mx.concatenate(list(of_parts)).reshape(*numbers.shape[:-1], -1)
+        for of_parts in zip(*parts, strict=True)
+    )
+    mx.eval(packed, scales)
+    return packed, scales
