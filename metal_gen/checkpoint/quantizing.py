@@ -14,7 +14,7 @@ from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.config.quantize import AFFINE, DEFAULT_GROUP_SIZE
 from metal_gen.models.matrix import DenseMatrix
 from metal_gen.models.parameters import Shape
-from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
+from metal_gen.models.quantized_matrix import PIECE_BYTES, Packing, QuantizedMatrix
 
 ROUTER, SHARED_EXPERT_GATE = "mlp.gate", "mlp.shared_expert_gate"
 # Matrices that choose or weigh experts get more bits in these families.
@@ -90,7 +90,7 @@ class StoredToQuantize:
         """The plain numbers, and beside the result its pieces or its scales in their dtype."""
         plain = self.form.nbytes(self.dtype) + self.form.reading_bytes(self.dtype, found)
         if not self.packing.has_biases:
-            plain += self.nbytes(dtype)
+            plain += self.nbytes(dtype) + PIECE_BYTES
         return plain if self.dtype == dtype else max(plain, self.nbytes(self.dtype))
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:

@@ -16,8 +16,9 @@ from metal_gen.backend import runs_on_cpu
 from metal_gen.models.matrix import Matrix
 
 WORD_BITS = 32
-# Quantized at one time where that takes many times their memory.
+# Quantized at one time where that takes many times their memory, and how much, as it was measured.
 PIECE_NUMBERS = 1 << 16
+PIECE_BYTES = 48 * PIECE_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,13 @@ def _quantized_in_pieces(numbers: mx.array, packing: Packing) -> tuple[mx.array,
     """
     rows = numbers.reshape(-1, numbers.shape[-1])
     count = max(1, PIECE_NUMBERS // rows.shape[1])
-    parts: list[tuple[mx.array, mx.array]] = []
+    parts: list[Sequence[mx.array]] = []
     for start in range(0, rows.shape[0], count):
-        packed, scales = mx.quantize(rows[start : start + count], **packing.keywords)
-        mx.eval(packed, scales)
-        parts.append((packed, scales))
+        parts.append(mx.quantize(rows[start : start + count], **packing.keywords))
+        mx.eval(parts[-1])
     packed, scales = (
-        mx.concatenate(list(of_parts)).reshape(*numbers.shape[:-1], -1)
-        for of_parts in zip(*parts, strict=True)
+        mx.concatenate(of_parts).reshape(*numbers.shape[:-1], -1)
+        for of_parts in ([part[place] for part in parts] for place in range(2))
     )
     mx.eval(packed, scales)
     return packed, scales
