@@ -408,3 +408,17 @@ def test_a_setting_of_adapters_is_a_list_of_texts():
     for wrong in (["a=nan"], ["a=1e9"], ["=0.5"], [""], [5], 5, {"a": 1}):
         with pytest.raises(ValueError, match="must be a list of adapters"):
             check(wrong)
+
+
+def test_a_scale_that_is_no_number_is_not_taken_for_a_part_of_the_folder(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3"))
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ConfigError, match="the scale of the adapter .*adapter is no number: 'half'"):
+        Checkpoint(folder, adapters=[f"{tmp_path / 'adapter'}=half"])
+
+
+def test_an_adapter_without_permission_to_list_it_is_refused(monkeypatch, tmp_path):
+    folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ModelNotFoundError, match="may not be read"):
+        Checkpoint(folder, adapters=[str(folder)])

@@ -9,6 +9,9 @@ import pytest
 from cli_process import run_cli, start_cli
 from tiny_text_checkpoint import SAID
 
+from metal_gen.cli.output_file import OutputFile
+from metal_gen.errors import UsageError
+
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 
 USAGE = 2
@@ -146,3 +149,12 @@ def test_a_device_that_is_full_is_one_sentence(run_here, speaker):
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", "/dev/full")
     assert (outcome.code, outcome.stdout) == (1, b"")
     assert outcome.stderr == "metal-gen: /dev/full cannot be written: No space left on device\n"
+
+
+def test_an_output_in_a_folder_without_permission_is_refused(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        OutputFile(tmp_path / "out")

@@ -112,3 +112,9 @@ def test_what_the_hub_would_not_accept_is_a_mistake_in_usage(model):
     with pytest.raises(UsageError) as caught:
         parse_model_reference(model)
     assert caught.value.hint
+
+
+def test_a_folder_without_permission_to_list_it_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ModelNotFoundError, match="folder may not be read"):
+        parse_model_reference(str(tmp_path))

@@ -4,6 +4,7 @@ Opening reads adapter_config.json and the header of the weights; nothing is unpi
 fits a model is for `adapter_fit` to say.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,9 +115,13 @@ def _open(name: str, scale: float) -> Adapter:
 def _folder(name: str) -> Path:
     try:
         folder = Path(name).expanduser()
-        if folder.is_dir():
+        if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
             return folder
-        problem = "is a file, not a folder" if folder.exists() else "is no folder on this disk"
+        if folder.is_dir():
+            problem = "may not be read"
+        else:
+            problem = "is a file, not a folder" if folder.exists() else "is no folder on this disk"
+            _require_scale(name)
     except (OSError, RuntimeError, ValueError) as error:
         problem = f"cannot be looked at: {error}"
     raise ModelNotFoundError(
@@ -124,3 +129,12 @@ def _folder(name: str) -> Path:
         f"give the folder that has {CONFIG_FILE}; `hf download ORG/NAME --local-dir FOLDER` brings one "
         "from the Hub",
     )
+
+
+def _require_scale(name: str) -> None:
+    """Refuse a folder with something after it that is no scale."""
+    folder, equals, scale = name.rpartition("=")
+    if equals and Path(folder).expanduser().is_dir():
+        raise ConfigError(
+            f"the scale of the adapter {folder} is no number: {scale!r}", f"give one: {folder}=0.5"
+        )

@@ -4,6 +4,7 @@ Owns the grammar of `--model`. Asks the disk only whether there is such a thing;
 the network or huggingface_hub.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +87,20 @@ def _expand_home(model: str) -> Path:
 
 def _look_at(path: Path) -> tuple[bool, bool]:
     try:
-        return path.exists(), path.is_dir()
+        exists, is_folder = path.exists(), path.is_dir()
     except PermissionError:
-        raise ModelNotFoundError(
-            f"folder may not be read: {path}", "give a folder that you may read, or change its permissions"
-        ) from None
+        raise _not_readable(path) from None
     except OSError:  # a name too long for any file
         return False, False
+    if is_folder and not os.access(path, os.R_OK | os.X_OK):
+        raise _not_readable(path)
+    return exists, is_folder
+
+
+def _not_readable(folder: Path) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"folder may not be read: {folder}", "give a folder that you may read, or change its permissions"
+    )
 
 
 def _looks_like_a_path(model: str) -> bool:

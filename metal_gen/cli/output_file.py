@@ -22,11 +22,12 @@ class OutputFile:
     """
 
     def __init__(self, path: Path, option: str = "--output") -> None:
-        # A device or a pipe is written to, not replaced; of a link it is the target that is replaced.
-        self._is_special = path.exists() and not path.is_file()
-        self.path = path.resolve() if path.is_symlink() and not self._is_special else path
-        self._part = self.path.parent / f".{self.path.name}.{os.getpid()}.part"
+        self._set_path(path)
         try:
+            # A device or a pipe is written to, not replaced; of a link it is the target that is replaced.
+            self._is_special = path.exists() and not path.is_file()
+            if path.is_symlink() and not self._is_special:
+                self._set_path(path.resolve())
             if self.path.is_dir():
                 raise IsADirectoryError(21, "it is a folder")
             if self._is_special:
@@ -38,6 +39,10 @@ class OutputFile:
         except (OSError, ValueError) as error:
             self.discard()
             raise UsageError(*_why_not(error, f"{option} {path} cannot be written", self.path)) from None
+
+    def _set_path(self, path: Path) -> None:
+        self.path = path
+        self._part = path.parent / f".{path.name}.{os.getpid()}.part"
 
     def write(self, text: str) -> None:
         """Put the text there.
