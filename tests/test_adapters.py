@@ -413,7 +413,7 @@ def test_a_setting_of_adapters_is_a_list_of_texts():
 def test_a_scale_that_is_no_number_is_not_taken_for_a_part_of_the_folder(tmp_path):
     folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3"))
     (tmp_path / "adapter").mkdir()
-    with pytest.raises(ConfigError, match="the scale of the adapter .*adapter is no number: 'half'"):
+    with pytest.raises(ConfigError, match="is no number: 'half'"):
         Checkpoint(folder, adapters=[f"{tmp_path / 'adapter'}=half"])
 
 

@@ -215,10 +215,10 @@ def test_going_on_with_nothing_begins(path, is_there):
 @pytest.mark.parametrize(
     ("run", "part"),
     [
-        ({**RUN, "temperature": "0.7"}, "begun with temperature '0.5', and this run has '0.7'"),
-        ({**RUN, "model": None}, "begun with model 'tiny', and this run has None"),
-        ({**RUN, "added": 1}, "begun with added None, and this run has 1"),
-        ({"model": "tiny", "seed": 3}, "begun with temperature '0.5', and this run has None"),
+        ({**RUN, "temperature": "0.7"}, "begun with temperature 0.5, and this run has 0.7"),
+        ({**RUN, "model": None}, "begun with model tiny, and this run has none"),
+        ({**RUN, "added": 1}, "begun with added none, and this run has 1"),
+        ({"model": "tiny", "seed": 3}, "begun with temperature 0.5, and this run has none"),
     ],
     ids=["other", "none", "more", "less"],
 )

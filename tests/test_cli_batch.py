@@ -98,7 +98,7 @@ def test_the_order_of_rows_is_kept_when_asked(tmp_path):
     assert lines == list(range(1, 22))
     outcome = run_cli(*arguments[:-1], "--resume", home=tmp_path)
     assert outcome.code == 2
-    assert "begun with ordered 'True'" in outcome.stderr
+    assert "begun with ordered True" in outcome.stderr
 
 
 @pytest.mark.parametrize("turn", range(3))

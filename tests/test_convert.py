@@ -28,7 +28,7 @@ from metal_gen.conversion import convert as conversion
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.mlx_lm_limits import limits_of_mlx_lm
 from metal_gen.conversion.new_folder import NewFolder
-from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
+from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError, UsageError
 from metal_gen.models.quantized_matrix import Packing
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -337,3 +337,22 @@ def test_what_mlx_lm_does_not_compute_is_known(name, limit, make_cache, tmp_path
     assert any(limit in found for found in limits_of_mlx_lm(Checkpoint(folder).config))
     expected = logits_of(folder, make_cache)
     assert (logits_of(out, make_cache) == expected).all()
+
+
+def test_what_comes_to_the_place_meanwhile_is_left_alone(speaker, tmp_path):
+    def come(done, whole):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "other").touch()
+
+    with pytest.raises(UsageError, match="cannot be put in its place"):
+        converted(Path(speaker), tmp_path / "out", on_progress=come)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["other"]
+
+
+def test_a_checkpoint_without_a_tokenizer_is_not_converted(run_here, tmp_path):
+    write_checkpoint(tmp_path / "model", quantizable_config("qwen3"))
+    outcome = run_here("convert", "model", "out")
+    assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
+    assert "tokenizer.json" in outcome.stderr
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.gguf_header import GgufTensor
 from metal_gen.config.settings import SETTINGS
+from metal_gen.config.settings_file import shown_value
 from metal_gen.errors import MetalGenError
 from metal_gen.loading import PreparedModel
 
@@ -43,7 +44,7 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
     """
     settings, cache = prepared.settings, prepared.plan.cache
     named: dict[str, Value] = {
-        info.name: repr(getattr(settings, info.name))
+        info.name: shown_value(settings, info.name)
         for info in SETTINGS.values()
         if info.section in SECTIONS and info.name != "seed"
     }
@@ -55,7 +56,7 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
         "cache_dtype": cache.dtype,
         "max_seq_len": cache.max_seq_len,
         "quantize": settings.quantize,
-        "rope_scaling": repr(settings.rope_scaling),
+        "rope_scaling": shown_value(settings, "rope_scaling"),
         **named,
         "seed": settings.seed,
         "field": field,
@@ -76,7 +77,7 @@ def checkpoint_digest(checkpoint: Checkpoint) -> str:
 def _adapter_mark(adapter: Adapter) -> str:
     config, weights = adapter.files
     digest = _digest_of_files([config], ends_of={weights: END_BYTES})
-    return f"{adapter.folder.resolve().name} {digest} times {adapter.scale:g}"
+    return f"{digest} times {adapter.scale:g}"
 
 
 def _digest_of_files(files: list[Path], ends_of: Mapping[Path, int] = MappingProxyType({})) -> str:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from metal_gen.errors import UsageError
 from metal_gen.sampling.seed import choose_seed
 
+DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 FORMAT = 1
 SEED = "seed"
 HINT = "give --overwrite to begin again, or name another output"
@@ -73,7 +75,8 @@ def continue_run(output: Path, fingerprint: Fingerprint) -> int:
     for name in (*wanted, *begun):
         if wanted.get(name) != begun.get(name):
             raise UsageError(
-                f"{output} was begun with {name} {begun.get(name)!r}, and this run has {wanted.get(name)!r}",
+                f"{output} was begun with {name} {_shown(begun.get(name))}, "
+                f"and this run has {_shown(wanted.get(name))}",
                 f"give the same {name}, or --overwrite to begin again",
             )
     return seed
@@ -105,3 +108,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _shown(value: Value) -> str:
+    """As a person reads it: of digests the beginning."""
+    return "none" if value is None else DIGEST.sub(r"\1...", str(value))

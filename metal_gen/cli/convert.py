@@ -116,6 +116,7 @@ def _run(model: str, out: "NewFolder", quantize: str | None, dtype: str | None, 
     with DownloadReporter(model, console) as reporter:
         folder = locate_checkpoint(model, on_progress=reporter.update)
     checkpoint = Checkpoint(folder, packing=None if quantize is None else packing_named(quantize))
+    checkpoint.read_tokenizer()  # Without which no program could use what is written.
     for limit in limits_of_mlx_lm(checkpoint.config):
         console.warn(f"mlx-lm does not compute {limit}, which this model has: use metal-gen for it")
     with ProgressBar(console, f"converting {model}", is_bytes=True) as bar:

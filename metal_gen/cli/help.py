@@ -18,6 +18,8 @@ ALIASES = {
     **dict.fromkeys(("batches", "batching"), "batch"),
     **dict.fromkeys(("model", "download", "downloads"), "models"),
     **dict.fromkeys(("exit", "exits", "exit-code", "exit_codes", "code", "codes", "errors"), "exit-codes"),
+    **dict.fromkeys(("adapters", "adapter", "lora", "gguf", "yarn"), "models"),
+    **dict.fromkeys(("quantize", "quantization", "bits"), "cache"),
     **dict.fromkeys(("setting", "configuration", "variables", "environment"), "settings"),
 }
 # A subject a file, each a section of the README.

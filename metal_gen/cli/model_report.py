@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
@@ -11,8 +12,13 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.cached_models import CachedModel, cache_contents
 from metal_gen.checkpoint.hub import find_checkpoint
 from metal_gen.checkpoint.hub_cache import unreadable
+from metal_gen.checkpoint.json_file import read_json
 from metal_gen.cli.tables import Column, rows_table, shown
 from metal_gen.errors import MetalGenError
+from metal_gen.models.config_summary import ConfigSummary
+
+if TYPE_CHECKING:
+    from metal_gen.checkpoint.checkpoint import Checkpoint
 
 LIST_COLUMNS = (
     Column("model"),
@@ -96,11 +102,13 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
     from metal_gen.checkpoint.generation_defaults import sampling_defaults
 
     checkpoint = Checkpoint(folder)
+    checkpoint.read_tokenizer()
     config = checkpoint.config
     return {
         "model_type": config.model_type,
         "parameters": checkpoint.weights.num_parameters,
         "dtype": checkpoint.weights.dtype,
+        "quantization": _quantization(checkpoint),
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "query_heads": config.num_attention_heads,
@@ -110,3 +118,13 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
         "context_length": config.context_length,
         "sampling": sampling_defaults(checkpoint.generation_config),
     }
+
+
+def _quantization(checkpoint: "Checkpoint") -> str | None:
+    """As config.json says it, or the types of a GGUF file's blocks; None of plain numbers."""
+    from metal_gen.checkpoint.stored import FLOATS
+
+    if checkpoint.folder.is_file():
+        types = {info.dtype for info in checkpoint.weights.tensors.values()} - set(FLOATS)
+        return ", ".join(sorted(types)) or None
+    return ConfigSummary.from_hf(read_json(checkpoint.folder / "config.json")).quantization

@@ -123,7 +123,15 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, shards: ShardWriter
     (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=4, ensure_ascii=False), encoding="utf-8")
     for name in COPIED_FILES:
         if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+            _copy(checkpoint.folder / name, folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        source.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {source}: {error.strerror}") from error
+    shutil.copyfile(source, target)
 
 
 def _require_room(checkpoint: Checkpoint, place: Path, dtype: str) -> int:

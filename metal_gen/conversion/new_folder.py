@@ -50,9 +50,15 @@ class NewFolder:
         """Put it in its place.
 
         Raises:
-            OSError: Something has come there meanwhile.
+            UsageError: Something has come there meanwhile.
         """
-        self.part.rename(self.path)
+        try:
+            self.part.rename(self.path)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be put in its place: {error.strerror}",
+                "something has come there meanwhile: name a folder of its own for each conversion",
+            ) from error
 
     def __exit__(self, *exception: object) -> None:
         shutil.rmtree(self.part, ignore_errors=True)
