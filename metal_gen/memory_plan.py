@@ -33,6 +33,7 @@ class MemoryPlan:
         cache: The key/value cache.
         chunk_size: Prompt tokens computed at once.
         available_bytes: What the device has left; 0 where that is not known.
+        has_products_apart: Results of products are joined or added, for which both are there at once.
     """
 
     model: ModelConfig
@@ -43,6 +44,7 @@ class MemoryPlan:
     cache: KVCacheConfig
     chunk_size: int
     available_bytes: int
+    has_products_apart: bool = False
 
     @property
     def working_bytes(self) -> int:
@@ -81,7 +83,7 @@ class MemoryPlan:
         model = self.model
         tokens = self._most_tokens
         mixing = self._attention_numbers
-        numbers = mixing + 5 * tokens * model.intermediate_size
+        numbers = mixing + (5 + self._apart) * tokens * model.intermediate_size
         if model.linear is not None:
             linear = self._linear_numbers(model.linear)
             numbers = max(numbers, linear + 2 * tokens * model.intermediate_size)
@@ -93,11 +95,18 @@ class MemoryPlan:
         return numbers * DTYPE_BYTES[self.dtype]
 
     @property
+    def _apart(self) -> int:
+        """Times more of what is two products, gate and up or keys and values, that are alive at once."""
+        return 2 if self.has_products_apart else 0
+
+    @property
     def _attention_numbers(self) -> int:
         """Numbers alive in a layer's attention."""
         model = self.model
         tokens = self._most_tokens
-        heads = 3 * model.num_attention_heads + 2 * model.num_key_value_heads
+        heads = 3 * model.num_attention_heads + (2 + self._apart) * model.num_key_value_heads
+        if self.has_products_apart:
+            heads += model.num_attention_heads
         if model.linear is not None:  # Its full attention has gates.
             heads += 4 * model.num_attention_heads
         scores = 0
@@ -122,7 +131,7 @@ class MemoryPlan:
         tokens = self._most_tokens
         count = tokens * experts.num_experts_per_tok
         places = most_places(count, experts.num_experts)
-        arranged = places * (3 * experts.moe_intermediate_size + 2 * hidden)
+        arranged = places * ((3 + self._apart) * experts.moe_intermediate_size + 2 * hidden)
         shared = 3 * experts.shared_expert_intermediate_size
         return arranged + count * hidden + tokens * (7 * hidden + shared)
 

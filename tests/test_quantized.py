@@ -14,7 +14,9 @@ from metal_gen import backend
 from metal_gen.backend import dtype_to_compute_in
 from metal_gen.blas import WHEEL_LIBRARIES, Blas
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
 from metal_gen.errors import CheckpointError
+from metal_gen.loading import prepare
 from metal_gen.models.quantized_matrix import Packing
 
 FOUR_BITS = Packing(4, 64)
@@ -155,3 +157,16 @@ def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypat
         for each in (tmp_path / "plain", folder)
     ]
     assert chosen == ["bfloat16", "float32"]
+
+
+@pytest.mark.parametrize("choose", [None, mixed], ids=["alike", "mixed"])
+def test_working_memory_is_what_was_planned(choose, tmp_path):
+    """Products of matrices in different forms are there beside what they are joined to."""
+    config = {**quantizable_config("qwen3", max_position_embeddings=256), "intermediate_size": 4096}
+    folder = quantize_with_mlx_lm(tmp_path, config, FOUR_BITS, choose)
+    prepared = prepare(Settings(model=str(folder), max_seq_len=256, chunk_size=256))
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = prepared.load()
+    mx.eval(model.decoder.prefill([1 + place % 60 for place in range(250)]))
+    assert 0.7 * prepared.plan.total_bytes < mx.get_peak_memory() - before < prepared.plan.total_bytes

@@ -33,6 +33,12 @@ class Request:
         """What is returned is made of them, rather than being the one that there is."""
         return len(self.parts) > 1
 
+    @property
+    def is_apart(self) -> bool:
+        """What is returned is multiplied by in parts, or has an adapter beside it."""
+        is_adapted = any(isinstance(part, StoredAdapted) and part.rank_beside for part in self.parts)
+        return is_adapted or len({part.packing for part in self.parts}) > 1
+
     def nbytes(self, dtype: str) -> int:
         """Bytes in memory, computed with in this dtype."""
         return sum(part.nbytes(dtype) for part in self.parts) + zeros_bytes(self.parts, dtype)

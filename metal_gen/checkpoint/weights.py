@@ -104,6 +104,11 @@ class WeightFiles:
         return any(part.packing is not None for part in self._parts)
 
     @property
+    def has_products_apart(self) -> bool:
+        """Whether what is one product elsewhere is several, whose results are joined or added."""
+        return any(request.is_apart for request in self._requests)
+
+    @property
     def num_parameters(self) -> int:
         """Numbers in the model; a tied embedding counts once."""
         return sum(math.prod(part.shape) for part in self._parts)
