@@ -1,13 +1,16 @@
 """What is drawn and coloured, on which stream, under which wishes of the environment."""
 
+import io
 import os
 import pty
+import sys
 import termios
 from contextlib import suppress
 
 import pytest
 from tiny_text_checkpoint import SAID
 
+from metal_gen.cli import console as console_module
 from metal_gen.cli import progress, terminal
 from metal_gen.cli.console import Console
 
@@ -148,3 +151,21 @@ def test_a_narrow_screen_has_room_for_the_numbers(show, environment):
             bar.update(1_200_000_000, 1_500_000_000)
 
     assert "1.1/1.4 GiB" in show(download)
+
+
+def test_a_signal_right_after_a_piece_is_shown_leaves_the_cursor_at_the_start_of_a_line(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+
+    def show_and_stop(terminal, text):
+        screen.write(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console_module, "_print_unchanged", show_and_stop)
+    monkeypatch.setattr(Console, "stdout_is_terminal", True)
+    monkeypatch.setattr(Console, "_stdout", None)
+    console = Console()
+    with pytest.raises(KeyboardInterrupt):
+        console.write_text("abc")
+    console.end_text()
+    assert screen.getvalue() == "abc\n"

@@ -87,20 +87,24 @@ class Console:
             sys.stdout.flush()
 
     def _show_text(self, text: str) -> None:
-        if self._markdown is None:
-            _print_unchanged(self._stdout, text)
-            self._unfinished_line = None if text.endswith("\n") else sys.stdout
-        else:
+        # Noted before it is shown: a signal may come between the two.
+        self._unfinished_line = sys.stdout
+        if self._markdown is not None:
             self._markdown.feed(text)
-            self._unfinished_line = sys.stdout
+            return
+        _print_unchanged(self._stdout, text)
+        if text.endswith("\n"):
+            self._unfinished_line = None
 
     def write_thinking(self, text: str) -> None:
         """Put a piece of the model's thinking on stderr."""
         if not text or self.quiet or sys.stderr is None:
             return
         self._end_line_of_other(sys.stderr)
+        self._unfinished_line = sys.stderr
         self._write_stderr(visible(text), "dim")
-        self._unfinished_line = None if text.endswith("\n") else sys.stderr
+        if text.endswith("\n"):
+            self._unfinished_line = None
 
     def end_sample(self, mark: bytes = b"\0") -> None:
         """Tell one of several texts from the next: in a pipe by a mark, such as `xargs -0` reads."""
