@@ -6,8 +6,8 @@ Opening reads small files only; the weights are read by `weights.load`.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from metal_gen.checkpoint.adapter import open_adapters
 from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
 from metal_gen.checkpoint.documents import open_documents
 from metal_gen.checkpoint.generation_defaults import token_ids
@@ -20,6 +20,9 @@ from metal_gen.models.config import ModelConfig
 from metal_gen.models.language_part import language_fields
 from metal_gen.models.quantized_matrix import Packing
 from metal_gen.models.registry import builder_for
+
+if TYPE_CHECKING:
+    from metal_gen.checkpoint.adapter import Adapter
 
 
 class Checkpoint:
@@ -62,7 +65,8 @@ class Checkpoint:
         self.config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
         self.generation_config = documents.generation_config
         quantization = read_quantization(raw_config, source)
-        self.weights = WeightFiles(documents, self.config, quantization, open_adapters(adapters), packing)
+        opened = _opened(adapters) if adapters else ()
+        self.weights = WeightFiles(documents, self.config, quantization, opened, packing)
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )
@@ -93,3 +97,10 @@ class Checkpoint:
             | token_ids(self.tokenizer.eos_id)
         )
         return frozenset(token for token in ids if 0 <= token < self.config.vocab_size)
+
+
+def _opened(adapters: Sequence[str]) -> "tuple[Adapter, ...]":
+    """Imported here, because few runs have any."""
+    from metal_gen.checkpoint.adapter import open_adapters
+
+    return open_adapters(adapters)

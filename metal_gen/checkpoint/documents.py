@@ -1,14 +1,10 @@
 """What a checkpoint says beside its weights: in Hugging Face's files, or within a GGUF file."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from metal_gen.checkpoint.generation_defaults import read_generation_config
-from metal_gen.checkpoint.gguf_header import read_gguf_header
-from metal_gen.checkpoint.gguf_model import model_config, model_tensors, name_in_file
-from metal_gen.checkpoint.gguf_tokenizer import tokenizer_document
 from metal_gen.checkpoint.json_file import read_json
 from metal_gen.checkpoint.model_reference import GGUF_SUFFIX
 from metal_gen.checkpoint.safetensors_header import TensorInfo
@@ -84,35 +80,6 @@ class FolderDocuments:
         return read_tokenizer(self.path)
 
 
-class GgufDocuments:
-    """A GGUF file, which has it all."""
-
-    config_name = "metadata"
-
-    def __init__(self, file: Path) -> None:
-        self.path = file
-        self.config_source = f"the metadata of {file}"
-        self.generation_config: dict[str, Any] = {}
-        self._header = read_gguf_header(file)
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """Made of the metadata."""
-        return model_config(self._header)
-
-    def tensors(self) -> dict[str, TensorInfo]:
-        """Those that its header names."""
-        return dict(model_tensors(self._header))
-
-    def stored_name(self, name: str) -> str:
-        """In the spelling of GGUF files."""
-        return name_in_file(name)
-
-    def tokenizer(self) -> TokenizerDocument:
-        """Made of the metadata."""
-        return tokenizer_document(self._header)
-
-
 def open_documents(path: Path) -> Documents:
     """Open a folder in Hugging Face's layout, a GGUF file, or a folder that holds one.
 
@@ -120,7 +87,7 @@ def open_documents(path: Path) -> Documents:
         CheckpointError: What is there cannot be read, or a folder has several GGUF files.
     """
     if path.is_file():
-        return GgufDocuments(path)
+        return _gguf_documents(path)
     if (path / CONFIG_FILE).is_file():
         return FolderDocuments(path)
     files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
@@ -129,4 +96,11 @@ def open_documents(path: Path) -> Documents:
             f"{path} has several GGUF files: {', '.join(file.name for file in files)}",
             f"name one: --model {files[0]}",
         )
-    return GgufDocuments(files[0]) if files else FolderDocuments(path)
+    return _gguf_documents(files[0]) if files else FolderDocuments(path)
+
+
+def _gguf_documents(file: Path) -> Documents:
+    """Imported here, because a folder needs none of it."""
+    from metal_gen.checkpoint.gguf_documents import GgufDocuments
+
+    return GgufDocuments(file)

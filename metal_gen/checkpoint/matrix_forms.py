@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from metal_gen.checkpoint.adapter import Adapter
 from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.quantization import Quantization
 from metal_gen.checkpoint.quantizing import QuantizingRules, StoredToQuantize
@@ -13,6 +13,9 @@ from metal_gen.checkpoint.stored_adapted import StoredAdapted
 from metal_gen.checkpoint.stored_blocks import StoredBlocks
 from metal_gen.errors import CheckpointError, ConfigError
 from metal_gen.models.parameters import Shape
+
+if TYPE_CHECKING:
+    from metal_gen.checkpoint.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class MatrixForms:
 
     found: Mapping[str, TensorInfo]
     quantization: Quantization
-    adapters: Sequence[Adapter] = ()
+    adapters: "Sequence[Adapter]" = ()
     quantizing: QuantizingRules | None = None
 
     def shape_of(self, name: str) -> Shape | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from metal_gen.checkpoint.quantization_methods import read_method
 from metal_gen.checkpoint.stored import Method
 from metal_gen.config import quantize
 from metal_gen.config.quantize import AFFINE_BITS, AFFINE_GROUP_SIZES
@@ -60,6 +59,8 @@ def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
         if isinstance(method, str) and method in MICROSCALED:
             return Quantization(MICROSCALED[method])
         if method is not None:
+            from metal_gen.checkpoint.quantization_methods import read_method
+
             return Quantization(method=read_method(fields))
         return _read_packings(fields)
     return Quantization()

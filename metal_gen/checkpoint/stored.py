@@ -19,6 +19,8 @@ from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
 
 # What is computed with, by the format's names.
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# By which numbers in FP8 are multiplied; named here, where nothing has to be loaded to know them.
+FP8_SCALES = ("weight_scale_inv", "weight_scale")
 # Of packed numbers.
 WORDS = ("U32",)
 # Of scales that are not floating-point numbers.

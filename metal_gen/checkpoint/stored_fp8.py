@@ -14,14 +14,12 @@ import mlx.core as mx
 
 from metal_gen.backend import DTYPE_BYTES
 from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import FLOATS, Expected
+from metal_gen.checkpoint.stored import FLOATS, FP8_SCALES, Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.models.matrix import DenseMatrix, computed
 from metal_gen.models.parameters import Shape
 
 FP8 = ("F8_E4M3",)
-# Both are multiplied by.
-SCALES = ("weight_scale_inv", "weight_scale")
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,10 @@ class Fp8:
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredFp8 | None":
         """The form of a matrix; None if it is not quantized."""
         weight = found.get(f"{name}.weight")
-        scales = [scale for scale in SCALES if f"{name}.{scale}" in found]
+        scales = [scale for scale in FP8_SCALES if f"{name}.{scale}" in found]
         if not scales and (weight is None or weight.dtype in FLOATS):
             return None
-        scale = scales[0] if scales else SCALES[0 if self.block else 1]
+        scale = scales[0] if scales else FP8_SCALES[0 if self.block else 1]
         if self.block is not None:
             block = min(self.block[0], shape[0]), min(self.block[1], shape[1])
             grid = -(-shape[0] // block[0]), -(-shape[1] // block[1])

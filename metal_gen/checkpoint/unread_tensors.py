@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored_fp8 import SCALES
+from metal_gen.checkpoint.stored import FP8_SCALES
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
 
@@ -23,7 +23,7 @@ def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:
     return (
         name.endswith("rotary_emb.inv_freq")
         or (tied and name == "lm_head.weight")
-        or (last == "input_scale" and any(f"{module}.{scale}" in expected for scale in SCALES))
+        or (last == "input_scale" and any(f"{module}.{scale}" in expected for scale in FP8_SCALES))
         or is_spare_bias(name, expected)
     )
 

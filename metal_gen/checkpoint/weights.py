@@ -7,11 +7,9 @@ code from a checkpoint runs.
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from metal_gen.backend import dtype_named
-from metal_gen.checkpoint.adapter import Adapter
-from metal_gen.checkpoint.adapter_fit import require_fit
 from metal_gen.checkpoint.documents import Documents
 from metal_gen.checkpoint.gguf_blocks import QUANTIZED
 from metal_gen.checkpoint.low_rank import factor_tensors
@@ -29,6 +27,9 @@ from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
 from metal_gen.models.quantized_matrix import Packing
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from metal_gen.checkpoint.adapter import Adapter
 
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
@@ -66,7 +67,7 @@ class WeightFiles:
         documents: Documents,
         config: ModelConfig,
         quantization: Quantization,
-        adapters: Sequence[Adapter] = (),
+        adapters: "Sequence[Adapter]" = (),
         packing: Packing | None = None,
     ) -> None:
         self.config = config
@@ -85,7 +86,10 @@ class WeightFiles:
         self._parts = [part for request in self._requests for part in request.parts]
         self._expected = {name: tensor for part in self._parts for name, tensor in part.tensors().items()}
         _check(documents, self.tensors, self._expected, tied=config.tie_word_embeddings)
-        require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
+        if self.adapters:
+            from metal_gen.checkpoint.adapter_fit import require_fit
+
+            require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
         self._sources = {**self.tensors, **_tensors_of(self.adapters)}
 
     @property
@@ -182,7 +186,7 @@ def _language_part(config: ModelConfig, stored: Mapping[str, Named]) -> dict[str
     return {name: info for name, info in named.items() if name is not None}
 
 
-def _tensors_of(adapters: Sequence[Adapter]) -> dict[str, TensorInfo]:
+def _tensors_of(adapters: "Sequence[Adapter]") -> dict[str, TensorInfo]:
     """What is read of adapters, by the names that it is asked for by."""
     tensors: dict[str, TensorInfo] = {}
     for adapter in adapters:
