@@ -15,37 +15,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from metal_gen.conversation import Conversation
+    from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
     from metal_gen.engine.stopping import FinishDetail, FinishReason
     from metal_gen.errors import MetalGenError
-    from metal_gen.kv_cache import KVCache, KVCacheConfig
-    from metal_gen.loading import TextModel
-    from metal_gen.pieces import Generation, Piece, Statistics
+    from metal_gen.generation.conversation import Conversation
+    from metal_gen.generation.loading import TextModel
+    from metal_gen.generation.pieces import Generation, Piece, Statistics
+    from metal_gen.generation.text_generation import generate, generate_samples, load, stream_generate
     from metal_gen.sampling.sampler import sample_token
     from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
-    from metal_gen.text_generation import generate, generate_samples, load, stream_generate
 
 _MODULES = {
-    "Conversation": "metal_gen.conversation",
+    "Conversation": "metal_gen.generation.conversation",
     "FinishDetail": "metal_gen.engine.stopping",
     "FinishReason": "metal_gen.engine.stopping",
-    "Generation": "metal_gen.pieces",
+    "Generation": "metal_gen.generation.pieces",
     "Greedy": "metal_gen.sampling.strategy",
-    "KVCache": "metal_gen.kv_cache",
-    "KVCacheConfig": "metal_gen.kv_cache",
+    "KVCache": "metal_gen.cache.kv_cache",
+    "KVCacheConfig": "metal_gen.cache.kv_cache",
     "MetalGenError": "metal_gen.errors",
-    "Piece": "metal_gen.pieces",
+    "Piece": "metal_gen.generation.pieces",
     "SamplingStrategy": "metal_gen.sampling.strategy",
-    "Statistics": "metal_gen.pieces",
+    "Statistics": "metal_gen.generation.pieces",
     "Temperature": "metal_gen.sampling.strategy",
-    "TextModel": "metal_gen.loading",
+    "TextModel": "metal_gen.generation.loading",
     "TopK": "metal_gen.sampling.strategy",
     "TopP": "metal_gen.sampling.strategy",
-    "generate": "metal_gen.text_generation",
-    "generate_samples": "metal_gen.text_generation",
-    "load": "metal_gen.text_generation",
+    "generate": "metal_gen.generation.text_generation",
+    "generate_samples": "metal_gen.generation.text_generation",
+    "load": "metal_gen.generation.text_generation",
     "sample_token": "metal_gen.sampling.sampler",
-    "stream_generate": "metal_gen.text_generation",
+    "stream_generate": "metal_gen.generation.text_generation",
 }
 
 __all__ = [
@@ -75,7 +75,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from metal_gen.backend import require_mlx
+    from metal_gen.device.backend import require_mlx
 
     require_mlx()
     return getattr(import_module(_MODULES[name]), name)

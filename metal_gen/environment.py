@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from metal_gen import __version__
-from metal_gen.backend import device_name
-from metal_gen.blas import blas_in_use
+from metal_gen.device.backend import device_name
+from metal_gen.device.blas import blas_in_use
 
 PACKAGE = Path(__file__).resolve().parent
 

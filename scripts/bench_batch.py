@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from metal_gen.backend import require_mlx
+from metal_gen.device.backend import require_mlx
 
 PROMPT_LENGTHS = (12, 20, 35, 60, 110, 200, 350)
 OUTPUT_LENGTHS = (8, 16, 32, 48, 64, 96)
@@ -36,7 +36,7 @@ def make_rows(count: int, vocabulary: int) -> Rows:
 def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], Callable[[], float]]:
     """Run rows over slots; and how full they were in the last run."""
     import metal_gen
-    from metal_gen.backend import compiles_steps, prompt_stride, runs_on_cpu
+    from metal_gen.device.backend import compiles_steps, prompt_stride, runs_on_cpu
     from metal_gen.engine.slots import SlotDecoder
     from metal_gen.models.row_independence import with_independent_rows
     from metal_gen.sampling.random_keys import RandomKeys
@@ -80,7 +80,7 @@ def mlx_lm(folder: str, size: int, dtype: str) -> Callable[[Rows], float]:
     from mlx_lm.generate import batch_generate
     from mlx_lm.utils import load_model
 
-    from metal_gen.backend import dtype_named
+    from metal_gen.device.backend import dtype_named
 
     model, _ = load_model(Path(folder))
     model.set_dtype(dtype_named(dtype))

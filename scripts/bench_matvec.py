@@ -11,14 +11,14 @@ import statistics
 import time
 from collections.abc import Callable
 
-from metal_gen.backend import require_mlx
+from metal_gen.device.backend import require_mlx
 
 require_mlx()
 
 import mlx.core as mx  # noqa: E402
 
-from metal_gen.blas import blas_in_use  # noqa: E402
-from metal_gen.models.matvec import matvec, row_blocks  # noqa: E402
+from metal_gen.device.blas import blas_in_use  # noqa: E402
+from metal_gen.models.matrices.matvec import matvec, row_blocks  # noqa: E402
 
 SHAPES = ("4096x1024", "1024x2048", "6144x1024", "1024x3072", "151936x1024", "151936x128")
 # Together larger than a processor's cache, so that memory is what is read.

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from metal_gen.backend import device_name
+from metal_gen.device.backend import device_name
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler, Status
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP

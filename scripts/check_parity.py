@@ -20,9 +20,9 @@ import transformers
 
 import metal_gen
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.hub import locate_checkpoint
-from metal_gen.checkpoint.json_file import read_json
-from metal_gen.checkpoint.prompt import encode_prompt
+from metal_gen.files.json_file import read_json
+from metal_gen.generation.prompt import encode_prompt
+from metal_gen.hub.locate import locate_checkpoint
 
 PROMPT = "Tell me a story about a fox who lost a lantern."
 TOLERANCE = 1e-4

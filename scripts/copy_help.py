@@ -1,4 +1,4 @@
-"""Copies the README's sections into metal_gen/help/, where `metal-gen help` reads them.
+"""Copies the README's sections into metal_gen/manual/, where `metal-gen help` reads them.
 
 A file is a section up to the next heading; its first line says which. A test compares the two.
 """
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "metal_gen" / "help"
+FOLDER = ROOT / "metal_gen" / "manual"
 
 
 def sections() -> dict[Path, str]:

@@ -5,8 +5,8 @@ Run it from the repository's root, where torch, transformers and peft are instal
 
     python scripts/make_adapter_goldens.py
 
-Each is for a tiny checkpoint of tests/tiny_checkpoint.py and has random numbers in all that it trains. The
-float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the adapter's name.
+Each is for a tiny checkpoint of tests/support/tiny_checkpoint.py and has random numbers in all that it
+trains. The float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the adapter's name.
 """
 
 import json
@@ -23,7 +23,7 @@ import transformers
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from tiny_checkpoint import PROMPT, tiny_config, write_checkpoint  # noqa: E402
 

@@ -5,7 +5,7 @@ Run it from the repository's root, where torch and transformers are installed:
 
     python scripts/make_goldens.py
 
-For every configuration of tests/tiny_checkpoint.py it holds the float32 logits of the prompt,
+For every configuration of tests/support/tiny_checkpoint.py it holds the float32 logits of the prompt,
 (tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if at any
 token the last expert chosen and the first one left out are so close that rounding could swap them: then
 every difference that a test finds is an error.
@@ -22,7 +22,7 @@ import transformers
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
 
@@ -49,7 +49,7 @@ def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
     model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if absent := [tensor for tensor in report["missing_keys"] if "visual" not in tensor]:
-        sys.exit(f"{name}: transformers finds no {absent[0]} in what tests/tiny_checkpoint.py writes")
+        sys.exit(f"{name}: transformers finds no {absent[0]} in what tests/support/tiny_checkpoint.py writes")
     model = model.eval()
     margins: list[float] = []
     watch_routers(model, margins)

@@ -4,10 +4,10 @@ import mlx.core as mx
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
+from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.hybrid_cache import new_cache
-from metal_gen.loading import cache_config
+from metal_gen.generation.loading import cache_config
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from metal_gen.batch.rows import BatchRow, RowError
+from metal_gen.batch.input.rows import BatchRow, RowError
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ Log-probabilities name tokens by their ids, as vLLM does where it is asked to.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
-from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
-from metal_gen.generation_record import Record, encode_json, finite, generation_record
+from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
+from metal_gen.generation.record import Record, encode_json, finite, generation_record
 
 if TYPE_CHECKING:
-    from metal_gen.pieces import Generation
+    from metal_gen.generation.pieces import Generation
 
 REQUEST_FIELDS = {"id", "custom_id", "response", "error"}
 REQUEST_PREFIX = "batch_req_"

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
-from metal_gen.batch.encoding import encode_row
 from metal_gen.batch.executor import Outcome, RowExecutor
-from metal_gen.batch.index import IdIndex
-from metal_gen.batch.journal import Journal, StreamJournal
-from metal_gen.batch.order import AnyOrder, RowOrder
+from metal_gen.batch.input.encoding import encode_row
+from metal_gen.batch.input.rows import BatchRow, RowError, repeated
+from metal_gen.batch.output.index import IdIndex
+from metal_gen.batch.output.journal import Journal, StreamJournal
+from metal_gen.batch.output.order import AnyOrder, RowOrder
 from metal_gen.batch.records import error_record
-from metal_gen.batch.rows import BatchRow, RowError, repeated
-from metal_gen.checkpoint.prompt import Prompt
 from metal_gen.errors import ExitCode, MetalGenError
-from metal_gen.loading import PreparedModel
+from metal_gen.generation.loading import PreparedModel
+from metal_gen.text.encoded_prompt import Prompt
 
 # Finished rows that wait for an earlier one, where order is kept: bounds the memory they take.
 MOST_WAITING_PER_SLOT = 32

@@ -6,28 +6,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from metal_gen.backend import prompt_stride, runs_on_cpu
-from metal_gen.batch.encoding import encode_row, failed_row
 from metal_gen.batch.executor import Outcome, RowResult
+from metal_gen.batch.input.encoding import encode_row, failed_row
+from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
 from metal_gen.batch.records import success_record
-from metal_gen.batch.rows import BatchRow, RowError, RowErrorCode
-from metal_gen.checkpoint.prompt import Prompt
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
+from metal_gen.device.backend import prompt_stride, runs_on_cpu
 from metal_gen.engine.decoder import at_most
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import UsageError
-from metal_gen.loading import TextModel
+from metal_gen.generation.loading import TextModel
+from metal_gen.generation.pieces import Clock, Generation, Piece, join
+from metal_gen.generation.strategy_settings import endings_from, strategy_from
+from metal_gen.generation.text_assembly import TextAssembly
 from metal_gen.models.row_independence import with_independent_rows
-from metal_gen.pieces import Clock, Generation, Piece, join
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
-from metal_gen.strategy_settings import endings_from, strategy_from
-from metal_gen.text_assembly import TextAssembly
+from metal_gen.text.encoded_prompt import Prompt
 
 
 @dataclass(eq=False)

@@ -5,18 +5,6 @@ from dataclasses import asdict, dataclass, replace
 
 import mlx.core as mx
 
-from metal_gen.bench import (
-    cached_uncached,
-    ceiling,
-    cold_start,
-    decode_speed,
-    load_time,
-    parts,
-    peak_memory,
-    prefill_speed,
-)
-from metal_gen.bench.engine_runner import EngineRunner
-from metal_gen.bench.graph import graph_measurements
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Trial, alternate
 from metal_gen.bench.report import BenchReport
 from metal_gen.bench.request import (
@@ -34,14 +22,26 @@ from metal_gen.bench.request import (
     UNCACHED,
     BenchRequest,
 )
-from metal_gen.bench.runner import Runner
-from metal_gen.bench.synthetic_prompt import synthetic_prompt
+from metal_gen.bench.runners.engine import EngineRunner
+from metal_gen.bench.runners.runner import Runner
+from metal_gen.bench.runners.synthetic_prompt import synthetic_prompt
+from metal_gen.bench.sections import (
+    cached_uncached,
+    ceiling,
+    cold_start,
+    decode_speed,
+    load_time,
+    parts,
+    peak_memory,
+    prefill_speed,
+)
+from metal_gen.bench.sections.graph import graph_measurements
 from metal_gen.bench.workload import Workload, plan_workload, require_room
-from metal_gen.blas import blas_in_use
 from metal_gen.config.settings import Settings
+from metal_gen.device.blas import blas_in_use
 from metal_gen.environment import describe_environment
-from metal_gen.loading import PreparedModel, TextModel, prepare
-from metal_gen.strategy_settings import strategy_from
+from metal_gen.generation.loading import PreparedModel, TextModel, prepare
+from metal_gen.generation.strategy_settings import strategy_from
 
 SectionProgress = Callable[[str, int, int], None]
 AGREEMENT_TOKENS = 32
@@ -170,7 +170,7 @@ class Suite:
         return loaded[0], runner
 
     def _load_mlx_lm(self, prompt: Sequence[int]) -> Runner:
-        from metal_gen.bench.mlx_lm_runner import MlxLmRunner
+        from metal_gen.bench.runners.mlx_lm import MlxLmRunner
 
         folder, dtype = self.prepared.checkpoint.folder, self.prepared.plan.dtype
         return self._load(lambda: MlxLmRunner(folder, dtype, self._default_cache_limit), MLX_LM, prompt)

@@ -8,21 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metal_gen.checkpoint.chat_template import ChatTemplate, read_chat_template
 from metal_gen.checkpoint.documents import open_documents
 from metal_gen.checkpoint.generation_defaults import token_ids
-from metal_gen.checkpoint.quantization import read_quantization
-from metal_gen.checkpoint.tokenizer import Tokenizer
+from metal_gen.checkpoint.packed.quantization import read_quantization
 from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.errors import CheckpointError
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.language_part import language_fields
-from metal_gen.models.quantized_matrix import Packing
+from metal_gen.models.config.language_part import language_fields
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
+from metal_gen.text.chat_template import ChatTemplate, read_chat_template
+from metal_gen.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from metal_gen.checkpoint.adapter import Adapter
+    from metal_gen.checkpoint.adapters.adapter import Adapter
 
 
 class Checkpoint:
@@ -101,6 +101,6 @@ class Checkpoint:
 
 def _opened(adapters: Sequence[str]) -> "tuple[Adapter, ...]":
     """Imported here, because few runs have any."""
-    from metal_gen.checkpoint.adapter import open_adapters
+    from metal_gen.checkpoint.adapters.adapter import open_adapters
 
     return open_adapters(adapters)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metal_gen.checkpoint.generation_defaults import read_generation_config
-from metal_gen.checkpoint.json_file import read_json
-from metal_gen.checkpoint.model_reference import GGUF_SUFFIX
-from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.tokenizer import TokenizerDocument, read_tokenizer
-from metal_gen.checkpoint.weight_files import read_headers
 from metal_gen.errors import CheckpointError
+from metal_gen.files.json_file import read_json
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.files.weight_files import read_headers
+from metal_gen.hub.reference import GGUF_SUFFIX
+from metal_gen.text.tokenizer import TokenizerDocument, read_tokenizer
 
 CONFIG_FILE = "config.json"
 
@@ -101,6 +101,6 @@ def open_documents(path: Path) -> Documents:
 
 def _gguf_documents(file: Path) -> Documents:
     """Imported here, because a folder needs none of it."""
-    from metal_gen.checkpoint.gguf_documents import GgufDocuments
+    from metal_gen.checkpoint.gguf.documents import GgufDocuments
 
     return GgufDocuments(file)

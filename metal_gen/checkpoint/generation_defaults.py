@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metal_gen.checkpoint.json_file import read_json
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import CheckpointError
+from metal_gen.files.json_file import read_json
 
 FILE = "generation_config.json"
 # Values that the file may have and that do nothing.

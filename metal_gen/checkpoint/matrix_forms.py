@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metal_gen.checkpoint.gguf_blocks import QUANTIZED
-from metal_gen.checkpoint.quantization import Quantization
-from metal_gen.checkpoint.quantizing import QuantizingRules, StoredToQuantize
-from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import Stored, StoredNumbers, StoredPacked
-from metal_gen.checkpoint.stored_adapted import StoredAdapted
-from metal_gen.checkpoint.stored_blocks import StoredBlocks
+from metal_gen.checkpoint.adapters.stored import StoredAdapted
+from metal_gen.checkpoint.gguf.blocks import QUANTIZED
+from metal_gen.checkpoint.gguf.stored import StoredBlocks
+from metal_gen.checkpoint.packed.quantization import Quantization
+from metal_gen.checkpoint.packed.quantizing import QuantizingRules, StoredToQuantize
+from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.errors import CheckpointError, ConfigError
-from metal_gen.models.parameters import Shape
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.parameters import Shape
 
 if TYPE_CHECKING:
-    from metal_gen.checkpoint.adapter import Adapter
+    from metal_gen.checkpoint.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.checkpoint.adapters.stored import StoredAdapted, zeros_bytes
 from metal_gen.checkpoint.matrix_forms import MatrixForms
-from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import Stored, StoredNumbers
-from metal_gen.checkpoint.stored_adapted import StoredAdapted, zeros_bytes
+from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
-from metal_gen.models.adapted_matrix import AdaptedMatrix, AnyMatrix, join_adapted
-from metal_gen.models.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed
-from metal_gen.models.parameters import Shape
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix, join_adapted
+from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed
+from metal_gen.models.matrices.parameters import Shape
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf_blocks import read_blocks
-from metal_gen.checkpoint.gguf_header import GgufTensor
-from metal_gen.checkpoint.safetensors_header import TensorInfo
+from metal_gen.checkpoint.gguf.blocks import read_blocks
+from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
+from metal_gen.files.safetensors_header import TensorInfo
 
 
 class TensorFiles:

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import FP8_SCALES
+from metal_gen.checkpoint.packed.stored import FP8_SCALES
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
+from metal_gen.files.safetensors_header import TensorInfo
 
 
 def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:

@@ -9,27 +9,27 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from metal_gen.backend import dtype_named
+from metal_gen.checkpoint.adapters.low_rank import factor_tensors
 from metal_gen.checkpoint.documents import Documents
-from metal_gen.checkpoint.gguf_blocks import QUANTIZED
-from metal_gen.checkpoint.low_rank import factor_tensors
+from metal_gen.checkpoint.gguf.blocks import QUANTIZED
 from metal_gen.checkpoint.matrix_forms import MatrixForms
+from metal_gen.checkpoint.packed.quantization import Quantization
+from metal_gen.checkpoint.packed.quantizing import QuantizingRules
+from metal_gen.checkpoint.packed.stored import FLOATS, Expected, shown_problems, shown_shape
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
-from metal_gen.checkpoint.quantization import Quantization
-from metal_gen.checkpoint.quantizing import QuantizingRules
-from metal_gen.checkpoint.safetensors_header import TensorInfo
-from metal_gen.checkpoint.stored import FLOATS, Expected, shown_problems, shown_shape
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
+from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.language_part import WITH_OTHER_PARTS, language_name
-from metal_gen.models.quantized_matrix import Packing
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.config.language_part import WITH_OTHER_PARTS, language_name
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 
 if TYPE_CHECKING:
-    from metal_gen.checkpoint.adapter import Adapter
+    from metal_gen.checkpoint.adapters.adapter import Adapter
 
 # Dtypes of the format that MLX cannot read, not even past.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
@@ -87,7 +87,7 @@ class WeightFiles:
         self._expected = {name: tensor for part in self._parts for name, tensor in part.tensors().items()}
         _check(documents, self.tensors, self._expected, tied=config.tie_word_embeddings)
         if self.adapters:
-            from metal_gen.checkpoint.adapter_fit import require_fit
+            from metal_gen.checkpoint.adapters.fit import require_fit
 
             require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
         self._sources = {**self.tensors, **_tensors_of(self.adapters)}

@@ -31,7 +31,7 @@ class _CommandsByName(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        module = import_module(f"metal_gen.cli.{name}")
+        module = import_module(f"metal_gen.cli.commands.{name}")
         found = getattr(module, name)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)

@@ -34,7 +34,7 @@ def without_equals_signs(words: Sequence[str], place: int) -> tuple[list[str], i
 
 def complete_model(incomplete: str) -> list[str]:
     """Name the models in the cache; where none fits, a shell completes files and folders."""
-    from metal_gen.checkpoint.hub_cache import cached_references
+    from metal_gen.hub.cache import cached_references
 
     return [reference for reference in cached_references() if reference.startswith(incomplete)]
 

@@ -7,8 +7,8 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from metal_gen.cli.console import Console
 from metal_gen.cli.signals import SignalWatch, StoppedError, stopped_by
+from metal_gen.cli.terminal.console import Console
 from metal_gen.control_characters import visible
 from metal_gen.errors import ExitCode, MetalGenError, UsageError
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from metal_gen.cli.console import Console
-from metal_gen.cli.terminal import shows_animation
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.streams import shows_animation
 from metal_gen.errors import ExitCode
 
 ENDINGS = {

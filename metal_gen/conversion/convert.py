@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metal_gen.backend import dtype_named
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.json_file import read_json
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.conversion.mlx_config import mlx_config
 from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.conversion.shards import ShardWriter
 from metal_gen.conversion.weight_converter import WeightConverter
+from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
+from metal_gen.files.json_file import read_json
 from metal_gen.models.registry import builder_for
 
 SHARD_BYTES = 1 << 30

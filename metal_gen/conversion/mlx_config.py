@@ -9,11 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from metal_gen.conversion.weight_converter import NESTED
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.language_part import VISION_FIELDS, language_fields
-from metal_gen.models.linear_config import DEFAULT_INTERVAL
-from metal_gen.models.quantized_matrix import Packing
-from metal_gen.models.rope_config import RopeConfig
+from metal_gen.models.config.language_part import VISION_FIELDS, language_fields
+from metal_gen.models.config.linear_attention import DEFAULT_INTERVAL
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.config.rope import RopeConfig
+from metal_gen.models.matrices.quantized import Packing
 
 # What remains of a vision-language model without its eyes.
 TEXT_MODELS = {

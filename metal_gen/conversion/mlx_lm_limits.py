@@ -4,7 +4,7 @@ Source: the models of mlx-lm 0.32.2.
 """
 
 from metal_gen.conversion.mlx_config import interval, text_model_type
-from metal_gen.models.config import ModelConfig
+from metal_gen.models.config.model_config import ModelConfig
 
 
 def limits_of_mlx_lm(config: ModelConfig) -> list[str]:

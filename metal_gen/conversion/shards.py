@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
+from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
 
 
 class ShardWriter:

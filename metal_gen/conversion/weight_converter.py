@@ -12,14 +12,14 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.checkpoint.matrix_forms import MatrixForms
-from metal_gen.checkpoint.stored import Stored
+from metal_gen.checkpoint.packed.stored import Stored
 from metal_gen.checkpoint.tensor_files import TensorFiles
-from metal_gen.models.adapted_matrix import AdaptedMatrix
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.delta_net_weights import has_norms_around_zero
-from metal_gen.models.matrix import ArrayMatrix, DenseMatrix
-from metal_gen.models.parameters import Shape
-from metal_gen.models.quantized_matrix import Packing, QuantizedMatrix
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.linear_attention.weights import has_norms_around_zero
+from metal_gen.models.matrices.adapted import AdaptedMatrix
+from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
+from metal_gen.models.matrices.parameters import Shape
+from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 # Families whose language part is a part in mlx-lm too.
 NESTED = frozenset({"qwen3_5", "qwen3_5_moe"})

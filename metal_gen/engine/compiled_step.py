@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from metal_gen.kv_cache import KVCache
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.engine.compiled_step import CompiledStep
-from metal_gen.kv_cache import KVCache
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.sampler import Draw, Sampler
 

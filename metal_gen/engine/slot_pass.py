@@ -14,11 +14,11 @@ from itertools import groupby
 
 import mlx.core as mx
 
+from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.compiled_step import attended_length
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by, sliding_window_mask
 from metal_gen.models.transformer import Transformer
-from metal_gen.slot_cache import SlotCache
 
 
 @dataclass(frozen=True)

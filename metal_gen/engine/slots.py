@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from metal_gen.cache.kv_cache import KVCache
+from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_finite, read_draw
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
-from metal_gen.kv_cache import KVCache
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.sampler import Draw, DrawRule, LogitsError, Sampler, Status
 from metal_gen.sampling.together import draw_together, key_rows, split_draws
-from metal_gen.slot_cache import SlotCache
 
 
 @dataclass

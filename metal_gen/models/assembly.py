@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from metal_gen.models.adapted_matrix import SingleMatrix
 from metal_gen.models.attention import Attention, HeadNorm
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.delta_net_weights import has_norms_around_zero, read_delta_net
-from metal_gen.models.expert_weights import read_expert_weights
-from metal_gen.models.experts import Experts, SharedExpert
-from metal_gen.models.experts_config import ExpertsConfig
+from metal_gen.models.config.experts import ExpertsConfig
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.experts.experts import Experts, SharedExpert
+from metal_gen.models.experts.weights import read_expert_weights
 from metal_gen.models.layers import GatedMLP, Linear, RMSNorm
-from metal_gen.models.matrix import JoinedMatrix
-from metal_gen.models.parameters import ParameterSource
+from metal_gen.models.linear_attention.weights import has_norms_around_zero, read_delta_net
+from metal_gen.models.matrices.adapted import SingleMatrix
+from metal_gen.models.matrices.matrix import JoinedMatrix
+from metal_gen.models.matrices.parameters import ParameterSource
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.models.layers import Linear
-from metal_gen.models.matrix import computed
+from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.rope import Rope
 
 

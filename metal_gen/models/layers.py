@@ -11,9 +11,9 @@ from functools import cache, cached_property
 
 import mlx.core as mx
 
-from metal_gen.backend import runs_on_cpu
-from metal_gen.models.adapted_matrix import AnyMatrix
-from metal_gen.models.matrix import computed
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.models.matrices.adapted import AnyMatrix
+from metal_gen.models.matrices.matrix import computed
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Source: arXiv 2407.10671; `modeling_qwen2_moe.py` of Hugging Face transformers.
 """
 
 from metal_gen.models.assembly import assemble
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.parameters import ParameterSource
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.parameters import ParameterSource
 from metal_gen.models.transformer import Transformer
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from metal_gen.errors import CheckpointError
-from metal_gen.models.config import ModelConfig
-from metal_gen.models.language_part import family
-from metal_gen.models.parameters import ParameterSource
+from metal_gen.models.config.language_part import family
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.parameters import ParameterSource
 from metal_gen.models.qwen2 import build_qwen2
 from metal_gen.models.qwen2_moe import build_qwen2_moe
 from metal_gen.models.qwen3 import build_qwen3

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 import mlx.core as mx
 
-from metal_gen.models.rope_config import RopeConfig
+from metal_gen.models.config.rope import RopeConfig
 
 
 class Rope:

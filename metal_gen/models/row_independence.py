@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from metal_gen.models.adapted_matrix import AdaptedMatrix, AnyMatrix
 from metal_gen.models.attention import Attention
-from metal_gen.models.experts import Experts, SharedExpert
+from metal_gen.models.experts.experts import Experts, SharedExpert
 from metal_gen.models.layers import GatedMLP, Linear
-from metal_gen.models.matrix import ArrayMatrix, JoinedMatrix, first_rows
+from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix
+from metal_gen.models.matrices.matrix import ArrayMatrix, JoinedMatrix, first_rows
 from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
 
 ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)

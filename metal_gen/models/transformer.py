@@ -9,12 +9,12 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.kv_cache import KVCache
-from metal_gen.models.adapted_matrix import SingleMatrix
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
-from metal_gen.models.config import ModelConfig
+from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask
+from metal_gen.models.matrices.adapted import SingleMatrix
 from metal_gen.models.rope import Rope
 
 

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from metal_gen.backend import runs_on_cpu
+from metal_gen.device.backend import runs_on_cpu
 
 # ln 2 in two parts, the first short enough for an exact product with a small whole number.
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
@@ -18,7 +18,7 @@ def exp(x: mx.array) -> mx.array:
 
     On MLX's CPU backend `mx.exp` works on one number at a time: 2.9 ms for 151,936 of them. The
     same from whole-array operations takes 0.8 ms, and is off by 3e-7 at most where `mx.exp` is
-    by 3e-6 (`scripts/bench_sampling.py`, `tests/test_sampling.py`). Elsewhere it is `mx.exp`.
+    by 3e-6 (`scripts/bench_sampling.py`, `tests/sampling/test_sampler.py`). Elsewhere it is `mx.exp`.
 
     e^x = 2^n e^r with a whole n and |r| <= ln(2) / 2 (Cody and Waite, Software Manual for the
     Elementary Functions, 1980).

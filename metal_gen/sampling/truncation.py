@@ -11,7 +11,7 @@ import math
 
 import mlx.core as mx
 
-from metal_gen.backend import runs_on_cpu
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.sampling.blocks import Candidates, in_blocks
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import PLAIN_SUM

@@ -1,0 +1,1 @@
+"""Batches over several machines, through Ray."""

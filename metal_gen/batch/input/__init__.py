@@ -1,0 +1,1 @@
+"""Rows in: reading lines, their settings and their prompts."""

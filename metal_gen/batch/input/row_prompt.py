@@ -1,0 +1,42 @@
+"""What a row asks: a text, or a conversation of messages."""
+
+from metal_gen.errors import UsageError
+from metal_gen.text.messages import Message, checked_messages, checked_text
+
+PROMPT = "prompt"
+MESSAGES = "messages"
+
+Prompt = str | list[Message]
+
+
+def take_prompt(given: dict[str, object]) -> Prompt:
+    """Take the prompt or the messages out of what a row gives.
+
+    Raises:
+        UsageError: There is neither, there are both, or what there is cannot be used.
+    """
+    if PROMPT in given and MESSAGES in given:
+        raise UsageError("there are both a prompt and messages: give one of them")
+    if PROMPT in given:
+        return _text(PROMPT, given.pop(PROMPT))
+    if MESSAGES in given:
+        return checked_messages(MESSAGES, given.pop(MESSAGES))
+    raise UsageError("there is neither a prompt nor messages")
+
+
+def checked_prompt(name: str, value: object) -> Prompt:
+    """Accept a text or a list of messages from a field of any name.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    return checked_messages(name, value) if isinstance(value, list) else _text(name, value)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        advice = f": a conversation goes under {MESSAGES}" if isinstance(value, list) else ""
+        raise UsageError(f"{name} must be a text{advice}")
+    if not value:
+        raise UsageError(f"{name} is empty")
+    return checked_text(name, value)

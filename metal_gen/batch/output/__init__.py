@@ -1,0 +1,1 @@
+"""Records out: the journal, its lock, and how an interrupted run is resumed."""

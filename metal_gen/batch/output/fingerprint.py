@@ -1,0 +1,100 @@
+"""What the records of an output depend on, so that a run is gone on with as it was begun."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from metal_gen.batch.output.run_file import Value
+from metal_gen.checkpoint.adapters.adapter import Adapter
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.gguf.header import GgufTensor
+from metal_gen.config.settings import SETTINGS
+from metal_gen.config.settings_file import shown_value
+from metal_gen.errors import MetalGenError
+from metal_gen.generation.loading import PreparedModel
+
+SECTIONS = ("sampling", "generation")
+# Files that are read whole; of weights, which are large, the two ends and the size are. The first end of a
+# GGUF file is all that comes before its numbers.
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+END_BYTES = 65_536
+PIECE_BYTES = 1 << 20
+
+
+def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) -> dict[str, Value]:
+    """Describe a run.
+
+    Args:
+        prepared: Gives the checkpoint and the settings in force.
+        input: The file of rows; None where it is a stream, which cannot be compared.
+        field: That prompts are taken from.
+
+    Raises:
+        MetalGenError: A file cannot be read.
+    """
+    settings, cache = prepared.settings, prepared.plan.cache
+    named: dict[str, Value] = {
+        info.name: shown_value(settings, info.name)
+        for info in SETTINGS.values()
+        if info.section in SECTIONS and info.name != "seed"
+    }
+    return {
+        "model": settings.model or "the bundled model",
+        "checkpoint": checkpoint_digest(prepared.checkpoint),
+        "adapters": "; ".join(map(_adapter_mark, prepared.checkpoint.weights.adapters)) or None,
+        "dtype": prepared.plan.dtype,
+        "cache_dtype": cache.dtype,
+        "max_seq_len": cache.max_seq_len,
+        "quantize": settings.quantize,
+        "rope_scaling": shown_value(settings, "rope_scaling"),
+        **named,
+        "seed": settings.seed,
+        "field": field,
+        "input": None if input is None else _digest_of_files([input]),
+    }
+
+
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """Tell a checkpoint from others by its small files and the ends of the large ones."""
+    weights: dict[Path, int] = {}
+    for info in checkpoint.weights.tensors.values():
+        begin = weights.get(info.path, sys.maxsize)
+        weights[info.path] = min(begin, info.offset) if isinstance(info, GgufTensor) else END_BYTES
+    small = [checkpoint.folder / name for name in SMALL_FILES if (checkpoint.folder / name).is_file()]
+    return _digest_of_files(small, ends_of=dict(sorted(weights.items())))
+
+
+def _adapter_mark(adapter: Adapter) -> str:
+    config, weights = adapter.files
+    digest = _digest_of_files([config], ends_of={weights: END_BYTES})
+    return f"{digest} times {adapter.scale:g}"
+
+
+def _digest_of_files(files: list[Path], ends_of: Mapping[Path, int] = MappingProxyType({})) -> str:
+    """Of files, and of others their size, so many bytes from their beginning, and their end."""
+    digest = hashlib.sha256()
+    try:
+        for path in files:
+            with path.open("rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    digest.update(piece)
+        for path, first_bytes in ends_of.items():
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                digest.update(f"{path.name} {size}".encode())
+                for place, count in ((0, first_bytes), (max(0, size - END_BYTES), END_BYTES)):
+                    file.seek(place)
+                    digest.update(file.read(count))
+    except OSError as error:
+        raise MetalGenError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()

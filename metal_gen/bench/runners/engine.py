@@ -1,0 +1,147 @@
+"""Drives metal-gen's own engine: the only file here that knows its decoder, its loop and its sampler."""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+from metal_gen.bench.measurement import METAL_GEN
+from metal_gen.bench.runners.runner import DecodeRun
+from metal_gen.cache.hybrid import new_cache
+from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.generation.loading import TextModel
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.strategy import Greedy, SamplingStrategy
+
+FIRST_TOKEN = 1
+
+
+class EngineRunner:
+    """The engine over one cache.
+
+    Args:
+        decoder: Its cache is cleared by each run.
+    """
+
+    program = METAL_GEN
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    @classmethod
+    def with_capacity(cls, model: TextModel, cache: KVCacheConfig) -> "EngineRunner":
+        """The same model over another cache, allocated now."""
+        used = model.decoder
+        return cls(
+            Decoder(
+                used.model,
+                new_cache(cache),
+                chunk_size=used.chunk_size,
+                ahead_bytes=used.ahead_bytes,
+                compiles=used.compiled is not None,
+            )
+        )
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the cache holds."""
+        return self.decoder.cache.config.max_seq_len
+
+    def first_token_s(self, prompt: Sequence[int]) -> float:
+        """See `Runner`."""
+        self.decoder.cache.clear()
+        begin = time.perf_counter()
+        for _ in self._generate(prompt, 1):
+            pass
+        return time.perf_counter() - begin
+
+    def decode(self, depth: int, count: int) -> DecodeRun:
+        """See `Runner`."""
+        self.decoder.cache.clear()
+        self.decoder.cache.claim(depth)
+        return timed(self._generate([FIRST_TOKEN], count))
+
+    def greedy_tokens(self, prompt: Sequence[int], count: int) -> list[int]:
+        """See `Runner`."""
+        self.decoder.cache.clear()
+        return list(self._generate(prompt, count))
+
+    def primitives(self, depth: int) -> int:
+        """See `Runner`."""
+        cache = self.decoder.cache
+        cache.clear()
+        cache.claim(depth)
+        sampler = self._sampler(Greedy())
+        token = mx.array([FIRST_TOKEN])
+        cache.evaluate()
+        draw = self.decoder.draw_next(token, sampler, 0)
+        count = count_primitives(*draw.results)
+        cache.evaluate()
+        return count
+
+    def sample_s(self, strategy: SamplingStrategy, logits: mx.array, count: int) -> float:
+        """Seconds for drawing so many tokens from the same logits, each read on the host."""
+        sampler = self._sampler(strategy)
+        begin = time.perf_counter()
+        for index in range(count):
+            draw = sampler.draw(logits, index)
+            _, status = draw.outcome.tolist()  # type: ignore[misc]
+            if status == Status.UNCERTAIN:
+                draw = sampler.redraw(draw)
+                draw.outcome.tolist()
+            sampler.accept(draw)
+        return time.perf_counter() - begin
+
+    def logits(self, prompt: Sequence[int]) -> mx.array:
+        """(1, V) logits after a prompt, computed."""
+        self.decoder.cache.clear()
+        logits = self.decoder.prefill(prompt)
+        mx.eval(logits)
+        return logits
+
+    def cache_write_s(self, depth: int, count: int) -> float:
+        """Seconds for writing the keys and values of so many tokens, one token after another."""
+        cache = self.decoder.cache
+        cache.clear()
+        cache.claim(depth)
+        config = cache.config
+        new = mx.ones((1, config.num_kv_heads, 1, config.head_dim), cache.dtype)
+        mx.eval(new)
+        begin = time.perf_counter()
+        for _ in range(count):
+            cache.claim(1)
+            for layer in range(config.num_layers):
+                cache.update(layer, new, new)
+        cache.evaluate()
+        return time.perf_counter() - begin
+
+    def _sampler(self, strategy: SamplingStrategy) -> Sampler:
+        return Sampler(strategy, RandomKeys(0), prompt=[FIRST_TOKEN], capacity=self.capacity)
+
+    def _generate(self, prompt: Sequence[int], count: int) -> Iterator[int]:
+        """Ids that follow a prompt and what is in the cache; end tokens end nothing."""
+        logits = self.decoder.prefill(prompt)
+        tokens = generate_tokens(self.decoder, logits, self._sampler(Greedy()), endings={}, max_tokens=count)
+        return (token.id for token in tokens)
+
+
+def timed(tokens: Iterator[int]) -> DecodeRun:
+    """Take all tokens and note when the first and the last came."""
+    ids = []
+    first_s = last_s = 0.0
+    for token in tokens:
+        last_s = time.perf_counter()
+        first_s = first_s or last_s
+        ids.append(token)
+    return DecodeRun(tuple(ids), first_s, last_s)
+
+
+def count_primitives(*outputs: mx.array) -> int:
+    """Operations in the graph that computes these arrays, which have not been computed yet."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *outputs)
+    return graph.getvalue().count("shape=rectangle")

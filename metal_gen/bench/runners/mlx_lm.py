@@ -1,0 +1,159 @@
+"""Drives mlx-lm through its own generation loop: the only file that imports it, and only when asked."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.bench.measurement import MLX_LM
+from metal_gen.bench.runners.engine import FIRST_TOKEN, count_primitives, timed
+from metal_gen.bench.runners.runner import DecodeRun
+from metal_gen.device.backend import dtype_named
+from metal_gen.errors import MetalGenError, UsageError
+
+
+def require_mlx_lm() -> None:
+    """Refuse a comparison with what is not there.
+
+    Raises:
+        UsageError: mlx-lm is not installed.
+    """
+    if find_spec("mlx_lm") is None:
+        raise UsageError("there is nothing to compare with: mlx-lm is not installed", "pip install mlx-lm")
+
+
+def require_for_mlx_lm(checkpoint: Path) -> None:
+    """Refuse a comparison over a file that only metal-gen reads.
+
+    Raises:
+        UsageError: The checkpoint is not a folder.
+    """
+    if not checkpoint.is_dir():
+        raise UsageError(f"mlx-lm does not read GGUF files: {checkpoint}", "measure without --compare")
+
+
+class MlxLmRunner:
+    """mlx-lm's model of a checkpoint, with a growing cache of its own for each run.
+
+    Args:
+        folder: The checkpoint.
+        dtype: Its parameters are cast to this.
+        cache_limit_bytes: Freed memory that MLX may keep while mlx-lm runs: its default, which
+            metal-gen's own loading lowers.
+
+    Raises:
+        MetalGenError: mlx-lm cannot load it.
+    """
+
+    program = MLX_LM
+
+    def __init__(self, folder: Path, dtype: str, cache_limit_bytes: int) -> None:
+        from mlx_lm.utils import load_model
+
+        self._cache_limit_bytes = cache_limit_bytes
+        try:
+            self.model, _ = load_model(folder)
+        except Exception as error:  # Whatever it raises, the comparison cannot be made.
+            raise MetalGenError(
+                f"mlx-lm cannot load {folder}: {error}", "measure without --compare"
+            ) from error
+        self.model.set_dtype(dtype_named(dtype))
+        mx.eval(self.model.parameters())
+
+    def first_token_s(self, prompt: Sequence[int]) -> float:
+        """See `Runner`."""
+        cache = self._cache()
+        with self._own_limits():
+            begin = time.perf_counter()
+            tokens = self._generate(prompt, cache, 1)
+            next(tokens)
+            taken_s = time.perf_counter() - begin
+            _finish(tokens, cache)
+        return taken_s
+
+    def decode(self, depth: int, count: int) -> DecodeRun:
+        """See `Runner`."""
+        cache = self._cache(depth)
+        with self._own_limits():
+            tokens = self._generate([FIRST_TOKEN], cache, count)
+            run = timed(islice(tokens, count))
+            _finish(tokens, cache)
+        return run
+
+    def greedy_tokens(self, prompt: Sequence[int], count: int) -> list[int]:
+        """See `Runner`."""
+        cache = self._cache()
+        with self._own_limits():
+            tokens = self._generate(prompt, cache, count)
+            ids = list(islice(tokens, count))
+            _finish(tokens, cache)
+        return ids
+
+    def primitives(self, depth: int) -> int:
+        """See `Runner`; what its `generate_step` builds for one token."""
+        cache = self._cache(depth)
+        logits = self.model(mx.array([[FIRST_TOKEN]]), cache=cache)[:, -1, :]
+        logprobs = logits - mx.logsumexp(logits, keepdims=True)
+        return count_primitives(mx.argmax(logprobs, axis=-1), logprobs)
+
+    def _cache(self, depth: int = 0) -> list[Any]:
+        """Its cache after `depth` tokens, which are nought."""
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache: list[Any] = make_prompt_cache(self.model)
+        if depth:
+            arguments = self.model.args
+            dtype = self.model.model.norm.weight.dtype
+            new = mx.zeros((1, arguments.num_key_value_heads, depth, _head_dim(arguments)), dtype)
+            for layer in cache:
+                layer.update_and_fetch(new, new)
+            _wait(cache)
+        return cache
+
+    def _generate(self, prompt: Sequence[int], cache: list[Any], count: int) -> Iterator[int]:
+        from mlx_lm.generate import generate_step
+
+        steps = generate_step(mx.array(list(prompt)), self.model, max_tokens=count, prompt_cache=cache)
+        return (int(token) for token, _ in steps)
+
+    @contextmanager
+    def _own_limits(self) -> Iterator[None]:
+        """Let it have the memory that it would have in a process of its own."""
+        from mlx_lm.generate import generation_stream, wired_limit
+
+        before = mx.set_cache_limit(self._cache_limit_bytes)
+        try:
+            with wired_limit(self.model, [generation_stream]):  # type: ignore[list-item]
+                yield
+        finally:
+            mx.set_cache_limit(before)
+            mx.clear_cache()
+
+
+def load_s(folder: Path) -> float:
+    """Seconds for model and tokenizer, in the checkpoint's own dtype, as `mlx_lm.load` does it."""
+    from mlx_lm.utils import load
+
+    begin = time.perf_counter()
+    load(str(folder))
+    return time.perf_counter() - begin
+
+
+def _finish(tokens: Iterator[int], cache: list[Any]) -> None:
+    """Wait for the step that it computes ahead, which would run into what is measured next."""
+    for _ in tokens:
+        pass
+    _wait(cache)
+
+
+def _wait(cache: list[Any]) -> None:
+    mx.eval([array for layer in cache for array in layer.state if isinstance(array, mx.array)])
+
+
+def _head_dim(arguments: Any) -> int:
+    return int(getattr(arguments, "head_dim", None) or arguments.hidden_size // arguments.num_attention_heads)

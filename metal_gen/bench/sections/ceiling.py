@@ -1,0 +1,134 @@
+"""What the hardware allows: the memory bandwidth of this machine, and the bytes that a token reads.
+
+A decode step has to read every weight and the keys and values so far. Divided by the bandwidth
+that gives the time below which no program can come while it reads them once per token.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from metal_gen.bench.measurement import Measurement, Trial, Unit
+from metal_gen.bench.request import CEILING
+from metal_gen.byte_sizes import MIB
+from metal_gen.cache.hybrid import HybridCacheConfig
+from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
+from metal_gen.generation.memory_plan import MemoryPlan
+
+# Large enough that starting an operation does not count, small enough to fit beside nothing else.
+SMALLEST_BYTES, LARGEST_BYTES = 8 * MIB, 1024 * MIB
+MOST_STREAMS = 16
+# On a GPU a pass over a few MiB takes less than starting it does.
+SHORTEST_S = 0.02
+
+
+def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
+    """Bytes that one decode step has to read after `depth` tokens.
+
+    The weights that a token needs, and the keys and values that attention looks at, or the state that
+    linear attention keeps.
+    """
+    model, cache = plan.model, plan.cache
+    window = model.sliding_window or depth
+    kinds = [kind for kind in model.layer_types if kind != "linear_attention"]
+    seen = sum(min(depth, window) if kind == "sliding_attention" else depth for kind in kinds)
+    per_layer = 2 * model.num_key_value_heads * model.head_dim * DTYPE_BYTES[cache.dtype]
+    states = cache.state_nbytes if isinstance(cache, HybridCacheConfig) else 0
+    return plan.weights_read_bytes + seen * per_layer + states
+
+
+def ceiling_tps(bandwidth: float, plan: MemoryPlan, depth: int) -> float:
+    """The most tokens per second that this bandwidth, in bytes per second, allows."""
+    return bandwidth / read_bytes_per_token(plan, depth)
+
+
+def bandwidth_trials(plan: MemoryPlan) -> list[Trial]:
+    """Three ways to keep the memory busy, of which the fastest is the ceiling.
+
+    Each works on as many bytes as a token reads, so that weights which stay in a processor's cache
+    are compared with that cache.
+    """
+    nbytes = min(max(read_bytes_per_token(plan, 0), SMALLEST_BYTES), LARGEST_BYTES)
+    columns = plan.model.hidden_size
+    rows = max(1, nbytes // (columns * DTYPE_BYTES[plan.dtype]))
+    dtype = dtype_named(plan.dtype)
+    trials = [
+        _trial("copy_bytes_per_s", _copy(nbytes)),
+        _trial("matvec_bytes_per_s", _matvec(rows, columns, dtype, [mx.default_stream(mx.default_device())])),
+    ]
+    if runs_on_cpu():
+        # MLX computes an operation on one thread unless the BLAS does better.
+        streams = [mx.new_stream(mx.cpu) for _ in range(min(os.cpu_count() or 1, MOST_STREAMS))]
+        trials.append(_trial("parallel_bytes_per_s", _matvec(rows, columns, dtype, streams)))
+    return trials
+
+
+def best_bandwidth(measurements: Sequence[Measurement]) -> float | None:
+    """The highest bandwidth that was seen, in bytes per second."""
+    return max((value for measurement in measurements for value in measurement.values), default=None)
+
+
+def ceiling_measurements(bandwidth: float, plan: MemoryPlan, depths: Sequence[int]) -> list[Measurement]:
+    """The ceiling and what it follows from, at each depth."""
+    figures = []
+    for depth in depths:
+        where = {"depth": depth}
+        needed = float(read_bytes_per_token(plan, depth))
+        figures.append(Measurement(CEILING, "read_bytes", Unit.BYTES, parameters=where, values=[needed]))
+        most = [ceiling_tps(bandwidth, plan, depth)]
+        figures.append(
+            Measurement(CEILING, "ceiling_tps", Unit.TOKENS_PER_SECOND, parameters=where, values=most)
+        )
+    return sorted(figures, key=lambda figure: figure.name, reverse=True)
+
+
+def _trial(name: str, run: Callable[[int], int]) -> Trial:
+    """Measures passes that are computed together, as many as it takes to hide what starting them costs.
+
+    Args:
+        name: Of the figure.
+        run: Makes so many passes and returns the bytes that were moved.
+    """
+
+    def measure() -> tuple[float]:
+        passes = 1
+        while True:
+            begin = time.perf_counter()
+            moved = run(passes)
+            taken_s = time.perf_counter() - begin
+            if taken_s >= SHORTEST_S:
+                return (moved / taken_s,)
+            passes *= 2
+
+    return Trial((Measurement(CEILING, name, Unit.BYTES_PER_SECOND),), measure)
+
+
+def _copy(nbytes: int) -> Callable[[int], int]:
+    """Copies into memory that is there already: half is read and half is written."""
+    words = nbytes // 2 // DTYPE_BYTES["float32"]
+    source, target = mx.full((words,), 1.5), mx.full((words,), 2.5)
+    mx.eval(source, target)
+
+    def run(passes: int) -> int:
+        for _ in range(passes):
+            target[1:] = source[1:]
+        mx.eval(target)
+        return passes * (source.nbytes + target.nbytes)
+
+    return run
+
+
+def _matvec(rows: int, columns: int, dtype: mx.Dtype, streams: Sequence[mx.Stream]) -> Callable[[int], int]:
+    """Multiplies a row by a matrix as a model's layers do, in one part per stream."""
+    vector = mx.ones((1, columns), dtype)
+    parts = [mx.full((max(1, rows // len(streams)), columns), 0.5, dtype) for _ in streams]
+    mx.eval(vector, parts)
+
+    def run(passes: int) -> int:
+        on_streams = list(zip(parts, streams, strict=True)) * passes
+        mx.eval([mx.matmul(vector, part.T, stream=stream) for part, stream in on_streams])
+        return passes * sum(part.nbytes for part in parts)
+
+    return run

@@ -1,0 +1,59 @@
+"""Tokens per second by depth, and at one depth by the cache's capacity."""
+
+from collections.abc import Mapping, Sequence
+
+from metal_gen.bench.measurement import Measurement, Trial, Unit
+from metal_gen.bench.request import CAPACITY, DECODE
+from metal_gen.bench.runners.runner import Runner
+from metal_gen.bench.sections.ceiling import ceiling_tps
+from metal_gen.generation.memory_plan import MemoryPlan
+
+
+def decode_trials(
+    runners: Sequence[Runner], depths: Sequence[int], count: int, plan: MemoryPlan, bandwidth: float | None
+) -> list[Trial]:
+    """Each depth through each runner in turn.
+
+    Args:
+        runners: With caches that hold the deepest depth and the new tokens.
+        depths: Tokens before the new ones.
+        count: New tokens, at least two.
+        plan: Gives the bytes that a token reads.
+        bandwidth: In bytes per second; None leaves the ceiling out.
+    """
+    return [
+        _trial(DECODE, runner, {"depth": depth}, count, plan, bandwidth)
+        for depth in depths
+        for runner in runners
+    ]
+
+
+def capacity_trials(
+    runners: Mapping[int, Runner],
+    others: Sequence[Runner],
+    depth: int,
+    count: int,
+    plan: MemoryPlan,
+    bandwidth: float | None,
+) -> list[Trial]:
+    """The same depth in caches of several capacities; `others` have none, and are measured beside them."""
+    trials = [
+        _trial(CAPACITY, runner, {"depth": depth, "capacity": capacity}, count, plan, bandwidth)
+        for capacity, runner in runners.items()
+    ]
+    return trials + [_trial(CAPACITY, runner, {"depth": depth}, count, plan, bandwidth) for runner in others]
+
+
+def _trial(
+    section: str,
+    runner: Runner,
+    where: Mapping[str, int],
+    count: int,
+    plan: MemoryPlan,
+    bandwidth: float | None,
+) -> Trial:
+    depth = where["depth"]
+    # The mean over the new tokens, which read a little more each.
+    ceiling = None if bandwidth is None else ceiling_tps(bandwidth, plan, depth + count // 2)
+    measurement = Measurement(section, "decode_tps", Unit.TOKENS_PER_SECOND, runner.program, where, ceiling)
+    return Trial((measurement,), lambda: (runner.decode(depth, count).decode_tps,))

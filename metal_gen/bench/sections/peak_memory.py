@@ -1,0 +1,59 @@
+"""The most memory that loading and a prompt which fills the cache take, beside what was planned."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import mlx.core as mx
+
+from metal_gen.bench.measurement import METAL_GEN, Measurement, Unit
+from metal_gen.bench.request import MEMORY
+from metal_gen.bench.runners.runner import Runner
+from metal_gen.generation.memory_plan import MemoryPlan
+
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
+
+
+def load_measured(
+    load: Callable[[], AnyRunner], prompt: Sequence[int], measurement: Measurement
+) -> AnyRunner:
+    """Load a runner and note the most that MLX had allocated for it, in bytes.
+
+    Loading counts for metal-gen alone: another program's weights are cast to another dtype here,
+    which it would not do by itself.
+
+    Args:
+        load: Returns the runner; nothing else is allocated meanwhile.
+        prompt: Fills the cache.
+        measurement: Gets the value.
+    """
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    runner = load()
+    if measurement.program != METAL_GEN:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+    runner.first_token_s(prompt)
+    measurement.values.append(float(mx.get_peak_memory() - before))
+    return runner
+
+
+def peak_measurement(program: str, prompt_tokens: int) -> Measurement:
+    """The figure to fill."""
+    where = {"prompt_tokens": prompt_tokens}
+    return Measurement(MEMORY, "peak_memory_bytes", Unit.BYTES, program, where)
+
+
+def planned_measurements(plan: MemoryPlan) -> list[Measurement]:
+    """What the memory plan says, in all and in its parts."""
+    where = {"prompt_tokens": plan.cache.max_seq_len}
+    planned = {
+        "planned_bytes": plan.total_bytes,
+        "planned_weights_bytes": plan.weights_bytes,
+        "planned_cache_bytes": plan.cache.nbytes,
+        "planned_working_bytes": plan.working_bytes,
+    }
+    return [
+        Measurement(MEMORY, name, Unit.BYTES, METAL_GEN, where, values=[float(size)])
+        for name, size in planned.items()
+    ]

@@ -1,0 +1,1 @@
+"""The caches of fixed size: one text, several slots, hybrids."""

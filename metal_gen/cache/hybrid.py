@@ -1,0 +1,117 @@
+"""The cache of a model with linear attention: keys and values, and states of a constant size.
+
+A state is what its layer knows of the whole text so far: it cannot be taken back token by token. The cache
+keeps those of three moments: now, before the last pass, and where it was marked.
+
+Axes: B sequences, T taps of the convolution, C channels, H heads, K size of a key, V of a value.
+"""
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.device.backend import DTYPE_BYTES, dtype_named
+
+MOMENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridCacheConfig(KVCacheConfig):
+    """The size of such a cache; `num_layers` counts the layers that have keys and values.
+
+    Args:
+        num_linear_layers: The others.
+        conv_state: (T - 1, C), in the dtype of the cache.
+        memory: (H, K, V), in float32.
+    """
+
+    num_linear_layers: int
+    conv_state: tuple[int, int]
+    memory: tuple[int, int, int]
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of the states of one moment."""
+        conv = math.prod(self.conv_state) * DTYPE_BYTES[self.dtype]
+        return self.num_linear_layers * (conv + math.prod(self.memory) * DTYPE_BYTES["float32"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, and of the states of all moments."""
+        return super().nbytes + MOMENTS * self.state_nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class _Moment:
+    """The states after so many tokens."""
+
+    position: int
+    states: list[mx.array]
+
+
+class HybridCache(KVCache):
+    """Keys and values of some layers, and the states of the others, of one sequence."""
+
+    def __init__(self, config: HybridCacheConfig) -> None:
+        """Allocate keys and values; states are made anew by each pass."""
+        super().__init__(config)
+        conv = mx.zeros((1, *config.conv_state), dtype_named(config.dtype))
+        memory = mx.zeros((1, *config.memory), mx.float32)
+        mx.eval(conv, memory)
+        self._empty = _Moment(0, [conv, memory] * config.num_linear_layers)
+        self._states = list(self._empty.states)
+        self._before = self._marked = self._empty
+
+    def states(self, layer: int) -> tuple[mx.array, mx.array]:
+        """The last inputs of a layer's convolution (1, T - 1, C), and its memory (1, H, K, V)."""
+        return self._states[2 * layer], self._states[2 * layer + 1]
+
+    def keep(self, layer: int, conv_state: mx.array, memory: mx.array) -> None:
+        """Take a layer's states after the tokens that were claimed last."""
+        self._states[2 * layer : 2 * layer + 2] = [conv_state.astype(self.dtype), memory]
+
+    def evaluate(self) -> None:
+        """See `KVCache`."""
+        mx.eval(self.buffers, self._states)
+
+    def claim(self, length: int) -> None:
+        """See `KVCache`."""
+        before = _Moment(self.position, list(self._states))
+        super().claim(length)
+        self._before = before
+
+    def mark(self) -> None:
+        """See `KVCache`."""
+        self._marked = _Moment(self.position, list(self._states))
+
+    def reachable(self, position: int) -> int:
+        """See `KVCache`."""
+        if position >= self.position:
+            return self.position
+        return max(moment.position for moment in self._moments(position))
+
+    def rewind(self, length: int) -> None:
+        """See `KVCache`; only to a moment that is reachable."""
+        target = self.position - length
+        if 0 <= target != self.reachable(target):
+            raise ValueError(f"the states after {target} tokens have not been kept")
+        super().rewind(length)
+        if length == 0:
+            return
+        moments = self._moments(target)
+        self._states = list(max(moments, key=lambda moment: moment.position).states)
+        # What was kept of later moments belongs to a text that is no more.
+        self._before = self._before if self._before in moments else self._empty
+        self._marked = self._marked if self._marked in moments else self._empty
+
+    def _moments(self, position: int) -> list[_Moment]:
+        """Those that are kept of the text up to a position."""
+        kept = (self._empty, self._before, self._marked)
+        return [moment for moment in kept if moment.position <= position]
+
+
+def new_cache(config: KVCacheConfig) -> KVCache:
+    """Allocate the cache of this size."""
+    return HybridCache(config) if isinstance(config, HybridCacheConfig) else KVCache(config)

@@ -1,0 +1,187 @@
+"""The key/value cache: buffers of a fixed size, allocated once and written in place.
+
+Owns how many tokens have been written and where the next ones go. Knows nothing of models.
+
+Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.device.backend import DTYPE_BYTES, dtype_named
+from metal_gen.errors import DoesNotFitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVCacheConfig:
+    """The size of a cache.
+
+    Args:
+        num_layers: Decoder layers.
+        num_kv_heads: Key/value heads of a layer (not the query heads, which may be more).
+        head_dim: Size of one head.
+        max_seq_len: Capacity in tokens, prompt and new text together.
+        batch_size: Sequences held side by side.
+        dtype: `float32`, `float16` or `bfloat16`.
+
+    Raises:
+        DoesNotFitError: A size is below 1, or the dtype is none of the three.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    max_seq_len: int = 2048
+    batch_size: int = 1
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_kv_heads", "head_dim", "max_seq_len", "batch_size"):
+            if getattr(self, name) < 1:
+                raise DoesNotFitError(f"the cache cannot have {name} below 1: {getattr(self, name)}")
+        if self.dtype not in DTYPE_BYTES:
+            raise DoesNotFitError(
+                f"the cache cannot have dtype {self.dtype!r}", f"choose one of {', '.join(DTYPE_BYTES)}"
+            )
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one position of every sequence takes, over all layers."""
+        per_head = self.head_dim * DTYPE_BYTES[self.dtype]
+        return self.num_layers * 2 * self.batch_size * self.num_kv_heads * per_head
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers: layers x 2 x B x H x S x D x bytes per element."""
+        return self.bytes_per_token * self.max_seq_len
+
+
+class CacheOverflowError(DoesNotFitError):
+    """More positions were claimed than the cache has left; nothing was written.
+
+    Attributes:
+        position: Tokens already in the cache.
+        length: Tokens that were to be added.
+        max_seq_len: The capacity.
+    """
+
+    def __init__(self, position: int, length: int, max_seq_len: int) -> None:
+        super().__init__(
+            f"the cache is full: {position} of {max_seq_len} positions are used, {length} more are needed",
+            "raise max_seq_len under [cache], or --max-seq-len",
+        )
+        self.position = position
+        self.length = length
+        self.max_seq_len = max_seq_len
+
+
+class KVCache:
+    """Keys and values of all layers, in buffers of shape (B, H, S, D) that never move or grow.
+
+    A forward pass first claims its positions with `claim`, then every layer writes to them
+    with `update`, or a compiled one to all `buffers` at once.
+
+    Attributes:
+        buffers: Keys and values of each layer in turn.
+        texts: How often the cache has been cleared for another text.
+    """
+
+    def __init__(self, config: KVCacheConfig) -> None:
+        """Allocate every buffer now, so that memory is known from here on."""
+        shape = (config.batch_size, config.num_kv_heads, config.max_seq_len, config.head_dim)
+        dtype = dtype_named(config.dtype)
+        self.config = config
+        self.dtype = dtype
+        self.buffers = [mx.zeros(shape, dtype) for _ in range(2 * config.num_layers)]
+        mx.eval(self.buffers)
+        self._start = 0
+        self._position = 0
+        self.texts = 0
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache: where the next one goes."""
+        return self._position
+
+    @property
+    def start(self) -> int:
+        """First of the positions that were claimed last."""
+        return self._start
+
+    @property
+    def remaining(self) -> int:
+        """Positions still free."""
+        return self.config.max_seq_len - self._position
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers, as allocated."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def evaluate(self) -> None:
+        """Wait until all that was written is computed."""
+        mx.eval(self.buffers)
+
+    def claim(self, length: int) -> None:
+        """Reserve the next `length` positions for the forward pass that follows.
+
+        Raises:
+            CacheOverflowError: They do not all fit; position and contents are as before.
+        """
+        if length > self.remaining:
+            raise CacheOverflowError(self._position, length, self.config.max_seq_len)
+        self._start = self._position
+        self._position += length
+
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write one layer's new keys and values to the claimed positions.
+
+        Args:
+            layer: Index of the layer.
+            keys: (B', H, L, D) with B' <= B: the first B' sequences are written.
+            values: As `keys`.
+
+        Returns:
+            All keys and all values of these sequences up to `position`, each
+            (B', H, position, D) in the cache's dtype; views, not copies.
+        """
+        rows = keys.shape[0]
+        filled = []
+        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            buffer = self.buffers[place]
+            # A write in place, once nothing computes with the buffer any more. `mx.slice_update`
+            # with a start that is an array copies the whole buffer on CUDA.
+            buffer[:rows, :, self._start : self._position] = new.astype(self.dtype)
+            filled.append(buffer[:rows, :, : self._position])
+        return filled[0], filled[1]
+
+    def rewind(self, length: int) -> None:
+        """Take back the last `length` positions; what follows is written over them.
+
+        Raises:
+            ValueError: The cache does not hold as many.
+        """
+        if not 0 <= length <= self._position:
+            raise ValueError(f"cannot take back {length} of {self._position} positions")
+        self._position -= length
+        self._start = self._position
+
+    def mark(self) -> None:
+        """Remember this position, so that `rewind` can come back to it."""
+
+    def reachable(self, position: int) -> int:
+        """The last position up to this one that `rewind` can go to."""
+        return min(position, self._position)
+
+    def clear(self, *, keep: int = 0) -> None:
+        """Begin another text: forget all tokens but the first few, and keep the buffers.
+
+        Args:
+            keep: How many tokens of the text before the new one begins with.
+
+        Raises:
+            ValueError: The cache does not hold as many.
+        """
+        self.rewind(self._position - keep)
+        self.texts += 1

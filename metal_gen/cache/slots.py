@@ -1,0 +1,98 @@
+"""A cache whose sequences each have a position of their own: slots, taken and freed one by one.
+
+Owns where each slot's next token goes and whose prompts are still in the buffers. Knows nothing of
+models.
+
+Axes: B slots, H key/value heads, S capacity, D head size.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from metal_gen.cache.kv_cache import CacheOverflowError, KVCache
+
+
+class SlotCache:
+    """The slots of a cache, over its buffers (B, H, S, D).
+
+    Args:
+        cache: Whose own position is not used.
+        stride: Prompts are shared in multiples of so many tokens.
+
+    Attributes:
+        positions: Tokens in each slot.
+    """
+
+    def __init__(self, cache: KVCache, stride: int) -> None:
+        self.cache = cache
+        self.stride = stride
+        self.positions = [0] * cache.config.batch_size
+        self._prompts: list[list[int]] = [[] for _ in self.positions]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a slot holds."""
+        return self.cache.config.max_seq_len
+
+    def claim(self, slot: int, length: int) -> int:
+        """Reserve the next positions of a slot, and return the first of them.
+
+        Raises:
+            CacheOverflowError: They do not all fit; the slot is as before.
+        """
+        start = self.positions[slot]
+        if start + length > self.capacity:
+            raise CacheOverflowError(start, length, self.capacity)
+        self.positions[slot] += length
+        return start
+
+    def rewind(self, slot: int, length: int) -> None:
+        """Take the last positions of a slot back; what follows is written over them."""
+        self.positions[slot] -= length
+
+    def reuse(self, slot: int, prompt: Sequence[int]) -> int:
+        """Begin a prompt in a slot with as much of it as the one before has left; returns how much."""
+        self.positions[slot] = self._shared(slot, prompt)
+        self._prompts[slot] = list(prompt[: self.positions[slot]])
+        return self.positions[slot]
+
+    def extend(self, slot: int, prompt: Sequence[int]) -> int:
+        """Copy what another slot has more of a prompt than this one; returns how much."""
+        shared = [self._shared(other, prompt) for other in range(len(self.positions))]
+        length = max(shared)
+        begin = self.positions[slot]
+        if length <= begin:
+            return 0
+        source = shared.index(length)
+        for place, buffer in enumerate(self.cache.buffers):
+            # A copy before the write: with a view of it in use, the whole buffer would be copied.
+            new = mx.contiguous(buffer[source, :, begin:length].swapaxes(0, 1)).swapaxes(0, 1)
+            buffer[slot, :, begin:length] = new
+            self.cache.buffers[place] = buffer
+        self.positions[slot] = length
+        self.hold(slot, prompt)
+        return length - begin
+
+    def forget(self, slot: int) -> None:
+        """Let no other slot have what this one holds."""
+        self._prompts[slot] = []
+
+    def hold(self, slot: int, prompt: Sequence[int]) -> None:
+        """Let other slots have what a slot holds of its prompt so far."""
+        length = min(self.positions[slot], len(prompt)) // self.stride * self.stride
+        self._prompts[slot] = list(prompt[:length])
+
+    def has_in_common(self, first: Sequence[int], second: Sequence[int]) -> int:
+        """Tokens that one prompt can take over from another, of which one at least is left to compute."""
+        most = min(len(first), len(second) - 1)
+        length = 0
+        while length + self.stride <= most:
+            end = length + self.stride
+            if first[length:end] != second[length:end]:
+                break
+            length = end
+        return length
+
+    def _shared(self, slot: int, prompt: Sequence[int]) -> int:
+        return self.has_in_common(self._prompts[slot], prompt)

@@ -1,0 +1,1 @@
+"""LoRA adapters, as PEFT and mlx-lm save them."""

@@ -1,0 +1,141 @@
+"""An adapter's folder, opened: what it adds to which matrix, and what it has in place of the model's own.
+
+Opening reads adapter_config.json and the header of the weights; nothing is unpickled. Whether an adapter
+fits a model is for `adapter_fit` to say.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metal_gen.checkpoint.adapters import mlx_lm as mlx_adapter
+from metal_gen.checkpoint.adapters import peft as peft_adapter
+from metal_gen.checkpoint.adapters.low_rank import LowRank
+from metal_gen.checkpoint.adapters.tensors import AdapterTensors
+from metal_gen.config.adapters import split_scale
+from metal_gen.errors import CheckpointError, ConfigError, ModelNotFoundError
+from metal_gen.files.json_file import read_json
+from metal_gen.files.safetensors_header import TensorInfo, read_header
+from metal_gen.models.config.fields import FieldReader
+
+CONFIG_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter holds.
+
+    Attributes:
+        folder: Where it is.
+        scale: That was given with it.
+        weights_file: The file of its tensors.
+        low_ranks: What is added to matrices, by their names without `.weight`.
+        whole: Tensors in place of the model's, by its names for them.
+        moves_tied_head: What it does to an embedding is also done to a head that is the same matrix.
+    """
+
+    folder: Path
+    scale: float
+    weights_file: Path
+    low_ranks: Mapping[str, LowRank]
+    whole: Mapping[str, TensorInfo]
+    moves_tied_head: bool
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """All that is read of it."""
+        return self.folder / CONFIG_FILE, self.weights_file
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What JSON output says of it."""
+        return {"folder": str(self.folder), "scale": self.scale}
+
+    def renamed(self, rename: Callable[[Mapping[str, Any]], dict[str, Any]]) -> "Adapter":
+        """The same, by the model's names for its own tensors."""
+        return replace(self, low_ranks=rename(self.low_ranks), whole=rename(self.whole))
+
+
+def open_adapters(given: Sequence[str]) -> tuple[Adapter, ...]:
+    """Open adapters as they are named in the settings.
+
+    Args:
+        given: `FOLDER` or `FOLDER=SCALE`.
+
+    Raises:
+        ModelNotFoundError: There is no such folder.
+        CheckpointError: One is damaged, or of a kind that is not supported.
+        ConfigError: One is given twice.
+    """
+    adapters = tuple(_open(*split_scale(text)) for text in given)
+    for folder, count in Counter(adapter.folder.resolve() for adapter in adapters).items():
+        if count > 1:
+            raise ConfigError(
+                f"the adapter {folder} is given {count} times", "give it once, with the sum of its scales"
+            )
+    return adapters
+
+
+def _open(name: str, scale: float) -> Adapter:
+    folder = _folder(name)
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} is not an adapter: it has no {CONFIG_FILE}", "name a folder that PEFT or mlx-lm saved"
+        )
+    fields = FieldReader(read_json(path), str(path))
+    layout = peft_adapter if fields.has("peft_type") else mlx_adapter
+    layout.require_supported(fields)
+    weights_file = folder / layout.WEIGHTS_FILE
+    if not weights_file.is_file():
+        raise CheckpointError(
+            f"{folder} has no weights: {layout.WEIGHTS_FILE} is missing",
+            "only safetensors are read, not .bin or .npz: save the adapter again as safetensors",
+        )
+    tensors: AdapterTensors = layout.sort_tensors(read_header(weights_file), fields)
+    if tensors.whole and scale != 1:
+        info = next(iter(tensors.whole.values()))
+        raise CheckpointError(
+            f"the adapter {folder} cannot be scaled by {scale:g}: "
+            f"{info.name} in {info.path.name} takes the place of the model's own",
+            "give it without a scale",
+        )
+    return Adapter(
+        folder=folder,
+        scale=scale,
+        weights_file=weights_file,
+        low_ranks={name: replace(low, scale=low.scale * scale) for name, low in tensors.low_ranks.items()},
+        whole=tensors.whole,
+        moves_tied_head=layout.MOVES_TIED_HEAD,
+    )
+
+
+def _folder(name: str) -> Path:
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+            return folder
+        if folder.is_dir():
+            problem = "may not be read"
+        else:
+            problem = "is a file, not a folder" if folder.exists() else "is no folder on this disk"
+            _require_scale(name)
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"cannot be looked at: {error}"
+    raise ModelNotFoundError(
+        f"the adapter {name} {problem}",
+        f"give the folder that has {CONFIG_FILE}; `hf download ORG/NAME --local-dir FOLDER` brings one "
+        "from the Hub",
+    )
+
+
+def _require_scale(name: str) -> None:
+    """Refuse a folder with something after it that is no scale."""
+    folder, equals, scale = name.rpartition("=")
+    if equals and Path(folder).expanduser().is_dir():
+        raise ConfigError(
+            f"the scale of the adapter {folder} is no number: {scale!r}", f"give one: {folder}=0.5"
+        )

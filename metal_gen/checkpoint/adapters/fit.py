@@ -1,0 +1,106 @@
+"""Whether adapters fit the model that they are to be added to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from metal_gen.checkpoint.adapters.adapter import Adapter
+from metal_gen.checkpoint.adapters.stored import StoredAdapted
+from metal_gen.checkpoint.packed.quantizing import before_quantizing
+from metal_gen.checkpoint.packed.stored import FLOATS, Expected, Stored, shown_problems, shown_shape
+from metal_gen.errors import CheckpointError
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.parameters import Shape
+
+VOCABULARY = ("model.embed_tokens", "lm_head")
+LISTED_PROBLEMS = 3
+OF_ANOTHER_MODEL = "the adapter belongs to another model, or was trained on another layout of this one"
+OF_EXPERTS = "this checkpoint keeps its experts in another layout: fuse the adapter with mlx_lm.fuse"
+
+
+def require_fit(
+    adapters: Sequence[Adapter], parts: Sequence[Stored], expected: Mapping[str, Expected], *, tied: bool
+) -> None:
+    """Compare what adapters hold with the model's weights, before anything is read.
+
+    Args:
+        adapters: By the model's names.
+        parts: All weights of the model, adapted.
+        expected: All its tensors.
+        tied: The head is the embedding.
+
+    Raises:
+        CheckpointError: Tensors have other shapes, have no place, or would take a place twice; there are
+            none; or one would tell apart an embedding and a head that are one matrix here.
+    """
+    shapes = {
+        low.down.key: form.shape
+        for form in map(before_quantizing, parts)
+        if isinstance(form, StoredAdapted)
+        for low in form.low_ranks
+    }
+    for adapter in adapters:
+        if not adapter.low_ranks and not adapter.whole:
+            raise CheckpointError(
+                f"{adapter.weights_file} has no tensors of this model's language part", OF_ANOTHER_MODEL
+            )
+        if tied and not adapter.moves_tied_head:
+            _require_tied(adapter)
+        if problems := [*_misfits(adapter, shapes), *_misplaced(adapter, expected)]:
+            placeless = [name for name, low in adapter.low_ranks.items() if low.down.key not in shapes]
+            raise CheckpointError(
+                f"the adapter {adapter.folder} does not fit the model: "
+                + shown_problems(problems, LISTED_PROBLEMS),
+                OF_EXPERTS if any(".switch_mlp." in name for name in placeless) else OF_ANOTHER_MODEL,
+            )
+    _require_apart(adapters)
+
+
+def _require_apart(adapters: Sequence[Adapter]) -> None:
+    """See that no two take the same place."""
+    taken: dict[str, TensorInfo] = {}
+    for adapter in adapters:
+        for name, info in adapter.whole.items():
+            if name in taken:
+                raise CheckpointError(
+                    f"{taken[name].path} and {info.path} both take the place of {name}",
+                    "give one of them only",
+                )
+            taken[name] = info
+
+
+def _require_tied(adapter: Adapter) -> None:
+    named = {**{name: low.down.info for name, low in adapter.low_ranks.items()}, **adapter.whole}
+    for name, info in named.items():
+        if name.removesuffix(".weight") in VOCABULARY:
+            raise CheckpointError(
+                f"the adapter {adapter.folder} does not fit the model: {info.name} in {info.path.name} "
+                "changes an embedding or a head, and here both are one matrix",
+                "merge it first, with peft's merge_and_unload, and save the model with both",
+            )
+
+
+def _misfits(adapter: Adapter, shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """Of factors."""
+    for name, low in adapter.low_ranks.items():
+        if low.down.key not in shapes:
+            yield f"{low.down.info.name} in {low.down.info.path.name} has no place: there is no matrix {name}"
+            continue
+        for info, wanted in low.misfits(shapes[low.down.key]):
+            yield (
+                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} where {name}, "
+                f"at rank {low.rank}, makes it {shown_shape(wanted)}"
+            )
+
+
+def _misplaced(adapter: Adapter, expected: Mapping[str, Expected]) -> Iterator[str]:
+    """Of tensors that take the place of the model's own."""
+    for name, info in adapter.whole.items():
+        place = expected.get(name)
+        if place is None:
+            yield f"{info.name} in {info.path.name} has no place in the model"
+        elif tuple(place.dtypes) != tuple(FLOATS):
+            yield f"{info.name} in {info.path.name} cannot take the place of quantized numbers"
+        elif info.shape != place.shape:
+            yield (
+                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} "
+                f"where the model has {shown_shape(place.shape)}"
+            )

@@ -1,0 +1,132 @@
+"""Adapters as PEFT saves them.
+
+Source: `config.py`, `layer.py` and `model.py` of peft 0.21's `tuners/lora`, and its
+`utils/save_and_load.py`.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from metal_gen.checkpoint.adapters.low_rank import Factor, LowRank
+from metal_gen.checkpoint.adapters.tensors import AdapterTensors, pair_of, require_floats
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.config.fields import FieldReader
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+# An embedding and a head of the same numbers are adapted each by itself.
+MOVES_TIED_HEAD = False
+PREFIX = "base_model.model."
+# Between the name of a module and that of its own tensor, where PEFT has put itself in its place.
+WRAPPERS = re.compile(r"\.(base_layer|modules_to_save)(?=\.)")
+LINEAR_FACTORS = ("lora_A", "lora_B")
+EMBEDDING_FACTORS = ("lora_embedding_A", "lora_embedding_B")
+FACTOR = re.compile(rf"(.+)\.({'|'.join((*LINEAR_FACTORS, *EMBEDDING_FACTORS))})(?:\.weight)?")
+# Each changes what is computed, if it is set.
+UNSUPPORTED = (
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
+# These say where A and B began, with the model as it was; others change the model.
+HARMLESS_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+MERGE_HINT = "merge it first, with peft's merge_and_unload, and save the model"
+
+
+def require_supported(fields: FieldReader) -> None:
+    """See that adapter_config.json asks for nothing but sums of matrices.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    kind = fields.fields["peft_type"]
+    if kind != "LORA":
+        raise fields.error(f"peft_type is {kind!r}, and only LORA is supported", MERGE_HINT)
+    for name, value in fields.fields.items():
+        is_variant = name.startswith("use_") and name != "use_rslora"
+        if value and (is_variant or name in UNSUPPORTED):
+            raise fields.error(f"{name} is set, which is not supported", MERGE_HINT)
+    beginning = fields.fields.get("init_lora_weights")
+    if beginning not in HARMLESS_BEGINNINGS:
+        raise fields.error(
+            f"init_lora_weights is {beginning!r}, which changes the model's own weights", MERGE_HINT
+        )
+
+
+def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> AdapterTensors:
+    """Tell factors from tensors that stand by themselves.
+
+    Args:
+        tensors: By their names in the file.
+        fields: Of adapter_config.json.
+
+    Raises:
+        CheckpointError: A factor has no partner, or a field is wrong.
+    """
+    require_floats(tensors)
+    factors: dict[str, dict[str, TensorInfo]] = {}
+    whole = {}
+    for name, info in tensors.items():
+        plain = name.removeprefix(PREFIX)
+        if match := FACTOR.fullmatch(plain):
+            factors.setdefault(match[1], {})[match[2]] = info
+        else:
+            whole[WRAPPERS.sub("", plain)] = info
+    scales = _Scales(fields)
+    return AdapterTensors({name: _low_rank(name, found, scales) for name, found in factors.items()}, whole)
+
+
+def _low_rank(name: str, found: Mapping[str, TensorInfo], scales: "_Scales") -> LowRank:
+    """A of a linear map is (r, in) and B (out, r); of an embedding A is (r, V) and B (hidden, r)."""
+    rank, scale = scales.of(name)
+    if EMBEDDING_FACTORS[0] in found or EMBEDDING_FACTORS[1] in found:
+        up, down = pair_of(found, EMBEDDING_FACTORS)
+        return LowRank(Factor(down, True), Factor(up, True), rank, scale)
+    down, up = pair_of(found, LINEAR_FACTORS)
+    return LowRank(Factor(down, False), Factor(up, False), rank, scale)
+
+
+class _Scales:
+    """Rank and scale of each matrix."""
+
+    def __init__(self, fields: FieldReader) -> None:
+        self.fields = fields
+        self.uses_root = fields.flag("use_rslora", False)
+        self.ranks = self._pattern("rank_pattern")
+        self.alphas = self._pattern("alpha_pattern")
+
+    def of(self, name: str) -> tuple[int, float]:
+        rank_key, alpha_key = _matching(self.ranks, name), _matching(self.alphas, name)
+        rank = self.fields.integer("r", 8) if rank_key is None else self.ranks[rank_key].integer(rank_key)
+        alpha = (
+            self.fields.number("lora_alpha", 8)
+            if alpha_key is None
+            else self.alphas[alpha_key].number(alpha_key)
+        )
+        return rank, alpha / (math.sqrt(rank) if self.uses_root else rank)
+
+    def _pattern(self, field_name: str) -> dict[str, FieldReader]:
+        """By regular expression, a reader of what stands there."""
+        given: Any = self.fields.fields.get(field_name) or {}
+        if not isinstance(given, Mapping):
+            raise self.fields.error(f"{field_name} must be an object")
+        for pattern in given:
+            try:
+                re.compile(pattern)
+            except re.error:
+                raise self.fields.error(
+                    f"{field_name} has {pattern!r}, which is no regular expression"
+                ) from None
+        reader = FieldReader(given, f"{field_name} of {self.fields.source}")
+        return dict.fromkeys(given, reader)
+
+
+def _matching(patterns: Mapping[str, FieldReader], name: str) -> str | None:
+    """The first that the end of a module's name matches."""
+    return next((each for each in patterns if re.match(rf"(.*\.)?({each})$", name)), None)

@@ -1,0 +1,41 @@
+"""What a GGUF file says of its model beside the weights: it has it all."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metal_gen.checkpoint.gguf.header import read_gguf_header
+from metal_gen.checkpoint.gguf.model import model_config, model_tensors, name_in_file
+from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.text.tokenizer import TokenizerDocument
+
+
+class GgufDocuments:
+    """The `Documents` of a GGUF file."""
+
+    config_name = "metadata"
+
+    def __init__(self, file: Path) -> None:
+        self.path = file
+        self.config_source = f"the metadata of {file}"
+        self.generation_config: dict[str, Any] = {}
+        self._header = read_gguf_header(file)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Made of the metadata."""
+        return model_config(self._header)
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Those that its header names."""
+        return dict(model_tensors(self._header))
+
+    def stored_name(self, name: str) -> str:
+        """In the spelling of GGUF files."""
+        return name_in_file(name)
+
+    def tokenizer(self) -> TokenizerDocument:
+        """Made of the metadata."""
+        return tokenizer_document(self._header)

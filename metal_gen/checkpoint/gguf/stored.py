@@ -1,0 +1,56 @@
+"""A matrix kept as a GGUF file keeps it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from metal_gen.checkpoint.gguf.blocks import FORMS, converting_bytes
+from metal_gen.checkpoint.packed.stored import Expected
+from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.device.backend import DTYPE_BYTES
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
+from metal_gen.models.matrices.parameters import Shape
+from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
+
+
+@dataclass(frozen=True)
+class StoredBlocks:
+    """A matrix in quantized blocks.
+
+    Args:
+        name: Of its tensor.
+        shape: Of the matrix.
+        block_type: As ggml spells it.
+    """
+
+    name: str
+    shape: Shape
+    block_type: str
+
+    @property
+    def packing(self) -> Packing | None:
+        """How it is quantized once it is read; None for those types that become plain numbers."""
+        return FORMS[self.block_type].packing
+
+    def tensors(self) -> dict[str, Expected]:
+        """One."""
+        return {self.name: Expected(self.shape, (self.block_type,))}
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes in memory, computed with in this dtype."""
+        if self.packing is None:
+            return math.prod(self.shape) * DTYPE_BYTES[dtype]
+        return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
+
+    def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
+        """Some rows at a time are converted."""
+        return converting_bytes(math.prod(self.shape))
+
+    def read(self, files: TensorFiles) -> ArrayMatrix:
+        """Read it, computed."""
+        arrays = files.blocks(self.name)
+        if self.packing is None:
+            return DenseMatrix(*arrays)
+        packed, scales, biases = arrays
+        return QuantizedMatrix(packed, scales, biases, self.packing, files.dtype)

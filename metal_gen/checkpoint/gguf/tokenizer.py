@@ -1,0 +1,131 @@
+"""The tokenizer in a GGUF file, as the tokenizer.json and tokenizer_config.json that it was made of.
+
+Source: of https://github.com/ggml-org/llama.cpp, `convert_hf_to_gguf.py`, `gguf-py/gguf/constants.py` and
+`src/llama-vocab.cpp`; the tokenizer.json of Qwen3.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from metal_gen.checkpoint.gguf.header import GgufHeader
+from metal_gen.files.json_file import no_collection
+from metal_gen.models.config.fields import FieldReader
+from metal_gen.text.tokenizer import TokenizerDocument
+
+PREFIX = "tokenizer.ggml"
+MODEL, SPLITTING = "gpt2", "qwen2"
+# Of `tokenizer.ggml.token_type`; tokens of other types fill up the embedding.
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+# A text ends at these, whether or not the metadata says so.
+END_TOKENS = ("<|endoftext|>", "<|im_end|>")
+END_FIELDS = ("eos_token_id", "eot_token_id")
+TEMPLATE = "tokenizer.chat_template"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+FRAME: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "normalizer": {"type": "NFC"},
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        ],
+    },
+    "post_processor": None,
+    "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+}
+
+
+def end_ids(metadata: Mapping[str, Any]) -> set[int]:
+    """Tokens that end a text, as far as the file has them."""
+    tokens, kinds = _list(metadata, "tokens"), _list(metadata, "token_type")
+    given = [metadata.get(f"{PREFIX}.{field}") for field in END_FIELDS]
+    named = zip(range(len(tokens)), tokens, kinds, strict=False)
+    by_text = {token for token, text, kind in named if kind == CONTROL and text in END_TOKENS}
+    return by_text | {token for token in given if isinstance(token, int)}
+
+
+def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
+    """Make the two files.
+
+    Raises:
+        CheckpointError: The file has no tokenizer, one of another kind, or one that makes no sense.
+    """
+    metadata = header.metadata
+    fields = FieldReader(metadata, f"the metadata of {header.path}")
+    for field, wanted in (("model", MODEL), ("pre", SPLITTING)):
+        if (found := metadata.get(f"{PREFIX}.{field}")) != wanted:
+            raise fields.error(
+                f"{PREFIX}.{field} is {found!r}, and only {wanted!r} is read",
+                "use the model's checkpoint in safetensors, or a file that llama.cpp has converted lately",
+            )
+    if metadata.get(f"{PREFIX}.add_bos_token"):
+        raise fields.error(f"{PREFIX}.add_bos_token is set, and Qwen's tokenizers add no such token")
+    tokens, kinds, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
+    if not tokens or len(kinds) != len(tokens):
+        raise fields.error(f"it has {len(tokens)} {PREFIX}.tokens and {len(kinds)} {PREFIX}.token_type")
+    if {type(text) for text in (*tokens, *merges)} != {str}:
+        raise fields.error(f"{PREFIX}.tokens and {PREFIX}.merges must be texts")
+    with no_collection():
+        pairs = [merge.split(" ") for merge in merges]
+    if not set(map(len, pairs)) <= {2}:
+        raise fields.error(f"{PREFIX}.merges must be pairs")
+    added = [
+        _added_token(token, text, kind)
+        for token, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    normal = {text: index for index, text in enumerate(tokens) if kinds[index] == NORMAL}
+    return TokenizerDocument(
+        path=header.path,
+        document={**FRAME, "added_tokens": added, "model": _byte_pair_encoding(normal, pairs)},
+        config={"chat_template": metadata.get(TEMPLATE)} | _special_tokens(metadata, tokens),
+    )
+
+
+def _byte_pair_encoding(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
+
+
+def _added_token(token: int, text: str, kind: int) -> dict[str, Any]:
+    return {
+        "id": token,
+        "content": text,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": kind == CONTROL,
+    }
+
+
+def _special_tokens(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, str]:
+    """The texts of those that tokenizer_config.json names."""
+    ids = {
+        "bos_token": metadata.get(f"{PREFIX}.bos_token_id"),
+        "eos_token": metadata.get(f"{PREFIX}.eos_token_id"),
+        "pad_token": metadata.get(f"{PREFIX}.padding_token_id"),
+    }
+    known = {name: token for name, token in ids.items() if isinstance(token, int)}
+    return {name: tokens[token] for name, token in known.items() if 0 <= token < len(tokens)}
+
+
+def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:
+    value = metadata.get(f"{PREFIX}.{name}")
+    return value if isinstance(value, list) else []

@@ -1,0 +1,1 @@
+"""How checkpoints store matrices: plain, or quantized by MLX, AWQ, GPTQ and other programs."""

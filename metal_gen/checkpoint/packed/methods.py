@@ -1,0 +1,164 @@
+"""What config.json says of how programs other than MLX have quantized a checkpoint.
+
+Whether a single matrix is quantized is seen in the files, so that lists of those that are not
+(`modules_to_not_convert`, `ignore`) need no reading.
+
+Source: `utils/quantization_config.py` of Hugging Face transformers; the documentation of GPTQModel
+(`dynamic`) and of compressed-tensors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from metal_gen.checkpoint.packed.awq import AWQ_BITS, Awq
+from metal_gen.checkpoint.packed.compressed_tensors import PACK_QUANTIZED_BITS, PackQuantized
+from metal_gen.checkpoint.packed.fp8 import Fp8
+from metal_gen.checkpoint.packed.gptq import GPTQ_BITS, Gptq
+from metal_gen.checkpoint.packed.groups import Groups
+from metal_gen.checkpoint.packed.stored import Method
+from metal_gen.errors import CheckpointError
+from metal_gen.models.config.fields import FieldReader
+
+HINT = "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16"
+# By which GPTQModel lets single matrices differ from the others, in what is computed here.
+GPTQ_FIELDS = ("bits", "group_size", "desc_act", "pack_dtype", "checkpoint_format", "format")
+
+
+def read_method(fields: FieldReader) -> Method:
+    """Read an object that has a `quant_method`.
+
+    Raises:
+        CheckpointError: Such weights cannot be computed with.
+    """
+    name = fields.fields["quant_method"]
+    reader = _READERS.get(name) if isinstance(name, str) else None
+    if reader is None:
+        raise _refusal(fields, f"quant_method is {name!r}, and {_listed(list(_READERS))} are read")
+    return reader(fields)
+
+
+def _read_awq(fields: FieldReader) -> Method:
+    bits = _one_of(fields, "bits", (AWQ_BITS,), default=AWQ_BITS)
+    for name in ("version", "format", "checkpoint_format"):
+        _one_of(fields, name, ("gemm",), default="gemm")
+    _one_of(fields, "backend", ("autoawq", "gptqmodel"), default="autoawq")
+    return Awq(Groups(bits, _group_size(fields)))
+
+
+def _read_gptq(fields: FieldReader) -> Method:
+    bits = _one_of(fields, "bits", GPTQ_BITS, default=4)
+    _one_of(fields, "pack_dtype", ("int32",), default="int32")
+    _one_of(fields, "is_marlin_format", (False,), default=False)
+    size = _group_size(fields)
+    if size is not None and fields.flag("desc_act", False):
+        raise _refusal(
+            fields,
+            "desc_act is true, which puts inputs into groups by their importance, "
+            "and only groups of neighbouring inputs are read",
+        )
+    named = "format" if fields.has("format") and not fields.has("checkpoint_format") else "checkpoint_format"
+    layout = _one_of(fields, named, ("gptq", "gptq_v2"), default="gptq")
+    _check_dynamic(fields)
+    return Gptq(Groups(bits, size), has_zeros_less_one=layout == "gptq")
+
+
+def _check_dynamic(fields: FieldReader) -> None:
+    """Patterns that begin with `-:` name matrices that are not quantized, others those that are otherwise."""
+    dynamic = fields.fields.get("dynamic") or {}
+    if not isinstance(dynamic, Mapping):
+        raise fields.error("dynamic must be an object")
+    for pattern, changes in dynamic.items():
+        if pattern.startswith("-:") or not isinstance(changes, Mapping):
+            continue
+        for name in GPTQ_FIELDS:
+            if name in changes and changes[name] != fields.fields.get(name):
+                raise _refusal(
+                    fields,
+                    f"dynamic gives {pattern} {name} {changes[name]!r}, "
+                    "and only checkpoints are read whose matrices are quantized alike",
+                )
+
+
+def _read_fp8(fields: FieldReader) -> Method:
+    _one_of(fields, "fmt", ("e4m3", "float8_e4m3fn"), default="e4m3")
+    return Fp8(_block(fields, "weight_block_size"))
+
+
+def _read_compressed_tensors(fields: FieldReader) -> Method:
+    groups = fields.fields.get("config_groups")
+    if not isinstance(groups, Mapping) or len(groups) != 1:
+        raise _refusal(fields, "config_groups must be an object that has one group, which is what is read")
+    group = next(iter(groups.values()))
+    given = group.get("weights") if isinstance(group, Mapping) else None
+    if not isinstance(given, Mapping):
+        raise fields.error("config_groups has no weights")
+    for name in ("sparsity_config", "transform_config"):
+        value = fields.fields.get(name)
+        if value and not (isinstance(value, Mapping) and value.get("format") == "dense"):
+            raise _refusal(fields, f"{name} is given, and such weights are not read")
+    weights = FieldReader(given, f"weights of config_groups of {fields.source}")
+    formats = ("pack-quantized", "float-quantized", "naive-quantized")
+    if _one_of(fields, "format", formats) == "pack-quantized":
+        return _read_pack_quantized(weights)
+    _one_of(weights, "type", ("float",))
+    _one_of(weights, "num_bits", (8,))
+    by_block = _one_of(weights, "strategy", ("tensor", "channel", "block")) == "block"
+    return Fp8(_block(weights, "block_structure") if by_block else None)
+
+
+def _read_pack_quantized(weights: FieldReader) -> Method:
+    _one_of(weights, "type", ("int",))
+    bits = _one_of(weights, "num_bits", PACK_QUANTIZED_BITS)
+    _one_of(weights, "actorder", (False, "weight", "static"), default=False)
+    by_row = _one_of(weights, "strategy", ("group", "channel")) == "channel"
+    groups = Groups(bits, None if by_row else _group_size(weights))
+    return PackQuantized(groups, weights.flag("symmetric", True))
+
+
+def _one_of(fields: FieldReader, name: str, known: Sequence[Any], default: Any = None) -> Any:
+    """The value of a field, words in lower case; one that is not known is refused."""
+    value = fields.fields[name] if fields.has(name) else default
+    plain = value.lower() if isinstance(value, str) else value
+    # A number that is only equal, as True is to 1, is not the same.
+    if not any(type(plain) is type(one) and plain == one for one in known):
+        verb = "are" if len(known) > 1 else "is all that is"
+        raise _refusal(fields, f"{name} is {value!r}, and {_listed(known)} {verb} read")
+    return plain
+
+
+def _group_size(fields: FieldReader) -> int | None:
+    """Numbers that share a scale; -1 is a whole row."""
+    size = fields.integer("group_size", 128, minimum=-1)
+    if size == 0:
+        raise fields.error("group_size must be above 0, or -1 for whole rows, not 0")
+    return None if size < 0 else size
+
+
+def _block(fields: FieldReader, name: str) -> tuple[int, int] | None:
+    given = fields.fields.get(name)
+    if given is None:
+        return None
+    if (
+        not isinstance(given, Sequence)
+        or len(given) != 2
+        or not all(type(size) is int and size > 0 for size in given)
+    ):
+        raise fields.error(f"{name} must be two whole numbers above 0, not {given!r}")
+    return given[0], given[1]
+
+
+def _refusal(fields: FieldReader, problem: str) -> CheckpointError:
+    return fields.error(problem, HINT)
+
+
+def _listed(known: Sequence[Any]) -> str:
+    *others, last = [str(value) for value in known]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+_READERS: Mapping[str, Callable[[FieldReader], Method]] = {
+    "awq": _read_awq,
+    "gptq": _read_gptq,
+    "fp8": _read_fp8,
+    "compressed-tensors": _read_compressed_tensors,
+}

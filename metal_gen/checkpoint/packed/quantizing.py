@@ -1,0 +1,105 @@
+"""Quantizes matrices while they are read, one by one, so that the whole model never has to fit.
+
+Source: `quantize_model` in `mlx_lm/utils.py` of mlx-lm 0.32.2, and the `quant_predicate` of its models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from metal_gen.checkpoint.packed.quantization import MICROSCALED
+from metal_gen.checkpoint.packed.stored import Expected, Stored
+from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.config.quantize import AFFINE, DEFAULT_GROUP_SIZE
+from metal_gen.device.backend import DTYPE_BYTES, dtype_named
+from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.matrix import DenseMatrix
+from metal_gen.models.matrices.parameters import Shape
+from metal_gen.models.matrices.quantized import PIECE_BYTES, Packing, QuantizedMatrix
+
+ROUTER, SHARED_EXPERT_GATE = "mlp.gate", "mlp.shared_expert_gate"
+# Matrices that choose or weigh experts get more bits in these families.
+GATES: Mapping[str, tuple[str, ...]] = {
+    "qwen3_moe": (ROUTER,),
+    "qwen3_vl_moe": (ROUTER,),
+    "qwen3_next": (ROUTER, SHARED_EXPERT_GATE),
+    "qwen3_5_moe": (ROUTER, SHARED_EXPERT_GATE),
+}
+GATE_PACKING = Packing(8, 64)
+
+
+def packing_named(quantize: str) -> Packing:
+    """What a value of the setting `quantize` stands for."""
+    if quantize in MICROSCALED:
+        return MICROSCALED[quantize]
+    match = AFFINE.fullmatch(quantize)
+    assert match is not None
+    return Packing(int(match[1]), int(match[2] or DEFAULT_GROUP_SIZE))
+
+
+@dataclass(frozen=True)
+class QuantizingRules:
+    """Which matrices are to be quantized, and how.
+
+    Args:
+        packing: Of most.
+        model_type: The family, some of whose matrices get another.
+        dtype: Of the numbers that are quantized, whatever is computed with, so that nothing depends on
+            whether a checkpoint is quantized beforehand.
+    """
+
+    packing: Packing
+    model_type: str
+    dtype: str
+
+    def packing_of(self, name: str, width: int) -> Packing | None:
+        """Of a matrix with rows of this width; None where they are not whole groups."""
+        if not self.packing.divides(width):
+            return None
+        packing = GATE_PACKING if name.endswith(GATES.get(self.model_type, ())) else self.packing
+        return packing if packing.divides(width) else None
+
+
+@dataclass(frozen=True)
+class StoredToQuantize:
+    """A matrix that is quantized when it has been read.
+
+    Args:
+        form: In which it is stored; it is read as plain numbers.
+        packing: It gets.
+        dtype: Of the numbers before.
+    """
+
+    form: Stored
+    packing: Packing
+    dtype: str
+
+    @property
+    def shape(self) -> Shape:
+        """(..., out, in)."""
+        return self.form.shape
+
+    def tensors(self) -> dict[str, Expected]:
+        """Those of the stored form."""
+        return self.form.tensors()
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes in memory, computed with in this dtype."""
+        return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
+
+    def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
+        """The plain numbers, and beside the result its pieces or its scales in their dtype."""
+        plain = self.form.nbytes(self.dtype) + self.form.reading_bytes(self.dtype, found)
+        if not self.packing.has_biases:
+            plain += self.nbytes(dtype) + PIECE_BYTES
+        return plain if self.dtype == dtype else max(plain, self.nbytes(self.dtype))
+
+    def read(self, files: TensorFiles) -> QuantizedMatrix:
+        """Read it, computed."""
+        plain = self.form.read(files.in_dtype(dtype_named(self.dtype)))
+        assert isinstance(plain, DenseMatrix)
+        return QuantizedMatrix.quantize(plain.numbers, self.packing).computing_in(files.dtype)
+
+
+def before_quantizing(form: Stored) -> Stored:
+    """The form that is quantized, or this one if none is."""
+    return form.form if isinstance(form, StoredToQuantize) else form

@@ -1,0 +1,1 @@
+"""A run of `metal-gen batch` and its report."""

@@ -1,0 +1,224 @@
+"""The commands of a chat: what begins with a slash."""
+
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metal_gen.cli.chat.report import describe, room
+from metal_gen.cli.chat.session import ChatSession
+from metal_gen.cli.chat.transcript_file import save_transcript
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo
+from metal_gen.config.settings_file import shown_value
+from metal_gen.config.sources import nearest
+from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.text.transcript import read_transcript
+
+SLASH = "/"
+# What an answer can have for itself. Its log-probabilities are shown by `generate` alone.
+SETTABLE = [
+    info.name
+    for info in SETTINGS.values()
+    if info.section in ("sampling", "generation")
+    and info.name not in ("samples", "logprobs", "raw", "system")
+]
+NOTHING = '""'
+
+
+class EndOfChatError(Exception):
+    """A command ends the chat."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        usage: How it is typed; the first word is its name.
+        help: What it does.
+        run: Does it, given what comes after the name.
+    """
+
+    usage: str
+    help: str
+    run: Callable[[ChatSession, str], None]
+
+    @property
+    def name(self) -> str:
+        """With its slash."""
+        return self.usage.split()[0]
+
+
+def is_command(text: str) -> bool:
+    """Whether this is a command; a message that begins with a slash has two."""
+    return text.startswith(SLASH) and not text.startswith(2 * SLASH)
+
+
+def message_in(text: str) -> str:
+    """The message in what was typed."""
+    return text.removeprefix(SLASH) if text.startswith(2 * SLASH) else text
+
+
+def run_command(session: ChatSession, text: str) -> None:
+    """Do what a command says.
+
+    Raises:
+        UsageError: There is no such command, or it cannot be done; the conversation is as before.
+        EndOfChatError: There is no more to do.
+    """
+    name, _, argument = text.partition(" ")
+    command = next((command for command in COMMANDS if command.name == name.strip()), None)
+    if command is None:
+        close = nearest(name, [command.name for command in COMMANDS])
+        raise UsageError(
+            f"there is no command {name}", f"{close}; a message that begins with a slash is typed with two"
+        )
+    command.run(session, argument.strip())
+
+
+def completions() -> dict[str, Sequence[str]]:
+    """What can be typed after each command."""
+    return {command.name: SETTABLE if command.run in (_set, _unset) else () for command in COMMANDS}
+
+
+def _system(session: ChatSession, text: str) -> None:
+    conversation = session.conversation
+    if text:
+        conversation.set_system(None if text == NOTHING else text)
+        session.console.note("the conversation is computed anew with the next message")
+    elif conversation.system is None:
+        session.console.write_reply("there is no system message")
+    else:
+        session.console.write_reply(conversation.system)
+
+
+def _set(session: ChatSession, text: str) -> None:
+    name, _, value = text.partition(" ")
+    if not value:
+        names = [_setting(name).name] if name else SETTABLE
+        session.console.write_reply("\n".join(_shown(session, name) for name in names))
+        return
+    info = _setting(name)
+    try:
+        session.conversation.change(**{info.name: info.check.from_text(value.strip())})
+    except ValueError as error:
+        raise UsageError(f"{info.name} {error}: {value.strip()!r}") from None
+    session.console.detail(_shown(session, info.name))
+
+
+def _unset(session: ChatSession, name: str) -> None:
+    session.conversation.change_back(_setting(name).name)
+    session.console.detail(_shown(session, _setting(name).name))
+
+
+def _setting(typed: str) -> SettingInfo:
+    name = typed.replace("-", "_")
+    if name in SETTABLE:
+        return SETTINGS[name]
+    if name in SETTINGS and SETTINGS[name].section not in ("sampling", "generation"):
+        flag = SETTINGS[name].flag
+        raise UsageError(
+            f"{name} is decided when a chat begins", f"/save FILE, and go on with --load FILE {flag}"
+        )
+    raise UsageError(f"there is no setting {typed} to change here", nearest(name, SETTABLE))
+
+
+def _shown(session: ChatSession, name: str) -> str:
+    settings = session.conversation.settings
+    source = settings.source(name)
+    return f"{name} = {shown_value(settings, name)} ({'/set' if source == ARGUMENT_SOURCE else source})"
+
+
+def _undo(session: ChatSession, argument: str) -> None:
+    taken = session.conversation.undo()
+    session.console.note(f"taken back: {_excerpt(taken[0]['content'])}; {room(session.conversation)}")
+
+
+def _retry(session: ChatSession, argument: str) -> None:
+    if session.conversation.strategy.is_greedy:
+        session.console.note("greedy: the answer will be the same; try /set temperature 0.8")
+    session.retry()
+
+
+def _forget(session: ChatSession, argument: str) -> None:
+    try:
+        turns = int(argument or "1")
+    except ValueError:
+        raise UsageError(f"/forget takes a number of turns: {argument!r}") from None
+    session.conversation.forget(turns)
+    what = "the oldest turn is" if turns == 1 else f"the {turns} oldest turns are"
+    session.console.note(
+        f"{what} forgotten; {room(session.conversation)}, to be computed with the next message"
+    )
+
+
+def _save(session: ChatSession, name: str) -> None:
+    path = _file("/save", name)
+    save_transcript(path, session.conversation.messages, "/save")
+    session.console.note(f"saved to {path}")
+
+
+def _load(session: ChatSession, name: str) -> None:
+    path, conversation = _file("/load", name), session.conversation
+    before = conversation.messages
+    conversation.messages = read_transcript(path)
+    try:
+        tokens = room(conversation)
+    except MetalGenError:
+        conversation.messages = before
+        raise
+    dropped = f"; the {len(before)} messages before are dropped" if before else ""
+    session.console.note(f"{len(conversation.messages)} messages: {tokens}{dropped}")
+
+
+def _file(command: str, name: str) -> Path:
+    if not name:
+        raise UsageError(f"{command} needs the name of a file")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{command} {name}: there is no home folder") from None
+
+
+def _stats(session: ChatSession, argument: str) -> None:
+    session.console.write_reply(describe(session.conversation, session.last))
+
+
+def _help(session: ChatSession, argument: str) -> None:
+    columns = shutil.get_terminal_size().columns
+    width = max(len(command.usage) for command in COMMANDS) + 2
+    lines = [
+        textwrap.fill(f"{command.usage:{width}}{command.help}", columns, subsequent_indent=width * " ")
+        for command in COMMANDS
+    ]
+    session.console.write_reply("\n".join([*lines, "", textwrap.fill(KEYS, columns)]))
+
+
+def _exit(session: ChatSession, argument: str) -> None:
+    raise EndOfChatError
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 40 else line[:37] + "...")
+
+
+COMMANDS = (
+    Command("/system TEXT", 'Set the system message; "" leaves it out; no text shows it.', _system),
+    Command("/set NAME VALUE", "Change a setting, as temperature 0.6; no value shows it.", _set),
+    Command("/unset NAME", "Have a setting as it was at first.", _unset),
+    Command("/retry", "Answer the last message anew, with another seed.", _retry),
+    Command("/undo", "Take the last message and its answer back.", _undo),
+    Command("/forget N", "Drop the N oldest turns, to make room; 1 without a number.", _forget),
+    Command("/save FILE", "Write the conversation as JSON.", _save),
+    Command("/load FILE", "Go on with a saved conversation, in place of this one.", _load),
+    Command("/stats", "Show what was computed, how fast, and what room is left.", _stats),
+    Command("/help", "Show this.", _help),
+    Command("/exit", "End the chat.", _exit),
+)
+KEYS = (
+    "Ctrl-C stops an answer and keeps what was said of it; Ctrl-D ends the chat. Alt-Enter, Ctrl-J or a "
+    'backslash before Enter begin another line, and so does Enter in a block between """ and """. '
+    "A message that begins with / is typed with //."
+)

@@ -1,0 +1,56 @@
+"""The turns of a chat, with a person at a terminal or with a pipe."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.chat.commands import EndOfChatError, completions, is_command, message_in, run_command
+from metal_gen.cli.chat.input import MARK, piped_messages, terminal
+from metal_gen.cli.chat.interrupts import Interrupts
+from metal_gen.cli.chat.report import choices, choices_in_a_pipe
+from metal_gen.cli.chat.session import ChatSession
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import DoesNotFitError, MetalGenError
+
+if TYPE_CHECKING:
+    from metal_gen.generation.conversation import Conversation
+
+
+def talk(conversation: "Conversation", console: Console, *, keeps_history: bool) -> None:
+    """Converse with a person until there is no more to say."""
+    source = terminal(console, completions(), keeps_history=keeps_history)
+    console.detail("/help lists the commands; Ctrl-D ends the chat")
+    with Interrupts() as interrupts:
+        session = ChatSession(conversation, console, interrupts)
+        while True:
+            try:
+                with interrupts.reading():
+                    text = source.read()
+                if text.strip():
+                    heed(session, text)
+            except KeyboardInterrupt:
+                console.detail("Ctrl-D or /exit ends the chat")
+            except (EOFError, EndOfChatError):
+                return
+
+
+def heed(session: ChatSession, text: str) -> None:
+    """Do what was typed; what cannot be done is said, and the chat goes on."""
+    try:
+        if is_command(text):
+            run_command(session, text)
+        else:
+            session.say(message_in(text))
+    except MetalGenError as error:
+        hint = error.hint
+        if isinstance(error, DoesNotFitError):
+            hint = choices(session.conversation, getattr(error, "tokens", 0))
+        session.console.error(error.message, hint)
+
+
+def answer_pipe(conversation: "Conversation", console: Console, mark: bytes) -> None:
+    """Answer one message after the other."""
+    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe)
+    for message in piped_messages(sys.stdin.buffer, mark):
+        answer = session.say(message)
+        if mark != MARK or not answer.endswith("\n"):
+            console.end_sample(mark)

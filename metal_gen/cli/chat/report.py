@@ -1,0 +1,101 @@
+"""What a chat says of its answers, and of the room that is left."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.terminal.console import Console
+
+if TYPE_CHECKING:
+    from metal_gen.generation.conversation import Conversation
+    from metal_gen.generation.pieces import Piece
+
+
+def choices(conversation: "Conversation", needed: int = 0) -> str:
+    """What can be done at a terminal about a cache that is full.
+
+    Args:
+        conversation: That fills it.
+        needed: Tokens of a message that did not fit, with all before it.
+    """
+    larger = _larger_cache(conversation, needed)
+    more = f"; or /save FILE, and go on with --load FILE --max-seq-len {larger}" if larger else ""
+    return f"/undo takes the last turn back, /forget drops the oldest{more}"
+
+
+def choices_in_a_pipe(conversation: "Conversation") -> str:
+    """The same where there are no commands."""
+    if larger := _larger_cache(conversation):
+        return f"--max-seq-len {larger} gives it more room"
+    return "there is room for no more: begin another conversation, or choose another model"
+
+
+def _larger_cache(conversation: "Conversation", needed: int = 0) -> int | None:
+    """Twice as many tokens, as far as the model was trained for them and memory holds them."""
+    plan, capacity = conversation.model.plan, conversation.capacity
+    longest = plan.longest_fit(min(2 * max(capacity, needed), plan.model.context_length))
+    return longest if longest > max(capacity, needed) else None
+
+
+def report_answer(
+    last: "Piece | None",
+    conversation: "Conversation",
+    remedies: Callable[["Conversation"], str],
+    console: Console,
+) -> None:
+    """Say how an answer went: one line on a terminal, the seed alone in a log.
+
+    Args:
+        last: Its last piece; None where it was stopped before it began.
+        conversation: With the answer.
+        remedies: Tell what can be done where the cache is full.
+        console: Gets the line.
+    """
+    if last is None:
+        console.note("stopped before the answer began: nothing was added to the conversation")
+        return
+    if last.finish is None:
+        console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers anew")
+    elif last.finish == "cache_full":
+        console.warn(
+            f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}",
+            remedies(conversation),
+        )
+    if console.stderr_is_terminal or console.verbosity:
+        use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"
+        speed = f"{last.statistics.decode_tps:.1f} tok/s; " if last.statistics.decode_tps else ""
+        console.note(f"{_counts(last)}; {speed}{use}; seed {last.statistics.seed}")
+    else:
+        console.note(f"seed {last.statistics.seed}")
+
+
+def describe(conversation: "Conversation", last: "Piece | None") -> str:
+    """The lines of /stats."""
+    from metal_gen.byte_sizes import format_bytes
+
+    plan = conversation.model.plan
+    lines = [
+        f"turns: {conversation.turns}; {room(conversation)}",
+        f"sampling: {conversation.strategy}",
+        f"memory: weights {format_bytes(plan.weights_bytes)}, cache {format_bytes(plan.cache.nbytes)}",
+    ]
+    if last is not None:
+        statistics = last.statistics
+        decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
+        lines += [
+            f"last answer: {_counts(last)}; first after {statistics.ttft_s:.2f} s "
+            f"({statistics.prefill_tps:.0f} tok/s){decode}; seed {statistics.seed}",
+            f"peak memory: {format_bytes(statistics.peak_memory_bytes)}",
+        ]
+    return "\n".join(lines)
+
+
+def room(conversation: "Conversation") -> str:
+    """How much of the cache the messages take; errors as of `Conversation.count_tokens`."""
+    return f"the conversation has {conversation.count_tokens()} tokens, of {conversation.capacity}"
+
+
+def _counts(last: "Piece") -> str:
+    statistics = last.statistics
+    finish = f"{last.finish or 'stopped'}{'' if last.stop_text is None else f' {last.stop_text!r}'}"
+    prompt = f"{statistics.prompt_tokens} ({statistics.computed_tokens} new)"
+    return f"{prompt} + {statistics.completion_tokens} tokens, {finish}"

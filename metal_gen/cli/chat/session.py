@@ -1,0 +1,103 @@
+"""A chat under way: says what comes to the model, and shows the answers as they come."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.chat.interrupts import Interrupts
+from metal_gen.cli.chat.report import choices, report_answer
+from metal_gen.cli.output.piece_output import TextOutput, show_piece
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import PhaseBar
+
+if TYPE_CHECKING:
+    from metal_gen.generation.conversation import Conversation
+    from metal_gen.generation.pieces import Piece
+
+Answer = Callable[[Callable[[int, int], None]], "Generator[Piece, None, None]"]
+
+
+class _StoppedError(Exception):
+    """The answer was stopped while its prompt was being read."""
+
+
+class ChatSession:
+    """A conversation and those who take part.
+
+    Args:
+        conversation: With the model.
+        console: Gets the answers.
+        interrupts: Say when an answer is to be stopped.
+        remedies: Tell what can be done where the cache is full.
+
+    Attributes:
+        last: The last piece that came.
+    """
+
+    def __init__(
+        self,
+        conversation: "Conversation",
+        console: Console,
+        interrupts: Interrupts,
+        remedies: "Callable[[Conversation], str]" = choices,
+    ) -> None:
+        self.conversation = conversation
+        self.console = console
+        self.last: Piece | None = None
+        self._interrupts = interrupts
+        self._remedies = remedies
+        self._warned: set[str] = set()
+
+    def say(self, text: str) -> str:
+        """Say something, and show the answer; errors as of `Conversation.ask`.
+
+        Returns:
+            The answer.
+        """
+        return self._show(lambda on_prefill: self.conversation.ask(text, on_prefill=on_prefill))
+
+    def retry(self) -> str:
+        """Have the last message answered anew; as `say`."""
+        return self._show(lambda on_prefill: self.conversation.retry(on_prefill=on_prefill))
+
+    def _show(self, answer: Answer) -> str:
+        console, interrupts = self.console, self._interrupts
+        interrupts.begin_answer()
+        before = self.conversation.messages
+        output = TextOutput(
+            console,
+            console,
+            ends_samples=False,
+            hides_thinking=self.conversation.model.settings.hide_thinking,
+            tells_logprobs=False,
+        )
+        said = ""
+        try:
+            with output, PhaseBar(console) as bar:
+
+                def on_prefill(done: int, total: int) -> None:
+                    if interrupts.requested:
+                        raise _StoppedError
+                    bar.update("reading the message", done, total)
+
+                with closing(answer(on_prefill)) as pieces:
+                    self._warn_once()
+                    for piece in pieces:
+                        self.last = piece
+                        show_piece(piece, output, bar)
+                        said += "" if piece.is_thinking else piece.text
+                        if interrupts.requested:
+                            break
+        except _StoppedError:
+            pass
+        finally:
+            console.end_text()
+        was_taken = self.conversation.messages is before
+        report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
+        return said
+
+    def _warn_once(self) -> None:
+        for notice in self.conversation.notices:
+            if notice not in self._warned:
+                self.console.warn(notice)
+                self._warned.add(notice)

@@ -1,0 +1,135 @@
+"""`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from metal_gen.cli.batch.run import BatchOptions, BatchRun
+from metal_gen.cli.input.setting_options import (
+    OUTPUT,
+    QuietOption,
+    VerboseOption,
+    settings_in_force,
+    with_settings,
+)
+from metal_gen.cli.output.output_file import STREAM, require_different
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import ExitCode, UsageError
+
+# For its help.
+EXAMPLES = (
+    "metal-gen batch prompts.jsonl -o texts.jsonl --model Qwen/Qwen3-0.6B --max-tokens 200 --resume",
+    "metal-gen batch prompts.jsonl --check",
+    "metal-gen batch - -o - -q < prompts.jsonl | jq -r .text",
+)
+ROWS = "Rows"
+
+
+def _flag(names: str, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(names, help=help, rich_help_panel=ROWS)
+    return option
+
+
+@with_settings(
+    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "samples"),
+    *("max_tokens", "stop"),
+    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    "memory_limit_bytes",
+)
+def batch(
+    context: typer.Context,
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file of rows; - is stdin.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="JSONL file of texts; - is stdout.")
+    ] = None,
+    resume: Annotated[bool, _flag("--resume", "Go on with an output that was broken off.")] = False,
+    retry_failed: Annotated[
+        bool, _flag("--retry-failed", "With --resume, run rows again that failed.")
+    ] = False,
+    overwrite: Annotated[bool, _flag("--overwrite", "Throw an output away that is there.")] = False,
+    strict: Annotated[bool, _flag("--strict", "Stop at the first row that fails.")] = False,
+    check: Annotated[bool, _flag("--check", "Only see whether every row could be run.")] = False,
+    ordered: Annotated[bool, _flag("--ordered", "Keep the order of the rows; else as finished.")] = False,
+    fsync_interval: Annotated[
+        float,
+        typer.Option(
+            "--fsync-interval",
+            min=0.0,
+            metavar="SECONDS",
+            help="Most work that a failing machine can lose.",
+            rich_help_panel=ROWS,
+        ),
+    ] = 5.0,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            "--field",
+            metavar="NAME",
+            help="Where the prompt is; hand the rest on.",
+            rich_help_panel=ROWS,
+        ),
+    ] = None,
+    summary: Annotated[
+        str | None,
+        typer.Option("--summary", metavar="FILE", help="Write counts and times.", rich_help_panel=OUTPUT),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="auto|HOST:PORT",
+            help="Run rows at the nodes of a Ray that is running.",
+            rich_help_panel=ROWS,
+        ),
+    ] = None,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+    **settings_given: object,
+) -> None:
+    """Answer every row of a JSONL file, into another that survives a crash.
+
+    A row is {"id": 1, "prompt": "..."} or {"id": 1, "messages": [...]}, with any setting of sampling and
+    stopping beside them, or a request of OpenAI's batch form. Without an id it has its line's number.
+    """
+    console = Console(quiet=quiet, verbosity=verbose)
+    if check:
+        _refuse_with_check(context.params)
+    elif output is None:
+        raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed needs --resume", "give both")
+    if retry_failed and ordered:
+        raise UsageError("--retry-failed contradicts --ordered", "rows that are run again come at the end")
+    if resume and overwrite:
+        raise UsageError("--resume contradicts --overwrite", "leave one of them out")
+    if resume and output == STREAM:
+        raise UsageError("--resume contradicts -o -", "name the file to go on with: -o FILE")
+    if output == STREAM:
+        console.require_stdout()
+    require_different(input=input, output=output, summary=summary)
+    settings = settings_in_force(context.params)
+    options = BatchOptions(
+        input=input,
+        output=output,
+        field=field,
+        resume=resume,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        strict=strict,
+        ordered=ordered,
+        fsync_interval=fsync_interval,
+        summary=summary,
+        cluster=cluster,
+    )
+    run = BatchRun(settings, options, console)
+    if run.check() if check else run.write():
+        raise typer.Exit(ExitCode.FAILED_ROWS)
+
+
+def _refuse_with_check(given: Mapping[str, object]) -> None:
+    """Nothing is written by a check."""
+    for name in ("output", "resume", "overwrite", "strict", "summary", "cluster"):
+        if given[name]:
+            raise UsageError(f"--{name} contradicts --check", "a check writes nothing")

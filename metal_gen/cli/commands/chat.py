@@ -1,0 +1,139 @@
+"""`metal-gen chat`: a conversation, at a terminal or from a pipe."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metal_gen.cli.chat.input import MARK, NUL_MARK, can_be_drawn_on, unseen_typing
+from metal_gen.cli.chat.loop import answer_pipe, talk
+from metal_gen.cli.chat.report import room
+from metal_gen.cli.chat.transcript_file import require_place, save_transcript
+from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.setting_options import QuietOption, VerboseOption, settings_in_force, with_settings
+from metal_gen.cli.output.report import report_start
+from metal_gen.cli.terminal.console import Console
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.errors import UsageError
+from metal_gen.text.transcript import read_transcript
+
+if TYPE_CHECKING:
+    from metal_gen.generation.conversation import Conversation
+    from metal_gen.text.messages import Message
+
+# For its help.
+EXAMPLES = (
+    "metal-gen chat --model Qwen/Qwen3-0.6B",
+    'metal-gen chat --model Qwen/Qwen3-0.6B --system "Answer briefly." --save talk.json',
+    "metal-gen chat --load talk.json",
+)
+TRANSCRIPT = "Conversation"
+
+
+@with_settings(
+    *("model", "adapter", "system", "thinking", "compile", "blas"),
+    *("markdown", "hide_thinking"),
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
+    *("max_tokens", "stop"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes"),
+)
+def chat(
+    context: typer.Context,
+    load: Annotated[
+        Path | None,
+        typer.Option(
+            "--load", metavar="FILE", help="Go on with a saved conversation.", rich_help_panel=TRANSCRIPT
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            help="Save the conversation when it ends, however it does.",
+            rich_help_panel=TRANSCRIPT,
+        ),
+    ] = None,
+    null: Annotated[
+        bool,
+        typer.Option(
+            "--null",
+            "-0",
+            help="In a pipe, messages and answers end with NUL bytes, not newlines.",
+            rich_help_panel=TRANSCRIPT,
+        ),
+    ] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history/--no-history",
+            help="Keep what is typed for later chats.",
+            rich_help_panel=TRANSCRIPT,
+        ),
+    ] = True,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+    **settings_given: object,
+) -> None:
+    """Talk with a model: each message computes what is new of the conversation, and no more.
+
+    At a terminal, /help lists the commands. From a pipe, each line is a message, and nothing is a command.
+    """
+    console = Console(quiet=quiet, verbosity=verbose)
+    console.require_stdout()
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: messages come from there")
+    settings = settings_in_force(context.params)
+    if settings.markdown:
+        console.use_markdown()
+    messages = [] if load is None else read_transcript(load)
+    if save is not None:
+        require_place(save, "--save")
+    with ExitStack() as at_end:
+        if sys.stdin.isatty() and can_be_drawn_on(console):
+            at_end.enter_context(unseen_typing(sys.stdin.fileno()))
+        conversation = _begin(settings, messages, console)
+        # The process is about to end: nothing of the model need be freed before.
+        context.find_root().obj = conversation
+        if save is not None:
+            at_end.callback(_save_at_end, conversation, save, console)
+        if sys.stdin.isatty():
+            talk(conversation, console, keeps_history=history)
+        else:
+            answer_pipe(conversation, console, NUL_MARK if null else MARK)
+
+
+def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "Conversation":
+    """Load the model; a saved conversation has its own system message, unless `--system` replaces it."""
+    from metal_gen.device.backend import require_mlx
+
+    require_mlx(settings.blas)
+
+    from metal_gen.background import Background
+    from metal_gen.generation.conversation import Conversation, require_chat
+
+    prepared = prepare_model(settings, console)
+    for notice in prepared.notices:
+        console.warn(notice)
+    report_start(prepared, console)
+    if (count := prepared.plan.cache.batch_size) > 1:
+        console.detail(f"a chat uses 1 of the {count} sequences that the cache holds")
+    loading = Background(prepared.load)
+    require_chat(prepared.checkpoint, prepared.settings)
+    if sys.stdin.isatty():
+        prepared.checkpoint.tokenizer.expect_many_texts()
+    conversation = Conversation(loading.result(), messages)
+    if messages and settings.source("system") == SETTINGS["system"].flag:
+        conversation.set_system(settings.system)
+    if messages:
+        console.detail(f"{len(messages)} messages: {room(conversation)}")
+    return conversation
+
+
+def _save_at_end(conversation: "Conversation", path: Path, console: Console) -> None:
+    if conversation.messages:
+        save_transcript(path, conversation.messages, "--save")
+        console.note(f"saved to {path}")

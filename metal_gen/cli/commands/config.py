@@ -1,0 +1,99 @@
+"""`metal-gen config`: which settings are in force, and the file that a person keeps them in."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metal_gen.cli.command_help import add_command, command_group
+from metal_gen.cli.input.setting_options import JsonOption, settings_in_force, with_settings
+from metal_gen.cli.output.output_file import OutputFile
+from metal_gen.cli.terminal.console import Console
+from metal_gen.config.sources import read_toml, user_config_file
+from metal_gen.errors import ConfigError, UsageError
+
+config = command_group(
+    "config",
+    "Show the settings in force, and make or check a settings file.",
+    "metal-gen config show",
+    "metal-gen config init",
+)
+
+OptionalFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="TOML file; by default your own.", show_default=False),
+]
+
+
+@add_command(
+    config, "show", "metal-gen config show", "metal-gen config show --config configs/low-memory.toml --json"
+)
+@with_settings()
+def show(context: typer.Context, json: JsonOption = False, **settings_given: object) -> None:
+    """Show every setting, its value, and where the value comes from.
+
+    A value that is not set follows from the checkpoint or the machine when a model is loaded; -v of
+    generate shows those too.
+    """
+    from metal_gen.cli.output.settings_report import settings_json, settings_table
+    from metal_gen.cli.terminal.tables import print_json, print_rendered
+
+    console = Console()
+    console.require_stdout()
+    settings = settings_in_force(context.params)
+    if json:
+        print_json(settings_json(settings), console)
+    else:
+        print_rendered(lambda width: settings_table(settings, width), console)
+
+
+@add_command(config, "path", "metal-gen config path", '"$EDITOR" "$(metal-gen config path)"')
+def path() -> None:
+    """Print where your settings file is, or would be."""
+    from metal_gen.cli.terminal.tables import print_path
+
+    console = Console()
+    console.require_stdout()
+    print_path(_own_file(), console)
+
+
+@add_command(config, "init", "metal-gen config init", "metal-gen config init job.toml --overwrite")
+def init(
+    file: OptionalFile = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a settings file that has every setting in a comment, and sets none."""
+    from metal_gen.config.settings_file import commented_settings
+
+    path = file or _own_file()
+    try:
+        if path.exists() and not overwrite:
+            raise UsageError(f"there is a settings file: {path}", "--overwrite replaces it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder of {path} cannot be made: {error.strerror}") from None
+    output = OutputFile(path, "the settings file")
+    try:
+        output.write(commented_settings())
+    finally:
+        output.discard()
+    Console().note(f"every setting is in {path}, behind a #")
+
+
+@add_command(config, "check", "metal-gen config check", "metal-gen config check job.toml")
+def check(file: OptionalFile = None) -> None:
+    """See whether a settings file can be used; if not, say why, with exit code 3."""
+    path = file or _own_file()
+    count = len(read_toml(path))
+    Console().note(f"{path} can be used: it has {count} {'setting' if count == 1 else 'settings'}")
+
+
+def _own_file() -> Path:
+    path = user_config_file(os.environ)
+    if path is None:
+        raise ConfigError(
+            "there is no place for a settings file: neither HOME nor XDG_CONFIG_HOME is set",
+            "set one of them, or name a file",
+        )
+    return path

@@ -1,0 +1,222 @@
+"""`metal-gen generate`: one prompt in, one text out."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import closing, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metal_gen.cli.input.escapes import unescape_options
+from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.prompt_source import read_prompt
+from metal_gen.cli.input.setting_options import (
+    OUTPUT,
+    QuietOption,
+    VerboseOption,
+    settings_in_force,
+    with_settings,
+)
+from metal_gen.cli.output.output_file import STREAM, CollectedText, OutputFile, require_different
+from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, show_piece
+from metal_gen.cli.output.report import report_end, report_start
+from metal_gen.cli.signals import StoppedError
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import PhaseBar
+from metal_gen.config.settings import Settings
+from metal_gen.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from metal_gen.generation.loading import TextModel
+    from metal_gen.generation.pieces import Piece
+    from metal_gen.text.encoded_prompt import Prompt
+
+# For its help.
+EXAMPLES = (
+    'metal-gen generate --prompt "Tell me a story about a fox."',
+    'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
+    'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
+    'metal-gen generate --prompt "a fox" --json | jq -r .text',
+)
+CONTRADICTIONS = (
+    ("json", "jsonl"),
+    *(("json", "markdown"), ("json", "hide_thinking")),
+    *(("jsonl", "markdown"), ("jsonl", "hide_thinking")),
+    ("logprobs", "markdown"),
+)
+
+
+@with_settings(
+    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
+    *("markdown", "hide_thinking"),
+    *("temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
+    *("logit_bias", "ban_token", "seed", "samples", "logprobs"),
+    *("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos"),
+    *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes"),
+)
+def generate(
+    context: typer.Context,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="What to answer; - is stdin. Piped text comes first."
+        ),
+    ] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option("--prompt-file", metavar="FILE", help="Text that comes before --prompt; - is stdin."),
+    ] = None,
+    escape: Annotated[
+        bool, typer.Option("--escape", help=r"In --prompt, --system and --stop, \n is a new line.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the text here when it is whole.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object at the end.", rich_help_panel=OUTPUT)
+    ] = False,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl", help="One JSON object per token, and one at the end.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+    **settings_given: object,
+) -> None:
+    """Continue or answer a prompt, on stdout, token by token."""
+    console = Console(quiet=quiet, verbosity=verbose)
+    given = unescape_options(context.params) if escape else context.params
+    _refuse_contradictions(given)
+    require_different(prompt=prompt_file, output=output)
+    file = None
+    if output in (None, STREAM):
+        console.require_stdout()
+    else:
+        file = OutputFile(Path(str(output)))
+    try:
+        settings = settings_in_force(given)
+        form = "json" if json else "jsonl" if jsonl else "text"
+        if settings.logprobs is not None and form == "text" and file is None:
+            _refuse_mixture(console)
+        text = read_prompt(given["prompt"] or (), prompt_file, console)
+        if text is None:
+            with redirect_stdout(sys.stderr):
+                print(context.get_help())
+            console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
+            raise typer.Exit(ExitCode.USAGE)
+        # The process is about to end: nothing of the model need be freed before.
+        context.find_root().obj = _run(settings, text, form, file, console)
+    finally:
+        if file is not None:
+            file.discard()
+
+
+def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    for one, other in CONTRADICTIONS:
+        if given[one] and given[other]:
+            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+            raise UsageError(f"{flags[0]} contradicts {flags[1]}", "leave one of them out")
+
+
+def _refuse_mixture(console: Console) -> None:
+    """A line of JSON after every word of the text is of no use to anybody."""
+    if console.stdout_is_terminal and console.stderr_is_terminal:
+        raise UsageError(
+            "the text and its log-probabilities would be mixed on the terminal",
+            "--json or --jsonl has both; or keep them apart with 2>logprobs.jsonl, or -o FILE",
+        )
+
+
+def _run(settings: Settings, text: str, form: str, file: OutputFile | None, console: Console) -> "TextModel":
+    """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
+    from metal_gen.device.backend import require_mlx
+
+    require_mlx(settings.blas)
+
+    from metal_gen.background import Background
+    from metal_gen.engine.stopping import require_capacity
+    from metal_gen.generation.prompt import encode_prompt
+    from metal_gen.generation.strategy_settings import is_greedy
+
+    prepared = prepare_model(settings, console)
+    settings = prepared.settings
+    for notice in prepared.notices:
+        console.warn(notice)
+    if settings.samples > 1 and is_greedy(settings):
+        console.warn(
+            f"all {settings.samples} texts will be equal: the most probable token is always taken",
+            "--temperature 0.8 draws them",
+        )
+    report_start(prepared, console)
+    if (count := prepared.plan.cache.batch_size) > 1:
+        console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
+    loading = Background(prepared.load)
+    prompt = encode_prompt(
+        prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
+    )
+    require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
+    for notice in prompt.notices:
+        console.warn(notice)
+    collected = None if file is None else CollectedText()
+    model = loading.result()
+    _stream(model, prompt, _make_output(form, collected, model, console), console)
+    if file is not None and collected is not None:
+        file.write(collected.text)
+        console.detail(f"the text is in {file.path}")
+    return model
+
+
+def _make_output(
+    form: str, collected: CollectedText | None, model: "TextModel", console: Console
+) -> PieceOutput:
+    settings = model.settings
+    if form != "text":
+        from metal_gen.cli.output.json_output import JsonOutput
+
+        return JsonOutput(collected or console, model, streams=form == "jsonl", shows=collected is None)
+    # Records of tokens come between the pieces, which leaves nothing to render.
+    if settings.markdown and settings.logprobs is None and collected is None:
+        console.use_markdown()
+    return TextOutput(
+        collected or console,
+        console,
+        ends_samples=settings.samples > 1,
+        hides_thinking=settings.hide_thinking,
+        tells_logprobs=True,
+    )
+
+
+def _stream(model: "TextModel", prompt: "Prompt", output: PieceOutput, console: Console) -> None:
+    """Hand on the pieces of the text as they come."""
+    from metal_gen.generation.text_generation import stream_generate
+
+    last: Piece | None = None
+    try:
+        with output, PhaseBar(console) as bar:
+            on_prefill = partial(bar.update, "reading the prompt")
+            with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
+                for piece in pieces:
+                    last = piece
+                    show_piece(piece, output, bar)
+                    if piece.finish is not None:
+                        report_end(piece, model, console)
+    except StoppedError:
+        # What has been written can be drawn again.
+        if last is not None:
+            console.note(f"seed {last.statistics.seed}")
+        raise
+    finally:
+        console.end_text()

@@ -1,0 +1,59 @@
+"""`metal-gen info`: what this program finds on this machine, for a person and for a report of a bug."""
+
+from metal_gen.cli.input.setting_options import JsonOption
+from metal_gen.cli.output.diagnosis import BACKENDS, PACKAGES
+from metal_gen.cli.terminal.console import Console
+
+# For its help.
+EXAMPLES = ("metal-gen info", "metal-gen info --json > info.json")
+# As people write what JSON has in one word.
+LABELS = {
+    **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
+    "blas": "BLAS",
+    "cpu_count": "CPUs",
+    "cpus": "CPUs that may be used",
+    "decode_tps": "speed",
+    "least_logprob": "least log-probability",
+    "load_s": "loaded in",
+    "mlx_says": "MLX says",
+    "os": "OS",
+    "python": "Python",
+    "self_test": "self-test",
+    "term": "TERM",
+    "ttft_s": "first token after",
+}
+
+
+def info(json: JsonOption = False) -> None:
+    """Show versions, device, memory, limits, cache and settings file, and try out the bundled model.
+
+    What cannot be found out is said, and the rest comes all the same. There are no secrets in it: of a
+    token only whether there is one, of settings only where they are set.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    from metal_gen.cli.output.diagnosis import diagnose
+    from metal_gen.cli.terminal.tables import details_table, print_json, print_rendered
+
+    console = Console()
+    console.require_stdout()
+    diagnosis = diagnose()
+    if json:
+        problems = [getattr(problem, "message", repr(problem)) for problem in diagnosis.problems]
+        print_json({**diagnosis.sections, "problems": problems}, console)
+    else:
+        parts = [
+            part
+            for name, section in diagnosis.sections.items()
+            for part in (
+                Text(LABELS.get(name, name), style="bold"),
+                details_table(section, LABELS),
+                Text(""),
+            )
+        ]
+        print_rendered(lambda width: Group(*parts[:-1]), console)
+    for problem in diagnosis.problems[1:]:
+        console.error(getattr(problem, "message", repr(problem)), getattr(problem, "hint", ""))
+    if diagnosis.problems:
+        raise diagnosis.problems[0]

@@ -1,0 +1,159 @@
+"""`metal-gen models`: the models in the Hub's cache on this disk."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.cli.command_help import add_command, command_group
+from metal_gen.cli.completion import complete_model
+from metal_gen.cli.input.model_preparation import EXAMPLE_MODEL, DownloadReporter
+from metal_gen.cli.input.setting_options import JsonOption, QuietOption
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import UsageError
+
+if TYPE_CHECKING:
+    from metal_gen.hub.cached_models import CachedModel
+
+models = command_group(
+    "models",
+    "List, download, look into and delete models in the Hugging Face cache.",
+    "metal-gen models list",
+    f"metal-gen models pull {EXAMPLE_MODEL}",
+)
+
+HubModels = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...", help="Hub ids: org/name, org/name@revision.", autocompletion=complete_model
+    ),
+]
+AnyModel = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Hub id, folder or GGUF file.", autocompletion=complete_model)
+]
+
+
+@add_command(models, "list", "metal-gen models list", "metal-gen models list --json | jq -r '.[].model'")
+def list_models(json: JsonOption = False) -> None:
+    """List the models in the cache: size, architecture, weights, last use.
+
+    The last use is when the weights were last read, as far as the file system notes that: many do so once
+    a day, some never.
+    """
+    from metal_gen.cli.output.model_report import model_json, models_table
+    from metal_gen.cli.terminal.tables import print_json, print_rendered
+    from metal_gen.hub.cache import cache_folder
+    from metal_gen.hub.cached_models import cache_contents
+
+    console = Console()
+    console.require_stdout()
+    contents = cache_contents()
+    if json:
+        print_json([model_json(model) for model in contents.models], console)
+    elif contents.models:
+        print_rendered(lambda width: models_table(contents.models, width), console)
+        count = f"{len(contents.models)} model{'s' * (len(contents.models) > 1)}"
+        console.detail(f"{count}, {format_bytes(contents.size_bytes)} in {cache_folder()}")
+    else:
+        console.note(f"no models in {cache_folder()}; to get one: metal-gen models pull {EXAMPLE_MODEL}")
+
+
+@add_command(
+    models,
+    "pull",
+    f"metal-gen models pull {EXAMPLE_MODEL}",
+    f'cd "$(metal-gen models pull {EXAMPLE_MODEL} -q)"',
+)
+def pull(models: HubModels, quiet: QuietOption = False) -> None:
+    """Download models, or what has changed of them, and print the folder of each.
+
+    Of the files that are needed those are fetched that are missing, or are not of the size that the Hub
+    says. A connection that breaks is taken up where it broke; after a stop, whole files are kept.
+    """
+    from metal_gen.cli.terminal.tables import print_path
+    from metal_gen.hub.locate import pull_checkpoint
+
+    console = Console(quiet=quiet)
+    console.require_stdout()
+    for model in models:
+        with DownloadReporter(model, console) as reporter:
+            folder = pull_checkpoint(model, on_progress=reporter.update)
+        if not reporter.fetched_bytes:
+            console.note(f"nothing to download: {model} is complete")
+        print_path(folder, console)
+
+
+@add_command(
+    models, "show", f"metal-gen models show {EXAMPLE_MODEL}", "metal-gen models show ./my-checkpoint --json"
+)
+def show(model: AnyModel, json: JsonOption = False) -> None:
+    """Show what is known of a model on this disk, and whether it can be loaded.
+
+    Reads config.json and the headers of the weights. If the model cannot be loaded, what is known comes
+    first, then the reason, with the exit code that loading it would have.
+    """
+    from metal_gen.cli.output.model_report import describe_model
+    from metal_gen.cli.terminal.tables import details_table, print_json, print_rendered
+
+    console = Console()
+    console.require_stdout()
+    details, problem = describe_model(model)
+    if json:
+        print_json({**details, "problem": None if problem is None else problem.message}, console)
+    else:
+        print_rendered(lambda width: details_table(details), console)
+    if problem is not None:
+        raise problem
+
+
+@add_command(models, "path", "metal-gen models path", f'ls "$(metal-gen models path {EXAMPLE_MODEL})"')
+def path(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="Hub id; the cache itself without one.", autocompletion=complete_model
+        ),
+    ] = None,
+) -> None:
+    """Print the folder of a model that is on this disk, or of the cache."""
+    from metal_gen.cli.terminal.tables import print_path
+    from metal_gen.hub.cache import cache_folder
+    from metal_gen.hub.locate import find_checkpoint
+
+    console = Console()
+    console.require_stdout()
+    print_path(cache_folder() if model is None else find_checkpoint(model), console)
+
+
+@add_command(models, "rm", f"metal-gen models rm {EXAMPLE_MODEL}", "metal-gen models rm org/name@v1.0 --yes")
+def remove(
+    models: HubModels,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete models from the cache: all of each, or with @revision that commit alone."""
+    from metal_gen.hub.deletion import delete_from_cache
+
+    console = Console(quiet=quiet)
+    chosen = {commit.folder: commit for model in models for commit in _cached(model)}.values()
+    names = ", ".join(commit.reference for commit in chosen)
+    size = format_bytes(sum(commit.size_bytes for commit in chosen))
+    if not yes and not console.ask(f"delete {names}: {size}?", "--yes"):
+        console.note("nothing was deleted")
+        return
+    for repo_id in dict.fromkeys(commit.repo_id for commit in chosen):
+        commits = [commit for commit in chosen if commit.repo_id == repo_id]
+        delete_from_cache(commits)
+        console.note(f"deleted {', '.join(commit.reference for commit in commits)}")
+
+
+def _cached(model: str) -> "list[CachedModel]":
+    """What the cache has of a model, whole or not."""
+    from metal_gen.hub.cached_models import cache_contents
+    from metal_gen.hub.locate import find_checkpoint
+
+    found = cache_contents().matching(model)
+    if not found:
+        folder = find_checkpoint(model)
+        raise UsageError(f"not in the cache: {folder}", "metal-gen deletes nothing but what is in the cache")
+    return found

@@ -1,0 +1,77 @@
+"""`metal-gen plan`: what a model would take on this machine, and how large a cache fits."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metal_gen.cli.completion import complete_model
+from metal_gen.cli.input.setting_options import JsonOption, settings_in_force, with_settings
+from metal_gen.cli.terminal.console import Console
+from metal_gen.config.settings import Settings
+
+# For its help.
+EXAMPLES = (
+    "metal-gen plan Qwen/Qwen3-0.6B",
+    "metal-gen plan ./my-checkpoint --max-seq-len 32768 --batch-size 4 --cache-dtype float16",
+    "metal-gen plan Qwen/Qwen3-0.6B --json | jq .largest_max_seq_len",
+)
+
+
+@with_settings(
+    "adapter",
+    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
+    *("chunk_size", "memory_limit_bytes", "blas"),
+)
+def plan(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Hub id, folder or GGUF file; the bundled one without.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+    **settings_given: object,
+) -> None:
+    """Show what a model takes in memory, and the largest cache that fits, without loading it.
+
+    Reads the headers of its files, those of a model that is not in the cache from the Hub. If what is
+    asked for does not fit, the table comes all the same, and the exit code is 6.
+    """
+    console = Console()
+    console.require_stdout()
+    _run(settings_in_force(context.params), console, as_json=json)
+
+
+def _run(settings: Settings, console: Console, *, as_json: bool) -> None:
+    from metal_gen.device.backend import require_mlx
+
+    require_mlx(settings.blas)
+
+    from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
+    from metal_gen.hub.locate import borrowed_headers
+
+    if settings.model is None:
+        _report(settings, BUNDLED_FOLDER, console, as_json=as_json)
+    else:
+        with borrowed_headers(settings.model) as folder:
+            _report(settings, folder, console, as_json=as_json)
+
+
+def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool) -> None:
+    from metal_gen.cli.output.plan_report import plan_json, render_plan
+    from metal_gen.cli.terminal.tables import print_json, print_rendered
+    from metal_gen.generation.loading import open_checkpoint, plan_memory
+
+    checkpoint = open_checkpoint(folder, settings)
+    plan = plan_memory(settings, checkpoint)
+    name = settings.model or "the bundled story model"
+    if as_json:
+        print_json(plan_json(settings, checkpoint, plan), console)
+    else:
+        print_rendered(lambda width: render_plan(name, checkpoint, plan, width), console)
+    plan.require_fit()

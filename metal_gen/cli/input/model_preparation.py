@@ -1,0 +1,68 @@
+"""Finds and checks the model of a command, with a bar while it comes from the Hub."""
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import ProgressBar
+from metal_gen.config.settings import Settings
+
+if TYPE_CHECKING:
+    from metal_gen.generation.loading import PreparedModel
+    from metal_gen.hub.download_progress import DownloadProgress
+
+EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
+
+
+def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) -> "PreparedModel":
+    """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
+    from metal_gen.generation.loading import prepare
+
+    if settings.model is None:
+        console.note(
+            "no --model given: this is the small story model that comes with metal-gen; "
+            f"for a real one try --model {EXAMPLE_MODEL}"
+        )
+    with DownloadReporter(str(settings.model), console) as reporter:
+        return prepare(settings, most_slots=most_slots, on_download=reporter.update)
+
+
+class DownloadReporter:
+    """Says how far a download is, if there is one: a bar on a terminal, lines in a log.
+
+    Attributes:
+        fetched_bytes: What came from the Hub.
+    """
+
+    def __init__(self, model: str, console: Console) -> None:
+        self.fetched_bytes = 0
+        self._model = model
+        self._console = console
+        self._bar = ProgressBar(console, f"downloading {model}", is_bytes=True)
+        self._begin_s = 0.0
+        self._present_bytes: int | None = None
+
+    def update(self, progress: "DownloadProgress") -> None:
+        """Show this state."""
+        if self._present_bytes is None:
+            self._present_bytes = progress.done_bytes
+            self._begin_s = time.perf_counter()
+            missing_bytes = progress.total_bytes - progress.done_bytes
+            if missing_bytes and not self._console.draws_bars:
+                self._console.note(
+                    f"downloading {self._model}: {missing_bytes:,} of {progress.total_bytes:,} bytes"
+                )
+        self.fetched_bytes = progress.done_bytes - self._present_bytes
+        self._bar.update(progress.done_bytes, progress.total_bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._bar.close()
+        if kind is None and self.fetched_bytes:
+            seconds = time.perf_counter() - self._begin_s
+            self._console.note(
+                f"downloaded {self._model}: {format_bytes(self.fetched_bytes)} in {seconds:.1f} s"
+            )

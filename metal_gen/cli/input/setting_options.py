@@ -1,0 +1,181 @@
+"""Settings as command-line options: one per setting, and how they are laid over files and variables."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from metal_gen.cli.completion import completion_of
+from metal_gen.cli.terminal.console import Console
+from metal_gen.config.adapters import Adapters
+from metal_gen.config.checks import Biases, Flag, Texts
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.sources import override_with_flags, resolve_settings, unknown_variables
+from metal_gen.errors import UsageError
+
+SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a setting is shown in the help: what stands for its value, in which panel, and a short name."""
+
+    metavar: str = ""
+    panel: str | None = None
+    short: str | None = None
+
+
+_FORMS = {
+    "model": _Form("MODEL", short="-m"),
+    "adapter": _Form("FOLDER[=SCALE]"),
+    "system": _Form("TEXT"),
+    "raw": _Form(),
+    "thinking": _Form(),
+    "compile": _Form("auto|on|off"),
+    "blas": _Form("LIBRARY"),
+    "markdown": _Form(panel=OUTPUT),
+    "hide_thinking": _Form(panel=OUTPUT),
+    "temperature": _Form("T", SAMPLING),
+    "top_k": _Form("K", SAMPLING),
+    "top_p": _Form("P", SAMPLING),
+    "min_p": _Form("P", SAMPLING),
+    "repetition_penalty": _Form("R", SAMPLING),
+    "repetition_window": _Form("N", SAMPLING),
+    "presence_penalty": _Form("A", SAMPLING),
+    "frequency_penalty": _Form("A", SAMPLING),
+    "logit_bias": _Form("TOKEN=BIAS", SAMPLING),
+    "ban_token": _Form("TOKEN", SAMPLING),
+    "seed": _Form("S", SAMPLING),
+    "samples": _Form("N", SAMPLING),
+    "logprobs": _Form("K", SAMPLING),
+    "max_tokens": _Form("N", STOPPING, "-n"),
+    "min_tokens": _Form("N", STOPPING),
+    "stop": _Form("TEXT", STOPPING),
+    "stop_token": _Form("TOKEN", STOPPING),
+    "ignore_eos": _Form(panel=STOPPING),
+    "max_seq_len": _Form("N", CACHE),
+    "batch_size": _Form("N", CACHE),
+    "cache_dtype": _Form("DTYPE", CACHE),
+    "model_dtype": _Form("DTYPE", CACHE),
+    "quantize": _Form("BITS", CACHE),
+    "rope_scaling": _Form("JSON", CACHE),
+    "chunk_size": _Form("N", CACHE),
+    "memory_limit_bytes": _Form("BYTES", CACHE),
+}
+
+
+_CONFIG = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
+_GREEDY = Annotated[
+    bool | None,
+    typer.Option("--greedy", help="Always take the most probable token.", rich_help_panel=SAMPLING),
+]
+
+
+def with_settings(*names: str) -> Callable[[Command], Command]:
+    """Give a command the options of these settings, and `--config`, in place of its `**settings_given`.
+
+    Their values are in the context's parameters, for `settings_in_force`. With the temperature comes
+    `--greedy`.
+    """
+
+    def add(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        annotations = {"config": _CONFIG, **{name: _annotation(name) for name in names}}
+        if "temperature" in names:
+            annotations["greedy"] = _GREEDY
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in annotations.items()
+        ]
+        # Typer makes its options from the signature.
+        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+def _annotation(name: str) -> Any:
+    info, form = SETTINGS[name], _FORMS[name]
+    kind: Any = str | None
+    flag = info.flag
+    if isinstance(info.check, Flag):
+        kind, flag = bool | None, f"{flag}/--no-{flag.removeprefix('--')}"
+    elif isinstance(info.check, Texts | Biases | Adapters):
+        kind = list[str] | None
+    option = typer.Option(
+        *filter(None, [flag, form.short]),
+        metavar=form.metavar or None,
+        help=info.help,
+        rich_help_panel=form.panel,
+        show_default=False,
+        autocompletion=completion_of(name),
+    )
+    return Annotated[kind, option]
+
+
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Say nothing but errors.", rich_help_panel=OUTPUT)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.", rich_help_panel=OUTPUT)]
+VerboseOption = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        metavar="",
+        help="Say what is in force.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
+    """Lay a command's options over the files and variables, and say which variables are none.
+
+    Args:
+        parameters: The command's, by name, with those that `with_settings` gives it.
+
+    Raises:
+        UsageError: A value is out of its range, or contradicts `--greedy`; ConfigError where a file
+            or a variable is at fault.
+    """
+    flags = {name: value for name, value in parameters.items() if name in SETTINGS}
+    config = parameters["config"]
+    _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))
+    base = resolve_settings(config_file=None if config is None else Path(config), environ=os.environ)
+    settings = override_with_flags(base, flags)
+    if not parameters.get("greedy"):
+        return settings
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        if flags[name] is not None:
+            raise UsageError(
+                f"--greedy contradicts {SETTINGS[name].flag} {flags[name]}", "leave one of them out"
+            )
+    return settings.override({"temperature": 0.0}, "--greedy")
+
+
+def _say_unknown_variables(console: Console) -> None:
+    for name, near in unknown_variables(os.environ).items():
+        guess = f"; did you mean {near}?" if near else ""
+        console.note(f"{name} is no setting and has no effect{guess}")
+
+
+def given_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    """The options that were given, to be given to another process."""
+    arguments = ["--greedy"] if parameters["greedy"] else []
+    if parameters["config"] is not None:
+        arguments += ["--config", str(parameters["config"])]
+    for name, value in parameters.items():
+        if name in SETTINGS:
+            texts = [value] if isinstance(value, str) else value or ()
+            arguments += [f"{SETTINGS[name].flag}={text}" for text in texts]
+    return arguments

@@ -1,0 +1,177 @@
+"""What `metal-gen info` finds out: a section a function, none of which keeps the others from being made.
+
+Says nothing of secrets: of a token only whether there is one, of settings only where they are set.
+"""
+
+import math
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import resolve_settings, unknown_variables, user_config_file
+from metal_gen.errors import MetalGenError
+
+PACKAGES = ("huggingface-hub", "tokenizers", "typer", "rich")
+BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal")
+
+Section = dict[str, object]
+
+
+@dataclass
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        sections: By name, each JSON values by name.
+        problems: Why something cannot be used, or could not be found out.
+    """
+
+    sections: dict[str, Section] = field(default_factory=dict)
+    problems: list[Exception] = field(default_factory=list)
+
+    def add(self, name: str, find: Callable[[], Section]) -> None:
+        """Note a section, or why there is none: a bug here, too, is one to be reported with the rest."""
+        try:
+            self.sections[name] = find()
+        except Exception as error:
+            self.problems.append(error)
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything; the self-test comes last."""
+    diagnosis = Diagnosis()
+    settings = Settings()
+    try:
+        settings = resolve_settings(environ=os.environ)
+    except MetalGenError as error:
+        diagnosis.problems.append(error)
+    diagnosis.add("versions", _versions)
+    diagnosis.add("device", lambda: _device(settings))
+    has_mlx = "device" in diagnosis.sections
+    if has_mlx:
+        diagnosis.add("memory", lambda: _memory(settings))
+    diagnosis.add("limits", _limits)
+    diagnosis.add("cache", _cache)
+    diagnosis.add("settings", lambda: _settings(settings))
+    diagnosis.add("terminal", _terminal)
+    if has_mlx:
+        diagnosis.add("self_test", _self_test)
+        if not diagnosis.sections.get("self_test", {}).get("passed", True):
+            diagnosis.problems.append(_failed(diagnosis.sections["self_test"]))
+    return diagnosis
+
+
+def _versions() -> Section:
+    from metal_gen.environment import describe_versions, installed_version
+
+    found = {name.replace("-", "_"): installed_version(name) for name in (*BACKENDS, *PACKAGES)}
+    return {**describe_versions(), **{name: version for name, version in found.items() if version}}
+
+
+def _device(settings: Settings) -> Section:
+    from metal_gen.device.backend import require_mlx
+
+    require_mlx(settings.blas)
+
+    from metal_gen.environment import describe_device
+
+    return {**describe_device()}
+
+
+def _memory(settings: Settings) -> Section:
+    import mlx.core as mx
+
+    from metal_gen.device.backend import available_memory_bytes, can_wire_memory
+
+    return {
+        "total_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "available_bytes": available_memory_bytes() or None,
+        "memory_limit_bytes": settings.memory_limit_bytes,
+        "can_be_wired": can_wire_memory(),
+        "is_wired": settings.wired_memory,
+        "mlx_says": dict(mx.device_info()),
+    }
+
+
+def _limits() -> Section:
+    def limit(kind: int) -> int | None:
+        soft, _ = resource.getrlimit(kind)
+        return None if soft == resource.RLIM_INFINITY else soft
+
+    return {
+        "open_files": limit(resource.RLIMIT_NOFILE),
+        "address_space_bytes": limit(resource.RLIMIT_AS),
+        "cpus": _usable_cpus(),
+    }
+
+
+def _usable_cpus() -> int | None:
+    """Those that this process may run on, which the system may tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return os.cpu_count() if affinity is None else len(affinity(0))
+
+
+def _cache() -> Section:
+    from huggingface_hub import constants
+
+    from metal_gen.hub.cache import cache_folder, free_bytes
+    from metal_gen.hub.cached_models import cache_contents
+
+    contents = cache_contents()
+    return {
+        "folder": str(cache_folder()),
+        "exists": cache_folder().is_dir(),
+        "models": len(contents.models),
+        "size_bytes": contents.size_bytes,
+        "free_bytes": free_bytes(),
+        "hub": urlsplit(constants.ENDPOINT).hostname,
+        "is_offline": constants.HF_HUB_OFFLINE,
+        "has_token": bool(os.environ.get("HF_TOKEN")) or os.path.isfile(constants.HF_TOKEN_PATH),  # noqa: PTH113
+    }
+
+
+def _settings(settings: Settings) -> Section:
+    file = user_config_file(os.environ)
+    return {
+        "file": None if file is None else str(file),
+        "exists": file is not None and os.path.isfile(file),  # noqa: PTH113
+        "set": dict(settings.sources),
+        "unknown_variables": list(unknown_variables(os.environ)),
+    }
+
+
+def _terminal() -> Section:
+    return {
+        "stdout": sys.stdout.isatty(),
+        "stderr": sys.stderr is not None and sys.stderr.isatty(),
+        "term": os.environ.get("TERM"),
+        "columns": shutil.get_terminal_size().columns,
+        "encoding": sys.stdout.encoding,
+    }
+
+
+def _self_test() -> Section:
+    from metal_gen.generation.self_test import run_self_test
+
+    test = run_self_test()
+    return {
+        "passed": test.passed,
+        "text": test.text,
+        "least_logprob": test.least_logprob if math.isfinite(test.least_logprob) else None,
+        "load_s": test.load_s,
+        "ttft_s": test.ttft_s,
+        "decode_tps": test.decode_tps,
+    }
+
+
+def _failed(test: Section) -> MetalGenError:
+    return MetalGenError(
+        f"the self-test failed: the bundled model said {test['text']!r}, least probable token "
+        f"{test['least_logprob']}",
+        "this build of MLX may not fit the machine: please report it, with what metal-gen info --json says",
+    )

@@ -1,0 +1,107 @@
+"""What becomes of the pieces of a text: shown as they come, or kept for a file."""
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import PhaseBar
+from metal_gen.generation.record import piece_record
+
+if TYPE_CHECKING:
+    from metal_gen.generation.pieces import Piece
+
+
+class TextSink(Protocol):
+    """Where text goes: a `Console`, or a `CollectedText`."""
+
+    def write_text(self, text: str) -> None:
+        """Take a piece."""
+        ...
+
+    def end_sample(self) -> None:
+        """Tell one of several texts from the next."""
+        ...
+
+
+class PieceOutput(Protocol):
+    """Takes the pieces of one or several texts; what it has to say at the end it says when it is left."""
+
+    def waits_for(self, piece: "Piece") -> str | None:
+        """What a bar should say, where a person sees nothing of this piece."""
+        ...
+
+    def add(self, piece: "Piece") -> None:
+        """Take the next piece."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """End, by itself or because of an exception."""
+        ...
+
+
+class TextOutput:
+    """The answer to a sink, thinking and log-probabilities to stderr.
+
+    Args:
+        sink: Gets the answer.
+        console: Of the run.
+        ends_samples: Texts are told from each other.
+        hides_thinking: What the model thinks is not shown.
+        tells_logprobs: Each token that has log-probabilities has a record, and thinking is shown by those.
+    """
+
+    def __init__(
+        self,
+        sink: TextSink,
+        console: Console,
+        *,
+        ends_samples: bool,
+        hides_thinking: bool,
+        tells_logprobs: bool,
+    ) -> None:
+        self._sink = sink
+        self._console = console
+        self._ends_samples = ends_samples
+        self._hides_thinking = hides_thinking
+        self._tells_logprobs = tells_logprobs
+
+    def waits_for(self, piece: "Piece") -> str | None:
+        """What a bar should say, where a person sees nothing of this piece."""
+        if self._has_record(piece):
+            return None
+        if piece.is_thinking:
+            return "thinking" if self._hides_thinking else None
+        return None if self._sink is self._console else "writing"
+
+    def add(self, piece: "Piece") -> None:
+        """Take the next piece."""
+        if not piece.is_thinking:
+            self._sink.write_text(piece.text)
+        elif not self._hides_thinking and not self._has_record(piece):
+            self._console.write_thinking(piece.text)
+        if self._has_record(piece):
+            self._console.write_record(piece_record(piece))
+        if piece.finish is not None and self._ends_samples:
+            self._sink.end_sample()
+
+    def _has_record(self, piece: "Piece") -> bool:
+        return self._tells_logprobs and piece.logprobs is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """Nothing is left to say."""
+
+
+def show_piece(piece: "Piece", output: PieceOutput, bar: PhaseBar) -> None:
+    """Hand a piece on, with a bar while a person sees nothing of the text."""
+    waits_for = output.waits_for(piece)
+    if waits_for is None or piece.finish is not None:
+        bar.close()
+    else:
+        bar.update(waits_for, piece.statistics.completion_tokens, None)
+    output.add(piece)

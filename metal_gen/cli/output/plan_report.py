@@ -1,0 +1,147 @@
+"""A memory plan as a table and as JSON, beside plans with other caches."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.checkpoint.adapters.adapter import Adapter
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.cli.terminal.tables import Column, pairs_table, rows_table, shown
+from metal_gen.config.settings import Settings
+from metal_gen.device.backend import DTYPE_BYTES, device_name
+from metal_gen.generation.memory_plan import MemoryPlan
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+COLUMNS = (
+    Column("texts", is_figure=True),
+    Column("cache", is_figure=True),
+    Column("in all", is_figure=True),
+    Column("longest", is_figure=True),
+    Column("fits"),
+)
+
+
+def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int) -> RenderableType:
+    """What was asked for, then what other caches would take."""
+    length = f"{plan.cache.max_seq_len:,} tokens for each of so many texts"
+    parts: list[RenderableType] = [
+        pairs_table(_pairs(name, checkpoint, plan)),
+        Text(f"\nCaches of {length}, and the largest max_seq_len that fits:"),
+    ]
+    for plans in _by_size(plan):
+        names = " or ".join(dict.fromkeys(other.cache.dtype for other in plans))
+        heading = f"\n{names}, {format_bytes(_bytes_of_a_token(plans[0]))} a token"
+        rows = [
+            (
+                f"{other.cache.batch_size:,}",
+                format_bytes(other.cache.nbytes),
+                format_bytes(other.total_bytes),
+                _longest(other),
+                "yes" if other.fits else "no",
+            )
+            for other in plans
+            if other.cache.dtype == plans[0].cache.dtype
+        ]
+        parts += [Text(heading, style="bold"), rows_table(COLUMNS, rows, width)]
+    return Group(*parts)
+
+
+def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[str, str]]:
+    cache = plan.cache
+    texts = "1 text" if cache.batch_size == 1 else f"{cache.batch_size:,} texts"
+    known = format_bytes(plan.available_bytes) if plan.available_bytes else "not known"
+    return [
+        ("model", f"{shown(name)}, {checkpoint.weights.num_parameters:,} parameters"),
+        ("dtype", _dtype(plan.dtype, checkpoint)),
+        *[("adapter", _shown_adapter(adapter)) for adapter in checkpoint.weights.adapters],
+        ("weights", format_bytes(plan.weights_bytes)),
+        (
+            "cache",
+            f"{format_bytes(cache.nbytes)}: {cache.max_seq_len:,} tokens of "
+            f"{format_bytes(_bytes_of_a_token(plan))} in {cache.dtype}, {texts}",
+        ),
+        (
+            "working memory",
+            f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once",
+        ),
+        ("in all", format_bytes(plan.total_bytes)),
+        ("available", f"{known} on {device_name()}"),
+        ("fits", "yes" if plan.fits else "no"),
+        ("largest max_seq_len", f"{_longest(plan)}; the model was trained for {plan.model.context_length:,}"),
+    ]
+
+
+def _shown_adapter(adapter: Adapter) -> str:
+    weighed = "" if adapter.scale == 1 else f", times {adapter.scale:g}"
+    counts = f"matrices added to: {len(adapter.low_ranks):,}"
+    if adapter.whole:
+        counts += f", tensors replaced: {len(adapter.whole):,}"
+    return f"{shown(str(adapter.folder))}{weighed}; {counts}"
+
+
+def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
+    """What is computed in, what is stored, and what becomes of that."""
+    weights = checkpoint.weights
+    if checkpoint.packing is None and weights.is_quantized:
+        return f"{dtype}, stored quantized"
+    stored = "" if weights.dtype == dtype else f", stored as {weights.dtype}"
+    return dtype + stored + ("" if checkpoint.packing is None else f", quantized to {checkpoint.packing}")
+
+
+def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
+    """The same for programs; memory that is not known is null."""
+    return {
+        "model": settings.model,
+        "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
+        "device": device_name(),
+        "parameters": checkpoint.weights.num_parameters,
+        "stored_dtype": checkpoint.weights.dtype,
+        "dtype": plan.dtype,
+        "quantize": settings.quantize,
+        "context_length": plan.model.context_length,
+        "chunk_size": plan.chunk_size,
+        "max_seq_len": plan.cache.max_seq_len,
+        "weights_bytes": plan.weights_bytes,
+        "available_bytes": plan.available_bytes or None,
+        **_cache_json(plan),
+        "alternatives": [_cache_json(other) for other in _others(plan)],
+    }
+
+
+def _cache_json(plan: MemoryPlan) -> dict[str, object]:
+    return {
+        "batch_size": plan.cache.batch_size,
+        "cache_dtype": plan.cache.dtype,
+        "cache_bytes_per_token": _bytes_of_a_token(plan),
+        "cache_bytes": plan.cache.nbytes,
+        "working_bytes": plan.working_bytes,
+        "total_bytes": plan.total_bytes,
+        "fits": plan.fits,
+        "largest_max_seq_len": plan.longest_fit(plan.model.context_length),
+    }
+
+
+def _others(plan: MemoryPlan) -> Iterator[MemoryPlan]:
+    """The plan with other caches of the same length, those with larger elements first."""
+    for dtype in DTYPE_BYTES:
+        for size in sorted({*BATCH_SIZES, plan.cache.batch_size}):
+            yield plan.with_cache(batch_size=size, dtype=dtype)
+
+
+def _by_size(plan: MemoryPlan) -> Iterator[list[MemoryPlan]]:
+    """Those plans together whose tokens take the same: some dtypes differ in name only."""
+    for _, plans in groupby(_others(plan), key=_bytes_of_a_token):
+        yield list(plans)
+
+
+def _bytes_of_a_token(plan: MemoryPlan) -> int:
+    """Of one text."""
+    return plan.cache.bytes_per_token // plan.cache.batch_size
+
+
+def _longest(plan: MemoryPlan) -> str:
+    longest = plan.longest_fit(plan.model.context_length)
+    return f"{longest:,}" if longest else "none"

@@ -1,0 +1,73 @@
+"""What is said on stderr before and after a text."""
+
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.terminal.console import Console
+from metal_gen.config.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from metal_gen.generation.loading import PreparedModel, TextModel
+    from metal_gen.generation.pieces import Piece
+
+
+def report_start(prepared: "PreparedModel", console: Console) -> None:
+    """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
+    from metal_gen.byte_sizes import format_bytes
+    from metal_gen.config.settings_file import shown_value
+    from metal_gen.device.backend import device_name
+    from metal_gen.device.blas import AUTO, OPENBLAS_HINT, blas_in_use
+    from metal_gen.generation.strategy_settings import strategy_from
+
+    plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
+    console.detail(
+        f"weights {format_bytes(plan.weights_bytes)} + cache {format_bytes(cache.nbytes)} "
+        f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}, "
+        f"of {format_bytes(plan.available_bytes)} available"
+    )
+    if not console.verbosity:
+        return
+    console.note(f"device: {device_name()}; computing in {plan.dtype}")
+    if blas := blas_in_use():
+        advice = f"; OpenBLAS is many times faster: {OPENBLAS_HINT}"
+        console.note(f"blas: {blas}{advice if blas.is_reference and settings.blas == AUTO else ''}")
+    console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
+    console.note(f"checkpoint: {prepared.checkpoint.folder}")
+    console.note(
+        f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "
+        f"{cache.num_kv_heads} key/value heads of {cache.head_dim}, {cache.dtype}, "
+        f"batch size {cache.batch_size}"
+    )
+    checkpoint = prepared.checkpoint
+    console.note(f"sampling: {strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)}")
+    for name in SETTINGS:
+        if name in settings.sources or console.verbosity > 1:
+            console.note(f"{name} = {shown_value(settings, name)} ({settings.source(name)})")
+
+
+def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
+    """Say how a text went: one line on a terminal, the seed alone in a log."""
+    from metal_gen.byte_sizes import format_bytes
+
+    statistics = piece.statistics
+    capacity = model.plan.cache.max_seq_len
+    if piece.finish == "cache_full":
+        console.warn(
+            f"the text ends here because the cache is full: max_seq_len is {capacity}; "
+            "raise it under [cache], or with --max-seq-len"
+        )
+    if not console.stderr_is_terminal and not console.verbosity:
+        if piece.sample == 0:
+            console.note(f"seed {statistics.seed}")
+        return
+    if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
+        steps = "step" if compiled.count == 1 else "steps"
+        console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
+    finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
+    prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
+    decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
+    console.note(
+        f"{statistics.prompt_tokens} + {statistics.completion_tokens} tokens, {finish}; "
+        f"first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
+        f"cache {statistics.cache_tokens} of {capacity}; "
+        f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed}"
+    )

@@ -1,0 +1,1 @@
+"""The streams: what they can show, progress, tables, Markdown."""

@@ -1,0 +1,1 @@
+"""The build of MLX in use, its memory and its BLAS."""

@@ -1,0 +1,239 @@
+"""From settings to a model that is ready to generate, in two steps.
+
+`prepare` finds and checks everything that can be checked without reading weights; `load` on
+what it returns reads them.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
+from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
+from metal_gen.checkpoint.generation_defaults import sampling_defaults
+from metal_gen.checkpoint.packed.quantizing import packing_named
+from metal_gen.config.settings import Settings
+from metal_gen.device.backend import (
+    available_memory_bytes,
+    can_wire_memory,
+    compiles_steps,
+    dtype_to_compute_in,
+    preferred_chunk_size,
+    wire_memory,
+)
+from metal_gen.device.blas import blas_notice
+from metal_gen.engine.decoder import Decoder
+from metal_gen.errors import CheckpointError, ConfigError
+from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
+from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.config.model_config import ModelConfig
+
+DEFAULT_MAX_SEQ_LEN = 2048
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A checkpoint with its weights in memory and a cache beside them.
+
+    One text is generated at a time.
+
+    Attributes:
+        checkpoint: Its files, tokenizer and chat template.
+        decoder: Model and cache.
+        settings: In force, the checkpoint's own defaults included.
+        plan: The memory that was reckoned with.
+        compiles: The step from one token to the next is to be compiled.
+        notices: What a person should know about this model and these settings.
+    """
+
+    checkpoint: Checkpoint
+    decoder: Decoder
+    settings: Settings
+    plan: MemoryPlan
+    compiles: bool = False
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A checkpoint that has been checked against its settings, before its weights are read.
+
+    Attributes:
+        checkpoint: Opened.
+        settings: As on `TextModel`.
+        plan: Memory, known to fit.
+        compiles: The step from one token to the next is compiled.
+        notices: As on `TextModel`.
+    """
+
+    checkpoint: Checkpoint
+    settings: Settings
+    plan: MemoryPlan
+    compiles: bool
+    notices: tuple[str, ...]
+
+    def load(self) -> TextModel:
+        """Allocate the cache and read the weights; the tokenizer is left to its first use."""
+        # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
+        mx.set_cache_limit(self.plan.working_bytes)
+        if self.settings.wired_memory and can_wire_memory():
+            wire_memory(self.plan.total_bytes)
+        model = self.checkpoint.weights.load(self.plan.dtype)
+        cache = new_cache(self.plan.cache)
+        decoder = Decoder(
+            model,
+            cache,
+            chunk_size=self.plan.chunk_size,
+            ahead_bytes=self.plan.ahead_bytes,
+            compiles=self.compiles,
+        )
+        return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices)
+
+
+def prepare(
+    settings: Settings, *, most_slots: int = 1, on_download: ProgressCallback | None = None
+) -> PreparedModel:
+    """Find the checkpoint, check it, and see whether it fits.
+
+    Args:
+        settings: `model` names the checkpoint; None is the bundled one.
+        most_slots: Texts to generate at once where the settings leave that open and memory allows it.
+        on_download: Called while files come from the Hub.
+
+    Raises:
+        ModelNotFoundError: There is no such checkpoint or adapter.
+        CheckpointError: It is damaged or not supported.
+        ConfigError: A setting contradicts it, or names a token that it does not have; UsageError
+            where an argument does.
+        DoesNotFitError: Memory is too small.
+    """
+    folder = (
+        BUNDLED_FOLDER
+        if settings.model is None
+        else locate_checkpoint(settings.model, on_progress=on_download)
+    )
+    checkpoint = open_checkpoint(folder, settings)
+    settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
+    require_lengths(settings)
+    if most_slots > 1 and checkpoint.config.linear is not None:
+        raise CheckpointError(
+            f"batches of {folder} are not supported: {checkpoint.config.model_type} has layers of "
+            "linear attention, which keep one text at a time",
+            "use metal-gen generate for one prompt after another",
+        )
+    if settings.logit_bias or settings.ban_token or settings.stop_token:
+        strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+        endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+    plan = plan_memory(settings, checkpoint)
+    if settings.batch_size is None:
+        plan = plan.with_slots(most_slots)
+    plan.require_fit()
+    compiles = compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
+    notices = _notices(settings, checkpoint)
+    if settings.compile == "on" and not compiles:
+        notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
+    if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
+        notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
+    return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
+
+
+def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
+    """Read the headers of a checkpoint, as the settings change it.
+
+    Raises:
+        CheckpointError: It is damaged or not supported.
+        ConfigError: A setting contradicts it.
+    """
+    packing = None if settings.quantize is None else packing_named(settings.quantize)
+    return Checkpoint(
+        folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
+    )
+
+
+def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
+    """Add up what a run will take, whether or not there is as much.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    dtype = dtype_to_compute_in(
+        settings.model_dtype,
+        checkpoint.weights.dtype,
+        has_experts=checkpoint.config.experts is not None,
+        is_quantized=checkpoint.weights.is_quantized,
+    )
+    return MemoryPlan(
+        model=checkpoint.config,
+        dtype=dtype,
+        weights_bytes=checkpoint.weights.nbytes(dtype),
+        weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
+        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
+        has_products_apart=checkpoint.weights.has_products_apart,
+        cache=cache_config(settings, checkpoint.config, dtype),
+        chunk_size=settings.chunk_size or preferred_chunk_size(),
+        available_bytes=_available_bytes(settings.memory_limit_bytes),
+    )
+
+
+def _available_bytes(limit: int | None) -> int:
+    known = [size for size in (limit, available_memory_bytes()) if size]
+    return min(known, default=0)
+
+
+def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:
+    """Size the cache: its shape from the checkpoint, its capacity from the settings.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    shape = {
+        "num_layers": model.num_cached_layers,
+        "num_kv_heads": model.num_key_value_heads,
+        "head_dim": model.head_dim,
+    }
+    for name, actual in shape.items():
+        wanted = getattr(settings, name)
+        if wanted not in (None, actual):
+            raise ConfigError(
+                f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
+                "leave it out: the checkpoint decides",
+            )
+    config = KVCacheConfig(
+        **shape,
+        max_seq_len=settings.max_seq_len or min(DEFAULT_MAX_SEQ_LEN, model.context_length),
+        batch_size=settings.batch_size or 1,
+        dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
+    )
+    if (linear := model.linear) is None:
+        return config
+    return HybridCacheConfig(
+        **asdict(config),
+        num_linear_layers=model.num_linear_layers,
+        conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
+        memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
+    )
+
+
+def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
+    notices = []
+    trained = checkpoint.config.context_length
+    if settings.max_seq_len is not None and settings.max_seq_len > trained:
+        notices.append(
+            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}) and the model was "
+            f"trained for {trained} tokens: what comes later may make no sense"
+        )
+    if checkpoint.config.unknown_fields:
+        notices.append(
+            f"the model's config has fields without effect: {', '.join(checkpoint.config.unknown_fields)}"
+        )
+    if settings.wired_memory and not can_wire_memory():
+        source = settings.source("wired_memory")
+        notices.append(f"wired_memory has no effect ({source}): memory is wired with Metal only")
+    if late := blas_notice(settings.blas):
+        notices.append(late)
+    return notices

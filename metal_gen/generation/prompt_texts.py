@@ -1,0 +1,95 @@
+"""The texts that follow a prompt, one after another."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.config.settings import Settings
+from metal_gen.engine.cached_text import CachedText
+from metal_gen.engine.decoder import PrefillProgress
+from metal_gen.engine.generator import GeneratedToken, generate_tokens
+from metal_gen.errors import UsageError
+from metal_gen.generation.loading import TextModel
+from metal_gen.generation.pieces import Clock, Piece
+from metal_gen.generation.strategy_settings import endings_from
+from metal_gen.generation.text_assembly import TextAssembly
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.seed import choose_seed
+from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.text.encoded_prompt import Prompt
+
+
+@dataclass
+class PromptTexts:
+    """One or several texts for a prompt.
+
+    Args:
+        model: Its cache has room for the prompt.
+        prompt: Encoded.
+        settings: Give the number of texts, the seed, what ends a text, and log-probabilities.
+        strategy: How tokens are chosen.
+        cached: The text so far, of which the prompt may be a continuation; None to compute all of it.
+    """
+
+    model: TextModel
+    prompt: Prompt
+    settings: Settings
+    strategy: SamplingStrategy
+    cached: CachedText | None = None
+
+    def __post_init__(self) -> None:
+        checkpoint = self.model.checkpoint
+        self.seed = choose_seed() if self.settings.seed is None else self.settings.seed
+        self.endings = endings_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
+
+    def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
+        """Compute what is new of the prompt, once, and generate from it."""
+        cached = self.cached or CachedText(self.model.decoder)
+        kept = cached.begin(self.prompt.ids)
+        clock = self._clock(computed_tokens=len(self.prompt.ids) - kept)
+        logits = cached.prefill(on_prefill)
+        for sample in range(self.settings.samples):
+            _require_cache(cached)
+            cached.rewind_to_prompt()
+            yield from self._text(cached, logits, sample, clock)
+            clock = self._clock(computed_tokens=0)
+
+    def _clock(self, *, computed_tokens: int) -> Clock:
+        return Clock(prompt_tokens=len(self.prompt.ids), computed_tokens=computed_tokens, seed=self.seed)
+
+    def _text(
+        self, cached: CachedText, logits: mx.array, sample: int, clock: Clock
+    ) -> Generator[Piece, None, None]:
+        checkpoint, cache = self.model.checkpoint, self.model.decoder.cache
+        sampler = Sampler(
+            self.strategy,
+            RandomKeys(self.seed, sample),
+            prompt=self.prompt.ids,
+            capacity=cache.config.max_seq_len,
+            ending_ids=self.endings,
+            logprobs=self.settings.logprobs,
+        )
+        assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings.stop, sample, clock)
+        tokens = generate_tokens(
+            self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
+        )
+        for token in _while_in_cache(cached, tokens):
+            cached.add(token.id)
+            piece = assembly.add(token, cache.position)
+            yield piece
+            if piece.finish:
+                return
+
+
+def _require_cache(cached: CachedText) -> None:
+    if not cached.has_the_cache:
+        raise UsageError("another text has been begun with this model", "finish one before the next")
+
+
+def _while_in_cache(cached: CachedText, tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
+    """The same tokens, none of which is computed after another text has taken the cache."""
+    while (token := next(tokens, None)) is not None:
+        yield token
+        _require_cache(cached)

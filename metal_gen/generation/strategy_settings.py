@@ -1,0 +1,170 @@
+"""A sampling strategy in settings and back: TOML, flags, and tokens that are named by their text."""
+
+import json
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, Settings
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.errors import ConfigError, UsageError
+from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.text.token_names import token_id
+from metal_gen.text.tokenizer import Tokenizer
+
+DRAWN = ("temperature", "top_k", "top_p", "min_p")
+PLAIN = (
+    *DRAWN,
+    "repetition_penalty",
+    "repetition_window",
+    "presence_penalty",
+    "frequency_penalty",
+    "min_tokens",
+)
+STRATEGY_SETTINGS = (*PLAIN, "logit_bias", "ban_token")
+
+
+def require_text_settings(names: Iterable[str]) -> None:
+    """Refuse settings that a text cannot have for itself.
+
+    Raises:
+        UsageError: Naming one.
+    """
+    for name in names:
+        if SETTINGS[name].section not in ("sampling", "generation"):
+            raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
+
+
+def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:
+    """The strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
+
+    Raises:
+        UsageError: A token that is named does not exist, or `require_lengths` refuses the settings;
+            ConfigError where a file or variable is at fault.
+    """
+    require_lengths(settings)
+    bias = {_token(settings, "logit_bias", tokenizer, name): value for name, value in settings.logit_bias}
+    bias |= dict.fromkeys(
+        (_token(settings, "ban_token", tokenizer, name) for name in settings.ban_token), -math.inf
+    )
+    strategy = replace(_plain_strategy(settings), logit_bias=bias)
+    if not settings.ignore_eos:
+        return strategy
+    wanted = {_token(settings, "stop_token", tokenizer, name) for name in settings.stop_token}
+    return without_end(strategy, set(eos_ids) - wanted)
+
+
+def is_greedy(settings: Settings) -> bool:
+    """Whether nothing is drawn: several texts for one prompt will be equal."""
+    return _plain_strategy(settings).is_greedy
+
+
+def _plain_strategy(settings: Settings) -> SamplingStrategy:
+    """All of a strategy for which no token need be looked up."""
+    values = {name: getattr(settings, name) for name in PLAIN}
+    if settings.temperature is None:
+        values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
+    return SamplingStrategy(**values)
+
+
+def require_lengths(settings: Settings) -> None:
+    """Refuse a text that would have to be longer than it may be.
+
+    Raises:
+        UsageError: `min_tokens` is above `max_tokens`; ConfigError where neither is an argument.
+    """
+    if settings.max_tokens is None or settings.min_tokens <= settings.max_tokens:
+        return
+    least, most = _place(settings, "min_tokens"), _place(settings, "max_tokens")
+    refuse = UsageError if UsageError in (least[1], most[1]) else ConfigError
+    raise refuse(
+        f"{least[0]} {settings.min_tokens} is above {most[0]} {settings.max_tokens}",
+        "lower min_tokens, or raise max_tokens",
+    )
+
+
+def endings_from(
+    settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]
+) -> dict[int, FinishDetail]:
+    """The tokens that end a text.
+
+    Raises:
+        UsageError: A stop token that is named does not exist.
+    """
+    endings = dict.fromkeys(eos_ids, FinishDetail.EOS)
+    for name in settings.stop_token:
+        endings[_token(settings, "stop_token", tokenizer, name)] = FinishDetail.STOP_TOKEN
+    return endings
+
+
+def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) -> int:
+    """Find a token that a setting names; a refusal says where it was set."""
+    try:
+        return token_id(tokenizer, name)
+    except UsageError as error:
+        place, refuse = _place(settings, setting)
+        raise refuse(f"{place}: {error.message}", error.hint) from None
+
+
+def _place(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
+    """Where a setting was set, as a message names it, and the error for what is wrong there."""
+    info, source = SETTINGS[name], settings.source(name)
+    if source == ARGUMENT_SOURCE:
+        return name, UsageError
+    if source == info.flag:
+        return source, UsageError
+    if source == info.variable:
+        return source, ConfigError
+    return f"{source}: [{info.section}] {info.key}", ConfigError
+
+
+def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:
+    """The same strategy, which never draws an end token."""
+    bias = {**dict(strategy.logit_bias), **dict.fromkeys(eos_ids, -math.inf)}
+    return replace(strategy, logit_bias=bias)
+
+
+def to_settings(strategy: SamplingStrategy) -> dict[str, object]:
+    """The settings that give this strategy, tokens named by their ids."""
+    values: dict[str, object] = {}
+    for name in PLAIN:
+        value = getattr(strategy, name)
+        if name == "temperature" or value != getattr(Settings(), name):
+            values[name] = value
+    pairs = dict(strategy.logit_bias)
+    if banned := tuple(str(token) for token, bias in pairs.items() if bias == -math.inf):
+        values["ban_token"] = banned
+    if biased := tuple((str(token), bias) for token, bias in pairs.items() if bias != -math.inf):
+        values["logit_bias"] = biased
+    return values
+
+
+def to_toml(strategy: SamplingStrategy) -> str:
+    """The TOML that gives this strategy."""
+    tables: dict[str, list[str]] = {}
+    for name, value in to_settings(strategy).items():
+        info = SETTINGS[name]
+        tables.setdefault(info.section, []).append(f"{info.key} = {_toml_value(name, value)}")
+    return "\n".join(line for section, lines in tables.items() for line in (f"[{section}]", *lines)) + "\n"
+
+
+def to_flags(strategy: SamplingStrategy) -> list[str]:
+    """The command-line options that give this strategy."""
+    flags = []
+    for name, value in to_settings(strategy).items():
+        flag = SETTINGS[name].flag
+        if name == "logit_bias" and isinstance(value, tuple):
+            flags += [part for token, bias in value for part in (flag, f"{token}={bias!r}")]
+        elif isinstance(value, tuple):
+            flags += [part for text in value for part in (flag, text)]
+        else:
+            flags += [flag, repr(value)]
+    return flags
+
+
+def _toml_value(name: str, value: object) -> str:
+    if name == "logit_bias" and isinstance(value, tuple):
+        return "{ " + ", ".join(f"{json.dumps(token)} = {bias!r}" for token, bias in value) + " }"
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    return repr(value)

@@ -1,0 +1,58 @@
+"""From the tokens of one text to its pieces: characters, thinking, stop texts, log-probabilities."""
+
+from metal_gen.engine.generator import GeneratedToken
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.generation.pieces import Clock, Piece
+from metal_gen.sampling.logprobs import read_logprobs
+from metal_gen.text.detokenizer import Detokenizer
+from metal_gen.text.encoded_prompt import Prompt
+from metal_gen.text.stop_strings import StopMatcher
+from metal_gen.text.thinking import ThinkingSplitter
+from metal_gen.text.tokenizer import Tokenizer
+
+
+class TextAssembly:
+    """Makes pieces of one text.
+
+    Args:
+        tokenizer: Of the model.
+        prompt: That the text follows.
+        stop: Texts that end it and are cut off.
+        sample: Which of several texts for the prompt.
+        clock: Counts its tokens.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Prompt, stop: tuple[str, ...], sample: int, clock: Clock
+    ) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
+        self._splitter = ThinkingSplitter(tokenizer, prompt)
+        self._matcher = StopMatcher(stop)
+        self._sample = sample
+        self._clock = clock
+
+    def add(self, token: GeneratedToken, cache_tokens: int) -> Piece:
+        """Make the piece of the next token.
+
+        Args:
+            token: After the one before.
+            cache_tokens: Positions of the cache in use.
+
+        Returns:
+            The piece; the text ends with it where its `finish` is set, which a stop text may do too.
+        """
+        self._clock.tick()
+        finish, stop_text = token.finish, None
+        ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
+        text = "" if ended_by_token else self._detokenizer.add(token.id)
+        text += self._detokenizer.finish() if finish else ""
+        text, is_thinking = self._splitter.split(token.id, text)
+        if self._splitter.has_just_begun:
+            text, is_thinking = self._matcher.finish(), False
+        elif not is_thinking:
+            text, stop_text = self._matcher.feed(text)
+            finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
+            text += self._matcher.finish() if finish else ""
+        logprobs = None if token.draw.logprobs is None else read_logprobs(token.draw.logprobs)
+        statistics = self._clock.statistics(cache_tokens)
+        return Piece(text, token.id, is_thinking, finish, stop_text, logprobs, self._sample, statistics)

@@ -1,0 +1,157 @@
+"""The Hub's cache on this disk: which snapshot a model has there, and what that snapshot lacks.
+
+Owns the layout `models--org--name/{refs,snapshots}` and the list of files a checkpoint needs. Reads only;
+knows nothing of the network. huggingface_hub's own look-up functions cost 160 ms to import, the walk below
+costs the import of huggingface_hub.constants: 4 ms, 14 ms when nothing else has loaded typing and pathlib.
+"""
+
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from metal_gen.errors import ConfigError
+from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, shards_in_index
+from metal_gen.hub.reference import DEFAULT_REVISION, GGUF_SUFFIX, HubModel
+
+REQUIRED_FILES = ("config.json", "tokenizer.json")
+_REPO_PREFIX = "models--"
+_NEAR = 0.75
+_MOST_NAMES = 3
+
+
+def cache_folder() -> Path:
+    """Return the folder of the Hub's cache, which HF_HUB_CACHE and HF_HOME move."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def free_bytes() -> int:
+    """Return what the disk of the cache has left, whether or not there is a cache yet."""
+    folder = cache_folder()
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(nearest).free
+
+
+def cached_snapshot(model: HubModel) -> Path | None:
+    """Return the folder of the model's snapshot, complete or not, or None when nothing is cached.
+
+    Args:
+        model: The repository; its revision is a commit's hash, or a name noted under `refs`.
+
+    Raises:
+        ConfigError: The cache may not be read.
+    """
+    ref = _repo_folder(model) / "refs" / model.revision
+    try:
+        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else model.revision
+        snapshot = snapshot_folder(model, commit)
+        return snapshot if commit and snapshot.is_dir() else None
+    except PermissionError as error:
+        raise unreadable(error) from None
+
+
+def snapshot_folder(model: HubModel, commit: str) -> Path:
+    """Return where a commit of the model belongs in the cache, whether or not it is there."""
+    return _repo_folder(model) / "snapshots" / commit
+
+
+def _repo_folder(model: HubModel) -> Path:
+    return cache_folder() / (_REPO_PREFIX + model.repo_id.replace("/", "--"))
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Name what a folder lacks to be loaded; an empty list means that it is complete.
+
+    The weights are there when model.safetensors is, or every file that the index names, or any
+    model*.safetensors when there is no index or none of the files it names.
+    """
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if (folder / WEIGHTS_FILE).is_file():
+        return missing
+    shards = shards_in_index(folder / WEIGHTS_INDEX)
+    absent = [name for name in shards if not (folder / name).is_file()]
+    if len(absent) < len(shards):
+        return missing + absent
+    if not any(path.is_file() for path in folder.glob(WEIGHTS_PATTERN)):
+        missing += shards or [WEIGHTS_PATTERN]
+    return missing
+
+
+def cached_gguf_file(model: HubModel) -> Path | None:
+    """A GGUF file that the cache has of a repository, the first by name."""
+    snapshot = cached_snapshot(model)
+    return None if snapshot is None else min(snapshot.glob(f"*{GGUF_SUFFIX}"), default=None)
+
+
+def near_matches(asked: str) -> list[str]:
+    """Return the cached models whose names resemble the one asked for, nearest first, three at most."""
+    asked = asked.partition("@")[0].casefold().strip("./~\\")
+    names = {reference.partition("@")[0] for reference in cached_references()}
+    scores = {name: _likeness(asked, name.casefold()) for name in names}
+    near = [name for name in scores if scores[name] >= _NEAR]
+    return sorted(near, key=lambda name: (-scores[name], name))[:_MOST_NAMES]
+
+
+def _likeness(asked: str, name: str) -> float:
+    from difflib import SequenceMatcher
+
+    # The right name under another organisation counts as near; so does the name alone.
+    whole = SequenceMatcher(None, asked, name).ratio()
+    last_part = SequenceMatcher(None, asked.rpartition("/")[2], name.rpartition("/")[2]).ratio()
+    return max(whole, 0.99 * last_part)
+
+
+def cached_repositories() -> dict[str, Path]:
+    """Return the folder of every model repository of which the cache holds anything, by id.
+
+    Raises:
+        ConfigError: The cache may not be read.
+    """
+    root = cache_folder()
+    try:
+        folders = [path for path in root.iterdir() if path.name.startswith(_REPO_PREFIX) and path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise unreadable(error) from None
+    return {path.name.removeprefix(_REPO_PREFIX).replace("--", "/"): path for path in sorted(folders)}
+
+
+def cached_commits(repository: Path) -> dict[str, tuple[str, ...]]:
+    """Return the commits that are in a repository's folder, each with the names that stand for it."""
+    try:
+        commits = sorted(path.name for path in (repository / "snapshots").iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    refs = repository / "refs"
+    named = {
+        path.relative_to(refs).as_posix(): path.read_text(encoding="utf-8", errors="replace").strip()
+        for path in sorted(refs.rglob("*"))
+        if path.is_file()
+    }
+    return {commit: tuple(name for name in named if named[name] == commit) for commit in commits}
+
+
+def cached_references() -> list[str]:
+    """Return what `--model` takes for all that is in the cache and may be read, whole or not."""
+    references = []
+    with suppress(ConfigError):
+        for repo_id, folder in cached_repositories().items():
+            with suppress(OSError):
+                commits = cached_commits(folder).items() if "/" in repo_id else ()
+                references += [reference_of(repo_id, commit, names) for commit, names in commits]
+    return references
+
+
+def reference_of(repo_id: str, commit: str | None, names: Collection[str]) -> str:
+    """Return what `--model` takes for a commit: the id alone, or with the best name that stands for it."""
+    if commit is None or DEFAULT_REVISION in names:
+        return repo_id
+    return f"{repo_id}@{min(names, default=commit)}"
+
+
+def unreadable(error: OSError) -> ConfigError:
+    """Say that the cache may not be read."""
+    return ConfigError(f"the cache cannot be read: {error.filename}", "set HF_HOME to a folder that you own")

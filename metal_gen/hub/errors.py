@@ -1,0 +1,147 @@
+"""What huggingface_hub can raise, as sentences with a way out.
+
+Owns the table of exceptions. An exception that is not in it is left as it is: a traceback tells more than
+a sentence that guesses.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from metal_gen.errors import ConfigError, DoesNotFitError, MetalGenError, ModelNotFoundError
+from metal_gen.hub.cache import cache_folder, near_matches
+from metal_gen.hub.reference import HubModel
+
+# Every other 401 is a repository that is private or does not exist: the Hub does not say which.
+_TOKEN_REFUSED = "Invalid credentials in Authorization header"
+MAKE_ROOM = "make room (`metal-gen models list` shows what is there), or set HF_HOME to another disk"
+_RUN_AGAIN = "run the same command again"
+_RUN_AGAIN_TO_GO_ON = f"{_RUN_AGAIN}: files that are whole are kept"
+
+
+def explain_hub_error(error: Exception, model: HubModel, *, keeps_files: bool = True) -> MetalGenError | None:
+    """Return the error to show for one of huggingface_hub's, or None when it is not known.
+
+    Args:
+        error: What was raised; its causes are looked at too, as the library wraps what the network raised.
+        model: The model that was asked for.
+        keeps_files: What had come before stays in the cache.
+    """
+    for cause in _causes(error):
+        known = (
+            _explain_answer(cause, model)
+            or _explain_network(cause, model, keeps_files=keeps_files)
+            or _explain_disk(cause, model)
+        )
+        if known is not None:
+            return known
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
+
+
+def _explain_answer(error: BaseException, model: HubModel) -> MetalGenError | None:
+    page = f"{constants.ENDPOINT}/{model.repo_id}"
+    if isinstance(error, GatedRepoError):  # before RepositoryNotFoundError, which it is a kind of
+        return ModelNotFoundError(
+            f"access to a gated model refused: {model}",
+            f"accept its terms at {page}, then `hf auth login` or HF_TOKEN with a token of that account",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return _no_such_model(model)
+    if isinstance(error, RevisionNotFoundError):
+        return ModelNotFoundError(
+            f"no such revision on the Hub: {model}", f"its branches and tags: {page}/tree/main"
+        )
+    if isinstance(error, DisabledRepoError):
+        return ModelNotFoundError(f"model is disabled on the Hub: {model}", f"the reason may be at {page}")
+    if isinstance(error, (FileMetadataError, json.JSONDecodeError)):
+        return ModelNotFoundError(
+            f"no Hub answers at this address: {constants.ENDPOINT}",
+            "check HF_ENDPOINT and the proxy settings",
+        )
+    if isinstance(error, HfHubHTTPError):
+        token_refused = error.response.headers.get("X-Error-Message") == _TOKEN_REFUSED
+        if error.response.status_code == 401 and not token_refused:
+            return _no_such_model(model)
+        return _explain_status(error.response.status_code, model)
+    return None
+
+
+def _no_such_model(model: HubModel) -> ModelNotFoundError:
+    near = near_matches(model.repo_id)
+    cached = f"in the cache: {', '.join(near)}; " if near else ""
+    return ModelNotFoundError(
+        f"no such model on the Hub, or a private one: {model.repo_id}",
+        f"{cached}check the spelling; a private model needs `hf auth login` or HF_TOKEN",
+    )
+
+
+def _explain_status(status: int, model: HubModel) -> MetalGenError | None:
+    if status == 404:
+        return _no_such_model(model)
+    if status == 401:
+        return ModelNotFoundError(
+            f"the Hub does not accept the token: {model}", "`hf auth login` again, or correct HF_TOKEN"
+        )
+    if status == 403:
+        return ModelNotFoundError(
+            f"the token has no access: {model}", "`hf auth login` with a token that may read this repository"
+        )
+    if status == 429:
+        return ModelNotFoundError(
+            f"too many requests to the Hub: {model}",
+            "wait some minutes; with `hf auth login` the limit is higher",
+        )
+    if status >= 500:
+        return ModelNotFoundError(f"the Hub failed with HTTP {status}: {model}", _RUN_AGAIN)
+    return None
+
+
+def _explain_network(error: BaseException, model: HubModel, *, keeps_files: bool) -> MetalGenError | None:
+    # By name: huggingface_hub 1 raises httpx's classes, huggingface_hub 2 httpx2's, and neither is ours.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}:
+        return ModelNotFoundError(
+            f"the Hub cannot be reached: {constants.ENDPOINT}",
+            f"check the connection, the proxy and HF_ENDPOINT, and {_RUN_AGAIN}",
+        )
+    cut_short = type(error) is OSError and str(error).startswith("Consistency check failed")
+    # hf_xet, through which most files come, has no classes for this.
+    xet_gave_up = isinstance(error, RuntimeError) and "CAS Client Error" in str(error)
+    if "TransportError" in names or cut_short or xet_gave_up:
+        when = "during the download" if keeps_files else "while the headers of files were read"
+        hint = _RUN_AGAIN_TO_GO_ON if keeps_files else _RUN_AGAIN
+        return ModelNotFoundError(f"the connection to the Hub broke {when}: {model}", hint)
+    return None
+
+
+def _explain_disk(error: BaseException, model: HubModel) -> MetalGenError | None:
+    xet_is_full = isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) in str(error)
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT) or xet_is_full:
+        return DoesNotFitError(
+            f"the disk became full during the download of {model}: {cache_folder()}",
+            MAKE_ROOM,
+        )
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ConfigError(
+            f"the cache cannot be written to: {cache_folder()}", "set HF_HOME to a folder that you own"
+        )
+    return None

@@ -1,0 +1,83 @@
+"""Rows arranged by the expert they go through, so that an expert's matrix is read once for several.
+
+On a GPU rows are sorted, which its kernels know how to use. On a CPU each expert's rows are laid into
+blocks of a fixed size, of which each is one product of matrices: how many blocks there can be at most
+is known beforehand, so nothing waits to be counted.
+
+Axes: R rows, K experts that each goes through, E experts, N groups, M rows of a group.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.device.backend import runs_on_cpu
+
+BLOCK_ROWS = 16
+# From so many rows on, counted once for each expert they go through, grouping pays.
+FEWEST_SORTED = 64
+FEWEST_PER_EXPERT = 2
+
+
+@dataclass(frozen=True)
+class Groups:
+    """An arrangement of rows.
+
+    Attributes:
+        rows: (N, M) which row is at each place; rows of no meaning fill groups up.
+        experts: (N,) the expert of each group, ascending.
+        places: (R, K) where each row went for each of its experts, counted over all groups.
+    """
+
+    rows: mx.array
+    experts: mx.array
+    places: mx.array
+
+
+def group_rows(chosen: mx.array, num_experts: int) -> Groups | None:
+    """Arrange rows by their experts, (R, K); None where there are too few to gain by it."""
+    if chosen.size < (FEWEST_PER_EXPERT * num_experts if runs_on_cpu() else FEWEST_SORTED):
+        return None
+    return _blocks(chosen, num_experts) if runs_on_cpu() else _sorted(chosen)
+
+
+def most_places(count: int, num_experts: int) -> int:
+    """Places that so many rows, each counted once for each of its experts, are arranged in at most."""
+    if not runs_on_cpu() or count < FEWEST_PER_EXPERT * num_experts:
+        return count
+    return _most_blocks(count, num_experts) * BLOCK_ROWS
+
+
+def _most_blocks(count: int, num_experts: int) -> int:
+    """Of each expert at most one block is not full."""
+    return count // BLOCK_ROWS + min(num_experts, count)
+
+
+def _sorted(chosen: mx.array) -> Groups:
+    order = mx.argsort(chosen.flatten())
+    return Groups(
+        rows=(order // chosen.shape[1])[:, None],
+        experts=chosen.flatten()[order],
+        places=mx.argsort(order).reshape(chosen.shape),
+    )
+
+
+def _blocks(chosen: mx.array, num_experts: int) -> Groups:
+    flat = chosen.flatten().astype(mx.int32)
+    order = mx.argsort(flat)
+    experts = flat[order]
+    counts = (flat[:, None] == mx.arange(num_experts)).sum(axis=0)
+    blocks = (counts + BLOCK_ROWS - 1) // BLOCK_ROWS
+    first_row, first_block = mx.cumsum(counts) - counts, mx.cumsum(blocks) - blocks
+    place = first_block[experts] * BLOCK_ROWS + mx.arange(flat.size) - first_row[experts]
+    most_blocks = _most_blocks(flat.size, num_experts)
+    rows = mx.zeros(most_blocks * BLOCK_ROWS, mx.int32)
+    rows[place] = order.astype(mx.int32) // chosen.shape[1]
+    places = mx.zeros(flat.size, mx.int32)
+    places[order] = place
+    begun = (first_block <= mx.arange(most_blocks)[:, None]).sum(axis=1)
+    return Groups(
+        rows=rows.reshape(most_blocks, BLOCK_ROWS),
+        experts=begun - 1,
+        places=places.reshape(chosen.shape),
+    )

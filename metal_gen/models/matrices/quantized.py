@@ -1,0 +1,159 @@
+"""Matrices whose numbers are quantized, as MLX packs them.
+
+Source: the documentation of `mlx.core.quantize`.
+
+Axes: R rows, E experts, G numbers that share a scale.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.models.matrices.matrix import Matrix
+
+WORD_BITS = 32
+# Quantized at one time where that takes many times their memory, and how much, as it was measured.
+PIECE_NUMBERS = 1 << 16
+PIECE_BYTES = 48 * PIECE_NUMBERS
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How numbers are quantized.
+
+    Attributes:
+        bits: Of each number.
+        group_size: G.
+        mode: `affine`, `mxfp4`, `mxfp8` or `nvfp4`.
+    """
+
+    bits: int
+    group_size: int
+    mode: str = "affine"
+
+    @property
+    def has_biases(self) -> bool:
+        """Groups have an offset besides their scale, and both are floating-point numbers."""
+        return self.mode == "affine"
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What MLX's functions for quantized matrices want to know."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+    def divides(self, width: int) -> bool:
+        """Whether rows of this width are whole groups, packed in whole words."""
+        return width % self.group_size == 0 and width * self.bits % WORD_BITS == 0
+
+    def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the packed numbers of a matrix (..., in)."""
+        return (*shape[:-1], shape[-1] * self.bits // WORD_BITS)
+
+    def scales_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the scales, and of the biases where there are any, of a matrix (..., in)."""
+        return (*shape[:-1], shape[-1] // self.group_size)
+
+    def nbytes(self, shape: tuple[int, ...], float_bytes: int) -> int:
+        """Bytes of a matrix (..., in), where a floating-point number takes so many."""
+        words, scales = math.prod(self.packed_shape(shape)), math.prod(self.scales_shape(shape))
+        return 4 * words + (2 * float_bytes if self.has_biases else 1) * scales
+
+    def __str__(self) -> str:
+        kind = f"{self.bits} bits" if self.mode == "affine" else self.mode
+        return f"{kind} in groups of {self.group_size}"
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """A matrix of packed numbers.
+
+    Args:
+        packed: (..., out, in * bits / 32) uint32.
+        scales: (..., out, in / G), floating-point if affine, else uint8.
+        biases: As the scales; None unless affine.
+        packing: Bits, G and mode.
+        dtype: Of results.
+    """
+
+    packed: mx.array
+    scales: mx.array
+    biases: mx.array | None
+    packing: Packing
+    dtype: mx.Dtype
+
+    @classmethod
+    def quantize(cls, numbers: mx.array, packing: Packing) -> "QuantizedMatrix":
+        """Quantize plain numbers, (..., out, in)."""
+        if runs_on_cpu() and not packing.has_biases:
+            packed, scales = _quantized_in_pieces(numbers, packing)
+            return cls(packed, scales, None, packing, numbers.dtype)
+        packed, scales, *biases = mx.quantize(numbers, **packing.keywords)
+        mx.eval(packed, scales, *biases)
+        return cls(packed, scales, biases[0] if biases else None, packing, numbers.dtype)
+
+    def computing_in(self, dtype: mx.Dtype) -> "QuantizedMatrix":
+        """The same numbers, for results of another dtype."""
+        if self.biases is None:
+            return replace(self, dtype=dtype)
+        scales, biases = self.scales.astype(dtype), self.biases.astype(dtype)
+        mx.eval(scales, biases)
+        return replace(self, scales=scales, biases=biases, dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in), or (E, out, in)."""
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * self.packing.group_size)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All that it is made of."""
+        return [array for array in (self.packed, self.scales, self.biases) if array is not None]
+
+    def of(self, arrays: Sequence[mx.array]) -> "QuantizedMatrix":
+        """A matrix of the same form, made of others."""
+        packed, scales, *biases = arrays
+        return replace(self, packed=packed, scales=scales, biases=biases[0] if biases else None)
+
+    def is_like(self, other: Matrix) -> bool:
+        """Whether the other has the same form, so that the two can be one."""
+        return (
+            isinstance(other, QuantizedMatrix) and self.packing == other.packing and self.dtype == other.dtype
+        )
+
+    def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
+        """Map (R, in) to (R, out), and add the bias."""
+        product = mx.quantized_matmul(rows, self.packed, self.scales, self.biases, **self.packing.keywords)
+        return product if bias is None else product + bias
+
+    def take(self, places: mx.array) -> mx.array:
+        """The rows of these places, (R,) to (R, in)."""
+        return self.of([array[places] for array in self.arrays]).dequantized()
+
+    def dequantized(self) -> mx.array:
+        """Plain numbers, of the shape of the matrix."""
+        keywords = self.packing.keywords
+        return mx.dequantize(self.packed, self.scales, self.biases, dtype=self.dtype, **keywords)
+
+
+def _quantized_in_pieces(numbers: mx.array, packing: Packing) -> tuple[mx.array, mx.array]:
+    """Packed numbers and scales, of some rows after the others.
+
+    On a CPU MLX looks for the nearest of all values a number may get, in an array of all of them for every
+    number.
+    """
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    count = max(1, PIECE_NUMBERS // rows.shape[1])
+    parts: list[Sequence[mx.array]] = []
+    for start in range(0, rows.shape[0], count):
+        parts.append(mx.quantize(rows[start : start + count], **packing.keywords))
+        mx.eval(parts[-1])
+    packed, scales = (
+        mx.concatenate(of_parts).reshape(*numbers.shape[:-1], -1)
+        for of_parts in ([part[place] for part in parts] for place in range(2))
+    )
+    mx.eval(packed, scales)
+    return packed, scales

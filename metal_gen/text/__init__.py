@@ -1,0 +1,1 @@
+"""Everything about text: messages, templates, tokens, thinking, stop strings."""

@@ -1,0 +1,25 @@
+"""Token ids to text, piece by piece."""
+
+import codecs
+
+from metal_gen.text.tokenizer import Tokenizer
+
+
+class Detokenizer:
+    """Turns a stream of tokens into pieces of text that are final once given out.
+
+    A character is held back until its last byte has come. The pieces joined equal the decoding
+    of all tokens at once, with U+FFFD for bytes that are no UTF-8.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, token: int) -> str:
+        """Return the characters that this token completes; often none."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    def finish(self) -> str:
+        """Return what is held back: U+FFFD for a character that was never completed."""
+        return self._decoder.decode(b"", final=True)

@@ -1,0 +1,20 @@
+"""A prompt as token ids, and what is known of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, encoded.
+
+    Attributes:
+        ids: At least one.
+        opens_thinking: The prompt ends inside a thinking block that the answer continues.
+        is_chat: It was rendered by a chat template.
+        notices: What a person should know about how it was made.
+    """
+
+    ids: list[int]
+    opens_thinking: bool = False
+    is_chat: bool = False
+    notices: tuple[str, ...] = ()

@@ -1,0 +1,210 @@
+"""Text to token ids, and a token id to the bytes it stands for.
+
+Encoding is the `tokenizers` library's. Decoding is byte by byte, so that a stream of tokens can
+be shown as soon as its characters are whole: see `detokenizer`.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as HubTokenizer
+from tokenizers.decoders import ByteLevel
+
+from metal_gen.errors import CheckpointError, UsageError
+from metal_gen.files.json_file import read_json
+from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
+
+FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+FEW_TEXTS = 4
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary.
+
+    Printable bytes stand for themselves and the others for characters from U+0100 on.
+    Source: `bytes_to_unicode` of GPT-2's encoder.py.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + place): byte for place, byte in enumerate(others)})
+    return alphabet
+
+
+ALPHABET = _byte_level_alphabet()
+
+
+@dataclass(frozen=True)
+class TokenizerDocument:
+    """What a checkpoint says of its tokenizer.
+
+    Attributes:
+        path: The file that says it.
+        document: The object in tokenizer.json.
+        config: The object in tokenizer_config.json.
+    """
+
+    path: Path
+    document: dict[str, Any]
+    config: dict[str, Any]
+
+
+def read_tokenizer(folder: Path) -> TokenizerDocument:
+    """Read the files in a folder.
+
+    Raises:
+        CheckpointError: tokenizer.json is missing, or one of them cannot be read.
+    """
+    path, config = folder / FILE, folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {FILE}", "save it with transformers: AutoTokenizer(...).save_pretrained(...)"
+        )
+    return TokenizerDocument(path, read_json(path), read_json(config) if config.is_file() else {})
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint.
+
+    Attributes:
+        added_ids: Tokens beside the byte-level ones, such as `<|im_end|>`, by their text.
+        special_ids: Those that are not shown.
+
+    Args:
+        source: A checkpoint's folder, or what the files there would say.
+        vocab_size: Of the model's embedding.
+
+    Raises:
+        CheckpointError: tokenizer.json is missing, cannot be read, is not byte-level, or has
+            ids beyond the embedding.
+    """
+
+    def __init__(self, source: "Path | TokenizerDocument", vocab_size: int) -> None:
+        given = read_tokenizer(source) if isinstance(source, Path) else source
+        self._path, document = given.path, given.document
+        # Half a million objects, of which nothing is kept that the file can give again.
+        self._kept = None if self._path.name == FILE else document
+        try:
+            self._reducer = TokenizerReducer(document) if is_plain(document) else None
+        except Exception as error:  # The library raises nothing narrower.
+            raise self._unreadable(error) from error
+        self._encoded = 0
+        tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
+        if not isinstance(tokenizer.decoder, ByteLevel):
+            raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
+        added = tokenizer.get_added_tokens_decoder()
+        self.added_ids = {entry.content: token for token, entry in added.items()}
+        self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self._ids: dict[str, int] = (
+            self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
+        )
+        self.vocab_size = vocab_size
+        largest = max([*self._ids.values(), *added])
+        if largest >= vocab_size:
+            raise CheckpointError(
+                f"{self._path} has token ids up to {largest} and the model's vocabulary ends at "
+                f"{vocab_size - 1}",
+                "the tokenizer belongs to another model",
+            )
+        self.config = given.config
+
+    @cached_property
+    def _texts_as_written(self) -> list[str]:
+        """The vocabulary in the order of its file, which nearly always is that of its ids."""
+        return list(self._ids)
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        return {token: text for ids in (self._ids, self.added_ids) for text, token in ids.items()}
+
+    def _text_of(self, token: int) -> str | None:
+        """A token as it is written in the vocabulary; to turn the whole of it around takes a while."""
+        if token < len(self._texts_as_written):
+            text = self._texts_as_written[token]
+            if self._ids[text] == token:
+                return text
+        return self._texts.get(token)
+
+    @cached_property
+    def _whole(self) -> HubTokenizer:
+        """The tokenizer with all its merges."""
+        try:
+            if self._kept is None:
+                return HubTokenizer.from_file(str(self._path))
+            return HubTokenizer.from_str(json.dumps(self._kept))
+        except Exception as error:  # The library raises nothing narrower.
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self._path} is not a tokenizer: {error}", "download or copy the file again")
+
+    def expect_many_texts(self) -> None:
+        """Build the whole tokenizer now.
+
+        Raises:
+            CheckpointError: It cannot be built.
+        """
+        self._reducer = None
+        _ = self._whole
+
+    def _tokenizer_for(self, text: str) -> HubTokenizer:
+        """The first few short texts do not need the whole tokenizer, which takes longer to build."""
+        self._encoded += 1
+        if self._reducer is None or self._encoded > FEW_TEXTS:
+            self._reducer = None
+            return self._whole
+        return self._reducer.reduced_for(text) or self._whole
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of tokenizer_config.json's `eos_token`."""
+        token = self.config.get("eos_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        return self.id_of(content) if isinstance(content, str) else None
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token given by its text, such as `<think>`."""
+        return self.added_ids.get(token, self._ids.get(token))
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Encode text; special tokens written in it count as such.
+
+        Args:
+            text: Of any length.
+            add_special_tokens: Put a start token before it where the tokenizer has one; not for
+                text from a chat template, which has its own.
+
+        Raises:
+            UsageError: The text has halves of characters (lone surrogates).
+            CheckpointError: The text needs ids that the model does not have.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the prompt is not Unicode text at character {error.start}") from None
+        ids: list[int] = self._tokenizer_for(text).encode(text, add_special_tokens=add_special_tokens).ids
+        if ids and max(ids) >= self.vocab_size:
+            raise CheckpointError(
+                f"{self._path.name} gives token {max(ids)} and the model's vocabulary ends at "
+                f"{self.vocab_size - 1}",
+                "the tokenizer belongs to another model",
+            )
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for.
+
+        Special tokens and ids beyond the vocabulary (Qwen pads its embedding) have none.
+        """
+        if token in self.special_ids:
+            return b""
+        text = self._text_of(token)
+        if text is None:
+            return b""
+        if all(character in ALPHABET for character in text):
+            return bytes(ALPHABET[character] for character in text)
+        return text.encode()

@@ -1,0 +1,125 @@
+"""GGUF files: logits are those of the dequantized weights, whatever blocks they are in."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from adapter_files import random_factors, write_mlx
+from gguf_file import TOKENS, gguf_config, gguf_tensors, metadata_of, write_gguf, write_tiny_gguf
+from tiny_checkpoint import PROMPT, write_checkpoint
+
+from metal_gen.batch.output.fingerprint import checkpoint_digest
+from metal_gen.bench.runners.mlx_lm import require_for_mlx_lm
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.errors import CheckpointError, UsageError
+from metal_gen.models.matrices.quantized import QuantizedMatrix
+
+KINDS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+
+
+def q4_k_m(name):
+    """More bits where they matter, as llama.cpp chooses them."""
+    return "Q6_K" if "attn_v" in name or "ffn_down" in name or name == "output.weight" else "Q4_K"
+
+
+def logits_of(path, make_cache, *adapters):
+    model = Checkpoint(path, adapters=adapters).weights.load("float32")
+    return np.array(model.logits(model(mx.array([PROMPT]), make_cache(model)))[0])
+
+
+def assert_same_logits(file, plain, make_cache):
+    expected = logits_of(plain, make_cache)
+    assert np.abs(logits_of(file, make_cache) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_the_dequantized_weights(kind, make_cache, tmp_path):
+    file, plain = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: kind)
+    assert_same_logits(file, plain, make_cache)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("arch", ["qwen2", "qwen2_moe", "qwen3", "qwen3_moe"])
+def test_every_architecture_is_read_with_blocks_of_several_kinds(arch, tied, make_cache, tmp_path):
+    config = gguf_config(arch, tie_word_embeddings=tied)
+    assert_same_logits(*write_tiny_gguf(tmp_path, config, q4_k_m), make_cache)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("Q4_K", "bfloat16"), ("Q6_K", "bfloat16"), ("F32", "float32"), ("F16", "float32")]
+)
+def test_packed_blocks_stay_packed_and_memory_is_what_was_planned(kind, dtype, tmp_path):
+    config = gguf_config("qwen3", num_hidden_layers=1)
+    config.update(vocab_size=32_768)
+    weights = Checkpoint(write_tiny_gguf(tmp_path, config, lambda name: kind)[0]).weights
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = weights.load(dtype)
+    taken = mx.get_active_memory() - before
+    assert abs(taken - weights.nbytes(dtype)) < 0.02 * taken
+    assert mx.get_peak_memory() - before < 1.05 * weights.loading_peak_bytes(dtype)
+    assert isinstance(model.embedding, QuantizedMatrix) == (kind == "Q4_K")
+    assert kind != "Q4_K" or taken < 0.7 * weights.num_parameters
+
+
+def test_the_shape_of_a_model_comes_from_the_metadata(tmp_path):
+    scaling = {"type": "yarn", "factor": 4.0, "original_context_length": 64}
+    metadata = {f"qwen3.rope.scaling.{name}": value for name, value in scaling.items()}
+    file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0", metadata)
+    checkpoint = Checkpoint(file)
+    rope = checkpoint.config.rope
+    assert (rope.rope_type, rope.factor, rope.original_max_position_embeddings) == ("yarn", 4.0, 64)
+    assert checkpoint.weights.dtype == "bfloat16"
+    assert checkpoint.eos_ids == {TOKENS.index("<|endoftext|>"), TOKENS.index("<|im_end|>")}
+    assert checkpoint.config.unknown_fields == ()
+
+
+def test_adapters_add_to_it(make_cache, tmp_path):
+    file, plain = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q4_K")
+    shapes = {"model.layers.0.mlp.down_proj": (256, 256), "model.layers.1.self_attn.v_proj": (128, 256)}
+    adapter = write_mlx(tmp_path / "adapter", random_factors(shapes))
+    expected = logits_of(plain, make_cache, adapter)
+    assert np.abs(logits_of(file, make_cache, adapter) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(logits_of(file, make_cache) - expected).max() > 0.1 * np.abs(expected).max()
+
+
+def test_a_gate_of_the_shared_expert_may_be_a_vector(make_cache, tmp_path):
+    config = gguf_config("qwen2_moe")
+    stored, plain = gguf_tensors(config, lambda name: "Q8_0")
+    for name, (kind, shape, content) in stored.items():
+        if name.endswith("ffn_gate_inp_shexp.weight"):
+            stored[name] = (kind, shape[1:], content)
+    file = write_gguf(tmp_path / "tiny.gguf", metadata_of(config), stored)
+    assert_same_logits(file, write_checkpoint(tmp_path / "plain", config, plain), make_cache)
+
+
+def test_older_versions_and_other_alignments_are_read(make_cache, tmp_path):
+    config = gguf_config("qwen3")
+    file, plain = write_tiny_gguf(
+        tmp_path, config, lambda name: "Q8_0", {"general.alignment": 64}, version=2, alignment=64
+    )
+    assert_same_logits(file, plain, make_cache)
+
+
+def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
+    file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0")
+    assert Checkpoint(tmp_path).folder == file
+    (tmp_path / "other.gguf").touch()
+    with pytest.raises(CheckpointError, match=r"several GGUF files: other\.gguf, tiny\.gguf"):
+        Checkpoint(tmp_path)
+
+
+def test_it_cannot_be_compared_with_mlx_lm(tmp_path):
+    (tmp_path / "tiny.gguf").touch()
+    require_for_mlx_lm(tmp_path)
+    with pytest.raises(UsageError, match=r"mlx-lm does not read GGUF files: .*tiny\.gguf"):
+        require_for_mlx_lm(tmp_path / "tiny.gguf")
+
+
+def test_a_run_over_another_chat_template_is_another_run(tmp_path):
+    def digest(template):
+        metadata = {"tokenizer.chat_template": template}
+        file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0", metadata)
+        return checkpoint_digest(Checkpoint(file))
+
+    assert digest("one") == digest("one") != digest("two")

@@ -1,0 +1,154 @@
+"""GGUF files that are damaged, incomplete or of another kind are refused by name."""
+
+import struct
+
+import pytest
+from gguf_file import gguf_config, gguf_tensors, metadata_of, write_gguf
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.gguf.header import read_gguf_header
+from metal_gen.errors import CheckpointError, ExitCode
+
+CONFIG = gguf_config("qwen3", num_hidden_layers=1)
+MOE = gguf_config("qwen3_moe", num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return gguf_tensors(CONFIG, lambda name: "Q8_0")[0]
+
+
+@pytest.fixture
+def refuse(tmp_path, tensors):
+    """Says what is wrong with a file of this metadata and these tensors."""
+
+    def refused(metadata=None, changed=None, **options):
+        given = {**metadata_of(CONFIG), **(metadata or {})}
+        given = {name: value for name, value in given.items() if value is not None}
+        stored = {name: entry for name, entry in {**tensors, **(changed or {})}.items() if entry is not None}
+        return message_of(write_gguf(tmp_path / "x.gguf", given, stored, **options))
+
+    return refused
+
+
+def message_of(path):
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(path).tokenizer.expect_many_texts()
+    assert caught.value.exit_code == ExitCode.BAD_CHECKPOINT
+    assert "x.gguf" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+MATRIX = "blk.0.ffn_up.weight"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"general.architecture": "qwen35"}, "general.architecture is 'qwen35'"),
+        ({"general.architecture": None}, "general.architecture is None"),
+        ({"qwen3.block_count": None}, "qwen3.block_count is missing"),
+        ({"qwen3.embedding_length": "many"}, "qwen3.embedding_length must be a whole number"),
+        ({"qwen3.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
+        ({"qwen3.attention.value_length": 32}, "attention.value_length is not the size of a head, 64"),
+        ({"qwen3.rope.dimension_count": 32}, "rope.dimension_count is not the size of a head, 64"),
+        ({"qwen3.rope.scaling.type": "longrope"}, "rope_type 'longrope' is not supported"),
+        (
+            {"qwen3.rope.scaling.type": "yarn", "qwen3.rope.scaling.attn_factor": 2.0},
+            "attn_factor is not 1",
+        ),
+        ({"split.count": 3}, "the file is one of several parts"),
+        ({"general.alignment": 0}, "general.alignment is 0"),
+        ({"qwen3.block_count": 2}, "blk.1.attn_norm.weight is missing"),
+        ({"qwen3.block_count": 2_000_000}, "cannot make 2000000 layers"),
+        ({"qwen3.feed_forward_length": 512}, "is 256 x 256 where metadata makes it 512 x 256"),
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama', and only 'gpt2' is read"),
+        ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre is None, and only 'qwen2' is read"),
+        ({"tokenizer.ggml.add_bos_token": True}, "add_bos_token is set"),
+        ({"tokenizer.ggml.token_type": [1, 3]}, "it has 512 tokenizer.ggml.tokens and 2"),
+        ({"tokenizer.ggml.merges": ["h e l"]}, "tokenizer.ggml.merges must be pairs"),
+        ({"tokenizer.ggml.merges": ["h ?!"]}, "is not a tokenizer"),
+        ({"tokenizer.ggml.merges": [1]}, "must be texts"),
+    ],
+)
+def test_metadata_that_cannot_be_used(metadata, message, refuse):
+    assert message in refuse(metadata)
+
+
+def test_a_missing_field_of_experts(tmp_path):
+    metadata = metadata_of(MOE)
+    del metadata["qwen3moe.expert_used_count"]
+    path = write_gguf(tmp_path / "x.gguf", metadata, {})
+    assert "qwen3moe.expert_used_count is missing" in message_of(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({MATRIX: None}, f"{MATRIX} is missing"),
+        ({"token_embd.weight": None}, "it has no matrix token_embd.weight"),
+        ({"blk.0.ffn_up.0.weight": ("F32", (1,), bytes(4))}, "ffn_up.0.weight in x.gguf has no place"),
+        ({MATRIX: ("Q2_K", (256, 256), bytes(256 * 84))}, f"{MATRIX} is stored as Q2_K, and only F32, F16"),
+        ({MATRIX: (77, (256, 256), b"")}, f"the type of {MATRIX} has the number 77"),
+        ({MATRIX: ("Q8_0", (256, 250), b"")}, "has rows of 250 and Q8_0 has blocks of 32"),
+        ({MATRIX: ("F32", (1, 1, 1, 1, 1), bytes(4))}, f"{MATRIX} has 5 axes"),
+        ({MATRIX: ("F32", (2**60, 2**60), bytes(4))}, "it is cut short"),
+        ({"output_norm.weight": ("Q8_0", (256,), bytes(272))}, "is stored as Q8_0, and only F32, F16, BF16"),
+    ],
+)
+def test_tensors_that_do_not_fit(changed, message, refuse):
+    assert message in refuse(changed=changed)
+
+
+def test_versions_that_are_not_read(refuse):
+    assert "GGUF of version 1, and 2 and 3 are read" in refuse(version=1)
+    assert "GGUF of version 50331648" in refuse(version=3 << 24)
+
+
+def test_a_file_that_is_cut_short_anywhere(tmp_path, tensors):
+    path = write_gguf(tmp_path / "x.gguf", metadata_of(CONFIG), tensors)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-64])
+    last = [*tensors][-1]
+    assert f"is damaged: {last} ends at byte" in message_of(path)
+    path.write_bytes(whole)
+    header = min(tensor.offset for tensor in read_gguf_header(path).tensors.values())
+    for end in (4, 20, 24, 200, header // 2, header - 200, header):
+        path.write_bytes(whole[:end])
+        assert "is damaged" in message_of(path)
+
+
+def test_a_file_of_another_kind(tmp_path):
+    for content in (b"PK\3\4 and more", b"GG", b""):
+        (tmp_path / "x.gguf").write_bytes(content)
+        assert "is not a GGUF file" in message_of(tmp_path / "x.gguf")
+
+
+COUNTS = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
+KEY = struct.pack("<Q", 1) + b"a"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 0), "cut short within its header"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**63), "cut short within its header"),
+        (COUNTS + struct.pack("<Q", 2**63), "cut short within its header"),
+        (COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**63), "a is said to have 9223372036854775808 items"),
+        (COUNTS + KEY + struct.pack("<IIQ", 9, 4, 2**20), "cut short within its header"),
+        (COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**20), "cut short within its header"),
+        (COUNTS + KEY + struct.pack("<IIQ", 9, 9, 1), "a has values of a type with the number 9"),
+        (COUNTS + KEY + struct.pack("<I", 13), "a has values of a type with the number 13"),
+        (COUNTS + struct.pack("<Q", 2) + b"\xff\xfe", "is not UTF-8"),
+    ],
+)
+def test_a_header_that_makes_no_sense(content, message, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(content)
+    assert message in message_of(tmp_path / "x.gguf")
+
+
+def test_two_tensors_of_one_name(tmp_path):
+    info = KEY + struct.pack("<IQIQ", 1, 1, 0, 0)
+    (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 2, 0) + 2 * info + bytes(64))
+    assert "two of its tensors have the same name" in message_of(tmp_path / "x.gguf")

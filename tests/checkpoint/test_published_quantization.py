@@ -1,0 +1,140 @@
+"""AWQ, GPTQ, FP8 and compressed-tensors: logits are those of the plain numbers that are stood for."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from published_checkpoint import (
+    awq,
+    change,
+    compressed,
+    fp8,
+    gptq,
+    pack_quantized,
+    read_safetensors,
+    write_config,
+    write_published,
+)
+from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
+from tiny_checkpoint import PROMPT
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.models.matrices.quantized import Packing
+
+BY_ROW = {"num_bits": 8, "type": "float", "strategy": "channel"}
+IN_BLOCKS = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [48, 40]}
+METHODS = {
+    "awq in groups of 32": awq(32),
+    "awq in rows": awq(-1),
+    "gptq of 4 bits, symmetric": gptq(4, 32, zero=8),
+    "gptq of 4 bits": gptq(4, 64, layout=None),
+    "gptq of 4 bits in rows": gptq(4, -1, desc_act=True),
+    "gptq of 4 bits, later format": gptq(4, 32, layout="gptq_v2"),
+    "gptq of 8 bits": gptq(8, 64, zero=128, dynamic={"-:.*gate": {}, "+:.*": {"bits": 8, "mse": 0.1}}),
+    "gptq of 2 bits": gptq(2, 32),
+    "gptq in groups that MLX lacks, the last of which is shorter": gptq(4, 96),
+    "fp8 in blocks that do not divide": fp8((48, 40)),
+    "fp8 in rows": fp8(None, "(out, 1)"),
+    "fp8 in rows, of one axis": fp8(None, "(out,)"),
+    "fp8 with one scale": fp8(None, "()"),
+    "compressed-tensors of 4 bits": pack_quantized(4, 32, symmetric=True),
+    "compressed-tensors of 8 bits in rows": pack_quantized(8, -1, symmetric=False),
+    "compressed-tensors of fp8 in rows": fp8(None, "(out, 1)", **compressed("float-quantized", BY_ROW)),
+    "compressed-tensors of fp8 in blocks": fp8((48, 40), **compressed("float-quantized", IN_BLOCKS)),
+}
+
+
+def logits(folder, make_cache):
+    model = Checkpoint(folder).weights.load("float32")
+    return np.array(model.logits(model(mx.array([PROMPT]), make_cache(model)))[0])
+
+
+def assert_close(ours, expected):
+    assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3_moe"])
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_are_those_of_the_plain_numbers(method, family, make_cache, tmp_path):
+    published, plain = write_published(tmp_path, METHODS[method], family)
+    assert_close(logits(published, make_cache), logits(plain, make_cache))
+
+
+@pytest.mark.parametrize(
+    "method", [awq(32), gptq(4, 32), fp8((48, 40)), pack_quantized(4, 32, symmetric=True)]
+)
+def test_some_matrices_may_be_plain(method, make_cache, tmp_path):
+    published, plain = write_published(tmp_path, method, "qwen3")
+    numbers = read_safetensors(plain)
+
+    def with_plain_values(tensors, config):
+        for name in [name for name in tensors if ".0.self_attn.v_proj." in name]:
+            del tensors[name]
+        tensors["model.layers.0.self_attn.v_proj.weight"] = numbers["model.layers.0.self_attn.v_proj.weight"]
+
+    change(published, with_plain_values)
+    assert_close(logits(published, make_cache), logits(plain, make_cache))
+
+
+def test_linear_attention_may_be_in_fp8(make_cache, tmp_path):
+    published, plain = write_published(tmp_path, fp8((48, 40)), "qwen3_next")
+    assert_close(logits(published, make_cache), logits(plain, make_cache))
+
+
+def test_awq_is_what_mlx_lm_makes_of_it(make_cache, tmp_path):
+    published, _ = write_published(tmp_path, awq(64, "float32"), "qwen3")
+
+    def in_float32(tensors, config):
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+
+    change(published, in_float32)
+    assert_close(logits(published, make_cache), logits_of_mlx_lm(published))
+
+
+@pytest.mark.parametrize("mode", ["mxfp4", "mxfp8"])
+def test_methods_of_mlx_modes_are_what_mlx_lm_makes_of_them(mode, make_cache, tmp_path):
+    packing = Packing(4 if mode == "mxfp4" else 8, 32, mode)
+    folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), packing)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization"]
+    write_config(folder, {**config, "quantization_config": {"quant_method": mode}})
+    assert_close(logits(folder, make_cache), logits_of_mlx_lm(folder))
+
+
+def test_a_zero_of_0_borrows_from_the_next_in_the_first_format(make_cache, tmp_path):
+    """GPTQModel takes 1 from every number of a word at once, and adds it again so."""
+    later, _ = write_published(tmp_path, gptq(4, 64, layout="gptq_v2"), "qwen3")
+    first, _ = write_published(tmp_path / "first", gptq(4, 64, layout="gptq"), "qwen3")
+
+    def with_zeros_of_0(subtracted):
+        def what(tensors, config):
+            for name in tensors:
+                if name.endswith("qzeros"):
+                    words = tensors[name].view(np.uint32) & np.uint32(0xF0F0F0F0)
+                    tensors[name] = (words - np.uint32(subtracted)).view(np.int32)
+
+        return what
+
+    tensors = read_safetensors(later)
+    change(later, with_zeros_of_0(0))
+    change(first, lambda found, config: found.update(tensors))
+    change(first, with_zeros_of_0(0x11111111))
+    assert np.array_equal(logits(first, make_cache), logits(later, make_cache))
+
+
+@pytest.mark.parametrize(
+    "method", [awq(32), gptq(4, 32), fp8((128, 128)), pack_quantized(4, 32, symmetric=True)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_memory_is_what_was_planned(method, dtype, tmp_path):
+    published, _ = write_published(tmp_path, method, "qwen3", hidden_size=256, intermediate_size=2048)
+    weights = Checkpoint(published).weights
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = weights.load(dtype)
+    taken, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
+    assert abs(taken - weights.nbytes(dtype)) < 0.02 * taken
+    assert 0.8 * weights.loading_peak_bytes(dtype) < peak < 1.05 * weights.loading_peak_bytes(dtype)
+    assert model.config.hidden_size == 256

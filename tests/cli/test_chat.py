@@ -1,0 +1,504 @@
+"""A chat's commands, what is typed and piped in, interrupts, and transcripts."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from cli_process import start_cli
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from tiny_text_checkpoint import write_text_checkpoint
+
+import metal_gen
+from metal_gen.cli.chat.commands import (
+    COMMANDS,
+    SETTABLE,
+    EndOfChatError,
+    completions,
+    is_command,
+    message_in,
+    run_command,
+)
+from metal_gen.cli.chat.input import BareTerminal, piped_messages, terminal
+from metal_gen.cli.chat.interrupts import Interrupts
+from metal_gen.cli.chat.line_editor import LineEditor, open_history
+from metal_gen.cli.chat.loop import heed
+from metal_gen.cli.chat.multiline import is_unfinished, without_quotes
+from metal_gen.cli.chat.session import ChatSession
+from metal_gen.cli.main import main
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import UsageError
+from metal_gen.text.transcript import read_transcript
+
+pytest_plugins = ("fixtures_text",)
+
+HELLO = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+
+
+@pytest.fixture(scope="module")
+def model(text_checkpoints):
+    """Says abcdefgh again and again, and has room for a few turns."""
+    folder = write_text_checkpoint(text_checkpoints / "alphabet", says=b"abcdefgh", forever=True)
+    return metal_gen.load(folder, max_seq_len=120, max_tokens=6)
+
+
+@pytest.fixture
+def session(model):
+    return ChatSession(metal_gen.Conversation(model, seed=1), Console(verbosity=1), Interrupts())
+
+
+@pytest.fixture
+def said(session, capsys):
+    """Does something in the chat, and returns what came on stdout and on stderr."""
+
+    def do(*texts):
+        capsys.readouterr()
+        for text in texts:
+            heed(session, text)
+        return capsys.readouterr()
+
+    return do
+
+
+def contents(session):
+    return [message["content"] for message in session.conversation.messages]
+
+
+# Commands
+
+
+def test_an_answer_goes_to_stdout_and_its_numbers_to_stderr(session, said):
+    streams = said("hi")
+    assert streams.out == "abcdef"
+    assert re.fullmatch(
+        r"metal-gen: 20 \(20 new\) \+ 6 tokens, max_tokens; [\d.]+ tok/s; cache 25 of 120; seed 1\n",
+        streams.err,
+    )
+    assert contents(session) == ["hi", "abcdef"]
+
+
+def test_undo_and_retry(session, said):
+    said("hi", "and?")
+    assert "taken back: 'and?'; the conversation has 39 tokens, of 120\n" in said("/undo").err
+    assert contents(session) == ["hi", "abcdef"]
+    assert said("/retry").out == "abcdef"
+    assert session.last.statistics.seed == 3
+    assert contents(session) == ["hi", "abcdef"]
+    assert "the answer will be the same" in said("/set temperature 0", "/retry").err
+    assert "nothing to take back" in said("/undo", "/undo").err
+    assert "nothing to answer" in said("/retry").err
+
+
+def test_system(session, said):
+    assert "there is no system message" in said("/system").err
+    said("hi", '/system """\nBe brief.\n"""')
+    assert contents(session) == ['"""\nBe brief.\n"""', "hi", "abcdef"]
+    said("/system Be  long.")
+    assert said("/system").err == "Be  long.\n"
+    said('/system ""')
+    assert contents(session) == ["hi", "abcdef"]
+
+
+def test_a_setting_is_changed_shown_and_put_back(session, said):
+    assert said("/set max_tokens 3").err == "metal-gen: max_tokens = 3 (/set)\n"
+    assert said("hi").out == "abc"
+    assert said("/set top-k").err == "top_k = not set (default)\n"
+    assert len(said("/set").err.splitlines()) == len(SETTABLE)
+    assert "max_tokens = 6" in said("/unset max_tokens").err
+    assert said("/set stop cd").err == 'metal-gen: stop = ["cd"] (/set)\n'
+    assert said("/set thinking off").err == "metal-gen: thinking = false (/set)\n"
+    assert session.conversation.settings.stop == ("cd",)
+    assert session.conversation.settings.thinking is False
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/set temperature -1", "temperature must be a number of at least 0"),
+        ("/set temperature hot", "temperature must be a number .*'hot'"),
+        ("/set warmth 1", "no setting warmth to change here"),
+        ("/set max_seq_len 9", "decided when a chat begins\nhint: .*--max-seq-len"),
+        ("/set samples 2", "no setting samples to change here"),
+        ("/set ban_token nonesuch", "ban_token: "),
+        ("/unset warmth", "no setting warmth"),
+        ("/forget x", "takes a number of turns: 'x'"),
+        ("/forget 3", "cannot forget 3 of 1 turns"),
+        ("/save", "needs the name of a file"),
+        ("/load", "needs the name of a file"),
+        ("/retyr", "no command /retyr\nhint: did you mean /retry.; a message that begins with a slash"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(session, said, text, reason):
+    said("hi")
+    before = session.conversation.settings, list(session.conversation.messages)
+    assert re.search(reason, said(text).err)
+    assert (session.conversation.settings, session.conversation.messages) == before
+
+
+def test_stats_and_help_tell_all(session, said):
+    assert "turns: 0; the conversation has 0 tokens, of 120" in said("/stats").err
+    stats = said("hi", "/stats").err
+    assert "turns: 1; the conversation has 39 tokens, of 120" in stats
+    assert "last answer: 20 (20 new) + 6 tokens, max_tokens; first after" in stats
+    text = said("/help").err
+    assert all(command.usage in text and command.help.split()[0] in text for command in COMMANDS)
+    assert set(completions()["/set"]) == set(SETTABLE)
+
+
+def test_the_end_comes_by_command(session):
+    with pytest.raises(EndOfChatError):
+        heed(session, "/exit")
+
+
+def test_two_slashes_begin_a_message_with_one(session, said):
+    assert [is_command(text) for text in ("/etc", "//etc", "an /undo")] == [True, False, False]
+    assert message_in("//etc") == "/etc"
+    said("//etc")
+    assert contents(session)[0] == "/etc"
+    with pytest.raises(UsageError):
+        run_command(session, "/etc")
+
+
+# A full cache
+
+
+def test_a_full_cache_is_said_with_the_choices_and_nothing_is_dropped(session, said):
+    said("hi", "/set max_tokens 1000")
+    streams = said("more")
+    assert (
+        "the answer ends here because the cache is full: max_seq_len is 120\nhint: /undo takes" in streams.err
+    )
+    assert len(streams.out) == 70
+    before = contents(session)
+    streams = said("hi")
+    assert (streams.out, contents(session)) == ("", before)
+    assert "conversation is full: with this message it has 144 tokens, and max_seq_len is 120" in streams.err
+    assert "/forget drops the oldest" in streams.err
+    trained = session.conversation.model.plan.model.context_length
+    assert f"--load FILE --max-seq-len {min(2 * 144, trained)}" in streams.err
+    assert "the oldest turn is forgotten; the conversation has 105 tokens" in said("/forget").err
+    assert contents(session) == before[2:]
+    assert said("/forget", "/set max_tokens 4", "hi").out == "abcd"
+
+
+# Interrupts
+
+
+class InterruptedConsole(Console):
+    """Ctrl-C is pressed at some pieces of an answer."""
+
+    pressed_at = (3,)
+
+    def write_text(self, text):
+        super().write_text(text)
+        self.count = getattr(self, "count", 0) + 1
+        if self.count in self.pressed_at:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_it(session, said, capsys):
+    with Interrupts() as interrupts:
+        stopped = ChatSession(session.conversation, InterruptedConsole(), interrupts)
+        stopped.say("hi")
+        streams = capsys.readouterr()
+        assert (streams.out, contents(session)) == ("abc", ["hi", "abc"])
+        assert "stopped; what was said is kept: /undo" in streams.err
+        stopped.say("and?")
+    assert contents(session)[2:] == ["and?", "abcdef"]
+
+
+def test_ctrl_c_stops_the_reading_of_a_message_too(text_checkpoints, capsys):
+    model = metal_gen.load(text_checkpoints / "alphabet", max_seq_len=120, max_tokens=6, chunk_size=8)
+    conversation = metal_gen.Conversation(model, HELLO)
+    with Interrupts() as interrupts:
+        session = ChatSession(conversation, Console(), interrupts)
+        begun = conversation.ask
+
+        def ask(text, on_prefill):
+            signal.raise_signal(signal.SIGINT)
+            return begun(text, on_prefill=on_prefill)
+
+        conversation.ask = ask
+        assert session.say("x" * 30) == ""
+    assert conversation.messages == HELLO
+    assert "stopped before the answer began" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_does_what_it_did_before(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append("before"))
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            assert (interrupts.requested, heard) == (True, [])
+            signal.raise_signal(signal.SIGINT)
+            assert heard == ["before"]
+            interrupts.begin_answer()
+            signal.raise_signal(signal.SIGINT)
+            assert heard == ["before"]
+            with pytest.raises(KeyboardInterrupt), interrupts.reading():
+                signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert heard == ["before"] * 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# Transcripts
+
+
+def test_a_transcript_is_saved_and_loaded(session, said, tmp_path):
+    path = tmp_path / "talk.json"
+    said("hi", f"/save {path}")
+    assert json.loads(path.read_text()) == {"messages": session.conversation.messages}
+    saved = list(session.conversation.messages)
+    said("more", f"/save {path}")
+    assert len(read_transcript(path)) == 4
+    path.write_text(json.dumps({"title": "x", "messages": saved}))
+    assert (
+        "2 messages: the conversation has 39 tokens, of 120; the 4 messages before"
+        in said(f"/load {path}").err
+    )
+    assert session.conversation.messages == saved
+    path.write_text(json.dumps(saved))
+    assert read_transcript(path) == saved
+
+
+def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
+    path = tmp_path / "notes.txt"
+    assert "nothing to save" in said(f"/save {path}").err
+    path.write_text("important")
+    assert "would replace a file that is no transcript" in said("hi", f"/save {path}").err
+    assert path.read_text() == "important"
+    assert "cannot be written" in said(f"/save {tmp_path}/none/x.json").err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not UTF-8: byte 0 is 0xff"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"{}", "messages must be a list"),
+        (b"[]", "messages is empty"),
+        (b'[{"role": "user"}]', "message 0 of messages must have a content"),
+        (b'[{"role": "usr", "content": ""}]', "has the role 'usr'\\S* did you mean user"),
+        (b'[{"role": "user", "content": "\\ud800"}]', "half of a character"),
+    ],
+)
+def test_a_damaged_transcript_is_refused_and_the_conversation_stays(session, said, tmp_path, text, reason):
+    path = tmp_path / "damaged.json"
+    if text is not None:
+        path.write_bytes(text)
+    said("hi")
+    assert re.search(reason, said(f"/load {path}").err)
+    assert contents(session) == ["hi", "abcdef"]
+
+
+def test_messages_that_the_template_refuses_are_not_loaded(text_checkpoints, echo, tmp_path, capsys):
+    (tmp_path / "talk.json").write_text(json.dumps(HELLO))
+    session = ChatSession(metal_gen.Conversation(metal_gen.load(echo)), Console(), Interrupts())
+    heed(session, f"/load {tmp_path}/talk.json")
+    assert session.conversation.messages == []
+    streams = capsys.readouterr()
+    assert "the chat template refused the messages" in streams.err
+    assert "--raw" not in streams.err
+
+
+# What is typed
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished", "message"),
+    [
+        ("hi", False, "hi"),
+        ('"""', True, '"""'),
+        ('"""a\nb', True, '"""a\nb'),
+        ('"""\na\n\nb\n"""', False, "a\n\nb"),
+        ('"""a"""', False, "a"),
+        ('"""a""', True, '"""a""'),
+        ('/system """\nBe\nbrief."""', False, "/system Be\nbrief."),
+        ('/system """', True, '/system """'),
+        ('say """', False, 'say """'),
+    ],
+)
+def test_blocks_of_lines(text, unfinished, message):
+    assert is_unfinished(text) is unfinished
+    assert without_quotes(text) == message
+
+
+@pytest.fixture
+def typed(tmp_path):
+    """What the line editor reads when keys are pressed."""
+
+    def read(keys, history=None):
+        with create_pipe_input() as source, create_app_session(input=source):
+            source.send_text(keys)
+            return LineEditor(history, completions()).read()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("hi\r", "hi"),
+        ("a\x1b\rb\r", "a\nb"),
+        ("a\nb\r", "a\nb"),
+        ("a\\\rb\r", "a\nb"),
+        ('"""a\rb"""\r', "a\nb"),
+        ("\x1b[200~a\rb\x1b[201~\r", "a\nb"),
+        ("/und\t\r", "/undo"),
+        ("/set tempe\t 0.5\r", "/set temperature 0.5"),
+    ],
+)
+def test_the_line_editor(typed, keys, message):
+    assert typed(keys) == message
+
+
+def test_the_line_editor_ends_and_is_interrupted(typed):
+    with pytest.raises(EOFError):
+        typed("\x04")
+    with pytest.raises(KeyboardInterrupt):
+        typed("abc\x03")
+
+
+def test_what_is_typed_is_kept_for_its_owner_alone(typed, tmp_path):
+    path = open_history({"XDG_STATE_HOME": str(tmp_path / "state")})
+    assert path == tmp_path / "state" / "metal-gen" / "chat_history"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert typed("first\r", path) == "first"
+    assert typed("\x1b[A\r", path) == "first"
+    path.unlink()
+    path.mkdir()
+    assert typed("second\r", path) == "second"
+    assert open_history({"HOME": str(tmp_path)}) == tmp_path / ".local/state/metal-gen/chat_history"
+    assert open_history({}) is None
+
+
+def test_a_history_that_cannot_be_kept_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "state").write_text("a file")
+    for name, value in (("XDG_STATE_HOME", str(tmp_path / "state")), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Console, "stderr_is_terminal", True)
+    assert isinstance(terminal(Console(), {}, keeps_history=True), LineEditor)
+    assert "is not kept for later chats" in capsys.readouterr().err
+    terminal(Console(), {}, keeps_history=False)
+    assert "is not kept" not in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(terminal(Console(), {}, keeps_history=True), BareTerminal)
+
+
+def test_a_bare_terminal_reads_lines(monkeypatch):
+    lines = b'hi\r\nabc\\\nd\n"""\nx\n"""\nlast'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    source = BareTerminal()
+    assert [source.read() for _ in range(4)] == ["hi", "abc\nd", "x", "last"]
+    with pytest.raises(EOFError):
+        source.read()
+
+
+# What is piped in
+
+
+@pytest.mark.parametrize(
+    ("data", "mark", "messages"),
+    [
+        (b"", b"\n", []),
+        (b"a\r\n\n  \nb", b"\n", ["a", "b"]),
+        (b"a\nb\0c\0", b"\0", ["a\nb", "c"]),
+        (b"/undo\n", b"\n", ["/undo"]),
+    ],
+)
+def test_messages_in_a_pipe(data, mark, messages):
+    assert list(piped_messages(io.BytesIO(data), mark)) == messages
+
+
+def test_a_message_that_is_not_utf_8_is_named():
+    messages = piped_messages(io.BytesIO(b"a\nb\xff\n"), b"\n")
+    assert next(messages) == "a"
+    with pytest.raises(UsageError, match="message 2 on standard input is not UTF-8: byte 1 is 0xff"):
+        next(messages)
+
+
+def run_main(monkeypatch, capsysbinary, stdin, *arguments):
+    source = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))
+    monkeypatch.setattr(sys, "stdin", source)
+    code = main(["chat", *arguments])
+    streams = capsysbinary.readouterr()
+    return code, streams.out, streams.err.decode()
+
+
+def test_a_pipe_gets_an_answer_for_each_message(text_checkpoints, model, tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder, talk = str(text_checkpoints / "alphabet"), tmp_path / "talk.json"
+    arguments = ("--model", folder, "-n", "4", "--save", str(talk), "--max-seq-len", "256")
+    code, out, err = run_main(monkeypatch, capsysbinary, b"hi\n/undo\n", *arguments, "--system", "Be brief.")
+    assert (code, out) == (0, b"abcd\nabcd\n")
+    assert re.search(
+        r"^metal-gen: seed \d+\nmetal-gen: seed \d+\nmetal-gen: saved to .*talk.json\n\Z", err, re.M
+    )
+    messages = read_transcript(talk)
+    assert [message["content"] for message in messages] == ["Be brief.", "hi", "abcd", "/undo", "abcd"]
+    more = ("--load", str(talk), "-0", "-q", "--system", "Be long.")
+    code, out, err = run_main(monkeypatch, capsysbinary, b"a\nb\0c", *arguments, *more)
+    assert (code, out, err) == (0, b"abcd\0abcd\0", "")
+    assert [message["content"] for message in read_transcript(talk)][:2] == ["Be long.", "hi"]
+    assert len(read_transcript(talk)) == 9
+
+
+def test_thinking_can_be_hidden_and_log_probabilities_are_not_told(
+    thinker, tmp_path, monkeypatch, capsysbinary
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("METAL_GEN_LOGPROBS", "1")
+    code, out, shown = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--markdown")
+    _, _, hidden = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--hide-thinking")
+    assert (code, out) == (0, b"42\n")
+    assert shown.startswith("hm \u241b.\nmetal-gen: seed ")
+    assert hidden.startswith("metal-gen: seed ")
+
+
+def test_exit_codes(text_checkpoints, model, tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = str(text_checkpoints / "alphabet")
+    bare = str(write_text_checkpoint(text_checkpoints / "bare", chat_template=None))
+    (tmp_path / "notes").write_text("no transcript")
+    cases = [
+        (None, (), 2, "standard input is closed"),
+        (b"hi", ("--load", str(tmp_path / "none")), 2, "cannot read the transcript"),
+        (b"hi", ("--save", str(tmp_path / "notes")), 2, "would replace a file"),
+        (b"hi", ("--model", bare), 2, "needs a chat template"),
+        (b"x" * 50, ("--model", folder, "--max-seq-len", "40"), 6, "the conversation is full.*\nhint: raise"),
+        (b"\xff", ("--model", folder), 2, "message 1 on standard input is not UTF-8"),
+    ]
+    for stdin, arguments, expected, reason in cases:
+        code, out, err = run_main(monkeypatch, capsysbinary, stdin, *arguments)
+        assert (code, out) == (expected, b"")
+        assert re.search(reason, err)
+
+
+def test_a_program_can_talk_through_pipes_and_end_the_chat_by_a_signal(babbler, tmp_path):
+    """Each answer comes before the next message is written; what was said is saved at the end."""
+    options = ("--model", babbler, "-n", "100000", "--max-seq-len", "20000", "-0")
+    with start_cli("chat", *options, "--save", "talk.json", home=tmp_path, stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"one\0")
+        process.stdin.flush()
+        # As much as there is, and nothing that would stay in a buffer.
+        begun = os.read(process.stdout.fileno(), 30)
+        process.send_signal(signal.SIGTERM)
+        rest, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143
+    messages = read_transcript(tmp_path / "talk.json")
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    written = (begun + rest).decode()
+    # The signal may come between a token and its being written.
+    assert messages[1]["content"] in (written, written + "abcdefgh\n"[len(written) % 9])
+    assert stderr.decode().endswith("metal-gen: saved to talk.json\nmetal-gen: terminated\n")

@@ -1,0 +1,166 @@
+"""`metal-gen plan`: the numbers are those of a run, and none of the weights are read."""
+
+import json
+import tempfile
+
+import mlx.core as mx
+import pytest
+import safetensors.numpy
+from hub_process import INDEX, SHARDS
+from hub_server import Repo, running_hub
+from huggingface_hub import constants
+from model_cache import folder_files
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.cli.output.plan_report import render_plan
+from metal_gen.cli.terminal.tables import to_plain
+from metal_gen.config.settings import Settings
+from metal_gen.errors import DoesNotFitError
+from metal_gen.generation.loading import plan_memory, prepare
+from metal_gen.hub import headers as hub_headers
+
+pytest_plugins = ("fixtures_cli", "fixtures_text")
+
+USAGE, NOT_FOUND, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 4, 5, 6
+LIMIT = 700_000
+
+
+@pytest.fixture(autouse=True)
+def _no_weights_are_read(monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(mx, "load", refuse)
+
+
+def planned(run_here, *arguments, code=0):
+    outcome = run_here("plan", *arguments, "--json")
+    assert outcome.code == code, outcome.stderr
+    return json.loads(outcome.stdout)
+
+
+def test_the_numbers_are_those_of_a_run(run_here, gambler):
+    plan = planned(run_here, gambler, "--max-seq-len", 100, "--batch-size", 3, "--cache-dtype", "float16")
+    run = prepare(Settings(model=gambler, max_seq_len=100, batch_size=3, cache_dtype="float16")).plan
+    assert plan["weights_bytes"] == run.weights_bytes
+    assert plan["cache_bytes"] == run.cache.nbytes == plan["cache_bytes_per_token"] * 100 * 3
+    assert plan["working_bytes"] == run.working_bytes
+    assert plan["total_bytes"] == run.total_bytes
+    asked = {"batch_size": 3, "cache_dtype": "float16", "total_bytes": run.total_bytes}
+    assert [other for other in plan["alternatives"] if other.items() >= asked.items()]
+
+
+def test_the_largest_cache_fits_and_the_next_does_not(run_here, gambler):
+    plan = planned(run_here, gambler, "--memory-limit-bytes", LIMIT, "--chunk-size", 8)
+    (other,) = [
+        other
+        for other in plan["alternatives"]
+        if (other["batch_size"], other["cache_dtype"]) == (4, "bfloat16")
+    ]
+    longest = other["largest_max_seq_len"]
+    assert 0 < longest < plan["context_length"]
+    settings = Settings(
+        model=gambler, memory_limit_bytes=LIMIT, chunk_size=8, batch_size=4, cache_dtype="bfloat16"
+    )
+    prepare(settings.override({"max_seq_len": longest}, "test"))
+    with pytest.raises(DoesNotFitError):
+        prepare(settings.override({"max_seq_len": longest + 1}, "test"))
+
+
+def test_what_does_not_fit_is_shown_all_the_same(run_here, gambler):
+    outcome = run_here("plan", gambler, "--max-seq-len", 10**9)
+    assert outcome.code == DOES_NOT_FIT
+    lines = [line.split() for line in outcome.stdout.decode().splitlines()]
+    assert ["fits", "no"] in lines
+    assert outcome.stderr.startswith("metal-gen: ")
+    assert "--max-seq-len" in outcome.stderr.splitlines()[1]
+    assert planned(run_here, gambler, "--max-seq-len", 10**9, code=DOES_NOT_FIT)["fits"] is False
+
+
+def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch):
+    monkeypatch.setattr("metal_gen.generation.loading.available_memory_bytes", lambda: 0)
+    plan = planned(run_here, gambler, "--max-seq-len", 10**9)
+    assert plan["available_bytes"] is None
+    assert plan["fits"] is True
+    assert plan["largest_max_seq_len"] == plan["context_length"]
+    assert "not known" in run_here("plan", gambler).stdout.decode()
+
+
+@pytest.fixture
+def online(monkeypatch, gambler, tmp_path):
+    """A Hub with one model, in one file and in two."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    with running_hub() as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub.repos["org/whole"] = Repo(folder_files(gambler))
+        hub.repos["org/parts"] = Repo(in_two_parts(folder_files(gambler)))
+        yield hub
+
+
+def in_two_parts(files):
+    """The same checkpoint, its weights in two files and an index."""
+    tensors = safetensors.numpy.load(files.pop("model.safetensors"))
+    names = sorted(tensors)
+    shards = dict(zip(SHARDS, (names[::2], names[1::2]), strict=True))
+    for shard, part in shards.items():
+        files[shard] = safetensors.numpy.save({name: tensors[name] for name in part})
+    files[INDEX] = json.dumps(
+        {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    ).encode()
+    return files
+
+
+@pytest.mark.parametrize(
+    ("model", "first_bytes"), [("org/whole", hub_headers.FIRST_BYTES), ("org/parts", 20)]
+)
+def test_of_a_model_on_the_hub_headers_are_read_and_nothing_is_kept(
+    run_here, online, gambler, tmp_path, monkeypatch, model, first_bytes
+):
+    monkeypatch.setattr(hub_headers, "FIRST_BYTES", first_bytes)
+    plan, local = planned(run_here, model), planned(run_here, gambler)
+    for one_of_them in (plan, local):
+        for name in ("model", "available_bytes", "largest_max_seq_len", "alternatives"):
+            one_of_them.pop(name)
+    assert plan == local
+    weights = [request for request in online.log if str(request.file).endswith(".safetensors")]
+    assert weights
+    assert all(request.range is not None for request in weights)
+    assert not (tmp_path / "hf" / "hub").exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_what_the_hub_does_not_have_is_said_in_a_sentence(run_here, online, tmp_path):
+    outcome = run_here("plan", "org/none")
+    assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
+    assert "no such model on the Hub" in outcome.stderr
+    online.repos["org/cut"] = Repo({**online.repos["org/whole"].files, "model.safetensors": b"cut"})
+    outcome = run_here("plan", "org/cut")
+    assert outcome.code == BAD_CHECKPOINT
+    assert "org--cut/model.safetensors is damaged" in outcome.stderr
+
+
+def test_a_model_that_is_not_here_is_to_be_pulled_without_the_network(run_here):
+    outcome = run_here("plan", "org/name")
+    assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
+    assert "metal-gen models pull org/name" in outcome.stderr
+    assert run_here("plan", "--batch-size", "0").code == USAGE
+
+
+def test_without_a_model_it_is_the_bundled_one(run_here):
+    assert b"story model" in run_here("plan").stdout
+    assert planned(run_here)["model"] is None
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_table_fits_any_terminal(gambler, width):
+    checkpoint = Checkpoint(prepare(Settings(model=gambler)).checkpoint.folder)
+    plan = plan_memory(Settings(model=gambler), checkpoint)
+    lines = to_plain(render_plan("org/name", checkpoint, plan, width), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines.count("texts     cache     in all  longest  ok") <= 2
+    assert sum(line.split()[:1] == ["16"] for line in lines) == 2, lines

@@ -1,0 +1,93 @@
+"""Ctrl-C and SIGTERM in every phase of a run, and what Python says when nobody foresaw it."""
+
+import signal
+import time
+
+import pytest
+from cli_process import start_cli
+from hub_process import MODEL, single_file_repo
+from hub_server import Trouble, running_hub
+
+pytest_plugins = ("fixtures_text",)
+
+# Puts something in the place of a function; a thread says that it has begun.
+INSTEAD_OF = """
+import os, time
+from hashlib import pbkdf2_hmac
+from threading import Timer
+from {module} import {owner}
+def work(*arguments):
+    Timer(0.1, lambda: os.write(2, b"begun\\n")).start()
+    {work}
+{owner}.{function} = work
+"""
+LOAD = {"module": "metal_gen.generation.loading", "owner": "PreparedModel", "function": "load"}
+PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function": "prefill"}
+# Minutes in which Python gets no turn, as in MLX.
+LONG_STEP = 'pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)'
+SHORT_STEPS = "while True: time.sleep(0.01)"
+# As compiled code does that an exception goes through.
+ERROR_INSTEAD = """
+    try:
+        time.sleep(100)
+    except BaseException as error:
+        raise SystemError("a result with an exception set") from error
+"""
+
+
+def begin(model, home, place, work):
+    """Start a run, and return when it is in the middle of this work."""
+    before = INSTEAD_OF.format(**place, work=work)
+    process = start_cli("generate", "-m", model, "-p", "hi", home=home, before=before)
+    assert process.stderr.readline() == b"begun\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("place", "work", "number", "code", "word"),
+    [
+        pytest.param(LOAD, LONG_STEP, signal.SIGINT, 130, b"interrupted", id="load"),
+        pytest.param(PREFILL, SHORT_STEPS, signal.SIGTERM, 143, b"terminated", id="prefill"),
+        pytest.param(PREFILL, ERROR_INSTEAD, signal.SIGINT, 130, b"interrupted", id="error-instead"),
+    ],
+)
+def test_a_signal_ends_any_phase(speaker, tmp_path, place, work, number, code, word):
+    with begin(speaker, tmp_path, place, work) as process:
+        process.send_signal(number)
+        assert process.stderr.read() == b"metal-gen: " + word + b"\n"
+        assert process.stdout.read() == b""
+    assert process.returncode == code
+
+
+def test_in_a_long_step_the_first_is_answered_and_the_second_leaves_at_once(speaker, tmp_path):
+    with begin(speaker, tmp_path, PREFILL, LONG_STEP) as process:
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        assert said == b"metal-gen: interrupted: ends after the step under way; once more ends it at once\n"
+        sent_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - sent_s < 5
+
+
+def test_ctrl_c_in_a_download(tmp_path):
+    with running_hub() as hub:
+        hub.repos[MODEL] = single_file_repo()
+        hub.trouble["model.safetensors"] = Trouble(after_bytes=100_000, trickle_s=20.0)
+        network = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": None, "HF_HUB_DISABLE_XET": "1"}
+        with start_cli("generate", "-m", MODEL, "-p", "hi", home=tmp_path, **network) as process:
+            while "model.safetensors" not in hub.fetched():
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            *_, announced, said = process.stderr.read().splitlines()
+        assert announced.startswith(b"metal-gen: downloading org/Qwen3-tiny: 3")
+        assert (process.returncode, said) == (130, b"metal-gen: interrupted")
+
+
+def test_what_nobody_foresaw_keeps_its_traceback_and_cannot_control_a_terminal(speaker, tmp_path):
+    with begin(speaker, tmp_path, PREFILL, r'time.sleep(0.2); raise RuntimeError("odd \x1b[2J")') as process:
+        stderr = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert stderr.startswith("Traceback")
+    assert stderr.endswith("RuntimeError: odd \u241b[2J\n")

@@ -1,0 +1,156 @@
+"""Help can be relied on: its examples are commands that there are, its topics are in the README."""
+
+import re
+import shlex
+import sys
+
+import pytest
+import typer
+from cli_process import ROOT, run_in_terminal
+from rich.text import Text
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from copy_help import sections
+
+from metal_gen.cli.app import app
+from metal_gen.cli.command_help import EXAMPLES_HEADING
+from metal_gen.cli.commands.help import ALIASES, topics
+from metal_gen.cli.input.setting_options import settings_in_force
+
+pytest_plugins = ("fixtures_cli",)
+
+USAGE = 2
+PROGRAM = typer.main.get_command(app)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(group=PROGRAM, path=()):
+    """Every command and group, by the words that name it."""
+    yield path, group
+    for name in getattr(group, "commands", {}):
+        yield from commands(group.commands[name], (*path, name))
+
+
+COMMANDS = dict(commands())
+
+
+def examples(text):
+    """The words of every call of the program in some shell commands, as a shell would give them."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>;&()")
+        lexer.whitespace_split = True
+        call = None
+        for word in lexer:
+            if "metal-gen " in word:
+                yield from examples(word.strip("$()"))
+            elif call is not None and set(word) <= set("|<>;&()"):
+                # A number before `>` names what is redirected.
+                yield call[:-1] if word[0] == ">" and call[-1].isdigit() else call
+                call = None
+            elif call is not None:
+                call.append(word)
+            elif word.rpartition("/")[2] == "metal-gen":
+                call = []
+        if call is not None:
+            yield call
+
+
+def read(words):
+    """Let the command that some words name read the others, and check the settings among them."""
+    context, command, names = PROGRAM.make_context("metal-gen", list(words)), PROGRAM, []
+    while hasattr(command, "resolve_command"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+        names.append(name)
+    if "config" in context.params:
+        settings_in_force(context.params)
+    return tuple(names)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_examples_of_a_command_can_be_run(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    heading, *lines = COMMANDS[path].epilog.split("\n\n")
+    assert heading == EXAMPLES_HEADING
+    assert lines
+    for line in lines:
+        assert Text.from_markup(line).plain == line
+        calls = [read(words) for words in examples(line)]
+        assert calls, line
+        assert all(call[: len(path)] == path for call in calls), line
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_is_explained(path):
+    context = typer.Context(COMMANDS[path])
+    assert COMMANDS[path].help or path == ()
+    assert [param.name for param in COMMANDS[path].get_params(context) if not param.help] == []
+
+
+def test_the_readme_shows_commands_that_there_are(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    calls = [words for kind, block in blocks if kind == "sh" for words in examples(block)]
+    assert len(calls) > 10
+    for words in calls:
+        read(words)
+
+
+def test_a_topic_is_a_section_of_the_readme():
+    differing = [path.name for path, text in sections().items() if path.read_text(encoding="utf-8") != text]
+    assert differing == [], "run: python scripts/copy_help.py"
+    assert {path.stem for path in sections()} == set(topics())
+
+
+def test_a_topic_is_its_file_in_a_pipe(run_here):
+    for name, path in topics().items():
+        assert run_here("help", name).stdout == path.read_bytes()
+    assert {"samplers", "cache", "batch", "exit-codes"} <= set(topics())
+    listed = run_here("help").stdout.decode().splitlines()
+    assert [line.split()[0] for line in listed[1:]] == list(topics())
+
+
+def test_other_words_for_a_topic(run_here):
+    assert set(ALIASES.values()) == set(topics())
+    assert not set(ALIASES) & {*topics(), *COMMANDS}
+    for word in ("sampling", "memory", "batches", "codes", "setting"):
+        assert run_here("help", word).stdout.startswith(topics()[ALIASES[word]].read_bytes()[:40])
+
+
+def test_a_topic_is_formatted_at_a_terminal(tmp_path):
+    outcome = run_in_terminal("help", "exit-codes", home=tmp_path, attached=("stdout",), columns=40)
+    lines = [line.rstrip() for line in re.sub("\x1b\\[[0-9;]*m", "", outcome.screen.decode()).splitlines()]
+    assert max(map(len, lines)) <= 40
+    assert "| code | meaning |" not in lines
+    assert any(line.split() == ["0", "done"] for line in lines)
+
+
+def test_help_cuts_nothing_at_a_narrow_terminal(run_here, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in ("plan", "models", "generate"):
+        text = run_here(command, "--help").stdout.decode()
+        assert "\u2026" not in text
+        assert max(map(len, text.splitlines())) <= 40
+    assert "--memory-limit-bytes" in run_here("plan", "--help").stdout.decode()
+
+
+@pytest.mark.parametrize("columns", ["40", "100"])
+def test_a_group_without_a_command_shows_its_help_on_stderr(run_here, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in ((), ("models",)):
+        outcome = run_here(*words)
+        assert (outcome.code, outcome.stdout) == (USAGE, b"")
+        assert outcome.stderr.lstrip().startswith("Usage: metal-gen")
+        assert len(outcome.stderr.splitlines()) > 10
+
+
+def test_help_on_a_command_is_its_own(run_here):
+    assert run_here("help", "models", "pull").stdout == run_here("models", "pull", "--help").stdout
+    assert run_here("help", "generate").stdout == run_here("generate", "--help").stdout
+
+
+def test_help_on_nothing_names_what_is_near(run_here):
+    outcome = run_here("help", "samplrs")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert "did you mean samplers?" in outcome.stderr

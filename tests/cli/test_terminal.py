@@ -1,0 +1,172 @@
+"""What is drawn and coloured, on which stream, under which wishes of the environment."""
+
+import io
+import os
+import pty
+import sys
+import termios
+from contextlib import suppress
+
+import pytest
+from tiny_text_checkpoint import SAID
+
+from metal_gen.cli.terminal import console as console_module
+from metal_gen.cli.terminal import progress
+from metal_gen.cli.terminal import streams as terminal
+from metal_gen.cli.terminal.console import Console
+
+pytest_plugins = ("fixtures_text", "fixtures_cli")
+
+VARIABLES = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "COLUMNS", "LINES")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets the variables that speak of terminals, and removes the others."""
+
+    def environment(**variables):
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm-256color", **variables}.items():
+            monkeypatch.setenv(name, value)
+
+    environment()
+    return environment
+
+
+@pytest.fixture
+def show(monkeypatch, environment):
+    """Does something with stderr on a terminal of 80 columns, and returns what that got."""
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    os.set_blocking(master, False)
+    stream = os.fdopen(slave, "w")
+
+    def show(work):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", stream)
+            work()
+        chunks = []
+        with suppress(BlockingIOError):
+            while True:
+                chunks.append(os.read(master, 65536))
+        return b"".join(chunks).decode()
+
+    yield show
+    stream.close()
+    os.close(master)
+
+
+@pytest.fixture
+def think(run_here, thinker):
+    """Generates, with progress through the prompt, and some options."""
+
+    def think(*arguments):
+        outcome = run_here(
+            "generate", "-m", thinker, "-p", "hi", "--chunk-size", "4", "--seed", "7", *arguments
+        )
+        assert outcome.code == 0
+
+    return think
+
+
+class Stream:
+    closed = False
+
+    def __init__(self, *, is_terminal):
+        self.isatty = lambda: is_terminal
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_terminal", "colour", "animation"),
+    [
+        ({}, True, True, True),
+        ({}, False, False, False),
+        ({"TERM": "dumb"}, True, False, False),
+        ({"TERM": ""}, True, False, False),
+        ({"NO_COLOR": "1"}, True, False, False),
+        ({"NO_COLOR": ""}, True, True, True),
+        ({"FORCE_COLOR": "1"}, False, True, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, True, True, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False, False),
+    ],
+)
+def test_what_the_environment_wishes(environment, variables, is_terminal, colour, animation):
+    environment(**variables)
+    stream = Stream(is_terminal=is_terminal)
+    assert (terminal.shows_colour(stream), terminal.shows_animation(stream)) == (colour, animation)
+
+
+def test_colour_by_force_is_for_messages_and_never_for_the_text(run_here, environment, speaker):
+    environment(FORCE_COLOR="1")
+    outcome = run_here("generate", "-m", speaker, "-p", "hi")
+    assert outcome.stdout == SAID.encode()
+    assert outcome.stderr.startswith("\x1b[2mmetal-gen: seed ")
+
+
+def test_thinking_can_be_hidden(run_here, thinker, tmp_path):
+    (tmp_path / "settings.toml").write_text("[terminal]\nhide_thinking = true\n")
+    for arguments in (("--hide-thinking",), ("--config", "settings.toml")):
+        outcome = run_here("generate", "-m", thinker, "-p", "hi", *arguments)
+        assert (outcome.code, outcome.stdout) == (0, b"42")
+        assert outcome.stderr.startswith("metal-gen: seed ")
+    assert (
+        run_here("generate", "-m", thinker, "-p", "hi", *arguments, "--no-hide-thinking").stderr[:2] == "hm"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bars", "hidden"),
+    [
+        (("--hide-thinking",), ["reading the prompt", "thinking"], "hm"),
+        (("-o", "out"), ["reading the prompt", "writing"], "42\r\n"),
+        (("--json",), ["reading the prompt", "generating"], "hm"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_bar_says_what_is_waited_for_and_is_gone_in_the_end(show, think, arguments, bars, hidden):
+    shown = show(lambda: think(*arguments))
+    places = [shown.index(bar) for bar in bars]
+    assert places == sorted(places)
+    assert hidden not in shown
+    # Each bar's line is erased before anything else is said.
+    end = shown.rindex("\x1b[2K")
+    assert not any(bar in shown[end:] for bar in bars)
+    assert " tok/s; cache " in shown[end:]
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_no_bar_where_none_is_wanted(show, environment, think, variables):
+    environment(**variables)
+    shown = show(lambda: think("--hide-thinking"))
+    assert "\x1b" not in shown
+    assert "thinking" not in shown
+
+
+def test_a_narrow_screen_has_room_for_the_numbers(show, environment):
+    environment(COLUMNS="40")
+
+    def download():
+        with progress.ProgressBar(Console(), "downloading Qwen/Qwen3-0.6B", is_bytes=True) as bar:
+            bar.update(1_200_000_000, 1_500_000_000)
+
+    assert "1.1/1.4 GiB" in show(download)
+
+
+def test_a_signal_right_after_a_piece_is_shown_leaves_the_cursor_at_the_start_of_a_line(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+
+    def show_and_stop(terminal, text):
+        screen.write(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console_module, "_print_unchanged", show_and_stop)
+    monkeypatch.setattr(Console, "stdout_is_terminal", True)
+    monkeypatch.setattr(Console, "_stdout", None)
+    console = Console()
+    with pytest.raises(KeyboardInterrupt):
+        console.write_text("abc")
+    console.end_text()
+    assert screen.getvalue() == "abc\n"

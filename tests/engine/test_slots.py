@@ -1,0 +1,214 @@
+"""Many texts at once over slots: each as it would be alone, whatever its company."""
+
+import random
+from dataclasses import replace
+from itertools import product
+
+import mlx.core as mx
+import pytest
+from adapter_files import load_adapted_and_quantized
+from doubtful_sampler import doubtful_sampler
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.models import row_independence
+from metal_gen.models.layers import GatedMLP, Linear
+from metal_gen.models.matrices.adapted import AdaptedMatrix
+from metal_gen.models.matrices.matrix import DenseMatrix
+from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
+from metal_gen.models.row_independence import (
+    SteadyLinear,
+    fewest_agreeing_rows,
+    parts_of,
+    with_independent_rows,
+)
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.strategy import SamplingStrategy
+
+CAPACITY = 320
+STRATEGIES = [
+    SamplingStrategy(temperature=0.0),
+    SamplingStrategy(temperature=0.8, top_p=0.9),
+    SamplingStrategy(temperature=1.3, top_k=5),
+    SamplingStrategy(temperature=0.9, repetition_penalty=1.3, frequency_penalty=0.2),
+    SamplingStrategy(temperature=1.0, min_tokens=4, logit_bias=((5, 2.0),)),
+]
+ENDINGS = {1: FinishDetail.EOS, 2: FinishDetail.STOP_TOKEN}
+SYSTEM = [7, 8, 9, 10] * 9
+
+
+def requests(count, seed=0):
+    """Prompts and lengths as they come in real work: some long, some with the same beginning."""
+    chance = random.Random(seed)
+    made = []
+    for number in range(count):
+        own = [chance.randrange(3, 64) for _ in range(chance.choice([1, 3, 17, 40, 130]))]
+        prompt = SYSTEM + own if number % 3 else own
+        made.append((number, prompt, STRATEGIES[number % len(STRATEGIES)], chance.choice([1, 5, 30, 90])))
+    return made
+
+
+def sampler(number, prompt, strategy, logprobs=None):
+    return Sampler(
+        strategy,
+        RandomKeys(11, number),
+        prompt=prompt,
+        capacity=CAPACITY,
+        ending_ids=ENDINGS,
+        logprobs=logprobs,
+    )
+
+
+def alone(model, cache, request):
+    number, prompt, strategy, most = request
+    cache.clear()
+    decoder = Decoder(model, cache)
+    logits = decoder.prefill(prompt)
+    tokens = generate_tokens(
+        decoder, logits, sampler(number, prompt, strategy), endings=ENDINGS, max_tokens=most
+    )
+    return [(token.id, token.finish) for token in tokens]
+
+
+def together(decoder, wanted):
+    """The texts of all requests, by number."""
+    wanted = list(wanted)
+    texts, running = {}, {}
+    while True:
+        while wanted and decoder.has_free_slot:
+            number, prompt, strategy, most = wanted.pop(0)
+            begun = decoder.begin(prompt, sampler(number, prompt, strategy), endings=ENDINGS, max_tokens=most)
+            running[begun] = texts.setdefault(number, [])
+        if not running:
+            return texts
+        for begun, token in decoder.step():
+            running[begun].append((token.id, token.finish))
+            if token.finish:
+                del running[begun]
+
+
+VARIANTS = {
+    "sliding": {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    # Of prompts, some are stretched and some are not.
+    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
+}
+MODELS = ["qwen3", "qwen2", *VARIANTS]
+
+
+@pytest.fixture(params=MODELS)
+def model(request, tmp_path):
+    if request.param == "adapted":
+        return load_adapted_and_quantized(tmp_path)
+    family = "qwen2" if request.param in VARIANTS else request.param
+    folder = write_checkpoint(tmp_path, tiny_config(family, **VARIANTS.get(request.param, {})))
+    return Checkpoint(folder).weights.load("float32")
+
+
+@pytest.mark.parametrize(
+    ("model", "compiles"), [*product(MODELS, [False, True]), ("adapted", False)], indirect=["model"]
+)
+def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
+    wanted = requests(15)
+    cache = make_cache(model, max_seq_len=CAPACITY)
+    expected = {request[0]: alone(model, cache, request) for request in wanted}
+    slots = make_cache(model, max_seq_len=CAPACITY, batch_size=4)
+    decoder = SlotDecoder(model, slots, chunk_size=48, stride=16, compiles=compiles)
+    assert together(decoder, wanted) == expected
+    assert decoder.in_use == 0
+    assert decoder.shared_tokens > 0
+
+
+@pytest.mark.parametrize("model", [*MODELS, "qwen2_moe", "adapted"], indirect=True)
+def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
+    model = with_independent_rows(model)
+    found = []
+    for batch_size, seed in ((1, None), (3, 1), (8, 2)):
+        wanted = requests(15 if model.config.experts is None else 6)
+        if seed is not None:
+            random.Random(seed).shuffle(wanted)
+        cache = make_cache(model, max_seq_len=CAPACITY, batch_size=batch_size)
+        decoder = SlotDecoder(model, cache, chunk_size=80, stride=16)
+        logits = {}
+        running = {}
+        while wanted or running:
+            while wanted and decoder.has_free_slot:
+                number, prompt, strategy, most = wanted.pop(0)
+                text = decoder.begin(
+                    prompt, sampler(number, prompt, strategy), endings=ENDINGS, max_tokens=most
+                )
+                running[text] = number
+            for text, token in decoder.step():
+                logits[running[text], token.draw.index] = token.draw.logits.tolist()
+                if token.finish:
+                    del running[text]
+        found.append(logits)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("out", "width"), [(768, 256), (256, 512), (1408, 256), (3072, 1024)])
+def test_rows_of_a_product_do_not_depend_on_how_many_there_are(out, width):
+    matrix = DenseMatrix(mx.random.normal((out, width), key=mx.random.key(1)))
+    steady = SteadyLinear(matrix, None, fewest_agreeing_rows(matrix))
+    rows = mx.random.normal((20, width), key=mx.random.key(2))
+    whole = steady(rows)
+    for count in range(1, 20):
+        assert mx.array_equal(steady(rows[:count]), whole[:count]).item()
+
+
+def test_every_product_of_an_adapted_matrix_is_tried():
+    thin, wide = DenseMatrix(mx.zeros((4, 32))), DenseMatrix(mx.zeros((64, 4)))
+    base = DenseMatrix(mx.zeros((64, 32)))
+    assert parts_of(AdaptedMatrix(base, thin, wide)) == (base, thin, wide)
+
+
+def test_matrices_of_other_bits_are_tried_though_they_take_the_same_words(tiny_model, monkeypatch):
+    tried = []
+    monkeypatch.setattr(row_independence, "fewest_agreeing_rows", lambda matrix: tried.append(matrix) or 1)
+    narrow = QuantizedMatrix.quantize(mx.ones((64, 64)), Packing(8, 32))
+    wide = QuantizedMatrix.quantize(mx.ones((64, 128)), Packing(4, 64))
+    layer = tiny_model.layers[0]
+    mlp = GatedMLP(gate_up=Linear(narrow), down=Linear(wide))
+    with_independent_rows(replace(tiny_model, layers=(replace(layer, mlp=mlp),)))
+    assert any(matrix is narrow for matrix in tried)
+    assert any(matrix is wide for matrix in tried)
+
+
+def test_logits_that_are_not_finite_end_one_text_and_leave_the_others(tiny_model, make_cache):
+    wanted = requests(4)
+    banned = SamplingStrategy(logit_bias=tuple((id, float("-inf")) for id in range(64)))
+    number, prompt, _, most = wanted[1]
+    decoder = SlotDecoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY, batch_size=2))
+    bad = decoder.begin(prompt, sampler(number, prompt, banned), endings=ENDINGS, max_tokens=most)
+    good = decoder.begin(wanted[0][1], sampler(0, wanted[0][1], STRATEGIES[0]), endings=ENDINGS, max_tokens=3)
+    given = [pair for _ in range(5) for pair in decoder.step()]
+    assert [isinstance(token, LogitsError) for text, token in given if text is bad] == [True]
+    assert [token.finish is not None for text, token in given if text is good][-1]
+    assert decoder.in_use == 0
+
+
+def test_an_uncertain_draw_is_drawn_anew_and_its_text_goes_on(tiny_model, make_cache):
+    strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
+    redrawn = []
+
+    def texts(kind):
+        decoder = SlotDecoder(tiny_model, make_cache(tiny_model, batch_size=2))
+        made = {}
+        for number, count in ((0, 13), (1, 8)):
+            keys = RandomKeys(5, number)
+            prompt = [number + 1, 2, 3]
+            begun = decoder.begin(
+                prompt, kind(strategy, keys, prompt=prompt, capacity=64), endings={}, max_tokens=count
+            )
+            made[begun] = []
+        while decoder.in_use:
+            for begun, token in decoder.step():
+                made[begun].append(token.id)
+        return list(made.values())
+
+    assert texts(doubtful_sampler(redrawn)) == texts(Sampler)
+    assert sorted(redrawn) == sorted([0, 3, 6, 9, 12, 0, 3, 6])

@@ -1,0 +1,139 @@
+"""What is foreseen is what is taken, and what cannot fit is refused with a number that does."""
+
+import mlx.core as mx
+import pytest
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.config.settings import Settings
+from metal_gen.device import backend
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.errors import DoesNotFitError
+from metal_gen.generation import loading
+from metal_gen.generation.loading import prepare
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
+
+
+@pytest.mark.parametrize(
+    ("arch", "chunk_size", "length"), [("qwen3", 64, 2048), ("qwen3", 512, 2048), ("qwen3_moe", 256, 512)]
+)
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size, length):
+    """A prompt that fills the cache, on a model whose weights do not hide the rest."""
+    config = tiny_config(
+        arch,
+        hidden_size=256,
+        intermediate_size=1024,
+        vocab_size=8192,
+        num_hidden_layers=3,
+        max_position_embeddings=2048,
+    )
+    settings = Settings(
+        model=str(write_checkpoint(tmp_path, config)), max_seq_len=length, chunk_size=chunk_size
+    )
+    prepared = prepare(settings)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = prepared.load()
+    prompt = [1 + place % 1000 for place in range(length - 8)]
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=length)
+    list(generate_tokens(model.decoder, model.decoder.prefill(prompt), sampler, endings={}, max_tokens=9))
+    peak = mx.get_peak_memory() - before
+    assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
+
+
+def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3", max_position_embeddings=100_000)))
+    limit = 2_000_000
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, max_seq_len=100_000, chunk_size=16, memory_limit_bytes=limit))
+    assert "max_seq_len under [cache]" in caught.value.hint
+    longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
+    fits = prepare(Settings(model=folder, max_seq_len=longest, chunk_size=16, memory_limit_bytes=limit))
+    assert fits.plan.total_bytes <= limit
+    with pytest.raises(DoesNotFitError):
+        prepare(Settings(model=folder, max_seq_len=2 * longest, chunk_size=16, memory_limit_bytes=limit))
+
+
+def test_no_more_is_proposed_than_the_model_was_trained_for(tmp_path):
+    trained = tiny_config("qwen3")["max_position_embeddings"]
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, max_seq_len=10**9, chunk_size=16))
+    assert caught.value.hint.endswith(f"at most {trained} (--max-seq-len {trained})")
+
+
+def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(model=folder, memory_limit_bytes=10_000))
+    assert "smaller checkpoint" in caught.value.hint
+
+
+def test_metal_reports_its_recommended_working_set(monkeypatch):
+    """Stands in for a Mac: what only Metal can say is substituted."""
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(
+        mx, "device_info", lambda: {"max_recommended_working_set_size": 10 * 2**30, "memory_size": 16 * 2**30}
+    )
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 2**30)
+    assert backend.available_memory_bytes() == 9 * 2**30
+
+
+def test_memory_is_wired_where_it_is_asked_for_and_as_far_as_it_may(monkeypatch, tmp_path):
+    """Stands in for a Mac: nothing of this has run on one."""
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    limits = []
+    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    prepare(Settings(model=folder, wired_memory=True)).load()
+    assert limits == []
+    monkeypatch.setattr(loading, "can_wire_memory", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2**40})
+    prepare(Settings(model=folder)).load()
+    assert limits == []
+    prepared = prepare(Settings(model=folder, wired_memory=True))
+    prepared.load()
+    assert limits == [prepared.plan.total_bytes]
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 5})
+    prepared.load()
+    assert limits[1:] == [5]
+
+
+def test_memory_that_cannot_be_wired_is_said_to_be_so(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    settings = Settings(model=folder).override({"wired_memory": True}, "job.toml")
+    assert any("wired_memory has no effect (job.toml)" in notice for notice in prepare(settings).notices)
+
+
+def test_a_device_that_says_nothing_refuses_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(mx, "device_info", dict)
+    assert backend.available_memory_bytes() == 0
+
+
+def test_this_machine_has_memory():
+    assert backend.available_memory_bytes() > 2**28
+
+
+def test_bytes_are_written_for_people():
+    assert format_bytes(25_165_824) == "24.0 MiB"
+    assert format_bytes(3 * 2**30) == "3.00 GiB"
+    assert format_bytes(1536) == "1.5 KiB"
+    assert format_bytes(0) == "0 B"
+    assert format_bytes(5 * 2**40) == "5.00 TiB"
+    assert format_bytes(12345 * 2**40) == "12,345.00 TiB"
+
+
+def test_a_limit_caps_what_the_machine_has(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    assert prepare(Settings(model=folder, memory_limit_bytes=2**50)).plan.available_bytes < 2**50
+    assert prepare(Settings(model=folder, memory_limit_bytes=2**27)).plan.available_bytes == 2**27
+
+
+def test_lately_read_files_do_not_count_as_used(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("1000")
+    (tmp_path / "memory.current").write_text("900")
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\n")
+    monkeypatch.setattr(backend, "CONTROL_GROUP", tmp_path)
+    assert backend._control_group_bytes() == 700

@@ -1,0 +1,119 @@
+"""What the user is told when the Hub, the network or the disk says no."""
+
+import errno
+import os
+from functools import partial
+
+import pytest
+from hub_process import MODEL, put_in_cache, run_locate, single_file_repo, small_files, start_locate
+from hub_server import Repo, running_hub
+
+from metal_gen.hub.errors import explain_hub_error
+from metal_gen.hub.reference import HubModel
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def locate(hub, tmp_path):
+    return partial(run_locate, hub, tmp_path)
+
+
+def test_a_typo_names_near_matches_in_the_cache(hub, locate, tmp_path):
+    put_in_cache(tmp_path, single_file_repo(), ["config.json"])
+    answer = locate("org/Qwen3-tinny")
+    assert answer["exit_code"] == 4
+    assert answer["message"] == "no such model on the Hub, or a private one: org/Qwen3-tinny"
+    assert answer["hint"].startswith(f"in the cache: {MODEL}; check the spelling")
+
+
+def test_a_private_model_asks_for_a_login(hub, locate):
+    hub.repos[MODEL] = Repo({}, private=True)
+    answer = locate(MODEL)
+    assert answer["message"] == f"no such model on the Hub, or a private one: {MODEL}"
+    assert "hf auth login" in answer["hint"]
+
+
+def test_a_token_that_is_not_accepted(hub, locate):
+    hub.status, hub.error_message = 401, "Invalid credentials in Authorization header"
+    answer = locate(MODEL, HF_TOKEN="hf_wrong")
+    assert answer["exit_code"] == 4
+    assert answer["message"] == f"the Hub does not accept the token: {MODEL}"
+    assert "HF_TOKEN" in answer["hint"]
+    assert "hf_wrong" not in str(answer)
+
+
+def test_a_gated_model_names_its_page(hub, locate):
+    hub.repos[MODEL] = Repo(small_files() | {"model.safetensors": b"w"}, gated=True)
+    answer = locate(MODEL)
+    assert answer["exit_code"] == 4
+    assert answer["message"] == f"access to a gated model refused: {MODEL}"
+    assert f"{hub.endpoint}/{MODEL}" in answer["hint"]
+    assert "hf auth login" in answer["hint"]
+
+
+def test_a_revision_that_is_not_there(hub, locate):
+    hub.repos[MODEL] = single_file_repo()
+    answer = locate(f"{MODEL}@v9")
+    assert answer["exit_code"] == 4
+    assert answer["message"] == f"no such revision on the Hub: {MODEL}@v9"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "no such model"), (403, "no access"), (429, "too many requests"), (503, "HTTP 503")],
+)
+def test_what_the_hub_refuses_is_said_in_a_sentence(hub, locate, status, said):
+    hub.status = status
+    answer = locate(MODEL)
+    assert answer["exit_code"] == 4
+    assert said in answer["message"]
+    assert answer["hint"]
+
+
+def test_a_hub_that_does_not_answer(locate):
+    answer = locate(MODEL, HF_ENDPOINT="http://127.0.0.1:9")
+    assert answer["exit_code"] == 4
+    assert answer["message"] == "the Hub cannot be reached: http://127.0.0.1:9"
+    assert "HF_ENDPOINT" in answer["hint"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 6, "the disk became full"),
+        (RuntimeError("Task error: No space left on device (os error 28)"), 6, "the disk became full"),
+        (OSError("Consistency check failed: file should be of size 2 but has size 1"), 4, "connection"),
+        (RuntimeError("Task error: CAS Client Error: error sending request"), 4, "connection"),
+    ],
+)
+def test_what_the_disk_and_the_transfer_raise_is_said_in_a_sentence(error, exit_code, said):
+    known = explain_hub_error(error, HubModel("org/name"))
+    assert known.exit_code == exit_code
+    assert said in known.message
+    assert known.hint
+
+
+def test_files_are_said_to_be_kept_only_where_they_are():
+    error, model = RuntimeError("Task error: CAS Client Error: x"), HubModel("org/name")
+    assert "files that are whole are kept" in explain_hub_error(error, model).hint
+    of_headers = explain_hub_error(error, model, keeps_files=False)
+    assert "kept" not in of_headers.hint
+    assert "download" not in of_headers.message
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), OSError("x"), BrokenPipeError(32, "x"), KeyError("x")])
+def test_what_is_not_known_is_not_explained(error):
+    assert explain_hub_error(error, HubModel("org/name")) is None
+
+
+def test_an_exception_nobody_foresaw_keeps_its_traceback(hub, tmp_path):
+    hub.status = 418
+    output, errors = start_locate(hub, tmp_path, MODEL).communicate(timeout=30)
+    assert output == ""
+    assert "Traceback" in errors
+    assert "418" in errors

@@ -1,0 +1,204 @@
+"""Models with linear attention: one state after another is what all tokens at once are, and can be left.
+
+That their logits are right is a matter of the golden files.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_checkpoint import LINEAR_ATTENTION, hybrid_configs, tiny_config, write_checkpoint
+from tiny_text_checkpoint import write_text_checkpoint
+
+import metal_gen
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
+from metal_gen.engine.cached_text import CachedText
+from metal_gen.engine.decoder import Decoder
+from metal_gen.errors import CheckpointError
+from metal_gen.generation.loading import prepare
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.linear_attention.delta_rule import delta_rule
+
+CONFIGS = dict(hybrid_configs())
+TEXT = [(7 * place * place + 3 * place) % 64 for place in range(150)]
+
+
+@pytest.fixture(scope="module", params=["qwen3_next-untied", "qwen3_5-untied"])
+def model(request, tmp_path_factory):
+    folder = write_checkpoint(tmp_path_factory.mktemp(request.param), CONFIGS[request.param])
+    return Checkpoint(folder).weights.load("float32")
+
+
+def assert_close(a, b):
+    a, b = np.array(a), np.array(b)
+    assert np.abs(a - b).max() <= 2e-5 * np.abs(b).max()
+
+
+def random(*shape, seed=0):
+    return mx.random.normal(shape, key=mx.random.key(seed))
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["keys", "the same key again and again"])
+@pytest.mark.parametrize("length", [2, 63, 64, 65, 200])
+def test_chunks_are_one_token_after_another(length, alike):
+    keys = random(1, 2, 1 if alike else length, 16, seed=1)
+    keys = mx.broadcast_to(keys / mx.linalg.norm(keys, axis=-1, keepdims=True), (1, 2, length, 16))
+    queries, values = random(1, 2, length, 16), random(1, 2, length, 8, seed=2)
+    decay = -mx.abs(random(1, 2, length, seed=3)) * (0.01 if alike else 1)
+    beta = mx.sigmoid(random(1, 2, length, seed=4) + (4 if alike else 0))
+    memory = start = random(1, 2, 16, 8, seed=5)
+    expected = []
+    for place in range(length):
+        part = slice(place, place + 1)
+        output, memory = delta_rule(
+            *(array[:, :, part] for array in (queries, keys, values, decay, beta)), memory
+        )
+        expected.append(output)
+    outputs, after = delta_rule(queries, keys, values, decay, beta, start)
+    assert_close(outputs, mx.concatenate(expected, axis=2))
+    assert_close(after, memory)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 70])
+def test_chunked_prefill_equals_whole(model, make_cache, chunk_size):
+    whole = Decoder(model, make_cache(model, max_seq_len=150)).prefill(TEXT)
+    cache = make_cache(model, max_seq_len=150)
+    assert_close(Decoder(model, cache, chunk_size=chunk_size).prefill(TEXT), whole)
+    assert cache.nbytes == cache.config.nbytes - 3 * cache.config.state_nbytes
+    assert len(cache.buffers) == 2  # Of four layers one has keys and values.
+
+
+def test_steps_can_be_taken_back(model, make_cache):
+    decoder = Decoder(model, make_cache(model, max_seq_len=150))
+    decoder.prefill(TEXT[:9])
+    decoder.cache.mark()
+    first = decoder.step(mx.array([5]))
+    decoder.cache.rewind(1)
+    assert_close(decoder.step(mx.array([5])), first)
+    decoder.step(mx.array([6]))
+    with pytest.raises(ValueError, match="the states after 7 tokens have not been kept"):
+        decoder.cache.rewind(4)
+    assert decoder.cache.position == 11
+    decoder.cache.rewind(2)
+    assert decoder.cache.position == 9
+    assert_close(decoder.step(mx.array([5])), first)
+
+
+def test_what_is_left_can_be_reached(model, make_cache):
+    cache = make_cache(model, max_seq_len=150)
+    decoder = Decoder(model, cache)
+    decoder.prefill(TEXT[:9])
+    cache.mark()
+    for token in (1, 2, 3):
+        decoder.step(mx.array([token]))
+    assert [cache.reachable(position) for position in (20, 12, 11, 10, 9, 8)] == [12, 12, 11, 9, 9, 0]
+    cache.rewind(3)
+    decoder.step(mx.array([9]))
+    # What came after the marked place is another text now.
+    assert [cache.reachable(position) for position in (11, 10, 9, 8)] == [10, 10, 9, 0]
+
+
+def test_a_conversation_goes_on_from_its_last_prompt(model, make_cache):
+    decoder = Decoder(model, make_cache(model, max_seq_len=150))
+    text = CachedText(decoder)
+    assert text.begin(TEXT[:80]) == 0
+    text.prefill()
+    for token in (1, 2, 3):
+        decoder.step(mx.array([token]))
+        text.add(token)
+    longer = [*TEXT[:80], 1, 7, *TEXT[80:90]]
+    assert text.begin(longer) == 80
+    logits = text.prefill()
+    assert_close(logits, Decoder(model, make_cache(model, max_seq_len=150)).prefill(longer))
+    assert text.begin(TEXT[:70]) == 0
+
+
+def as_mlx_lm(folder):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    for name, array in weights.items():
+        if name.endswith("conv1d.weight"):
+            weights[name] = np.ascontiguousarray(np.moveaxis(array, 2, 1))
+        elif name.endswith("norm.weight") and "linear_attn" not in name:
+            weights[name] = array + 1
+    save_file(weights, path)
+
+
+def test_weights_that_mlx_lm_has_converted_are_the_same_model(model, make_cache, tmp_path):
+    name = "qwen3_next-untied" if model.config.model_type == "qwen3_next" else "qwen3_5-untied"
+    as_mlx_lm(write_checkpoint(tmp_path, CONFIGS[name]))
+    converted = Checkpoint(tmp_path).weights.load("float32")
+    found = [Decoder(each, make_cache(each)).prefill(TEXT[:9]) for each in (converted, model)]
+    assert_close(*found)
+
+
+def test_texts_of_one_prompt_are_those_of_separate_runs(tmp_path):
+    """With weights and states that another thread has made."""
+    folder = write_text_checkpoint(
+        tmp_path, model_type="qwen3_5_text", **LINEAR_ATTENTION, partial_rotary_factor=0.5
+    )
+    model = metal_gen.load(str(folder), max_seq_len=96, temperature=1.5, top_p=0.99, max_tokens=40)
+    samples = list(metal_gen.generate_samples(model, "abc", 3, seed=4))
+    assert len({sample.text for sample in samples}) == 3
+    again = metal_gen.load(str(folder), max_seq_len=96, temperature=1.5, top_p=0.99, max_tokens=40)
+    assert metal_gen.generate(again, "abc", seed=4).text == samples[0].text
+    assert [each.text for each in metal_gen.generate_samples(again, "abc", 3, seed=4)] == [
+        each.text for each in samples
+    ]
+
+
+def test_the_plan_is_near_the_peak(tmp_path):
+    config = tiny_config(
+        "qwen3_5_text",
+        hidden_size=128,
+        intermediate_size=256,
+        max_position_embeddings=512,
+        **{**LINEAR_ATTENTION, "linear_key_head_dim": 64, "linear_value_head_dim": 64},
+    )
+    prepared = prepare(
+        Settings(model=str(write_checkpoint(tmp_path, config)), max_seq_len=512, chunk_size=256)
+    )
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = prepared.load()
+    mx.eval(model.decoder.prefill([1 + place % 60 for place in range(500)]))
+    peak = mx.get_peak_memory() - before
+    assert 0.98 * peak < prepared.plan.total_bytes < 1.2 * peak
+
+
+def test_what_is_not_done_is_said(tmp_path):
+    folder = str(write_checkpoint(tmp_path, CONFIGS["qwen3_next-untied"]))
+    with pytest.raises(CheckpointError, match="qwen3_next has layers of linear attention") as caught:
+        prepare(Settings(model=folder), most_slots=8)
+    assert "metal-gen generate" in caught.value.hint
+    prepared = prepare(Settings(model=folder, compile="on"))
+    assert not prepared.compiles
+    assert "compile = 'on' has no effect: layers of linear attention" in prepared.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"linear_num_value_heads": 3}, "3 value heads cannot share 2 key heads of linear attention evenly"),
+        ({"linear_key_head_dim": None}, "linear_key_head_dim is missing"),
+        ({"attn_output_gate": False}, "attn_output_gate is False"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types has 'sliding_attention'"),
+        ({"layer_types": ["linear_attention"] * 4}, "layer_types has no full_attention"),
+        ({"model_type": "qwen3", "layer_types": ["linear_attention"] * 4}, "layer_types has 'linear_atten"),
+    ],
+)
+def test_fields_that_cannot_be_meant(changes, message):
+    config = tiny_config("qwen3_next", partial_rotary_factor=1.0)
+    with pytest.raises(CheckpointError) as caught:
+        ModelConfig.from_hf({**config, **changes})
+    assert message in caught.value.message
+
+
+def test_kinds_and_sizes_that_are_implied():
+    config = tiny_config("qwen3_5_text", num_hidden_layers=8)
+    read = ModelConfig.from_hf(config)
+    assert (read.num_cached_layers, read.num_linear_layers) == (2, 6)
+    assert ModelConfig.from_hf({**config, "full_attention_interval": 2}).num_cached_layers == 4
+    assert read.rope.partial_rotary_factor == 0.25
+    assert ModelConfig.from_hf({**config, "mtp_num_hidden_layers": 1}).unknown_fields == ()

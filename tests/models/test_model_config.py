@@ -1,0 +1,115 @@
+"""config.json in its several spellings, and what is refused rather than ignored."""
+
+import pytest
+from tiny_checkpoint import tiny_config
+
+from metal_gen.config.rope_scaling import RopeScaling
+from metal_gen.errors import CheckpointError
+from metal_gen.models.config.model_config import ModelConfig
+
+
+def read(**changes):
+    config = tiny_config("qwen2", **changes)
+    return ModelConfig.from_hf({name: value for name, value in config.items() if value is not ...})
+
+
+def test_rope_theta_in_either_place():
+    assert read(rope_theta=5e5).rope.rope_theta == 5e5
+    assert (
+        read(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 5e5}).rope.rope_theta
+        == 5e5
+    )
+    assert read(rope_theta=1.0, rope_parameters={"rope_theta": 5e5}).rope.rope_theta == 5e5
+    assert read(rope_theta=...).rope.rope_theta == 10000.0
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+@pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
+def test_rope_scaling_in_either_spelling(key, field):
+    rope = read(**{field: {key: "linear", "factor": 4}}).rope
+    assert (rope.rope_type, rope.factor, rope.rope_theta) == ("linear", 4.0, 10000.0)
+
+
+def test_yarn_knows_the_trained_length():
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    config = read(rope_scaling=yarn, max_position_embeddings=40960)
+    assert config.rope.original_max_position_embeddings == 32768
+    assert config.context_length == 131072
+    implied = read(rope_scaling={**yarn, "factor": None}, max_position_embeddings=65536)
+    assert implied.rope.factor == 2.0
+
+
+def test_a_setting_is_laid_over_the_checkpoints_scaling():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    setting = RopeScaling()({"type": "yarn", "factor": 2})
+    plain = tiny_config("qwen3", rope_theta=1e6, max_position_embeddings=40960)
+    written = {**plain, "rope_scaling": yarn}
+    assert ModelConfig.from_hf(plain, rope_scaling=RopeScaling()(yarn)) == ModelConfig.from_hf(written)
+    both = ModelConfig.from_hf(written, rope_scaling=setting).rope
+    assert (both.factor, both.original_max_position_embeddings, both.rope_theta) == (2.0, 32768, 1e6)
+    outside = {**written, "original_max_position_embeddings": 16}
+    assert ModelConfig.from_hf(outside, rope_scaling=setting).rope.original_max_position_embeddings == 16
+    whole = ModelConfig.from_hf(outside, rope_scaling=tuple(yarn.items())).rope
+    assert whole.original_max_position_embeddings == 32768
+    off = ModelConfig.from_hf(written, rope_scaling=RopeScaling()({"rope_type": "default"}))
+    assert off == ModelConfig.from_hf(plain)
+
+
+def test_head_dim_is_explicit_or_implied():
+    assert read(head_dim=64).head_dim == 64
+    assert read(head_dim=...).head_dim == 8
+    qwen3 = tiny_config("qwen3")
+    del qwen3["head_dim"]
+    assert ModelConfig.from_hf(qwen3).head_dim == 128
+
+
+def test_kv_heads_default_to_query_heads():
+    assert read(num_key_value_heads=...).num_key_value_heads == 4
+
+
+def test_a_sliding_window_counts_only_when_in_use():
+    idle = read(use_sliding_window=False, sliding_window=8, max_window_layers=0)
+    assert idle.sliding_window is None
+    assert set(idle.layer_types) == {"full_attention"}
+    used = read(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    assert used.sliding_window == 8
+    assert used.layer_types == ("full_attention", "sliding_attention")
+
+
+def test_unknown_fields_are_listed():
+    assert read(novel_field=1, transformers_version="5").unknown_fields == ("novel_field",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": ...}, "hidden_size is missing"),
+        ({"hidden_size": "32"}, "hidden_size must be a whole number of at least 1, not '32'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number"),
+        ({"num_attention_heads": True}, "num_attention_heads must be a whole number"),
+        ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key/value heads evenly"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps must be a number above 0"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' is computed"),
+        ({"use_mrope": True}, "use_mrope is True"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"rope_scaling": {"type": "llama3", "factor": 2}}, "rope_type 'llama3' is not supported"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_parameters cannot be used: factor is missing"),
+        ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_theta": 1e6}},
+            "it has rope_scaling and rope_parameters",
+        ),
+        ({"rope_scaling": [1]}, "rope_parameters must be an object"),
+        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters differ by kind of attention"),
+        ({"layer_types": ["full_attention"]}, "layer_types must list 2 layers"),
+        ({"layer_types": ["full_attention", "mamba"]}, "layer_types has 'mamba'"),
+        ({"layer_types": ["full_attention", ["full_attention"]]}, "layer_types has ['full_attention']"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "no sliding_window is in use"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(changes, message):
+    with pytest.raises(CheckpointError) as caught:
+        read(**changes)
+    assert message in caught.value.message
+    assert caught.value.message.startswith("config.json")

@@ -1,0 +1,92 @@
+"""Tiny checkpoints that read and write text: one token per byte, and a text that is known beforehand.
+
+With `says`, the model has no layers that do anything: the embedding is one-hot, and the head maps each
+token to the one that follows it. The same text comes whatever the seed and the prompt.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiny_checkpoint import tensor_shapes, tiny_config, write_checkpoint
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from metal_gen.text.tokenizer import ALPHABET
+
+IM_START, IM_END, THINK, END_THINK = range(256, 260)
+SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")
+TEXT_TOKENS = ("<think>", "</think>")
+TEXT_VOCAB = 272
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+)
+# Said again and again; said once, and how a terminal shows it; a template that refuses and quotes.
+CYCLE = b"abcdefgh\n"
+SAID = "[red] aé\x1b(31m\x07\n!"
+SHOWN = "[red] aé\u241b(31m\u2407\n!"
+ECHO_TEMPLATE = "{{ raise_exception('PROMPT ' + messages[-1].content | tojson) }}"
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A byte-level BPE without merges: token 65 is the byte 65, from 256 on come the special ones."""
+    tokenizer = Tokenizer(BPE(vocab=dict(ALPHABET), merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in TEXT_TOKENS])
+    return tokenizer
+
+
+def write_text_checkpoint(
+    folder: Path,
+    *,
+    says: list[int] | bytes | None = None,
+    forever: bool = False,
+    chat_template: str | None = CHATML,
+    **config_changes: Any,
+) -> Path:
+    """Write a checkpoint with a tokenizer and, unless it is None, a chat template.
+
+    Args:
+        folder: Made if need be.
+        says: The tokens that the model always answers with, each at most once; None: random weights.
+        forever: Say them again and again, rather than once.
+        chat_template: Jinja.
+        config_changes: Fields of config.json.
+    """
+    if says is None:
+        config, weights = tiny_config(vocab_size=TEXT_VOCAB, **config_changes), None
+    else:
+        config = tiny_config(vocab_size=TEXT_VOCAB, hidden_size=TEXT_VOCAB, **config_changes)
+        weights = scripted_weights(config, list(says), forever=forever)
+    write_checkpoint(folder, config, weights)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer_config = {"eos_token": "<|im_end|>"}
+    if chat_template is not None:
+        tokenizer_config["chat_template"] = chat_template
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    return folder
+
+
+def scripted_weights(config: dict[str, Any], tokens: list[int], *, forever: bool) -> dict[str, np.ndarray]:
+    """Weights of a model that follows each of these tokens by the next, and any other by the first."""
+    assert len(set(tokens)) == len(tokens), "a token cannot have two successors"
+    weights = {
+        name: np.zeros(shape, dtype=np.float32)
+        if name.endswith("_proj.weight")
+        else np.ones(shape, np.float32)
+        for name, shape in tensor_shapes(config).items()
+    }
+    following = dict.fromkeys(range(TEXT_VOCAB), tokens[0])
+    following.update(zip(tokens, [*tokens[1:], tokens[0] if forever else IM_END], strict=True))
+    head = np.zeros((TEXT_VOCAB, TEXT_VOCAB), dtype=np.float32)
+    for token, successor in following.items():
+        head[successor, token] = 10.0
+    weights["model.embed_tokens.weight"] = np.eye(TEXT_VOCAB, dtype=np.float32)
+    weights["lm_head.weight"] = head
+    return weights
