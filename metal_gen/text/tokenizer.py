@@ -36,6 +36,9 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 ALPHABET = _byte_level_alphabet()
+# Normalizing (NFC) makes a character of up to four times its bytes; of ASCII it makes these alone.
+MOST_SHRINKING = 4
+MADE_BY_NORMALIZING = frozenset(b";K`")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Tokenizer:
         if not isinstance(tokenizer.decoder, ByteLevel):
             raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
         added = tokenizer.get_added_tokens_decoder()
-        self.added_ids = {entry.content: token for token, entry in added.items()}
+        self._added = {token: entry.content for token, entry in added.items()}
+        self.added_ids = {text: token for token, text in self._added.items()}
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
         self._ids: dict[str, int] = (
             self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
@@ -119,7 +123,7 @@ class Tokenizer:
 
     @cached_property
     def _texts(self) -> dict[int, str]:
-        return {token: text for ids in (self._ids, self.added_ids) for text, token in ids.items()}
+        return {token: text for text, token in self._ids.items()}
 
     def _text_of(self, token: int) -> str | None:
         """A token as it is written in the vocabulary; to turn the whole of it around takes a while."""
@@ -166,6 +170,16 @@ class Tokenizer:
         content = token.get("content") if isinstance(token, dict) else token
         return self.id_of(content) if isinstance(content, str) else None
 
+    @cached_property
+    def _most_bytes_of_a_token(self) -> int:
+        longest = max(map(len, self._ids))
+        of_words = (_most_bytes(_bytes(text)) for text in self._ids if len(text) * MOST_SHRINKING >= longest)
+        return max(*of_words, *(_most_bytes(text.encode()) for text in self.added_ids), 1)
+
+    def most_bytes(self, tokens: int) -> int:
+        """The bytes of UTF-8 that so many tokens can stand for at most: a longer text need not be encoded."""
+        return tokens * self._most_bytes_of_a_token
+
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its text, such as `<think>`."""
         return self.added_ids.get(token, self._ids.get(token))
@@ -202,9 +216,19 @@ class Tokenizer:
         """
         if token in self.special_ids:
             return b""
+        if token in self._added:
+            return self._added[token].encode()
         text = self._text_of(token)
-        if text is None:
-            return b""
-        if all(character in ALPHABET for character in text):
-            return bytes(ALPHABET[character] for character in text)
-        return text.encode()
+        return b"" if text is None else _bytes(text)
+
+
+def _most_bytes(token: bytes) -> int:
+    """The bytes of the longest text that is normalized to those of a token."""
+    return sum(1 if byte < 0x80 and byte not in MADE_BY_NORMALIZING else MOST_SHRINKING for byte in token)
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes that a token stands for, from how the vocabulary writes it."""
+    if all(character in ALPHABET for character in text):
+        return bytes(ALPHABET[character] for character in text)
+    return text.encode()

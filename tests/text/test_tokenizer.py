@@ -1,0 +1,57 @@
+"""Text to token ids, and what a token's bytes are."""
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_text_checkpoint import TEXT_VOCAB, byte_tokenizer
+from tokenizers import AddedToken
+
+from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
+from metal_gen.text.detokenizer import Detokenizer
+from metal_gen.text.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def open_tokenizer(tmp_path):
+    """Opens the byte-level tokenizer, with changes to its document."""
+
+    def open_it(change=lambda document: None, *, added=(), vocab_size=TEXT_VOCAB + 20):
+        tokenizer = byte_tokenizer()
+        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+        document = json.loads(tokenizer.to_str())
+        change(document)
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+        return Tokenizer(tmp_path, vocab_size)
+
+    return open_it
+
+
+@pytest.mark.parametrize("text", ["<café>", "straße", "ÿ", "<日本>", "a b", "\u0120", "<x>", "🦊"])
+def test_an_added_token_stands_for_its_own_text(open_tokenizer, text):
+    tokenizer = open_tokenizer(added=[text])
+    (token,) = tokenizer.encode(text, add_special_tokens=False)
+    detokenizer = Detokenizer(tokenizer)
+    assert detokenizer.add(token) + detokenizer.finish() == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    # What normalizing makes shortest: singletons, and letters with several marks.
+    st.text(
+        st.characters(codec="utf-8") | st.sampled_from("K\u212a\u1fef\u037e\u1fbe\u0308\u0301한"), max_size=40
+    )
+)
+def test_no_text_of_so_few_tokens_has_more_bytes(text):
+    tokenizer = Tokenizer(BUNDLED_FOLDER, 4096)
+    for form in ("NFC", "NFD"):
+        written = unicodedata.normalize(form, text)
+        tokens = tokenizer.encode(written, add_special_tokens=False)
+        assert len(written.encode()) <= tokenizer.most_bytes(len(tokens))
+
+
+def test_the_bound_of_bytes_is_that_of_the_longest_token(open_tokenizer):
+    assert open_tokenizer(added=["a" * 31]).most_bytes(100) == 3100
+    assert open_tokenizer(added=["é" * 31]).most_bytes(1) >= 62
