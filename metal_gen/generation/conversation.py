@@ -155,6 +155,12 @@ class Conversation:
         del self.messages[begin:end]
         return dropped
 
+    def clear(self) -> list[Message]:
+        """Drop every message but the system message; returns what was dropped."""
+        kept = self.messages[:1] if self.system is not None else []
+        dropped, self.messages = self.messages[len(kept) :], kept
+        return dropped
+
     @property
     def system(self) -> str | None:
         """The system message, where there is one."""

@@ -30,6 +30,7 @@ from metal_gen.cli.chat.line_editor import LineEditor, open_history
 from metal_gen.cli.chat.loop import heed
 from metal_gen.cli.chat.multiline import is_unfinished, without_quotes
 from metal_gen.cli.chat.session import ChatSession
+from metal_gen.cli.chat.transcript_file import SavedConversation
 from metal_gen.cli.main import main
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import UsageError
@@ -122,7 +123,7 @@ def test_a_setting_is_changed_shown_and_put_back(session, said):
         ("/set temperature -1", "temperature must be a number of at least 0"),
         ("/set temperature hot", "temperature must be a number .*'hot'"),
         ("/set warmth 1", "no setting warmth to change here"),
-        ("/set max_seq_len 9", "decided when a chat begins\nhint: .*--max-seq-len"),
+        ("/set max_seq_len 9", "cannot be changed during a chat\nhint: .*--max-seq-len"),
         ("/set samples 2", "no setting samples to change here"),
         ("/set ban_token nonesuch", "ban_token: "),
         ("/unset warmth", "no setting warmth"),
@@ -130,7 +131,10 @@ def test_a_setting_is_changed_shown_and_put_back(session, said):
         ("/forget 3", "cannot forget 3 of 1 turns"),
         ("/save", "needs the name of a file"),
         ("/load", "needs the name of a file"),
-        ("/retyr", "no command /retyr\nhint: did you mean /retry.; a message that begins with a slash"),
+        (
+            "/retyr",
+            "no command /retyr\nhint: did you mean /retry. To send a message that begins with a slash",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(session, said, text, reason):
@@ -148,6 +152,48 @@ def test_stats_and_help_tell_all(session, said):
     text = said("/help").err
     assert all(command.usage in text and command.help.split()[0] in text for command in COMMANDS)
     assert set(completions()["/set"]) == set(SETTABLE)
+
+
+@pytest.mark.parametrize("command", ["/clear", "/new", "/reset"])
+def test_a_new_conversation_keeps_the_system_message_and_the_settings(session, said, command):
+    said("/system Be brief.", "/set temperature 0.5", "hi")
+    _, err = said(command)
+    assert "a new conversation: 2 messages dropped; the system message stays" in err
+    assert session.conversation.messages == [{"role": "system", "content": "Be brief."}]
+    assert session.conversation.settings.temperature == 0.5
+
+
+@pytest.mark.parametrize("command", ["/quit", "/bye"])
+def test_other_names_end_the_chat(session, command):
+    with pytest.raises(EndOfChatError):
+        heed(session, command)
+
+
+def test_a_short_name_finds_the_setting(session, said):
+    assert "did you mean temperature?" in said("/set temp 0.5")[1]
+    assert "did you mean stop or stop_token?" in said("/set sto x")[1]
+
+
+def test_a_saved_conversation_is_on_disk_after_every_turn(session, said, tmp_path):
+    path = tmp_path / "talk.json"
+    saved = SavedConversation(session.conversation, path, session.console)
+    session = ChatSession(session.conversation, session.console, Interrupts(), after_turn=saved.save_turn)
+    heed(session, "hi")
+    assert read_transcript(path) == session.conversation.messages
+    heed(session, "and then?")
+    assert len(read_transcript(path)) == 4
+
+
+def test_a_turn_that_cannot_be_saved_is_reported_once(session, said, tmp_path, capsys):
+    path = tmp_path / "gone" / "talk.json"
+    saved = SavedConversation(session.conversation, path, session.console)
+    heed(session, "hi")
+    capsys.readouterr()
+    saved.save_turn()
+    saved.save_turn()
+    assert capsys.readouterr().err.count("this turn is not saved yet") == 1
+    with pytest.raises(UsageError):
+        saved.save_at_end()
 
 
 def test_the_end_comes_by_command(session):

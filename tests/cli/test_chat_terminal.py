@@ -63,3 +63,27 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
     assert contents[:5] == ["one", said, "two\nlines", said, "go"]
     assert contents[5].startswith(said + said[2:])
     assert len(contents[5]) < 15_000
+
+
+def test_lines_pasted_during_an_answer_are_one_message(text_checkpoints, tmp_path):
+    folder = write_text_checkpoint(
+        text_checkpoints / "patient", says=b"abcdefgh\n", forever=True, max_position_embeddings=20_000
+    )
+    options = ("--max-seq-len", "20000", "-n", "700", "--save", "talk.json")
+    with Terminal("chat", "--model", str(folder), *options, home=tmp_path, rows=12) as terminal:
+
+        def ends_with(*lines):
+            terminal.wait_until(lambda screen: [line.strip() for line in screen[-len(lines) :]] == [*lines])
+
+        ends_with(">")
+        terminal.type("go", "Enter")
+        terminal.wait_until(lambda screen: screen[-3:-1] == ["abcdefgh"] * 2)
+        terminal.paste("one\n/exit\nthree")
+        ends_with("> one", "/exit", "three")
+        terminal.type("", "Enter")
+        terminal.wait_until(lambda screen: screen[-3:-1] == ["abcdefgh"] * 2)
+        ends_with(">")
+        terminal.type("", "C-d")
+        assert terminal.wait_for_end() == 0
+    messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    assert [message["content"] for message in messages[::2]] == ["go", "one\n/exit\nthree"]

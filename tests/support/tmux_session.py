@@ -53,6 +53,11 @@ class TmuxSession:
         if keys:
             self._tmux("send-keys", *keys)
 
+    def paste(self, text: str) -> None:
+        """Paste a text as a terminal does: marked as pasted where the program has asked for that."""
+        self._tmux("set-buffer", text)
+        self._tmux("paste-buffer", "-p")
+
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of the window."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))

@@ -38,16 +38,23 @@ class Command:
         usage: How it is typed; the first word is its name.
         help: What it does.
         run: Does it, given what comes after the name.
+        other_names: What other programs call it, each with its slash.
     """
 
     usage: str
     help: str
     run: Callable[[ChatSession, str], None]
+    other_names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """With its slash."""
         return self.usage.split()[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every way to type it."""
+        return self.name, *self.other_names
 
 
 def is_command(text: str) -> bool:
@@ -68,25 +75,29 @@ def run_command(session: ChatSession, text: str) -> None:
         EndOfChatError: There is no more to do.
     """
     name, _, argument = text.partition(" ")
-    command = next((command for command in COMMANDS if command.name == name.strip()), None)
+    command = next((command for command in COMMANDS if name.strip() in command.names), None)
     if command is None:
-        close = nearest(name, [command.name for command in COMMANDS])
+        close = nearest(name, [name for command in COMMANDS for name in command.names])
         raise UsageError(
-            f"there is no command {name}", f"{close}; a message that begins with a slash is typed with two"
+            f"there is no command {name}", f"{close} To send a message that begins with a slash, type two"
         )
     command.run(session, argument.strip())
 
 
 def completions() -> dict[str, Sequence[str]]:
     """What can be typed after each command."""
-    return {command.name: SETTABLE if command.run in (_set, _unset) else () for command in COMMANDS}
+    return {
+        name: SETTABLE if command.run in (_set, _unset) else ()
+        for command in COMMANDS
+        for name in command.names
+    }
 
 
 def _system(session: ChatSession, text: str) -> None:
     conversation = session.conversation
     if text:
         conversation.set_system(None if text == NOTHING else text)
-        session.console.note("the conversation is computed anew with the next message")
+        session.console.note("the next message recomputes the whole conversation")
     elif conversation.system is None:
         session.console.write_reply("there is no system message")
     else:
@@ -119,9 +130,15 @@ def _setting(typed: str) -> SettingInfo:
     if name in SETTINGS and SETTINGS[name].section not in ("sampling", "generation"):
         flag = SETTINGS[name].flag
         raise UsageError(
-            f"{name} is decided when a chat begins", f"/save FILE, and go on with --load FILE {flag}"
+            f"{name} cannot be changed during a chat", f"/save FILE, then start again with --load FILE {flag}"
         )
-    raise UsageError(f"there is no setting {typed} to change here", nearest(name, SETTABLE))
+    raise UsageError(f"there is no setting {typed} to change here", _nearest_setting(name))
+
+
+def _nearest_setting(name: str) -> str:
+    """A hint: the settings that begin like this, or else the one that is spelled most alike."""
+    beginning = [setting for setting in SETTABLE if name and setting.startswith(name)]
+    return f"did you mean {' or '.join(beginning)}?" if beginning else nearest(name, SETTABLE)
 
 
 def _shown(session: ChatSession, name: str) -> str:
@@ -148,9 +165,13 @@ def _forget(session: ChatSession, argument: str) -> None:
         raise UsageError(f"/forget takes a number of turns: {argument!r}") from None
     session.conversation.forget(turns)
     what = "the oldest turn is" if turns == 1 else f"the {turns} oldest turns are"
-    session.console.note(
-        f"{what} forgotten; {room(session.conversation)}, to be computed with the next message"
-    )
+    session.console.note(f"{what} forgotten; {room(session.conversation)}, recomputed with the next message")
+
+
+def _clear(session: ChatSession, argument: str) -> None:
+    dropped = session.conversation.clear()
+    kept = "; the system message stays" if session.conversation.system is not None else ""
+    session.console.note(f"a new conversation: {len(dropped)} messages dropped{kept}")
 
 
 def _save(session: ChatSession, name: str) -> None:
@@ -205,20 +226,21 @@ def _excerpt(text: str) -> str:
 
 
 COMMANDS = (
-    Command("/system TEXT", 'Set the system message; "" leaves it out; no text shows it.', _system),
-    Command("/set NAME VALUE", "Change a setting, as temperature 0.6; no value shows it.", _set),
-    Command("/unset NAME", "Have a setting as it was at first.", _unset),
-    Command("/retry", "Answer the last message anew, with another seed.", _retry),
-    Command("/undo", "Take the last message and its answer back.", _undo),
-    Command("/forget N", "Drop the N oldest turns, to make room; 1 without a number.", _forget),
-    Command("/save FILE", "Write the conversation as JSON.", _save),
-    Command("/load FILE", "Go on with a saved conversation, in place of this one.", _load),
-    Command("/stats", "Show what was computed, how fast, and what room is left.", _stats),
-    Command("/help", "Show this.", _help),
-    Command("/exit", "End the chat.", _exit),
+    Command("/system TEXT", 'Set the system message; "" removes it; without text, show it.', _system),
+    Command("/set NAME VALUE", "Change a setting, such as temperature 0.6; without a value, show it.", _set),
+    Command("/unset NAME", "Reset a setting.", _unset),
+    Command("/retry", "Answer the last message again, with another seed.", _retry),
+    Command("/undo", "Remove the last message and its answer.", _undo),
+    Command("/forget N", "Drop the N oldest turns to make room; 1 without a number.", _forget),
+    Command("/clear", "Start a new conversation, same settings; also /new.", _clear, ("/new", "/reset")),
+    Command("/save FILE", "Save the conversation as JSON.", _save),
+    Command("/load FILE", "Continue a saved conversation instead of this one.", _load),
+    Command("/stats", "Show token counts, speed and the room that is left.", _stats),
+    Command("/help", "Show this help; also /?.", _help, ("/?",)),
+    Command("/exit", "End the chat; also /quit and /bye.", _exit, ("/quit", "/bye")),
 )
 KEYS = (
-    "Ctrl-C stops an answer and keeps what was said of it; Ctrl-D ends the chat. Alt-Enter, Ctrl-J or a "
-    'backslash before Enter begin another line, and so does Enter in a block between """ and """. '
-    "A message that begins with / is typed with //."
+    "Ctrl-C stops an answer and keeps what it said so far. Ctrl-D ends the chat. Alt-Enter, Ctrl-J or a "
+    'backslash before Enter starts another line; so does Enter in a block between """ and """. '
+    "To send a message that begins with /, type //."
 )

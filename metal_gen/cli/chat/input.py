@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
 from metal_gen.cli.chat.multiline import BACKSLASH, CONTINUATION, PROMPT, is_unfinished, without_quotes
+from metal_gen.cli.chat.paste_marks import mark_pastes
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import UsageError
 
@@ -86,19 +87,21 @@ def terminal(console: Console, words: Mapping[str, Collection[str]], *, keeps_hi
 
 @contextmanager
 def unseen_typing(terminal: int) -> Iterator[None]:
-    """While an answer comes, keep what is typed for the next message, and out of the answer's midst.
+    """While an answer comes, keep what is typed or pasted for the next message, and off the screen.
 
     Args:
-        terminal: Its file descriptor. A line editor turns to its own ways and back to these.
+        terminal: Its file descriptor. A line editor turns to its own modes and back to these.
     """
     before = termios.tcgetattr(terminal)
     changed = list(before)
     changed[INPUT_FLAGS] &= ~termios.ICRNL
     changed[LOCAL_FLAGS] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(terminal, termios.TCSADRAIN, changed)
+    mark_pastes(on=True)
     try:
         yield
     finally:
+        mark_pastes(on=False)
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 

@@ -15,6 +15,7 @@ from prompt_toolkit.output import create_output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from metal_gen.cli.chat.multiline import BACKSLASH, CONTINUATION, PROMPT, is_unfinished, without_quotes
+from metal_gen.cli.chat.paste_marks import mark_pastes
 
 OWNER_ONLY = 0o600
 OWNER_ONLY_FOLDER = 0o700
@@ -45,7 +46,11 @@ class LineEditor:
 
     def read(self) -> str:
         """See `MessageSource`."""
-        return without_quotes(self._session.prompt())
+        try:
+            return without_quotes(self._session.prompt())
+        finally:
+            # prompt_toolkit ends the marks with each line; a paste during an answer needs them too.
+            mark_pastes(on=True)
 
 
 def open_history(environ: Mapping[str, str]) -> Path | None:

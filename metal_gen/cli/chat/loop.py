@@ -1,6 +1,7 @@
 """The turns of a chat, with a person at a terminal or with a pipe."""
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.chat.commands import EndOfChatError, completions, is_command, message_in, run_command
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
 
 
-def talk(conversation: "Conversation", console: Console, *, keeps_history: bool) -> None:
-    """Converse with a person until there is no more to say."""
+def talk(
+    conversation: "Conversation", console: Console, after_turn: Callable[[], None], *, keeps_history: bool
+) -> None:
+    """Converse with a person until there is no more to say; `after_turn` is called after each answer."""
     source = terminal(console, completions(), keeps_history=keeps_history)
     console.detail("/help lists the commands; Ctrl-D ends the chat")
     with Interrupts() as interrupts:
-        session = ChatSession(conversation, console, interrupts)
+        session = ChatSession(conversation, console, interrupts, after_turn=after_turn)
         while True:
             try:
                 with interrupts.reading():
@@ -28,7 +31,7 @@ def talk(conversation: "Conversation", console: Console, *, keeps_history: bool)
                 if text.strip():
                     heed(session, text)
             except KeyboardInterrupt:
-                console.detail("Ctrl-D or /exit ends the chat")
+                console.note("Ctrl-D or /exit ends the chat")
             except (EOFError, EndOfChatError):
                 return
 
@@ -47,9 +50,11 @@ def heed(session: ChatSession, text: str) -> None:
         session.console.error(error.message, hint)
 
 
-def answer_pipe(conversation: "Conversation", console: Console, mark: bytes) -> None:
-    """Answer one message after the other."""
-    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe)
+def answer_pipe(
+    conversation: "Conversation", console: Console, mark: bytes, after_turn: Callable[[], None]
+) -> None:
+    """Answer one message after the other; `after_turn` is called after each answer."""
+    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn)
     for message in piped_messages(sys.stdin.buffer, mark):
         answer = session.say(message)
         if mark != MARK or not answer.endswith("\n"):

@@ -29,6 +29,7 @@ class ChatSession:
         console: Gets the answers.
         interrupts: Say when an answer is to be stopped.
         remedies: Tell what can be done where the cache is full.
+        after_turn: Called after each answer, however it ended.
 
     Attributes:
         last: The last piece that came.
@@ -40,12 +41,14 @@ class ChatSession:
         console: Console,
         interrupts: Interrupts,
         remedies: "Callable[[Conversation], str]" = choices,
+        after_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self.conversation = conversation
         self.console = console
         self.last: Piece | None = None
         self._interrupts = interrupts
         self._remedies = remedies
+        self._after_turn = after_turn
         self._warned: set[str] = set()
 
     def say(self, text: str) -> str:
@@ -94,6 +97,7 @@ class ChatSession:
             console.end_text()
         was_taken = self.conversation.messages is before
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
+        self._after_turn()
         return said
 
     def _warn_once(self) -> None:

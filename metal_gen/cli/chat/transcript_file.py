@@ -2,11 +2,53 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metal_gen.cli.output.output_file import OutputFile
-from metal_gen.errors import UsageError
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.text.messages import Message
 from metal_gen.text.transcript import format_transcript, read_transcript
+
+if TYPE_CHECKING:
+    from metal_gen.generation.conversation import Conversation
+
+
+class SavedConversation:
+    """A conversation that is kept in a file, for a chat that can end at any moment.
+
+    Args:
+        conversation: What is kept.
+        path: Of the file, which `require_place` has seen; None to keep nothing.
+        console: Gets what there is to say.
+    """
+
+    def __init__(self, conversation: "Conversation", path: Path | None, console: Console) -> None:
+        self._conversation = conversation
+        self._path = path
+        self._console = console
+        self._warned = False
+
+    def save_turn(self) -> None:
+        """Save what has been said so far; a failure is reported once, and the chat continues."""
+        try:
+            self._save()
+        except MetalGenError as error:
+            if not self._warned:
+                self._console.warn(f"this turn is not saved yet: {error.message}", error.hint)
+            self._warned = True
+
+    def save_at_end(self) -> None:
+        """Save the conversation and say so; errors as of `save_transcript`."""
+        if self._save():
+            self._console.note(f"saved to {self._path}")
+
+    def _save(self) -> bool:
+        messages = self._conversation.messages
+        if self._path is None or not messages:
+            return False
+        save_transcript(self._path, messages, "--save")
+        return True
 
 
 def require_place(path: Path, option: str) -> None:

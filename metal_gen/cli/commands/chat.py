@@ -10,7 +10,7 @@ import typer
 from metal_gen.cli.chat.input import MARK, NUL_MARK, can_be_drawn_on, unseen_typing
 from metal_gen.cli.chat.loop import answer_pipe, talk
 from metal_gen.cli.chat.report import room
-from metal_gen.cli.chat.transcript_file import require_place, save_transcript
+from metal_gen.cli.chat.transcript_file import SavedConversation, require_place
 from metal_gen.cli.input.model_preparation import prepare_model
 from metal_gen.cli.input.setting_options import QuietOption, VerboseOption, settings_in_force, with_settings
 from metal_gen.cli.output.report import report_start
@@ -35,8 +35,9 @@ TRANSCRIPT = "Conversation"
 @with_settings(
     *("model", "adapter", "system", "thinking", "compile", "blas"),
     *("markdown", "hide_thinking"),
-    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-    *("max_tokens", "stop"),
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window"),
+    *("presence_penalty", "frequency_penalty", "logit_bias", "ban_token", "seed"),
+    *("max_tokens", "min_tokens", "stop", "stop_token", "ignore_eos"),
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes"),
 )
@@ -45,7 +46,7 @@ def chat(
     load: Annotated[
         Path | None,
         typer.Option(
-            "--load", metavar="FILE", help="Go on with a saved conversation.", rich_help_panel=TRANSCRIPT
+            "--load", metavar="FILE", help="Continue a saved conversation.", rich_help_panel=TRANSCRIPT
         ),
     ] = None,
     save: Annotated[
@@ -53,7 +54,7 @@ def chat(
         typer.Option(
             "--save",
             metavar="FILE",
-            help="Save the conversation when it ends, however it does.",
+            help="Save the conversation to FILE after every turn.",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = None,
@@ -62,7 +63,7 @@ def chat(
         typer.Option(
             "--null",
             "-0",
-            help="In a pipe, messages and answers end with NUL bytes, not newlines.",
+            help="In a pipe, end messages and answers with NUL bytes instead of newlines.",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = False,
@@ -70,7 +71,7 @@ def chat(
         bool,
         typer.Option(
             "--history/--no-history",
-            help="Keep what is typed for later chats.",
+            help="Keep typed messages for later chats, in a file that only you can read.",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = True,
@@ -78,7 +79,7 @@ def chat(
     quiet: QuietOption = False,
     **settings_given: object,
 ) -> None:
-    """Talk with a model: each message computes what is new of the conversation, and no more.
+    """Chat with a model. Each message computes only the new part of the conversation.
 
     At a terminal, /help lists the commands. From a pipe, each line is a message, and nothing is a command.
     """
@@ -98,12 +99,12 @@ def chat(
         conversation = _begin(settings, messages, console)
         # The process is about to end: nothing of the model need be freed before.
         context.find_root().obj = conversation
-        if save is not None:
-            at_end.callback(_save_at_end, conversation, save, console)
+        saved = SavedConversation(conversation, save, console)
+        at_end.callback(saved.save_at_end)
         if sys.stdin.isatty():
-            talk(conversation, console, keeps_history=history)
+            talk(conversation, console, saved.save_turn, keeps_history=history)
         else:
-            answer_pipe(conversation, console, NUL_MARK if null else MARK)
+            answer_pipe(conversation, console, NUL_MARK if null else MARK, saved.save_turn)
 
 
 def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "Conversation":
@@ -119,6 +120,11 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)
+    if settings.model is None:
+        console.note(
+            "without --model this is the bundled story model, for trying things out; to use another model "
+            "in every command, set METAL_GEN_MODEL or run `metal-gen config init`"
+        )
     if (count := prepared.plan.cache.batch_size) > 1:
         console.detail(f"a chat uses 1 of the {count} sequences that the cache holds")
     loading = Background(prepared.load)
@@ -131,9 +137,3 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     if messages:
         console.detail(f"{len(messages)} messages: {room(conversation)}")
     return conversation
-
-
-def _save_at_end(conversation: "Conversation", path: Path, console: Console) -> None:
-    if conversation.messages:
-        save_transcript(path, conversation.messages, "--save")
-        console.note(f"saved to {path}")

@@ -20,6 +20,9 @@ from rich.segment import ControlType, Segment, Segments
 from metal_gen.control_characters import visible
 
 DRAW_INTERVAL_S = 0.08
+# Drawing a large table takes long: wait this many times as long before the next drawing, so that most of the
+# time is left to generate.
+REST_AFTER_DRAWING = 9
 # Longer than what can begin a block, such as "   123456789. ": the kind of a longer line is certain.
 LONGEST_MARKER = 16
 CODE_THEME = "ansi_dark"
@@ -72,8 +75,10 @@ class MarkdownStream:
         """Take the next piece, in which control characters have been made visible."""
         self._source += text
         if time.perf_counter() >= self._next_s if self._redraws else "\n" in text:
+            began_s = time.perf_counter()
             self._update(is_whole=False)
-            self._next_s = time.perf_counter() + DRAW_INTERVAL_S
+            ended_s = time.perf_counter()
+            self._next_s = ended_s + max(DRAW_INTERVAL_S, REST_AFTER_DRAWING * (ended_s - began_s))
 
     def finish(self) -> None:
         """Write what is left, and leave the cursor at the start of a line."""
