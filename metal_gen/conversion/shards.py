@@ -4,12 +4,12 @@ Source: `save_model` in `mlx_lm/utils.py` of mlx-lm 0.32.2, for the names and th
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
 
+from metal_gen.files.sync import sync_file
 from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
 
 
@@ -72,7 +72,7 @@ class ShardWriter:
         with self._unnamed(len(self._shards)).open("wb") as file:
             mx.save_safetensors(file, self._pending, metadata={"format": "mlx"})
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         self._pending = {}
         mx.clear_cache()
 

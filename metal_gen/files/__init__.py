@@ -1,1 +1,1 @@
-"""File formats that are read without knowing any model: JSON, safetensors headers, lists of weight files."""
+"""Files without knowing any model: formats that are read, and how anything reaches the disk whole."""

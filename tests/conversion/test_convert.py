@@ -305,7 +305,7 @@ def test_norms_that_nothing_would_tell_apart_are_not_converted(tmp_path):
         (("out", "--dtype", "int8"), USAGE, "--dtype must be one of float32, bfloat16, float16"),
         (("full",), USAGE, "full is a folder that is not empty"),
         (("full/file",), USAGE, "full/file is a file"),
-        (("nowhere/out",), USAGE, "nowhere/out cannot be made: No such file or directory"),
+        (("nowhere/out",), USAGE, "nowhere/out cannot be made: there is no folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused(arguments, code, message, run_here, speaker, tmp_path):
@@ -356,3 +356,33 @@ def test_a_checkpoint_without_a_tokenizer_is_not_converted(run_here, tmp_path):
     assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
     assert "tokenizer.json" in outcome.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_conversion_leaves_is_taken_away(tmp_path):
+    dead = tmp_path / ".out.0123456789abcdef.part"
+    dead.mkdir()
+    (dead / "model.safetensors").touch()
+    with NewFolder(tmp_path / "out") as at_work:
+        assert not dead.exists()
+        (at_work.part / "config.json").touch()
+        assert at_work.part.stat().st_mode & 0o777 == 0o700
+        with NewFolder(tmp_path / "out"):
+            assert at_work.part.is_dir()
+        at_work.publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o775])
+def test_a_folder_that_was_empty_keeps_its_mode(tmp_path, mode):
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(mode)
+    with NewFolder(out) as folder:
+        folder.publish()
+    assert out.stat().st_mode & 0o777 == mode
+
+
+def test_a_circle_of_links_is_no_place(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+        NewFolder(tmp_path / "circle")

@@ -1,0 +1,82 @@
+"""What is written beside its place until it is whole: its name, its lock, and what dead writers leave.
+
+A name that cannot be foreseen keeps others from planting a link there. A lock, which the system gives
+up with the process that has it, tells the part of a writer at work from one that was left.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+TOKEN_BYTES = 8
+# What follows the stem of a name; the stem is cut so that a name as long as may be still has a part.
+ENDING = re.compile(rf"\.[0-9a-f]{{{2 * TOKEN_BYTES}}}\.part")
+LONGEST_STEM_BYTES = 100
+
+
+def part_path(path: Path) -> Path:
+    """A name beside a path that nobody can foresee."""
+    return path.parent / f"{_stem(path)}.{os.urandom(TOKEN_BYTES).hex()}.part"
+
+
+def hold_part(descriptor: int, part: Path) -> bool:
+    """Mark a new part as that of a writer at work, until its descriptor is closed.
+
+    Returns:
+        False where another run has just taken it for a dead writer's.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # This file system has no locks: nothing is taken away there.
+    return has_name(descriptor, part)
+
+
+def has_name(descriptor: int, path: Path) -> bool:
+    """Whether a name still stands for the file that is open; a link is never that file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def remove_dead_parts(path: Path) -> None:
+    """Take away what writers of the same path have left that were killed."""
+    stem = _stem(path)
+    # Nothing depends on it: what cannot be taken away stays.
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(stem) and ENDING.fullmatch(entry.name, len(stem)):
+                with suppress(OSError):
+                    _remove_if_dead(Path(entry.path))
+
+
+def _remove_if_dead(part: Path) -> None:
+    is_folder = stat.S_ISDIR(part.lstat().st_mode)
+    access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR
+    descriptor = os.open(part, access | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        is_ours = status.st_uid == os.geteuid() and (is_folder or stat.S_ISREG(status.st_mode))
+        if not is_ours:
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not has_name(descriptor, part):
+            return
+        if is_folder:
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _stem(path: Path) -> str:
+    cut = os.fsencode(path.name)[:LONGEST_STEM_BYTES]
+    return f".{cut.decode(errors='ignore')}"

@@ -1,0 +1,58 @@
+"""Where a path leads, and why nothing can be written there, in a sentence."""
+
+import errno
+import os
+import shlex
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def resolve(path: Path) -> Path:
+    """Follow the links in a path; its last parts need not be there.
+
+    Raises:
+        OSError: Links lead in a circle, the working folder is gone, or no file can have such a name.
+    """
+    try:
+        resolved = path.resolve()
+        # Newer Pythons give a link of a circle back as it is.
+        if resolved.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    return resolved
+
+
+def why_not_written(error: OSError, path: Path) -> tuple[str, str]:
+    """Say why a file cannot be written.
+
+    Args:
+        error: What was raised.
+        path: As it was given.
+
+    Returns:
+        A reason, to stand after a colon, and a hint.
+    """
+    if isinstance(error, FileNotFoundError):
+        if not path.is_absolute() and _working_folder_is_gone():
+            return "the working folder is gone", "cd into a folder that is there"
+        if not path.parent.exists():
+            folder = shlex.quote(str(path.parent))
+            return f"there is no folder {path.parent}", f"mkdir -p {folder} makes it"
+    reason = error.strerror or str(error)
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder", "name a file in it"
+    if error.errno in FULL:
+        return reason, "make room, or name a file on another disk"
+    return reason, "name a file in a folder that you can write to"
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return True
+    return False
