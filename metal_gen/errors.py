@@ -5,6 +5,12 @@ Owns the exception types and the exit codes. Knows nothing of MLX, files or term
 
 from enum import IntEnum
 
+from metal_gen.excerpt import excerpt
+
+# Room for a path of the longest kind there is, in most cases. What is quoted is cut where it is quoted; this
+# is for what nobody thought of.
+MOST_LETTERS = 2_000
+
 
 class ExitCode(IntEnum):
     """What the process returns to the shell."""
@@ -34,9 +40,9 @@ class MetalGenError(Exception):
     exit_code = ExitCode.UNEXPECTED
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = excerpt(message, MOST_LETTERS)
+        self.hint = excerpt(hint, MOST_LETTERS)
+        super().__init__(self.message)
 
 
 class UsageError(MetalGenError):

@@ -15,7 +15,7 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # From left to right; each imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "byte_sizes", "background", "control_characters"),
+    ("errors", "byte_sizes", "background", "control_characters", "excerpt"),
     ("config", "files"),
     ("device", "text"),
     ("cache", "sampling"),

@@ -1,24 +1,87 @@
-"""Reads a JSON object from a checkpoint's folder."""
+"""Reads JSON that others wrote: one door for text and files, bounded in size, depth and numbers.
+
+What passes can be counted with, written again and quoted: no number overflows a float, no text holds half of
+a surrogate pair, and nothing is nested so deep that code which follows it runs out of stack.
+"""
 
 import gc
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
+from metal_gen.files.bounded_file import read_bounded
+
+MOST_BYTES = 128 << 20
+# Each takes some 60 bytes of memory at least. A tokenizer of 256,000 tokens has 2 million.
+MOST_VALUES = 8_000_000
+MOST_LEVELS = 100
+# 10^30, which is common, has 31; a float holds 308.
+MOST_DIGITS = 100
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
+class NotJsonError(ValueError):
+    """Text that is not JSON, or JSON that is not taken; it reads on after a name: `is not JSON: ...`."""
+
+
+def parse_json(data: bytes | str, *, unique_names: bool = False, is_vocabulary: bool = False) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        data: UTF-8, with or without a byte order mark, or decoded text.
+        unique_names: Refuse an object that has a name twice; otherwise the last one counts.
+        is_vocabulary: Take numbers of up to 4,300 digits and any depth that Python reads, as the search for
+            them costs a tenth of a second for each million values.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, not JSON, or not an object.
+        NotJsonError: It is no JSON, has more than MOST_VALUES values, is nested deeper than MOST_LEVELS, or
+            has a number beyond a float's range, NaN, or half of a surrogate pair.
     """
+    text = _decode(data)
+    if text.count(",") + text.count("[") + text.count("{") > MOST_VALUES:
+        raise NotJsonError(f"is JSON with more than {MOST_VALUES:,} values")
     try:
         with no_collection():
-            value = json.loads(path.read_bytes())
+            value = json.loads(
+                text,
+                parse_int=None if is_vocabulary else _integer,
+                parse_float=_float,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_unique if unique_names else None,
+            )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise NotJsonError(f"is not JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except NotJsonError:
+        raise
+    except ValueError:  # of Python's int
+        raise NotJsonError("is JSON with a number of thousands of digits") from None
+    if not is_vocabulary:
+        _require_shallow(value)
+    if "\\ud" in text or "\\uD" in text:
+        _require_whole_characters(value)
+    return value
+
+
+def read_json(path: Path, *, most_bytes: int = MOST_BYTES, is_vocabulary: bool = False) -> dict[str, Any]:
+    """Return the object in a JSON file of a checkpoint.
+
+    Args:
+        path: The file.
+        most_bytes: A larger one is refused before it is read.
+        is_vocabulary: As for `parse_json`.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, too large, no JSON that is taken, or not an object.
+    """
+    try:
+        value = parse_json(read_bounded(path, most_bytes), is_vocabulary=is_vocabulary)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} is not a checkpoint: it has no {path.name}",
@@ -26,8 +89,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}", "download or copy the file again") from None
+    except NotJsonError as error:
+        raise CheckpointError(f"{path} {error}", "download or copy the file again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
     return value
@@ -46,3 +109,68 @@ def no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _decode(data: bytes | str) -> str:
+    try:
+        if isinstance(data, bytes):
+            return data.decode("utf-8-sig")
+        data.encode()
+    except UnicodeError:
+        raise NotJsonError("is not JSON: it is not UTF-8") from None
+    return data.removeprefix("\ufeff")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise NotJsonError(f"is JSON with a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise NotJsonError(f"is JSON with a number that is too large: {excerpt(digits)}")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise NotJsonError(f"is not JSON: {name} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise NotJsonError(f"is JSON with a name that is there twice: {excerpt(name)}")
+        values[name] = value
+    return values
+
+
+def _require_shallow(value: Any) -> None:
+    """Look at one level after the other, without recursion."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep() -> NotJsonError:
+    return NotJsonError(f"is JSON nested deeper than {MOST_LEVELS} levels")
+
+
+def _require_whole_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise NotJsonError("is JSON with half of a surrogate pair") from None
+    except RecursionError:
+        raise _too_deep() from None

@@ -67,7 +67,9 @@ def read_tokenizer(folder: Path) -> TokenizerDocument:
         raise CheckpointError(
             f"{folder} has no {FILE}", "save it with transformers: AutoTokenizer(...).save_pretrained(...)"
         )
-    return TokenizerDocument(path, read_json(path), read_json(config) if config.is_file() else {})
+    return TokenizerDocument(
+        path, read_json(path, is_vocabulary=True), read_json(config) if config.is_file() else {}
+    )
 
 
 class Tokenizer:

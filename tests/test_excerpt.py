@@ -1,0 +1,33 @@
+"""How much of what comes from outside a message quotes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metal_gen.errors import MOST_LETTERS, MetalGenError
+from metal_gen.excerpt import excerpt
+
+
+@given(st.text(max_size=300), st.integers(20, 200))
+def test_it_is_the_text_or_its_two_ends(text, most):
+    quoted = excerpt(text, most)
+    if len(text) <= most:
+        assert quoted == text
+    else:
+        begin, end = quoted.split(" ... ")[0], quoted.split(" ... ")[-1]
+        assert len(quoted) == most
+        assert text.startswith(begin)
+        assert text.endswith(end)
+
+
+def test_what_python_cannot_write_is_quoted_too():
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert excerpt(nested) == "lists within lists"
+    assert excerpt(10**5000) == "a number of thousands of digits"
+    assert excerpt([1, "a"]) == "[1, 'a']"
+
+
+def test_no_error_is_longer_than_a_screen():
+    error = MetalGenError("m" * 10**6, "h" * 10**6)
+    assert len(error.message) == len(error.hint) == len(str(error)) == MOST_LETTERS
