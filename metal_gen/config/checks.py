@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SURROGATES = re.compile("[\ud800-\udfff]")
+# Of whole numbers that nothing else bounds: beyond any count of tokens or bytes, and short when written.
+LARGEST = 2**63 - 1
 
 
 class Check(Protocol):
@@ -38,15 +40,17 @@ class Whole(Check):
     """A whole number within bounds that are both allowed."""
 
     minimum: int
-    maximum: int | None = None
+    maximum: int = LARGEST
 
     def __call__(self, value: object) -> int:
-        """Accept an int; a bool is not one."""
-        if isinstance(value, bool) or not isinstance(value, int):
+        """Accept an int or, as JSON does, a float without a fraction; a bool is neither."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
             raise ValueError(f"must be {self}")
-        if value < self.minimum or (self.maximum is not None and value > self.maximum):
+        if value > LARGEST == self.maximum:
+            raise ValueError(f"must be at most {LARGEST}")
+        if not self.minimum <= value <= self.maximum:
             raise ValueError(f"must be {self}")
-        return value
+        return int(value)
 
     def from_text(self, text: str) -> int:
         """Read decimal digits; underscores may group them."""
@@ -57,7 +61,7 @@ class Whole(Check):
         return self(value)
 
     def __str__(self) -> str:
-        if self.maximum is None:
+        if self.maximum == LARGEST:
             return f"a whole number of at least {self.minimum}"
         return f"a whole number from {self.minimum} to {self.maximum}"
 

@@ -145,7 +145,7 @@ def read_toml(path: Path) -> dict[str, object]:
         if not keys:
             raise _unknown_section(path, section)
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: [{section}] must be a table of settings, not {table!r}")
+            raise ConfigError(f"{path}: [{section}] must be a table of settings, not {_short(table)}")
         for key, value in table.items():
             if key not in keys:
                 raise _unknown_key(path, section, key)

@@ -69,6 +69,7 @@ def test_a_row_with_messages():
         ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
         ({"logprobs": False}, {}),
         ({"temperature": None, "nonsense": None}, {}),
+        ({"max_tokens": 3.0, "top_k": 5e0, "seed": 2.0**53}, {"max_tokens": 3, "top_k": 5, "seed": 2**53}),
     ],
     ids=str,
 )
@@ -114,6 +115,11 @@ def test_a_line_that_cannot_be_read(line, part):
     assert (error.number, error.id, error.key, error.carried) == (7, None, "line:7", {})
 
 
+def test_one_of_very_many_names_is_there_twice():
+    names = ", ".join(f'"{number}": 1' for number in range(120_000))
+    assert "'119999' twice" in reason(f'{{{names}, "119999": 2}}'.encode())
+
+
 def test_a_byte_order_mark_may_begin_the_first_line():
     assert good(b'\xef\xbb\xbf{"prompt": "hi"}', number=1).prompt == "hi"
 
@@ -142,6 +148,8 @@ def test_a_byte_order_mark_may_begin_the_first_line():
         ({"prompt": "hi", "model": "x"}, "model is a setting of the whole run"),
         ({"prompt": "hi", "temperature": -1}, "temperature must be a number of at least 0"),
         ({"prompt": "hi", "max_tokens": True}, "max_tokens must be a whole number"),
+        ({"prompt": "hi", "max_tokens": 2.5}, "max_tokens must be a whole number"),
+        ({"prompt": "hi", "max_tokens": 10**4299}, "max_tokens must be at most 9223372036854775807: 1000"),
         ({"prompt": "hi", "n": 0}, "n: samples must be a whole number"),
         ({"prompt": "hi", "n": 2, "samples": 2}, "samples is given twice: as n and as samples"),
         ({"prompt": "hi", "stop": ""}, "stop must be a list"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from metal_gen.config.checks import Whole
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import (
     override_with_arguments,
@@ -80,6 +81,9 @@ def test_home_is_where_the_users_file_is(tmp_path):
         ("[cache]\nmax_seq_len = '1'", "[cache] max_seq_len must be a whole number of at least 1: '1'", ""),
         ("[cache]\nmax_seq_len = true", "must be a whole number", ""),
         ("[cache]\nmax_seq_len = 0", "must be a whole number of at least 1: 0", ""),
+        ("[cache]\nmax_seq_len = 0.5", "must be a whole number of at least 1: 0.5", ""),
+        (f"[cache]\nmax_seq_len = {2**63}", "must be at most 9223372036854775807: 9223372036854775808", ""),
+        (f"[generation]\nmax_tokens = 0x{'f' * 5000}", "a number of thousands of digits", ""),
         ("[cache]\ndtype = 'int8'", "must be one of auto, float32, bfloat16, float16: 'int8'", ""),
         ("[sampling]\ntop_p = 0", "must be a number above 0 and at most 1: 0", ""),
         ("[sampling]\ntop_p = nan", "must be a number above 0", ""),
@@ -94,6 +98,7 @@ def test_home_is_where_the_users_file_is(tmp_path):
         ("[model]\nrope_scaling = {rope_type = 'yarn', factor = 0.5}", "factor must be a number of at", ""),
         ("[model]\nrope_scaling = {rope_type = 'yarn', facto = 2}", "has no field facto; there are rope", ""),
         ("cache = 3", "[cache] must be a table", ""),
+        (f"sampling = 0x{'f' * 5000}", "[sampling] must be a table", ""),
         ("[cache\n", "is not valid TOML", ""),
     ],
 )
@@ -104,6 +109,15 @@ def test_a_bad_file_is_named_with_its_key(tmp_path, toml, message, hint):
     assert str(path) in caught.value.message
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_every_whole_number_can_be_reckoned_with_and_written():
+    for info in SETTINGS.values():
+        if isinstance(info.check, Whole):
+            assert info.check(float(info.check.minimum)) == info.check.minimum
+            for digits in (30, 400, 5000):
+                with pytest.raises(ValueError, match="must be"):
+                    info.check(10**digits)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

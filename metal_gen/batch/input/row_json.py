@@ -53,11 +53,11 @@ def _finite(digits: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"an object in the line has {twice[:40]!a} twice")
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise UsageError(f"an object in the line has {name[:40]!a} twice")
+        row[name] = value
     return row
 
 
