@@ -32,6 +32,7 @@ class TensorInfo:
         shape: Sizes of the axes.
         nbytes: Bytes in the file.
         path: The file.
+        offset: Of its first byte in the file.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     nbytes: int
     path: Path
+    offset: int
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -64,7 +66,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     header.pop("__metadata__", None)
     tensors, end = {}, 0
     for name, entry in header.items():
-        tensors[name], tensor_end = _tensor(path, name, entry)
+        tensors[name], tensor_end = _tensor(path, name, entry, 8 + header_bytes)
         end = max(end, tensor_end)
     if 8 + header_bytes + end != file_bytes:
         raise _damaged(
@@ -73,7 +75,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
+def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> tuple[TensorInfo, int]:
     try:
         dtype, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
         begin, end = (int(offset) for offset in entry["data_offsets"])
@@ -82,7 +84,7 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
         raise _damaged(path, f"its header cannot be read at {name}") from error
     if begin < 0 or (end - begin) * 8 != bits:
         raise _damaged(path, f"{name} is {dtype} {shape}, which does not take {end - begin} bytes")
-    return TensorInfo(name, dtype, shape, end - begin, path), end
+    return TensorInfo(name, dtype, shape, end - begin, path, first_byte + begin), end
 
 
 def _damaged(path: Path, problem: str) -> CheckpointError:

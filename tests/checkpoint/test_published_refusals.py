@@ -174,7 +174,7 @@ def test_numbers_of_8_bits_without_a_word_in_the_config_are_refused(tmp_path):
 
 BY_32 = Groups(4, 32)
 FOUND = {
-    f"m.{part}": TensorInfo(f"m.{part}", "I32", (1,), 4, Path("x.safetensors"))
+    f"m.{part}": TensorInfo(f"m.{part}", "I32", (1,), 4, Path("x.safetensors"), 0)
     for part in ("qweight", "weight_packed")
 }
 

@@ -157,6 +157,14 @@ def test_a_damaged_file_is_named(tmp_path, damage, message):
     assert message in caught.value.message
 
 
+def test_the_header_says_where_each_tensor_is(tmp_path):
+    path = write_checkpoint(tmp_path, CONFIG) / "model.safetensors"
+    content = path.read_bytes()
+    for name, info in read_header(path).items():
+        stored = content[info.offset : info.offset + info.nbytes]
+        assert stored == tiny_weights(CONFIG)[name].tobytes()
+
+
 def test_loading_takes_what_was_foreseen(tmp_path):
     big = tiny_config("qwen3", vocab_size=20000, hidden_size=256, intermediate_size=512)
     weights = Checkpoint(write_checkpoint(tmp_path, big)).weights

@@ -36,13 +36,7 @@ DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class GgufTensor(TensorInfo):
-    """One tensor of a GGUF file, whose dtype is spelled as ggml does: `Q4_K`.
-
-    Attributes:
-        offset: Of its first byte in the file.
-    """
-
-    offset: int
+    """One tensor of a GGUF file, whose dtype is spelled as ggml does: `Q4_K`."""
 
 
 @dataclass(frozen=True)
