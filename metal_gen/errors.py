@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     DOES_NOT_FIT = 6
     FAILED_ROWS = 7
     OUTPUT_HELD = 8
+    NO_ANSWER = 10
     INTERRUPTED = 130
     CLOSED_PIPE = 141
     TERMINATED = 143
@@ -79,6 +80,12 @@ class OutputHeldError(MetalGenError):
     """Another run writes the same output."""
 
     exit_code = ExitCode.OUTPUT_HELD
+
+
+class NoAnswerError(MetalGenError):
+    """A text has ended before the model has begun its answer."""
+
+    exit_code = ExitCode.NO_ANSWER
 
 
 class BackendError(MetalGenError):

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.engine.stopping import FinishDetail, FinishReason
+from metal_gen.errors import NoAnswerError
 from metal_gen.sampling.logprobs import TokenLogprobs
 
 # On a CPU the second token is computed before the first is handed on, and both come at once.
 FEWEST_TIMED = 3
+# What gives a text more room, by what has ended it.
+MORE_ROOM = {FinishDetail.MAX_TOKENS: "--max-tokens", FinishDetail.CACHE_FULL: "--max-seq-len"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Statistics:
         computed_tokens: Those of them that were computed for this text alone: all but what the cache held
             before; none of a second sample's, nor in a batch.
         completion_tokens: New tokens, the end token included.
+        thinking_tokens: Those of them that belong to the model's thinking.
         ttft_s: From the start of prefill to the first new token; of a second sample, from its own
             start.
         prefill_tps: Computed tokens per second of `ttft_s`.
@@ -34,6 +38,7 @@ class Statistics:
     prompt_tokens: int
     computed_tokens: int
     completion_tokens: int
+    thinking_tokens: int
     ttft_s: float
     prefill_tps: float
     decode_tps: float
@@ -71,6 +76,11 @@ class Piece:
         """`finish` in the usual words."""
         return None if self.finish is None else self.finish.reason
 
+    @property
+    def ending(self) -> str:
+        """Why a text that has no more pieces ended; see `describe_ending`."""
+        return describe_ending(self.finish or FinishDetail.CANCELLED, self.stop_text)
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -84,6 +94,7 @@ class Generation:
         stop_text: The stop string that ended it.
         logprobs: Of each token, where they were asked for.
         statistics: Of the whole.
+        ends_in_thinking: The last token belongs to the model's thinking.
     """
 
     text: str
@@ -93,11 +104,39 @@ class Generation:
     stop_text: str | None
     logprobs: list[TokenLogprobs]
     statistics: Statistics
+    ends_in_thinking: bool = False
 
     @property
     def finish_reason(self) -> FinishReason:
         """`finish` in the usual words."""
         return self.finish.reason
+
+    @property
+    def ending(self) -> str:
+        """Why the text ended; see `describe_ending`."""
+        return describe_ending(self.finish, self.stop_text)
+
+    @property
+    def missing_answer(self) -> NoAnswerError | None:
+        """Why there is no answer, where the model has thought and then said nothing."""
+        if self.text.strip() or not (self.thinking or self.ends_in_thinking):
+            return None
+        when = "while the model was thinking" if self.ends_in_thinking else "right after the thinking"
+        hint = "switch thinking off with --no-thinking"
+        if self.finish in MORE_ROOM:
+            hint = f"raise {MORE_ROOM[self.finish]}, or {hint}"
+        return NoAnswerError(
+            f"there is no answer: the text ended {when}, after {len(self.token_ids)} tokens: {self.ending}",
+            hint,
+        )
+
+
+def describe_ending(finish: FinishDetail, stop_text: str | None) -> str:
+    """Why a text ended, in the words of the JSON output: `stop (eos)`, `length (max_tokens)`, `cancelled`."""
+    if finish is FinishDetail.CANCELLED:
+        return finish.reason.value
+    detail = finish.value if stop_text is None else f"{finish.value} {stop_text!r}"
+    return f"{finish.reason.value} ({detail})"
 
 
 def join(pieces: Sequence[Piece]) -> Generation:
@@ -111,6 +150,7 @@ def join(pieces: Sequence[Piece]) -> Generation:
         stop_text=last.stop_text,
         logprobs=[piece.logprobs for piece in pieces if piece.logprobs is not None],
         statistics=last.statistics,
+        ends_in_thinking=last.is_thinking,
     )
 
 
@@ -123,6 +163,7 @@ class Clock:
         self.computed_tokens = computed_tokens
         self.seed = seed
         self.count = 0
+        self.thinking_count = 0
         self.start_s = self.first_s = self.last_s = time.perf_counter()
 
     def tick(self) -> None:
@@ -132,6 +173,10 @@ class Clock:
             self.first_s = self.last_s
         self.count += 1
 
+    def count_thinking(self) -> None:
+        """Take the token that was counted last for one of the model's thinking."""
+        self.thinking_count += 1
+
     def statistics(self, cache_tokens: int) -> Statistics:
         """What has been counted."""
         ttft_s = self.first_s - self.start_s
@@ -140,6 +185,7 @@ class Clock:
             prompt_tokens=self.prompt_tokens,
             computed_tokens=self.computed_tokens,
             completion_tokens=self.count,
+            thinking_tokens=self.thinking_count,
             ttft_s=ttft_s,
             prefill_tps=self.computed_tokens / ttft_s if ttft_s else 0.0,
             decode_tps=(self.count - 1) / decode_s if decode_s and self.count >= FEWEST_TIMED else 0.0,

@@ -47,6 +47,8 @@ class TextAssembly:
         text = "" if ended_by_token else self._detokenizer.add(token.id)
         text += self._detokenizer.finish() if finish else ""
         text, is_thinking = self._splitter.split(token.id, text)
+        if is_thinking:
+            self._clock.count_thinking()
         if self._splitter.has_just_begun:
             text, is_thinking = self._matcher.finish(), False
         elif not is_thinking:

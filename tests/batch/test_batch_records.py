@@ -33,6 +33,7 @@ def generation(text="yes", thinking="", ids=(5, 6), finish=FinishDetail.EOS, log
         prompt_tokens=3,
         computed_tokens=0,
         completion_tokens=len(ids),
+        thinking_tokens=0,
         ttft_s=times.get("seconds", 1.0),
         prefill_tps=times.get("seconds", 1.0),
         decode_tps=times.get("seconds", 1.0),

@@ -77,7 +77,8 @@ def test_an_answer_goes_to_stdout_and_its_numbers_to_stderr(session, said):
     streams = said("hi")
     assert streams.out == "abcdef"
     assert re.fullmatch(
-        r"metal-gen: 20 \(20 new\) \+ 6 tokens, max_tokens; [\d.]+ tok/s; cache 25 of 120; seed 1\n",
+        r"metal-gen: prompt 20, answer 6 tokens; length \(max_tokens\); [\d.]+ tok/s; cache 25 of 120; "
+        r"seed 1\n",
         streams.err,
     )
     assert contents(session) == ["hi", "abcdef"]
@@ -148,7 +149,7 @@ def test_stats_and_help_tell_all(session, said):
     assert "turns: 0; the conversation has 0 tokens, of 120" in said("/stats").err
     stats = said("hi", "/stats").err
     assert "turns: 1; the conversation has 39 tokens, of 120" in stats
-    assert "last answer: 20 (20 new) + 6 tokens, max_tokens; first after" in stats
+    assert "last answer: prompt 20, answer 6 tokens; length (max_tokens); first after" in stats
     text = said("/help").err
     assert all(command.usage in text and command.help.split()[0] in text for command in COMMANDS)
     assert set(completions()["/set"]) == set(SETTABLE)

@@ -18,7 +18,8 @@ def shown(screen):
 
 
 def numbers(tokens, cache, seed):
-    return f"metal-gen: {tokens} + 10 tokens, max_tokens; N tok/s; cache {cache} of 20000; seed {seed}"
+    use = f"cache {cache} of 20000; seed {seed}"
+    return f"metal-gen: prompt {tokens}, answer 10 tokens; length (max_tokens); N tok/s; {use}"
 
 
 def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
@@ -36,7 +37,7 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
 
         see()
         terminal.type("one", "Enter")
-        see("> one", *answer, numbers("21 (21 new)", 30, 1))
+        see("> one", *answer, numbers("21", 30, 1))
         terminal.type("two", "M-Enter")
         terminal.type("lines", "Enter")
         see("> two", "  lines", *answer, numbers("61 (40 new)", 70, 2))

@@ -10,7 +10,7 @@ from cli_process import run_cli, start_cli
 from tiny_text_checkpoint import SAID
 
 from metal_gen.cli.output.output_file import OutputFile
-from metal_gen.errors import UsageError
+from metal_gen.errors import ExitCode, UsageError
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 
@@ -142,6 +142,37 @@ def test_an_interrupted_run_leaves_an_older_file_as_it_was(babbler, tmp_path):
     assert process.returncode == 143
     assert Path(tmp_path / "out").read_text() == "older"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# A text without an answer
+
+
+@pytest.mark.parametrize(
+    ("tokens", "when"),
+    [("3", "while the model was thinking"), ("5", "right after the thinking")],
+)
+@pytest.mark.parametrize("more", [(), ("--json",), ("--samples", "2")], ids=" ".join)
+def test_a_text_without_an_answer_has_its_own_exit_code(run_here, brooder, tmp_path, tokens, when, more):
+    (tmp_path / "out").write_text("older")
+    arguments = ("generate", "-m", brooder, "-p", "hi", "-n", tokens, *more)
+    outcome = run_here(*arguments, "-q")
+    assert outcome.code == ExitCode.NO_ANSWER == 10
+    said = f"metal-gen: there is no answer: the text ended {when}, after {tokens} tokens: length (max_tokens)"
+    hint = "hint: raise --max-tokens, or switch thinking off with --no-thinking\n"
+    assert outcome.stderr == f"{said}\n{hint}"
+    outcome = run_here(*arguments, "-q", "-o", "out")
+    assert outcome.stderr == f"{said}; nothing is written to out\n{hint}"
+    assert (tmp_path / "out").read_text() == "older"
+
+
+def test_a_full_cache_leaves_a_thinker_without_an_answer(run_here, brooder):
+    outcome = run_here("generate", "-m", brooder, "-p", "hi", "--max-seq-len", "25")
+    assert (outcome.code, outcome.stdout) == (ExitCode.NO_ANSWER, b"")
+    assert "length (cache_full)\nhint: raise --max-seq-len, or switch thinking off" in outcome.stderr
+
+
+def test_an_answer_of_one_character_is_one(run_here, brooder):
+    assert run_here("generate", "-m", brooder, "-p", "hi", "-n", "6").code == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

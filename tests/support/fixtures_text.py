@@ -1,7 +1,15 @@
 """Checkpoints for tests of the command line, each written once."""
 
 import pytest
-from tiny_text_checkpoint import CYCLE, ECHO_TEMPLATE, END_THINK, SAID, THINK, write_text_checkpoint
+from tiny_text_checkpoint import (
+    CHATML,
+    CYCLE,
+    ECHO_TEMPLATE,
+    END_THINK,
+    SAID,
+    THINK,
+    write_text_checkpoint,
+)
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +34,14 @@ def thinker(text_checkpoints):
     """Thinks `hm ESC.` and answers 42."""
     says = [THINK, *b"hm \x1b.", END_THINK, *b"\n42"]
     return str(write_text_checkpoint(text_checkpoints / "thinker", says=says))
+
+
+@pytest.fixture(scope="session")
+def brooder(text_checkpoints):
+    """Thinks `abcd` from the start, as its template has it, and answers 42 from the sixth token on."""
+    template = CHATML + "<think>\n"
+    says = [*b"abcd", END_THINK, *b"42"]
+    return str(write_text_checkpoint(text_checkpoints / "brooder", says=says, chat_template=template))
 
 
 @pytest.fixture(scope="session")

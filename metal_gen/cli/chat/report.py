@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from metal_gen.cli.output.report import token_counts
 from metal_gen.cli.terminal.console import Console
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def report_answer(
     if console.stderr_is_terminal or console.verbosity:
         use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"
         speed = f"{last.statistics.decode_tps:.1f} tok/s; " if last.statistics.decode_tps else ""
-        console.note(f"{_counts(last)}; {speed}{use}; seed {last.statistics.seed}")
+        console.note(f"{token_counts(last)}; {last.ending}; {speed}{use}; seed {last.statistics.seed}")
     else:
         console.note(f"seed {last.statistics.seed}")
 
@@ -82,7 +83,7 @@ def describe(conversation: "Conversation", last: "Piece | None") -> str:
         statistics = last.statistics
         decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
         lines += [
-            f"last answer: {_counts(last)}; first after {statistics.ttft_s:.2f} s "
+            f"last answer: {token_counts(last)}; {last.ending}; first after {statistics.ttft_s:.2f} s "
             f"({statistics.prefill_tps:.0f} tok/s){decode}; seed {statistics.seed}",
             f"peak memory: {format_bytes(statistics.peak_memory_bytes)}",
         ]
@@ -92,10 +93,3 @@ def describe(conversation: "Conversation", last: "Piece | None") -> str:
 def room(conversation: "Conversation") -> str:
     """How much of the cache the messages take; errors as of `Conversation.count_tokens`."""
     return f"the conversation has {conversation.count_tokens()} tokens, of {conversation.capacity}"
-
-
-def _counts(last: "Piece") -> str:
-    statistics = last.statistics
-    finish = f"{last.finish or 'stopped'}{'' if last.stop_text is None else f' {last.stop_text!r}'}"
-    prompt = f"{statistics.prompt_tokens} ({statistics.computed_tokens} new)"
-    return f"{prompt} + {statistics.completion_tokens} tokens, {finish}"

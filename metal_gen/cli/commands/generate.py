@@ -26,7 +26,7 @@ from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
 from metal_gen.config.settings import Settings
-from metal_gen.errors import ExitCode, UsageError
+from metal_gen.errors import ExitCode, NoAnswerError, UsageError
 
 if TYPE_CHECKING:
     from metal_gen.generation.loading import TextModel
@@ -117,8 +117,7 @@ def generate(
                 print(context.get_help())
             console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
             raise typer.Exit(ExitCode.USAGE)
-        # The process is about to end: nothing of the model need be freed before.
-        context.find_root().obj = _run(settings, text, form, file, console)
+        _run(context, settings, text, form, file, console)
     finally:
         if file is not None:
             file.discard()
@@ -140,7 +139,14 @@ def _refuse_mixture(console: Console) -> None:
         )
 
 
-def _run(settings: Settings, text: str, form: str, file: OutputFile | None, console: Console) -> "TextModel":
+def _run(
+    context: typer.Context,
+    settings: Settings,
+    text: str,
+    form: str,
+    file: OutputFile | None,
+    console: Console,
+) -> None:
     """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
     from metal_gen.device.backend import require_mlx
 
@@ -172,11 +178,19 @@ def _run(settings: Settings, text: str, form: str, file: OutputFile | None, cons
         console.warn(notice)
     collected = None if file is None else CollectedText()
     model = loading.result()
-    _stream(model, prompt, _make_output(form, collected, model, console), console)
+    # The process is about to end: nothing of the model need be freed before.
+    context.find_root().obj = model
+    missing = _stream(model, prompt, _make_output(form, collected, model, console), console)
+    has_answer = len(missing) < settings.samples
+    note = ""
     if file is not None and collected is not None:
-        file.write(collected.text)
-        console.detail(f"the text is in {file.path}")
-    return model
+        if has_answer:
+            file.write(collected.text)
+            console.detail(f"the text is in {file.path}")
+        else:
+            note = f"; nothing is written to {file.path}"
+    if missing:
+        raise NoAnswerError(missing[0].message + note, missing[0].hint)
 
 
 def _make_output(
@@ -199,24 +213,33 @@ def _make_output(
     )
 
 
-def _stream(model: "TextModel", prompt: "Prompt", output: PieceOutput, console: Console) -> None:
-    """Hand on the pieces of the text as they come."""
+def _stream(
+    model: "TextModel", prompt: "Prompt", output: PieceOutput, console: Console
+) -> list[NoAnswerError]:
+    """Hand on the pieces of the texts as they come; returns what the texts without an answer are missing."""
+    from metal_gen.generation.pieces import join
     from metal_gen.generation.text_generation import stream_generate
 
-    last: Piece | None = None
+    missing: list[NoAnswerError] = []
+    said: list[Piece] = []
     try:
         with output, PhaseBar(console) as bar:
             on_prefill = partial(bar.update, "reading the prompt")
             with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
                 for piece in pieces:
-                    last = piece
+                    if said and piece.sample != said[-1].sample:
+                        said.clear()
+                    said.append(piece)
                     show_piece(piece, output, bar)
                     if piece.finish is not None:
                         report_end(piece, model, console)
+                        if (error := join(said).missing_answer) is not None:
+                            missing.append(error)
     except StoppedError:
         # What has been written can be drawn again.
-        if last is not None:
-            console.note(f"seed {last.statistics.seed}")
+        if said:
+            console.note(f"seed {said[-1].statistics.seed}")
         raise
     finally:
         console.end_text()
+    return missing

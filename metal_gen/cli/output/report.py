@@ -62,12 +62,20 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
         steps = "step" if compiled.count == 1 else "steps"
         console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
-    finish = piece.finish if piece.stop_text is None else f"{piece.finish} {piece.stop_text!r}"
     prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
     decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
     console.note(
-        f"{statistics.prompt_tokens} + {statistics.completion_tokens} tokens, {finish}; "
-        f"first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
+        f"{token_counts(piece)}; {piece.ending}; first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
         f"cache {statistics.cache_tokens} of {capacity}; "
         f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed}"
     )
+
+
+def token_counts(piece: "Piece") -> str:
+    """Say how many tokens a text has taken up to this piece; of the prompt, how many had to be computed."""
+    statistics = piece.statistics
+    is_partly_new = 0 < statistics.computed_tokens < statistics.prompt_tokens
+    new = f" ({statistics.computed_tokens} new)" if is_partly_new else ""
+    thinking = f"thinking {statistics.thinking_tokens}, " if statistics.thinking_tokens else ""
+    answer = statistics.completion_tokens - statistics.thinking_tokens
+    return f"prompt {statistics.prompt_tokens}{new}, {thinking}answer {answer} tokens"
