@@ -25,7 +25,7 @@ LAYERS = (
     ("engine", "conversion"),
     ("generation",),
     ("__init__", "environment"),
-    ("bench", "batch"),
+    ("bench", "batch", "device_checks"),
     ("cli", "__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,11 +1,16 @@
 """`metal-gen info`: what this program finds on this machine, for a person and for a report of a bug."""
 
+from typing import Annotated
+
+import typer
+
 from metal_gen.cli.input.setting_options import JsonOption
 from metal_gen.cli.output.diagnosis import BACKENDS, PACKAGES
 from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import ProgressBar
 
 # For its help.
-EXAMPLES = ("metal-gen info", "metal-gen info --json > info.json")
+EXAMPLES = ("metal-gen info", "metal-gen info --deep --json > info.json")
 # As people write what JSON has in one word.
 LABELS = {
     **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
@@ -13,6 +18,7 @@ LABELS = {
     "cpu_count": "CPUs",
     "cpus": "CPUs that may be used",
     "decode_tps": "speed",
+    "device_checks": "device checks",
     "least_logprob": "least log-probability",
     "load_s": "loaded in",
     "mlx_says": "MLX says",
@@ -24,7 +30,13 @@ LABELS = {
 }
 
 
-def info(json: JsonOption = False) -> None:
+def info(
+    json: JsonOption = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Check every kernel that models use against the CPU, for some seconds."),
+    ] = False,
+) -> None:
     """Show versions, device, memory, limits, cache and settings file, and try out the bundled model.
 
     What cannot be found out is said, and the rest comes all the same. There are no secrets in it: of a
@@ -38,7 +50,8 @@ def info(json: JsonOption = False) -> None:
 
     console = Console()
     console.require_stdout()
-    diagnosis = diagnose()
+    with ProgressBar(console, "checking the device") as bar:
+        diagnosis = diagnose(bar.update if deep else None)
     if json:
         problems = [getattr(problem, "message", repr(problem)) for problem in diagnosis.problems]
         print_json({**diagnosis.sections, "problems": problems}, console)
@@ -48,7 +61,7 @@ def info(json: JsonOption = False) -> None:
             for name, section in diagnosis.sections.items()
             for part in (
                 Text(LABELS.get(name, name), style="bold"),
-                details_table(section, LABELS),
+                details_table({of: value for of, value in section.items() if of != "checks"}, LABELS),
                 Text(""),
             )
         ]

@@ -42,8 +42,13 @@ class Diagnosis:
             self.problems.append(error)
 
 
-def diagnose() -> Diagnosis:
-    """Look at everything; the self-test comes last."""
+def diagnose(on_check: Callable[[int, int], None] | None = None) -> Diagnosis:
+    """Look at everything; the self-test comes last.
+
+    Args:
+        on_check: Check every kernel path of the device too, and call this after each check, with the number
+            done and the number in all.
+    """
     diagnosis = Diagnosis()
     settings = Settings()
     try:
@@ -63,6 +68,10 @@ def diagnose() -> Diagnosis:
         diagnosis.add("self_test", _self_test)
         if not diagnosis.sections.get("self_test", {}).get("passed", True):
             diagnosis.problems.append(_failed(diagnosis.sections["self_test"]))
+    if has_mlx and on_check is not None:
+        diagnosis.add("device_checks", lambda: _device_checks(on_check))
+        if failed := diagnosis.sections.get("device_checks", {}).get("failed"):
+            diagnosis.problems.append(_differs(failed))
     return diagnosis
 
 
@@ -167,6 +176,36 @@ def _self_test() -> Section:
         "ttft_s": test.ttft_s,
         "decode_tps": test.decode_tps,
     }
+
+
+def _device_checks(on_check: Callable[[int, int], None]) -> Section:
+    from metal_gen.device_checks.every import run_every_check
+
+    results = run_every_check(on_check)
+    return {
+        "passed": sum(result.passed for result in results),
+        "failed": [result.name for result in results if not result.passed],
+        "seconds": sum(result.seconds for result in results),
+        "checks": [
+            {
+                "name": result.name,
+                "passed": result.passed,
+                "difference": result.difference,
+                "tolerance": result.tolerance,
+                "error": result.error,
+            }
+            for result in results
+        ],
+    }
+
+
+def _differs(failed: object) -> MetalGenError:
+    assert isinstance(failed, list)
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return MetalGenError(
+        f"this device does not compute what a CPU computes: {failed[0]}{more}",
+        "please report it, with the output of `metal-gen info --deep --json`",
+    )
 
 
 def _failed(test: Section) -> MetalGenError:

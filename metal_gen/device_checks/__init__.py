@@ -1,0 +1,1 @@
+"""Whether this device computes what a CPU computes: one file per kind of kernel."""

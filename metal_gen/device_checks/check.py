@@ -1,0 +1,101 @@
+"""A check: numbers that the device computes, beside the same from plain operations on the CPU.
+
+Owns how the two are compared. Every check computes its own inputs from a fixed seed, so that a report from
+one machine can be repeated on another.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+# What a kernel computed, and what it should have.
+Pair = tuple[mx.array, mx.array]
+
+# Largest difference allowed, as a share of the largest expected number. Unless MLX_ENABLE_TF32=0, some GPUs
+# multiply float32 numbers with the mantissa of TF32 (10 bits).
+TOLERANCES = {mx.float32: 5e-3, mx.float16: 5e-3, mx.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kernel path.
+
+    Attributes:
+        name: What is computed.
+        tolerance: Largest difference allowed, as a share of the largest expected number.
+        pairs: Computes the numbers on the default device, and the expected ones on the CPU.
+    """
+
+    name: str
+    tolerance: float
+    pairs: Callable[[], Iterable[Pair]]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How a check went.
+
+    Attributes:
+        name: Of the check.
+        difference: The largest one, as a share of the largest expected number; NaN where numbers are not
+            finite, and None where nothing was computed.
+        tolerance: Of the check.
+        seconds: What it took.
+        error: Why nothing was computed.
+    """
+
+    name: str
+    difference: float | None
+    tolerance: float
+    seconds: float
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the device computes what it should."""
+        return self.difference is not None and self.difference <= self.tolerance
+
+
+def run_check(check: Check) -> CheckResult:
+    """Compute and compare; whatever the device refuses becomes part of the result."""
+    begin_s = time.perf_counter()
+    difference, error = None, None
+    try:
+        shares = [_difference(computed, expected) for computed, expected in check.pairs()]
+        difference = math.nan if any(map(math.isnan, shares)) else max(shares)
+    except (RuntimeError, ValueError) as refusal:  # MLX's own: a kernel that does not compile, no memory
+        error = f"{type(refusal).__name__}: {refusal}"
+    return CheckResult(check.name, difference, check.tolerance, time.perf_counter() - begin_s, error)
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Compute on the CPU, whatever the default device is."""
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        yield
+    finally:
+        mx.set_default_device(before)
+
+
+def random_numbers(seed: int, *shape: int, dtype: mx.Dtype = mx.float32, scale: float = 1.0) -> mx.array:
+    """Normally distributed numbers, the same on every device: they are computed on the CPU."""
+    with on_cpu():
+        numbers = (mx.random.normal(shape, key=mx.random.key(seed)) * scale).astype(dtype)
+        mx.eval(numbers)
+    return numbers
+
+
+def _difference(computed: mx.array, expected: mx.array) -> float:
+    mx.eval(computed)
+    with on_cpu():
+        expected = expected.astype(mx.float32)
+        largest = mx.abs(expected).max()
+        share = (mx.abs(computed.astype(mx.float32) - expected).max() / mx.maximum(largest, 1e-30)).item()
+    assert isinstance(share, float)
+    return share

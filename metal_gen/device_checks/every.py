@@ -1,0 +1,32 @@
+"""All checks, in the order in which a report lists them."""
+
+from collections.abc import Callable, Iterator
+
+from metal_gen.device_checks.attention import attention_checks
+from metal_gen.device_checks.check import Check, CheckResult, run_check
+from metal_gen.device_checks.matrices import matrix_checks
+from metal_gen.device_checks.models import model_checks
+from metal_gen.device_checks.samplers import sampler_checks
+
+
+def every_check() -> Iterator[Check]:
+    """Attention, matrices, whole models, samplers."""
+    yield from attention_checks()
+    yield from matrix_checks()
+    yield from model_checks()
+    yield from sampler_checks()
+
+
+def run_every_check(on_result: Callable[[int, int], None] | None = None) -> list[CheckResult]:
+    """Run all checks on the default device.
+
+    Args:
+        on_result: Called after each with the checks done and the checks in all.
+    """
+    checks = list(every_check())
+    results = []
+    for check in checks:
+        results.append(run_check(check))
+        if on_result is not None:
+            on_result(len(results), len(checks))
+    return results

@@ -1,0 +1,88 @@
+"""Products of matrices: plain numbers, and every packing that a checkpoint may have.
+
+Axes: R rows.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import mlx.core as mx
+
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu, random_numbers
+from metal_gen.models.experts.linear import expert_linear
+from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
+from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
+
+INPUTS, OUTPUTS, EXPERTS = 512, 384, 8
+# One token, a few, part of a prompt: each has a kernel of its own.
+ROWS = (1, 5, 70)
+PACKINGS = (
+    *(Packing(bits, size) for bits in (2, 3, 4, 5, 6, 8) for size in (32, 64, 128)),
+    Packing(4, 32, "mxfp4"),
+    Packing(8, 32, "mxfp8"),
+    Packing(4, 16, "nvfp4"),
+)
+
+
+def matrix_checks() -> Iterator[Check]:
+    """Products with one matrix, then with those of experts."""
+    for dtype in (mx.float32, mx.bfloat16, mx.float16):
+        name = str(dtype).removeprefix("mlx.core.")
+        yield Check(f"matrix, {name}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype)))
+    tolerance = TOLERANCES[_dtype_of_packed()]
+    for packing in PACKINGS:
+        yield Check(f"matrix, {packing}", tolerance, partial(_products, partial(_packed, packing)))
+    of_experts = partial(_dense, mx.float32, EXPERTS)
+    yield Check("experts, float32", TOLERANCES[mx.float32], partial(_expert_products, of_experts))
+    for packing in (Packing(4, 64), Packing(8, 64), Packing(4, 32, "mxfp4")):
+        packed = partial(_packed, packing, EXPERTS)
+        yield Check(f"experts, {packing}", tolerance, partial(_expert_products, packed))
+
+
+def _dtype_of_packed() -> mx.Dtype:
+    """What quantized weights are computed in: in bfloat16 a CPU adds up in bfloat16, and loses percents."""
+    return mx.float32 if runs_on_cpu() else mx.bfloat16
+
+
+def _dense(dtype: mx.Dtype, *experts: int) -> DenseMatrix:
+    return DenseMatrix(random_numbers(4, *experts, OUTPUTS, INPUTS, dtype=dtype, scale=INPUTS**-0.5))
+
+
+def _packed(packing: Packing, *experts: int) -> QuantizedMatrix:
+    dtype = _dtype_of_packed()
+    numbers = random_numbers(5, *experts, OUTPUTS, INPUTS, dtype=dtype, scale=INPUTS**-0.5)
+    with on_cpu():
+        return QuantizedMatrix.quantize(numbers, packing)
+
+
+def _products(make_matrix: Callable[[], ArrayMatrix]) -> Iterator[Pair]:
+    matrix = make_matrix()
+    for count in ROWS:
+        rows = random_numbers(count, count, INPUTS, dtype=matrix.dtype)
+        computed = matrix.times(rows)
+        mx.eval(computed)
+        with on_cpu():
+            yield computed, rows.astype(mx.float32) @ _plain(matrix).T
+
+
+def _expert_products(make_matrix: Callable[[], ArrayMatrix]) -> Iterator[Pair]:
+    matrix = make_matrix()
+    linear = expert_linear(matrix)
+    chosen = mx.array([[0, 3], [7, 1], [3, 5]])
+    rows = random_numbers(6, 3, 1, INPUTS, dtype=matrix.dtype)
+    groups = mx.array([0, 2, 2, 6])
+    grouped_rows = random_numbers(7, 4, 9, INPUTS, dtype=matrix.dtype)
+    each, grouped = linear.each(rows, chosen), linear.grouped(grouped_rows, groups)
+    mx.eval(each, grouped)
+    with on_cpu():
+        turned = _plain(matrix).swapaxes(1, 2)
+        yield each, (rows.astype(mx.float32)[:, :, None] @ turned[chosen])[:, :, 0]
+        yield grouped, grouped_rows.astype(mx.float32) @ turned[groups]
+
+
+def _plain(matrix: ArrayMatrix) -> mx.array:
+    if isinstance(matrix, QuantizedMatrix):
+        return matrix.dequantized().astype(mx.float32)
+    assert isinstance(matrix, DenseMatrix)
+    return matrix.numbers.astype(mx.float32)

@@ -1,0 +1,177 @@
+"""Whole models, two to four layers of random weights: prefill in chunks, decode, compiled, over slots.
+
+What the device computes step by step over its cache is compared with one pass over the whole text on the CPU.
+
+Axes: V vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
+from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu
+from metal_gen.device_checks.random_weights import RandomWeights
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import read_draw
+from metal_gen.engine.slots import SlotDecoder
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.quantized import Packing
+from metal_gen.models.registry import builder_for
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.strategy import Greedy
+
+CAPACITY, CHUNK = 320, 64
+PROMPT_TOKENS, NEW_TOKENS = 150, 5
+# Of the prompts of several slots: one shares its beginning with the first.
+SLOT_PROMPT_TOKENS = (150, 9, 140)
+
+BASE: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 384,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 512,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+EXPERTS: dict[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+LINEAR: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "head_dim": 256,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "qwen2": {"model_type": "qwen2", "head_dim": 64},
+    "qwen2, sliding window": {
+        **{"model_type": "qwen2", "head_dim": 64, "max_window_layers": 0},
+        **{"use_sliding_window": True, "sliding_window": 48},
+    },
+    "qwen3": {"model_type": "qwen3"},
+    "qwen3_moe": {"model_type": "qwen3_moe", **EXPERTS},
+    "qwen3_next": {
+        **{"model_type": "qwen3_next", "shared_expert_intermediate_size": 128},
+        **LINEAR,
+        **EXPERTS,
+    },
+    "qwen3_5": {"model_type": "qwen3_5_text", **LINEAR},
+}
+
+
+def model_checks() -> Iterator[Check]:
+    """Every family plain, two in 4 bits, then what only dense models do yet: compiled steps and slots."""
+    plain, packed = TOLERANCES[mx.float32], TOLERANCES[mx.bfloat16]
+    for name, fields in MODELS.items():
+        yield Check(f"{name}: prefill and decode", plain, partial(_decoded, fields))
+    for name in ("qwen3", "qwen3_moe"):
+        decoded = partial(_decoded, MODELS[name], packing=Packing(4, 64))
+        yield Check(f"{name} in 4 bits: prefill and decode", packed, decoded)
+    for name in ("qwen2", "qwen2, sliding window", "qwen3", "qwen3_moe"):
+        fields = MODELS[name]
+        yield Check(f"{name}: slots", plain, partial(_slots, fields))
+        # On a CPU a compiled step calls a C++ compiler, for seconds.
+        if not runs_on_cpu():
+            yield Check(f"{name}: compiled step", plain, partial(_decoded, fields, compiles=True))
+            yield Check(f"{name}: compiled slots", plain, partial(_slots, fields, compiles=True))
+
+
+def _decoded(
+    fields: Mapping[str, Any], *, compiles: bool = False, packing: Packing | None = None
+) -> Iterator[Pair]:
+    model = _model(fields, packing)
+    decoder = Decoder(model, _cache(model.config), chunk_size=CHUNK, compiles=compiles)
+    prompt = _tokens(PROMPT_TOKENS)
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=CAPACITY)
+    logits = [decoder.prefill(prompt)]
+    draw = sampler.draw(logits[0], 0)
+    drawn = [read_draw(draw)[0]]
+    for index in range(1, NEW_TOKENS):
+        sampler.accept(draw)
+        draw = decoder.draw_next(draw.token, sampler, index)
+        logits.append(draw.logits)
+        drawn.append(read_draw(draw)[0])
+    yield mx.concatenate(logits), _expected(fields, packing, prompt, drawn)
+
+
+def _slots(fields: Mapping[str, Any], *, compiles: bool = False) -> Iterator[Pair]:
+    model = _model(fields)
+    cache = _cache(model.config, batch_size=len(SLOT_PROMPT_TOKENS))
+    slots = SlotDecoder(model, cache, chunk_size=CHUNK * 3, compiles=compiles)
+    prompts = [_tokens(count) for count in SLOT_PROMPT_TOKENS]
+    texts = [
+        slots.begin(
+            prompt,
+            Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=CAPACITY),
+            endings={},
+            max_tokens=NEW_TOKENS,
+        )
+        for prompt in prompts
+    ]
+    logits: list[list[mx.array]] = [[] for _ in texts]
+    drawn: list[list[int]] = [[] for _ in texts]
+    while slots.in_use:
+        for text, token in slots.step():
+            if isinstance(token, LogitsError):
+                raise ValueError(token.message)
+            place = texts.index(text)
+            logits[place].append(token.draw.logits)
+            drawn[place].append(token.id)
+    for place, prompt in enumerate(prompts):
+        yield mx.concatenate(logits[place]), _expected(fields, None, prompt, drawn[place])
+
+
+def _expected(
+    fields: Mapping[str, Any], packing: Packing | None, prompt: Sequence[int], drawn: Sequence[int]
+) -> mx.array:
+    """(new tokens, V) logits of one pass over prompt and drawn tokens, on the CPU."""
+    with on_cpu():
+        model = _model(fields, packing)
+        hidden = model(mx.array([[*prompt, *drawn[:-1]]]), _cache(model.config))
+        logits = model.logits(hidden[0, -len(drawn) :])
+        mx.eval(logits)
+        return logits
+
+
+def _model(fields: Mapping[str, Any], packing: Packing | None = None) -> Transformer:
+    config = ModelConfig.from_hf({**BASE, **fields})
+    return builder_for(config.model_type)(config, RandomWeights(mx.float32, packing))
+
+
+def _cache(config: ModelConfig, batch_size: int = 1) -> KVCache:
+    shape = KVCacheConfig(
+        num_layers=config.num_cached_layers,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        max_seq_len=CAPACITY,
+        batch_size=batch_size,
+        dtype="float32",
+    )
+    if (linear := config.linear) is None:
+        return new_cache(shape)
+    return new_cache(
+        HybridCacheConfig(
+            **asdict(shape),
+            num_linear_layers=config.num_linear_layers,
+            conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
+            memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
+        )
+    )
+
+
+def _tokens(count: int) -> list[int]:
+    return [(17 * place * place + 31 * place + 5) % BASE["vocab_size"] for place in range(count)]
