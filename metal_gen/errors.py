@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     FAILED_ROWS = 7
     OUTPUT_HELD = 8
     NO_ANSWER = 10
+    HUNG_UP = 129
     INTERRUPTED = 130
     CLOSED_PIPE = 141
     TERMINATED = 143

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first unwinds the process, a second ends it at once.
+"""Ctrl-C, SIGTERM and SIGHUP: the first unwinds the process, a second ends it at once.
+
+A terminal that is closed sends SIGHUP, and so may its shell: it is never counted as a second. A signal that
+was ignored when the process began, as SIGHUP is under nohup, stays ignored.
 
 Python runs a signal's handler between two of its own steps, and a long computation of MLX is one step.
 A thread of its own learns of signals as they arrive: it says that the first has been heard, and ends the
@@ -11,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -22,7 +26,9 @@ from metal_gen.errors import ExitCode
 ENDINGS = {
     signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
     signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
+    signal.SIGHUP: ("hung up", ExitCode.HUNG_UP),
 }
+IMPATIENT = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 0.5
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -54,7 +60,8 @@ class SignalWatch:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         for number in ENDINGS:
-            signal.signal(number, self._stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
@@ -62,26 +69,30 @@ class SignalWatch:
         self._is_unwinding = True
         # Also for where an event loop has taken the place of the thread's pipe.
         for number in ENDINGS:
-            signal.signal(number, self._leave)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._leave)
         raise StoppedError(*ENDINGS[signal.Signals(signum)])
 
-    def _leave(self, signum: int, frame: FrameType | None = None) -> NoReturn:
+    def _leave(self, signum: int, frame: FrameType | None = None) -> None:
         """End without unwinding; a bar may have hidden the cursor."""
+        if signum not in IMPATIENT:
+            return
         if shows_animation(sys.stderr):
             with suppress(OSError):
                 os.write(2, SHOW_CURSOR)
         os._exit(ENDINGS[signal.Signals(signum)][1])
 
     def _watch(self, arrivals: int) -> None:
-        first = self._wait(arrivals, None)
-        second = self._wait(arrivals, PATIENCE_S)
+        first = self._wait(arrivals, None, ENDINGS)
+        second = self._wait(arrivals, PATIENCE_S, IMPATIENT)
         if not second and not self._is_unwinding:
             word, _ = ENDINGS[signal.Signals(first)]
-            Console().warn(f"{word}: ends after the step under way; once more ends it at once")
-        self._leave(second or self._wait(arrivals, None))
+            again = "press Ctrl-C again" if first == signal.SIGINT else "send SIGTERM again"
+            Console().warn(f"{word}: stopping after the current step; {again} to stop now")
+        self._leave(second or self._wait(arrivals, None, IMPATIENT))
 
-    def _wait(self, arrivals: int, seconds: float | None) -> int:
-        """Wait for the next signal that ends the process; 0 where none comes in time."""
+    def _wait(self, arrivals: int, seconds: float | None, numbers: Collection[int]) -> int:
+        """Wait for the next of these signals that ends the process; 0 where none comes in time."""
         deadline_s = None if seconds is None else time.monotonic() + seconds
         while True:
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
@@ -89,5 +100,5 @@ class SignalWatch:
                 return 0
             # Python reports every signal that it handles, those too that a chat has taken for itself.
             number = os.read(arrivals, 1)[0]
-            if number in ENDINGS and signal.getsignal(number) in (self._stop, self._leave):
+            if number in numbers and signal.getsignal(number) in (self._stop, self._leave):
                 return number

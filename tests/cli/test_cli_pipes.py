@@ -131,15 +131,18 @@ def test_a_file_needs_no_stdout(speaker, tmp_path):
     assert (tmp_path / "out").read_bytes() == SAID.encode()
 
 
-def test_an_interrupted_run_leaves_an_older_file_as_it_was(babbler, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, b"terminated"), (signal.SIGHUP, 129, b"hung up")]
+)
+def test_a_run_that_is_ended_leaves_an_older_file_as_it_was(babbler, tmp_path, number, code, word):
     (tmp_path / "out").write_text("older")
     arguments = ("generate", "-m", babbler, "-p", "hi", "-o", "out", "--logprobs", "0")
     with start_cli(*arguments, "--max-seq-len", "20000", home=tmp_path) as process:
         while not process.stderr.readline().startswith(b"{"):
             pass
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr.read().endswith(b"metal-gen: terminated\n")
-    assert process.returncode == 143
+        process.send_signal(number)
+        assert process.stderr.read().endswith(b"metal-gen: " + word + b"\n")
+    assert process.returncode == code
     assert Path(tmp_path / "out").read_text() == "older"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

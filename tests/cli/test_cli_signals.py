@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in every phase of a run, and what Python says when nobody foresaw it."""
+"""Ctrl-C, SIGTERM and SIGHUP in every phase of a run, and what Python says when nobody foresaw it."""
 
 import signal
 import time
@@ -26,6 +26,13 @@ PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function":
 # Minutes in which Python gets no turn, as in MLX.
 LONG_STEP = 'pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)'
 SHORT_STEPS = "while True: time.sleep(0.01)"
+SLOW_END = """
+    try:
+        while True: time.sleep(0.01)
+    finally:
+        time.sleep(0.3)
+        os.write(2, b"kept\\n")
+"""
 # As compiled code does that an exception goes through.
 ERROR_INSTEAD = """
     try:
@@ -48,6 +55,7 @@ def begin(model, home, place, work):
     [
         pytest.param(LOAD, LONG_STEP, signal.SIGINT, 130, b"interrupted", id="load"),
         pytest.param(PREFILL, SHORT_STEPS, signal.SIGTERM, 143, b"terminated", id="prefill"),
+        pytest.param(PREFILL, SHORT_STEPS, signal.SIGHUP, 129, b"hung up", id="terminal-closed"),
         pytest.param(PREFILL, ERROR_INSTEAD, signal.SIGINT, 130, b"interrupted", id="error-instead"),
     ],
 )
@@ -63,12 +71,35 @@ def test_in_a_long_step_the_first_is_answered_and_the_second_leaves_at_once(spea
     with begin(speaker, tmp_path, PREFILL, LONG_STEP) as process:
         process.send_signal(signal.SIGINT)
         said = process.stderr.readline()
-        assert said == b"metal-gen: interrupted: ends after the step under way; once more ends it at once\n"
+        assert said == (
+            b"metal-gen: interrupted: stopping after the current step; press Ctrl-C again to stop now\n"
+        )
         sent_s = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
         assert process.wait(timeout=30) == 130
         assert time.monotonic() - sent_s < 5
+
+
+def test_a_closed_terminal_and_its_shell_count_once(speaker, tmp_path):
+    with begin(speaker, tmp_path, PREFILL, SLOW_END) as process:
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        assert process.stderr.read() == b"kept\nmetal-gen: hung up\n"
+    assert process.returncode == 129
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so(speaker, tmp_path):
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    before = ignoring + INSTEAD_OF.format(**PREFILL, work=SHORT_STEPS)
+    with start_cli("generate", "-m", speaker, "-p", "hi", home=tmp_path, before=before) as process:
+        assert process.stderr.readline() == b"begun\n"
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read() == b"metal-gen: terminated\n"
+    assert process.returncode == 143
 
 
 def test_ctrl_c_in_a_download(tmp_path):
