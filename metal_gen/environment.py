@@ -54,6 +54,8 @@ def commit(package: Path) -> str | None:
     Returns:
         None for a package that is installed rather than checked out, even inside some repository.
     """
+    if not any((folder / ".git").exists() for folder in package.parents):
+        return None  # On a Mac without developer tools, git itself would open a dialog to install them.
     try:
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--match=")

@@ -40,7 +40,8 @@ def argmax(logits: mx.array) -> tuple[mx.array, mx.array]:
     maxima = blocks.max(axis=-1)
     best = mx.argmax(maxima, axis=-1, keepdims=True)
     within = mx.argmax(mx.take_along_axis(blocks, best[:, :, None], axis=1), axis=-1)
-    return (best * BLOCK + within).squeeze(-1), mx.take_along_axis(maxima, best, axis=-1)
+    # Not the maximum at `best`: argmax skips NaN in MLX before 0.32.4, and max never does.
+    return (best * BLOCK + within).squeeze(-1), maxima.max(axis=-1, keepdims=True)
 
 
 def whole_vocabulary(logits: mx.array) -> Candidates:

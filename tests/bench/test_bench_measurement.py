@@ -244,3 +244,11 @@ def test_the_commit_is_that_of_the_package_and_of_nothing_around_it(tmp_path):
     inside = Path(__file__).parents[1] / "data"
     assert commit(tmp_path) is None
     assert commit(inside) is None  # In a repository, or not; it is no package of it.
+
+
+def test_git_is_not_run_where_there_is_no_checkout(tmp_path, monkeypatch):
+    """On a Mac without developer tools it opens a dialog."""
+    from metal_gen import environment
+
+    monkeypatch.setattr(environment, "_git", lambda *arguments: pytest.fail("git was run"))
+    assert environment.commit(tmp_path / "site-packages" / "metal_gen") is None

@@ -258,6 +258,14 @@ def test_no_token_comes_from_logits_that_are_not_finite(strategy, vocabulary, ki
         sample_token(rows, strategy, mx.random.key(0))
 
 
+def test_greedy_sees_nan_where_argmax_skips_it(monkeypatch):
+    """As it does in MLX before 0.32.4."""
+    right = mx.argmax
+    monkeypatch.setattr(mx, "argmax", lambda array, **where: right(mx.nan_to_num(array, nan=-1e9), **where))
+    with pytest.raises(LogitsError, match="not finite"):
+        sample_token(mx.array(broken("nan", BIG)), Greedy(), mx.random.key(0))
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("step", [0, 1, 4])
 @pytest.mark.parametrize("vocabulary", [50, BIG])
