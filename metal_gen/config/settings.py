@@ -115,7 +115,7 @@ class Settings:
         "cache",
         Whole(1),
         None,
-        "Tokens that the cache holds, prompt and new text together; 2048 at most.",
+        "Tokens that the cache holds, prompt and answer together; chosen to fit them, 2048 in a batch.",
     )
     batch_size: int | None = _setting(
         "cache", Whole(1), None, "Texts generated at once; 1, and for a batch up to 8, as memory allows."

@@ -4,6 +4,10 @@ from enum import StrEnum
 
 from metal_gen.errors import DoesNotFitError
 
+# Room for an answer of any usual length, and for one that is worth to begin.
+ANSWER_TOKENS = 4096
+LEAST_ANSWER_TOKENS = 64
+
 
 class FinishReason(StrEnum):
     """Why there is no more text, in the words of the usual APIs."""
@@ -31,13 +35,27 @@ class FinishDetail(StrEnum):
         return FinishReason.CANCELLED if self is FinishDetail.CANCELLED else FinishReason.STOP
 
 
-def require_capacity(prompt_tokens: int, max_tokens: int | None, max_seq_len: int) -> None:
+def require_capacity(
+    prompt_tokens: int,
+    max_tokens: int | None,
+    max_seq_len: int,
+    *,
+    most: int | None = None,
+    reason: str = "",
+) -> None:
     """Refuse a generation that the cache cannot hold, before any work is done.
 
     The last new token is never put into the cache, so prompt + new - 1 positions are needed.
 
+    Args:
+        prompt_tokens: Of the prompt.
+        max_tokens: Most new tokens; None where the cache alone limits them.
+        max_seq_len: The cache's capacity.
+        most: The largest capacity to propose; None where it is not known.
+        reason: Where the capacity comes from.
+
     Raises:
-        DoesNotFitError: Naming the numbers and both remedies.
+        DoesNotFitError: Naming the numbers, and those remedies that leave room for an answer.
     """
     needed = prompt_tokens + (max_tokens or 1) - 1
     if needed <= max_seq_len:
@@ -45,13 +63,26 @@ def require_capacity(prompt_tokens: int, max_tokens: int | None, max_seq_len: in
     what = f"the prompt of {prompt_tokens} tokens does not fit"
     if max_tokens is not None:
         what = f"the prompt of {prompt_tokens} tokens and {max_tokens} new ones do not fit"
-    remedy = f"raise max_seq_len under [cache] (--max-seq-len {needed})"
+    remedies = []
+    if larger := larger_capacity(prompt_tokens, max_tokens, most):
+        remedies.append(f"raise max_seq_len under [cache] (--max-seq-len {larger})")
     room = max_seq_len - prompt_tokens + 1
-    other = f"ask for at most {room} with --max-tokens" if room > 0 else "shorten the prompt"
+    remedies.append(f"ask for at most {room} with --max-tokens" if room > 0 else "shorten the prompt")
     raise DoesNotFitError(
-        f"{what} the cache: {needed} positions are needed and max_seq_len is {max_seq_len}",
-        f"{remedy}, or {other}",
+        f"{what} the cache: {needed} positions are needed and max_seq_len is {max_seq_len}"
+        + (f" ({reason})" if reason else ""),
+        ", or ".join(remedies),
     )
+
+
+def larger_capacity(prompt_tokens: int, max_tokens: int | None, most: int | None = None) -> int | None:
+    """A capacity that holds a prompt and leaves room for an answer; None where none up to `most` does."""
+    if max_tokens is not None:
+        least = wanted = prompt_tokens + max_tokens - 1
+    else:
+        least, wanted = prompt_tokens + LEAST_ANSWER_TOKENS, prompt_tokens + ANSWER_TOKENS
+    larger = wanted if most is None else min(wanted, most)
+    return larger if larger >= least else None
 
 
 def token_limit(max_tokens: int | None, free_positions: int) -> tuple[int, FinishDetail]:

@@ -14,6 +14,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
+from metal_gen.engine.stopping import larger_capacity
 from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Piece, join
@@ -42,11 +43,13 @@ class ConversationFullError(DoesNotFitError):
         max_seq_len: The cache's capacity.
     """
 
-    def __init__(self, tokens: int, max_seq_len: int) -> None:
+    def __init__(self, tokens: int, max_seq_len: int, most: int) -> None:
+        """Propose a capacity of at most `most` tokens, where that leaves room for an answer."""
+        larger = larger_capacity(tokens, None, most)
         super().__init__(
             f"the conversation is full: with this message it has {tokens} tokens, and max_seq_len is "
             f"{max_seq_len}",
-            f"raise max_seq_len under [cache] (--max-seq-len {tokens} or more)",
+            f"raise max_seq_len under [cache] (--max-seq-len {larger})" if larger else "begin another one",
         )
         self.tokens = tokens
         self.max_seq_len = max_seq_len
@@ -218,7 +221,8 @@ class Conversation:
         settings = self.settings
         prompt = self._encode(asked)
         if len(prompt.ids) > self.capacity:
-            raise ConversationFullError(len(prompt.ids), self.capacity)
+            most = self.model.plan.largest_max_seq_len
+            raise ConversationFullError(len(prompt.ids), self.capacity, most)
         self.notices = prompt.notices
         if settings.seed is not None:
             settings = replace(settings, seed=(settings.seed + self._answers) % SEEDS)

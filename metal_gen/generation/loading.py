@@ -4,7 +4,7 @@
 what it returns reads them.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -27,13 +27,21 @@ from metal_gen.device.backend import (
 )
 from metal_gen.device.blas import blas_notice
 from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import CheckpointError, ConfigError
+from metal_gen.generation.capacity import (
+    Capacity,
+    capacity_for_any,
+    capacity_for_chat,
+    capacity_for_prompt,
+    largest_capacity,
+    usual_capacity,
+)
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.model_config import ModelConfig
-
-DEFAULT_MAX_SEQ_LEN = 2048
+from metal_gen.models.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class PreparedModel:
     Attributes:
         checkpoint: Opened.
         settings: As on `TextModel`.
-        plan: Memory, known to fit.
+        plan: Memory, known to fit, with the cache of a run that has no prompt yet.
         compiles: The step from one token to the next is compiled.
         notices: As on `TextModel`.
     """
@@ -77,22 +85,61 @@ class PreparedModel:
     compiles: bool
     notices: tuple[str, ...]
 
-    def load(self) -> TextModel:
-        """Allocate the cache and read the weights; the tokenizer is left to its first use."""
+    def for_prompt(self, prompt_tokens: int) -> "PreparedModel":
+        """The same with a cache for this prompt and its answer, unless `max_seq_len` is set.
+
+        Raises:
+            DoesNotFitError: Neither the model nor memory has room for both.
+        """
+        max_tokens = self.settings.max_tokens
+        prepared = self._sized(capacity_for_prompt(self.plan, prompt_tokens, max_tokens))
+        require_capacity(
+            prompt_tokens,
+            max_tokens,
+            prepared.plan.cache.max_seq_len,
+            most=prepared.plan.largest_max_seq_len,
+            reason=prepared.settings.source("max_seq_len"),
+        )
+        return prepared
+
+    def for_chat(self) -> "PreparedModel":
+        """The same with a cache for a conversation, unless `max_seq_len` is set."""
+        return self._sized(capacity_for_chat(self.plan))
+
+    @property
+    def largest_capacity(self) -> int:
+        """The most tokens that a cache of this run can have."""
+        return largest_capacity(self.plan, self.settings)
+
+    def _sized(self, capacity: Capacity) -> "PreparedModel":
+        if self.settings.max_seq_len is not None:
+            return self
+        settings = self.settings.override({"max_seq_len": capacity.tokens}, capacity.reason)
+        return replace(self, settings=settings, plan=self.plan.with_cache(max_seq_len=capacity.tokens))
+
+    def read_weights(self) -> Transformer:
+        """Read the weights, which need no cache; errors as of `Weights.load`."""
+        mx.set_cache_limit(self.plan.working_bytes)
+        return self.checkpoint.weights.load(self.plan.dtype)
+
+    def with_cache(self, model: Transformer) -> TextModel:
+        """Allocate the cache beside the weights; the tokenizer is left to its first use."""
         # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
         mx.set_cache_limit(self.plan.working_bytes)
         if self.settings.wired_memory and can_wire_memory():
             wire_memory(self.plan.total_bytes)
-        model = self.checkpoint.weights.load(self.plan.dtype)
-        cache = new_cache(self.plan.cache)
         decoder = Decoder(
             model,
-            cache,
+            new_cache(self.plan.cache),
             chunk_size=self.plan.chunk_size,
             ahead_bytes=self.plan.ahead_bytes,
             compiles=self.compiles,
         )
         return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices)
+
+    def load(self) -> TextModel:
+        """Read the weights and allocate the cache."""
+        return self.with_cache(self.read_weights())
 
 
 def prepare(
@@ -129,9 +176,7 @@ def prepare(
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    plan = plan_memory(settings, checkpoint)
-    if settings.batch_size is None:
-        plan = plan.with_slots(most_slots)
+    plan = plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
     compiles = compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
     notices = _notices(settings, checkpoint)
@@ -155,8 +200,16 @@ def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
     )
 
 
-def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
+def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int = 1) -> MemoryPlan:
     """Add up what a run will take, whether or not there is as much.
+
+    The cache of one text is smaller than usual where that makes it fit; a batch keeps its size, on which
+    its texts may depend.
+
+    Args:
+        settings: In force.
+        checkpoint: Opened.
+        most_slots: As for `prepare`.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.
@@ -167,7 +220,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
         has_experts=checkpoint.config.experts is not None,
         is_quantized=checkpoint.weights.is_quantized,
     )
-    return MemoryPlan(
+    plan = MemoryPlan(
         model=checkpoint.config,
         dtype=dtype,
         weights_bytes=checkpoint.weights.nbytes(dtype),
@@ -178,6 +231,11 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint) -> MemoryPlan:
         chunk_size=settings.chunk_size or preferred_chunk_size(),
         available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
+    if settings.batch_size is None:
+        plan = plan.with_slots(most_slots)
+    if settings.max_seq_len is None and most_slots == plan.cache.batch_size == 1:
+        plan = plan.with_cache(max_seq_len=capacity_for_any(plan).tokens)
+    return plan
 
 
 def _available_bytes(limit: int | None) -> int:
@@ -205,7 +263,7 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
             )
     config = KVCacheConfig(
         **shape,
-        max_seq_len=settings.max_seq_len or min(DEFAULT_MAX_SEQ_LEN, model.context_length),
+        max_seq_len=settings.max_seq_len or usual_capacity(model),
         batch_size=settings.batch_size or 1,
         dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
     )

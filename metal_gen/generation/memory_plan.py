@@ -184,6 +184,11 @@ class MemoryPlan:
             hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"
         raise DoesNotFitError(message, hint)
 
+    @property
+    def largest_max_seq_len(self) -> int:
+        """The most tokens that the model was trained for and memory holds; 0 where none fit."""
+        return self.longest_fit(self.model.context_length)
+
     def longest_fit(self, most: int | None = None) -> int:
         """The largest `max_seq_len`, up to `most` or this plan's, that fits; 0 where none does."""
         low, high = 0, self.cache.max_seq_len if most is None else most

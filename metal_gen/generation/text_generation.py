@@ -125,7 +125,12 @@ def stream_generate(
         prompt = encode_prompt(
             model.checkpoint, prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
         )
-    require_capacity(len(prompt.ids), in_force.max_tokens, model.decoder.cache.config.max_seq_len)
+    require_capacity(
+        len(prompt.ids),
+        in_force.max_tokens,
+        model.decoder.cache.config.max_seq_len,
+        most=model.plan.largest_max_seq_len,
+    )
     return PromptTexts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
 
 

@@ -67,6 +67,13 @@ def test_the_largest_cache_fits_and_the_next_does_not(run_here, gambler):
         prepare(settings.override({"max_seq_len": longest + 1}, "test"))
 
 
+def test_a_cache_that_nobody_has_sized_is_as_long_as_fits(run_here, gambler):
+    limit = planned(run_here, gambler, "--max-seq-len", 100, "--chunk-size", 8)["total_bytes"]
+    limited = (gambler, "--memory-limit-bytes", limit, "--chunk-size", 8)
+    assert planned(run_here, *limited)["max_seq_len"] == 100
+    assert planned(run_here, *limited, "--batch-size", 2, code=DOES_NOT_FIT)["max_seq_len"] == 256
+
+
 def test_what_does_not_fit_is_shown_all_the_same(run_here, gambler):
     outcome = run_here("plan", gambler, "--max-seq-len", 10**9)
     assert outcome.code == DOES_NOT_FIT

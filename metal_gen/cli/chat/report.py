@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from metal_gen.cli.output.report import token_counts
 from metal_gen.cli.terminal.console import Console
+from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS
 
 if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
@@ -33,8 +34,9 @@ def choices_in_a_pipe(conversation: "Conversation") -> str:
 def _larger_cache(conversation: "Conversation", needed: int = 0) -> int | None:
     """Twice as many tokens, as far as the model was trained for them and memory holds them."""
     plan, capacity = conversation.model.plan, conversation.capacity
-    longest = plan.longest_fit(min(2 * max(capacity, needed), plan.model.context_length))
-    return longest if longest > max(capacity, needed) else None
+    used = max(capacity, needed)
+    longest = plan.longest_fit(min(2 * used, plan.model.context_length))
+    return longest if longest >= used + LEAST_ANSWER_TOKENS else None
 
 
 def report_answer(

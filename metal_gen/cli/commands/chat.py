@@ -116,7 +116,7 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     from metal_gen.background import Background
     from metal_gen.generation.conversation import Conversation, require_chat
 
-    prepared = prepare_model(settings, console)
+    prepared = prepare_model(settings, console).for_chat()
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)

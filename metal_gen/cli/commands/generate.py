@@ -153,7 +153,6 @@ def _run(
     require_mlx(settings.blas)
 
     from metal_gen.background import Background
-    from metal_gen.engine.stopping import require_capacity
     from metal_gen.generation.prompt import encode_prompt
     from metal_gen.generation.strategy_settings import is_greedy
 
@@ -166,18 +165,18 @@ def _run(
             f"all {settings.samples} texts will be equal: the most probable token is always taken",
             "--temperature 0.8 draws them",
         )
-    report_start(prepared, console)
-    if (count := prepared.plan.cache.batch_size) > 1:
-        console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
-    loading = Background(prepared.load)
+    loading = Background(prepared.read_weights)
     prompt = encode_prompt(
         prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
     )
-    require_capacity(len(prompt.ids), settings.max_tokens, prepared.plan.cache.max_seq_len)
+    prepared = prepared.for_prompt(len(prompt.ids))
+    report_start(prepared, console)
+    if (count := prepared.plan.cache.batch_size) > 1:
+        console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
     for notice in prompt.notices:
         console.warn(notice)
     collected = None if file is None else CollectedText()
-    model = loading.result()
+    model = prepared.with_cache(loading.result())
     # The process is about to end: nothing of the model need be freed before.
     context.find_root().obj = model
     missing = _stream(model, prompt, _make_output(form, collected, model, console), console)

@@ -120,7 +120,7 @@ def _cache_json(plan: MemoryPlan) -> dict[str, object]:
         "working_bytes": plan.working_bytes,
         "total_bytes": plan.total_bytes,
         "fits": plan.fits,
-        "largest_max_seq_len": plan.longest_fit(plan.model.context_length),
+        "largest_max_seq_len": plan.largest_max_seq_len,
     }
 
 
@@ -143,5 +143,5 @@ def _bytes_of_a_token(plan: MemoryPlan) -> int:
 
 
 def _longest(plan: MemoryPlan) -> str:
-    longest = plan.longest_fit(plan.model.context_length)
+    longest = plan.largest_max_seq_len
     return f"{longest:,}" if longest else "none"

@@ -47,13 +47,16 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
 def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     """Say how a text went: one line on a terminal, the seed alone in a log."""
     from metal_gen.byte_sizes import format_bytes
+    from metal_gen.engine.stopping import larger_capacity
 
     statistics = piece.statistics
     capacity = model.plan.cache.max_seq_len
     if piece.finish == "cache_full":
+        larger = larger_capacity(capacity, None, model.plan.largest_max_seq_len)
         console.warn(
-            f"the text ends here because the cache is full: max_seq_len is {capacity}; "
-            "raise it under [cache], or with --max-seq-len"
+            f"the text ends here because the cache is full: max_seq_len is {capacity} "
+            f"({model.settings.source('max_seq_len')})",
+            f"raise it under [cache], or with --max-seq-len {larger}" if larger else "",
         )
     if not console.stderr_is_terminal and not console.verbosity:
         if piece.sample == 0:

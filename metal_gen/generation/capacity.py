@@ -1,0 +1,88 @@
+"""How many tokens the cache holds where nobody has set `max_seq_len`.
+
+The capacity is chosen once, before the cache is allocated, and never changes afterwards.
+"""
+
+from dataclasses import dataclass, replace
+
+from metal_gen.config.settings import Settings
+from metal_gen.engine.stopping import ANSWER_TOKENS
+from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.models.config.model_config import ModelConfig
+
+USUAL_TOKENS = 2048
+CHAT_TOKENS = 16_384
+# The share of the memory that a cache larger than was asked for leaves to others: one in so many parts.
+SPARED_PART = 10
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A size for the cache.
+
+    Attributes:
+        tokens: At least 1.
+        reason: Why it is this size, in the words that stand for a setting's source.
+    """
+
+    tokens: int
+    reason: str
+
+
+def usual_capacity(model: ModelConfig) -> int:
+    """Tokens that a cache holds while no prompt is known."""
+    return min(USUAL_TOKENS, model.context_length)
+
+
+def capacity_for_any(plan: MemoryPlan) -> Capacity:
+    """Choose a capacity while no prompt is known."""
+    return _bounded(plan, USUAL_TOKENS, USUAL_TOKENS, "the usual size")
+
+
+def capacity_for_prompt(plan: MemoryPlan, prompt_tokens: int, max_tokens: int | None) -> Capacity:
+    """Choose room for a prompt and its answer.
+
+    Args:
+        plan: Of the run, with a cache of any size.
+        prompt_tokens: Of the prompt.
+        max_tokens: Most new tokens; None where nothing but the cache limits them.
+
+    Returns:
+        The smallest of what the answer needs, what the model was trained for and what memory holds, which
+        may be too small for the prompt.
+    """
+    if max_tokens is not None:
+        needed = wanted = prompt_tokens + max_tokens
+        reason = f"the prompt of {prompt_tokens:,} tokens and max_tokens"
+    else:
+        needed, wanted = prompt_tokens, prompt_tokens + ANSWER_TOKENS
+        reason = f"the prompt of {prompt_tokens:,} tokens and {ANSWER_TOKENS:,} more"
+    if wanted <= USUAL_TOKENS:
+        reason = "the usual size"
+    return _bounded(plan, max(needed, USUAL_TOKENS), max(wanted, USUAL_TOKENS), reason)
+
+
+def capacity_for_chat(plan: MemoryPlan) -> Capacity:
+    """Choose room for a conversation, which grows."""
+    return _bounded(plan, USUAL_TOKENS, CHAT_TOKENS, "the usual size of a chat")
+
+
+def largest_capacity(plan: MemoryPlan, settings: Settings) -> int:
+    """The most tokens that a cache can have: what is set, or what the model and memory allow."""
+    return settings.max_seq_len or plan.largest_max_seq_len
+
+
+def _bounded(plan: MemoryPlan, needed: int, wanted: int, reason: str) -> Capacity:
+    """As many tokens as are wanted, within what the model was trained for and what memory holds.
+
+    What is needed may take all the memory there is; what is wanted beyond that leaves some to others.
+    """
+    trained = plan.model.context_length
+    spared = replace(plan, available_bytes=plan.available_bytes - plan.available_bytes // SPARED_PART)
+    tokens = max(plan.longest_fit(min(needed, trained)), spared.longest_fit(min(wanted, trained)))
+    if tokens >= wanted:
+        return Capacity(tokens, reason)
+    if tokens == trained:
+        return Capacity(tokens, "all that the model was trained for")
+    # A cache of the usual size is refused then, with the sizes of all parts.
+    return Capacity(tokens or usual_capacity(plan.model), "what memory allows")
