@@ -43,14 +43,14 @@ class Whole(Check):
     maximum: int = LARGEST
 
     def __call__(self, value: object) -> int:
-        """Accept an int or, as JSON does, a float without a fraction; a bool is neither."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        """Accept an int; a bool is not one."""
+        if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"must be {self}")
         if value > LARGEST == self.maximum:
             raise ValueError(f"must be at most {LARGEST}")
         if not self.minimum <= value <= self.maximum:
             raise ValueError(f"must be {self}")
-        return int(value)
+        return value
 
     def from_text(self, text: str) -> int:
         """Read decimal digits; underscores may group them."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from metal_gen.config.checks import Whole
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import nearest, override_with_arguments
 from metal_gen.errors import UsageError
@@ -93,6 +94,8 @@ def _setting_name(spelling: str) -> str:
 
 def _checked(spelling: str, name: str, value: object) -> object:
     given = [value] if name in LISTS and isinstance(value, str) else value
+    if isinstance(SETTINGS[name].check, Whole) and isinstance(value, float) and value.is_integer():
+        given = int(value)  # JSON has 3.0 for 3
     try:
         return getattr(override_with_arguments(Settings(), {name: given}), name)
     except UsageError as error:
