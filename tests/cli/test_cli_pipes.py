@@ -1,16 +1,10 @@
-"""Prompts from files, escapes, and a text that goes into a file."""
+"""Prompts from files, and escapes."""
 
 import json
 import re
-import signal
-from pathlib import Path
 
 import pytest
-from cli_process import run_cli, start_cli
 from tiny_text_checkpoint import SAID
-
-from metal_gen.cli.output.output_file import OutputFile
-from metal_gen.errors import ExitCode, UsageError
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 
@@ -100,95 +94,3 @@ def test_what_cannot_be_meant_is_refused(run_here, speaker, tmp_path, arguments,
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert outcome.stderr.startswith(f"metal-gen: {message}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "f", "latin"]
-
-
-# A file
-
-
-def test_a_file_gets_what_a_pipe_would(run_here, speaker, tmp_path):
-    (tmp_path / "out").write_text("older")
-    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--markdown")
-    assert (outcome.code, outcome.stdout) == (0, b"")
-    assert (tmp_path / "out").read_bytes() == SAID.encode()
-    assert re.fullmatch(r"metal-gen: seed \d+\n", outcome.stderr)
-    samples = ("--samples", "2", "--stop", "é", "-q")
-    run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", *samples)
-    assert (tmp_path / "out").read_bytes() == b"[red] a\0" * 2
-    run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--jsonl")
-    assert json.loads((tmp_path / "out").read_text().splitlines()[-1])["text"] == SAID
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_dash_is_standard_output(run_here, speaker, tmp_path):
-    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "-")
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_needs_no_stdout(speaker, tmp_path):
-    outcome = run_cli("generate", "-m", speaker, "-p", "hi", "-o", "out", home=tmp_path, redirect=">&-")
-    assert outcome.code == 0
-    assert (tmp_path / "out").read_bytes() == SAID.encode()
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, b"terminated"), (signal.SIGHUP, 129, b"hung up")]
-)
-def test_a_run_that_is_ended_leaves_an_older_file_as_it_was(babbler, tmp_path, number, code, word):
-    (tmp_path / "out").write_text("older")
-    arguments = ("generate", "-m", babbler, "-p", "hi", "-o", "out", "--logprobs", "0")
-    with start_cli(*arguments, "--max-seq-len", "20000", home=tmp_path) as process:
-        while not process.stderr.readline().startswith(b"{"):
-            pass
-        process.send_signal(number)
-        assert process.stderr.read().endswith(b"metal-gen: " + word + b"\n")
-    assert process.returncode == code
-    assert Path(tmp_path / "out").read_text() == "older"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-# A text without an answer
-
-
-@pytest.mark.parametrize(
-    ("tokens", "when"),
-    [("3", "while the model was thinking"), ("5", "right after the thinking")],
-)
-@pytest.mark.parametrize("more", [(), ("--json",), ("--samples", "2")], ids=" ".join)
-def test_a_text_without_an_answer_has_its_own_exit_code(run_here, brooder, tmp_path, tokens, when, more):
-    (tmp_path / "out").write_text("older")
-    arguments = ("generate", "-m", brooder, "-p", "hi", "-n", tokens, *more)
-    outcome = run_here(*arguments, "-q")
-    assert outcome.code == ExitCode.NO_ANSWER == 10
-    said = f"metal-gen: there is no answer: the text ended {when}, after {tokens} tokens: length (max_tokens)"
-    hint = "hint: raise --max-tokens, or switch thinking off with --no-thinking\n"
-    assert outcome.stderr == f"{said}\n{hint}"
-    outcome = run_here(*arguments, "-q", "-o", "out")
-    assert outcome.stderr == f"{said}; nothing is written to out\n{hint}"
-    assert (tmp_path / "out").read_text() == "older"
-
-
-def test_a_full_cache_leaves_a_thinker_without_an_answer(run_here, brooder):
-    outcome = run_here("generate", "-m", brooder, "-p", "hi", "--max-seq-len", "25")
-    assert (outcome.code, outcome.stdout) == (ExitCode.NO_ANSWER, b"")
-    assert "length (cache_full)\nhint: raise --max-seq-len, or switch thinking off" in outcome.stderr
-
-
-def test_an_answer_of_one_character_is_one(run_here, brooder):
-    assert run_here("generate", "-m", brooder, "-p", "hi", "-n", "6").code == 0
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_device_that_is_full_is_one_sentence(run_here, speaker):
-    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", "/dev/full")
-    assert (outcome.code, outcome.stdout) == (1, b"")
-    assert outcome.stderr == "metal-gen: /dev/full cannot be written: No space left on device\n"
-
-
-def test_an_output_in_a_folder_without_permission_is_refused(monkeypatch, tmp_path):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "exists", refuse)
-    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
-        OutputFile(tmp_path / "out")

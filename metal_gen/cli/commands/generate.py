@@ -19,8 +19,14 @@ from metal_gen.cli.input.setting_options import (
     settings_in_force,
     with_settings,
 )
-from metal_gen.cli.output.output_file import STREAM, CollectedText, OutputFile, require_different
-from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, show_piece
+from metal_gen.cli.output.output_file import (
+    CollectedText,
+    OutputFile,
+    StreamedText,
+    is_stdout,
+    require_different,
+)
+from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
 from metal_gen.cli.output.report import report_end, report_start
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
@@ -102,7 +108,7 @@ def generate(
     _refuse_contradictions(given)
     require_different(prompt=prompt_file, output=output)
     file = None
-    if output in (None, STREAM):
+    if is_stdout(output):
         console.require_stdout()
     else:
         file = OutputFile(Path(str(output)))
@@ -175,36 +181,51 @@ def _run(
         console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
     for notice in prompt.notices:
         console.warn(notice)
-    collected = None if file is None else CollectedText()
+    sink = _sink(file, console)
     model = prepared.with_cache(loading.result())
     # The process is about to end: nothing of the model need be freed before.
     context.find_root().obj = model
-    missing = _stream(model, prompt, _make_output(form, collected, model, console), console)
+    try:
+        missing = _stream(model, prompt, _make_output(form, sink, model, console), console)
+    except StoppedError as stopped:
+        if file is not None and isinstance(sink, CollectedText):
+            _keep_unfinished(file, sink.text, stopped, console)
+        raise
     has_answer = len(missing) < settings.samples
-    note = ""
-    if file is not None and collected is not None:
-        if has_answer:
-            file.write(collected.text)
-            console.detail(f"the text is in {file.path}")
-        else:
-            note = f"; nothing is written to {file.path}"
+    if file is not None and isinstance(sink, CollectedText) and has_answer:
+        file.write(sink.text)
+        console.detail(f"the text is in {file.path}")
     if missing:
+        note = "" if file is None or has_answer else f"; nothing is written to {file.path}"
         raise NoAnswerError(missing[0].message + note, missing[0].hint)
 
 
-def _make_output(
-    form: str, collected: CollectedText | None, model: "TextModel", console: Console
-) -> PieceOutput:
+def _sink(file: OutputFile | None, console: Console) -> TextSink:
+    if file is None:
+        return console
+    return StreamedText(file) if file.is_stream else CollectedText()
+
+
+def _keep_unfinished(file: OutputFile, text: str, stopped: StoppedError, console: Console) -> None:
+    """Keep what a person has stopped; a shutdown or a time limit leaves a folder as it was."""
+    part = file.write_beside(text) if stopped.exit_code is ExitCode.INTERRUPTED else None
+    if part is not None:
+        console.note(f"the text so far is in {part}")
+    else:
+        console.note(f"nothing is written to {file.path}")
+
+
+def _make_output(form: str, sink: TextSink, model: "TextModel", console: Console) -> PieceOutput:
     settings = model.settings
     if form != "text":
         from metal_gen.cli.output.json_output import JsonOutput
 
-        return JsonOutput(collected or console, model, streams=form == "jsonl", shows=collected is None)
+        return JsonOutput(sink, model, streams=form == "jsonl", shows=sink is console)
     # Records of tokens come between the pieces, which leaves nothing to render.
-    if settings.markdown and settings.logprobs is None and collected is None:
+    if settings.markdown and settings.logprobs is None and sink is console:
         console.use_markdown()
     return TextOutput(
-        collected or console,
+        sink,
         console,
         ends_samples=settings.samples > 1,
         hides_thinking=settings.hide_thinking,

@@ -1,13 +1,22 @@
-"""A file that is written at the end, whole or not at all, and known to be writable from the start."""
+"""Where a result goes: a file that is written at the end, whole or not at all, or something that is open.
 
-import os
-import shlex
+A file is known to be writable from the start. A FIFO, a device, or what a shell has opened cannot be
+replaced: it is opened once, and written to as the text comes.
+"""
+
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from metal_gen.control_characters import visible
 from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.files.descriptors import descriptor_named, open_for_writing
+from metal_gen.files.paths import resolve, why_not_written
+from metal_gen.files.whole_file import WholeFile, write_whole
 
 STREAM = "-"
+STDOUT = 1
 
 
 class OutputFile:
@@ -17,57 +26,69 @@ class OutputFile:
         path: Of the file; an older one stays as it is until `write`.
         option: That named it.
 
+    Attributes:
+        path: As it was given.
+
     Raises:
         UsageError: Nothing can be written there.
     """
 
     def __init__(self, path: Path, option: str = "--output") -> None:
-        self._set_path(path)
-        try:
-            # A device or a pipe is written to, not replaced; of a link it is the target that is replaced.
-            self._is_special = path.exists() and not path.is_file()
-            if path.is_symlink() and not self._is_special:
-                self._set_path(path.resolve())
-            if self.path.is_dir():
-                raise IsADirectoryError(21, "it is a folder")
-            if self._is_special:
-                self.path.open("ab").close()
-            else:
-                self._part.open("xb").close()
-                if self.path.exists() and not os.access(self.path, os.W_OK):
-                    raise PermissionError(13, "the file is read-only")
-        except (OSError, ValueError) as error:
-            self.discard()
-            raise UsageError(*_why_not(error, f"{option} {path} cannot be written", self.path)) from None
-
-    def _set_path(self, path: Path) -> None:
         self.path = path
-        self._part = path.parent / f".{path.name}.{os.getpid()}.part"
+        self._stream: BinaryIO | None = None
+        try:
+            descriptor = open_for_writing(path)
+            if descriptor is None:
+                WholeFile(path).discard()
+            else:
+                self._stream = open(descriptor, "wb")  # noqa: SIM115, PTH123
+        except OSError as error:
+            reason, hint = why_not_written(error, path)
+            raise UsageError(f"{option} {path} cannot be written: {reason}", hint) from None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can only be written to, not replaced."""
+        return self._stream is not None
 
     def write(self, text: str) -> None:
-        """Put the text there.
+        """Put the text there; to a stream, add it.
 
         Raises:
             MetalGenError: It cannot be written after all; an older file is as before.
         """
         try:
-            if self._is_special:
-                self.path.write_bytes(text.encode())
-                return
-            with self._part.open("wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            self._part.replace(self.path)
+            if self._stream is None:
+                write_whole(self.path, text.encode())
+            else:
+                self._stream.write((visible(text) if self._stream.isatty() else text).encode())
+                self._stream.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise MetalGenError(f"{self.path} cannot be written: {error.strerror}") from error
+            reason, hint = why_not_written(error, self.path)
+            raise MetalGenError(f"{self.path} cannot be written: {reason}", hint) from error
+
+    def write_beside(self, text: str) -> Path | None:
+        """Put a text that is not whole beside the file, under its name with `.part`.
+
+        Returns:
+            Where it is; None where there is no text, or it cannot be written.
+        """
+        part = self.path.with_name(f"{self.path.name}.part")
+        try:
+            if not text or self.is_stream or not _may_be_replaced(part):
+                return None
+            write_whole(part, text.encode())
+        except OSError:
+            return None
+        return part
 
     def discard(self) -> None:
-        """Leave nothing behind of what was not written."""
-        with suppress(OSError, ValueError):
-            self._part.unlink(missing_ok=True)
+        """Leave a place alone that will not be written to any more."""
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.close()
 
 
 class CollectedText:
@@ -90,24 +111,48 @@ class CollectedText:
         self._parts.append("\0")
 
 
-def _why_not(error: Exception, what: str, path: Path) -> tuple[str, str]:
-    """A message and a hint."""
-    if isinstance(error, FileNotFoundError) and not path.parent.exists():
-        return (
-            f"{what}: there is no folder {path.parent}",
-            f"mkdir -p {shlex.quote(str(path.parent))} makes it",
-        )
-    reason = getattr(error, "strerror", None) or error
-    if isinstance(error, IsADirectoryError):
-        return f"{what}: {reason}", "name a file in it"
-    return f"{what}: {reason}", "name a file in a folder that you can write to"
+class StreamedText:
+    """What a pipe would get, handed on as it comes.
+
+    Args:
+        file: Gets it.
+    """
+
+    def __init__(self, file: OutputFile) -> None:
+        self._file = file
+
+    def write_text(self, text: str) -> None:
+        """Add a piece; errors as of `OutputFile.write`."""
+        self._file.write(text)
+
+    def end_sample(self) -> None:
+        """Tell one of several texts from the next."""
+        self._file.write("\0")
+
+
+def is_stdout(name: str | None) -> bool:
+    """Whether an output goes to standard output: none is named, or `-`, or `/dev/stdout`."""
+    if name is None or name == STREAM:
+        return True
+    # What cannot be found out now is said when the file is opened.
+    with suppress(OSError):
+        return descriptor_named(Path(name)) == STDOUT
+    return False
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether there is nothing, or a file of its own: no link that somebody else has put there."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def require_different(**files: str | None) -> None:
     """Refuse to write over what is read, or to write two things to one place; `-` is no file.
 
     Raises:
-        UsageError: Two are the same, or one has no name.
+        UsageError: Two are the same, or one cannot be a name.
     """
     seen: dict[Path, str] = {}
     for what, name in files.items():
@@ -115,7 +160,11 @@ def require_different(**files: str | None) -> None:
             continue
         if not name:
             raise UsageError(f"the file name of the {what.replace('_', ' ')} is empty", "name a file")
-        path = Path(name).resolve()
+        try:
+            path = resolve(Path(name))
+        except OSError as error:
+            reason, hint = why_not_written(error, Path(name))
+            raise UsageError(f"the {what} {name} cannot be used: {reason}", hint) from None
         if path in seen and (path.is_file() or not path.exists()):
             raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
         seen[path] = what

@@ -1,0 +1,212 @@
+"""`-o`: a file that is whole or not there, and what can only be written to."""
+
+import json
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+from cli_process import run_cli, start_cli
+from tiny_text_checkpoint import CYCLE, SAID
+
+from metal_gen.cli.output.output_file import CollectedText, OutputFile
+from metal_gen.errors import ExitCode, UsageError
+
+pytest_plugins = ("fixtures_text", "fixtures_cli")
+
+USAGE = 2
+
+
+def test_a_file_gets_what_a_pipe_would(run_here, speaker, tmp_path):
+    (tmp_path / "out").write_text("older")
+    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--markdown")
+    assert (outcome.code, outcome.stdout) == (0, b"")
+    assert (tmp_path / "out").read_bytes() == SAID.encode()
+    assert re.fullmatch(r"metal-gen: seed \d+\n", outcome.stderr)
+    samples = ("--samples", "2", "--stop", "é", "-q")
+    run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", *samples)
+    assert (tmp_path / "out").read_bytes() == b"[red] a\0" * 2
+    run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--jsonl")
+    assert json.loads((tmp_path / "out").read_text().splitlines()[-1])["text"] == SAID
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_dash_is_standard_output(run_here, speaker, tmp_path):
+    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "-")
+    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_needs_no_stdout(speaker, tmp_path):
+    outcome = run_cli("generate", "-m", speaker, "-p", "hi", "-o", "out", home=tmp_path, redirect=">&-")
+    assert outcome.code == 0
+    assert (tmp_path / "out").read_bytes() == SAID.encode()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, b"interrupted"),
+        (signal.SIGTERM, 143, b"terminated"),
+        (signal.SIGHUP, 129, b"hung up"),
+    ],
+)
+def test_a_run_that_is_ended_leaves_an_older_file_as_it_was(babbler, tmp_path, number, code, word):
+    (tmp_path / "out").write_text("older")
+    arguments = ("generate", "-m", babbler, "-p", "hi", "-o", "out", "--logprobs", "0")
+    with start_cli(*arguments, "--max-seq-len", "20000", home=tmp_path) as process:
+        while not process.stderr.readline().startswith(b"{"):
+            pass
+        process.send_signal(number)
+        *_, kept, said = process.stderr.read().splitlines()
+    assert (process.returncode, said) == (code, b"metal-gen: " + word)
+    assert (tmp_path / "out").read_text() == "older"
+    if number == signal.SIGINT:
+        assert kept == b"metal-gen: the text so far is in out.part"
+        (tmp_path / "out.part").rename(tmp_path / "part")
+        text = (tmp_path / "part").read_bytes()
+        assert text
+        assert text == bytes(islice(cycle(CYCLE), len(text)))
+        (tmp_path / "part").unlink()
+    else:
+        assert kept == b"metal-gen: nothing is written to out"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_stopped_does_not_follow_a_link_beside_the_file(tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "out.part").symlink_to("theirs")
+    assert OutputFile(tmp_path / "out").write_beside("text") is None
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
+# A text without an answer
+
+
+@pytest.mark.parametrize(
+    ("tokens", "when"),
+    [("3", "while the model was thinking"), ("5", "right after the thinking")],
+)
+@pytest.mark.parametrize("more", [(), ("--json",), ("--samples", "2")], ids=" ".join)
+def test_a_text_without_an_answer_has_its_own_exit_code(run_here, brooder, tmp_path, tokens, when, more):
+    (tmp_path / "out").write_text("older")
+    arguments = ("generate", "-m", brooder, "-p", "hi", "-n", tokens, *more)
+    outcome = run_here(*arguments, "-q")
+    assert outcome.code == ExitCode.NO_ANSWER == 10
+    said = f"metal-gen: there is no answer: the text ended {when}, after {tokens} tokens: length (max_tokens)"
+    hint = "hint: raise --max-tokens, or switch thinking off with --no-thinking\n"
+    assert outcome.stderr == f"{said}\n{hint}"
+    outcome = run_here(*arguments, "-q", "-o", "out")
+    assert outcome.stderr == f"{said}; nothing is written to out\n{hint}"
+    assert (tmp_path / "out").read_text() == "older"
+
+
+def test_a_full_cache_leaves_a_thinker_without_an_answer(run_here, brooder):
+    outcome = run_here("generate", "-m", brooder, "-p", "hi", "--max-seq-len", "25")
+    assert (outcome.code, outcome.stdout) == (ExitCode.NO_ANSWER, b"")
+    assert "length (cache_full)\nhint: raise --max-seq-len, or switch thinking off" in outcome.stderr
+
+
+def test_an_answer_of_one_character_is_one(run_here, brooder):
+    assert run_here("generate", "-m", brooder, "-p", "hi", "-n", "6").code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_device_that_is_full_is_one_sentence(run_here, speaker):
+    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", "/dev/full")
+    assert (outcome.code, outcome.stdout) == (1, b"")
+    said, _ = outcome.stderr.splitlines()
+    assert said == "metal-gen: /dev/full cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("more", [(), ("--samples", "2"), ("--json",)], ids=" ".join)
+def test_a_fifo_gets_what_a_pipe_would(run_here, speaker, tmp_path, more):
+    os.mkfifo(tmp_path / "fifo")
+    arguments = ("generate", "-m", speaker, "-p", "hi", "-q", "--seed", "1", *more)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit((tmp_path / "fifo").read_bytes)
+        assert run_here(*arguments, "-o", "fifo").code == 0
+        got = reading.result(timeout=30)
+    assert without_times(got) == without_times(run_here(*arguments).stdout)
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
+def without_times(text):
+    return re.sub(rb'"(\w+_s|\w+_tps)": [^,}]+', b"", text)
+
+
+def test_what_is_open_is_written_to_and_not_replaced(run_here, speaker, tmp_path):
+    (tmp_path / "log").write_text("older\n")
+    with (tmp_path / "log").open("ab") as log:
+        os.set_inheritable(log.fileno(), True)
+        (tmp_path / "link").symlink_to(f"/dev/fd/{log.fileno()}")
+        for place in (f"/dev/fd/{log.fileno()}", "link"):
+            outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", place)
+            assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"", "")
+    assert (tmp_path / "log").read_bytes() == b"older\n" + 2 * SAID.encode()
+
+
+def test_dev_stdout_is_standard_output(speaker, tmp_path):
+    (tmp_path / "log").write_text("older\n")
+    arguments = ("generate", "-m", speaker, "-p", "hi", "-o", "/dev/stdout")
+    assert run_cli(*arguments, home=tmp_path, redirect=">>log").code == 0
+    assert (tmp_path / "log").read_bytes() == b"older\n" + SAID.encode()
+    outcome = run_cli(*arguments, home=tmp_path, redirect=">&-")
+    assert (outcome.code, outcome.stderr[:37]) == (USAGE, "metal-gen: standard output is closed:")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_an_older_file_keeps_its_mode(run_here, speaker, tmp_path, mode):
+    (tmp_path / "out").touch()
+    (tmp_path / "out").chmod(mode)
+    run_here("generate", "-m", speaker, "-p", "hi", "-o", "out")
+    assert (tmp_path / "out").stat().st_mode & 0o777 == mode
+
+
+def test_while_a_text_comes_there_is_nothing_that_a_kill_could_leave(
+    monkeypatch, run_here, speaker, tmp_path
+):
+    seen = []
+    monkeypatch.setattr(CollectedText, "write_text", lambda text, piece: seen.extend(tmp_path.iterdir()))
+    assert run_here("generate", "-m", speaker, "-p", "hi", "-o", "out").code == 0
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("circle", "the output circle cannot be used: Too many levels of symbolic links"),
+        ("/dev/fd/999", "--output /dev/fd/999 cannot be written: it is not open for writing"),
+        ("n" * 256, f"the output {'n' * 256} cannot be used: File name too long"),
+        (".", "--output . cannot be written: it is a folder"),
+    ],
+)
+def test_where_nothing_can_be_written(run_here, speaker, tmp_path, name, message):
+    (tmp_path / "circle").symlink_to("circle")
+    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", name)
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert outcome.stderr.startswith(f"metal-gen: {message}\nhint: ")
+
+
+def test_a_working_folder_that_is_gone_is_one_sentence(monkeypatch, run_here, speaker, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", "out")
+    assert (outcome.code, outcome.stderr[:61]) == (
+        USAGE,
+        "metal-gen: the output out cannot be used: the working folder ",
+    )
+    assert run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", tmp_path / "out").code == 0
+
+
+def test_an_output_in_a_folder_without_permission_is_refused(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        OutputFile(tmp_path / "out")
