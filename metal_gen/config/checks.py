@@ -235,20 +235,3 @@ class Biases(Check):
 
     def __str__(self) -> str:
         return f"a table of tokens, each with {self.bias}"
-
-
-TEMPERATURE = Real(0.0, 1000.0)
-TOP_K = Whole(1)
-TOP_P = Real(0.0, 1.0, above=True)
-MIN_P = Real(0.0, 1.0)
-REPETITION_PENALTY = Real(0.01, 100.0)
-REPETITION_WINDOW = Whole(1)
-PENALTY = Real(-2.0, 2.0)
-BIAS = Real(-1e4, 1e4)
-LOGIT_BIAS = Biases(BIAS)
-TOKEN_ID = Whole(0)
-SEED = Whole(0, 2**64 - 1)
-MAX_TOKENS = Whole(1)
-MIN_TOKENS = Whole(0)
-TOP_LOGPROBS = Whole(0, 100)
-SAMPLES = Whole(1, 10_000)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from metal_gen.config.adapters import Adapters
-from metal_gen.config.checks import (
+from metal_gen.config.checks import Choice, Flag, Text, Texts, Whole
+from metal_gen.config.quantize import Quantize
+from metal_gen.config.ranges import (
     LOGIT_BIAS,
     MAX_TOKENS,
     MIN_P,
@@ -23,56 +25,19 @@ from metal_gen.config.checks import (
     TOP_K,
     TOP_LOGPROBS,
     TOP_P,
-    Check,
-    Choice,
-    Flag,
-    Text,
-    Texts,
-    Whole,
 )
-from metal_gen.config.quantize import Quantize
 from metal_gen.config.rope_scaling import RopeScaling
+from metal_gen.config.setting_info import SettingInfo, info_of, setting
+from metal_gen.config.sizes import Size
+from metal_gen.config.switched import value_in_force
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
 # The section of what only the command line knows: a library shows nothing.
 TERMINAL = "terminal"
-
-
-def _setting(section: str, check: Check, default: Any, help: str, *, key: str = "") -> Any:
-    return field(default=default, metadata={"section": section, "check": check, "help": help, "key": key})
-
-
-@dataclass(frozen=True)
-class SettingInfo:
-    """Where a setting is written and what it may be.
-
-    Attributes:
-        name: Of the field, the flag and the variable.
-        section: TOML table.
-        key: TOML key within it.
-        check: Its range.
-        default: None where it follows from the checkpoint or the machine.
-        help: One sentence.
-    """
-
-    name: str
-    section: str
-    key: str
-    check: Check
-    default: object
-    help: str
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return f"METAL_GEN_{self.name.upper()}"
-
-    @property
-    def flag(self) -> str:
-        """The command-line option."""
-        return "--" + self.name.replace("_", "-")
+# What happens without a filter that the checkpoint's generation_config.json may have.
+OWN_OR_OFF = "the model's, or else off"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,132 +48,194 @@ class Settings:
         sources: Where each value came from, for those that are not defaults.
     """
 
-    model: str | None = _setting(
-        "model", Text(may_be_empty=False), None, "Folder, GGUF file or Hub id of the checkpoint.", key="name"
+    model: str | None = setting(
+        "model",
+        Text(may_be_empty=False),
+        None,
+        "Load this model: a Hub id, a folder or a GGUF file",
+        key="name",
+        unset="the bundled story model",
     )
-    model_dtype: str = _setting(
+    model_dtype: str = setting(
         "model",
         DTYPE,
         "auto",
-        "What to compute in; auto: the checkpoint's own, float32 on a CPU.",
+        "Compute in this dtype; auto is the checkpoint's own, or on a CPU the fastest",
         key="dtype",
     )
-    quantize: str | None = _setting(
+    quantize: str | None = setting(
         "model",
         Quantize(),
         None,
-        "Bits of a number in matrices, which are quantized while they are read: 4, 4g32, mxfp4.",
+        "Quantize weights while they load: bits such as 4, bits and groups such as 4g32, or mxfp4",
+        unset="as stored",
     )
-    adapter: tuple[str, ...] = _setting(
+    adapter: tuple[str, ...] = setting(
         "model",
         Adapters(),
         (),
-        "Folders of LoRA adapters, as PEFT or mlx-lm save them; FOLDER=SCALE weighs one.",
+        "Add a LoRA adapter, saved by PEFT or mlx-lm; FOLDER=SCALE sets its weight",
     )
-    rope_scaling: tuple[tuple[str, object], ...] | None = _setting(
+    rope_scaling: tuple[tuple[str, object], ...] | None = setting(
         "model",
         RopeScaling(),
         None,
-        "How positions are stretched, as rope_parameters of config.json; as the checkpoint says.",
+        "Scale RoPE, in the format of rope_parameters in config.json",
+        unset="the checkpoint's",
     )
-    max_seq_len: int | None = _setting(
+    max_seq_len: int | None = setting(
         "cache",
         Whole(1),
         None,
-        "Tokens that the cache holds, prompt and answer together; chosen to fit them, 2048 in a batch.",
+        "Set the cache size in tokens, for prompt and answer together",
+        unset="enough for the run; 2048 in a batch",
     )
-    batch_size: int | None = _setting(
-        "cache", Whole(1), None, "Texts generated at once; 1, and for a batch up to 8, as memory allows."
+    batch_size: int | None = setting(
+        "cache",
+        Whole(1),
+        None,
+        "Generate this many texts at once",
+        unset="1; in a batch up to 8, as memory allows",
     )
-    cache_dtype: str = _setting(
+    cache_dtype: str = setting(
         "cache",
         DTYPE,
         "auto",
-        "What keys and values are stored in; auto: what the model computes in.",
+        "Store keys and values in this dtype; auto is the one that the model computes in",
         key="dtype",
     )
-    num_layers: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
-    num_kv_heads: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
-    head_dim: int | None = _setting("cache", Whole(1), None, "Must equal the checkpoint's, if given.")
-    memory_limit_bytes: int | None = _setting(
-        "memory",
-        Whole(1),
-        None,
-        "Most that weights, cache and working memory may take; what the machine has left.",
-        key="limit_bytes",
+    num_layers: int | None = setting(
+        "cache", Whole(1), None, "Require this number of layers in the checkpoint", unset="any"
     )
-    wired_memory: bool = _setting(
+    num_kv_heads: int | None = setting(
+        "cache", Whole(1), None, "Require this number of key/value heads in the checkpoint", unset="any"
+    )
+    head_dim: int | None = setting(
+        "cache", Whole(1), None, "Require this head size in the checkpoint", unset="any"
+    )
+    memory_limit_bytes: int | None = setting(
+        "memory",
+        Size(),
+        None,
+        "Limit weights, cache and working memory together: 12G is 12 x 2^30 bytes, 12GB is 12 x 10^9",
+        key="limit_bytes",
+        unset="all that is free",
+    )
+    wired_memory: bool = setting(
         "memory",
         Flag(),
         False,
-        "Keep macOS from compressing weights and cache or swapping them out; with Metal only.",
+        "Keep macOS from compressing or swapping out weights and cache, with Metal only",
         key="wired",
     )
-    blas: str = _setting(
+    blas: str = setting(
         "cpu",
         Text(may_be_empty=False),
         "auto",
-        "Matrix products on a CPU; auto: OpenBLAS where it is installed; off: MLX's own; or a library.",
+        "Multiply matrices on a CPU with this library; auto is OpenBLAS if installed, off is MLX's own",
     )
-    chunk_size: int | None = _setting(
-        "prefill", Whole(1), None, "Prompt tokens that are computed at once; 512 on a CPU, 2048 on a GPU."
+    chunk_size: int | None = setting(
+        "prefill",
+        Whole(1),
+        None,
+        "Compute this many prompt tokens at once",
+        unset="512 on a CPU, 2048 on a GPU",
     )
-    compile: str = _setting(
+    compile: str = setting(
         "decode",
         Choice(("auto", "on", "off")),
         "auto",
-        "Compile the step from one token to the next; auto: on Metal.",
+        "Compile the step from one token to the next; auto does so where it is faster",
     )
-    temperature: float | None = _setting(
-        "sampling", TEMPERATURE, None, "0 is greedy; 1 is the model as it is."
+    temperature: float | None = setting(
+        "sampling",
+        TEMPERATURE,
+        None,
+        "Set the temperature; 0 always takes the most probable token, 1 leaves probabilities as they are",
+        unset="the model's, or else 0",
     )
-    top_k: int | None = _setting("sampling", TOP_K, None, "Draw from the k most probable tokens.")
-    top_p: float | None = _setting(
-        "sampling", TOP_P, None, "Draw from the fewest tokens whose probability reaches p."
+    top_k: int | None = setting(
+        "sampling", TOP_K, None, "Draw from the k most probable tokens; 0 turns this off", unset=OWN_OR_OFF
     )
-    min_p: float | None = _setting(
-        "sampling", MIN_P, None, "Draw from tokens at least p times as probable as the most probable."
+    top_p: float | None = setting(
+        "sampling",
+        TOP_P,
+        None,
+        "Draw from the fewest tokens whose probability reaches p; 1 turns this off",
+        unset=OWN_OR_OFF,
     )
-    repetition_penalty: float = _setting(
-        "sampling", REPETITION_PENALTY, 1.0, "Divides the logits of tokens that occurred; 1 is none."
+    min_p: float | None = setting(
+        "sampling",
+        MIN_P,
+        None,
+        "Draw from tokens at least p times as probable as the most probable one; 0 turns this off",
+        unset=OWN_OR_OFF,
     )
-    repetition_window: int | None = _setting(
-        "sampling", REPETITION_WINDOW, None, "Last tokens that repetition_penalty looks at; the whole text."
+    repetition_penalty: float = setting(
+        "sampling",
+        REPETITION_PENALTY,
+        1.0,
+        "Divide the logits of tokens that have occurred; 1 turns this off",
+        unset="the model's, or else 1.0",
     )
-    presence_penalty: float = _setting(
-        "sampling", PENALTY, 0.0, "Subtracted from the logits of tokens generated before."
+    repetition_window: int | None = setting(
+        "sampling",
+        REPETITION_WINDOW,
+        None,
+        "Apply the repetition penalty to this many recent tokens; -1 is all",
+        unset="all",
     )
-    frequency_penalty: float = _setting(
-        "sampling", PENALTY, 0.0, "Subtracted once for each time that a token was generated."
+    presence_penalty: float = setting(
+        "sampling", PENALTY, 0.0, "Subtract this from the logit of each token generated before"
     )
-    logit_bias: tuple[tuple[str, float], ...] = _setting(
-        "sampling", LOGIT_BIAS, (), "Added to the logits of tokens, by text or id."
+    frequency_penalty: float = setting(
+        "sampling", PENALTY, 0.0, "Subtract this from a token's logit for each time it was generated"
     )
-    ban_token: tuple[str, ...] = _setting("sampling", Texts(), (), "Tokens never to draw, by text or id.")
-    seed: int | None = _setting("sampling", SEED, None, "Makes the draws repeatable; chosen anew each run.")
-    max_tokens: int | None = _setting(
-        "generation", MAX_TOKENS, None, "Most new tokens; what the cache holds."
+    logit_bias: tuple[tuple[str, float], ...] = setting(
+        "sampling", LOGIT_BIAS, (), "Add a bias to the logit of a token, named by its text or id"
     )
-    min_tokens: int = _setting("generation", MIN_TOKENS, 0, "No end or stop token is drawn before so many.")
-    ignore_eos: bool = _setting("generation", Flag(), False, "Never draw an end token.")
-    stop: tuple[str, ...] = _setting("generation", Texts(), (), "Texts that end the answer and are cut off.")
-    stop_token: tuple[str, ...] = _setting("generation", Texts(), (), "Tokens that end it, by text or id.")
-    samples: int = _setting("generation", SAMPLES, 1, "Answers to draw for one prompt.")
-    logprobs: int | None = _setting(
-        "generation", TOP_LOGPROBS, None, "Give each token's log-probabilities, and the K most probable."
+    ban_token: tuple[str, ...] = setting(
+        "sampling", Texts(), (), "Never draw this token, named by its text or id"
     )
-    system: str | None = _setting("generation", Text(), None, "System message.")
-    raw: bool = _setting(
-        "generation", Flag(), False, "Continue the prompt as it is, without the chat template."
+    seed: int | None = setting(
+        "sampling", SEED, None, "Set the random seed; -1 chooses one", unset="a new one for each run"
     )
-    thinking: bool | None = _setting(
-        "generation", Flag(), None, "Whether to think first; as the template does."
+    max_tokens: int | None = setting(
+        "generation",
+        MAX_TOKENS,
+        None,
+        "Generate at most this many tokens; -1 sets no limit",
+        unset="until the cache is full",
+    )
+    min_tokens: int = setting("generation", MIN_TOKENS, 0, "Generate at least this many tokens")
+    ignore_eos: bool = setting("generation", Flag(), False, "Never draw an end token")
+    stop: tuple[str, ...] = setting(
+        "generation", Texts(), (), "End the answer where this text comes, and cut it off"
+    )
+    stop_token: tuple[str, ...] = setting(
+        "generation", Texts(), (), "End the answer at this token, named by its text or id"
+    )
+    samples: int = setting("generation", SAMPLES, 1, "Draw this many answers to each prompt")
+    logprobs: int | None = setting(
+        "generation",
+        TOP_LOGPROBS,
+        None,
+        "Report each token's log-probability, and those of the k most probable tokens",
+    )
+    system: str | None = setting(
+        "generation", Text(), None, "Set the system message", unset="the chat template's"
+    )
+    raw: bool = setting(
+        "generation", Flag(), False, "Continue the prompt as it is, without the chat template"
+    )
+    thinking: bool | None = setting(
+        "generation", Flag(), None, "Let the model think first", unset="the chat template's"
     )
 
-    markdown: bool = _setting(
-        TERMINAL, Flag(), False, "Render Markdown as it comes, on a terminal; a pipe gets the text itself."
+    markdown: bool = setting(
+        TERMINAL, Flag(), False, "Render Markdown on a terminal; a pipe gets the text as it is"
     )
-    hide_thinking: bool = _setting(TERMINAL, Flag(), False, "Do not show what the model thinks.")
+    hide_thinking: bool = setting(TERMINAL, Flag(), False, "Hide what the model thinks")
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -217,9 +244,10 @@ class Settings:
         return self.sources.get(name, DEFAULT_SOURCE)
 
     def override(self, values: Mapping[str, object], source: str | Mapping[str, str]) -> "Settings":
-        """Return these settings with checked values laid over them."""
+        """Return these settings with checked values laid over them; what is switched off becomes None."""
         named = {name: source if isinstance(source, str) else source[name] for name in values}
-        changes: dict[str, Any] = {**values, "sources": {**self.sources, **named}}
+        in_force = {name: value_in_force(SETTINGS[name].check, value) for name, value in values.items()}
+        changes: dict[str, Any] = {**in_force, "sources": {**self.sources, **named}}
         return replace(self, **changes)
 
     def fill(self, values: Mapping[str, object], source: str) -> "Settings":
@@ -227,19 +255,4 @@ class Settings:
         return self.override({k: v for k, v in values.items() if k not in self.sources}, source)
 
 
-def _describe() -> dict[str, SettingInfo]:
-    return {
-        f.name: SettingInfo(
-            name=f.name,
-            section=f.metadata["section"],
-            key=f.metadata["key"] or f.name,
-            check=f.metadata["check"],
-            default=f.default,
-            help=f.metadata["help"],
-        )
-        for f in fields(Settings)
-        if f.metadata
-    }
-
-
-SETTINGS: dict[str, SettingInfo] = _describe()
+SETTINGS: dict[str, SettingInfo] = {each.name: info_of(each) for each in fields(Settings) if each.metadata}

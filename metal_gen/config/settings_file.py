@@ -6,12 +6,14 @@ from itertools import groupby
 
 from metal_gen.config.checks import Biases
 from metal_gen.config.rope_scaling import RopeScaling
-from metal_gen.config.settings import SETTINGS, SettingInfo, Settings
+from metal_gen.config.setting_info import SettingInfo
+from metal_gen.config.settings import DEFAULT_SOURCE, SETTINGS, Settings
+from metal_gen.config.switched import value_to_write
 
 HEADING = """\
-# Settings of metal-gen. Take the # away before the name of one to set it. What stands there is the
-# default, or an example where the default depends on the checkpoint or the machine, or is nothing.
-# METAL_GEN_* variables and command-line options go before this file.
+# Settings of metal-gen. To set one, remove the # in front of its name. Each line shows the default;
+# where the default is not a value, its comment says what it is, and the line shows an example.
+# METAL_GEN_* variables and command-line options override this file.
 """
 NOT_SET = "not set"
 # Where a default would show nothing.
@@ -25,7 +27,7 @@ EXAMPLES: dict[str, object] = {
     "num_layers": 28,
     "num_kv_heads": 8,
     "head_dim": 128,
-    "memory_limit_bytes": 8 * 2**30,
+    "memory_limit_bytes": "8G",
     "chunk_size": 512,
     "temperature": 0.7,
     "top_k": 20,
@@ -58,12 +60,15 @@ def _lines() -> Iterator[str]:
 def _setting(info: SettingInfo) -> str:
     shown = EXAMPLES.get(info.name, info.default)
     example = "  # an example" if info.name in EXAMPLES else ""
-    return f"# {info.help}\n#{info.key} = {toml_value(shown)}{example}\n"
+    default = f" [default: {info.shown_default}]" if example else ""
+    return f"# {info.help}{default}\n#{info.key} = {toml_value(shown)}{example}\n"
 
 
 def plain_value(settings: Settings, name: str) -> object:
-    """A setting's value, of a kind that TOML and JSON have; None where it is not set."""
+    """A setting's value, as a file could have it; None where it is not set."""
     value = getattr(settings, name)
+    if settings.source(name) != DEFAULT_SOURCE:
+        value = value_to_write(SETTINGS[name].check, value)
     is_table = isinstance(SETTINGS[name].check, Biases | RopeScaling) and value is not None
     return dict(value) if is_table else value
 

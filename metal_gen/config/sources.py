@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, SettingInfo, Settings
+from metal_gen.config.setting_info import SettingInfo
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Settings
 from metal_gen.errors import ConfigError, UsageError
 
 LONGEST_SHOWN = 200

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from metal_gen.config.checks import (
+from metal_gen.config.checks import Check
+from metal_gen.config.ranges import (
     BIAS,
     MIN_P,
     MIN_TOKENS,
@@ -15,8 +16,8 @@ from metal_gen.config.checks import (
     TOKEN_ID,
     TOP_K,
     TOP_P,
-    Check,
 )
+from metal_gen.config.switched import value_in_force
 from metal_gen.errors import UsageError
 
 # Below it the quotient of two different float32 logits leaves no doubt, or no number.
@@ -32,7 +33,7 @@ class SamplingStrategy:
     Args:
         temperature: Logits are divided by it; 0, and what is below 1e-9, takes the most probable
             token and makes the steps after it idle.
-        top_k: Keep the k most probable tokens; None, or k beyond the vocabulary, keeps all.
+        top_k: Keep the k most probable tokens; None, 0, -1, or k beyond the vocabulary, keeps all.
         top_p: Keep the smallest set of most probable tokens whose probability together reaches
             p, the token that crosses p included (nucleus sampling, arXiv 1904.09751); None or
             1 keeps all. With top-k, probabilities are those among the k.
@@ -41,7 +42,7 @@ class SamplingStrategy:
         repetition_penalty: Divides positive and multiplies negative logits of tokens that
             occurred in the prompt or since, once per distinct token (arXiv 1909.05858); 1 is
             none.
-        repetition_window: How many last tokens `repetition_penalty` looks at; None is all.
+        repetition_window: How many last tokens `repetition_penalty` looks at; None or -1 is all.
         presence_penalty: Subtracted from the logit of each token generated before.
         frequency_penalty: Subtracted for each time that it was generated.
         logit_bias: Added to the logits of these token ids; minus infinity bans a token. A
@@ -65,15 +66,15 @@ class SamplingStrategy:
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
-            _require(name, getattr(self, name), check)
+            object.__setattr__(self, name, _checked(name, getattr(self, name), check))
         try:
             pairs = dict(self.logit_bias)
         except (TypeError, ValueError):
             raise UsageError(f"logit_bias must map token ids to numbers: {self.logit_bias!r}") from None
         for token, bias in pairs.items():
-            _require("logit_bias token", token, TOKEN_ID)
+            _checked("logit_bias token", token, TOKEN_ID)
             if bias != -math.inf:
-                _require(f"logit_bias of token {token}", bias, BIAS)
+                _checked(f"logit_bias of token {token}", bias, BIAS)
         object.__setattr__(self, "logit_bias", tuple(sorted(pairs.items())))
 
     @property
@@ -164,10 +165,11 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _require(name: str, value: object, check: Check) -> None:
+def _checked(name: str, value: object, check: Check) -> object:
+    """The value as the sampler takes it: None where there is no such step."""
     if value is None and name in _OPTIONAL:
-        return
+        return None
     try:
-        check(value)
+        return value_in_force(check, check(value))
     except ValueError as error:
         raise UsageError(f"{name} {error}: {value}") from None

@@ -444,11 +444,11 @@ def test_logprobs_do_not_change_the_draw():
     ("name", "values"),
     {
         "temperature": [-0.1, math.nan, math.inf, "1", True, None, [1.0]],
-        "top_k": [0, -1, 1.5, "5", True],
+        "top_k": [-2, 1.5, "5", True, False],
         "top_p": [0, 0.0, -0.1, 1.0001, math.nan, "0.9", True],
         "min_p": [-0.1, 1.1, math.nan, "0", False],
         "repetition_penalty": [0, -1.0, math.nan, math.inf, None],
-        "repetition_window": [0, -1, 2.0, True],
+        "repetition_window": [0, -2, 2.0, True],
         "presence_penalty": [-2.1, 2.1, math.nan, None],
         "frequency_penalty": [-2.1, 2.1, math.nan, "1"],
         "min_tokens": [-1, 1.0, None, True],

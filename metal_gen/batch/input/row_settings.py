@@ -46,7 +46,8 @@ def row_settings(given: Mapping[str, object]) -> dict[str, object]:
         if name in values:
             raise UsageError(f"{name} is given twice: as {spellings[name]} and as {spelling}")
         values[name], spellings[name] = _checked(spelling, name, value), spelling
-    return values
+    # A row that wants any seed has the run's, so that a resumed run draws the same text.
+    return {name: value for name, value in values.items() if (name, value) != ("seed", -1)}
 
 
 def request_settings(given: Mapping[str, object]) -> dict[str, object]:
@@ -97,7 +98,8 @@ def _checked(spelling: str, name: str, value: object) -> object:
     if isinstance(SETTINGS[name].check, Whole) and isinstance(value, float) and value.is_integer():
         given = int(value)  # JSON has 3.0 for 3
     try:
-        return getattr(override_with_arguments(Settings(), {name: given}), name)
+        override_with_arguments(Settings(), {name: given})
+        return SETTINGS[name].check(given)
     except UsageError as error:
         reason = error.message if spelling == name else f"{spelling}: {error.message}"
         raise UsageError(reason) from None

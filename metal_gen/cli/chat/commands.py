@@ -9,7 +9,8 @@ from pathlib import Path
 from metal_gen.cli.chat.report import describe, room
 from metal_gen.cli.chat.session import ChatSession
 from metal_gen.cli.chat.transcript_file import save_transcript
-from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, SettingInfo
+from metal_gen.config.setting_info import SettingInfo
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS
 from metal_gen.config.settings_file import shown_value
 from metal_gen.config.sources import nearest
 from metal_gen.errors import MetalGenError, UsageError

@@ -8,6 +8,8 @@ import typer
 from metal_gen.cli.batch.run import BatchOptions, BatchRun
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
+    SAMPLING_SETTINGS,
+    STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
     settings_in_force,
@@ -33,8 +35,9 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
 
 @with_settings(
     *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
-    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "samples"),
-    *("max_tokens", "stop"),
+    *SAMPLING_SETTINGS,
+    *("samples", "logprobs"),
+    *STOPPING_SETTINGS,
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     "memory_limit_bytes",
 )

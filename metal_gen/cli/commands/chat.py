@@ -12,7 +12,14 @@ from metal_gen.cli.chat.loop import answer_pipe, talk
 from metal_gen.cli.chat.report import room
 from metal_gen.cli.chat.transcript_file import SavedConversation, require_place
 from metal_gen.cli.input.model_preparation import prepare_model
-from metal_gen.cli.input.setting_options import QuietOption, VerboseOption, settings_in_force, with_settings
+from metal_gen.cli.input.setting_options import (
+    SAMPLING_SETTINGS,
+    STOPPING_SETTINGS,
+    QuietOption,
+    VerboseOption,
+    settings_in_force,
+    with_settings,
+)
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import SETTINGS, Settings
@@ -35,9 +42,8 @@ TRANSCRIPT = "Conversation"
 @with_settings(
     *("model", "adapter", "system", "thinking", "compile", "blas"),
     *("markdown", "hide_thinking"),
-    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window"),
-    *("presence_penalty", "frequency_penalty", "logit_bias", "ban_token", "seed"),
-    *("max_tokens", "min_tokens", "stop", "stop_token", "ignore_eos"),
+    *SAMPLING_SETTINGS,
+    *STOPPING_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes"),
 )

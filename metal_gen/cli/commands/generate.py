@@ -14,6 +14,8 @@ from metal_gen.cli.input.model_preparation import prepare_model
 from metal_gen.cli.input.prompt_source import read_prompt
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
+    SAMPLING_SETTINGS,
+    STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
     settings_in_force,
@@ -57,10 +59,9 @@ CONTRADICTIONS = (
 @with_settings(
     *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
     *("markdown", "hide_thinking"),
-    *("temperature", "top_k", "top_p", "min_p"),
-    *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
-    *("logit_bias", "ban_token", "seed", "samples", "logprobs"),
-    *("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos"),
+    *SAMPLING_SETTINGS,
+    *("samples", "logprobs"),
+    *STOPPING_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes"),
 )

@@ -18,6 +18,13 @@ from metal_gen.config.sources import override_with_flags, resolve_settings, unkn
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
+# What every command has that makes texts.
+SAMPLING_SETTINGS = (
+    *("temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
+    *("logit_bias", "ban_token", "seed"),
+)
+STOPPING_SETTINGS = ("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos")
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -70,10 +77,18 @@ _FORMS = {
 }
 
 
-_CONFIG = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
+_CONFIG = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Read settings from this TOML file too",
+        show_default="your own file alone",
+    ),
+]
 _GREEDY = Annotated[
     bool | None,
-    typer.Option("--greedy", help="Always take the most probable token.", rich_help_panel=SAMPLING),
+    typer.Option("--greedy", help="Always take the most probable token", rich_help_panel=SAMPLING),
 ]
 
 
@@ -114,16 +129,14 @@ def _annotation(name: str) -> Any:
         metavar=form.metavar or None,
         help=info.help,
         rich_help_panel=form.panel,
-        show_default=False,
+        show_default=info.shown_default,
         autocompletion=completion_of(name),
     )
     return Annotated[kind, option]
 
 
-QuietOption = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Say nothing but errors.", rich_help_panel=OUTPUT)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.", rich_help_panel=OUTPUT)]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only", rich_help_panel=OUTPUT)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs", rich_help_panel=OUTPUT)]
 VerboseOption = Annotated[
     int,
     typer.Option(
@@ -131,8 +144,8 @@ VerboseOption = Annotated[
         "--verbose",
         count=True,
         metavar="",
-        help="Say what is in force.",
-        show_default=False,
+        help="Print all settings and where they come from; -vv prints more",
+        show_default="off",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -1,0 +1,20 @@
+"""What the numbers of a text may be: those of sampling, and those that bound its length."""
+
+from metal_gen.config.checks import Biases, Real, Whole
+from metal_gen.config.switched import Switched
+
+TEMPERATURE = Real(0.0, 1000.0)
+TOP_K = Switched(Whole(1), (0, -1), "for all tokens")
+TOP_P = Real(0.0, 1.0, above=True)
+MIN_P = Real(0.0, 1.0)
+REPETITION_PENALTY = Real(0.01, 100.0)
+REPETITION_WINDOW = Switched(Whole(1), (-1,), "for the whole text")
+PENALTY = Real(-2.0, 2.0)
+BIAS = Real(-1e4, 1e4)
+LOGIT_BIAS = Biases(BIAS)
+TOKEN_ID = Whole(0)
+SEED = Switched(Whole(0, 2**64 - 1), (-1,), "for a new one each run")
+MAX_TOKENS = Switched(Whole(1), (-1,), "for no limit")
+MIN_TOKENS = Whole(0)
+TOP_LOGPROBS = Whole(0, 100)
+SAMPLES = Whole(1, 10_000)
