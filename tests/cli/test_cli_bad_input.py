@@ -66,12 +66,22 @@ def require_hint(hint, expected):
 
 # Flags
 
+LENGTHS = "must be a whole number of at least 1, or -1 for no limit"
+SEEDS = "must be a whole number from 0 to 18446744073709551615, or -1 for a new one each run"
 FLAGS = [
-    (("--max-tokens", "0"), "--max-tokens must be a whole number of at least 1: '0'", ""),
-    (("--max-tokens", "-3"), "--max-tokens must be a whole number of at least 1: '-3'", ""),
-    (("--max-tokens", "abc"), "--max-tokens must be a whole number of at least 1: 'abc'", ""),
-    (("-n", "1.5"), "--max-tokens must be a whole number of at least 1: '1.5'", ""),
-    (("-n", ""), "--max-tokens must be a whole number of at least 1: ''", ""),
+    (("--max-tokens", "0"), f"--max-tokens {LENGTHS}: '0'", ""),
+    (
+        ("--max-tokens", "-3"),
+        "--max-tokens must be a whole number of at least 1, or -1 for no limit: '-3'",
+        "",
+    ),
+    (
+        ("--max-tokens", "abc"),
+        "--max-tokens must be a whole number of at least 1, or -1 for no limit: 'abc'",
+        "",
+    ),
+    (("-n", "1.5"), f"--max-tokens {LENGTHS}: '1.5'", ""),
+    (("-n", ""), f"--max-tokens {LENGTHS}: ''", ""),
     (("--greedy", "--top-p", "0.9"), "--greedy contradicts --top-p 0.9", "leave one of them out"),
     (("--greedy", "--top-k", "4"), "--greedy contradicts --top-k 4", "leave one of them out"),
     (("--greedy", "--temperature", "1"), "--greedy contradicts --temperature 1", "leave one of them out"),
@@ -80,17 +90,16 @@ FLAGS = [
     (("--temperature", "inf"), "--temperature must be a number of at least 0 and at most 1000: 'inf'", ""),
     (("--temperature", "abc"), "--temperature must be a number of at least 0 and at most 1000: 'abc'", ""),
     (("--temperature", HUGE), "--temperature must be a number of at least 0 and at most 1000: ", ""),
-    (("--top-k", "0"), "--top-k must be a whole number of at least 1: '0'", ""),
-    (("--top-k", "-1"), "--top-k must be a whole number of at least 1: '-1'", ""),
-    (("--top-k", "1.5"), "--top-k must be a whole number of at least 1: '1.5'", ""),
+    (("--top-k", "-2"), "--top-k must be a whole number of at least 1, or 0 for all tokens: '-2'", ""),
+    (("--top-k", "1.5"), "--top-k must be a whole number of at least 1, or 0 for all tokens: '1.5'", ""),
     (("--top-p", "0"), "--top-p must be a number above 0 and at most 1: '0'", ""),
     (("--top-p", "1.5"), "--top-p must be a number above 0 and at most 1: '1.5'", ""),
     (("--top-p", "nan"), "--top-p must be a number above 0 and at most 1: 'nan'", ""),
     (("--top-p", "-0.1"), "--top-p must be a number above 0 and at most 1: '-0.1'", ""),
-    (("--seed", "-1"), "--seed must be a whole number from 0 to 18446744073709551615: '-1'", ""),
-    (("--seed", str(2**64)), f"--seed must be a whole number from 0 to 18446744073709551615: '{2**64}'", ""),
-    (("--seed", "abc"), "--seed must be a whole number from 0 to 18446744073709551615: 'abc'", ""),
-    (("--seed", "9" * 5000), "--seed must be a whole number from 0 to 18446744073709551615: ", ""),
+    (("--seed", "-2"), f"--seed {SEEDS}: '-2'", ""),
+    (("--seed", str(2**64)), f"--seed {SEEDS}: '{2**64}'", ""),
+    (("--seed", "abc"), f"--seed {SEEDS}: 'abc'", ""),
+    (("--seed", "9" * 5000), f"--seed {SEEDS}: ", ""),
     (("--max-seq-len", "0"), "--max-seq-len must be a whole number of at least 1: '0'", ""),
     (("--chunk-size", "0"), "--chunk-size must be a whole number of at least 1: '0'", ""),
     (("--cache-dtype", "int8"), "--cache-dtype must be one of auto, float32, bfloat16, float16: 'int8'", ""),
@@ -289,8 +298,8 @@ def test_a_cache_beyond_memory_names_the_key_and_a_length_that_fits(refuse, gamb
 
 TOML = [
     (
-        "[sampling]\nseed = -1",
-        "[sampling] seed must be a whole number from 0 to 18446744073709551615: -1",
+        "[sampling]\nseed = -2",
+        f"[sampling] seed {SEEDS}: -2",
         "",
     ),
     ("[sampling]\nseed = 18446744073709551616", "[sampling] seed must be a whole number", ""),
@@ -384,9 +393,9 @@ def test_a_settings_folder_that_no_file_can_have(refuse, monkeypatch, gambler):
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("SEED", "-1", "METAL_GEN_SEED must be a whole number from 0 to 18446744073709551615: '-1'"),
-        ("SEED", str(2**64), f"must be a whole number from 0 to 18446744073709551615: '{2**64}'"),
-        ("SEED", "abc", "METAL_GEN_SEED must be a whole number from 0 to 18446744073709551615: 'abc'"),
+        ("SEED", "-2", f"METAL_GEN_SEED {SEEDS}: '-2'"),
+        ("SEED", str(2**64), f"METAL_GEN_SEED {SEEDS}: '{2**64}'"),
+        ("SEED", "abc", f"METAL_GEN_SEED {SEEDS}: 'abc'"),
         ("MAX_SEQ_LEN", "0", "METAL_GEN_MAX_SEQ_LEN must be a whole number of at least 1: '0'"),
         (
             "TEMPERATURE",

@@ -12,7 +12,7 @@ from tiny_text_checkpoint import SAID, SHOWN, write_text_checkpoint
 import metal_gen
 from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.cli.terminal.console import Console
-from metal_gen.config.checks import LOGIT_BIAS
+from metal_gen.config.ranges import LOGIT_BIAS
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
 
@@ -24,7 +24,7 @@ TOO_MANY = [f"{number:04}" for number in range(4097)]
 
 MIN_P = "must be a number of at least 0 and at most 1"
 REPETITION_PENALTY = "must be a number of at least 0.01 and at most 100"
-AT_LEAST_1 = "must be a whole number of at least 1"
+A_WINDOW = "must be a whole number of at least 1, or -1 for the whole text"
 AT_LEAST_0 = "must be a whole number of at least 0"
 PENALTY = "must be a number of at least -2 and at most 2"
 TEXTS = "must be a list of at most 4,096 texts, none of them empty"
@@ -39,7 +39,7 @@ BOOL = "must be true or false"
 NUMBERS = [
     ("min_p", MIN_P, ("-0.1", "1.1", "nan", "inf", "x", "0,5"), (-0.1, 1.1, "0.5", True, [0.5])),
     ("repetition_penalty", REPETITION_PENALTY, ("0", "-1", "nan", "inf", "x"), (0, -1.0, "1", False)),
-    ("repetition_window", AT_LEAST_1, ("0", "-1", "1.5", "x"), (0, -1, 1.5, "1", True)),
+    ("repetition_window", A_WINDOW, ("0", "-2", "1.5", "x"), (0, -2, 1.5, "1", True)),
     ("presence_penalty", PENALTY, ("-2.1", "2.1", "nan", "inf", "x"), (-2.1, 2.1, "0", True)),
     ("frequency_penalty", PENALTY, ("-2.1", "2.1", "nan", "-inf", "x"), (-2.1, 2.1, "0", True)),
     ("samples", SAMPLES, ("0", "-1", "10001", "1.5", "x"), (0, -1, 10_001, 1.0, "1", True)),
