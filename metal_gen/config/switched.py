@@ -6,38 +6,25 @@ from metal_gen.config.checks import Check, Whole
 
 
 @dataclass(frozen=True)
-class Switched(Check):
+class Switched(Whole):
     """A whole number, or one of those that stand for none.
 
     Attributes:
-        number: What it may be.
         off: What switches it off; the first stands for all of them.
         meaning: What happens then, for a message.
     """
 
-    number: Whole
-    off: tuple[int, ...]
-    meaning: str
+    off: tuple[int, ...] = ()
+    meaning: str = ""
 
     def __call__(self, value: object) -> int:
         """Accept an int; a bool is not one."""
         if isinstance(value, int) and not isinstance(value, bool) and value in self.off:
             return self.off[0]
-        try:
-            return self.number(value)
-        except ValueError:
-            raise ValueError(f"must be {self}") from None
-
-    def from_text(self, text: str) -> int:
-        """Read decimal digits, which may have a sign; underscores may group them."""
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"must be {self}") from None
-        return self(value)
+        return super().__call__(value)
 
     def __str__(self) -> str:
-        return f"{self.number}, or {self.off[0]} {self.meaning}"
+        return f"{super().__str__()}, or {self.off[0]} {self.meaning}"
 
 
 def value_in_force(check: Check, value: object) -> object:
