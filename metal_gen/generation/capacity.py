@@ -5,7 +5,6 @@ The capacity is chosen once, before the cache is allocated, and never changes af
 
 from dataclasses import dataclass, replace
 
-from metal_gen.config.settings import Settings
 from metal_gen.engine.stopping import ANSWER_TOKENS
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.models.config.model_config import ModelConfig
@@ -65,11 +64,6 @@ def capacity_for_prompt(plan: MemoryPlan, prompt_tokens: int, max_tokens: int | 
 def capacity_for_chat(plan: MemoryPlan) -> Capacity:
     """Choose room for a conversation, which grows."""
     return _bounded(plan, USUAL_TOKENS, CHAT_TOKENS, "the usual size of a chat")
-
-
-def largest_capacity(plan: MemoryPlan, settings: Settings) -> int:
-    """The most tokens that a cache can have: what is set, or what the model and memory allow."""
-    return settings.max_seq_len or plan.largest_max_seq_len
 
 
 def _bounded(plan: MemoryPlan, needed: int, wanted: int, reason: str) -> Capacity:

@@ -210,7 +210,12 @@ class Conversation:
 
     def _encode(self, messages: list[Message]) -> Prompt:
         try:
-            return encode_prompt(self.model.checkpoint, messages, thinking=self.settings.thinking)
+            return encode_prompt(
+                self.model.checkpoint,
+                messages,
+                thinking=self.settings.thinking,
+                most_tokens=self.model.plan.most_tokens,
+            )
         except MessagesRefusedError as error:
             hint = "take the last turn back, or change the system message"
             raise MessagesRefusedError(error.message, hint) from error

@@ -34,7 +34,6 @@ from metal_gen.generation.capacity import (
     capacity_for_any,
     capacity_for_chat,
     capacity_for_prompt,
-    largest_capacity,
     usual_capacity,
 )
 from metal_gen.generation.memory_plan import MemoryPlan
@@ -105,11 +104,6 @@ class PreparedModel:
     def for_chat(self) -> "PreparedModel":
         """The same with a cache for a conversation, unless `max_seq_len` is set."""
         return self._sized(capacity_for_chat(self.plan))
-
-    @property
-    def largest_capacity(self) -> int:
-        """The most tokens that a cache of this run can have."""
-        return largest_capacity(self.plan, self.settings)
 
     def _sized(self, capacity: Capacity) -> "PreparedModel":
         if self.settings.max_seq_len is not None:

@@ -189,6 +189,11 @@ class MemoryPlan:
         """The most tokens that the model was trained for and memory holds; 0 where none fit."""
         return self.longest_fit(self.model.context_length)
 
+    @property
+    def most_tokens(self) -> int:
+        """More tokens than this no text has, in this cache or in another one."""
+        return max(self.cache.max_seq_len, self.largest_max_seq_len)
+
     def longest_fit(self, most: int | None = None) -> int:
         """The largest `max_seq_len`, up to `most` or this plan's, that fits; 0 where none does."""
         low, high = 0, self.cache.max_seq_len if most is None else most

@@ -16,6 +16,7 @@ def encode_prompt(
     system: str | None = None,
     raw: bool = False,
     thinking: bool | None = None,
+    most_tokens: int | None = None,
 ) -> Prompt:
     """Render and encode a prompt.
 
@@ -25,9 +26,11 @@ def encode_prompt(
         system: A system message to put first.
         raw: Encode the text as it is, without the template.
         thinking: Sets the template's thinking switch where it has one.
+        most_tokens: As for `Tokenizer.encode`.
 
     Raises:
         UsageError: The prompt is empty, or is a conversation and there is no template.
+        DoesNotFitError: The text has more than `most_tokens`, by its length alone.
         CheckpointError: The template refused it.
     """
     if not isinstance(prompt, str | list | tuple):
@@ -47,7 +50,7 @@ def encode_prompt(
         if thinking is not None:
             notices.append(f"the thinking switch has no effect: {reason}")
         text = prompt
-        ids = checkpoint.tokenizer.encode(text, add_special_tokens=True)
+        ids = checkpoint.tokenizer.encode(text, add_special_tokens=True, most_tokens=most_tokens)
     else:
         messages = _messages(prompt)
         if system is not None:
@@ -55,7 +58,7 @@ def encode_prompt(
         if thinking is not None and not template.has_thinking_switch:
             notices.append("the thinking switch has no effect: this checkpoint's chat template has none")
         text = template.render(messages, thinking=thinking)
-        ids = checkpoint.tokenizer.encode(text, add_special_tokens=False)
+        ids = checkpoint.tokenizer.encode(text, add_special_tokens=False, most_tokens=most_tokens)
     if not ids:
         raise UsageError("the prompt has no tokens")
     opens_thinking = template is not None and text.rstrip().endswith(THINK_OPEN)

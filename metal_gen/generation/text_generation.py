@@ -123,14 +123,15 @@ def stream_generate(
     _refuse_misplaced(settings, strategy)
     if not isinstance(prompt, Prompt):
         prompt = encode_prompt(
-            model.checkpoint, prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
+            model.checkpoint,
+            prompt,
+            system=in_force.system,
+            raw=in_force.raw,
+            thinking=in_force.thinking,
+            most_tokens=model.plan.most_tokens,
         )
-    require_capacity(
-        len(prompt.ids),
-        in_force.max_tokens,
-        model.decoder.cache.config.max_seq_len,
-        most=model.plan.largest_max_seq_len,
-    )
+    capacity, most = model.plan.cache.max_seq_len, model.plan.largest_max_seq_len
+    require_capacity(len(prompt.ids), in_force.max_tokens, capacity, most=most)
     return PromptTexts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)
 
 

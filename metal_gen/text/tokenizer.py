@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers.decoders import ByteLevel
 
-from metal_gen.errors import CheckpointError, UsageError
+from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
 from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
 
@@ -182,22 +182,36 @@ class Tokenizer:
         """The bytes of UTF-8 that so many tokens can stand for at most: a longer text need not be encoded."""
         return tokens * self._most_bytes_of_a_token
 
+    def _require_length(self, text: str, most_tokens: int) -> None:
+        """Characters are counted, of which none has less than a byte."""
+        if len(text) > (most := self.most_bytes(most_tokens)):
+            raise DoesNotFitError(
+                f"the prompt of {len(text):,} characters does not fit: {most_tokens:,} tokens, the most that "
+                f"there can be, never stand for more than {most:,} bytes",
+                "shorten the prompt; metal-gen plan says how many tokens fit",
+            )
+
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its text, such as `<think>`."""
         return self.added_ids.get(token, self._ids.get(token))
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, most_tokens: int | None = None) -> list[int]:
         """Encode text; special tokens written in it count as such.
 
         Args:
             text: Of any length.
             add_special_tokens: Put a start token before it where the tokenizer has one; not for
                 text from a chat template, which has its own.
+            most_tokens: A text that is known to have more is refused before it is encoded, for which the
+                library takes more than a hundred times its size; None encodes any.
 
         Raises:
+            DoesNotFitError: The text has more than `most_tokens`, by its length alone.
             UsageError: The text has halves of characters (lone surrogates).
             CheckpointError: The text needs ids that the model does not have.
         """
+        if most_tokens is not None and len(text) > most_tokens:
+            self._require_length(text, most_tokens)
         try:
             text.encode()
         except UnicodeEncodeError as error:

@@ -1,13 +1,18 @@
-"""The cache that a command takes, and what it says when that is too small."""
+"""The cache that a command takes, what it says when that is too small, and what it does not read at all."""
 
+import io
 import json
 import re
+import subprocess
 
 import pytest
-from cli_process import run_cli
+from cli_process import clean_environment, command, run_cli
 from tiny_text_checkpoint import CYCLE, write_text_checkpoint
 
+from metal_gen.cli.input.prompt_source import PART_BYTES, read_prompt
+from metal_gen.cli.terminal.console import Console
 from metal_gen.engine.stopping import ANSWER_TOKENS
+from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.capacity import CHAT_TOKENS, USUAL_TOKENS
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -76,3 +81,69 @@ def test_a_full_cache_names_a_larger_one_while_there_is_one(run_here, long_babbl
 def test_a_chat_has_room_for_many_turns(long_babbler, tmp_path):
     outcome = run_cli("chat", "--model", long_babbler, "-v", "-n", "3", home=tmp_path, stdin=b"hi\n")
     assert f"max_seq_len = {CHAT_TOKENS} (the usual size of a chat)" in outcome.stderr
+
+
+# Prompts without an end
+
+
+class Endless(io.RawIOBase):
+    """Gives as many bytes as are asked for, and counts them."""
+
+    name = "endless"
+    given = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        buffer[:] = b"y" * len(buffer)
+        self.given += len(buffer)
+        return len(buffer)
+
+
+def test_of_an_endless_prompt_no_more_is_read_than_could_fit(monkeypatch):
+    endless = Endless()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(endless)))
+    with pytest.raises(DoesNotFitError, match="more than 3,000,000 bytes"):
+        read_prompt(["-"], None, Console(), lambda: 3_000_000)
+    assert endless.given < 3_000_000 + 2 * PART_BYTES
+
+
+def test_the_model_is_not_asked_about_a_short_prompt(monkeypatch):
+    def refuse():
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hi\r\n")))
+    assert read_prompt(["-"], None, Console(), refuse) == "hi"
+
+
+def test_an_endless_pipe_is_refused(babbler, tmp_path):
+    yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+    done = subprocess.run(
+        command("generate", "--model", babbler, "-p", "x", "-n", "3"),
+        stdin=yes.stdout,
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    yes.kill()
+    yes.wait()
+    assert (done.returncode, done.stdout) == (DOES_NOT_FIT, b"")
+    assert b"metal-gen: the prompt on standard input does not fit: it has more than " in done.stderr
+
+
+def test_a_device_without_an_end_is_refused(run_here, babbler):
+    outcome = run_here("generate", "--model", babbler, "--prompt-file", "/dev/zero")
+    assert outcome.code == DOES_NOT_FIT
+    assert "--prompt-file /dev/zero does not fit" in outcome.stderr
+
+
+def test_what_cannot_fit_is_not_encoded(run_here, babbler, monkeypatch, tmp_path):
+    monkeypatch.setattr("metal_gen.text.tokenizer.Tokenizer._tokenizer_for", None)
+    path = tmp_path / "long.txt"
+    path.write_text("x" * (PART_BYTES - 1), encoding="utf-8")
+    outcome = run_here("generate", "--model", babbler, "--prompt-file", path)
+    assert outcome.code == DOES_NOT_FIT
+    assert "the prompt of 1,048," in outcome.stderr
+    assert "256 tokens" in outcome.stderr

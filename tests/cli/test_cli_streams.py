@@ -135,7 +135,8 @@ def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
         pytest.param(("-p", ""), b"piped", "piped", id="pipe-and-empty-flag"),
         pytest.param(("-p", r"a\nb\x41"), None, r"a\nb\x41", id="escapes-stay"),
         pytest.param(("-p", " a\tb\r\n\n"), None, " a\tb\r\n\n", id="white-space-stays"),
-        pytest.param((), "\ufeffzażółć \0 😀".encode(), "\ufeffzażółć \0 😀", id="any-character"),
+        pytest.param((), "zażółć \ufeff\0 😀".encode(), "zażółć \ufeff\0 😀", id="any-character"),
+        pytest.param((), "\ufeffhi\r\n".encode(), "hi", id="no-byte-order-mark-nor-line-end"),
     ],
 )
 def test_where_the_prompt_comes_from(echo, tmp_path, arguments, stdin, prompt):
@@ -148,7 +149,7 @@ def test_a_prompt_that_is_typed_is_asked_for(monkeypatch, capfd):
     os.write(master, b"typed\n\x04")
     with os.fdopen(slave, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert read_prompt(["-"], None, Console()) == "typed"
+        assert read_prompt(["-"], None, Console(), lambda: 0) == "typed"
     os.close(master)
     assert capfd.readouterr().err == (
         "metal-gen: reading the prompt from the terminal; Ctrl-D on a line of its own ends it\n"

@@ -23,7 +23,12 @@ def encode_row(row: BatchRow, checkpoint: Checkpoint, settings: Settings, capaci
     try:
         in_force = override_with_arguments(settings, row.settings)
         prompt = encode_prompt(
-            checkpoint, row.prompt, system=in_force.system, raw=in_force.raw, thinking=in_force.thinking
+            checkpoint,
+            row.prompt,
+            system=in_force.system,
+            raw=in_force.raw,
+            thinking=in_force.thinking,
+            most_tokens=max(capacity, checkpoint.config.context_length),
         )
         require_capacity(len(prompt.ids), in_force.max_tokens, capacity)
     except (UsageError, DoesNotFitError, MessagesRefusedError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metal_gen.cli.input.escapes import unescape_options
-from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.model_preparation import Preparation
 from metal_gen.cli.input.prompt_source import read_prompt
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
@@ -33,7 +33,6 @@ from metal_gen.cli.output.report import report_end, report_start
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
-from metal_gen.config.settings import Settings
 from metal_gen.errors import ExitCode, NoAnswerError, UsageError
 
 if TYPE_CHECKING:
@@ -118,13 +117,14 @@ def generate(
         form = "json" if json else "jsonl" if jsonl else "text"
         if settings.logprobs is not None and form == "text" and file is None:
             _refuse_mixture(console)
-        text = read_prompt(given["prompt"] or (), prompt_file, console)
+        preparation = Preparation(settings, console)
+        text = read_prompt(given["prompt"] or (), prompt_file, console, preparation.most_prompt_bytes)
         if text is None:
             with redirect_stdout(sys.stderr):
                 print(context.get_help())
             console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
             raise typer.Exit(ExitCode.USAGE)
-        _run(context, settings, text, form, file, console)
+        _run(context, preparation, text, form, file, console)
     finally:
         if file is not None:
             file.discard()
@@ -148,23 +148,21 @@ def _refuse_mixture(console: Console) -> None:
 
 def _run(
     context: typer.Context,
-    settings: Settings,
+    preparation: Preparation,
     text: str,
     form: str,
     file: OutputFile | None,
     console: Console,
 ) -> None:
     """Check what needs neither weights nor tokenizer, then read both side by side, then generate."""
-    from metal_gen.device.backend import require_mlx
-
-    require_mlx(settings.blas)
-
     from metal_gen.background import Background
+
+    prepared = preparation.prepared
+    settings = prepared.settings
+
     from metal_gen.generation.prompt import encode_prompt
     from metal_gen.generation.strategy_settings import is_greedy
 
-    prepared = prepare_model(settings, console)
-    settings = prepared.settings
     for notice in prepared.notices:
         console.warn(notice)
     if settings.samples > 1 and is_greedy(settings):
@@ -174,7 +172,12 @@ def _run(
         )
     loading = Background(prepared.read_weights)
     prompt = encode_prompt(
-        prepared.checkpoint, text, system=settings.system, raw=settings.raw, thinking=settings.thinking
+        prepared.checkpoint,
+        text,
+        system=settings.system,
+        raw=settings.raw,
+        thinking=settings.thinking,
+        most_tokens=prepared.plan.most_tokens,
     )
     prepared = prepared.for_prompt(len(prompt.ids))
     report_start(prepared, console)

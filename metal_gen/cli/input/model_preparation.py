@@ -1,6 +1,7 @@
 """Finds and checks the model of a command, with a bar while it comes from the Hub."""
 
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from metal_gen.byte_sizes import format_bytes
@@ -26,6 +27,32 @@ def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) 
         )
     with DownloadReporter(str(settings.model), console) as reporter:
         return prepare(settings, most_slots=most_slots, on_download=reporter.update)
+
+
+class Preparation:
+    """The model of a command, prepared when it is first asked for.
+
+    Args:
+        settings: Name it.
+        console: As for `prepare_model`.
+    """
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+
+    @cached_property
+    def prepared(self) -> "PreparedModel":
+        """See `prepare_model`, which raises the first time."""
+        from metal_gen.device.backend import require_mlx
+
+        require_mlx(self._settings.blas)
+        return prepare_model(self._settings, self._console)
+
+    def most_prompt_bytes(self) -> int:
+        """The bytes of the longest prompt that the largest possible cache can hold."""
+        prepared = self.prepared
+        return prepared.checkpoint.tokenizer.most_bytes(prepared.plan.most_tokens)
 
 
 class DownloadReporter:

@@ -4,18 +4,24 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from metal_gen.cli.output.output_file import STREAM
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import is_terminal
-from metal_gen.errors import UsageError
+from metal_gen.errors import DoesNotFitError, UsageError
+from metal_gen.text.decoding import decode_text
 
 SILENCE_S = 2.0
+# So much is read before it is asked how much a prompt can have, for which the model has to be there.
+PART_BYTES = 1 << 20
 
 
-def read_prompt(flags: Sequence[str], file: str | None, console: Console) -> str | None:
+def read_prompt(
+    flags: Sequence[str], file: str | None, console: Console, most_bytes: Callable[[], int]
+) -> str | None:
     """Put the prompt together: what is piped in, then the file, then `--prompt`, a newline between them.
 
     One newline at the end of a file or of piped text is taken off: the one that ends its last line.
@@ -24,12 +30,14 @@ def read_prompt(flags: Sequence[str], file: str | None, console: Console) -> str
         flags: The values of `--prompt`, at most one; `-` is standard input.
         file: The value of `--prompt-file`; `-` is standard input.
         console: Says what is being waited for.
+        most_bytes: The bytes that a prompt can have at most; called for a long one only.
 
     Returns:
         None where there is neither: no option, and standard input is a terminal, /dev/null or closed.
 
     Raises:
         UsageError: The prompt is empty, is not UTF-8, or cannot be read; an option is given twice.
+        DoesNotFitError: A file or a stream has more bytes than a prompt can have; the rest is not read.
     """
     if len(flags) > 1:
         raise UsageError(
@@ -38,7 +46,7 @@ def read_prompt(flags: Sequence[str], file: str | None, console: Console) -> str
     flag = flags[0] if flags else None
     if flag == file == STREAM:
         raise UsageError("--prompt - and --prompt-file - are the same", "leave one of them out")
-    parts = [] if file in (None, STREAM) else [_read_file(str(file))]
+    parts = [] if file in (None, STREAM) else [_read_file(str(file), most_bytes)]
     parts += [] if flag in (None, STREAM) else [str(flag)]
     if STREAM in (flag, file):
         if sys.stdin is None:
@@ -46,9 +54,11 @@ def read_prompt(flags: Sequence[str], file: str | None, console: Console) -> str
             raise UsageError(f"{option} - reads standard input, which is closed")
         if is_terminal(sys.stdin):
             console.note("reading the prompt from the terminal; Ctrl-D on a line of its own ends it")
-        parts.insert(0, _read_stdin())
+        parts.insert(0, _read_stdin(most_bytes))
     elif _is_piped():
-        parts.insert(0, _read_stdin(console, has_prompt=bool(parts)))
+        if parts and not select.select([sys.stdin], [], [], SILENCE_S)[0]:
+            console.note("waiting for standard input to end; run with </dev/null to do without it")
+        parts.insert(0, _read_stdin(most_bytes))
     if not parts:
         return None
     prompt = "\n".join(part for part in parts if part)
@@ -68,28 +78,47 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def _read_stdin(console: Console | None = None, *, has_prompt: bool = False) -> str:
-    if console is not None and has_prompt and not select.select([sys.stdin], [], [], SILENCE_S)[0]:
-        console.note("waiting for standard input to end; run with </dev/null to do without it")
-    return _decode(sys.stdin.buffer.read(), "the prompt on standard input")
+def _read_stdin(most_bytes: Callable[[], int]) -> str:
+    what = "the prompt on standard input"
+    return decode_text(_read(sys.stdin.buffer, what, most_bytes), what, drops_line_end=True)
 
 
-def _read_file(name: str) -> str:
+def _read_file(name: str, most_bytes: Callable[[], int]) -> str:
+    what = f"--prompt-file {name}"
     try:
-        data = Path(name).read_bytes()
+        stream = Path(name).open("rb")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(
-            f"--prompt-file {name} cannot be read: {error.strerror}",
-            "name a file that can be, or give the text itself with --prompt",
-        ) from None
-    return _decode(data, f"--prompt-file {name}")
+        raise _unreadable(what, error) from None
+    with stream:
+        return decode_text(_read(stream, what, most_bytes), what, drops_line_end=True)
 
 
-def _decode(data: bytes, what: str) -> str:
+def _read(stream: BinaryIO, what: str, most_bytes: Callable[[], int]) -> bytes:
+    """Read to the end, if that comes in time."""
+    data = bytearray(_part(stream, what))
+    if len(data) < PART_BYTES:
+        return bytes(data)
+    most = most_bytes()
+    while len(data) <= most and (part := _part(stream, what)):
+        data += part
+    if len(data) > most:
+        raise DoesNotFitError(
+            f"{what} does not fit: it has more than {most:,} bytes, and no prompt can have as many",
+            "give less of it; metal-gen plan says how many tokens fit",
+        )
+    return bytes(data)
+
+
+def _part(stream: BinaryIO, what: str) -> bytes:
+    """The next bytes: less than are asked for where the stream ends."""
     try:
-        return data.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{what} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
-            "convert it, for example with iconv -t utf-8",
-        ) from None
+        return stream.read(PART_BYTES)
+    except OSError as error:
+        raise _unreadable(what, error) from None
+
+
+def _unreadable(what: str, error: OSError) -> UsageError:
+    return UsageError(
+        f"{what} cannot be read: {error.strerror}",
+        "name a file that can be, or give the text itself with --prompt",
+    )
