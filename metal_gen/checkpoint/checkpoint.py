@@ -62,11 +62,12 @@ class Checkpoint:
         if not isinstance(raw_config.get("model_type"), str):
             raise CheckpointError(f"{source} cannot be used: model_type is missing")
         builder_for(raw_config["model_type"])
-        self.config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
+        config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
         self.generation_config = documents.generation_config
         quantization = read_quantization(raw_config, source)
         opened = _opened(adapters) if adapters else ()
-        self.weights = WeightFiles(documents, self.config, quantization, opened, packing)
+        self.weights = WeightFiles(documents, config, quantization, opened, packing)
+        self.config = self.weights.config
         self._config_eos = token_ids(raw_config.get("eos_token_id")) | token_ids(
             language_fields(raw_config).get("eos_token_id")
         )
@@ -84,6 +85,11 @@ class Checkpoint:
     def chat_template(self) -> ChatTemplate | None:
         """The template for messages; None for a base model."""
         return read_chat_template(self.folder, self.tokenizer.config)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the files."""
+        return self.weights.notices
 
     @property
     def eos_ids(self) -> frozenset[int]:

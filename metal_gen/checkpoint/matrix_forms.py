@@ -54,7 +54,7 @@ class MatrixForms:
             ConfigError: It is quantized, and is to be in another way.
         """
         added = tuple(each.low_ranks[name] for each in self.adapters if name in each.low_ranks)
-        base = self._base(name, shape)
+        base = self.base(name, shape)
         return self._read_as(name, StoredAdapted(base, added) if added else base)
 
     def _read_as(self, name: str, form: Stored) -> Stored:
@@ -71,7 +71,12 @@ class MatrixForms:
             )
         return StoredToQuantize(form, packing, self.quantizing.dtype)
 
-    def _base(self, name: str, shape: Shape) -> Stored:
+    def base(self, name: str, shape: Shape) -> Stored:
+        """The same as it is stored, without adapters, and quantized only if it is already.
+
+        Raises:
+            CheckpointError: As for `matrix`.
+        """
         weight = self.found.get(f"{name}.weight")
         if weight is not None and weight.dtype in QUANTIZED:
             return StoredBlocks(f"{name}.weight", shape, weight.dtype)

@@ -1,5 +1,6 @@
 """The two sources that a model is built from: one that notes what is asked for, and one that reads it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix, join_adapted
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed
 from metal_gen.models.matrices.parameters import Shape
+
+# Of MLX: of an axis, and of an array.
+LARGEST_AXIS, LARGEST_SIZE = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,18 @@ class WeightRecorder:
     def tensor(self, name: str, *shape: int) -> mx.array:
         """Note the name and shape."""
         self._note([StoredNumbers(name, shape)])
-        return mx.zeros(shape)
+        return unread_array(shape)
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
         """Note each of the parts."""
         self._note([StoredNumbers(name, (size,)) for name, size in sizes.items()])
-        return mx.zeros(sum(sizes.values()))
+        return unread_array((sum(sizes.values()),))
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
         """Note each of the parts."""
         parts = self.forms.parts(rows, columns, axis)
         self._note(parts, is_of_experts=axis == 1)
-        return DenseMatrix(mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:])))
+        return DenseMatrix(unread_array((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
         """Note each of the parts, which must be stored alike."""
@@ -93,15 +97,24 @@ class WeightRecorder:
                     f"{_form(parts[0])} and {name} has {_form(part)}"
                 )
         self._note(parts, is_of_experts=True)
-        return DenseMatrix(mx.zeros((experts, sum(rows.values()) // experts, inputs)))
+        return DenseMatrix(unread_array((experts, sum(rows.values()) // experts, inputs)))
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
         """Note the tensor."""
         self._note([self.forms.stacked(name, shape, is_turned=is_turned)], is_of_experts=True)
-        return DenseMatrix(mx.zeros(shape))
+        return DenseMatrix(unread_array(shape))
 
     def _note(self, parts: Sequence[Stored], *, is_of_experts: bool = False) -> None:
         self.requests.append(Request(tuple(parts), is_of_experts))
+
+
+def unread_array(shape: Shape) -> mx.array:
+    """What stands for numbers while nothing is read; an empty array where no array can have the shape.
+
+    Whether a checkpoint has something of this shape is seen when all is known that is asked for.
+    """
+    is_possible = max(shape, default=1) <= LARGEST_AXIS and math.prod(shape) <= LARGEST_SIZE
+    return mx.zeros(shape if is_possible else (0,) * len(shape))
 
 
 class WeightReader:

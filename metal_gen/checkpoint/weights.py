@@ -6,23 +6,25 @@ code from a checkpoint runs.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from metal_gen.checkpoint.adapters.low_rank import factor_tensors
 from metal_gen.checkpoint.documents import Documents
 from metal_gen.checkpoint.gguf.blocks import QUANTIZED
 from metal_gen.checkpoint.matrix_forms import MatrixForms
+from metal_gen.checkpoint.model_tensors import miscount, named_as_in_model, with_embedding
 from metal_gen.checkpoint.packed.quantization import Quantization
 from metal_gen.checkpoint.packed.quantizing import QuantizingRules
 from metal_gen.checkpoint.packed.stored import FLOATS, Expected, shown_problems, shown_shape
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.checkpoint.tied_head import has_own_head
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
 from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.config.language_part import WITH_OTHER_PARTS, language_name
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
@@ -38,8 +40,6 @@ LISTED_PROBLEMS = 6
 # do not always stay within that of float16.
 DTYPE_OF_BLOCKS = "bfloat16"
 
-Named = TypeVar("Named")
-
 
 class WeightFiles:
     """The tensors of a checkpoint, known by their headers and checked against the model.
@@ -53,9 +53,11 @@ class WeightFiles:
             plain.
 
     Attributes:
+        config: The model as the files have it: a head that config.json does not know of is not tied.
         tensors: By the model's names for them.
         adapters: By those names too.
         forms: How matrices are stored, and read.
+        notices: What a person should know of them.
 
     Raises:
         CheckpointError: A file is damaged, or tensors are missing, left over, misshapen or of a
@@ -70,16 +72,24 @@ class WeightFiles:
         adapters: "Sequence[Adapter]" = (),
         packing: Packing | None = None,
     ) -> None:
-        self.config = config
-        self.tensors = _language_part(config, documents.tensors())
-        if config.num_hidden_layers > len(self.tensors):
-            raise CheckpointError(
-                f"the weights in {documents.path} do not fit its {documents.config_name}: "
-                f"{len(self.tensors)} tensors cannot make {config.num_hidden_layers} layers"
-            )
-        self.adapters = [each.renamed(partial(_language_part, config)) for each in adapters]
+        stored = named_as_in_model(documents.tensors(), config, documents.path)
+        self.tensors = with_embedding(stored, config)
+        self.adapters = [
+            each.renamed(partial(named_as_in_model, config=config, source=each.weights_file))
+            for each in adapters
+        ]
         rules = None if packing is None else QuantizingRules(packing, config.model_type, self.dtype)
         self.forms = MatrixForms(self.tensors, quantization, self.adapters, rules)
+        if problem := miscount(config, len(self.tensors), self.forms.shape_of):
+            raise _misfit(documents, problem)
+        self.notices: tuple[str, ...] = ()
+        if config.tie_word_embeddings and has_own_head(config, self.forms):
+            config = replace(config, tie_word_embeddings=False)
+            self.notices = (
+                f"{documents.config_name} ties the head to the embedding, and the head that is stored beside "
+                "it differs: the stored one is used",
+            )
+        self.config = config
         recorder = WeightRecorder(self.forms)
         builder_for(config.model_type)(config, recorder)
         self._requests = recorder.requests
@@ -178,14 +188,6 @@ class WeightFiles:
                 require_zeros(info, name, files)
 
 
-def _language_part(config: ModelConfig, stored: Mapping[str, Named]) -> dict[str, Named]:
-    """The tensors without those of other parts, which are never read, by the names of a text model."""
-    if config.model_type not in WITH_OTHER_PARTS:
-        return dict(stored)
-    named = {language_name(name): info for name, info in stored.items()}
-    return {name: info for name, info in named.items() if name is not None}
-
-
 def _tensors_of(adapters: "Sequence[Adapter]") -> dict[str, TensorInfo]:
     """What is read of adapters, by the names that it is asked for by."""
     tensors: dict[str, TensorInfo] = {}
@@ -225,8 +227,11 @@ def _check(
         if name not in expected and not is_unread(name, expected, tied=tied)
     ]
     if problems:
-        raise CheckpointError(
-            f"the weights in {documents.path} do not fit its {documents.config_name}: "
-            + shown_problems(problems, LISTED_PROBLEMS),
-            f"the checkpoint is incomplete, or its {documents.config_name} belongs to another model",
-        )
+        raise _misfit(documents, shown_problems(problems, LISTED_PROBLEMS))
+
+
+def _misfit(documents: Documents, problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"the weights in {documents.path} do not fit its {documents.config_name}: {problem}",
+        f"the checkpoint is incomplete, or its {documents.config_name} belongs to another model",
+    )

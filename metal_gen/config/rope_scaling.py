@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from metal_gen.config.checks import Check, Choice, Flag, Real, Whole
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn")
-_POSITIVE = Real(0.0, above=True)
+_POSITIVE = Real(1e-12, 1e12)
 
 FIELDS: dict[str, Check] = {
     "rope_type": Choice(ROPE_TYPES),

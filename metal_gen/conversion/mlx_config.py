@@ -61,7 +61,7 @@ def mlx_config(
     if config.model_type in TEXT_MODELS:
         fields["architectures"] = [TEXT_MODELS[config.model_type][1]]
     if config.experts is not None:
-        fields |= {**asdict(config.experts), "mlp_only_layers": list(config.experts.mlp_only_layers)}
+        fields |= {**asdict(config.experts), "mlp_only_layers": sorted(config.experts.mlp_only_layers)}
     if config.linear is not None:
         fields["full_attention_interval"] = interval(config)
         fields["partial_rotary_factor"] = config.rope.partial_rotary_factor

@@ -39,6 +39,7 @@ from metal_gen.generation.capacity import (
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.config.fields import listed
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
 
@@ -272,7 +273,7 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
 
 
 def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    notices = []
+    notices = [*checkpoint.notices]
     trained = checkpoint.config.context_length
     if settings.max_seq_len is not None and settings.max_seq_len > trained:
         notices.append(
@@ -281,7 +282,7 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         )
     if checkpoint.config.unknown_fields:
         notices.append(
-            f"the model's config has fields without effect: {', '.join(checkpoint.config.unknown_fields)}"
+            f"the model's config has fields without effect: {listed(checkpoint.config.unknown_fields)}"
         )
     if settings.wired_memory and not can_wire_memory():
         source = settings.source("wired_memory")

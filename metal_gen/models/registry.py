@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from metal_gen.errors import CheckpointError
+from metal_gen.models.config.fields import quoted
 from metal_gen.models.config.language_part import family
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.matrices.parameters import ParameterSource
@@ -39,7 +40,7 @@ def builder_for(model_type: str) -> ModelBuilder:
     name = family(model_type)
     if name not in BUILDERS:
         raise CheckpointError(
-            f"this model is not supported: model_type is {model_type!r}",
+            f"this model is not supported: model_type is {quoted(model_type)}",
             f"supported are {', '.join(sorted(BUILDERS))}",
         )
     return BUILDERS[name]

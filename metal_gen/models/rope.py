@@ -26,7 +26,7 @@ class Rope:
     def __init__(self, config: RopeConfig, head_dim: int) -> None:
         self.config = config
         self.head_dim = head_dim
-        self.rotated = int(head_dim * config.partial_rotary_factor)
+        self.rotated = config.rotated_of(head_dim)
         self._periods = lru_cache(maxsize=4)(self._compute_periods)
 
     @property

@@ -1,11 +1,17 @@
 """config.json in its several spellings, and what is refused rather than ignored."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_checkpoint import tiny_config
 
 from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.errors import CheckpointError
+from metal_gen.models.config.fields import listed
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.rope import Rope
+
+NUMBERS = st.sampled_from([1e-320, 1e-12, 1e-3, 1, 1.5, 1e4, 1e12, 1e300]) | st.floats(1e-12, 1e12)
 
 
 def read(**changes):
@@ -80,19 +86,64 @@ def test_unknown_fields_are_listed():
     assert read(novel_field=1, transformers_version="5").unknown_fields == ("novel_field",)
 
 
+def test_of_many_unknown_fields_a_few_are_named():
+    names = read(**{f"novel_{index:03}": 1 for index in range(500)}, **{"x" * 10_000: 1}).unknown_fields
+    assert listed(names[:2]) == "novel_000, novel_001"
+    assert listed(names).endswith("novel_011 and 489 more")
+    assert len(listed(names[::-1])) < 300
+
+
+@pytest.mark.parametrize(
+    ("parameters", "unknown"),
+    [
+        ({"rope_type": "yarn", "factor": 4, "attn_factor": 1.5}, ["attn_factor"]),
+        ({"rope_type": "yarn", "factor": 4, "attention_factor": 1.5, "beta_fast": 16, "mscale": 1}, []),
+        ({"rope_type": "linear", "factor": 4, "attention_factor": 1.5}, ["attention_factor"]),
+        ({"rope_type": "default", "factor": 4, "mrope_section": [8, 4, 4]}, ["factor"]),
+        ({"rope_theta": 1e6, "mrope_interleaved": True, "original_max_position_embeddings": 16}, []),
+    ],
+)
+def test_so_are_those_of_the_rope_that_change_nothing(parameters, unknown):
+    names = tuple(f"rope_parameters.{name}" for name in unknown)
+    assert read(rope_parameters=parameters).unknown_fields == names
+    assert read(rope_scaling=parameters).unknown_fields == names
+
+
+def test_a_setting_that_scales_the_rope_answers_for_its_fields():
+    config = tiny_config("qwen3", rope_scaling={"rope_type": "yarn", "factor": 4, "beta_fast": 16})
+    off = RopeScaling()({"rope_type": "default"})
+    assert ModelConfig.from_hf(config, rope_scaling=off).unknown_fields == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"hidden_size": ...}, "hidden_size is missing"),
         ({"hidden_size": "32"}, "hidden_size must be a whole number of at least 1, not '32'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number"),
+        ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers must be a whole number from 1 to 10,000"),
+        ({"layer_types": ["x" * 10_000] * 2}, "and that kind of attention is not supported"),
         ({"num_attention_heads": True}, "num_attention_heads must be a whole number"),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key/value heads evenly"),
-        ({"rms_norm_eps": -1.0}, "rms_norm_eps must be a number above 0"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps must be a number from 1e-12 to 1e+12, not -1.0"),
+        ({"rms_norm_eps": True}, "rms_norm_eps must be a number above 0, not True"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' is computed"),
         ({"use_mrope": True}, "use_mrope is True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"head_dim": 1}, "1 of the 1 numbers of a head would be rotated, and only pairs can be"),
+        ({"head_dim": 3}, "3 of the 3 numbers of a head would be rotated, and only pairs can be"),
+        ({"hidden_size": 2, "head_dim": ...}, "head_dim must be a whole number of at least 1, not 0"),
+        (
+            {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2}},
+            "takes more than one pair of numbers",
+        ),
+        ({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}, "takes a rope_theta other than 1"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1e-320}},
+            "beta_fast must be a number from 1e-12 to 1e+12",
+        ),
+        ({"rope_theta": 1e-320}, "rope_theta must be a number from 1e-12 to 1e+12"),
         ({"rope_scaling": {"type": "llama3", "factor": 2}}, "rope_type 'llama3' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, "rope_parameters cannot be used: factor is missing"),
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
@@ -113,3 +164,32 @@ def test_what_cannot_be_computed_is_refused(changes, message):
         read(**changes)
     assert message in caught.value.message
     assert caught.value.message.startswith("config.json")
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(("partial", "rotated"), [(1e9, None), (1.1, None), (0.01, 0), (0.4, 13)])
+def test_a_part_of_a_head_that_cannot_be_rotated(partial, rotated):
+    with pytest.raises(CheckpointError, match="rotat") as caught:
+        ModelConfig.from_hf(tiny_config("qwen3_next", head_dim=33, partial_rotary_factor=partial))
+    if rotated is not None:
+        assert f"{rotated} of the 33 numbers" in caught.value.message
+
+
+@given(
+    head_dim=st.sampled_from([2, 4, 32]),
+    rope_type=st.sampled_from(["default", "linear", "dynamic", "yarn"]),
+    numbers=st.fixed_dictionaries(
+        {"rope_theta": NUMBERS, "factor": NUMBERS, "beta_fast": NUMBERS, "beta_slow": NUMBERS}
+    ),
+    original=st.sampled_from([1, 16, 2**31 - 1]),
+    length=st.sampled_from([1, 1000, 2**31 - 1]),
+)
+def test_what_is_accepted_has_wavelengths(head_dim, rope_type, numbers, original, length):
+    scaling = {"rope_type": rope_type, "original_max_position_embeddings": original, **numbers}
+    try:
+        config = read(head_dim=head_dim, rope_parameters=scaling, max_position_embeddings=original)
+    except CheckpointError:
+        return
+    periods = Rope(config.rope, head_dim).periods(length).tolist()
+    assert len(periods) == head_dim // 2
+    assert all(period > 0 for period in periods)

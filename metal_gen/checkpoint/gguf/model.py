@@ -13,7 +13,9 @@ from metal_gen.checkpoint.gguf.blocks import FORMS
 from metal_gen.checkpoint.gguf.header import GgufHeader, GgufTensor
 from metal_gen.checkpoint.gguf.tokenizer import end_ids
 from metal_gen.errors import CheckpointError
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.excerpt import excerpt
+from metal_gen.models.config.fields import LARGEST_INTEGER, FieldReader, quoted
+from metal_gen.models.config.model_config import MOST_LAYERS
 
 ARCHITECTURE = "general.architecture"
 MODEL_TYPES = {"qwen2": "qwen2", "qwen2moe": "qwen2_moe", "qwen3": "qwen3", "qwen3moe": "qwen3_moe"}
@@ -78,7 +80,8 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     architecture = fields.fields.get(ARCHITECTURE)
     if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
         raise fields.error(
-            f"{ARCHITECTURE} is {architecture!r}", f"of GGUF files {', '.join(MODEL_TYPES)} are supported"
+            f"{ARCHITECTURE} is {quoted(architecture)}",
+            f"of GGUF files {', '.join(MODEL_TYPES)} are supported",
         )
     _refuse_parts(fields)
     model_type = MODEL_TYPES[architecture]
@@ -86,7 +89,11 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     if model_type == "qwen2_moe":
         sizes |= SHARED_EXPERT_SIZES
     config: dict[str, Any] = {
-        name: fields.integer(f"{architecture}.{field}") for field, name in sizes.items()
+        name: fields.integer(
+            f"{architecture}.{field}",
+            maximum=MOST_LAYERS if name == "num_hidden_layers" else LARGEST_INTEGER,
+        )
+        for field, name in sizes.items()
     }
     heads = config["num_attention_heads"]
     head_dim = fields.integer(f"{architecture}.attention.key_length", max(1, config["hidden_size"] // heads))
@@ -148,18 +155,24 @@ def model_tensors(header: GgufHeader) -> dict[str, GgufTensor]:
     Raises:
         CheckpointError: One is of a type that is not read.
     """
-    named = {}
+    named: dict[str, GgufTensor] = {}
     for tensor in header.tensors.values():
         if tensor.dtype not in FORMS:
             raise CheckpointError(
-                f"{header.path} cannot be used: {tensor.name} is stored as {tensor.dtype}, "
+                f"{header.path} cannot be used: {excerpt(tensor.name)} is stored as {tensor.dtype}, "
                 f"and only {', '.join(FORMS)} are read",
                 "get the model as Q4_K_M, Q8_0, BF16 or F16",
             )
         if SHARED_EXPERT_GATE.fullmatch(tensor.name) and len(tensor.shape) == 1:
             # A matrix of one row, which some files have as a vector.
             tensor = replace(tensor, shape=(1, *tensor.shape))
-        named[model_name(tensor.name)] = tensor
+        name = model_name(tensor.name)
+        if name in named:
+            raise CheckpointError(
+                f"{header.path} cannot be used: {named[name].name} and {excerpt(tensor.name)} are the same "
+                "part of the model"
+            )
+        named[name] = tensor
     return named
 
 

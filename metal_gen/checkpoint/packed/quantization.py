@@ -11,7 +11,7 @@ from metal_gen.checkpoint.packed.stored import Method
 from metal_gen.config import quantize
 from metal_gen.config.quantize import AFFINE_BITS, AFFINE_GROUP_SIZES
 from metal_gen.models.config.fields import FieldReader
-from metal_gen.models.config.language_part import language_name
+from metal_gen.models.config.language_part import model_name
 from metal_gen.models.matrices.quantized import Packing
 
 # The one packing of each of the other modes.
@@ -69,7 +69,7 @@ def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
 def _read_packings(fields: FieldReader) -> Quantization:
     by_name: dict[str, Packing | None] = {}
     for name, value in fields.fields.items():
-        plain = language_name(name)
+        plain = model_name(name)
         if name in PACKING_FIELDS or plain is None or not isinstance(value, Mapping | bool):
             continue
         inner = FieldReader(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 
 FAMILIES = frozenset({"qwen2_moe", "qwen3_moe", "qwen3_vl_moe", "qwen3_next", "qwen3_5_moe"})
 WITH_SHARED_EXPERT = frozenset({"qwen2_moe", "qwen3_next", "qwen3_5_moe"})
@@ -32,7 +32,7 @@ class ExpertsConfig:
     shared_expert_intermediate_size: int = 0
     norm_topk_prob: bool = False
     decoder_sparse_step: int = 1
-    mlp_only_layers: tuple[int, ...] = ()
+    mlp_only_layers: frozenset[int] = frozenset()
 
     def are_in(self, layer: int) -> bool:
         """Whether a layer has experts; the others have one MLP."""
@@ -70,8 +70,8 @@ def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
     )
 
 
-def _layers(config: FieldReader) -> tuple[int, ...]:
+def _layers(config: FieldReader) -> frozenset[int]:
     layers = config.fields.get("mlp_only_layers") or ()
     if not isinstance(layers, Sequence) or not all(type(layer) is int for layer in layers):
-        raise config.error(f"mlp_only_layers must be a list of whole numbers, not {layers!r}")
-    return tuple(layers)
+        raise config.error(f"mlp_only_layers must be a list of whole numbers, not {quoted(layers)}")
+    return frozenset(layers)

@@ -1,12 +1,15 @@
 """Reads fields of config.json one by one, so that each message can name the file and the field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
 
+MOST_QUOTED = 60
 LARGEST_INTEGER = 2**31 - 1
-LARGEST_NUMBER = 1e12
+# Any product of a few numbers within these is a float32 that is neither 0 nor infinite.
+SMALLEST_NUMBER, LARGEST_NUMBER = 1e-12, 1e12
 
 
 class FieldReader:
@@ -25,18 +28,27 @@ class FieldReader:
         """Whether there is such a field."""
         return self.fields.get(name) is not None
 
-    def integer(self, name: str, default: int | None = None, *, minimum: int = 1) -> int:
+    def integer(
+        self, name: str, default: int | None = None, *, minimum: int = 1, maximum: int = LARGEST_INTEGER
+    ) -> int:
         """A whole number."""
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_INTEGER:
-            raise self.error(f"{name} must be a whole number of at least {minimum}, not {_short(value)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            range_ = (
+                f"of at least {minimum}" if maximum == LARGEST_INTEGER else f"from {minimum} to {maximum:,}"
+            )
+            raise self.error(f"{name} must be a whole number {range_}, not {quoted(value)}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A number above 0."""
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST_NUMBER:
-            raise self.error(f"{name} must be a number above 0, not {_short(value)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(f"{name} must be a number above 0, not {quoted(value)}")
+        if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER:
+            raise self.error(
+                f"{name} must be a number from {SMALLEST_NUMBER:g} to {LARGEST_NUMBER:g}, not {quoted(value)}"
+            )
         return float(value)
 
     def optional_number(self, name: str) -> float | None:
@@ -47,7 +59,7 @@ class FieldReader:
         """True or false."""
         value = self._value(name, default)
         if not isinstance(value, bool):
-            raise self.error(f"{name} must be true or false, not {value!r}")
+            raise self.error(f"{name} must be true or false, not {quoted(value)}")
         return value
 
     def error(self, problem: str, hint: str = "") -> CheckpointError:
@@ -61,7 +73,12 @@ class FieldReader:
         return value
 
 
-def _short(value: object) -> str:
-    """A value for a message, which may be of any length."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a longer number"
-    return text if len(text) <= 60 else text[:57] + "..."
+def quoted(value: object) -> str:
+    """A value for a message as Python writes it, which may be of any length."""
+    return excerpt(value if isinstance(value, int) else repr(value), MOST_QUOTED)
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The first so many of names for a message, and how many more there are."""
+    shown = ", ".join(excerpt(name, MOST_QUOTED) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -22,6 +22,8 @@ VISION_FIELDS = frozenset(
 OTHER_PREFIXES = ("visual.", "model.visual.", "vision_tower.", "mtp.", "model.mtp.")
 # What the language part's tensors begin with, and what they would in a text model.
 LANGUAGE_PREFIXES = (("model.language_model.", "model."), ("language_model.", ""))
+# What a checkpoint that was saved without its head, as embedding models are, has at the top.
+BASE_PARTS = ("embed_tokens", "layers", "norm")
 
 
 def family(model_type: str) -> str:
@@ -44,17 +46,26 @@ def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(text, Mapping):
         raise CheckpointError("config.json cannot be used: text_config must be an object")
     merged = {**config, **text, "model_type": model_type}
-    tied = config.get("tie_word_embeddings")
-    if model_type.startswith("qwen2"):
-        tied = tied or text.get("tie_word_embeddings")
-    merged["tie_word_embeddings"] = tied
+    # Either may say so: a head that is stored all the same is used (see `checkpoint.tied_head`).
+    merged["tie_word_embeddings"] = config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
     return {name: value for name, value in merged.items() if name not in VISION_FIELDS}
 
 
-def language_name(name: str) -> str | None:
-    """What a tensor would be called in a text model; None for one of another part."""
-    for prefix, plain in LANGUAGE_PREFIXES:
-        if name.startswith(prefix):
-            name = plain + name.removeprefix(prefix)
-            break
-    return None if name.startswith(OTHER_PREFIXES) else name
+def model_name(name: str, *, has_other_parts: bool = True) -> str | None:
+    """What a tensor or module would be called in a text model that was saved with its head.
+
+    Args:
+        name: In the file.
+        has_other_parts: The checkpoint may have other parts beside the language part.
+
+    Returns:
+        The name; None for one of another part.
+    """
+    if has_other_parts:
+        for prefix, plain in LANGUAGE_PREFIXES:
+            if name.startswith(prefix):
+                name = plain + name.removeprefix(prefix)
+                break
+        if name.startswith(OTHER_PREFIXES):
+            return None
+    return f"model.{name}" if name.partition(".")[0] in BASE_PARTS else name

@@ -10,7 +10,7 @@ from typing import Any
 
 from metal_gen.config.rope_scaling import RopeFields
 from metal_gen.models.config.experts import EXPERT_FIELDS, ExpertsConfig, read_experts
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.models.config.language_part import family, language_fields
 from metal_gen.models.config.linear_attention import (
     HYBRIDS,
@@ -19,7 +19,7 @@ from metal_gen.models.config.linear_attention import (
     implied_kinds,
     read_linear_attention,
 )
-from metal_gen.models.config.rope import RopeConfig, read_rope
+from metal_gen.models.config.rope import RopeConfig, read_rope, unknown_rope_fields
 
 # Read here, or without any effect on the computed text.
 KNOWN_FIELDS = frozenset(
@@ -42,6 +42,9 @@ REQUIRED_VALUES: dict[str, object] = {
     "pretraining_tp": 1,
     "use_mrope": False,
 }
+
+# More than any model has, and few enough to list; that the files hold as many is seen when they are opened.
+MOST_LAYERS = 10_000
 
 # What a family means by a field that is missing, where that is not what the others mean.
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -138,10 +141,12 @@ class _ConfigReader(FieldReader):
         model_type = family(str(self.fields.get("model_type")))
         if heads % kv_heads:
             raise self.error(f"{heads} query heads cannot share {kv_heads} key/value heads evenly")
-        layers = self.integer("num_hidden_layers")
+        layers = self.integer("num_hidden_layers", maximum=MOST_LAYERS)
         max_positions = self.integer("max_position_embeddings", 32768)
         window, layer_types = self._attention_kinds(layers, model_type)
         experts = read_experts(self, model_type)
+        head_dim = self.integer("head_dim", hidden_size // heads)
+        rope = read_rope(self, head_dim, max_positions, rope_scaling)
         is_dense = experts is None or not all(map(experts.are_in, range(layers)))
         return ModelConfig(
             model_type=model_type,
@@ -150,25 +155,30 @@ class _ConfigReader(FieldReader):
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=self.integer("head_dim", hidden_size // heads),
+            head_dim=head_dim,
             vocab_size=self.integer("vocab_size"),
             max_position_embeddings=max_positions,
             rms_norm_eps=self.number("rms_norm_eps", 1e-6),
             tie_word_embeddings=self.flag("tie_word_embeddings", False),
             attention_bias=self.flag("attention_bias", False),
-            rope=read_rope(self, max_positions, rope_scaling),
+            rope=rope,
             layer_types=layer_types,
             sliding_window=window,
             qkv_bias=self.flag("qkv_bias", True),
             experts=experts,
             linear=read_linear_attention(self, model_type),
-            unknown_fields=tuple(sorted(set(self.fields) - KNOWN_FIELDS)),
+            unknown_fields=self._unknown_fields(rope, rope_scaling),
         )
 
     def _refuse_unsupported(self) -> None:
         for name, computed in REQUIRED_VALUES.items():
             if self.fields.get(name, computed) not in (computed, None):
-                raise self.error(f"{name} is {self.fields[name]!r}, and only {computed!r} is computed")
+                raise self.error(f"{name} is {quoted(self.fields[name])}, and only {computed!r} is computed")
+
+    def _unknown_fields(self, rope: RopeConfig, rope_scaling: RopeFields) -> tuple[str, ...]:
+        # Where a setting scales the rope, what it leaves of the checkpoint's own scaling is no surprise.
+        within = [] if rope_scaling else unknown_rope_fields(self, rope)
+        return tuple(sorted([*within, *(set(self.fields) - KNOWN_FIELDS)]))
 
     def _attention_kinds(self, layers: int, model_type: str) -> tuple[int | None, tuple[str, ...]]:
         """The sliding window in use, if any, and each layer's kind of attention."""
@@ -190,7 +200,9 @@ class _ConfigReader(FieldReader):
             raise self.error(f"layer_types must list {layers} layers")
         for kind in kinds:
             if kind not in known:
-                raise self.error(f"layer_types has {kind!r}, and that kind of attention is not supported")
+                raise self.error(
+                    f"layer_types has {quoted(kind)}, and that kind of attention is not supported"
+                )
         if set(kinds) == {"linear_attention"}:
             raise self.error("layer_types has no full_attention, and models without it are not supported")
         if "sliding_attention" in kinds and window is None:

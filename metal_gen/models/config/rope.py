@@ -1,12 +1,24 @@
 """How positions are embedded: the fields of `rope_parameters`, or of `rope_scaling` in older files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metal_gen.config.rope_scaling import ROPE_TYPES, RopeFields
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.models.config.language_part import family
 from metal_gen.models.config.linear_attention import HYBRIDS
+
+# Of the object in config.json: read for every type, or about images only.
+COMMON_FIELDS = frozenset(
+    """rope_theta rope_type type partial_rotary_factor mrope_section mrope_interleaved
+    original_max_position_embeddings""".split()
+)
+# Read for a type besides.
+TYPE_FIELDS = {
+    "linear": frozenset({"factor"}),
+    "dynamic": frozenset({"factor"}),
+    "yarn": frozenset("factor attention_factor beta_fast beta_slow mscale mscale_all_dim truncate".split()),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +37,48 @@ class RopeConfig:
     truncate: bool = True
     partial_rotary_factor: float = 1.0
 
+    def rotated_of(self, head_dim: int) -> int:
+        """How many numbers of a head of this size are rotated."""
+        return int(head_dim * self.partial_rotary_factor)
 
-def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> RopeConfig:
+
+def read_rope(config: FieldReader, head_dim: int, max_positions: int, scaling: RopeFields) -> RopeConfig:
     """Read the fields of a config.json that tell how positions are embedded.
 
     Args:
         config: The whole of it.
+        head_dim: Size of a head.
         max_positions: The length that the model was trained for, or was made for.
         scaling: Fields that are laid over its own.
 
     Raises:
         CheckpointError: They contradict each other, or ask for something that is not computed here.
     """
+    reader = _rope_fields(config, scaling)
+    rope_type = reader.fields.get("rope_type", reader.fields.get("type", "default"))
+    theta = reader.number("rope_theta", config.number("rope_theta", 10000.0))
+    if rope_type == "mrope":  # Its axes are equal for text.
+        rope_type = "default"
+    if rope_type not in ROPE_TYPES:
+        raise reader.error(f"rope_type {quoted(rope_type)} is not supported", f"{', '.join(ROPE_TYPES)} are")
+    partial = reader.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    if partial != 1.0 and family(str(config.fields.get("model_type"))) not in HYBRIDS:
+        raise reader.error(f"partial_rotary_factor is {partial:g}, and only 1 is computed")
+    rope = RopeConfig(rope_theta=theta, rope_type=rope_type, partial_rotary_factor=partial)
+    if rope_type != "default":
+        rope = _stretched(rope, reader, config, max_positions, scaling)
+    _require_computable(reader, rope, head_dim)
+    return rope
+
+
+def unknown_rope_fields(config: FieldReader, rope: RopeConfig) -> list[str]:
+    """The fields of their object in config.json that change nothing in this."""
+    known = COMMON_FIELDS | TYPE_FIELDS.get(rope.rope_type, frozenset())
+    return [f"rope_parameters.{name}" for name in _rope_fields(config, ()).fields if name not in known]
+
+
+def _rope_fields(config: FieldReader, scaling: RopeFields) -> FieldReader:
+    """The fields of their own object, by whichever name it goes."""
     if config.fields.get("rope_scaling") and config.fields.get("rope_parameters"):
         raise config.error("it has rope_scaling and rope_parameters", "put it all into rope_parameters")
     parameters = config.fields.get("rope_scaling") or config.fields.get("rope_parameters") or {}
@@ -44,29 +86,22 @@ def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> R
         raise config.error("rope_parameters must be an object")
     if any(isinstance(value, Mapping) for value in parameters.values()):
         raise config.error("rope_parameters differ by kind of attention, and that is not supported")
-    parameters = {**parameters, **dict(scaling)}
-    reader = FieldReader(parameters, f"{config.source}, rope_parameters")
-    rope_type = parameters.get("rope_type", parameters.get("type", "default"))
-    theta = reader.number("rope_theta", config.number("rope_theta", 10000.0))
-    if rope_type == "mrope":  # Its axes are equal for text.
-        rope_type = "default"
-    if rope_type not in ROPE_TYPES:
-        raise reader.error(f"rope_type {rope_type!r} is not supported", f"{', '.join(ROPE_TYPES)} are")
-    partial = reader.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
-    if partial != 1.0 and family(str(config.fields.get("model_type"))) not in HYBRIDS:
-        raise reader.error(f"partial_rotary_factor is {partial:g}, and only 1 is computed")
-    if rope_type == "default":
-        return RopeConfig(rope_theta=theta, partial_rotary_factor=partial)
+    return FieldReader({**parameters, **dict(scaling)}, f"{config.source}, rope_parameters")
+
+
+def _stretched(
+    rope: RopeConfig, reader: FieldReader, config: FieldReader, max_positions: int, scaling: RopeFields
+) -> RopeConfig:
+    """The same with the fields of a type that stretches positions."""
     original = max_positions
     implied_factor = None
-    if rope_type == "yarn":
+    if rope.rope_type == "yarn":
         inner = reader.integer("original_max_position_embeddings", max_positions)
         is_given = "original_max_position_embeddings" in dict(scaling)
         original = inner if is_given else config.integer("original_max_position_embeddings", inner)
-        implied_factor = max_positions / original if "factor" in parameters else None
-    return RopeConfig(
-        rope_theta=theta,
-        rope_type=rope_type,
+        implied_factor = max_positions / original if "factor" in reader.fields else None
+    return replace(
+        rope,
         factor=reader.number("factor", implied_factor),
         original_max_position_embeddings=original,
         attention_factor=reader.optional_number("attention_factor"),
@@ -75,5 +110,21 @@ def read_rope(config: FieldReader, max_positions: int, scaling: RopeFields) -> R
         mscale=reader.optional_number("mscale"),
         mscale_all_dim=reader.optional_number("mscale_all_dim"),
         truncate=reader.flag("truncate", True),
-        partial_rotary_factor=partial,
     )
+
+
+def _require_computable(reader: FieldReader, rope: RopeConfig, head_dim: int) -> None:
+    """Refuse what has no wavelengths."""
+    if rope.partial_rotary_factor > 1:
+        raise reader.error(
+            f"partial_rotary_factor is {rope.partial_rotary_factor:g}, and no more than 1 can be rotated"
+        )
+    rotated = rope.rotated_of(head_dim)
+    if rotated < 2 or rotated % 2:
+        raise reader.error(
+            f"{rotated} of the {head_dim} numbers of a head would be rotated, and only pairs can be"
+        )
+    if rope.rope_type == "dynamic" and rotated == 2:
+        raise reader.error("rope_type 'dynamic' takes more than one pair of numbers, and a head has one")
+    if rope.rope_type == "yarn" and rope.rope_theta == 1:
+        raise reader.error("rope_type 'yarn' takes a rope_theta other than 1")

@@ -1,10 +1,25 @@
 """Where checkpoints keep the weights of experts: one by one, or all of a layer in one tensor."""
 
+from collections.abc import Callable
+
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.experts.linear import ExpertLinear, expert_linear
 from metal_gen.models.matrices.adapted import AnyMatrix
 from metal_gen.models.matrices.matrix import ArrayMatrix
-from metal_gen.models.matrices.parameters import ParameterSource
+from metal_gen.models.matrices.parameters import ParameterSource, Shape
+
+
+def stacks_experts(shape_of: Callable[[str], Shape | None], prefix: str) -> bool:
+    """Whether a layer has one tensor for all its experts, rather than a few for each.
+
+    Args:
+        shape_of: Gives the shape of a tensor, or None where there is none.
+        prefix: Of the layer's MLP.
+    """
+    return any(
+        shape_of(f"{prefix}.{name}") is not None
+        for name in ("experts.gate_up_proj", "experts.down_proj", "switch_mlp.gate_proj.weight")
+    )
 
 
 def read_expert_weights(
@@ -22,18 +37,18 @@ def read_expert_weights(
     down: AnyMatrix
     count, size = experts.num_experts, experts.moe_intermediate_size
     ours, theirs = f"{prefix}.experts", f"{prefix}.switch_mlp"
-    if source.shape_of(f"{ours}.gate_up_proj") or source.shape_of(f"{ours}.down_proj"):
-        gate_up = _stacked(source, f"{ours}.gate_up_proj", count, 2 * size, hidden)
-        down = _stacked(source, f"{ours}.down_proj", count, hidden, size)
-    elif source.shape_of(f"{theirs}.gate_proj.weight"):  # mlx-lm
-        parts = {f"{theirs}.{name}_proj": size for name in ("gate", "up")}
-        gate_up = source.matrix(parts, count, hidden, axis=1)
-        down = source.matrix({f"{theirs}.down_proj": hidden}, count, size, axis=1)
-    else:  # what is published
+    if not stacks_experts(source.shape_of, prefix):  # what is published
         each = range(count)
         parts = {f"{ours}.{index}.{name}_proj": size for index in each for name in ("gate", "up")}
         gate_up = source.one_by_one(parts, hidden, experts=count)
         down = source.one_by_one({f"{ours}.{index}.down_proj": hidden for index in each}, size, experts=count)
+    elif source.shape_of(f"{theirs}.gate_proj.weight"):  # mlx-lm
+        parts = {f"{theirs}.{name}_proj": size for name in ("gate", "up")}
+        gate_up = source.matrix(parts, count, hidden, axis=1)
+        down = source.matrix({f"{theirs}.down_proj": hidden}, count, size, axis=1)
+    else:
+        gate_up = _stacked(source, f"{ours}.gate_up_proj", count, 2 * size, hidden)
+        down = _stacked(source, f"{ours}.down_proj", count, hidden, size)
     return expert_linear(gate_up), expert_linear(down)
 
 

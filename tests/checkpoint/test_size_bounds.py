@@ -1,0 +1,51 @@
+"""Numbers in config.json that no file could bear out cost nothing before they are refused."""
+
+import pytest
+from tiny_checkpoint import tiny_config, tiny_weights, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.errors import CheckpointError
+
+HUGE = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("arch", "changes", "message"),
+    [
+        ("qwen3", {"num_hidden_layers": 9_999}, "25 tensors cannot make 9999 layers"),
+        ("qwen3_moe", {"num_experts": HUGE}, f"cannot make {HUGE} experts in each of 2 layers"),
+        (
+            "qwen2_moe",
+            {"num_experts": 32_768, "decoder_sparse_step": 2},
+            "cannot make 32768 experts in each of 1",
+        ),
+        (
+            "qwen3_vl_moe",
+            {"num_experts": HUGE},
+            f"model.safetensors is 6 x 32 where config.json makes it {HUGE}",
+        ),
+        ("qwen3", {"hidden_size": HUGE}, f"is 64 x 32 where config.json makes it 64 x {HUGE}"),
+        (
+            "qwen2",
+            {"num_attention_heads": HUGE, "num_key_value_heads": HUGE, "head_dim": HUGE - 1},
+            f"where config.json makes it {HUGE * (HUGE - 1)}",
+        ),
+        ("qwen2_moe", {"moe_intermediate_size": HUGE}, f"where config.json makes it {HUGE} x 32"),
+        ("qwen3_vl_moe", {"moe_intermediate_size": HUGE}, f"where config.json makes it 6 x {2 * HUGE} x 32"),
+        ("qwen3_next", {"linear_num_value_heads": HUGE - 1}, "where config.json makes it"),
+        ("qwen3_5", {"linear_key_head_dim": HUGE}, "where config.json makes it"),
+        ("qwen3_next", {"linear_conv_kernel_dim": HUGE}, f"where config.json makes it 160 x 1 x {HUGE}"),
+    ],
+)
+def test_sizes_that_the_files_do_not_have(arch, changes, message, tmp_path):
+    config = tiny_config(arch)
+    write_checkpoint(tmp_path, config)
+    folder = write_checkpoint(tmp_path, {**config, **changes}, tiny_weights(config))
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(folder)
+    assert message in caught.value.message
+
+
+def test_layers_without_experts_are_listed_as_fast_as_there_are_any(tmp_path):
+    config = tiny_config("qwen3_moe", mlp_only_layers=[0] * 50_000)
+    assert Checkpoint(write_checkpoint(tmp_path, config)).config.experts.mlp_only_layers == {0}
