@@ -21,9 +21,10 @@ class WholeFile:
     gets what the umask leaves. What a run has left that was killed is taken away by the next one.
 
     Args:
-        path: Of the file; an older one stays as it is until `commit`. Of a link, what it points to is
-            replaced.
+        path: Of the file; an older one stays as it is until `commit`.
         private: A new file can be read by its owner alone.
+        follows_link: Of a link, what it points to is replaced; otherwise the link itself is, as befits a
+            name that nobody has given.
 
     Attributes:
         path: Of the file; of a link, where it points to.
@@ -33,8 +34,8 @@ class WholeFile:
             circle of links, a name that no file can have.
     """
 
-    def __init__(self, path: Path, *, private: bool = False) -> None:
-        self.path = resolve(path) if _is_link(path) else path
+    def __init__(self, path: Path, *, private: bool = False, follows_link: bool = True) -> None:
+        self.path = resolve(path) if follows_link and _is_link(_status(path)) else path
         self._private = private
         _require_replaceable(self.path)
         remove_dead_parts(self.path)
@@ -59,6 +60,19 @@ class WholeFile:
             self.discard()
             raise
 
+    def sync(self) -> None:
+        """Have what was written so far on the disk, while an older file still is where it was.
+
+        Raises:
+            OSError: It is not there; it is given up.
+        """
+        try:
+            self._file.flush()
+            sync_file(self._file.fileno())
+        except BaseException:
+            self.discard()
+            raise
+
     def commit(self) -> None:
         """Put it in its place, on the disk.
 
@@ -68,7 +82,8 @@ class WholeFile:
         try:
             self._file.flush()
             descriptor = self._file.fileno()
-            take_mode(descriptor, _status(self.path), private=self._private)
+            old = _status(self.path)
+            take_mode(descriptor, None if _is_link(old) else old, private=self._private)
             sync_file(descriptor)
             if not has_name(descriptor, self._part):
                 raise FileNotFoundError(errno.ENOENT, f"{self._part} was taken away meanwhile")
@@ -97,34 +112,33 @@ class WholeFile:
         self.discard()
 
 
-def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
+def write_whole(path: Path, content: bytes, *, private: bool = False, follows_link: bool = True) -> None:
     """Write a file whole, or leave what is there as it is; as `WholeFile` does.
 
     Raises:
         OSError: It cannot be written.
     """
-    with WholeFile(path, private=private) as file:
+    with WholeFile(path, private=private, follows_link=follows_link) as file:
         file.write(content)
         file.commit()
 
 
-def _is_link(path: Path) -> bool:
-    status = _status(path, follow=False)
-    return status is not None and stat.S_ISLNK(status.st_mode)
-
-
-def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        return path.stat(follow_symlinks=follow)
+        return path.lstat()
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from None
 
 
+def _is_link(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISLNK(status.st_mode)
+
+
 def _require_replaceable(path: Path) -> None:
     status = _status(path)
-    if status is None:
+    if status is None or stat.S_ISLNK(status.st_mode):
         return
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))

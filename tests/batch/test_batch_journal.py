@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,13 @@ import pytest
 from cli_process import clean_environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from output_records import BAD, GOOD, RUN, joined, names, write
 
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.run_file import run_path
 from metal_gen.batch.records import encode_record
 from metal_gen.errors import ExitCode, MetalGenError, OutputHeldError, UsageError
 
-RUN = {"model": "tiny", "temperature": "0.5", "seed": 3}
-GOOD = [{"id": number, "text": "é" * number} for number in range(4)]
-BAD = {"id": 9, "error": {"code": "invalid_request", "line": 10, "message": "x"}}
 HOLD = """
 import sys
 from pathlib import Path
@@ -71,24 +70,10 @@ def path(tmp_path):
     return tmp_path / "out.jsonl"
 
 
-def write(path, records, run=RUN, **options):
-    with Journal.create(path, run, **options) as journal:
-        for record in records:
-            journal.append(record)
-
-
-def joined(records):
-    return b"".join(encode_record(record) for record in records)
-
-
 def script(code, path, **options):
     options = {"stdout": subprocess.PIPE, "text": True, **options}
     arguments = [sys.executable, "-c", code.format(run=RUN), path]
     return subprocess.Popen(arguments, env=clean_environment(path.parent), **options)
-
-
-def names(path):
-    return sorted(each.name for each in path.parent.iterdir())
 
 
 # Beginning
@@ -142,7 +127,7 @@ def test_a_seed_that_is_not_given_is_chosen_once(path):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("missing/out.jsonl", "No such file or directory"),
+        ("missing/out.jsonl", "there is no folder"),
         ("file/out.jsonl", "Not a directory"),
         ("folder", "is a folder"),
         ("a\0b", "null"),
@@ -233,10 +218,29 @@ def test_another_run_does_not_go_on(path, run, part):
         """The lock was given up."""
 
 
+def run_document(*, seed=b"3", model=b'"tiny"', input=b"null"):
+    return b'{"format": 2, "run": {"model": %s, "temperature": "0.5", "seed": %s}, "input": %s}' % (
+        model,
+        seed,
+        input,
+    )
+
+
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2, "run": {"seed": 3}}', b"\xff"],
-    ids=repr,
+    [
+        *(None, b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"format": 2}', b'{"format": 3}'),
+        *(run_document(seed=seed) for seed in (b"Infinity", b"1e999", b"null", b'"3"', b"true", b"9" * 5000)),
+        *(run_document(model=model) for model in (b"[]", b"1.5", b"NaN")),
+        *(
+            run_document(input=mark)
+            for mark in (b"1", b"{}", b'{"lines": 1, "group_lines": 1, "digests": ""}')
+        ),
+        run_document(input=b'{"lines": -5, "group_lines": 10, "digests": ""}'),
+        run_document(input=b'{"lines": 1, "group_lines": 0, "digests": "0000000000000000"}'),
+        run_document(input=b'{"lines": 1, "group_lines": 1, "digests": "zzzzzzzzzzzzzzzz"}'),
+    ],
+    ids=lambda content: repr(content)[:90],
 )
 def test_an_output_of_an_unknown_run(path, content):
     write(path, GOOD)
@@ -246,6 +250,32 @@ def test_an_output_of_an_unknown_run(path, content):
     with pytest.raises(UsageError, match="nothing says which run"):
         Journal.resume(path, RUN)
     assert path.read_bytes() == joined(GOOD)
+
+
+def test_an_output_of_an_older_version(path):
+    write(path, GOOD)
+    run_path(path).write_text(json.dumps({"format": 1, "run": {**RUN, "input": "0" * 64}}))
+    with pytest.raises(UsageError, match="begun by an older metal-gen"):
+        Journal.resume(path, RUN)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "adapters"])
+def test_files_of_a_model_that_changed_are_told_without_digests(path, name):
+    write(path, GOOD, {**RUN, name: "0" * 64})
+    with pytest.raises(UsageError, match="are others") as raised:
+        Journal.resume(path, {**RUN, name: "f" * 64})
+    assert not re.search("0{8}|f{8}", raised.value.message)
+
+
+def test_an_output_that_was_renamed_is_gone_on_with_when_its_run_file_is_too(path):
+    write(path, GOOD)
+    other = path.rename(path.with_name("other.jsonl"))
+    with pytest.raises(UsageError, match=r"there is no .*/\.other\.jsonl\.run\.json") as raised:
+        Journal.resume(other, RUN)
+    assert "renamed too" in raised.value.hint
+    run_path(path).rename(run_path(other))
+    with Journal.resume(other, RUN) as journal:
+        assert journal.found.done == len(GOOD)
 
 
 def test_an_output_that_ends_anywhere_goes_on_after_its_last_whole_record(path):
@@ -310,20 +340,6 @@ def test_a_full_disk_leaves_whole_records(path):
     assert path.read_bytes() == joined([{"id": 1, "text": "fits"}, {"id": 3, "text": "fits too"}])
 
 
-def test_a_file_that_loses_its_name_is_noticed(path):
-    journal = Journal.create(path, RUN, fsync_interval_s=0.0)
-    journal.append(GOOD[0])
-    path.unlink()
-    with pytest.raises(MetalGenError, match="cannot be written: No such file"):
-        journal.append(GOOD[1])
-    path.write_bytes(b"another")
-    with pytest.raises(MetalGenError, match="another file has taken its name"):
-        journal.close()
-    assert path.read_bytes() == b"another"
-    with Journal.create(path, RUN, overwrite=True):
-        """The lock was given up."""
-
-
 def test_records_are_synced_no_more_often_than_asked_for(path, monkeypatch):
     synced = []
     with Journal.create(path, RUN, fsync_interval_s=1000.0) as journal:
@@ -380,7 +396,6 @@ def test_a_second_process_is_refused_until_the_first_is_killed(path):
     assert f"the output {path} is being written by another run: process {holder.pid} on " in said
     holder.send_signal(signal.SIGKILL)
     holder.communicate(timeout=60)
-    assert ".out.jsonl.lock" in names(path)
     with Journal.resume(path, RUN) as journal:
         assert "str:first" in journal.finished
     assert names(path) == [".out.jsonl.run.json", "out.jsonl"]

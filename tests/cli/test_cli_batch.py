@@ -224,7 +224,21 @@ def test_what_changed_is_named_when_going_on(tmp_path):
     assert (changed.code, "max_tokens" in changed.stderr) == (2, True)
     write_rows(tmp_path, [{"prompt": "ho"}])
     changed = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
-    assert (changed.code, "was begun with input" in changed.stderr) == (2, True)
+    assert (
+        changed.code,
+        "in.jsonl has changed since out.jsonl was begun: line 1 differs" in changed.stderr,
+    ) == (
+        2,
+        True,
+    )
+
+
+def test_rows_that_were_added_are_run_when_going_on(undisturbed, tmp_path):
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--resume", *SEED)
+    for count in (2, 2, 4):
+        write_rows(tmp_path, STORIES[:count])
+        assert run_cli(*arguments, home=tmp_path).code == 0
+    assert texts(records(tmp_path)) == {row["id"]: undisturbed[row["id"]] for row in STORIES[:4]}
 
 
 @pytest.mark.parametrize(
@@ -283,7 +297,7 @@ def test_a_chat_template_that_changed_is_another_model(tmp_path):
     assert run_cli(*arguments, home=tmp_path).code == 0
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     changed = run_cli(*arguments, home=tmp_path)
-    assert (changed.code, "was begun with checkpoint" in changed.stderr) == (2, True)
+    assert (changed.code, "the files of the model are others" in changed.stderr) == (2, True)
 
 
 def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
@@ -301,7 +315,11 @@ def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("-o", "missing/out.jsonl"), 2, "the output missing/out.jsonl cannot be written: No such file"),
+        (
+            ("-o", "missing/out.jsonl"),
+            2,
+            "the output missing/out.jsonl cannot be written: there is no folder missing",
+        ),
         (("-o", "out.jsonl", "--batch-size", "0"), 2, "--batch-size must be a whole number of at least 1"),
         (("-o", "out.jsonl", "--batch-size", "99999999"), 6, "hint: set batch_size under [cache] to at most"),
         (("-o", "out.jsonl", "--fsync-interval", "-1"), 2, "'--fsync-interval'"),
@@ -322,7 +340,7 @@ def test_what_slots_and_outputs_cannot_be_is_refused(tmp_path, arguments, code, 
 def test_a_full_disk_leaves_whole_records_to_go_on_with(undisturbed, tmp_path):
     write_rows(tmp_path, STORIES)
     command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", *SEED]
-    limit = (1000, resource.RLIM_INFINITY)
+    limit = (1500, resource.RLIM_INFINITY)
     full = subprocess.run(
         command,
         cwd=tmp_path,

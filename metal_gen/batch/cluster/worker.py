@@ -28,7 +28,7 @@ def node_mark(prepared: PreparedModel) -> dict[str, Value]:
     """
     backend = "CPU" if runs_on_cpu() else "Metal" if mx.metal.is_available() else "CUDA"
     versions: dict[str, Value] = {"metal-gen": __version__, "mlx": version("mlx"), "backend": backend}
-    return versions | {k: v for k, v in fingerprint(prepared, None, None).items() if k != "model"}
+    return versions | {k: v for k, v in fingerprint(prepared, None).items() if k != "model"}
 
 
 def load_at_node(task: NodeTask) -> TextModel:

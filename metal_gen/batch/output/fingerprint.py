@@ -31,12 +31,11 @@ END_BYTES = 65_536
 PIECE_BYTES = 1 << 20
 
 
-def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) -> dict[str, Value]:
+def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
     """Describe a run.
 
     Args:
         prepared: Gives the checkpoint and the settings in force.
-        input: The file of rows; None where it is a stream, which cannot be compared.
         field: That prompts are taken from.
 
     Raises:
@@ -60,7 +59,6 @@ def fingerprint(prepared: PreparedModel, input: Path | None, field: str | None) 
         **named,
         "seed": settings.seed,
         "field": field,
-        "input": None if input is None else _digest_of_files([input]),
     }
 
 

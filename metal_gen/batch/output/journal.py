@@ -4,23 +4,20 @@ A record is appended by a single write, so that a process that is killed leaves 
 machine that fails has left of a line is cut off by the next run.
 """
 
-import errno
-import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from metal_gen.batch.output.index import IdIndex
-from metal_gen.batch.output.lock import OutputLock, hold_output, released_on_error
+from metal_gen.batch.output.lock import HeldOutput, hold_output, released_on_error
+from metal_gen.batch.output.record_file import RecordFile
 from metal_gen.batch.output.repair import FoundRecords, repair_output
-from metal_gen.batch.output.run_file import Fingerprint, begin_run, continue_run
+from metal_gen.batch.output.run_file import Fingerprint, RunFile
 from metal_gen.batch.records import encode_record
 from metal_gen.errors import MetalGenError, UsageError
 
 FSYNC_INTERVAL_S = 5.0
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Journal:
@@ -35,32 +32,29 @@ class Journal:
 
     def __init__(
         self,
-        path: Path,
-        lock: OutputLock,
-        fingerprint: Fingerprint,
+        held: HeldOutput,
+        run: RunFile,
         *,
         is_new: bool,
         retry_failed: bool,
         fsync_interval_s: float,
     ) -> None:
-        self.path = path
+        self.path = held.path
         self.finished = IdIndex()
         self.found = FoundRecords()
-        self._lock: OutputLock | None = lock
-        self._fsync_interval_s = fsync_interval_s
+        self._held: HeldOutput | None = held
+        self._run = run
         try:
             if is_new:
-                # Emptied first: records of an older run must not stand beside the name of a new one.
-                path.open("wb").close()
-                self.seed = begin_run(path, fingerprint)
+                run.begin(held.empty)
             else:
-                self.seed = continue_run(path, fingerprint)
-                self.found = repair_output(path, self.finished, retry_failed=retry_failed)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+                run.go_on()
+                self.found = repair_output(held, self.finished, retry_failed=retry_failed)
+            self._records = RecordFile(held, fsync_interval_s)
         except BaseException:
             self.finished.close()
             raise
-        self._synced_s = time.monotonic()
+        self.seed = run.seed
 
     @classmethod
     def create(
@@ -68,6 +62,7 @@ class Journal:
         path: Path,
         fingerprint: Fingerprint,
         *,
+        input: Path | None = None,
         overwrite: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
@@ -76,22 +71,24 @@ class Journal:
         Args:
             path: Of the file.
             fingerprint: What the records depend on; a seed of None is chosen.
+            input: The file of rows; None where it is a stream.
             overwrite: Throw away what is there.
             fsync_interval_s: Most seconds of work that a failure of the machine can take.
 
         Raises:
             UsageError: There are records, or nothing can be written there.
             OutputHeldError: Another run writes there.
+            MetalGenError: The disk is full.
         """
-        path, lock = hold_output(path)
-        with released_on_error(path, lock):
-            if not overwrite and not _is_empty(path):
+        held = hold_output(path)
+        with released_on_error(held):
+            if held.nbytes and not overwrite:
                 raise UsageError(
-                    f"the output {path} is there already", "give --resume to go on with it, or --overwrite"
+                    f"the output {held.path} is there already",
+                    "give --resume to go on with it, or --overwrite",
                 )
-            return cls(
-                path, lock, fingerprint, is_new=True, retry_failed=False, fsync_interval_s=fsync_interval_s
-            )
+            run = RunFile(held.path, fingerprint, input)
+            return cls(held, run, is_new=True, retry_failed=False, fsync_interval_s=fsync_interval_s)
 
     @classmethod
     def resume(
@@ -99,6 +96,7 @@ class Journal:
         path: Path,
         fingerprint: Fingerprint,
         *,
+        input: Path | None = None,
         retry_failed: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
@@ -107,20 +105,21 @@ class Journal:
         Args:
             path: Of the file.
             fingerprint: As the output was begun with; a seed of None is the one that was chosen then.
+            input: As the output was begun with; lines may have been added at its end.
             retry_failed: Take records of errors out, for their rows to be run again.
             fsync_interval_s: As for `create`.
 
         Raises:
-            UsageError: It was begun with another fingerprint, or cannot be read or written.
+            UsageError: It was begun with another fingerprint or input, or cannot be read or written.
             OutputHeldError: Another run writes there.
+            MetalGenError: The disk is full.
         """
-        path, lock = hold_output(path)
-        with released_on_error(path, lock):
+        held = hold_output(path)
+        with released_on_error(held):
             return cls(
-                path,
-                lock,
-                fingerprint,
-                is_new=_is_empty(path),
+                held,
+                RunFile(held.path, fingerprint, input),
+                is_new=not held.nbytes,
                 retry_failed=retry_failed,
                 fsync_interval_s=fsync_interval_s,
             )
@@ -129,37 +128,24 @@ class Journal:
         """Put a record at the end.
 
         Raises:
-            MetalGenError: It cannot be written; the file ends with the record before it.
+            MetalGenError: It cannot be written, and the file ends with the record before it; or something
+                else has done something to the file.
         """
-        line = encode_record(record)
-        end = os.fstat(self._descriptor).st_size
-        try:
-            # More than one write only where a disk fills up: the next then says so.
-            written = os.write(self._descriptor, line)
-            while written < len(line):
-                written += os.write(self._descriptor, line[written:])
-        except BaseException as error:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, end)
-            if isinstance(error, OSError):
-                raise self._failure(error) from error
-            raise
-        if time.monotonic() - self._synced_s >= self._fsync_interval_s:
+        self._records.append(encode_record(record))
+        if self._records.must_sync:
             self.sync()
 
     def sync(self) -> None:
-        """Have all records on the disk.
+        """Have all records on the disk, and what is needed to go on with them.
 
         Raises:
-            MetalGenError: They are not, or the file no longer has its name.
+            MetalGenError: They are not, or something else has done something to the file.
         """
+        self._records.sync()
         try:
-            os.fsync(self._descriptor)
-            if not os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
-                raise FileNotFoundError(errno.ENOENT, "another file has taken its name")
+            self._run.restore()
         except OSError as error:
-            raise self._failure(error) from error
-        self._synced_s = time.monotonic()
+            raise MetalGenError(f"{self._run.path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Have all records on the disk, and let another run have the file.
@@ -167,19 +153,14 @@ class Journal:
         Raises:
             MetalGenError: As `sync`; the file is let go all the same.
         """
-        if self._lock is None:
+        if self._held is None:
             return
         try:
             self.sync()
         finally:
             self.finished.close()
-            os.close(self._descriptor)
-            self._lock.release()
-            self._lock = None
-
-    def _failure(self, error: OSError) -> MetalGenError:
-        hint = "make room, then give --resume to go on" if error.errno in FULL else ""
-        return MetalGenError(f"the output {self.path} cannot be written: {error.strerror}", hint)
+            self._held.release()
+            self._held = None
 
     def __enter__(self) -> Self:
         return self
@@ -187,9 +168,11 @@ class Journal:
     def __exit__(self, kind: object, *exception: object) -> None:
         if kind is None:
             self.close()
-        else:
-            with suppress(MetalGenError):
-                self.close()
+            return
+        if self._held is not None and self._held.remove_if_unused():
+            self._run.remove()
+        with suppress(MetalGenError):
+            self.close()
 
 
 class StreamJournal:
@@ -246,7 +229,3 @@ def _naming_the_stream() -> Iterator[None]:
         raise
     except OSError as error:
         raise MetalGenError(f"the output cannot be written: {error.strerror}") from error
-
-
-def _is_empty(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0

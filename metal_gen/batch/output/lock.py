@@ -1,106 +1,152 @@
 """Keeps two runs from writing one output."""
 
+import errno
 import fcntl
 import os
-import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from metal_gen.errors import OutputHeldError, UsageError
+from metal_gen.batch.output.run_file import last_writer
+from metal_gen.errors import MetalGenError, OutputHeldError, UsageError
+from metal_gen.files.parts import has_name
+from metal_gen.files.paths import FULL, resolve, why_not_written
 
-LONGEST_HOLDER_BYTES = 400
+NEW_MODE = 0o666
 
 
-class OutputLock:
-    """A lock on an output, which the system gives up with the process that has it, however it ends.
+class HeldOutput:
+    """An output, open to be read and appended to, that this process alone may write.
 
-    The lock is on a file beside the output, which says who has it.
+    The lock is on the output itself, and the system gives it up with the process that has it, however
+    it ends: nothing beside the output can be taken away to be rid of it.
 
     Args:
+        path: Of the output, which is made where there is none.
+
+    Attributes:
         path: Of the output.
+        descriptor: Of the open file.
+        is_new: There was none.
 
     Raises:
         OutputHeldError: Another run has it.
-        OSError: The file cannot be made.
+        OSError: It cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.parent / f".{path.name}.lock"
-        while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_current(descriptor):
-                    holder = f"process {os.getpid()} on {socket.gethostname()}".encode()
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, holder[:LONGEST_HOLDER_BYTES], 0)
-                    break
-            except BlockingIOError:
-                holder = os.pread(descriptor, LONGEST_HOLDER_BYTES, 0)
-                os.close(descriptor)
-                raise _held(path, holder) from None
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-        self._descriptor = descriptor
+        self.path = path
+        self.descriptor, self.is_new = _open_locked(path)
 
-    def _is_current(self, descriptor: int) -> bool:
-        """Whether the file still has its name: a run that ends takes it away."""
-        with suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        return False
+    @property
+    def nbytes(self) -> int:
+        """How long it is."""
+        return os.fstat(self.descriptor).st_size
+
+    def follow(self) -> None:
+        """Hold the file that has taken the place of the output.
+
+        Raises:
+            OutputHeldError: Another run was faster.
+            OSError: It cannot be opened.
+        """
+        descriptor, _ = _open_locked(self.path)
+        os.close(self.descriptor)
+        self.descriptor = descriptor
+
+    def empty(self) -> None:
+        """Throw away what is there.
+
+        Raises:
+            OSError: It cannot be done.
+        """
+        os.ftruncate(self.descriptor, 0)
 
     def release(self) -> None:
-        """Let another run have the output."""
+        """Let another run have it."""
+        os.close(self.descriptor)
+
+    def remove_if_unused(self) -> bool:
+        """Take the output away if it was made for nothing; whether that was so."""
         with suppress(OSError):
-            if self._is_current(self._descriptor):
+            if self.is_new and not self.nbytes and has_name(self.descriptor, self.path):
                 self.path.unlink()
-        os.close(self._descriptor)
+                return True
+        return False
 
 
-def _held(path: Path, holder: bytes) -> OutputHeldError:
-    who = holder.decode(errors="replace") or "one that has just begun"
-    return OutputHeldError(
-        f"the output {path} is being written by another run: {who}",
-        "wait for it to end, or name another output",
-    )
+def _open_locked(path: Path) -> tuple[int, bool]:
+    """Descriptor, and whether the file is new."""
+    while True:
+        descriptor, is_new = _open(path)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is not a file")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A run that has made it for nothing takes it away again.
+            if has_name(descriptor, path):
+                return descriptor, is_new
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OutputHeldError(
+                f"the output {path} is being written by another run: {last_writer(path)}",
+                "wait for it to end, or name another output",
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
-def hold_output(given: Path) -> tuple[Path, OutputLock]:
-    """Lock an output.
+def _open(path: Path) -> tuple[int, bool]:
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        with suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, NEW_MODE), True
+        with suppress(FileNotFoundError):
+            return os.open(path, flags), False
 
-    Returns:
-        Its path, of a link where that points to, and the lock.
+
+def hold_output(given: Path) -> HeldOutput:
+    """Open an output, of a link where that points to.
 
     Raises:
-        UsageError: It is no file, or nothing can be written beside it.
+        UsageError: It is no file, or cannot be written.
         OutputHeldError: Another run has it.
+        MetalGenError: The disk is full.
     """
     try:
-        path = given.resolve() if given.is_symlink() else given
+        path = resolve(given) if given.is_symlink() else given
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "not a file: give -o - and redirect it"
             raise UsageError(f"the output {given} is {what}")
-        return path, OutputLock(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"the output {given} cannot be written: {reason}") from None
+        return HeldOutput(path)
+    except OSError as error:
+        raise cannot_be_written(given, error) from None
+    except ValueError as error:
+        raise UsageError(f"the output {given} cannot be written: {error}") from None
 
 
 @contextmanager
-def released_on_error(path: Path, lock: OutputLock) -> Iterator[None]:
-    """Give a lock up where a block fails.
+def released_on_error(held: HeldOutput) -> Iterator[None]:
+    """Let an output go where a block fails, and leave nothing of it where it was made for nothing.
 
     Raises:
-        UsageError: In place of an OSError.
+        MetalGenError: In place of an OSError; see `cannot_be_written`.
     """
     try:
         yield
-    except OSError as error:
-        lock.release()
-        raise UsageError(f"the output {path} cannot be written: {error.strerror}") from error
-    except BaseException:
-        lock.release()
+    except BaseException as error:
+        held.remove_if_unused()
+        held.release()
+        if isinstance(error, OSError):
+            raise cannot_be_written(held.path, error) from error
         raise
+
+
+def cannot_be_written(path: Path, error: OSError) -> MetalGenError:
+    """Say that an output cannot be begun: by another argument, unless the disk is full."""
+    reason, hint = why_not_written(error, path)
+    kind = MetalGenError if error.errno in FULL else UsageError
+    return kind(f"the output {path} cannot be written: {reason}", hint)

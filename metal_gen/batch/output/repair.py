@@ -2,15 +2,19 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from metal_gen.batch.output.index import IdIndex
-from metal_gen.batch.output.run_file import sync_folder
+from metal_gen.batch.output.lock import HeldOutput
+from metal_gen.batch.output.record_file import LONGEST_RECORD
 from metal_gen.batch.records import record_key
+from metal_gen.files.sync import sync_file
+from metal_gen.files.whole_file import WholeFile
+
+PIECE_BYTES = 2**20
 
 
 @dataclass
@@ -22,61 +26,81 @@ class FoundRecords:
         failed: Records of errors that were left in.
         retried: Records of errors that were taken out, for their rows to be run again.
         damaged: Lines that were taken out because they are no records, a torn last one included.
+        repeated: Records that were taken out because their rows had one before.
     """
 
     done: int = 0
     failed: int = 0
     retried: int = 0
     damaged: int = 0
+    repeated: int = 0
 
 
-def repair_output(path: Path, finished: IdIndex, *, retry_failed: bool) -> FoundRecords:
+def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) -> FoundRecords:
     """Take out of an output what is no record, in memory that its length has no part in.
 
     A torn end is cut off. Where lines before it must go, those that stay are written to another
     file, which takes the place of the output when it is whole.
 
     Args:
-        path: Of the output.
+        held: The output.
         finished: Where to put the keys of records that stay.
         retry_failed: Take records of errors out too.
 
     Raises:
         OSError: It cannot be read or written; the output is as before.
-        MetalGenError: The index of ids is full.
+        MetalGenError: The index of ids is full, or another run was faster.
     """
-    found, end, must_rewrite = FoundRecords(), 0, False
-    with path.open("r+b") as file:
-        is_broken = False
-        for line in file:
-            key, is_kept = _judge(line, found, retry_failed=retry_failed)
-            if is_kept:
-                finished.add(key)
-                must_rewrite |= is_broken
-                end += len(line)
-            is_broken |= not is_kept
-        if is_broken and not must_rewrite:
-            file.truncate(end)
-            os.fsync(file.fileno())
-    if must_rewrite:
-        _rewrite(path, retry_failed=retry_failed)
+    found, end, is_broken = FoundRecords(), 0, False
+    with ExitStack() as opened:
+        file = opened.enter_context(open(held.descriptor, "rb", closefd=False))
+        file.seek(0)
+        kept: WholeFile | None = None
+        for line in _lines(file):
+            if not _stays(line, found, finished, retry_failed=retry_failed):
+                is_broken = True
+                continue
+            if is_broken and kept is None:
+                kept = opened.enter_context(WholeFile(held.path, follows_link=False))
+                _copy(held.descriptor, end, kept)
+            if kept is not None:
+                kept.write(line)
+            end += len(line)
+        if kept is not None:
+            kept.commit()
+            held.follow()
+        elif is_broken:
+            os.ftruncate(held.descriptor, end)
+            sync_file(held.descriptor)
     return found
 
 
-def _judge(line: bytes, found: FoundRecords, *, retry_failed: bool) -> tuple[str, bool]:
-    """The key of a line, whether the line stays, and one more counted."""
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines; of one that is too long for a record only the beginning, without a newline."""
+    while line := file.readline(LONGEST_RECORD):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(PIECE_BYTES)
+
+
+def _stays(line: bytes, found: FoundRecords, finished: IdIndex, *, retry_failed: bool) -> bool:
+    """Whether a line stays, and one more counted."""
     named = _named(line)
     if named is None:
         found.damaged += 1
-        return "", False
+        return False
     key, has_failed = named
-    if not has_failed:
-        found.done += 1
-    elif retry_failed:
+    if has_failed and retry_failed:
         found.retried += 1
-    else:
+        return False
+    if not finished.add(key):
+        found.repeated += 1
+        return False
+    if has_failed:
         found.failed += 1
-    return key, not (has_failed and retry_failed)
+    else:
+        found.done += 1
+    return True
 
 
 def _named(line: bytes) -> tuple[str, bool] | None:
@@ -89,23 +113,9 @@ def _named(line: bytes) -> tuple[str, bool] | None:
     return record_key(record) if isinstance(record, dict) else None
 
 
-def _rewrite(path: Path, *, retry_failed: bool) -> None:
-    part = path.parent / f".{path.name}.part"
-    try:
-        with path.open("rb") as file, part.open("wb") as kept:
-            kept.writelines(_kept_lines(file, retry_failed=retry_failed))
-            kept.flush()
-            os.fsync(kept.fileno())
-        shutil.copymode(path, part)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def _kept_lines(file: BinaryIO, *, retry_failed: bool) -> Iterator[bytes]:
-    for line in file:
-        named = _named(line)
-        if named is not None and not (named[1] and retry_failed):
-            yield line
+def _copy(descriptor: int, end: int, kept: WholeFile) -> None:
+    """Copy the beginning of a file, without a move of its place."""
+    place = 0
+    while place < end and (piece := os.pread(descriptor, min(PIECE_BYTES, end - place), place)):
+        kept.write(piece)
+        place += len(piece)

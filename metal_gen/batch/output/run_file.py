@@ -2,20 +2,167 @@
 
 import json
 import os
-import re
-from collections.abc import Mapping
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from metal_gen.batch.output.input_mark import InputMark, mark_from, mark_input, what_changed
 from metal_gen.errors import UsageError
+from metal_gen.files.whole_file import WholeFile, write_whole
 from metal_gen.sampling.seed import choose_seed
 
-DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
-FORMAT = 1
+FORMAT = 2
+# Far more than there is to say.
+LONGEST_BYTES = 2**24
+LONGEST_SHOWN = 80
 SEED = "seed"
 HINT = "give --overwrite to begin again, or name another output"
+# What is told by a digest, which says nothing to a person.
+DIGESTS = {
+    "checkpoint": "the files of the model are others than those that {output} was begun with",
+    "adapters": "the adapters, or their scales, are others than those that {output} was begun with",
+}
 
 Value = str | int | None
 Fingerprint = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a file says."""
+
+    run: dict[str, Value]
+    seed: int
+    input: InputMark | None
+
+
+class RunFile:
+    """Says which run makes an output.
+
+    Args:
+        output: Its path.
+        fingerprint: What its records depend on; a seed of None is chosen, or is the one that was chosen.
+        input: The file of rows; None where it is a stream, which cannot be compared.
+
+    Attributes:
+        path: Of the file.
+        seed: Of the run, once it has begun.
+
+    Raises:
+        UsageError: The input cannot be read.
+    """
+
+    def __init__(self, output: Path, fingerprint: Fingerprint, input: Path | None = None) -> None:
+        self.path = run_path(output)
+        self.seed = 0
+        self._output = output
+        self._fingerprint = fingerprint
+        self._input = input
+        self._mark = None if input is None else mark_input(input)
+
+    def begin(self, empty: Callable[[], None]) -> None:
+        """Begin an output, of which an older one's records are thrown away.
+
+        Args:
+            empty: Throws them away, when there is sure to be room for the file.
+
+        Raises:
+            OSError: The file cannot be written; an older one is as before.
+        """
+        seed = self._fingerprint.get(SEED)
+        self.seed = choose_seed() if seed is None else int(seed)
+        with WholeFile(self.path, follows_link=False) as file:
+            file.write(self._content)
+            file.sync()
+            # Records of an older run must not stand beside the name of a new one.
+            empty()
+            file.commit()
+
+    def go_on(self) -> None:
+        """See that the output is of the same run, and of the same input, which may have grown.
+
+        Raises:
+            UsageError: It is of another run, or nothing says of which.
+            OSError: The file cannot be written.
+        """
+        begun = self._read()
+        wanted = dict(self._fingerprint)
+        if wanted.get(SEED) is None:
+            wanted[SEED] = begun.seed
+        for name in (*wanted, *begun.run):
+            if wanted.get(name) != begun.run.get(name):
+                raise _another(self._output, name, begun.run.get(name), wanted.get(name))
+        self._require_same_input(begun.input)
+        self.seed = begun.seed
+        write_whole(self.path, self._content, follows_link=False)
+
+    def restore(self) -> None:
+        """Write the file again if it has been taken away: without it nothing can be gone on with.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if not os.path.lexists(self.path):
+            write_whole(self.path, self._content, follows_link=False)
+
+    def remove(self) -> None:
+        """Take the file away, of an output in which there is nothing."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    @property
+    def _complete(self) -> dict[str, Value]:
+        return {**self._fingerprint, SEED: self.seed}
+
+    @property
+    def _content(self) -> bytes:
+        document = {
+            "format": FORMAT,
+            "writer": f"process {os.getpid()} on {socket.gethostname()}",
+            "run": self._complete,
+            "input": None if self._mark is None else self._mark.document,
+        }
+        return json.dumps(document, indent=2).encode() + b"\n"
+
+    def _read(self) -> _Begun:
+        output, path = self._output, self.path
+        try:
+            document = _read_document(path)
+            if document.get("format") == 1:
+                raise UsageError(f"{output} was begun by an older metal-gen", HINT)
+            if document.get("format") != FORMAT or not isinstance(run := document.get("run"), dict):
+                raise ValueError
+            if type(seed := run.get(SEED)) is not int:
+                raise ValueError
+            if not all(value is None or isinstance(value, str | int) for value in run.values()):
+                raise ValueError
+            return _Begun(run, seed, mark_from(document["input"]))
+        except FileNotFoundError:
+            raise UsageError(
+                f"nothing says which run made {output}: there is no {path}",
+                f"if {output.name} had another name, the file of that name is to be renamed too; or {HINT}",
+            ) from None
+        except (ValueError, KeyError):
+            raise UsageError(f"nothing says which run made {output}: {path} is damaged", HINT) from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+    def _require_same_input(self, begun: InputMark | None) -> None:
+        if begun == self._mark:
+            return
+        output = self._output
+        if begun is None or self._input is None:
+            then, now = ("a pipe", "a file") if begun is None else ("a file", "a pipe")
+            raise UsageError(f"{output} was begun with rows from {then}, and this run has {now}", HINT)
+        if changed := what_changed(self._input, begun):
+            raise UsageError(
+                f"{self._input} has changed since {output} was begun: {changed}",
+                "give the input as it was; rows may be added at its end. Or give --overwrite to begin again",
+            )
 
 
 def run_path(output: Path) -> Path:
@@ -23,93 +170,50 @@ def run_path(output: Path) -> Path:
     return output.parent / f".{output.name}.run.json"
 
 
-def begin_run(output: Path, fingerprint: Fingerprint) -> int:
-    """Write down which run makes an output.
-
-    Args:
-        output: Its path.
-        fingerprint: What its records depend on; a seed of None is chosen here.
-
-    Returns:
-        The seed.
-
-    Raises:
-        OSError: The file cannot be written; an older one is as before.
-    """
-    seed = fingerprint.get(SEED)
-    if seed is None:
-        seed = choose_seed()
-    document = {"format": FORMAT, "run": {**fingerprint, SEED: seed}}
-    replace_file(run_path(output), json.dumps(document, indent=2).encode() + b"\n")
-    return int(seed)
-
-
-def continue_run(output: Path, fingerprint: Fingerprint) -> int:
-    """See that an output is of the same run.
-
-    Args:
-        output: Its path.
-        fingerprint: As for `begin_run`; a seed of None is the one that was chosen.
-
-    Returns:
-        The seed.
-
-    Raises:
-        UsageError: It is of another run, or nothing says of which.
-    """
-    path = run_path(output)
+def last_writer(output: Path) -> str:
+    """Which process wrote, or writes, an output, as far as that is known."""
     try:
-        document = json.loads(path.read_bytes())
-        begun, seed = dict(document["run"]), int(document["run"][SEED])
-        if document["format"] != FORMAT:
+        writer = _read_document(run_path(output)).get("writer")
+    except (OSError, ValueError):
+        writer = None
+    return writer[:LONGEST_SHOWN] if isinstance(writer, str) else "one that has just begun"
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """Read the file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged.
+    """
+    # A link or a pipe that somebody has put there is not read.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError
-    except FileNotFoundError:
-        raise UsageError(f"nothing says which run made {output}: there is no {path}", HINT) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"nothing says which run made {output}: {path} is damaged", HINT) from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    wanted = dict(fingerprint)
-    if wanted.get(SEED) is None:
-        wanted[SEED] = seed
-    for name in (*wanted, *begun):
-        if wanted.get(name) != begun.get(name):
-            raise UsageError(
-                f"{output} was begun with {name} {_shown(begun.get(name))}, "
-                f"and this run has {_shown(wanted.get(name))}",
-                f"give the same {name}, or --overwrite to begin again",
-            )
-    return seed
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole, or leave what is there as it is.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    part = path.parent / f"{path.name}.part"
+        content = file.read(LONGEST_BYTES + 1)
+    if len(content) > LONGEST_BYTES:
+        raise ValueError
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError from None
+    if not isinstance(document, dict):
+        raise ValueError
+    return document
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _another(output: Path, name: str, begun: object, wanted: object) -> UsageError:
+    if name in DIGESTS:
+        return UsageError(
+            DIGESTS[name].format(output=output), "give those it was begun with, or --overwrite to begin again"
+        )
+    return UsageError(
+        f"{output} was begun with {name} {_shown(begun)}, and this run has {_shown(wanted)}",
+        f"give the same {name}, or --overwrite to begin again",
+    )
 
 
-def _shown(value: Value) -> str:
-    """As a person reads it: of digests the beginning."""
-    return "none" if value is None else DIGEST.sub(r"\1...", str(value))
+def _shown(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

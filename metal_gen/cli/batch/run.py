@@ -89,8 +89,7 @@ class BatchRun:
             cluster = None if options.cluster is None else self._join(options.cluster, opened)
             journal = self._open_journal(stdout)
             opened.enter_context(journal)
-            if journal.found.damaged:
-                console.warn(f"{journal.found.damaged} damaged lines have been taken out of {options.output}")
+            self._say_what_was_taken_out(journal)
             reporter = opened.enter_context(BatchReporter(console, _share_read(self._stream)))
             executor = self._open_slots(opened) if cluster is None else self._open_nodes(cluster)
             counts = run_rows(
@@ -108,6 +107,19 @@ class BatchRun:
                 write_summary(summary, counts, self._prepared, journal.seed)
         return counts.failed + journal.found.failed
 
+    def _say_what_was_taken_out(self, journal: "Journal | StreamJournal") -> None:
+        found = journal.found
+        if found.damaged:
+            lines = "1 damaged line has" if found.damaged == 1 else f"{found.damaged} damaged lines have"
+            self._console.warn(
+                f"{lines} been taken out of {self._options.output}", "their rows are run again, and come last"
+            )
+        if found.repeated:
+            records = "1 record has" if found.repeated == 1 else f"{found.repeated} records have"
+            self._console.warn(
+                f"{records} been taken out of {self._options.output}: their rows had one already"
+            )
+
     def _open_journal(self, stdout: TextIO) -> "Journal | StreamJournal":
         from metal_gen.batch.output.fingerprint import fingerprint
         from metal_gen.batch.output.journal import Journal, StreamJournal
@@ -119,11 +131,15 @@ class BatchRun:
             return StreamJournal(stdout.buffer, choose_seed() if seed is None else seed)
         is_file = stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
         input = Path(options.input) if is_file and options.input != STREAM else None
-        mark = {**fingerprint(self._prepared, input, options.field), "ordered": str(options.ordered)}
+        mark = {**fingerprint(self._prepared, options.field), "ordered": str(options.ordered)}
         path, interval_s = Path(str(options.output)), options.fsync_interval
         if options.resume:
-            return Journal.resume(path, mark, retry_failed=options.retry_failed, fsync_interval_s=interval_s)
-        return Journal.create(path, mark, overwrite=options.overwrite, fsync_interval_s=interval_s)
+            return Journal.resume(
+                path, mark, input=input, retry_failed=options.retry_failed, fsync_interval_s=interval_s
+            )
+        return Journal.create(
+            path, mark, input=input, overwrite=options.overwrite, fsync_interval_s=interval_s
+        )
 
     def _open_slots(self, opened: ExitStack) -> "RowExecutor":
         from metal_gen.batch.slot_rows import slot_rows

@@ -1,0 +1,129 @@
+"""Inputs that an output was made of: they may grow, and of other changes it is said where they are."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from output_records import GOOD, RUN
+
+from metal_gen.batch.output import input_mark
+from metal_gen.batch.output.input_mark import mark_from, mark_input, what_changed
+from metal_gen.batch.output.journal import Journal
+from metal_gen.errors import UsageError
+
+ROWS = [b'{"id": %d, "prompt": "a"}' % number for number in range(7)]
+OTHER = b'{"id": 9, "prompt": "b"}'
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "in.jsonl"
+
+
+def put(path, rows, end=b"\n"):
+    path.write_bytes(b"\n".join(rows) + end)
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["newline", "no newline"])
+@pytest.mark.parametrize("added", [[], [OTHER], [b"", b"not json"], [OTHER] * 20])
+def test_an_input_may_grow(path, end, added):
+    put(path, ROWS, end)
+    begun = mark_input(path)
+    put(path, [*ROWS, *added])
+    assert what_changed(path, begun) is None
+
+
+def test_a_row_that_goes_on_in_its_last_line_is_another(path):
+    put(path, ROWS, b"")
+    begun = mark_input(path)
+    path.write_bytes(path.read_bytes() + OTHER + b"\n")
+    assert what_changed(path, begun) == "line 7 differs"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([*ROWS[:2], OTHER, *ROWS[3:]], "line 3 differs"),
+        ([OTHER, *ROWS[1:6], OTHER], "lines 1 and 7 differ"),
+        ([OTHER, ROWS[1], OTHER, OTHER, ROWS[4], OTHER, ROWS[6]], "lines 1, 3 to 4 and 6 differ"),
+        ([ROWS[1], ROWS[0], *ROWS[2:]], "lines 1 to 2 differ"),
+        ([OTHER, *ROWS], "lines 1 to 7 differ"),
+        (ROWS[:4], "it had 7 lines, and has 4"),
+        ([ROWS[0], OTHER], "line 2 differs; it had 7 lines, and has 2"),
+        ([], "line 1 differs; it had 7 lines, and has 1"),
+    ],
+)
+def test_which_lines_differ(path, rows, said):
+    put(path, ROWS)
+    begun = mark_input(path)
+    put(path, rows)
+    assert what_changed(path, begun) == said
+
+
+def test_many_changes_are_not_all_listed(path):
+    put(path, [b"x"] * 40)
+    begun = mark_input(path)
+    put(path, [b"x", b"y"] * 20)
+    assert what_changed(path, begun) == "lines 2, 4, 6, 8, 10 and 15 more differ"
+
+
+@given(st.integers(1, 100), st.data())
+def test_of_many_lines_the_group_of_a_change_is_said(tmp_path_factory, count, data):
+    path = tmp_path_factory.getbasetemp() / "many.jsonl"
+    rows = [b"%d" % number for number in range(count)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(input_mark, "MOST_GROUPS", 8)
+        put(path, rows)
+        begun = mark_input(path)
+        assert len(begun.groups) <= 8
+        assert mark_from(json.loads(json.dumps(begun.document))) == begun
+        grown = [*rows, *[b"new"] * data.draw(st.integers(0, 50))]
+        put(path, grown)
+        assert what_changed(path, begun) is None
+        place = data.draw(st.integers(0, count - 1))
+        put(path, [*grown[:place], OTHER, *grown[place + 1 :]])
+        said = [int(number) for number in re.findall(r"\d+", what_changed(path, begun))]
+    assert said[0] <= place + 1 <= said[-1]
+    assert said[-1] - said[0] < begun.group_lines
+
+
+def test_a_long_line_is_read_in_pieces(path, monkeypatch):
+    put(path, [b"x" * 100, b"y" * 100])
+    begun = mark_input(path)
+    monkeypatch.setattr(input_mark, "PIECE_BYTES", 7)
+    assert mark_input(path) == begun
+    put(path, [b"x" * 100, b"y" * 99])
+    assert what_changed(path, begun) == "line 2 differs"
+
+
+def test_an_input_that_cannot_be_read(path):
+    with pytest.raises(UsageError, match=r"the input .*in\.jsonl cannot be read: No such file"):
+        mark_input(path)
+
+
+# With an output
+
+
+def test_an_output_goes_on_with_an_input_that_has_grown_again_and_again(path):
+    output = path.with_name("out.jsonl")
+    for count in range(1, 4):
+        put(path, ROWS[:count])
+        with Journal.resume(output, RUN, input=path) as journal:
+            assert journal.found.done == count - 1
+            journal.append(GOOD[count])
+    put(path, [*ROWS[:1], OTHER, *ROWS[2:]])
+    with pytest.raises(UsageError, match=r"has changed since .*: line 2 differs") as raised:
+        Journal.resume(output, RUN, input=path)
+    assert "--overwrite" in raised.value.hint
+
+
+@pytest.mark.parametrize(("then", "now"), [("a pipe", "a file"), ("a file", "a pipe")])
+def test_a_pipe_is_not_a_file(path, then, now):
+    put(path, ROWS)
+    output = path.with_name("out.jsonl")
+    with Journal.create(output, RUN, input=path if then == "a file" else None) as journal:
+        journal.append(GOOD[0])
+    with pytest.raises(UsageError, match=f"rows from {then}, and this run has {now}"):
+        Journal.resume(output, RUN, input=path if now == "a file" else None)
