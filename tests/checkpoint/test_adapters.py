@@ -254,7 +254,12 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
         (with_tensor(f"{OF_V}B.weight", np.zeros((64, RANK), np.int8)), "is stored as I8, and only"),
         (with_fields(r=8), "is 4 x 32 where"),
         (with_fields(rank_pattern={"v_proj": 2}), f"where {V_PROJ}, at rank 2, makes it 2 x 32"),
-        (with_fields(rank_pattern={"v_proj(": 2}), "'v_proj(', which is no regular expression"),
+        (with_fields(rank_pattern={"v_proj(": 2}), "rank_pattern has 'v_proj(', and only names of modules"),
+        (
+            with_fields(alpha_pattern={".*v_proj": 2}),
+            "alpha_pattern has '.*v_proj', and only names of modules",
+        ),
+        (with_fields(rank_pattern={"^(a+)+$": 2}), "rank_pattern has '^(a+)+$', and only names of modules"),
         (with_fields(alpha_pattern=[1]), "alpha_pattern must be an object"),
         (with_fields(r="8"), "r must be a whole number of at least 1, not '8'"),
         (
@@ -286,6 +291,47 @@ def test_what_cannot_be_added_is_refused_by_name(change, message, tiny, tmp_path
         Checkpoint(tiny, adapters=[str(tmp_path / "adapter")])
     assert message in str(caught.value)
     assert str(tmp_path / "adapter") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "rank"),
+    [
+        ({"v_proj": 2}, 2),
+        ({"proj": 2, "self_attn.v_proj": 3}, 3),
+        ({"v_proj": 2, "self_attn.v_proj": 3}, 2),
+        ({r"layers\.0\.self_attn\.v_proj$": 2}, 2),
+        ({"^self_attn.v_proj": 2}, 4),
+        ({f"^{V_PROJ}": 2}, 2),
+        ({"v_proj": 2, f"^{V_PROJ}": 3}, 2),
+        ({"_proj": 2, "layers.1.self_attn.v_proj": 3}, 4),
+    ],
+)
+def test_the_first_name_that_a_module_ends_in_counts(patterns, rank, tiny, tmp_path):
+    factors = random_factors({V_PROJ: (64, 32)}, rank=rank)
+    adapter = write_peft(tmp_path / "adapter", peft_tensors(factors), rank_pattern=patterns)
+    assert Checkpoint(tiny, adapters=[adapter]).weights.adapters[0].low_ranks[V_PROJ].rank == rank
+
+
+def test_names_without_end_cost_nothing(tiny, tmp_path):
+    adapter = Path(write_peft(tmp_path / "adapter", peft_tensors(random_factors(TINY_SHAPES))))
+    with_tensor(f"{'a.' * 200_000}lora_A.weight", floats(RANK, 8))(adapter)
+    with_fields(rank_pattern={"v_proj": RANK})(adapter)
+    with pytest.raises(CheckpointError, match="and no lora_B for it") as caught:
+        Checkpoint(tiny, adapters=[str(adapter)])
+    assert len(str(caught.value)) <= 2000
+
+
+def test_a_folder_may_be_called_as_if_it_had_a_scale(tiny, logits_of, tmp_path):
+    factors = random_factors(TINY_SHAPES)
+    adapter = write_peft(tmp_path / "adapter=0.5", peft_tensors(factors))
+    assert np.array_equal(logits_of(tiny, adapter), logits_of(tiny, f"{adapter}=1"))
+    assert (logits_of(tiny, adapter) != logits_of(tiny, f"{adapter}=0.5")).any()
+    other = write_peft(tmp_path / "adapter", peft_tensors(factors))
+    with pytest.raises(ConfigError, match="can be two: there are folders") as caught:
+        Checkpoint(tiny, adapters=[adapter])
+    for hinted in (f"{adapter}=1", f"{other}=5.000000e-01"):
+        assert hinted in caught.value.hint
+        Checkpoint(tiny, adapters=[hinted])
 
 
 def test_an_adapter_of_a_deeper_model_is_refused(tiny, tmp_path):

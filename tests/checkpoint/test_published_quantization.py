@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from published_checkpoint import (
+    Published,
     awq,
     change,
     compressed,
@@ -17,13 +18,29 @@ from published_checkpoint import (
     write_published,
 )
 from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
-from tiny_checkpoint import PROMPT
+from tiny_checkpoint import PROMPT, tiny_weights, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.models.matrices.quantized import Packing
 
 BY_ROW = {"num_bits": 8, "type": "float", "strategy": "channel"}
 IN_BLOCKS = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [48, 40]}
+
+
+def auto_round(layout, method, **fields):
+    """AutoRound's own format, whose tensors are those of another."""
+    extra = {"lm_head": {"bits": 16, "data_type": "float"}, "model.layers.0.mlp.up_proj": {"bits": 4}}
+    config = {
+        "quant_method": "auto-round",
+        "packing_format": f"auto_round:{layout}",
+        "data_type": "int",
+        "extra_config": extra,
+        "iters": 200,
+        **{name: method.config[name] for name in ("bits", "group_size")},
+    }
+    return Published({**config, **fields}, method.pack)
+
+
 METHODS = {
     "awq in groups of 32": awq(32),
     "awq in rows": awq(-1),
@@ -34,6 +51,10 @@ METHODS = {
     "gptq of 8 bits": gptq(8, 64, zero=128, dynamic={"-:.*gate": {}, "+:.*": {"bits": 8, "mse": 0.1}}),
     "gptq of 2 bits": gptq(2, 32),
     "gptq in groups that MLX lacks, the last of which is shorter": gptq(4, 96),
+    "auto-round as gptq": auto_round("auto_gptq", gptq(4, 32), sym=False),
+    "auto-round as gptq, symmetric": auto_round("auto_gptq", gptq(4, 32, zero=8), sym=True),
+    "auto-round as gptq, later format": auto_round("gptqmodel", gptq(4, 32, layout="gptq_v2"), sym=False),
+    "auto-round as awq": auto_round("auto_awq", awq(32), sym=False),
     "fp8 in blocks that do not divide": fp8((48, 40)),
     "fp8 in rows": fp8(None, "(out, 1)"),
     "fp8 in rows, of one axis": fp8(None, "(out,)"),
@@ -122,6 +143,30 @@ def test_a_zero_of_0_borrows_from_the_next_in_the_first_format(make_cache, tmp_p
     change(first, lambda found, config: found.update(tensors))
     change(first, with_zeros_of_0(0x11111111))
     assert np.array_equal(logits(first, make_cache), logits(later, make_cache))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("layout", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize("named", ["gptq", "gptq_v2", None])
+def test_symmetric_zeros_are_the_middle_whichever_way_they_are_stored(
+    bits, layout, named, make_cache, tmp_path
+):
+    method = gptq(bits, 32, zero=1 << (bits - 1), layout=layout, checkpoint_format=named)
+    published, plain = write_published(tmp_path, method, "qwen3")
+    assert_close(logits(published, make_cache), logits(plain, make_cache))
+
+
+def test_weights_that_stay_plain_while_the_cache_is_in_fp8(make_cache, tmp_path):
+    config = quantizable_config("qwen3")
+    plain = write_checkpoint(tmp_path / "plain", config)
+    scheme = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}
+    method = {"quant_method": "compressed-tensors", "format": "dense", "kv_cache_scheme": scheme}
+    for groups in ({}, None):
+        given = {**config, "quantization_config": {**method, "config_groups": groups}}
+        weights = tiny_weights(config)
+        weights["model.layers.0.self_attn.k_scale"] = np.full((1,), 7, np.float32)
+        dense = write_checkpoint(tmp_path / "dense", given, weights)
+        assert np.array_equal(logits(dense, make_cache), logits(plain, make_cache))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def with_weights(**changes):
 PROJECTION = "model.layers.1.mlp.down_proj"  # 64 x 128
 IN_FILE = "in model.safetensors"
 GPTQ, AWQ, FP8, PACKED = gptq(4, 32), awq(32), fp8((48, 40)), pack_quantized(4, 32, symmetric=False)
+AUTO_ROUND = gptq(4, 32, quant_method="auto-round", packing_format="auto_round:auto_gptq")
 REFUSALS = [
     (AWQ, without("qweight"), f"{PROJECTION}.qweight is missing"),
     (AWQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
@@ -65,8 +66,8 @@ REFUSALS = [
         with_config(group_size=48),
         "in groups of 48, and only such are read as can be cut into groups of 32",
     ),
-    (AWQ, with_config(quant_method="bitnet"), "quant_method is 'bitnet', and awq, gptq, fp8 and"),
-    (AWQ, with_config(quant_method=["awq"]), "quant_method is ['awq'], and awq, gptq, fp8 and"),
+    (AWQ, with_config(quant_method="bitnet"), "quant_method is 'bitnet', and awq, gptq, auto-round, fp8 and"),
+    (AWQ, with_config(quant_method=["awq"]), "quant_method is ['awq'], and awq, gptq, auto-round, fp8 and"),
     (GPTQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
     (GPTQ, with_config(bits=8), f"qweight {IN_FILE} is 8 x 128 where config.json makes it 16 x 128"),
     (GPTQ, with_config(bits=3), "bits is 3, and 2, 4 and 8 are read"),
@@ -101,6 +102,28 @@ REFUSALS = [
         with_tensor("bias", lambda _: np.ones(64, np.float16)),
         f"bias {IN_FILE} has numbers other than 0",
     ),
+    (
+        GPTQ,
+        with_config(sym=True),
+        "qzeros in model.safetensors has zero points other than 8, and config.json",
+    ),
+    (GPTQ, with_config(sym=None), None),
+    (GPTQ, with_config(sym=1), "sym must be true or false, not 1"),
+    (AUTO_ROUND, without("qweight"), f"{PROJECTION}.qweight is missing"),
+    (
+        AUTO_ROUND,
+        with_config(packing_format=None),
+        "packing_format is None, and auto_round:auto_gptq, auto_round:",
+    ),
+    (AUTO_ROUND, with_config(data_type="mx_fp"), "data_type is 'mx_fp', and int is all that is read"),
+    (AUTO_ROUND, with_config(act_bits=8), "act_bits is 8, and 16 and 32 are read"),
+    (AUTO_ROUND, with_config(extra_config=[1]), "extra_config must be an object of objects"),
+    (
+        AUTO_ROUND,
+        with_config(extra_config={PROJECTION: {"bits": 8}}),
+        f"extra_config gives {PROJECTION} bits 8, and only checkpoints",
+    ),
+    (AUTO_ROUND, with_config(extra_config={PROJECTION: {"bits": 4, "group_size": 32}}), None),
     (FP8, without("weight_scale_inv"), f"{PROJECTION}.weight_scale_inv is missing"),
     (FP8, without("weight"), f"{PROJECTION}.weight is missing"),
     (

@@ -70,13 +70,33 @@ def open_adapters(given: Sequence[str]) -> tuple[Adapter, ...]:
         CheckpointError: One is damaged, or of a kind that is not supported.
         ConfigError: One is given twice.
     """
-    adapters = tuple(_open(*split_scale(text)) for text in given)
+    adapters = tuple(_open(*_parted(text)) for text in given)
     for folder, count in Counter(adapter.folder.resolve() for adapter in adapters).items():
         if count > 1:
             raise ConfigError(
                 f"the adapter {folder} is given {count} times", "give it once, with the sum of its scales"
             )
     return adapters
+
+
+def _parted(text: str) -> tuple[str, float]:
+    """Folder and scale; a folder may be called as if it had one."""
+    folder, scale = split_scale(text)
+    if folder == text or not _is_folder(text):
+        return folder, scale
+    if _is_folder(folder):
+        raise ConfigError(
+            f"the adapter {text} can be two: there are folders {folder} and {text}",
+            f"give {text}=1 for the latter, {folder}={scale:e} for the former",
+        )
+    return text, 1.0
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _open(name: str, scale: float) -> Adapter:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from metal_gen.checkpoint.adapters.low_rank import Factor, LowRank
 from metal_gen.checkpoint.adapters.tensors import AdapterTensors, pair_of, require_floats
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 
 WEIGHTS_FILE = "adapters.safetensors"
 # It has no head beside an embedding that is one.
@@ -31,7 +31,9 @@ def require_supported(fields: FieldReader) -> None:
         )
     kind = fields.fields.get("fine_tune_type") or "lora"
     if kind not in ("lora", "full"):
-        raise fields.error(f"fine_tune_type is {kind!r}, and only lora and full are supported", FUSE_HINT)
+        raise fields.error(
+            f"fine_tune_type is {quoted(kind)}, and only lora and full are supported", FUSE_HINT
+        )
 
 
 def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> AdapterTensors:

@@ -11,8 +11,9 @@ from typing import Any
 
 from metal_gen.checkpoint.adapters.low_rank import Factor, LowRank
 from metal_gen.checkpoint.adapters.tensors import AdapterTensors, pair_of, require_floats
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 # An embedding and a head of the same numbers are adapted each by itself.
@@ -23,6 +24,10 @@ WRAPPERS = re.compile(r"\.(base_layer|modules_to_save)(?=\.)")
 LINEAR_FACTORS = ("lora_A", "lora_B")
 EMBEDDING_FACTORS = ("lora_embedding_A", "lora_embedding_B")
 FACTOR = re.compile(rf"(.+)\.({'|'.join((*LINEAR_FACTORS, *EMBEDDING_FACTORS))})(?:\.weight)?")
+# A name as `rank_pattern` and `alpha_pattern` have it, where a point may be written as in an expression.
+MODULE_PATTERN = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\?\.)+)\$?")
+# Of a module's name; no model has one of so many.
+MOST_PARTS = 32
 # Each changes what is computed, if it is set.
 UNSUPPORTED = (
     "lora_bias",
@@ -47,15 +52,15 @@ def require_supported(fields: FieldReader) -> None:
     """
     kind = fields.fields["peft_type"]
     if kind != "LORA":
-        raise fields.error(f"peft_type is {kind!r}, and only LORA is supported", MERGE_HINT)
+        raise fields.error(f"peft_type is {quoted(kind)}, and only LORA is supported", MERGE_HINT)
     for name, value in fields.fields.items():
         is_variant = name.startswith("use_") and name != "use_rslora"
         if value and (is_variant or name in UNSUPPORTED):
-            raise fields.error(f"{name} is set, which is not supported", MERGE_HINT)
+            raise fields.error(f"{excerpt(name)} is set, which is not supported", MERGE_HINT)
     beginning = fields.fields.get("init_lora_weights")
     if beginning not in HARMLESS_BEGINNINGS:
         raise fields.error(
-            f"init_lora_weights is {beginning!r}, which changes the model's own weights", MERGE_HINT
+            f"init_lora_weights is {quoted(beginning)}, which changes the model's own weights", MERGE_HINT
         )
 
 
@@ -98,35 +103,48 @@ class _Scales:
     def __init__(self, fields: FieldReader) -> None:
         self.fields = fields
         self.uses_root = fields.flag("use_rslora", False)
-        self.ranks = self._pattern("rank_pattern")
-        self.alphas = self._pattern("alpha_pattern")
+        self.ranks = _Patterns(fields, "rank_pattern")
+        self.alphas = _Patterns(fields, "alpha_pattern")
 
     def of(self, name: str) -> tuple[int, float]:
-        rank_key, alpha_key = _matching(self.ranks, name), _matching(self.alphas, name)
-        rank = self.fields.integer("r", 8) if rank_key is None else self.ranks[rank_key].integer(rank_key)
+        rank_key, alpha_key = self.ranks.matching(name), self.alphas.matching(name)
+        rank = self.fields.integer("r", 8) if rank_key is None else self.ranks.values.integer(rank_key)
         alpha = (
-            self.fields.number("lora_alpha", 8)
-            if alpha_key is None
-            else self.alphas[alpha_key].number(alpha_key)
+            self.fields.number("lora_alpha", 8) if alpha_key is None else self.alphas.values.number(alpha_key)
         )
         return rank, alpha / (math.sqrt(rank) if self.uses_root else rank)
 
-    def _pattern(self, field_name: str) -> dict[str, FieldReader]:
-        """By regular expression, a reader of what stands there."""
-        given: Any = self.fields.fields.get(field_name) or {}
+
+class _Patterns:
+    """Values of single matrices, by names that their modules end in.
+
+    PEFT takes the names for regular expressions. One that is no name is refused: an expression from a file
+    can take forever.
+    """
+
+    def __init__(self, fields: FieldReader, field_name: str) -> None:
+        given: Any = fields.fields.get(field_name) or {}
         if not isinstance(given, Mapping):
-            raise self.fields.error(f"{field_name} must be an object")
-        for pattern in given:
-            try:
-                re.compile(pattern)
-            except re.error:
-                raise self.fields.error(
-                    f"{field_name} has {pattern!r}, which is no regular expression"
-                ) from None
-        reader = FieldReader(given, f"{field_name} of {self.fields.source}")
-        return dict.fromkeys(given, reader)
+            raise fields.error(f"{field_name} must be an object")
+        self.values = FieldReader(given, f"{field_name} of {fields.source}")
+        # By name, and whether it is a module's whole name: the first pattern of those that say the same.
+        self._keys: dict[tuple[str, bool], tuple[int, str]] = {}
+        for place, pattern in enumerate(given):
+            name = MODULE_PATTERN.fullmatch(pattern)
+            if name is None:
+                raise fields.error(
+                    f"{field_name} has {quoted(pattern)}, and only names of modules are read, "
+                    "not regular expressions",
+                    MERGE_HINT,
+                )
+            is_whole = pattern.startswith("^")
+            self._keys.setdefault((name[1].replace("\\", ""), is_whole), (place, pattern))
 
-
-def _matching(patterns: Mapping[str, FieldReader], name: str) -> str | None:
-    """The first that the end of a module's name matches."""
-    return next((each for each in patterns if re.match(rf"(.*\.)?({each})$", name)), None)
+    def matching(self, name: str) -> str | None:
+        """The first pattern that the end of a module's name matches."""
+        parts = name.split(".", MOST_PARTS)
+        ends = [".".join(parts[begin:]) for begin in range(len(parts))] if len(parts) <= MOST_PARTS else []
+        found = [self._keys[end, False] for end in ends if (end, False) in self._keys]
+        if (name, True) in self._keys:
+            found.append(self._keys[name, True])
+        return min(found)[1] if found else None

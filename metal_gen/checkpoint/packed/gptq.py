@@ -38,10 +38,13 @@ class Gptq:
     Attributes:
         groups: That share a scale and a zero.
         has_zeros_less_one: As the format `gptq` has them; `gptq_v2` stores zeros as they are.
+        is_symmetric: All zeros are the middle of the range. Checkpoints that say so are published with zeros
+            of either format, whichever they name.
     """
 
     groups: Groups
     has_zeros_less_one: bool
+    is_symmetric: bool = False
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredGptq | None":
         """The form of a matrix; None if it is not quantized.
@@ -54,7 +57,7 @@ class Gptq:
             return None
         require_whole_words(name, shape[0], self.groups.bits, part)
         packing = self.groups.packing(name, shape[1], part)
-        return StoredGptq(name, shape, self, packing, found.get(f"{name}.g_idx"))
+        return StoredGptq(name, shape, self, packing, found.get(f"{name}.g_idx"), found.get(f"{name}.qzeros"))
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class StoredGptq:
         method: What config.json says.
         packing: Once it is read.
         group_index: The tensor that says which group each input belongs to, where there is one.
+        zeros: The tensor of the zeros; None where it is missing.
     """
 
     name: str
@@ -74,6 +78,7 @@ class StoredGptq:
     method: Gptq
     packing: Packing
     group_index: TensorInfo | None
+    zeros: TensorInfo | None
 
     def tensors(self) -> dict[str, Expected]:
         """Packed numbers (in * bits / 32, out), packed zeros (G, out * bits / 32), scales (G, out)."""
@@ -101,18 +106,33 @@ class StoredGptq:
         """Read it, computed.
 
         Raises:
-            CheckpointError: Its groups are not of neighbouring inputs.
+            CheckpointError: Its groups are not of neighbouring inputs, or its zeros contradict config.json.
         """
         self._check_groups(files)
-        bits = self.packing.bits
         packed = computed(mx.contiguous(files.stored(f"{self.name}.qweight").view(mx.uint32).T))
-        zeros = files.stored(f"{self.name}.qzeros").view(mx.uint32)
-        if self.method.has_zeros_less_one:
+        zeros = self._zeros(files)
+        scales = files.stored(f"{self.name}.scales")
+        return self.method.groups.matrix(packed, scales.T, zeros, self.packing, files.dtype)
+
+    def _zeros(self, files: TensorFiles) -> mx.array | int:
+        """Of each output and group, (out, G), or the one of all."""
+        bits = self.packing.bits
+        words = files.stored(f"{self.name}.qzeros").view(mx.uint32)
+        # A word whose numbers are all 1.
+        ones = sum(1 << place for place in range(0, WORD_BITS, bits))
+        if not self.method.is_symmetric:
             # 1 was taken from each number of a word as if the word were one number, so that a zero of 0
             # borrows from the next.
-            zeros = zeros + sum(1 << place for place in range(0, WORD_BITS, bits))
-        scales = files.stored(f"{self.name}.scales")
-        return self.method.groups.matrix(packed, scales.T, unpacked(zeros, bits).T, self.packing, files.dtype)
+            return unpacked(words + ones if self.method.has_zeros_less_one else words, bits).T
+        middle = 1 << (bits - 1)
+        if not any((words == zero * ones).all().item() for zero in (middle, middle - 1)):
+            assert self.zeros is not None
+            raise CheckpointError(
+                f"{self.zeros.name} in {self.zeros.path.name} has zero points other than {middle}, and "
+                "config.json says that quantization is symmetric (sym)",
+                "the checkpoint contradicts itself: get the model in another one",
+            )
+        return middle
 
     def _check_groups(self, files: TensorFiles) -> None:
         if self.group_index is None:

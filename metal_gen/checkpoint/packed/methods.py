@@ -4,7 +4,7 @@ Whether a single matrix is quantized is seen in the files, so that lists of thos
 (`modules_to_not_convert`, `ignore`) need no reading.
 
 Source: `utils/quantization_config.py` of Hugging Face transformers; the documentation of GPTQModel
-(`dynamic`) and of compressed-tensors.
+(`dynamic`) and of compressed-tensors; `inference/backend.py` of AutoRound.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,17 @@ from metal_gen.checkpoint.packed.compressed_tensors import PACK_QUANTIZED_BITS, 
 from metal_gen.checkpoint.packed.fp8 import Fp8
 from metal_gen.checkpoint.packed.gptq import GPTQ_BITS, Gptq
 from metal_gen.checkpoint.packed.groups import Groups
-from metal_gen.checkpoint.packed.stored import Method
+from metal_gen.checkpoint.packed.stored import Method, NotQuantized
 from metal_gen.errors import CheckpointError
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.excerpt import excerpt
+from metal_gen.models.config.fields import FieldReader, quoted
 
 HINT = "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16"
+AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ = "auto_round:auto_gptq", "auto_round:auto_awq"
+# The last has the zeros of GPTQ as they are.
+AUTO_ROUND_LAYOUTS = (AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ, "auto_round:gptqmodel")
+# From so many on, numbers are not quantized.
+PLAIN_BITS = 16
 # By which GPTQModel lets single matrices differ from the others, in what is computed here.
 GPTQ_FIELDS = ("bits", "group_size", "desc_act", "pack_dtype", "checkpoint_format", "format")
 
@@ -33,7 +39,7 @@ def read_method(fields: FieldReader) -> Method:
     name = fields.fields["quant_method"]
     reader = _READERS.get(name) if isinstance(name, str) else None
     if reader is None:
-        raise _refusal(fields, f"quant_method is {name!r}, and {_listed(list(_READERS))} are read")
+        raise _refusal(fields, f"quant_method is {quoted(name)}, and {_listed(list(_READERS))} are read")
     return reader(fields)
 
 
@@ -59,7 +65,7 @@ def _read_gptq(fields: FieldReader) -> Method:
     named = "format" if fields.has("format") and not fields.has("checkpoint_format") else "checkpoint_format"
     layout = _one_of(fields, named, ("gptq", "gptq_v2"), default="gptq")
     _check_dynamic(fields)
-    return Gptq(Groups(bits, size), has_zeros_less_one=layout == "gptq")
+    return Gptq(Groups(bits, size), layout == "gptq", is_symmetric=fields.flag("sym", False))
 
 
 def _check_dynamic(fields: FieldReader) -> None:
@@ -74,7 +80,37 @@ def _check_dynamic(fields: FieldReader) -> None:
             if name in changes and changes[name] != fields.fields.get(name):
                 raise _refusal(
                     fields,
-                    f"dynamic gives {pattern} {name} {changes[name]!r}, "
+                    f"dynamic gives {excerpt(pattern)} {name} {quoted(changes[name])}, "
+                    "and only checkpoints are read whose matrices are quantized alike",
+                )
+
+
+def _read_auto_round(fields: FieldReader) -> Method:
+    """Read what AutoRound saves in a format of its own, whose tensors are those of GPTQ or AWQ."""
+    layout = _one_of(fields, "packing_format", AUTO_ROUND_LAYOUTS)
+    _one_of(fields, "data_type", ("int",), default="int")
+    _one_of(fields, "act_bits", (16, 32), default=16)
+    _check_extra_config(fields)
+    if layout == AUTO_ROUND_AWQ:
+        return Awq(Groups(_one_of(fields, "bits", (AWQ_BITS,), default=AWQ_BITS), _group_size(fields)))
+    groups = Groups(_one_of(fields, "bits", GPTQ_BITS, default=4), _group_size(fields))
+    return Gptq(groups, layout == AUTO_ROUND_GPTQ, is_symmetric=fields.flag("sym", False))
+
+
+def _check_extra_config(fields: FieldReader) -> None:
+    """Matrices that are named are not quantized, which their bits say, or are as the others are."""
+    extra = fields.fields.get("extra_config") or {}
+    if not isinstance(extra, Mapping) or not all(isinstance(each, Mapping) for each in extra.values()):
+        raise fields.error("extra_config must be an object of objects")
+    for matrix, given in extra.items():
+        inner = FieldReader(given, fields.source)
+        if inner.integer("bits", 4) >= PLAIN_BITS:
+            continue
+        for name in ("bits", "group_size", "sym", "data_type"):
+            if name in given and given[name] != fields.fields.get(name):
+                raise _refusal(
+                    fields,
+                    f"extra_config gives {excerpt(matrix)} {name} {quoted(given[name])}, "
                     "and only checkpoints are read whose matrices are quantized alike",
                 )
 
@@ -86,6 +122,8 @@ def _read_fp8(fields: FieldReader) -> Method:
 
 def _read_compressed_tensors(fields: FieldReader) -> Method:
     groups = fields.fields.get("config_groups")
+    if not groups and fields.fields.get("format") == "dense":  # The cache alone is in 8 bits, elsewhere.
+        return NotQuantized()
     if not isinstance(groups, Mapping) or len(groups) != 1:
         raise _refusal(fields, "config_groups must be an object that has one group, which is what is read")
     group = next(iter(groups.values()))
@@ -122,7 +160,7 @@ def _one_of(fields: FieldReader, name: str, known: Sequence[Any], default: Any =
     # A number that is only equal, as True is to 1, is not the same.
     if not any(type(plain) is type(one) and plain == one for one in known):
         verb = "are" if len(known) > 1 else "is all that is"
-        raise _refusal(fields, f"{name} is {value!r}, and {_listed(known)} {verb} read")
+        raise _refusal(fields, f"{name} is {quoted(value)}, and {_listed(known)} {verb} read")
     return plain
 
 
@@ -143,7 +181,7 @@ def _block(fields: FieldReader, name: str) -> tuple[int, int] | None:
         or len(given) != 2
         or not all(type(size) is int and size > 0 for size in given)
     ):
-        raise fields.error(f"{name} must be two whole numbers above 0, not {given!r}")
+        raise fields.error(f"{name} must be two whole numbers above 0, not {quoted(given)}")
     return given[0], given[1]
 
 
@@ -159,6 +197,7 @@ def _listed(known: Sequence[Any]) -> str:
 _READERS: Mapping[str, Callable[[FieldReader], Method]] = {
     "awq": _read_awq,
     "gptq": _read_gptq,
+    "auto-round": _read_auto_round,
     "fp8": _read_fp8,
     "compressed-tensors": _read_compressed_tensors,
 }

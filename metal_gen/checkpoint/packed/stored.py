@@ -93,6 +93,13 @@ class Method(Protocol):
         ...
 
 
+class NotQuantized:
+    """Said by a program that has quantized something else than the matrices."""
+
+    def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> None:
+        """None of them."""
+
+
 @dataclass(frozen=True)
 class StoredNumbers:
     """A weight kept as plain numbers.
