@@ -32,6 +32,11 @@ class Background(Generic[Result]):
         """
         return self._future.result()
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for at most so long; return whether it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,33 +1,45 @@
-"""Reads a file of bounded size to its end."""
+"""Opens and reads files whose size and kind nobody has looked at yet."""
 
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from metal_gen.byte_sizes import format_bytes
 
 
-def read_bounded(path: Path, most_bytes: int) -> bytes:
-    """Return the bytes of a regular file.
+def open_regular(path: Path) -> tuple[BinaryIO, int]:
+    """Open a regular file for reading, and say how many bytes it has.
 
     What is no regular file is refused before it is read: a device has no end, and a pipe may never begin.
 
     Raises:
-        OSError: It is missing, unreadable, no regular file, or larger than allowed; its `strerror` says so.
+        OSError: It is missing, unreadable or no regular file; its `strerror` says so.
     """
     try:
         # O_NONBLOCK: to open a pipe would wait for somebody who writes.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:  # NUL, or half of a surrogate pair
         raise OSError(errno.EINVAL, "No file can have this name", str(path)) from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # Path.open opens no descriptor
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))
-        data = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
-    if data is None or len(data) > most_bytes:
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return open(descriptor, "rb"), status.st_size  # noqa: PTH123  # Path.open takes no descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: As for `open_regular`; or it is larger than allowed.
+    """
+    file, size = open_regular(path)
+    with file:
+        data = file.read(most_bytes + 1) if size <= most_bytes else b""
+    if size > most_bytes or len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"File of more than {format_bytes(most_bytes)}", str(path))
     return data

@@ -6,13 +6,14 @@ than everything else before the first token of a small model.
 Source: https://github.com/huggingface/safetensors#format
 """
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
+from metal_gen.files.bounded_file import open_regular
+from metal_gen.files.json_file import NotJsonError, parse_json
 
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -20,6 +21,8 @@ BITS = {
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000
+# Of bits and offsets, as the format counts them.
+_LARGEST = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -46,45 +49,76 @@ class TensorInfo:
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """List the tensors of a safetensors file by name.
 
+    What the `safetensors` package refuses is refused: a name that is there twice, tensors that overlap, and
+    bytes that belong to none.
+
     Raises:
         CheckpointError: The file is not safetensors, or is shorter or longer than its header says.
     """
     try:
-        file_bytes = path.stat().st_size
-        with path.open("rb") as file:
+        file, file_bytes = open_regular(path)
+        with file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes):
                 raise _damaged(path, "it has no safetensors header, or is cut short within it")
-            header = json.loads(file.read(header_bytes))
+            header = parse_json(file.read(header_bytes), unique_names=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "its safetensors header is not JSON") from error
+    except NotJsonError as error:
+        raise _damaged(path, f"its safetensors header {error}") from error
 
     if not isinstance(header, dict):
         raise _damaged(path, "its safetensors header is not a JSON object")
-    header.pop("__metadata__", None)
-    tensors, end = {}, 0
-    for name, entry in header.items():
-        tensors[name], tensor_end = _tensor(path, name, entry, 8 + header_bytes)
-        end = max(end, tensor_end)
-    if 8 + header_bytes + end != file_bytes:
-        raise _damaged(
-            path, f"its header describes {8 + header_bytes + end} bytes and the file has {file_bytes}"
-        )
+    _check_notes(path, header.pop("__metadata__", None))
+    tensors = {name: _tensor(path, name, entry, 8 + header_bytes) for name, entry in header.items()}
+    end = _check_places(path, tensors, 8 + header_bytes)
+    if end != file_bytes:
+        raise _damaged(path, f"its header describes {end} bytes and the file has {file_bytes}")
     return tensors
 
 
-def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> tuple[TensorInfo, int]:
+def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> TensorInfo:
     try:
-        dtype, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
-        begin, end = (int(offset) for offset in entry["data_offsets"])
-        bits = math.prod(shape) * BITS[dtype]
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        bits = BITS[dtype]
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"its header cannot be read at {name}") from error
-    if begin < 0 or (end - begin) * 8 != bits:
-        raise _damaged(path, f"{name} is {dtype} {shape}, which does not take {end - begin} bytes")
-    return TensorInfo(name, dtype, shape, end - begin, path, first_byte + begin), end
+        raise _unreadable(path, name) from error
+    if not isinstance(entry["shape"], list) or not all(map(_is_size, (*shape, begin, end))):
+        raise _unreadable(path, name)
+    for size in shape:
+        bits *= size
+        if bits > _LARGEST:
+            raise _damaged(path, f"{excerpt(name)} has more numbers than any file")
+    if (end - begin) * 8 != bits:
+        problem = f"{excerpt(name)} is {dtype} {excerpt(shape)}, which does not take {end - begin} bytes"
+        raise _damaged(path, problem)
+    return TensorInfo(name, dtype, shape, end - begin, path, first_byte + begin)
+
+
+def _is_size(value: object) -> bool:
+    # Not of bool, which is an int to Python.
+    return type(value) is int and 0 <= value <= _LARGEST
+
+
+def _check_notes(path: Path, notes: Any) -> None:
+    if notes is None or (isinstance(notes, dict) and all(isinstance(note, str) for note in notes.values())):
+        return
+    raise _damaged(path, "__metadata__ in its header must be texts by name")
+
+
+def _check_places(path: Path, tensors: dict[str, TensorInfo], first_byte: int) -> int:
+    """Require that one tensor begins where another ends; return where the last one ends."""
+    place = first_byte
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset != place:
+            problem = "overlaps another tensor" if tensor.offset < place else "follows bytes of no tensor"
+            raise _damaged(path, f"{excerpt(tensor.name)} {problem}")
+        place += tensor.nbytes
+    return place
+
+
+def _unreadable(path: Path, name: str) -> CheckpointError:
+    return _damaged(path, f"its header cannot be read at {excerpt(name)}")
 
 
 def _damaged(path: Path, problem: str) -> CheckpointError:

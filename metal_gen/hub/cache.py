@@ -5,33 +5,45 @@ knows nothing of the network. huggingface_hub's own look-up functions cost 160 m
 costs the import of huggingface_hub.constants: 4 ms, 14 ms when nothing else has loaded typing and pathlib.
 """
 
+import errno
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from metal_gen.errors import ConfigError
-from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, shards_in_index
+from metal_gen.excerpt import excerpt
+from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.safe_names import is_plain_name
+from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, read_index
+from metal_gen.hub.library import library_constants
 from metal_gen.hub.reference import DEFAULT_REVISION, GGUF_SUFFIX, HubModel
 
 REQUIRED_FILES = ("config.json", "tokenizer.json")
 _REPO_PREFIX = "models--"
 _NEAR = 0.75
 _MOST_NAMES = 3
+# Of the note that says which commit a name stands for.
+_MOST_NOTE_BYTES = 4096
 
 
 def cache_folder() -> Path:
     """Return the folder of the Hub's cache, which HF_HUB_CACHE and HF_HOME move."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
+    return Path(library_constants().HF_HUB_CACHE)
 
 
 def free_bytes() -> int:
-    """Return what the disk of the cache has left, whether or not there is a cache yet."""
+    """Return what the disk of the cache has left, whether or not there is a cache yet.
+
+    Raises:
+        ConfigError: The cache cannot be read.
+    """
     folder = cache_folder()
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(nearest).free
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return shutil.disk_usage(nearest).free
+    except OSError as error:
+        raise unreadable(error) from None
 
 
 def cached_snapshot(model: HubModel) -> Path | None:
@@ -41,15 +53,23 @@ def cached_snapshot(model: HubModel) -> Path | None:
         model: The repository; its revision is a commit's hash, or a name noted under `refs`.
 
     Raises:
-        ConfigError: The cache may not be read.
+        ConfigError: The cache cannot be read.
     """
-    ref = _repo_folder(model) / "refs" / model.revision
+    note = reference_file(model)
     try:
-        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else model.revision
-        snapshot = snapshot_folder(model, commit)
-        return snapshot if commit and snapshot.is_dir() else None
-    except PermissionError as error:
+        commit = read_bounded(note, _MOST_NOTE_BYTES).decode().strip() if note.is_file() else model.revision
+        # A commit is the name of a folder; what names another place names none.
+        snapshot = snapshot_folder(model, commit) if is_plain_name(commit) else None
+        return snapshot if snapshot is not None and snapshot.is_dir() else None
+    except UnicodeDecodeError:
+        return None
+    except OSError as error:
         raise unreadable(error) from None
+
+
+def reference_file(model: HubModel) -> Path:
+    """Return where the cache notes which commit the model's revision stands for."""
+    return _repo_folder(model) / "refs" / model.revision
 
 
 def snapshot_folder(model: HubModel, commit: str) -> Path:
@@ -66,11 +86,14 @@ def missing_files(folder: Path) -> list[str]:
 
     The weights are there when model.safetensors is, or every file that the index names, or any
     model*.safetensors when there is no index or none of the files it names.
+
+    Raises:
+        CheckpointError: The index cannot be read.
     """
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     if (folder / WEIGHTS_FILE).is_file():
         return missing
-    shards = shards_in_index(folder / WEIGHTS_INDEX)
+    shards = sorted(set(read_index(folder / WEIGHTS_INDEX).values()))
     absent = [name for name in shards if not (folder / name).is_file()]
     if len(absent) < len(shards):
         return missing + absent
@@ -126,12 +149,16 @@ def cached_commits(repository: Path) -> dict[str, tuple[str, ...]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     refs = repository / "refs"
-    named = {
-        path.relative_to(refs).as_posix(): path.read_text(encoding="utf-8", errors="replace").strip()
-        for path in sorted(refs.rglob("*"))
-        if path.is_file()
-    }
+    named = {path.relative_to(refs).as_posix(): _note(path) for path in sorted(refs.rglob("*"))}
     return {commit: tuple(name for name in named if named[name] == commit) for commit in commits}
+
+
+def _note(path: Path) -> str | None:
+    """The commit that a file under `refs` notes; None where it is no such file."""
+    try:
+        return read_bounded(path, _MOST_NOTE_BYTES).decode(errors="replace").strip()
+    except OSError:
+        return None
 
 
 def cached_references() -> list[str]:
@@ -153,5 +180,8 @@ def reference_of(repo_id: str, commit: str | None, names: Collection[str]) -> st
 
 
 def unreadable(error: OSError) -> ConfigError:
-    """Say that the cache may not be read."""
-    return ConfigError(f"the cache cannot be read: {error.filename}", "set HF_HOME to a folder that you own")
+    """Say that the cache cannot be read."""
+    what = excerpt(error.filename)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ConfigError(f"the cache cannot be read: {what}", "set HF_HOME to a folder that you own")
+    return ConfigError(f"the cache cannot be read: {what}: {error.strerror}", "set HF_HOME to another folder")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
 from metal_gen.files.json_file import read_json
 from metal_gen.hub.cache import cached_commits, cached_repositories, missing_files, reference_of
 from metal_gen.models.config.summary import ConfigSummary
@@ -87,7 +88,7 @@ def cache_contents() -> CacheContents:
         try:
             models += _models_of(repo_id, folder, sizes)
         except OSError as error:
-            problem = f"{error.filename} cannot be read: {error.strerror}"
+            problem = f"{excerpt(error.filename)} cannot be read: {error.strerror}"
             models.append(CachedModel(repo_id=repo_id, folder=folder, problem=problem))
     models.sort(key=lambda model: model.reference.casefold())
     return CacheContents(tuple(models), sum(sizes.values()))
@@ -102,8 +103,12 @@ def _models_of(repo_id: str, folder: Path, sizes: dict[_FileId, int]) -> list[Ca
         snapshot = folder / "snapshots" / commit
         files, used_s = _usage(_files_under(snapshot))
         sizes |= files
-        missing = tuple(missing_files(snapshot))
         summary, problem = _read_summary(snapshot)
+        missing: tuple[str, ...] = ()
+        try:
+            missing = tuple(missing_files(snapshot))
+        except CheckpointError as error:
+            problem = problem or error.message
         models.append(
             CachedModel(
                 repo_id=repo_id,

@@ -1,55 +1,33 @@
 """Downloading a checkpoint from the Hub into its cache, and no more than is needed of it.
 
-Owns the choice of files, the look at the free disk, and the order: the weights come last, so that a snapshot
-with its weights has the rest too. Imports huggingface_hub, 200 ms, so it is itself imported only to download.
-Prints nothing.
+Owns the look at the free disk, and the order: the weights come last, so that a snapshot with its weights
+has the rest too. Imports huggingface_hub, 200 ms, so it is itself imported only to download. Prints nothing.
 """
 
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from glob import escape
+from collections.abc import Collection
 from pathlib import Path
 
-from huggingface_hub import HfApi, close_session, constants, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.utils.tqdm import tqdm
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.errors import CheckpointError, DoesNotFitError, ModelNotFoundError
-from metal_gen.files.weight_files import (
-    WEIGHTS_INDEX,
-    WEIGHTS_PATTERN,
-    choose_weights,
-    shards_in_index,
-)
-from metal_gen.hub.cache import REQUIRED_FILES, cache_folder, free_bytes, snapshot_folder
+from metal_gen.files.weight_files import WEIGHTS_INDEX, read_index
+from metal_gen.files.whole_file import write_whole
+from metal_gen.hub.cache import cache_folder, free_bytes, reference_file, snapshot_folder
+from metal_gen.hub.download_plan import DownloadPlan, plan_download
 from metal_gen.hub.download_progress import ProgressCallback, ProgressMeter
-from metal_gen.hub.errors import MAKE_ROOM, explain_hub_error
-from metal_gen.hub.quiet import library_kept_quiet
+from metal_gen.hub.errors import MAKE_ROOM, hub_errors_explained
 from metal_gen.hub.reference import HubModel
+from metal_gen.hub.session import HubSession, hub_session
+from metal_gen.hub.watch import for_each, run_watched
 
-_SMALL_FILES = (
-    *REQUIRED_FILES,
-    "generation_config.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    WEIGHTS_INDEX,
-)
-
-
-@dataclass(frozen=True)
-class DownloadPlan:
-    """The files of one commit that make the checkpoint, each with its size in bytes."""
-
-    commit: str
-    small_files: dict[str, int]
-    weights: dict[str, int]
-
-    @property
-    def files(self) -> dict[str, int]:
-        """All of them."""
-        return self.small_files | self.weights
+_MOST_THREADS = 8
+_LISTED_NAMES = 6
+# Listing and index are far smaller.
+_MOST_BYTES_TO_PLAN = 256 << 20
+# A file may come again after a connection broke; one without an end is none of these.
+_MOST_TIMES, _SPARE_BYTES = 3, 1 << 30
 
 
 def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -> Path:
@@ -59,61 +37,36 @@ def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -
         model: The repository and the revision.
         on_progress: As for `locate_checkpoint`, whose Raises hold here too.
     """
+    with hub_errors_explained(model), hub_session() as session:
+        plan = run_watched(
+            lambda: plan_download(model, _cached_index),
+            lambda: session.received_bytes,
+            session.stop,
+            most_bytes=_MOST_BYTES_TO_PLAN,
+        )
+        _check_free_disk(model, plan)
+        return _Download(model, plan, on_progress).run(session)
+
+
+def _cached_index(model: HubModel, commit: str) -> dict[str, str]:
+    """Read the index of the weights in the cache, once it is there."""
+
+    def fetch(*, again: bool) -> dict[str, str]:
+        uncounted = _counting_bar(ProgressMeter(None, total_bytes=0, files_total=0), WEIGHTS_INDEX)
+        path = hf_hub_download(
+            model.repo_id, WEIGHTS_INDEX, revision=commit, force_download=again, tqdm_class=uncounted
+        )
+        return read_index(Path(path))
+
     try:
-        with library_kept_quiet():
-            plan = plan_download(model)
-            _check_free_disk(model, plan)
-            return _download(model, plan, on_progress)
-    except Exception as error:
-        known = explain_hub_error(error, model)
-        if known is None:
-            raise
-        raise known from error
-
-
-def plan_download(model: HubModel, *, local_dir: Path | None = None) -> DownloadPlan:
-    """Ask the Hub which files make the checkpoint.
-
-    Args:
-        model: The repository and the revision.
-        local_dir: Where an index of the weights goes, which has to be read for this; by default the cache.
-    """
-    info = HfApi().model_info(
-        model.repo_id, revision=model.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
-    commit = info.sha or model.revision
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    shards: list[str] = []
-    if WEIGHTS_INDEX in sizes:
-        shards = shards_in_index(_fetch_index(model, commit, local_dir))
-    weights = choose_weights(sizes, shards)
-    lacking = [name for name in REQUIRED_FILES if name not in sizes]
-    if not weights:
-        lacking.append(WEIGHTS_PATTERN)
-    if lacking:
-        raise CheckpointError(
-            f"not a checkpoint that can be loaded: {model} lacks {', '.join(lacking)}",
-            "choose a repository with safetensors weights; ONNX and .bin files are not read, and a GGUF file "
-            "is to be downloaded first: hf download REPOSITORY FILE --local-dir .",
-        )
-    return DownloadPlan(
-        commit=commit,
-        small_files={name: sizes[name] for name in _SMALL_FILES if name in sizes},
-        weights={name: sizes[name] for name in weights},
-    )
-
-
-def _fetch_index(model: HubModel, commit: str, local_dir: Path | None) -> Path:
-    uncounted = _counting_bar(ProgressMeter(None, total_bytes=0, files_total=0))
-    return Path(
-        hf_hub_download(
-            model.repo_id, WEIGHTS_INDEX, revision=commit, local_dir=local_dir, tqdm_class=uncounted
-        )
-    )
+        return fetch(again=False)
+    except CheckpointError:  # what is in the cache may be damaged
+        return fetch(again=True)
 
 
 def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
-    needed_bytes = sum(plan.files[name] for name in _absent(plan.files, snapshot_folder(model, plan.commit)))
+    absent = _absent(plan.files, snapshot_folder(model, plan.commit))
+    needed_bytes = sum(plan.files[name] or 0 for name in absent)
     left_bytes = free_bytes()
     if needed_bytes > left_bytes:
         raise DoesNotFitError(
@@ -123,81 +76,95 @@ def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
         )
 
 
-def _download(model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback | None) -> Path:
-    meter = ProgressMeter(on_progress, sum(plan.files.values()), len(plan.files))
+class _Download:
+    """One commit of a model on its way into the cache."""
 
-    def fetch(names: Collection[str], revision: str, folder: Path, *, again: bool = False) -> Path:
-        absent = _absent(plan.files, folder)
-        present = plan.files.keys() - absent
-        meter.begin_stage(sum(plan.files[name] for name in present), len(present))
-        path = snapshot_download(
-            model.repo_id,
-            revision=revision,
-            allow_patterns=[escape(name) for name in absent if name in names],
-            force_download=again,
-            tqdm_class=_counting_bar(meter),
+    def __init__(self, model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback | None) -> None:
+        self._model = model
+        self._plan = plan
+        self._folder = snapshot_folder(model, plan.commit)
+        total_bytes = sum(size or 0 for size in plan.files.values())
+        self._meter = ProgressMeter(on_progress, total_bytes, len(plan.files))
+
+    def run(self, session: HubSession) -> Path:
+        """Fetch all, and return the folder."""
+
+        def stop() -> None:
+            self._meter.cancel()
+            session.stop()
+
+        sizes = self._plan.files.values()
+        run_watched(
+            self._fetch_all,
+            lambda: max(session.received_bytes, self._meter.counted_bytes),
+            stop,
+            most_bytes=None
+            if None in sizes
+            else _SPARE_BYTES + _MOST_TIMES * sum(size or 0 for size in sizes),
         )
-        return Path(path)
+        if absent := _absent(self._plan.files, self._folder):
+            listed = ", ".join(absent[:_LISTED_NAMES])
+            raise ModelNotFoundError(
+                f"download is incomplete: {self._model} lacks {listed}",
+                "run the same command again: files that are whole are kept",
+            )
+        return self._folder
 
-    def fetch_all() -> Path:
-        folder = snapshot_folder(model, plan.commit)
+    def _fetch_all(self) -> None:
         # What is there in another size the library would leave as it is.
-        if damaged := [name for name in _absent(plan.files, folder) if (folder / name).is_file()]:
-            fetch(damaged, plan.commit, folder, again=True)
-        # By the revision's name first: that notes in the cache which commit the name stands for.
-        folder = fetch(plan.small_files, model.revision, folder)
-        return fetch(plan.weights, folder.name, folder)
+        absent = _absent(self._plan.files, self._folder)
+        self._fetch([name for name in absent if (self._folder / name).is_file()], again=True)
+        self._fetch(self._plan.small_files)
+        self._note_commit()
+        self._fetch(self._plan.weights)
 
-    folder = _interruptible(fetch_all, meter)
-    # The library returns an incomplete folder when the Hub goes away, or the branch moves, half-way.
-    absent = _absent(plan.files, folder)
-    if absent:
-        raise ModelNotFoundError(
-            f"download is incomplete: {model} lacks {', '.join(absent)}",
-            "run the same command again: files that are whole are kept",
-        )
-    return folder
+    def _fetch(self, names: Collection[str], *, again: bool = False) -> None:
+        absent = _absent(self._plan.files, self._folder)
+        present = self._plan.files.keys() - absent
+        self._meter.begin_stage(sum(self._plan.files[name] or 0 for name in present), len(present))
+
+        def fetch_one(name: str) -> None:
+            hf_hub_download(
+                self._model.repo_id,
+                name,
+                revision=self._plan.commit,
+                force_download=again,
+                tqdm_class=_counting_bar(self._meter, name),
+            )
+            self._meter.add_files(1)
+
+        for_each([name for name in absent if name in names], fetch_one, _MOST_THREADS)
+
+    def _note_commit(self) -> None:
+        """Note which commit the revision's name stands for, as the library does."""
+        note = reference_file(self._model)
+        if self._model.revision != self._plan.commit:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(note, self._plan.commit.encode())
 
 
-def _absent(sizes: dict[str, int], folder: Path) -> list[str]:
-    """Name the files that a folder lacks, or has in another size; 0 is a size that the Hub does not say."""
+def _absent(sizes: dict[str, int | None], folder: Path) -> list[str]:
+    """Name the files that a folder lacks, or has in another size."""
 
     def is_whole(name: str) -> bool:
         path = folder / name
-        return path.is_file() and sizes[name] in (0, path.stat().st_size)
+        return path.is_file() and sizes[name] in (None, path.stat().st_size)
 
     return [name for name in sizes if not is_whole(name)]
 
 
-def _counting_bar(meter: ProgressMeter) -> type[tqdm]:
+def _counting_bar(meter: ProgressMeter, name: str) -> type[tqdm]:
     class CountingBar(tqdm):
         """Stands in for the library's bars: draws nothing, counts for the meter."""
 
         monitor_interval = 0  # no watching thread for bars that are never drawn
 
         def __init__(self, *args: object, **kwargs: object) -> None:
-            self.counts_bytes = kwargs.get("unit") == "B"
             kwargs["disable"] = True
             super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # tqdm has no types
+            meter.add_bytes(name, id(self), int(kwargs.get("initial") or 0))  # type: ignore[call-overload]
 
         def update(self, n: float | None = 1) -> None:
-            if self.counts_bytes:
-                meter.add_bytes(id(self), int(n or 0))
-            else:
-                meter.add_files(int(n or 0))
+            meter.add_bytes(name, id(self), int(n or 0))
 
     return CountingBar
-
-
-def _interruptible(fetch_all: Callable[[], Path], meter: ProgressMeter) -> Path:
-    # The library waits for its threads to finish their files before Ctrl-C gets through. From a thread of
-    # our own they can be told to stop: by the meter at the next chunk, by the closed connection before that.
-    with ThreadPoolExecutor(max_workers=1) as background:
-        download = background.submit(fetch_all)
-        try:
-            return download.result()
-        except BaseException:
-            if not download.done():
-                meter.cancel()
-                close_session()
-            raise

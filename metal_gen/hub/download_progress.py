@@ -43,7 +43,7 @@ class ProgressMeter:
         self._cancelled = False
         self._bytes_before = 0
         self._files_before = 0
-        self._bytes_by_counter: dict[int, int] = defaultdict(int)
+        self._bytes: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
         self._files = 0
 
     def begin_stage(self, bytes_before: int, files_before: int) -> None:
@@ -51,14 +51,20 @@ class ProgressMeter:
         with self._lock:
             self._bytes_before = bytes_before
             self._files_before = files_before
-            self._bytes_by_counter.clear()
+            self._bytes.clear()
             self._files = 0
             self._report()
 
-    def add_bytes(self, counter: int, amount: int) -> None:
-        """Count bytes; of several counters that count the same bytes, the one furthest on is believed."""
+    @property
+    def counted_bytes(self) -> int:
+        """What was counted since the stage began."""
         with self._lock:
-            self._bytes_by_counter[counter] += amount
+            return self._sum()
+
+    def add_bytes(self, file: str, counter: int, amount: int) -> None:
+        """Count bytes of a file; of several counters for one, the one furthest on is believed."""
+        with self._lock:
+            self._bytes[file][counter] += amount
             self._report()
 
     def add_files(self, amount: int) -> None:
@@ -76,12 +82,15 @@ class ProgressMeter:
             raise DownloadCancelledError
         if self._on_progress is None:
             return
-        done_bytes = self._bytes_before + max(self._bytes_by_counter.values(), default=0)
+        done_bytes = self._bytes_before + self._sum()
         self._on_progress(
             DownloadProgress(
-                done_bytes=min(done_bytes, self._total_bytes),
-                total_bytes=self._total_bytes,
+                done_bytes=done_bytes,
+                total_bytes=max(done_bytes, self._total_bytes),  # the Hub does not say every size
                 files_done=min(self._files_before + self._files, self._files_total),
                 files_total=self._files_total,
             )
         )
+
+    def _sum(self) -> int:
+        return sum(max(counters.values()) for counters in self._bytes.values())

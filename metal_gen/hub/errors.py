@@ -5,33 +5,44 @@ a sentence that guesses.
 """
 
 import errno
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    DisabledRepoError,
-    FileMetadataError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
 
 from metal_gen.errors import ConfigError, DoesNotFitError, MetalGenError, ModelNotFoundError
+from metal_gen.hub.answers import RefusedError
 from metal_gen.hub.cache import cache_folder, near_matches
+from metal_gen.hub.library import endpoint
 from metal_gen.hub.reference import HubModel
 
-# Every other 401 is a repository that is private or does not exist: the Hub does not say which.
 _TOKEN_REFUSED = "Invalid credentials in Authorization header"
+_DISABLED = "Access to this resource is disabled."
 MAKE_ROOM = "make room (`metal-gen models list` shows what is there), or set HF_HOME to another disk"
 _RUN_AGAIN = "run the same command again"
 _RUN_AGAIN_TO_GO_ON = f"{_RUN_AGAIN}: files that are whole are kept"
 
 
+@contextmanager
+def hub_errors_explained(model: HubModel, *, keeps_files: bool = True) -> Iterator[None]:
+    """Turn what the library raises in the block into the error to show.
+
+    Args:
+        model: As for `explain_hub_error`.
+        keeps_files: Likewise.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = explain_hub_error(error, model, keeps_files=keeps_files)
+        if known is None:
+            raise
+        raise known from error
+
+
 def explain_hub_error(error: Exception, model: HubModel, *, keeps_files: bool = True) -> MetalGenError | None:
-    """Return the error to show for one of huggingface_hub's, or None when it is not known.
+    """Return the error to show for one of huggingface_hub's, or None when it is not known, or one of ours.
 
     Args:
         error: What was raised; its causes are looked at too, as the library wraps what the network raised.
@@ -51,55 +62,50 @@ def explain_hub_error(error: Exception, model: HubModel, *, keeps_files: bool = 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = error
-    while link is not None:
+    while link is not None and not isinstance(link, MetalGenError):
         yield link
         link = link.__cause__
 
 
 def _explain_answer(error: BaseException, model: HubModel) -> MetalGenError | None:
-    page = f"{constants.ENDPOINT}/{model.repo_id}"
-    if isinstance(error, GatedRepoError):  # before RepositoryNotFoundError, which it is a kind of
+    if isinstance(error, RefusedError):
+        return _explain_status(error.status, error.headers, model)
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error.response.status_code, error.response.headers, model)
+    if isinstance(error, FileMetadataError):
+        return ModelNotFoundError(
+            f"no Hub answers at this address: {endpoint()}",
+            "check HF_ENDPOINT and the proxy settings",
+        )
+    if isinstance(error, ValueError) and "too large to be downloaded using the regular" in str(error):
+        return ModelNotFoundError(
+            f"a file of {model} is too large to be downloaded in one piece",
+            "unset HF_HUB_DISABLE_XET; or install what downloads it in parts: pip install hf_xet",
+        )
+    return None
+
+
+def _explain_status(status: int, headers: Mapping[str, str], model: HubModel) -> MetalGenError:
+    code, reason = headers.get("X-Error-Code"), headers.get("X-Error-Message")
+    page = f"{endpoint()}/{model.repo_id}"
+    if code == "GatedRepo":
         return ModelNotFoundError(
             f"access to a gated model refused: {model}",
             f"accept its terms at {page}, then `hf auth login` or HF_TOKEN with a token of that account",
         )
-    if isinstance(error, RepositoryNotFoundError):
-        return _no_such_model(model)
-    if isinstance(error, RevisionNotFoundError):
+    if code == "RevisionNotFound":
         return ModelNotFoundError(
             f"no such revision on the Hub: {model}", f"its branches and tags: {page}/tree/main"
         )
-    if isinstance(error, DisabledRepoError):
+    if reason == _DISABLED:
         return ModelNotFoundError(f"model is disabled on the Hub: {model}", f"the reason may be at {page}")
-    if isinstance(error, (FileMetadataError, json.JSONDecodeError)):
-        return ModelNotFoundError(
-            f"no Hub answers at this address: {constants.ENDPOINT}",
-            "check HF_ENDPOINT and the proxy settings",
-        )
-    if isinstance(error, HfHubHTTPError):
-        token_refused = error.response.headers.get("X-Error-Message") == _TOKEN_REFUSED
-        if error.response.status_code == 401 and not token_refused:
-            return _no_such_model(model)
-        return _explain_status(error.response.status_code, model)
-    return None
-
-
-def _no_such_model(model: HubModel) -> ModelNotFoundError:
-    near = near_matches(model.repo_id)
-    cached = f"in the cache: {', '.join(near)}; " if near else ""
-    return ModelNotFoundError(
-        f"no such model on the Hub, or a private one: {model.repo_id}",
-        f"{cached}check the spelling; a private model needs `hf auth login` or HF_TOKEN",
-    )
-
-
-def _explain_status(status: int, model: HubModel) -> MetalGenError | None:
-    if status == 404:
-        return _no_such_model(model)
-    if status == 401:
+    if status == 401 and reason == _TOKEN_REFUSED:
         return ModelNotFoundError(
             f"the Hub does not accept the token: {model}", "`hf auth login` again, or correct HF_TOKEN"
         )
+    # The Hub does not say of a 401 whether the repository is private or does not exist.
+    if code == "RepoNotFound" or status in (401, 404):
+        return _no_such_model(model)
     if status == 403:
         return ModelNotFoundError(
             f"the token has no access: {model}", "`hf auth login` with a token that may read this repository"
@@ -111,21 +117,46 @@ def _explain_status(status: int, model: HubModel) -> MetalGenError | None:
         )
     if status >= 500:
         return ModelNotFoundError(f"the Hub failed with HTTP {status}: {model}", _RUN_AGAIN)
-    return None
+    return ModelNotFoundError(
+        f"the Hub refuses with HTTP {status}: {model}",
+        f"check HF_ENDPOINT, {endpoint()}, and the proxy settings",
+    )
+
+
+def _no_such_model(model: HubModel) -> ModelNotFoundError:
+    near = near_matches(model.repo_id)
+    cached = f"in the cache: {', '.join(near)}; " if near else ""
+    return ModelNotFoundError(
+        f"no such model on the Hub, or a private one: {model.repo_id}",
+        f"{cached}check the spelling; a private model needs `hf auth login` or HF_TOKEN",
+    )
 
 
 def _explain_network(error: BaseException, model: HubModel, *, keeps_files: bool) -> MetalGenError | None:
     # By name: huggingface_hub 1 raises httpx's classes, huggingface_hub 2 httpx2's, and neither is ours.
     names = {kind.__name__ for kind in type(error).__mro__}
+    if (isinstance(error, UnicodeEncodeError) and error.encoding == "ascii") or "LocalProtocolError" in names:
+        return ConfigError(
+            "the request to the Hub cannot be written: the token has letters that no token has",
+            "correct HF_TOKEN, or unset it and run `hf auth login`",
+        )
+    if names & {"InvalidURL", "UnicodeError"}:
+        return ConfigError(
+            f"no address of a Hub: {endpoint()}", "correct or unset HF_ENDPOINT; check the proxy settings"
+        )
+    if "TooManyRedirects" in names:
+        return ModelNotFoundError(
+            f"the Hub sends in a circle: {endpoint()}", "check HF_ENDPOINT and the proxy settings"
+        )
     if names & {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}:
         return ModelNotFoundError(
-            f"the Hub cannot be reached: {constants.ENDPOINT}",
+            f"the Hub cannot be reached: {endpoint()}",
             f"check the connection, the proxy and HF_ENDPOINT, and {_RUN_AGAIN}",
         )
     cut_short = type(error) is OSError and str(error).startswith("Consistency check failed")
     # hf_xet, through which most files come, has no classes for this.
     xet_gave_up = isinstance(error, RuntimeError) and "CAS Client Error" in str(error)
-    if "TransportError" in names or cut_short or xet_gave_up:
+    if names & {"TransportError", "DecodingError", "StreamError"} or cut_short or xet_gave_up:
         when = "during the download" if keeps_files else "while the headers of files were read"
         hint = _RUN_AGAIN_TO_GO_ON if keeps_files else _RUN_AGAIN
         return ModelNotFoundError(f"the connection to the Hub broke {when}: {model}", hint)

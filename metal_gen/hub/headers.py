@@ -6,18 +6,22 @@ Imports huggingface_hub, so it is itself imported only to ask the Hub.
 import os
 from pathlib import Path
 
-from huggingface_hub import constants, get_session, hf_hub_download, hf_hub_url
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
-
+from metal_gen.errors import ModelNotFoundError
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import MAX_HEADER_BYTES
-from metal_gen.hub.download import plan_download
-from metal_gen.hub.errors import explain_hub_error
-from metal_gen.hub.quiet import library_kept_quiet
+from metal_gen.files.weight_files import WEIGHTS_INDEX
+from metal_gen.hub.answers import fetch, fetch_beginning, file_url
+from metal_gen.hub.download_plan import MOST_INDEX_BYTES, fetch_index, plan_download
+from metal_gen.hub.errors import hub_errors_explained
 from metal_gen.hub.reference import HubModel
+from metal_gen.hub.session import hub_session, unusable
+from metal_gen.hub.watch import run_watched
 
-JSON_FILES = ("config.json", "generation_config.json")
+JSON_FILES = ("config.json", "generation_config.json", WEIGHTS_INDEX)
 # Nearly every header fits into this.
 FIRST_BYTES = 100_000
+# Of all headers together: ten times what the largest models have.
+MOST_HEADER_BYTES = 256 << 20
 
 
 def fetch_headers(model: HubModel, folder: Path) -> None:
@@ -30,37 +34,39 @@ def fetch_headers(model: HubModel, folder: Path) -> None:
     Raises:
         MetalGenError: As for `locate_checkpoint`.
     """
-    try:
-        with library_kept_quiet():
-            plan = plan_download(model, local_dir=folder)
-            for name in JSON_FILES:
-                if name in plan.small_files:
-                    hf_hub_download(model.repo_id, name, revision=plan.commit, local_dir=folder)
-            for name, size in plan.weights.items():
-                (folder / name).write_bytes(_header(hf_hub_url(model.repo_id, name, revision=plan.commit)))
-                os.truncate(folder / name, size)
-    except Exception as error:
-        known = explain_hub_error(error, model, keeps_files=False)
-        if known is None:
-            raise
-        raise known from error
+    with hub_errors_explained(model, keeps_files=False), hub_session() as session:
+        run_watched(lambda: _fill(model, folder), lambda: session.received_bytes, session.stop)
 
 
-def _header(url: str) -> bytes:
-    """The first bytes of a safetensors file: the length of its header, and the header."""
-    data = _first_bytes(url, FIRST_BYTES)
+def _fill(model: HubModel, folder: Path) -> None:
+    plan = plan_download(model, fetch_index)
+    for name in JSON_FILES:
+        if name in plan.small_files:
+            content = fetch(file_url(model, plan.commit, name), MOST_INDEX_BYTES)
+            (folder / name).write_bytes(content)
+    left_bytes = MOST_HEADER_BYTES
+    for name, listed_bytes in plan.weights.items():
+        header, stored_bytes = _header(file_url(model, plan.commit, name))
+        left_bytes -= len(header)
+        if left_bytes < 0:
+            raise unusable("the headers of its weights are larger than those of any model")
+        file_bytes = stored_bytes if listed_bytes is None else listed_bytes
+        if file_bytes is None:
+            raise ModelNotFoundError(
+                f"the Hub does not say how large {excerpt(name)} of {model} is",
+                "`metal-gen models pull` downloads it, after which it can be planned for",
+            )
+        (folder / name).write_bytes(header)
+        try:
+            os.truncate(folder / name, file_bytes)
+        except OSError:
+            raise unusable(f"it makes {excerpt(name)} larger than any file: {file_bytes:,} bytes") from None
+
+
+def _header(url: str) -> tuple[bytes, int | None]:
+    """The first bytes of a safetensors file: the length of its header, and the header; the file's size."""
+    data, file_bytes = fetch_beginning(url, FIRST_BYTES)
     length = 8 + min(int.from_bytes(data[:8], "little"), MAX_HEADER_BYTES)
-    return (data if length <= len(data) else _first_bytes(url, length))[:length]
-
-
-def _first_bytes(url: str, count: int) -> bytes:
-    """Stop reading where it is enough, should the server send the whole file."""
-    headers = {**build_hf_headers(), "Range": f"bytes=0-{count - 1}"}
-    data = b""
-    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT) as response:
-        hf_raise_for_status(response)
-        for piece in response.iter_bytes():
-            data += piece
-            if len(data) >= count:
-                break
-    return data[:count]
+    if length > len(data) == FIRST_BYTES:
+        data, _ = fetch_beginning(url, length)
+    return data[:length], file_bytes

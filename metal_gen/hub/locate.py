@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from metal_gen.errors import ModelNotFoundError, UsageError
+from metal_gen.errors import CheckpointError, ModelNotFoundError, UsageError
 from metal_gen.hub.cache import cached_gguf_file, cached_snapshot, missing_files, near_matches
 from metal_gen.hub.download_progress import DownloadProgress, ProgressCallback
+from metal_gen.hub.library import library_constants
 from metal_gen.hub.reference import HubModel, LocalModel, parse_model_reference
 
 __all__ = [
@@ -128,7 +129,12 @@ def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) 
             f"what is on this disk cannot be pulled: {model}",
             "give the Hub's id: org/name, org/name@revision",
         )
-    snapshot, missing = _look_in_cache(reference)
+    try:
+        snapshot, missing = _look_in_cache(reference)
+    except CheckpointError:  # an index that cannot be read, which the Hub's may replace
+        if _is_offline():
+            raise
+        snapshot, missing = None, []
     if snapshot is not None and not missing and _is_offline():
         return snapshot
     return _download(reference, missing, on_progress)
@@ -157,9 +163,7 @@ def _look_in_cache(model: HubModel) -> tuple[Path | None, list[str]]:
 
 
 def _is_offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE
+    return bool(library_constants().HF_HUB_OFFLINE)
 
 
 def _download(model: HubModel, missing: list[str], on_progress: ProgressCallback | None) -> Path:

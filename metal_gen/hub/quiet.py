@@ -1,6 +1,7 @@
 """Keeps huggingface_hub from writing to stderr."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ def library_kept_quiet() -> Iterator[None]:
     if level in (logging.NOTSET, logging.WARNING):
         library.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of a full disk, which is looked at before.
+            warnings.filterwarnings("ignore", module="huggingface_hub")
+            yield
     finally:
         library.setLevel(level)

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -56,6 +56,18 @@ class Trouble:
     trickle_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a server that is no Hub answers.
+
+    A body that is no bytes is sent piece by piece, without a length, and the connection closed at its end.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | Iterable[bytes] = b""
+
+
 class Hub(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -65,6 +77,10 @@ class Hub(ThreadingHTTPServer):
         self.trouble: dict[str, Trouble] = {}
         self.status: int | None = None
         self.error_message = ""
+        # Asked first; None lets the Hub answer as it is.
+        self.instead: Callable[[Request], Answer | None] = lambda request: None
+        # Added to those of files; None takes one away.
+        self.file_headers: dict[str, str | None] = {}
         self.log: list[Request] = []
 
     @property
@@ -91,6 +107,9 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/api/agent-harnesses"):  # the library's own statistics
             return self.refuse(404)
         self.server.log.append(Request(self.command, path, self.headers.get("Range")))
+        instead = self.server.instead(self.server.log[-1])
+        if instead is not None:
+            return self.answer_instead(instead)
         if self.server.status is not None:
             return self.refuse(self.server.status)
         raw_path = urlsplit(self.path).path
@@ -127,11 +146,25 @@ class Handler(BaseHTTPRequestHandler):
         if wanted := self.headers.get("Range"):
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        headers |= self.server.file_headers
+        headers = {name: value for name, value in headers.items() if value is not None}
         trouble = self.server.trouble.get(name)
         if trouble and trouble.times and self.command == "GET":
             trouble.times -= 1
             return self.answer_in_part(data[start:], headers, trouble)
         return self.answer(206 if wanted else 200, data[start:], headers)
+
+    def answer_instead(self, answer: Answer) -> None:
+        if isinstance(answer.body, bytes):
+            return self.answer(answer.status, answer.body, answer.headers)
+        self.send_response(answer.status)
+        for key, value in {**answer.headers, "Connection": "close"}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        for piece in answer.body:
+            self.wfile.write(piece)
+        self.close_connection = True
+        return None
 
     def answer_in_part(self, data: bytes, headers: dict[str, str], trouble: Trouble) -> None:
         self.answer(200, data[: trouble.after_bytes], headers, len(data))

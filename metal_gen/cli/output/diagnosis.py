@@ -126,11 +126,11 @@ def _usable_cpus() -> int | None:
 
 
 def _cache() -> Section:
-    from huggingface_hub import constants
-
     from metal_gen.hub.cache import cache_folder, free_bytes
     from metal_gen.hub.cached_models import cache_contents
+    from metal_gen.hub.library import library_constants
 
+    constants = library_constants()
     contents = cache_contents()
     return {
         "folder": str(cache_folder()),

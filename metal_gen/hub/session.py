@@ -1,0 +1,143 @@
+"""The connection to the Hub: what every answer says is checked before the library makes paths of it.
+
+huggingface_hub names files in its cache after headers of answers: a commit, an ETag, a hash. A mirror, or
+whoever is on a plain line, can say anything there.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import close_session, get_session, set_client_factory
+from huggingface_hub.utils import _http
+
+from metal_gen.errors import ConfigError, ModelNotFoundError
+from metal_gen.excerpt import excerpt
+from metal_gen.files.safe_names import is_commit, is_plain_name
+from metal_gen.hub.download_progress import DownloadCancelledError
+from metal_gen.hub.library import endpoint
+from metal_gen.hub.quiet import library_kept_quiet
+
+# With ".incomplete", ".lock" and a number behind it, it still fits into a file's name.
+MOST_ETAG_BYTES = 128
+_XET_HASH = re.compile(r"[0-9a-fA-F]{64}")
+_RANGE = re.compile(r"bytes \d{1,18}-\d{1,18}/\d{1,18}", re.ASCII)
+_WAITING = ("Retry-After", "RateLimit", "RateLimit-Policy")
+_MOST_WAITING = re.compile(r"[\x20-\x7e]{0,100}")
+_LONG_NUMBER = re.compile(r"\d{6,}")
+
+
+class HubSession:
+    """Counts what answers bring, and ends what is under way."""
+
+    def __init__(self) -> None:
+        self._answers: list[Any] = []
+        self._is_stopped = False
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the bodies of all answers so far."""
+        return sum(answer.num_bytes_downloaded for answer in tuple(self._answers))
+
+    def stop(self) -> None:
+        """Make every request from now on raise, and close the connections."""
+        self._is_stopped = True
+        close_session()
+
+    def add_to(self, client: Any) -> Any:
+        """Let a client of httpx tell this session of its requests and answers."""
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], self._before_request],
+            "response": [*hooks["response"], self._before_body],
+        }
+        return client
+
+    def _before_request(self, request: Any) -> None:
+        if self._is_stopped:
+            raise DownloadCancelledError
+
+    def _before_body(self, answer: Any) -> None:
+        if self._is_stopped:
+            raise DownloadCancelledError
+        self._answers.append(answer)
+        check_headers(answer.request.method, answer.status_code, answer.headers)
+        is_streamed = "/resolve/" in answer.request.url.path and answer.request.method == "GET"
+        if answer.status_code >= 400 and is_streamed:
+            # The library reads reasons there, whatever their length; those in the headers are enough.
+            answer.close()
+
+
+def check_headers(method: str, status: int, headers: Any) -> None:
+    """Require that what the library takes from the headers of an answer can be taken.
+
+    Args:
+        method: Of the request; of the answers to HEAD the library makes names.
+        status: Of the answer.
+        headers: Values by name; how long to wait is taken out where it makes no sense.
+
+    Raises:
+        ModelNotFoundError: They name no commit, no file, or no range.
+    """
+    commit, hash_ = headers.get("X-Repo-Commit"), headers.get("X-Xet-Hash")
+    if commit is not None and not is_commit(commit):
+        raise unusable(f"it names a commit {excerpt(repr(commit))}")
+    if hash_ is not None and not _XET_HASH.fullmatch(hash_):
+        raise unusable(f"it names a hash {excerpt(repr(hash_))}")
+    for name in ("X-Linked-Etag", "ETag") if method == "HEAD" else ():
+        etag = headers.get(name)
+        if etag is not None and not is_plain_name(_tag(etag), MOST_ETAG_BYTES):
+            raise unusable(f"it names a version {excerpt(repr(etag))}")
+    content_range = headers.get("Content-Range")
+    if content_range is not None and status < 400 and not _RANGE.fullmatch(content_range):
+        raise unusable(f"it gives a range {excerpt(repr(content_range))}")
+    try:
+        urlsplit(headers.get("Location", ""))
+    except ValueError:
+        raise unusable("it sends to an address that is none") from None
+    for name in _WAITING:
+        value = headers.get(name)
+        if value is not None and (not _MOST_WAITING.fullmatch(value) or _LONG_NUMBER.search(value)):
+            del headers[name]
+
+
+def _tag(etag: str) -> str:
+    return etag.removeprefix("W/").removeprefix('"').removesuffix('"')
+
+
+def unusable(problem: str) -> ModelNotFoundError:
+    """The refusal of an answer that no Hub gives."""
+    return ModelNotFoundError(
+        f"the answer of {endpoint()} cannot be used: {problem}",
+        "check HF_ENDPOINT and the proxy settings: this is not what the Hub answers",
+    )
+
+
+@contextmanager
+def hub_session() -> Iterator[HubSession]:
+    """Check what comes through the library's connections while the block lasts.
+
+    Raises:
+        ConfigError: The environment sets up a connection that cannot be made.
+    """
+    session = HubSession()
+    before: Callable[[], Any] = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(lambda: session.add_to(before()))
+    try:
+        with library_kept_quiet():
+            _open_connections()
+            yield session
+    finally:
+        set_client_factory(before)
+
+
+def _open_connections() -> None:
+    try:
+        get_session()
+    except Exception as error:  # certificates, proxies: whatever keeps a client from being made
+        raise ConfigError(
+            f"the connection to the Hub cannot be set up: {excerpt(error)}",
+            "check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+        ) from error
