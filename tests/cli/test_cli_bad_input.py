@@ -387,7 +387,7 @@ def test_a_name_that_no_file_can_have(refuse):
 def test_a_settings_folder_that_no_file_can_have(refuse, monkeypatch, gambler):
     monkeypatch.setenv("XDG_CONFIG_HOME", "x" * 5000)
     message, _ = refuse("generate", "--model", gambler, "-p", "hi", code=CONFIGURATION)
-    assert "XDG_CONFIG_HOME" in message or "x" * 5000 in message
+    assert "XDG_CONFIG_HOME" in message or "x" * 500 in message
 
 
 @pytest.mark.parametrize(

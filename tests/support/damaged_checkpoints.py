@@ -236,7 +236,7 @@ FOLDERS = {
 RARE_FOLDERS = {
     "config deep": (with_file("config.json", b"[" * 100_000), "config.json"),
     "hidden_size huge": (with_config(hidden_size=10**18), "hidden_size"),
-    "rope_theta huge": (with_config(rope_theta=int(HUGE)), "rope_theta"),
+    "rope_theta huge": (with_config(rope_theta=int(HUGE)), "config.json is JSON with a number of"),
     "yarn length a text": (
         with_config(rope_scaling={**YARN, "original_max_position_embeddings": "abc"}),
         "original_max_position_embeddings",
@@ -251,7 +251,7 @@ RARE_FOLDERS = {
     ),
     "rms_norm_eps infinite": (
         with_config(rms_norm_eps=float("inf")),
-        "rms_norm_eps",
+        "config.json is not JSON: Infinity is no number",
     ),
     "offsets texts": (
         with_header(lambda header: header[NORM].update(data_offsets=["a", "b"])),
