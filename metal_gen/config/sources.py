@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from metal_gen.config.library_path import require_safe_library
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Settings
 from metal_gen.errors import ConfigError, UsageError
@@ -34,7 +35,7 @@ def resolve_settings(
     settings = Settings()
     own_file = user_config_file(environ) if environ is not None else None
     if own_file is not None and _is_there(own_file):
-        settings = settings.override(read_toml(own_file), str(own_file))
+        settings = settings.override(read_toml(own_file, is_own=True), str(own_file))
     if config_file is not None:
         settings = settings.override(read_toml(config_file), str(config_file))
     if environ is not None:
@@ -117,8 +118,12 @@ def _is_there(own_file: Path) -> bool:
         raise ConfigError(f"cannot look for {own_file}: {error.strerror}", "set XDG_CONFIG_HOME") from None
 
 
-def read_toml(path: Path) -> dict[str, object]:
+def read_toml(path: Path, *, is_own: bool = False) -> dict[str, object]:
     """Read a settings file.
+
+    Args:
+        path: Of the file.
+        is_own: It is the user's own, which may name a library to be loaded by its path.
 
     Returns:
         Checked values by setting name.
@@ -151,6 +156,7 @@ def read_toml(path: Path) -> dict[str, object]:
             if key not in keys:
                 raise _unknown_key(path, section, key)
             values[keys[key].name] = _checked(f"{path}: [{section}] {key}", keys[key], value)
+    require_safe_library(values, f"{path}: [cpu] blas", may_be_path=is_own)
     return values
 
 
@@ -166,6 +172,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
                 raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
                 raise ConfigError(f"{info.variable} {error}: {_short(text)}") from None
+    require_safe_library(values, SETTINGS["blas"].variable, may_be_path=True)
     return values
 
 

@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metal_gen.device.blas import AUTO, blas_in_use, prefer_openblas
+from metal_gen.device.blas import AUTO, blas_in_use, has_cuda, prefer_openblas
+from metal_gen.device.compiled_code import keep_own_ptx, require_own_code
 from metal_gen.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def require_mlx(blas: str = AUTO) -> None:
         else:
             hint = "pip install 'mlx[cpu]', or 'mlx[cuda13]' for an NVIDIA GPU: one of them, not both"
         raise BackendError(f"MLX has no backend on this machine: {error}", hint) from error
+    if has_cuda():
+        keep_own_ptx()
 
 
 def dtype_named(name: str) -> "mx.Dtype":
@@ -130,17 +133,19 @@ def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
         most_slots: Texts that may be generated at once.
 
     Raises:
-        ConfigError: It is wanted on a CPU and there is no compiler.
+        ConfigError: It is wanted on a CPU, and there is no compiler, or no safe place for what it makes.
     """
     import mlx.core as mx
 
     if wanted != "on":
         return wanted == AUTO and not runs_on_cpu() and (mx.metal.is_available() or most_slots > 1)
-    if runs_on_cpu() and shutil.which("g++") is None:
-        raise ConfigError(
-            "compile = 'on' cannot be done: on a CPU MLX compiles through g++, which is not installed",
-            "install g++, or leave it at auto: on a CPU there is little to gain",
-        )
+    if runs_on_cpu():
+        if shutil.which("g++") is None:
+            raise ConfigError(
+                "compile = 'on' cannot be done: on a CPU MLX compiles through g++, which is not installed",
+                "install g++, or leave it at auto: on a CPU there is little to gain",
+            )
+        require_own_code()
     return True
 
 

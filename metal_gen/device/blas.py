@@ -95,7 +95,12 @@ def _load_for_all(name: str, most_threads: int | None) -> None:
 
 def may_matter() -> bool:
     """Whether this MLX computes with a BLAS that can be replaced."""
-    return platform.system() == "Linux" and not _is_beside_mlx("mlx_cuda*")
+    return platform.system() == "Linux" and not has_cuda()
+
+
+def has_cuda() -> bool:
+    """Whether MLX is a build for CUDA."""
+    return _is_beside_mlx("mlx_cuda*")
 
 
 def brings_reference_blas() -> bool:

@@ -13,7 +13,8 @@ import mlx.core as mx
 from metal_gen.bench.measurement import MLX_LM
 from metal_gen.bench.runners.engine import FIRST_TOKEN, count_primitives, timed
 from metal_gen.bench.runners.runner import DecodeRun
-from metal_gen.device.backend import dtype_named
+from metal_gen.device.backend import dtype_named, runs_on_cpu
+from metal_gen.device.compiled_code import require_own_code
 from metal_gen.errors import MetalGenError, UsageError
 
 
@@ -47,7 +48,7 @@ class MlxLmRunner:
             metal-gen's own loading lowers.
 
     Raises:
-        MetalGenError: mlx-lm cannot load it.
+        MetalGenError: mlx-lm cannot load it, or there is no safe place for what it compiles.
     """
 
     program = MLX_LM
@@ -55,6 +56,8 @@ class MlxLmRunner:
     def __init__(self, folder: Path, dtype: str, cache_limit_bytes: int) -> None:
         from mlx_lm.utils import load_model
 
+        if runs_on_cpu():
+            require_own_code()  # mlx-lm compiles without being asked.
         self._cache_limit_bytes = cache_limit_bytes
         try:
             self.model, _ = load_model(folder)

@@ -85,7 +85,7 @@ def init(
 def check(file: OptionalFile = None) -> None:
     """See whether a settings file can be used; if not, say why, with exit code 3."""
     path = file or _own_file()
-    count = len(read_toml(path))
+    count = len(read_toml(path, is_own=path == user_config_file(os.environ)))
     Console().note(f"{path} can be used: it has {count} {'setting' if count == 1 else 'settings'}")
 
 

@@ -1,0 +1,84 @@
+"""Where MLX keeps code that it has compiled, which must be a place that nobody else can write to.
+
+MLX runs what lies under a name that it knows in `mlx/VERSION` of the folder for temporary files, whoever
+put it there.
+
+Source: `compile` in `mlx/backend/cpu/compiled.cpp` and `ptx_cache_dir` in `mlx/backend/cuda/jit_module.cpp`
+of MLX 0.32.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from metal_gen.errors import ConfigError
+
+# As C++ looks for the folder.
+TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+DEFAULT = "/tmp"
+PTX_VARIABLE = "MLX_PTX_CACHE_DIR"
+OWNER_MAY = 0o700
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def require_own_code() -> None:
+    """See that what MLX compiles for a CPU comes from nobody else.
+
+    Raises:
+        ConfigError: Somebody else can put something there.
+    """
+    try:
+        _require_own(_code_folder("cpu"))
+    except OSError as error:
+        raise ConfigError(
+            f"what is compiled for the CPU cannot be kept safely: {error.filename}: {error.strerror}",
+            "remove it, or set TMPDIR to a folder that only you can write to; or leave compile at auto",
+        ) from None
+
+
+def keep_own_ptx() -> None:
+    """Have MLX keep no compiled kernels for CUDA where somebody else could put some."""
+    if PTX_VARIABLE in os.environ:
+        return
+    try:
+        _require_own(_code_folder("ptx"))
+    except OSError:
+        os.environ[PTX_VARIABLE] = ""
+
+
+def _code_folder(kind: str) -> Path:
+    import mlx.core as mx
+
+    temporary = next((os.environ[name] for name in TEMPORARY if name in os.environ), DEFAULT)
+    return Path(temporary).absolute() / "mlx" / str(vars(mx)["__version__"]) / kind
+
+
+def _require_own(folder: Path) -> None:
+    """Make a folder of code that nobody else can open, or see that it and what is in it are ours.
+
+    Raises:
+        OSError: It is not, or cannot be made; which place, and why.
+    """
+    mlx, version = folder.parents[1], folder.parents[0]
+    for parent in mlx.parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(0, "others can move what is in it", str(parent))
+    for place in (mlx, version, folder):
+        place.mkdir(mode=OWNER_MAY, exist_ok=True)
+        status = place.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(0, "it is a link, or no folder", str(place))
+        _require_ours(place, status)
+        if status.st_mode & OTHERS_WRITE:
+            raise PermissionError(0, "others can write to it", str(place))
+    folder.chmod(OWNER_MAY)
+    for file in folder.rglob("*"):
+        _require_ours(file, file.lstat())
+
+
+def _require_ours(place: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise PermissionError(0, "it belongs to somebody else", str(place))
+    if stat.S_ISLNK(status.st_mode):
+        raise PermissionError(0, "it is a link", str(place))
