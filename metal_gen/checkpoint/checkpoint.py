@@ -89,7 +89,12 @@ class Checkpoint:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know of the files."""
-        return self.weights.notices
+        return self._documents.notices + self.weights.notices
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is one, which may be damaged all the same."""
+        return self._documents.has_tokenizer
 
     @property
     def eos_ids(self) -> frozenset[int]:

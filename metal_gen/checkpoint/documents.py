@@ -10,6 +10,7 @@ from metal_gen.files.json_file import read_json
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.files.weight_files import read_headers
 from metal_gen.hub.reference import GGUF_SUFFIX
+from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
 from metal_gen.text.tokenizer import TokenizerDocument, read_tokenizer
 
 CONFIG_FILE = "config.json"
@@ -43,6 +44,16 @@ class Documents(Protocol):
         """The object in generation_config.json, empty where there is none."""
         ...
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is one, which may be damaged all the same."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know."""
+        ...
+
     def tensors(self) -> dict[str, TensorInfo]:
         """All tensors, by Hugging Face's names."""
         ...
@@ -60,12 +71,14 @@ class FolderDocuments:
     """A folder in Hugging Face's layout."""
 
     config_name = CONFIG_FILE
+    notices: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config_source = str(folder / CONFIG_FILE)
         self.config = read_json(folder / CONFIG_FILE)
         self.generation_config = read_generation_config(folder)
+        self.has_tokenizer = (folder / TOKENIZER_FILE).is_file()
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Those of its safetensors files."""

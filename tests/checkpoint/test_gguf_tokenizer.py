@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from gguf_file import TOKENS, metadata_of, tokenizer_metadata, write_tiny_gguf
+from gguf_file import TOKENS, gguf_tensors, metadata_of, tokenizer_metadata, write_gguf, write_tiny_gguf
 from gguf_file import gguf_config as tiny_gguf_config
 from tokenizers import Tokenizer as HubTokenizer
 
@@ -54,8 +54,9 @@ def test_tokens_of_few_texts_and_of_many_are_the_same(text, tiny):
     assert shown == normalised(text)
 
 
-def header_of(checkpoint):
-    return GgufHeader(checkpoint.folder, tokenizer_metadata(512), {})
+def header_of(checkpoint, **changes):
+    changes = {f"tokenizer.ggml.{name}": value for name, value in changes.items()}
+    return GgufHeader(checkpoint.folder, tokenizer_metadata(512) | changes, {})
 
 
 def normalised(text):
@@ -72,6 +73,37 @@ def test_control_tokens_are_special_and_not_shown(tiny):
     assert (tokenizer.token_bytes(start), tokenizer.token_bytes(think)) == (b"", b"<think>")
     assert tokenizer.eos_id == tokenizer.id_of("<|im_end|>")
     assert tokenizer.id_of("[PAD300]") is None
+
+
+@pytest.mark.parametrize("name", ["deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"])
+def test_names_that_mean_the_same_splitting(name, tiny):
+    document = tokenizer_document(header_of(tiny, pre=name)).document
+    assert document == tokenizer_document(header_of(tiny)).document
+
+
+def test_without_a_name_the_splitting_is_assumed_with_a_notice(tiny, tmp_path):
+    config = tiny_gguf_config("qwen3")
+    metadata = metadata_of(config)
+    del metadata["tokenizer.ggml.pre"]
+    stored, _ = gguf_tensors(config, lambda name: "Q8_0")
+    unnamed = Checkpoint(write_gguf(tmp_path / "unnamed.gguf", metadata, stored))
+    assert "tokenizer.ggml.pre" in unnamed.notices[0]
+    assert tiny.notices == ()
+    ids = [each.tokenizer.encode("".join(TEXTS), add_special_tokens=True) for each in (unnamed, tiny)]
+    assert ids[0] == ids[1]
+
+
+def test_a_file_that_asks_for_it_gets_a_token_in_front_of_raw_texts(tiny):
+    begin = TOKENS.index("<|endoftext|>")
+    header = header_of(tiny, add_bos_token=True, bos_token_id=begin)
+    for expect_many in (False, True):
+        tokenizer = Tokenizer(tokenizer_document(header), 512)
+        if expect_many:
+            tokenizer.expect_many_texts()
+        for text in TEXTS:
+            plain = tiny.tokenizer.encode(text, add_special_tokens=True)
+            assert tokenizer.encode(text, add_special_tokens=True) == [begin, *plain]
+            assert tokenizer.encode(text, add_special_tokens=False) == plain
 
 
 def test_the_chat_template_is_the_file_s(tiny):

@@ -2,10 +2,12 @@
 
 import json
 import tempfile
+from functools import partial
 
 import mlx.core as mx
 import pytest
 import safetensors.numpy
+from gguf_file import gguf_config, write_tiny_gguf
 from hub_process import INDEX, SHARDS
 from hub_server import Repo, running_hub
 from huggingface_hub import constants
@@ -156,6 +158,23 @@ def test_a_model_that_is_not_here_is_to_be_pulled_without_the_network(run_here):
     assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
     assert "metal-gen models pull org/name" in outcome.stderr
     assert run_here("plan", "--batch-size", "0").code == USAGE
+
+
+def test_what_is_planned_has_a_tokenizer_that_can_be_read(run_here, tmp_path):
+    config = gguf_config("qwen3")
+    write = partial(write_tiny_gguf, tmp_path, config, lambda name: "Q8_0")
+    file, plain = write()
+    planned(run_here, file)
+    write({"tokenizer.ggml.pre": "llama-bpe"})
+    outcome = run_here("plan", file)
+    assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
+    assert "tokenizer.ggml.pre is 'llama-bpe'" in outcome.stderr
+
+    planned(run_here, plain)  # It has none.
+    (plain / "tokenizer.json").write_text("{}")
+    outcome = run_here("plan", plain)
+    assert (outcome.code, outcome.stdout) == (BAD_CHECKPOINT, b"")
+    assert "tokenizer.json" in outcome.stderr
 
 
 def test_without_a_model_it_is_the_bundled_one(run_here):

@@ -7,7 +7,7 @@ from typing import Any
 
 from metal_gen.checkpoint.gguf.header import read_gguf_header
 from metal_gen.checkpoint.gguf.model import model_config, model_tensors, name_in_file
-from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document
+from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document, tokenizer_notices
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.text.tokenizer import TokenizerDocument
 
@@ -16,6 +16,7 @@ class GgufDocuments:
     """The `Documents` of a GGUF file."""
 
     config_name = "metadata"
+    has_tokenizer = True
 
     def __init__(self, file: Path) -> None:
         self.path = file
@@ -27,6 +28,11 @@ class GgufDocuments:
     def config(self) -> Mapping[str, Any]:
         """Made of the metadata."""
         return model_config(self._header)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Of its tokenizer."""
+        return tokenizer_notices(self._header)
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Those that its header names."""

@@ -9,11 +9,13 @@ from typing import Any
 
 from metal_gen.checkpoint.gguf.header import GgufHeader
 from metal_gen.files.json_file import no_collection
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.text.tokenizer import TokenizerDocument
 
 PREFIX = "tokenizer.ggml"
-MODEL, SPLITTING = "gpt2", "qwen2"
+MODEL = "gpt2"
+# Of `tokenizer.ggml.pre`: the tokenizers whose texts llama.cpp splits as it does those of Qwen2.
+SPLITTINGS = ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez")
 # Of `tokenizer.ggml.token_type`; tokens of other types fill up the embedding.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 # A text ends at these, whether or not the metadata says so.
@@ -58,14 +60,12 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
     """
     metadata = header.metadata
     fields = FieldReader(metadata, f"the metadata of {header.path}")
-    for field, wanted in (("model", MODEL), ("pre", SPLITTING)):
-        if (found := metadata.get(f"{PREFIX}.{field}")) != wanted:
+    for field, known in (("model", (MODEL,)), ("pre", (*SPLITTINGS, None))):
+        if (found := metadata.get(f"{PREFIX}.{field}")) not in known:
             raise fields.error(
-                f"{PREFIX}.{field} is {found!r}, and only {wanted!r} is read",
-                "use the model's checkpoint in safetensors, or a file that llama.cpp has converted lately",
+                f"{PREFIX}.{field} is {quoted(found)}, and only {known[0]!r} is read, or what means the same",
+                "use the model's checkpoint in safetensors",
             )
-    if metadata.get(f"{PREFIX}.add_bos_token"):
-        raise fields.error(f"{PREFIX}.add_bos_token is set, and Qwen's tokenizers add no such token")
     tokens, kinds, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
     if not tokens or len(kinds) != len(tokens):
         raise fields.error(f"it has {len(tokens)} {PREFIX}.tokens and {len(kinds)} {PREFIX}.token_type")
@@ -81,11 +81,42 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
         if kind in (CONTROL, USER_DEFINED)
     ]
     normal = {text: index for index, text in enumerate(tokens) if kinds[index] == NORMAL}
+    if not normal:
+        raise fields.error(f"none of its {PREFIX}.tokens is of a kind that texts are made of")
     return TokenizerDocument(
         path=header.path,
-        document={**FRAME, "added_tokens": added, "model": _byte_pair_encoding(normal, pairs)},
+        document={
+            **FRAME,
+            "added_tokens": added,
+            "post_processor": _beginning(fields, tokens),
+            "model": _byte_pair_encoding(normal, pairs),
+        },
         config={"chat_template": metadata.get(TEMPLATE)} | _special_tokens(metadata, tokens),
     )
+
+
+def tokenizer_notices(header: GgufHeader) -> tuple[str, ...]:
+    """What a person should know of the tokenizer."""
+    if header.metadata.get(f"{PREFIX}.pre") is not None:
+        return ()
+    return (
+        f"{header.path} does not say how its tokenizer splits words ({PREFIX}.pre), "
+        "and it is taken for Qwen2's",
+    )
+
+
+def _beginning(fields: FieldReader, tokens: list[str]) -> dict[str, Any] | None:
+    """What puts a token in front of texts that are encoded as they are, if the file asks for one."""
+    if not fields.flag(f"{PREFIX}.add_bos_token", False):
+        return None
+    token = fields.integer(f"{PREFIX}.bos_token_id", minimum=0, maximum=len(tokens) - 1)
+    name, text = tokens[token], {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": name, "type_id": 0}}, text],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [token], "tokens": [name]}},
+    }
 
 
 def _byte_pair_encoding(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool
     from metal_gen.generation.loading import open_checkpoint, plan_memory
 
     checkpoint = open_checkpoint(folder, settings)
+    # What is approved should also run; of a model on the Hub there are the headers only.
+    if checkpoint.has_tokenizer:
+        checkpoint.read_tokenizer()
     plan = plan_memory(settings, checkpoint)
     name = settings.model or "the bundled story model"
     if as_json:
