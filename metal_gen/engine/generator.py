@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import FinishDetail, token_limit
-from metal_gen.sampling.sampler import Draw, LogitsError, Sampler, Status
+from metal_gen.sampling.sampler import Draw, LogitsError, Sampler, Status, no_token
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def generate_tokens(
             following = _follow(draw, decoder, sampler, is_last=is_last)
             token, status = read_draw(draw)
         if status == Status.NOT_FINITE:
-            raise not_finite(index)
+            raise not_chosen(draw)
         if following is not None:
             mx.async_eval(following.results)
         finish = endings.get(token, limited_by if is_last else None)
@@ -77,12 +77,9 @@ def generate_tokens(
         draw = following
 
 
-def not_finite(index: int) -> LogitsError:
-    """The error of a new token that cannot be chosen, by its index."""
-    return LogitsError(
-        f"no token can be chosen at new token {index + 1}: the logits are not finite",
-        "the checkpoint may be damaged, or every token banned; try float32 for model and cache",
-    )
+def not_chosen(draw: Draw) -> LogitsError:
+    """The error of a draw that gave no token, which it names."""
+    return no_token(f"no token can be chosen at new token {draw.index + 1}", draw.logits)
 
 
 def _follow(draw: Draw, decoder: Decoder, sampler: Sampler, *, is_last: bool) -> Draw | None:

@@ -13,7 +13,7 @@ import mlx.core as mx
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.compiled_step import CompiledStep
-from metal_gen.engine.generator import GeneratedToken, not_finite, read_draw
+from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
@@ -165,7 +165,7 @@ class SlotDecoder:
                 self._draw_again(text, draw, following)
             elif status == Status.NOT_FINITE:
                 self.end(text)
-                given.append((text, not_finite(draw.index)))
+                given.append((text, not_chosen(draw)))
             else:
                 given.append((text, self._token(text, draw, token)))
         self._ahead = following if following.outputs else None

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import mlx.core as mx
 
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, ExitCode
 from metal_gen.sampling import blocks
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
@@ -41,6 +41,12 @@ class Status(IntEnum):
 
 class LogitsError(CheckpointError):
     """Logits with NaN or plus infinity, or nothing but minus infinity: no token was chosen."""
+
+
+class NoTokenLeftError(LogitsError):
+    """The logits are sound, but a strategy bans every token."""
+
+    exit_code = ExitCode.CONFIGURATION
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,8 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
 
     Raises:
         UsageError: The strategy's bias names a token beyond V.
-        LogitsError: A row has NaN, plus infinity, or nothing but minus infinity.
+        LogitsError: A row has NaN, plus infinity, or nothing but minus infinity; NoTokenLeftError where
+            that is the strategy's doing.
     """
     require_vocabulary(strategy, logits.shape[-1])
     rows = logits.reshape(-1, logits.shape[-1]).astype(mx.float32)
@@ -206,8 +213,26 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
             tokens, status, _ = draw_once(rows, strategy, numbers, whole=True)
         finite = (status != Status.NOT_FINITE).all()
     if not finite.item():
-        raise LogitsError("no token can be drawn: the logits are not finite")
+        raise no_token("no token can be drawn", logits)
     return tokens.reshape(logits.shape[:-1])
+
+
+def no_token(problem: str, logits: mx.array) -> LogitsError:
+    """The error of a token that could not be chosen.
+
+    Args:
+        problem: What failed.
+        logits: As the model gave them; they tell whether it is the model or the strategy that leaves none.
+    """
+    if mx.isfinite(logits).all().item():
+        return NoTokenLeftError(
+            f"{problem}: every token of the vocabulary is banned",
+            "ban fewer tokens; min_tokens and ignore_eos ban those that end a text",
+        )
+    return LogitsError(
+        f"{problem}: the logits are not finite",
+        "the checkpoint may be damaged; try float32 for model and cache",
+    )
 
 
 def draw_once(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from cli_process import clean_environment, run_cli, run_in_terminal
-from tiny_text_checkpoint import SAID, SHOWN, write_text_checkpoint
+from tiny_text_checkpoint import SAID, SHOWN, TEXT_VOCAB, write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.weights import WeightFiles
@@ -444,6 +444,20 @@ def test_banned_tokens_are_never_drawn(say):
     said = say("--ban-token", "e", "--ban-token", "102", "--ban-token", "<|im_end|>", "-n", "30").stdout
     assert said.startswith(b"abcd")
     assert not {*b"ef"} & {*said}
+
+
+def test_settings_that_ban_every_token_are_at_fault_and_not_the_checkpoint(run_here, gambler, tmp_path):
+    def generate(banned):
+        (tmp_path / "ban.toml").write_text(f"[sampling]\nban_token = {json.dumps(list(map(str, banned)))}\n")
+        return run_here(
+            *("generate", "-p", "a", "--model", gambler, "--max-tokens", 2),
+            *("--config", tmp_path / "ban.toml"),
+        )
+
+    outcome = generate(range(TEXT_VOCAB))
+    assert (outcome.code, outcome.stdout) == (CONFIGURATION, b"")
+    assert "no token can be chosen at new token 1: every token of the vocabulary is banned" in outcome.stderr
+    assert generate(range(TEXT_VOCAB - 1)).code != CONFIGURATION
 
 
 def test_a_ban_goes_before_a_bias(say):

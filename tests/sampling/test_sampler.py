@@ -17,11 +17,11 @@ from sampling_reference import adjusted, log_softmax, probabilities
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.errors import UsageError
+from metal_gen.errors import ExitCode, UsageError
 from metal_gen.generation.strategy_settings import strategy_from, to_flags, to_toml
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler, Status, draw_once, sample_token
+from metal_gen.sampling.sampler import LogitsError, NoTokenLeftError, Sampler, Status, draw_once, sample_token
 from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP, require_vocabulary
 
@@ -283,10 +283,19 @@ def test_the_step_without_a_token_is_named(strategy, vocabulary, kind, step):
 
 def test_banning_every_token_is_an_error():
     strategy = SamplingStrategy(logit_bias=dict.fromkeys(range(8), -math.inf))
-    with pytest.raises(LogitsError):
+    with pytest.raises(NoTokenLeftError, match="every token of the vocabulary is banned"):
         sample_token(mx.zeros(8), strategy, mx.random.key(0))
-    with pytest.raises(LogitsError, match="new token 1"):
+    with pytest.raises(NoTokenLeftError, match="new token 1") as caught:
         generate([np.zeros(8, np.float32)] * 3, strategy)
+    assert caught.value.exit_code == ExitCode.CONFIGURATION
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_model_that_gives_no_numbers_is_blamed_whatever_is_banned(kind):
+    strategy = SamplingStrategy(logit_bias=dict.fromkeys(range(8), -math.inf))
+    with pytest.raises(LogitsError, match="not finite") as caught:
+        sample_token(mx.array(broken(kind, 8)), strategy, mx.random.key(0))
+    assert caught.value.exit_code == ExitCode.BAD_CHECKPOINT
 
 
 @pytest.mark.parametrize("strategy", DRAWING, ids=str)
