@@ -1,12 +1,14 @@
 """What a checkpoint's own generation_config.json asks for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from metal_gen.config.settings import SETTINGS
+from metal_gen.config.switched import value_in_force
 from metal_gen.errors import CheckpointError
 from metal_gen.files.json_file import read_json
+from metal_gen.models.config.fields import quoted
 
 FILE = "generation_config.json"
 # Values that the file may have and that do nothing.
@@ -19,11 +21,17 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, object]:
+def sampling_defaults(
+    generation_config: Mapping[str, Any], replaced: Collection[str] = ()
+) -> dict[str, object]:
     """The sampling settings it gives, by setting name.
 
     As in transformers, those of a draw count only with `do_sample`; `top_k` 0 and `top_p` 1 are no
     filter.
+
+    Args:
+        generation_config: The object in the file.
+        replaced: Settings that somebody has set, and that are not looked at.
 
     Raises:
         CheckpointError: A value is out of its range.
@@ -32,12 +40,17 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, object]
     values: dict[str, object] = {"temperature": 1.0} if drawn else {}
     for name in (*drawn, "repetition_penalty"):
         value = generation_config.get(name)
-        if value is None or value == IDLE.get(name):
+        if value is None or name in replaced or value == IDLE.get(name):
             continue
+        check = SETTINGS[name].check
         try:
-            values[name] = SETTINGS[name].check(value)
+            in_force = value_in_force(check, check(value))
         except ValueError as error:
-            raise CheckpointError(f"{FILE}: {name} {error}: {value!r}") from None
+            raise CheckpointError(
+                f"{FILE}: {name} {error}: {quoted(value)}", f"replace it with {SETTINGS[name].flag}"
+            ) from None
+        if in_force is not None:
+            values[name] = in_force
     return values
 
 

@@ -160,7 +160,8 @@ def prepare(
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
     checkpoint = open_checkpoint(folder, settings)
-    settings = settings.fill(sampling_defaults(checkpoint.generation_config), GENERATION_FILE)
+    defaults = sampling_defaults(checkpoint.generation_config, replaced=settings.sources)
+    settings = settings.fill(defaults, GENERATION_FILE)
     require_lengths(settings)
     if most_slots > 1 and checkpoint.config.linear is not None:
         raise CheckpointError(

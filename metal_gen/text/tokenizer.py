@@ -20,6 +20,8 @@ from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 FEW_TEXTS = 4
+# Of a tokenizer's ids, the part that may be beyond the model's embedding.
+MOST_BEYOND = 1 / 16
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -85,7 +87,7 @@ class Tokenizer:
 
     Raises:
         CheckpointError: tokenizer.json is missing, cannot be read, is not byte-level, or has
-            ids beyond the embedding.
+            many ids beyond the embedding.
     """
 
     def __init__(self, source: "Path | TokenizerDocument", vocab_size: int) -> None:
@@ -109,14 +111,21 @@ class Tokenizer:
             self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
         )
         self.vocab_size = vocab_size
-        largest = max([*self._ids.values(), *added])
-        if largest >= vocab_size:
+        self._require_own(vocab_size, [*self._ids.values(), *added])
+        self.config = given.config
+
+    def _require_own(self, vocab_size: int, ids: list[int]) -> None:
+        """See that it is not another model's; a few ids beyond the embedding just cannot be in a prompt."""
+        largest = max(ids, default=0)
+        if largest < vocab_size:
+            return
+        beyond = sum(token >= vocab_size for token in ids)
+        if beyond > len(ids) * MOST_BEYOND:
             raise CheckpointError(
-                f"{self._path} has token ids up to {largest} and the model's vocabulary ends at "
-                f"{vocab_size - 1}",
+                f"{self._path} has {beyond:,} token ids, up to {largest}, that are not in the model's "
+                f"vocabulary, which ends at {vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
-        self.config = given.config
 
     @cached_property
     def _texts_as_written(self) -> list[str]:

@@ -147,7 +147,7 @@ FOLDERS = {
     ),
     "quantized": (
         with_config(quantization_config={"quant_method": "hqq"}),
-        "quant_method is 'hqq', and awq, gptq, fp8 and compressed-tensors are read",
+        "quant_method is 'hqq', and awq, gptq, auto-round, fp8 and compressed-tensors are read",
         "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16",
     ),
     "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is computed", ""),
@@ -201,7 +201,7 @@ FOLDERS = {
     ),
     "tokenizer too large": (
         with_tokenizer(a_thousand_more_tokens),
-        "and the model's vocabulary ends at 271",
+        "has 1,000 token ids, up to 1299, that are not in the model's vocabulary, which ends at 271",
         "the tokenizer belongs to another model",
     ),
     "tokenizer_config garbage": (
@@ -224,7 +224,7 @@ FOLDERS = {
     "generation_config temperature": (
         with_file("generation_config.json", {"do_sample": True, "temperature": -1}),
         "generation_config.json: temperature must be a number of at least 0 and at most 1000: -1",
-        "",
+        "replace it with --temperature",
     ),
     "generation_config a list": (
         with_file("generation_config.json", []),

@@ -6,10 +6,11 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_text_checkpoint import TEXT_VOCAB, byte_tokenizer
+from tiny_text_checkpoint import END_THINK, TEXT_VOCAB, byte_tokenizer
 from tokenizers import AddedToken
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
+from metal_gen.errors import CheckpointError
 from metal_gen.text.detokenizer import Detokenizer
 from metal_gen.text.tokenizer import Tokenizer
 
@@ -35,6 +36,19 @@ def test_an_added_token_stands_for_its_own_text(open_tokenizer, text):
     (token,) = tokenizer.encode(text, add_special_tokens=False)
     detokenizer = Detokenizer(tokenizer)
     assert detokenizer.add(token) + detokenizer.finish() == text
+
+
+def test_a_few_ids_beyond_the_embedding_just_cannot_be_in_a_prompt(open_tokenizer):
+    whole, cut = open_tokenizer(), open_tokenizer(vocab_size=END_THINK)
+    text = "hi <|im_end|><think>"
+    assert cut.encode(text, add_special_tokens=True) == whole.encode(text, add_special_tokens=True)
+    with pytest.raises(CheckpointError, match=f"gives token {END_THINK} and the model's vocabulary ends at"):
+        cut.encode("hi </think>", add_special_tokens=True)
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(open_tokenizer):
+    with pytest.raises(CheckpointError, match="has 60 token ids, up to 259, that are not in the model's"):
+        open_tokenizer(vocab_size=200)
 
 
 @settings(max_examples=200, deadline=None)

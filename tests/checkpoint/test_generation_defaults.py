@@ -1,0 +1,43 @@
+"""generation_config.json: what it asks for, unless somebody asks for something else."""
+
+import json
+
+import pytest
+from tiny_text_checkpoint import write_text_checkpoint
+
+from metal_gen.checkpoint.generation_defaults import sampling_defaults
+from metal_gen.config.settings import Settings
+from metal_gen.errors import CheckpointError
+from metal_gen.generation.loading import prepare
+
+# What no setting may be, and what it may.
+RANGES = {"temperature": (-1, 0.5), "top_k": (-2, 5), "top_p": (1.5, 0.9), "min_p": (2, 0.1)}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_value_out_of_range_stops_a_run_unless_it_is_replaced(name, tmp_path):
+    bad, good = RANGES[name]
+    folder = str(write_text_checkpoint(tmp_path))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": True, name: bad}))
+    with pytest.raises(CheckpointError, match=f"generation_config.json: {name} must be") as caught:
+        prepare(Settings(model=folder))
+    assert caught.value.hint == f"replace it with --{name.replace('_', '-')}"
+    replaced = Settings(model=folder).override({name: good}, "--option")
+    assert getattr(prepare(replaced).settings, name) == good
+
+
+@pytest.mark.parametrize(
+    "idle", [{"top_k": 0}, {"top_k": -1}, {"top_p": 1.0}, {"min_p": 0}, {"repetition_penalty": 1}]
+)
+def test_what_filters_nothing_is_no_setting(idle):
+    assert sampling_defaults({"do_sample": True, **idle}) == {"temperature": 1.0}
+
+
+def test_a_draw_is_asked_for():
+    given = {"temperature": 0.5, "top_k": 5, "repetition_penalty": 1.1}
+    assert sampling_defaults(given) == {"repetition_penalty": 1.1}
+    assert sampling_defaults({**given, "do_sample": True}) == given
+    assert sampling_defaults({**given, "do_sample": True}, ["top_k", "temperature"]) == {
+        "temperature": 1.0,
+        "repetition_penalty": 1.1,
+    }
