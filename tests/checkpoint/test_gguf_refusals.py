@@ -1,5 +1,6 @@
 """GGUF files that are damaged, incomplete or of another kind are refused by name."""
 
+import os
 import struct
 
 import pytest
@@ -60,6 +61,9 @@ MATRIX = "blk.0.ffn_up.weight"
         ),
         ({"split.count": 3}, "the file is one of several parts"),
         ({"general.alignment": 0}, "general.alignment is 0"),
+        ({"general.alignment": 48}, "general.alignment is 48, and no power of 2"),
+        ({"general.alignment": True}, "general.alignment is True"),
+        ({"": 1}, "there twice, or empty: ''"),
         ({"qwen3.block_count": 2}, "blk.1.attn_norm.weight is missing"),
         ({"qwen3.block_count": 2_000_000}, "qwen3.block_count must be a whole number from 1 to 10,000"),
         ({"qwen3.block_count": 9_000}, "14 tensors cannot make 9000 layers"),
@@ -100,7 +104,9 @@ def test_a_missing_field_of_experts(tmp_path):
         ({MATRIX: (77, (256, 256), b"")}, f"the type of {MATRIX} has the number 77"),
         ({MATRIX: ("Q8_0", (256, 250), b"")}, "has rows of 250 and Q8_0 has blocks of 32"),
         ({MATRIX: ("F32", (1, 1, 1, 1, 1), bytes(4))}, f"{MATRIX} has 5 axes"),
-        ({MATRIX: ("F32", (2**60, 2**60), bytes(4))}, "it is cut short"),
+        ({MATRIX: ("F32", (2**60, 2**60), bytes(4))}, f"{MATRIX} has more numbers than any file"),
+        ({MATRIX: ("F32", (2**20, 2**20), bytes(4))}, "it is cut short"),
+        ({"x" * 64: ("F32", (1,), bytes(4))}, "the name of a tensor is too long"),
         ({"output_norm.weight": ("Q8_0", (256,), bytes(272))}, "is stored as Q8_0, and only F32, F16, BF16"),
     ],
 )
@@ -139,10 +145,13 @@ KEY = struct.pack("<Q", 1) + b"a"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 0), "cut short within its header"),
-        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**63), "cut short within its header"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 0), "said to have 9,223,372,036,854,775,808 tensors"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**63), "tensors and 9,223,372,036,854,775,808 entries"),
         (COUNTS + struct.pack("<Q", 2**63), "cut short within its header"),
-        (COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**63), "a is said to have 9223372036854775808 items"),
+        (
+            COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**63),
+            "a is said to have 9,223,372,036,854,775,808 items",
+        ),
         (COUNTS + KEY + struct.pack("<IIQ", 9, 4, 2**20), "cut short within its header"),
         (COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**20), "cut short within its header"),
         (COUNTS + KEY + struct.pack("<IIQ", 9, 9, 1), "a has values of a type with the number 9"),
@@ -155,7 +164,40 @@ def test_a_header_that_makes_no_sense(content, message, tmp_path):
     assert message in message_of(tmp_path / "x.gguf")
 
 
-def test_two_tensors_of_one_name(tmp_path):
-    info = KEY + struct.pack("<IQIQ", 1, 1, 0, 0)
-    (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 2, 0) + 2 * info + bytes(64))
-    assert "two of its tensors have the same name" in message_of(tmp_path / "x.gguf")
+def info(name, offset=0):
+    return struct.pack("<Q", len(name)) + name + struct.pack("<IQIQ", 1, 8, 0, offset)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (info(b"a") + info(b"a", 32), "two of its tensors have the same name: a"),
+        (info(b"a") + info(b"b"), "b begins at byte"),
+        (info(b"a", 32) + info(b"b"), "a begins at byte"),
+        (info(b"a") + info(b"b", 64), "b begins at byte"),
+        (info(b"a") + info(b"b", 2**64 - 32), "b begins at byte"),
+    ],
+)
+def test_tensors_that_do_not_follow_each_other(tensors, message, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 2, 0) + tensors + bytes(128))
+    assert message in message_of(tmp_path / "x.gguf")
+
+
+def test_a_key_that_is_there_twice(tmp_path):
+    entry = KEY + struct.pack("<II", 4, 5)
+    (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + 2 * entry)
+    assert "a key of its metadata is there twice, or empty: 'a'" in message_of(tmp_path / "x.gguf")
+
+
+def test_lists_have_so_many_items_at_most_together(tmp_path):
+    """Each takes many times as much memory as room in the file."""
+    lists = [struct.pack("<Q", 1) + name + struct.pack("<IIQ", 9, 0, 2_500_000) for name in (b"a", b"b")]
+    content = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + b"".join(entry + bytes(2_500_000) for entry in lists)
+    (tmp_path / "x.gguf").write_bytes(content)
+    assert "b is said to have 2,500,000 items" in message_of(tmp_path / "x.gguf")
+
+
+def test_what_is_no_file_is_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "x.gguf")
+    with pytest.raises(CheckpointError, match="Not a regular file"):
+        read_gguf_header(tmp_path / "x.gguf")

@@ -4,20 +4,18 @@ Source: `docs/gguf.md` and `src/gguf.cpp` of https://github.com/ggml-org/ggml
 """
 
 import math
-import mmap
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metal_gen.checkpoint.gguf.cursor import Cursor
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
+from metal_gen.files.bounded_file import open_regular
 from metal_gen.files.safetensors_header import TensorInfo
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# struct's letters for the types of numbers.
-NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-TEXT, LIST = 8, 9
 # By number: a type's name, how many numbers its blocks have, and the bytes of a block.
 TENSOR_TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
@@ -29,9 +27,12 @@ TENSOR_TYPES = {
     28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
     35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }  # fmt: skip
-MOST_AXES = 4
-MOST_ITEMS = 1 << 24
 DEFAULT_ALIGNMENT = 32
+# llama.cpp's.
+MOST_NAME_BYTES = 63
+LARGEST_SIZE = 2**63 - 1
+# Of tensors, and of keys; the largest models have some thousands of the one and a hundred of the other.
+MOST_ENTRIES = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,29 @@ class GgufHeader:
 def read_gguf_header(path: Path) -> GgufHeader:
     """Read what comes before the numbers.
 
+    What llama.cpp refuses is refused: keys and names that are there twice, and tensors that do not follow
+    each other.
+
     Raises:
         CheckpointError: The file is not GGUF, is damaged or cut short, or has tensors of a type that this
             program has never heard of.
     """
     try:
-        with path.open("rb") as file:
+        file, file_bytes = open_regular(path)
+        with file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise CheckpointError(
                     f"{path} is not a GGUF file: it does not begin with GGUF",
                     "download or copy the file again",
                 )
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(path, data)
+            file.seek(0)
+            return _read(path, Cursor(path, file), file_bytes)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read(path: Path, data: mmap.mmap) -> GgufHeader:
-    cursor = _Cursor(path, data)
+def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
+    cursor.take(len(MAGIC))
     version = cursor.number("I")
     if version not in VERSIONS:
         is_turned = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
@@ -86,23 +91,32 @@ def _read(path: Path, data: mmap.mmap) -> GgufHeader:
             else "convert the model again with llama.cpp",
         )
     tensor_count, entry_count = cursor.number("Q"), cursor.number("Q")
+    if max(tensor_count, entry_count) > MOST_ENTRIES:
+        raise cursor.damaged(f"it is said to have {tensor_count:,} tensors and {entry_count:,} entries")
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
         key = cursor.text()
+        if not key or key in metadata:
+            raise cursor.damaged(f"a key of its metadata is there twice, or empty: {excerpt(repr(key))}")
         metadata[key] = cursor.value(key)
-    infos = [cursor.tensor_info() for _ in range(tensor_count)]
+    infos: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for _ in range(tensor_count):
+        name, shape, kind, offset = cursor.tensor_info()
+        if name in infos:
+            raise cursor.damaged(f"two of its tensors have the same name: {excerpt(name)}")
+        infos[name] = (shape, kind, offset)
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise cursor.damaged(f"general.alignment is {alignment!r}")
-    begin = -(-cursor.place // alignment) * alignment
-    tensors = {info[0]: _tensor(path, begin, *info) for info in infos}
-    if len(tensors) < tensor_count:
-        raise cursor.damaged("two of its tensors have the same name")
-    _require_whole(path, len(data), tensors)
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise cursor.damaged(f"general.alignment is {excerpt(repr(alignment))}, and no power of 2")
+    begin = _next_multiple(cursor.place, alignment)
+    tensors = {name: _tensor(path, begin, name, *info) for name, info in infos.items()}
+    _check_places(path, file_bytes, begin, alignment, tensors)
     return GgufHeader(path, metadata, tensors)
 
 
 def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int, offset: int) -> GgufTensor:
+    if len(name.encode()) > MOST_NAME_BYTES:
+        raise _damaged(path, f"the name of a tensor is too long: {excerpt(name)}")
     if kind not in TENSOR_TYPES:
         raise CheckpointError(
             f"{path} cannot be used: the type of {name} has the number {kind}, which is not known here",
@@ -111,104 +125,32 @@ def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int
     dtype, block_numbers, block_bytes = TENSOR_TYPES[kind]
     if shape[-1] % block_numbers:
         raise _damaged(path, f"{name} has rows of {shape[-1]} and {dtype} has blocks of {block_numbers}")
-    return GgufTensor(
-        name, dtype, shape, math.prod(shape) // block_numbers * block_bytes, path, begin + offset
-    )
+    if max(shape) > LARGEST_SIZE or math.prod(shape) > LARGEST_SIZE:
+        raise _damaged(path, f"{name} has more numbers than any file")
+    nbytes = math.prod(shape) // block_numbers * block_bytes
+    return GgufTensor(name, dtype, shape, nbytes, path, begin + offset)
 
 
-def _require_whole(path: Path, file_bytes: int, tensors: dict[str, GgufTensor]) -> None:
-    """Name the first tensor that the file does not have to its end."""
-    for tensor in sorted(tensors.values(), key=lambda tensor: tensor.offset):
-        end = tensor.offset + tensor.nbytes
+def _check_places(
+    path: Path, file_bytes: int, begin: int, alignment: int, tensors: dict[str, GgufTensor]
+) -> None:
+    """Require that the tensors follow each other from the beginning of the numbers, and are all there."""
+    place = begin
+    for tensor in tensors.values():
+        if tensor.offset != place:
+            raise _damaged(
+                path, f"{tensor.name} begins at byte {tensor.offset}, and the one before it ends at {place}"
+            )
+        end = place + tensor.nbytes
         if end > file_bytes:
             raise _damaged(
                 path, f"{tensor.name} ends at byte {end} and the file has {file_bytes}: it is cut short"
             )
+        place += _next_multiple(tensor.nbytes, alignment)
 
 
-class _Cursor:
-    """Reads one value after the other.
-
-    Args:
-        path: What to call it in messages.
-        data: The file, whose first four bytes have been read.
-    """
-
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.place = len(MAGIC)
-        self._path = path
-        self._data = data
-        self._size = len(data)
-
-    def damaged(self, problem: str) -> CheckpointError:
-        """The refusal that names the file."""
-        return _damaged(self._path, problem)
-
-    def _require(self, nbytes: int) -> None:
-        if nbytes > self._size - self.place:
-            raise self.damaged("it is cut short within its header, or its header makes no sense")
-
-    def numbers(self, letter: str, count: int) -> tuple[Any, ...]:
-        """So many numbers of one type."""
-        size = struct.calcsize(f"<{letter}")
-        self._require(count * size)
-        values = struct.unpack_from(f"<{count}{letter}", self._data, self.place)
-        self.place += count * size
-        return values
-
-    def number(self, letter: str) -> Any:
-        """One number."""
-        return self.numbers(letter, 1)[0]
-
-    def text(self) -> str:
-        """One text."""
-        return self.texts(1)[0]
-
-    def texts(self, count: int) -> list[str]:
-        """So many texts; a tokenizer's are hundreds of thousands."""
-        data, place, size, unpack = self._data, self.place, self._size, struct.Struct("<Q").unpack_from
-        values = []
-        try:
-            for _ in range(count):
-                (length,) = unpack(data, place)
-                place += 8
-                if length > size - place:
-                    break
-                values.append(data[place : place + length].decode())
-                place += length
-        except struct.error:
-            pass
-        except UnicodeDecodeError as error:
-            raise self.damaged(f"a text at byte {place} of its header is not UTF-8") from error
-        if len(values) < count:
-            raise self.damaged("it is cut short within its header, or its header makes no sense")
-        self.place = place
-        return values
-
-    def value(self, key: str) -> Any:
-        """A value of the metadata, preceded by its type."""
-        kind = self.number("I")
-        if kind != LIST:
-            return self._items(key, kind, 1)[0]
-        item_kind, count = self.number("I"), self.number("Q")
-        if count > MOST_ITEMS:
-            raise self.damaged(f"{key} is said to have {count} items")
-        return self._items(key, item_kind, count)
-
-    def _items(self, key: str, kind: int, count: int) -> list[Any]:
-        if kind == TEXT:
-            return self.texts(count)
-        if kind not in NUMBERS:
-            raise self.damaged(f"{key} has values of a type with the number {kind}, which is not known here")
-        return list(self.numbers(NUMBERS[kind], count))
-
-    def tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
-        """A tensor's name, its shape with rows last, the number of its type, and its place."""
-        name, axes = self.text(), self.number("I")
-        if not 1 <= axes <= MOST_AXES:
-            raise self.damaged(f"{name} has {axes} axes")
-        shape = tuple(reversed(self.numbers("Q", axes)))
-        return name, shape, self.number("I"), self.number("Q")
+def _next_multiple(count: int, of: int) -> int:
+    return -(-count // of) * of
 
 
 def _damaged(path: Path, problem: str) -> CheckpointError:
