@@ -9,6 +9,7 @@ import mlx.core as mx
 from metal_gen.checkpoint.gguf.blocks import read_blocks
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
 
 
@@ -43,18 +44,14 @@ class TensorFiles:
 
     def stored(self, name: str) -> mx.array:
         """Read a tensor as it is."""
-        array = self._take(name)
-        mx.eval(array)
-        return array
+        return self._read(name, self._take(name))
 
     def numbers(self, name: str) -> mx.array:
         """Read a tensor of floating-point numbers, converted."""
         info = self._tensors[name]
         if isinstance(info, GgufTensor):
             return read_blocks(info, self.dtype)[0]
-        array = self._take(name).astype(self.dtype)
-        mx.eval(array)
-        return array
+        return self._read(name, self._take(name).astype(self.dtype))
 
     def blocks(self, name: str) -> list[mx.array]:
         """Read a tensor of a GGUF file as `read_blocks` does."""
@@ -64,4 +61,24 @@ class TensorFiles:
 
     def _take(self, name: str) -> mx.array:
         info = self._tensors[name]
-        return self._arrays.pop((info.path, info.name))
+        array = self._arrays.pop((info.path, info.name), None)
+        if array is None or array.shape != info.shape:
+            raise _changed(info)
+        return array
+
+    def _read(self, name: str, array: mx.array) -> mx.array:
+        """Make MLX read the file now, which it has not done before."""
+        try:
+            mx.eval(array)
+        except RuntimeError as error:
+            if "[read]" not in str(error):
+                raise
+            raise _changed(self._tensors[name]) from error
+        return array
+
+
+def _changed(info: TensorInfo) -> CheckpointError:
+    return CheckpointError(
+        f"{info.path} was changed while it was read: it has {excerpt(info.name)} no more",
+        "run the same command again once nothing writes to the checkpoint",
+    )
