@@ -439,7 +439,7 @@ def test_a_batch_is_not_gone_on_with_under_other_adapters(tiny, tmp_path):
     )
     given = [(), (one,), (f"{one}=0.5",), (other,), (one, other)]
     marks = [
-        fingerprint(prepare(Settings(model=str(tiny), adapter=adapters)), None, None)["adapters"]
+        fingerprint(prepare(Settings(model=str(tiny), adapter=adapters)), None)["adapters"]
         for adapters in given
     ]
     assert marks[0] is None
