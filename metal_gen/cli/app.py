@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from metal_gen import __version__
-from metal_gen.cli.command_help import CONTEXT_SETTINGS, Group, add_command, epilog
+from metal_gen.cli.command_help import CONTEXT_SETTINGS, Group, add_command
+from metal_gen.cli.examples import epilog
 
 # Each is a file of this folder, which defines a command or a group of commands of the same name; and
 # where the help lists it.
@@ -40,6 +41,9 @@ class _CommandsByName(Mapping[str, Any]):
         command: Any = typer.main.get_command(found)
         command.rich_help_panel = COMMANDS[name]
         return command
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -75,7 +79,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", "-V", help="Print the version", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Stream text from Qwen checkpoints on MLX, in memory that is fixed before it starts."""
+    """Stream text from Qwen models on MLX, in memory that is fixed before the run starts."""

@@ -1,74 +1,95 @@
 """How the help of every command looks, and when it is shown unasked."""
 
+import copy
 import re
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from typing import Any, TypeVar
 
 import typer
 import typer.core
 
-from metal_gen.errors import ExitCode
+from metal_gen.cli.examples import epilog
+from metal_gen.cli.names_elsewhere import add_other_names, other_command, other_options
+from metal_gen.cli.narrow_help import narrow_help
+from metal_gen.cli.option_help import with_default
+from metal_gen.cli.terminal.streams import is_terminal
+from metal_gen.errors import ExitCode, UsageError
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-EXAMPLES_HEADING = "Examples:"
 # Of a terminal; with fewer columns typer's panels cut the names of options.
 NARROWEST_PANELS = 78
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
-def epilog(*examples: str) -> str:
-    """Commands to copy, for the end of a command's help.
-
-    Each is a paragraph: some versions of typer join the lines of one.
-    """
-    return "\n\n".join((EXAMPLES_HEADING, *examples))
-
-
-def _fit_help(command: Any, formatter: Any) -> None:
-    """Do without panels where they do not fit."""
+def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
+    """Write the help in typer's panels, or without them where they do not fit."""
     columns = shutil.get_terminal_size().columns
     if columns < NARROWEST_PANELS:
-        command.rich_markup_mode = None
-        formatter.width = columns
-        # What explains an option has half of the line at least.
-        formatter.write_dl = partial(formatter.write_dl, col_max=min(30, columns // 2 - 4))
+        formatter.write(narrow_help(command, context, columns) + "\n")
+        return
+    shown = copy.copy(command)
+    shown.params = [with_default(param) for param in command.params]
+    kind.format_help(shown, context, formatter)  # type: ignore[attr-defined]
 
 
 class Command(typer.core.TyperCommand):
-    """A command whose docstring's lines are joined, for a terminal of any width."""
+    """A command whose docstring's lines are joined, for a terminal of any width.
+
+    It takes what other programs call its options, and says what to use for those that it has not.
+    """
 
     def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
         joined = re.sub(r"(?<!\n)\n(?!\n)", " ", (help or "").strip())
         super().__init__(*arguments, help=joined, **settings)
+        self.params.append(other_options(self.params))
+
+    def make_parser(self, ctx: Any) -> Any:
+        """Make the parser of the command line."""
+        parser = super().make_parser(ctx)
+        add_other_names(self.params, parser, ctx)
+        return parser
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, in panels or plain."""
-        _fit_help(self, formatter)
-        super().format_help(ctx, formatter)
+        _write_help(self, typer.core.TyperCommand, ctx, formatter)
 
 
 class Group(typer.core.TyperGroup):
     """Commands below one name. Without one of them the help is shown, which is no result of anything."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; help that nobody asked for goes to stderr."""
+        """Read the arguments; help that nobody asked for goes to stderr, and into no log.
+
+        Raises:
+            UsageError: There is no command, and nobody to read the help.
+        """
         if args or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
+        if not is_terminal(sys.stderr):
+            raise UsageError("there is no command", f"{ctx.command_path} --help lists the commands")
         with redirect_stdout(sys.stderr):
             # Panels are printed by asking for them.
             if plain := ctx.get_help():
                 print(plain)
         raise typer.Exit(ExitCode.USAGE)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first argument names.
+
+        Raises:
+            UsageError: There is none; the hint names the one that is meant.
+        """
+        if not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in self.commands:
+            raise other_command(args[0], ctx.command_path, list(self.commands))
+        return super().resolve_command(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, in panels or plain."""
-        _fit_help(self, formatter)
-        super().format_help(ctx, formatter)
+        _write_help(self, typer.core.TyperGroup, ctx, formatter)
 
 
 def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[_Function], _Function]:

@@ -278,8 +278,8 @@ def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     trained = checkpoint.config.context_length
     if settings.max_seq_len is not None and settings.max_seq_len > trained:
         notices.append(
-            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}) and the model was "
-            f"trained for {trained} tokens: what comes later may make no sense"
+            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}), and the model's "
+            f"context is {trained} tokens: text beyond that may be nonsense"
         )
     if checkpoint.config.unknown_fields:
         notices.append(

@@ -181,7 +181,7 @@ class MemoryPlan:
         elif longest := self.longest_fit(min(self.cache.max_seq_len, self.model.context_length)):
             hint = f"set max_seq_len under [cache] to at most {longest} (--max-seq-len {longest})"
         else:
-            hint = "no cache at all would fit beside the weights: choose a smaller checkpoint"
+            hint = "the weights alone leave no room for a cache: use a smaller or a quantized model"
         raise DoesNotFitError(message, hint)
 
     @property

@@ -66,5 +66,7 @@ def checked_text(place: str, text: str) -> str:
         UsageError: There is one.
     """
     if found := SURROGATES.search(text):
-        raise UsageError(f"{place} has half of a character, {found[0]!a}, at character {found.start() + 1}")
+        raise UsageError(
+            f"{place} contains an unpaired surrogate, {found[0]!a}, at character {found.start() + 1}"
+        )
     return text

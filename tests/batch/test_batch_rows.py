@@ -133,7 +133,7 @@ def test_a_byte_order_mark_may_begin_the_first_line():
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": 5}, "prompt must be a text"),
         ({"prompt": HELLO}, "a conversation goes under messages"),
-        ({"prompt": "a\ud800"}, "half of a character, '\\ud800', at character 2"),
+        ({"prompt": "a\ud800"}, "unpaired surrogate, '\\ud800', at character 2"),
         ({"messages": "hi"}, "messages must be a list"),
         ({"messages": []}, "messages is empty"),
         ({"messages": ["hi"]}, "message 0 of messages must be an object"),

@@ -337,7 +337,7 @@ def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
         (b"[]", "messages is empty"),
         (b'[{"role": "user"}]', "message 0 of messages must have a content"),
         (b'[{"role": "usr", "content": ""}]', "has the role 'usr'\\S* did you mean user"),
-        (b'[{"role": "user", "content": "\\ud800"}]', "half of a character"),
+        (b'[{"role": "user", "content": "\\ud800"}]', "unpaired surrogate"),
     ],
 )
 def test_a_damaged_transcript_is_refused_and_the_conversation_stays(session, said, tmp_path, text, reason):

@@ -105,12 +105,14 @@ FLAGS = [
     (("--cache-dtype", "int8"), "--cache-dtype must be one of auto, float32, bfloat16, float16: 'int8'", ""),
     (("--model-dtype", "BF16"), "--model-dtype must be one of auto, float32, bfloat16, float16: 'BF16'", ""),
     (("--prompt", "x"), "--prompt is given 2 times", "put the texts together, or use --prompt-file"),
-    (("--promt", "x"), "No such option: --promt", "did you mean --prompt? metal-gen generate --help"),
-    (("--max-token", "x"), "No such option: --max-token", "did you mean --max-tokens? "),
-    (("--temp", "1"), "No such option: --temp", "did you mean --temperature? "),
+    (("--promt", "x"), "no such option: --promt", "did you mean --prompt? metal-gen generate --help"),
+    (("--max-token", "x"), "no such option: --max-token", "did you mean --max-tokens? "),
+    (("--temperatur", "1"), "no such option: --temperatur", "did you mean --temperature? "),
+    (("-z", "1"), "no such option: -z", "metal-gen generate --help"),
+    (("--quiet=no",), "--quiet takes no value", "metal-gen generate --help"),
     (("-q", "-v"), "--quiet contradicts --verbose", "leave one of them out"),
-    (("--seed",), "Option '--seed' requires an argument", "metal-gen generate --help"),
-    (("hello", "world"), "Got unexpected extra argument(s) (hello world)", "--prompt TEXT"),
+    (("--seed",), "--seed needs a value", "metal-gen generate --help"),
+    (("hello", "world"), "unexpected argument: hello world", "--prompt TEXT"),
 ]
 
 
@@ -125,9 +127,8 @@ def test_a_bad_flag(refuse, gambler, arguments, message, hint):
 
 def test_an_unknown_command_is_told_the_nearest(refuse):
     message, hint = refuse("generat", code=USAGE)
-    assert "No such command 'generat'" in message
-    assert "generate" in message
-    assert hint == "metal-gen --help"
+    assert message == "there is no command generat"
+    assert hint == "did you mean `metal-gen generate`? metal-gen --help lists the commands"
 
 
 NOT_THERE = [
@@ -155,7 +156,7 @@ def test_a_file_that_cannot_be_used(refuse, arguments, message, hint):
 
 def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
     message, hint = refuse("models", "rm", "--force", "org/name", code=USAGE)
-    assert message == "No such option: --force"
+    assert message == "no such option: --force"
     assert hint == "metal-gen models rm --help lists the options"
 
 
@@ -280,7 +281,7 @@ def test_weights_beyond_memory(refuse, gambler, monkeypatch):
     monkeypatch.setenv("METAL_GEN_MEMORY_LIMIT_BYTES", "1000")
     message, hint = refuse("generate", "--model", gambler, "-p", "hi", code=DOES_NOT_FIT)
     assert "are needed" in message
-    assert "choose a smaller checkpoint" in hint
+    assert "use a smaller or a quantized model" in hint
 
 
 @pytest.mark.usefixtures("no_weights_are_read")

@@ -40,9 +40,7 @@ def test_every_setting_is_shown_with_its_source(run_here, tmp_path, monkeypatch)
 
 def test_a_misspelt_variable_is_said_on_stderr(run_here, monkeypatch, speaker):
     monkeypatch.setenv("METAL_GEN_MAX_TOKEN", "3")
-    said = (
-        "metal-gen: METAL_GEN_MAX_TOKEN is no setting and has no effect; did you mean METAL_GEN_MAX_TOKENS?\n"
-    )
+    said = "metal-gen: unknown variable METAL_GEN_MAX_TOKEN (ignored); did you mean METAL_GEN_MAX_TOKENS?\n"
     for arguments in (("config", "show", "--json"), ("plan", "--json")):
         outcome = run_here(*arguments)
         assert outcome.stderr == said

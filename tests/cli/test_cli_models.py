@@ -207,4 +207,4 @@ def test_pull_without_the_network_knows_what_is_there(run_here, hub, tmp_path):
 def test_a_group_without_a_command_is_a_mistake(run_here):
     outcome = run_here("models")
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
-    assert "metal-gen models pull" in outcome.stderr
+    assert "metal-gen models --help" in outcome.stderr

@@ -13,9 +13,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from copy_help import sections
 
+from metal_gen.cli import command_help
 from metal_gen.cli.app import app
-from metal_gen.cli.command_help import EXAMPLES_HEADING
 from metal_gen.cli.commands.help import ALIASES, topics
+from metal_gen.cli.examples import HEADING
 from metal_gen.cli.input.setting_options import settings_in_force
 
 pytest_plugins = ("fixtures_cli",)
@@ -72,7 +73,7 @@ def read(words):
 def test_the_examples_of_a_command_can_be_run(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     heading, *lines = COMMANDS[path].epilog.split("\n\n")
-    assert heading == EXAMPLES_HEADING
+    assert heading == HEADING
     assert lines
     for line in lines:
         assert Text.from_markup(line).plain == line
@@ -126,23 +127,24 @@ def test_a_topic_is_formatted_at_a_terminal(tmp_path):
     assert any(line.split() == ["0", "done"] for line in lines)
 
 
-def test_help_cuts_nothing_at_a_narrow_terminal(run_here, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    for command in ("plan", "models", "generate"):
-        text = run_here(command, "--help").stdout.decode()
-        assert "\u2026" not in text
-        assert max(map(len, text.splitlines())) <= 40
-    assert "--memory-limit-bytes" in run_here("plan", "--help").stdout.decode()
-
-
 @pytest.mark.parametrize("columns", ["40", "100"])
-def test_a_group_without_a_command_shows_its_help_on_stderr(run_here, monkeypatch, columns):
+def test_a_group_without_a_command_shows_its_help_to_a_person_on_stderr(run_here, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(command_help, "is_terminal", lambda stream: stream is sys.stderr)
     for words in ((), ("models",)):
         outcome = run_here(*words)
         assert (outcome.code, outcome.stdout) == (USAGE, b"")
         assert outcome.stderr.lstrip().startswith("Usage: metal-gen")
         assert len(outcome.stderr.splitlines()) > 10
+
+
+def test_a_group_without_a_command_puts_no_help_into_a_log(run_here):
+    for words in ((), ("models",)):
+        outcome = run_here(*words)
+        assert (outcome.code, outcome.stdout) == (USAGE, b"")
+        path = " ".join(["metal-gen", *words])
+        lines = ["metal-gen: there is no command", f"hint: {path} --help lists the commands"]
+        assert outcome.stderr.splitlines() == lines
 
 
 def test_help_on_a_command_is_its_own(run_here):

@@ -141,7 +141,7 @@ def test_what_cannot_be_loaded_is_refused(arguments, error):
         metal_gen.load(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"max_tokens": 0}, {"seed": -1}, {"max_tokens": 300}])
+@pytest.mark.parametrize("arguments", [{"max_tokens": 0}, {"seed": -2}, {"max_tokens": 300}])
 def test_what_cannot_be_generated_is_refused_at_once(model, arguments):
     with pytest.raises((UsageError, DoesNotFitError)):
         metal_gen.stream_generate(model, PROMPT, **arguments)
@@ -150,7 +150,7 @@ def test_what_cannot_be_generated_is_refused_at_once(model, arguments):
 def test_positions_are_stretched_by_a_setting(tmp_path):
     folder = str(write_text_checkpoint(tmp_path))
     setting = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
-    assert "was trained for 256 tokens" in metal_gen.load(folder, max_seq_len=1024).notices[0]
+    assert "context is 256 tokens" in metal_gen.load(folder, max_seq_len=1024).notices[0]
     model = metal_gen.load(folder, rope_scaling=setting, max_seq_len=1024)
     assert model.decoder.model.rope.config.factor == 4.0
     assert model.notices == ()
@@ -159,7 +159,7 @@ def test_positions_are_stretched_by_a_setting(tmp_path):
 
 
 def test_beyond_the_trained_length_there_is_a_notice():
-    assert any("trained for" in notice for notice in metal_gen.load(max_seq_len=4096).notices)
+    assert any("the model's context is" in notice for notice in metal_gen.load(max_seq_len=4096).notices)
     assert not metal_gen.load().notices
 
 

@@ -163,7 +163,7 @@ def _row_id(number: int, row: dict[str, object], form: RowForm) -> RowId:
     if isinstance(id, bool) or not isinstance(id, str | int) or id == "":
         raise UsageError(f"{name} must be a text that is not empty or a whole number: {_shown(id)}")
     if isinstance(id, str) and SURROGATES.search(id):
-        raise UsageError(f"{name} has half of a character: {_shown(id)}")
+        raise UsageError(f"{name} contains an unpaired surrogate: {_shown(id)}")
     return id
 
 

@@ -43,25 +43,28 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
 )
 def batch(
     context: typer.Context,
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file of rows; - is stdin.")],
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Read rows from this JSONL file; - reads stdin")
+    ],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="JSONL file of texts; - is stdout.")
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write records to this JSONL file; - writes stdout"
+        ),
     ] = None,
-    resume: Annotated[bool, _flag("--resume", "Go on with an output that was broken off.")] = False,
-    retry_failed: Annotated[
-        bool, _flag("--retry-failed", "With --resume, run rows again that failed.")
-    ] = False,
-    overwrite: Annotated[bool, _flag("--overwrite", "Throw an output away that is there.")] = False,
-    strict: Annotated[bool, _flag("--strict", "Stop at the first row that fails.")] = False,
-    check: Annotated[bool, _flag("--check", "Only see whether every row could be run.")] = False,
-    ordered: Annotated[bool, _flag("--ordered", "Keep the order of the rows; else as finished.")] = False,
+    resume: Annotated[bool, _flag("--resume", "Continue an interrupted run")] = False,
+    retry_failed: Annotated[bool, _flag("--retry-failed", "Run failed rows again; needs --resume")] = False,
+    overwrite: Annotated[bool, _flag("--overwrite", "Replace an existing output")] = False,
+    strict: Annotated[bool, _flag("--strict", "Stop at the first row that fails")] = False,
+    check: Annotated[bool, _flag("--check", "Check every row, and run none")] = False,
+    ordered: Annotated[bool, _flag("--ordered", "Write records in input order, not as they finish")] = False,
     fsync_interval: Annotated[
         float,
         typer.Option(
             "--fsync-interval",
             min=0.0,
             metavar="SECONDS",
-            help="Most work that a failing machine can lose.",
+            help="Sync the output to disk this often",
             rich_help_panel=ROWS,
         ),
     ] = 5.0,
@@ -70,20 +73,25 @@ def batch(
         typer.Option(
             "--field",
             metavar="NAME",
-            help="Where the prompt is; hand the rest on.",
+            help="Take the prompt from this field, and copy the other fields to the record",
             rich_help_panel=ROWS,
         ),
     ] = None,
     summary: Annotated[
         str | None,
-        typer.Option("--summary", metavar="FILE", help="Write counts and times.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--summary",
+            metavar="FILE",
+            help="Write counts and times to this JSON file",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
             "--cluster",
             metavar="auto|HOST:PORT",
-            help="Run rows at the nodes of a Ray that is running.",
+            help="Run rows on the nodes of this Ray cluster",
             rich_help_panel=ROWS,
         ),
     ] = None,
@@ -91,10 +99,11 @@ def batch(
     quiet: QuietOption = False,
     **settings_given: object,
 ) -> None:
-    """Answer every row of a JSONL file, into another that survives a crash.
+    """Answer every row of a JSONL file, and write crash-safe JSONL.
 
-    A row is {"id": 1, "prompt": "..."} or {"id": 1, "messages": [...]}, with any setting of sampling and
-    stopping beside them, or a request of OpenAI's batch form. Without an id it has its line's number.
+    A row is {"id": 1, "prompt": "..."} or {"id": 1, "messages": [...]}, and may have any setting of
+    sampling and stopping. A request in OpenAI's batch format is a row too. Without an id, a row has the
+    number of its line.
     """
     console = Console(quiet=quiet, verbosity=verbose)
     if check:

@@ -38,9 +38,9 @@ EXAMPLES = (
 WORK = "Measuring"
 
 
-def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
+def _work(flag: str, metavar: str, help: str, default: str = "none") -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        flag, metavar=metavar, help=help, rich_help_panel=WORK, show_default=False
+        flag, metavar=metavar, help=help, rich_help_panel=WORK, show_default=default
     )
     return option
 
@@ -54,45 +54,55 @@ def _work(flag: str, metavar: str, help: str) -> typer.models.OptionInfo:
 )
 def bench(
     context: typer.Context,
-    compare: Annotated[
-        str | None, _work("--compare", "mlx-lm", "Measure mlx-lm beside metal-gen, in turns.")
-    ] = None,
+    compare: Annotated[str | None, _work("--compare", "mlx-lm", "Measure mlx-lm too, in turns")] = None,
     only: Annotated[
-        str | None, _work("--only", "NAME[,NAME]", f"Measure only these of {', '.join(SECTIONS)}.")
+        str | None, _work("--only", "NAME[,NAME]", f"Measure only these: {', '.join(SECTIONS)}", "all")
     ] = None,
-    repeats: Annotated[str, _work("--repeats", "N", "Values of each figure; 5 by default.")] = "5",
-    warmup: Annotated[str, _work("--warmup", "N", "Rounds that are not counted; 1 by default.")] = "1",
+    repeats: Annotated[str, _work("--repeats", "N", "Measure each figure N times", "5")] = "5",
+    warmup: Annotated[str, _work("--warmup", "N", "Run N rounds first that do not count", "1")] = "1",
     prompt_tokens: Annotated[
-        str | None, _work("--prompt-tokens", "N[,N]", "Lengths of prompts; 128,512,1024 as far as they fit.")
+        str | None,
+        _work("--prompt-tokens", "N[,N]", "Measure prompts of these lengths", "128,512,1024, if they fit"),
     ] = None,
     depths: Annotated[
         str | None,
-        _work("--depths", "N[,N]", "Tokens before those timed; none, 1/4, 1/2 and all that the cache holds."),
+        _work(
+            "--depths", "N[,N]", "Measure decoding after this many tokens", "0, 1/4, 1/2 and all of the cache"
+        ),
     ] = None,
     capacities: Annotated[
-        str | None, _work("--capacities", "N[,N]", "Caches to compare; 512,2048,8192 as far as they fit.")
+        str | None,
+        _work("--capacities", "N[,N]", "Compare caches of these sizes", "512,2048,8192, if they fit"),
     ] = None,
     decode_tokens: Annotated[
-        str | None, _work("--decode-tokens", "N", "New tokens in a decode speed; 32 by default.")
+        str | None, _work("--decode-tokens", "N", "Time this many new tokens", "32")
     ] = None,
     format: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help=f"{', '.join(FORMATS)}; by default what the name of the output ends in, or a table.",
+            help=f"Write the report in this format: {', '.join(FORMATS)}",
+            show_default="by the output's name, else table",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the report here.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the report to this file",
+            show_default="stdout",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
     **settings_given: object,
 ) -> None:
-    """Measure speed and memory on this machine, and what its hardware allows."""
+    """Measure speed and memory on this machine, and compare them with what its hardware allows."""
     console = Console(quiet=quiet, verbosity=verbose)
     request = read_request(
         repeats=repeats,

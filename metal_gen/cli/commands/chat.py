@@ -69,7 +69,7 @@ def chat(
         typer.Option(
             "--null",
             "-0",
-            help="In a pipe, end messages and answers with NUL bytes instead of newlines.",
+            help="End messages and answers with NUL bytes in a pipe, instead of newlines",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = False,

@@ -15,14 +15,14 @@ from metal_gen.errors import ConfigError, UsageError
 
 config = command_group(
     "config",
-    "Show the settings in force, and make or check a settings file.",
+    "Set your model once, and other defaults: show, write and check settings files.",
     "metal-gen config show",
     "metal-gen config init",
 )
 
 OptionalFile = Annotated[
     Path | None,
-    typer.Argument(metavar="[FILE]", help="TOML file; by default your own.", show_default=False),
+    typer.Argument(metavar="[FILE]", help="Name a TOML file", show_default="your own"),
 ]
 
 
@@ -33,8 +33,7 @@ OptionalFile = Annotated[
 def show(context: typer.Context, json: JsonOption = False, **settings_given: object) -> None:
     """Show every setting, its value, and where the value comes from.
 
-    A value that is not set follows from the checkpoint or the machine when a model is loaded; -v of
-    generate shows those too.
+    What is not set depends on the model and the machine; `metal-gen generate -vv` shows the values in use.
     """
     from metal_gen.cli.output.settings_report import settings_json, settings_table
     from metal_gen.cli.terminal.tables import print_json, print_rendered
@@ -50,7 +49,7 @@ def show(context: typer.Context, json: JsonOption = False, **settings_given: obj
 
 @add_command(config, "path", "metal-gen config path", '"$EDITOR" "$(metal-gen config path)"')
 def path() -> None:
-    """Print where your settings file is, or would be."""
+    """Print the path of your settings file, whether it exists or not."""
     from metal_gen.cli.terminal.tables import print_path
 
     console = Console()
@@ -61,9 +60,13 @@ def path() -> None:
 @add_command(config, "init", "metal-gen config init", "metal-gen config init job.toml --overwrite")
 def init(
     file: OptionalFile = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file")] = False,
 ) -> None:
-    """Write a settings file that has every setting in a comment, and sets none."""
+    """Write a settings file that lists every setting in a comment, for you to change.
+
+    To set your model once, remove the # in front of name under [model] and write the model there. Every
+    command then uses it unless --model names another.
+    """
     from metal_gen.config.settings_file import commented_settings
 
     path = file or _own_file()
@@ -83,7 +86,7 @@ def init(
 
 @add_command(config, "check", "metal-gen config check", "metal-gen config check job.toml")
 def check(file: OptionalFile = None) -> None:
-    """See whether a settings file can be used; if not, say why, with exit code 3."""
+    """Check a settings file; if it cannot be used, print the reason and exit with code 3."""
     path = file or _own_file()
     count = len(read_toml(path, is_own=path == user_config_file(os.environ)))
     Console().note(f"{path} can be used: it has {count} {'setting' if count == 1 else 'settings'}")

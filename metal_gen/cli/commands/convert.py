@@ -1,4 +1,4 @@
-"""`metal-gen convert`: a checkpoint written anew, as mlx-lm has them, quantized if that is wanted."""
+"""`metal-gen convert`: a checkpoint in MLX format, optionally quantized."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,41 +30,42 @@ DTYPE = Choice(("float32", "bfloat16", "float16"))
 
 def convert(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id or folder.", autocompletion=complete_model)
+        str,
+        typer.Argument(metavar="MODEL", help="Convert this Hub id or folder", autocompletion=complete_model),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder that is not there yet.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Write this folder, which must not exist yet")],
     quantize: Annotated[
         str | None,
         typer.Option(
             metavar="BITS",
-            help="Quantize matrices: 2, 3, 4, 5, 6 or 8 bits in groups of 64, 4g32 for others; mxfp4, "
-            "mxfp8, nvfp4. Without it they stay as they are.",
-            show_default=False,
+            help="Quantize weights: 2, 3, 4, 5, 6 or 8 bits in groups of 64, 4g32 for other groups, or "
+            "mxfp4, mxfp8, nvfp4",
+            show_default="as stored",
         ),
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Numbers that share a scale; as in 4g32.", show_default=False),
+        typer.Option(metavar="N", help="Let this many numbers share a scale, as in 4g32", show_default="64"),
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(metavar="MODE", help=f"Of --quantize: {MODE}.", show_default=False),
+        typer.Option(metavar="MODE", help=f"Quantize in this mode: {MODE}", show_default="affine"),
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
             metavar="DTYPE",
-            help=f"Of what is not quantized, {DTYPE}; as it is stored.",
-            show_default=False,
+            help=f"Store what is not quantized in this dtype: {DTYPE}",
+            show_default="as stored",
         ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a checkpoint as mlx-lm has them, which metal-gen loads too, quantized if that is wanted.
+    """Convert a checkpoint to MLX format, optionally quantized.
 
-    Memory holds a file of 1 GiB and what is read at the time, not the model. What stands in OUT is whole:
-    until then it is beside it, and is taken away if the conversion is stopped. Of vision-language models
-    the language part is written, as a text model.
+    Both mlx-lm and metal-gen load the result. This needs about 1 GiB of memory, whatever the model's size.
+    OUT appears only when the conversion is complete. Of a vision-language model, the language part is
+    written, as a text model.
     """
     console = Console(quiet=quiet)
     named = _quantization(quantize, group_size, mode)

@@ -45,7 +45,7 @@ EXAMPLES = (
     'metal-gen generate --prompt "Tell me a story about a fox."',
     'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
     'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
-    'metal-gen generate --prompt "a fox" --json | jq -r .text',
+    'metal-gen generate --prompt "Tell me a story about an owl." --json | jq -r .text',
 )
 CONTRADICTIONS = (
     ("json", "jsonl"),
@@ -69,15 +69,23 @@ def generate(
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            "--prompt", "-p", metavar="TEXT", help="What to answer; - is stdin. Piped text comes first."
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="Answer this prompt, after piped text; - reads stdin",
+            show_default="stdin",
         ),
     ] = None,
     prompt_file: Annotated[
         str | None,
-        typer.Option("--prompt-file", metavar="FILE", help="Text that comes before --prompt; - is stdin."),
+        typer.Option(
+            "--prompt-file",
+            metavar="FILE",
+            help="Read text that comes before --prompt from this file; - reads stdin",
+        ),
     ] = None,
     escape: Annotated[
-        bool, typer.Option("--escape", help=r"In --prompt, --system and --stop, \n is a new line.")
+        bool, typer.Option("--escape", help=r"Read \n in --prompt, --system and --stop as a new line")
     ] = False,
     output: Annotated[
         str | None,
@@ -85,24 +93,25 @@ def generate(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the text here when it is whole.",
+            help="Write the text to this file when it is complete",
+            show_default="stdout",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON object at the end.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--json", help="Print one JSON object at the end", rich_help_panel=OUTPUT)
     ] = False,
     jsonl: Annotated[
         bool,
         typer.Option(
-            "--jsonl", help="One JSON object per token, and one at the end.", rich_help_panel=OUTPUT
+            "--jsonl", help="Print one JSON object per token, and one at the end", rich_help_panel=OUTPUT
         ),
     ] = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
     **settings_given: object,
 ) -> None:
-    """Continue or answer a prompt, on stdout, token by token."""
+    """Answer a prompt: stream the text to stdout, and everything else to stderr."""
     console = Console(quiet=quiet, verbosity=verbose)
     given = unescape_options(context.params) if escape else context.params
     _refuse_contradictions(given)

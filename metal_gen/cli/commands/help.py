@@ -1,4 +1,4 @@
-"""`metal-gen help`: what the README says of a subject, or the help of a command."""
+"""`metal-gen help`: a section of the README, or the help of a command or an option."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,13 +41,13 @@ def help(
         list[str] | None,
         typer.Argument(
             metavar="[TOPIC]",
-            help="A subject, or a command; without one, the subjects there are.",
+            help="Name a subject, a command or an option",
             autocompletion=_complete_topic,
-            show_default=False,
+            show_default="a list of subjects",
         ),
     ] = None,
 ) -> None:
-    """Explain a subject, such as samplers, cache, batch or exit-codes, or a command."""
+    """Explain a subject such as samplers or exit-codes, a command, or an option such as top-p."""
     console = Console()
     console.require_stdout()
     subject = ALIASES.get(topic[0], topic[0]) if topic and len(topic) == 1 else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 models = command_group(
     "models",
-    "List, download, look into and delete models in the Hugging Face cache.",
+    "List, download, inspect and delete models in the Hugging Face cache.",
     "metal-gen models list",
     f"metal-gen models pull {EXAMPLE_MODEL}",
 )
@@ -25,11 +25,14 @@ models = command_group(
 HubModels = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...", help="Hub ids: org/name, org/name@revision.", autocompletion=complete_model
+        metavar="MODEL...", help="Name Hub ids: org/name, org/name@revision", autocompletion=complete_model
     ),
 ]
 AnyModel = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Hub id, folder or GGUF file.", autocompletion=complete_model)
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Name a Hub id, a folder or a GGUF file", autocompletion=complete_model
+    ),
 ]
 
 
@@ -37,8 +40,8 @@ AnyModel = Annotated[
 def list_models(json: JsonOption = False) -> None:
     """List the models in the cache: size, architecture, weights, last use.
 
-    The last use is when the weights were last read, as far as the file system notes that: many do so once
-    a day, some never.
+    The last use is the time when the weights were last read. Many file systems record it once a day at
+    most, some never.
     """
     from metal_gen.cli.output.model_report import model_json, models_table
     from metal_gen.cli.terminal.tables import print_json, print_rendered
@@ -62,13 +65,13 @@ def list_models(json: JsonOption = False) -> None:
     models,
     "pull",
     f"metal-gen models pull {EXAMPLE_MODEL}",
-    f'cd "$(metal-gen models pull {EXAMPLE_MODEL} -q)"',
+    f'folder=$(metal-gen models pull {EXAMPLE_MODEL} -q) && cd "$folder"',
 )
 def pull(models: HubModels, quiet: QuietOption = False) -> None:
-    """Download models, or what has changed of them, and print the folder of each.
+    """Download models, or only what has changed, and print the folder of each.
 
-    Of the files that are needed those are fetched that are missing, or are not of the size that the Hub
-    says. A connection that breaks is taken up where it broke; after a stop, whole files are kept.
+    Only files that are missing or have the wrong size are downloaded. A broken connection is resumed;
+    after an interruption, complete files are kept.
     """
     from metal_gen.cli.terminal.tables import print_path
     from metal_gen.hub.locate import pull_checkpoint
@@ -87,10 +90,10 @@ def pull(models: HubModels, quiet: QuietOption = False) -> None:
     models, "show", f"metal-gen models show {EXAMPLE_MODEL}", "metal-gen models show ./my-checkpoint --json"
 )
 def show(model: AnyModel, json: JsonOption = False) -> None:
-    """Show what is known of a model on this disk, and whether it can be loaded.
+    """Show the details of a model on this disk, and whether it can be loaded.
 
-    Reads config.json and the headers of the weights. If the model cannot be loaded, what is known comes
-    first, then the reason, with the exit code that loading it would have.
+    Only config.json and the headers of the weights are read. If the model cannot be loaded, the details
+    come first, then the reason, with the exit code that loading it would give.
     """
     from metal_gen.cli.output.model_report import describe_model
     from metal_gen.cli.terminal.tables import details_table, print_json, print_rendered
@@ -106,16 +109,24 @@ def show(model: AnyModel, json: JsonOption = False) -> None:
         raise problem
 
 
-@add_command(models, "path", "metal-gen models path", f'ls "$(metal-gen models path {EXAMPLE_MODEL})"')
+@add_command(
+    models,
+    "path",
+    "metal-gen models path",
+    f'folder=$(metal-gen models path {EXAMPLE_MODEL}) && ls "$folder"',
+)
 def path(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="Hub id; the cache itself without one.", autocompletion=complete_model
+            metavar="[MODEL]",
+            help="Name a Hub id",
+            autocompletion=complete_model,
+            show_default="the cache itself",
         ),
     ] = None,
 ) -> None:
-    """Print the folder of a model that is on this disk, or of the cache."""
+    """Print the folder of a downloaded model, or of the cache."""
     from metal_gen.cli.terminal.tables import print_path
     from metal_gen.hub.cache import cache_folder
     from metal_gen.hub.locate import find_checkpoint
@@ -128,10 +139,10 @@ def path(
 @add_command(models, "rm", f"metal-gen models rm {EXAMPLE_MODEL}", "metal-gen models rm org/name@v1.0 --yes")
 def remove(
     models: HubModels,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete models from the cache: all of each, or with @revision that commit alone."""
+    """Delete models from the cache, with all their revisions, or with @revision that one alone."""
     from metal_gen.hub.deletion import delete_from_cache
 
     console = Console(quiet=quiet)

@@ -29,18 +29,18 @@ def plan(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="Hub id, folder or GGUF file; the bundled one without.",
+            help="Plan for this Hub id, folder or GGUF file",
             autocompletion=complete_model,
-            show_default=False,
+            show_default="the bundled story model",
         ),
     ] = None,
     json: JsonOption = False,
     **settings_given: object,
 ) -> None:
-    """Show what a model takes in memory, and the largest cache that fits, without loading it.
+    """Show how much memory a model needs, and the largest cache that fits, without loading it.
 
-    Reads the headers of its files, those of a model that is not in the cache from the Hub. If what is
-    asked for does not fit, the table comes all the same, and the exit code is 6.
+    Only the headers of its files are read; for a model that is not in the cache, from the Hub. If the
+    model does not fit, the table is printed anyway, and the exit code is 6.
     """
     console = Console()
     console.require_stdout()

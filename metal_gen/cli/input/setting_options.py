@@ -73,7 +73,7 @@ _FORMS = {
     "quantize": _Form("BITS", CACHE),
     "rope_scaling": _Form("JSON", CACHE),
     "chunk_size": _Form("N", CACHE),
-    "memory_limit_bytes": _Form("BYTES", CACHE),
+    "memory_limit_bytes": _Form("SIZE", CACHE),
 }
 
 
@@ -144,7 +144,7 @@ VerboseOption = Annotated[
         "--verbose",
         count=True,
         metavar="",
-        help="Print all settings and where they come from; -vv prints more",
+        help="Print what is set and where it comes from; -vv prints all settings",
         show_default="off",
         rich_help_panel=OUTPUT,
     ),
@@ -179,7 +179,7 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
 def _say_unknown_variables(console: Console) -> None:
     for name, near in unknown_variables(os.environ).items():
         guess = f"; did you mean {near}?" if near else ""
-        console.note(f"{name} is no setting and has no effect{guess}")
+        console.note(f"unknown variable {name} (ignored){guess}")
 
 
 def given_arguments(parameters: Mapping[str, Any]) -> list[str]:

@@ -167,7 +167,10 @@ class Console:
             UsageError: There is nobody to ask.
         """
         if not is_terminal(sys.stdin) or not self.stderr_is_terminal:
-            raise UsageError(f"nobody can be asked: {question}", f"give {instead} to go on without")
+            raise UsageError(
+                f"cannot ask for confirmation, there is no terminal: {question}",
+                f"use {instead} to go on without asking",
+            )
         self.end_text()
         self._write_stderr(visible(f"{NAME}: {question} [y/N] "), "")
         answer = ""

@@ -1,0 +1,58 @@
+"""Commands to copy from the end of a help text, broken where a shell lets them go on."""
+
+import re
+from collections.abc import Iterator
+
+HEADING = "Examples:"
+# Of a terminal with 80 columns, less the margins of typer's panels.
+COLUMNS = 76
+INDENT = 4 * " "
+CONTINUED = " \\"
+# Text in quotes is not broken.
+WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
+
+
+def epilog(*examples: str) -> str:
+    """The end of a command's help: a heading, and a paragraph for each command."""
+    return "\n\n".join((HEADING, *(broken(example, COLUMNS) for example in examples)))
+
+
+def examples_in(epilog: str) -> list[str]:
+    """The commands that an epilog shows, each on one line again."""
+    return [re.sub(r" \\\n *", " ", text) for text in epilog.split("\n\n")[1:]]
+
+
+def broken(command: str, width: int) -> str:
+    """Break a command with backslashes, where a line has more columns than `width`.
+
+    An option stays with its value if it can. A word that is wider than a line stays whole.
+    """
+    lines: list[str] = []
+    line = ""
+    for part in _parts(command, width - len(INDENT) - len(CONTINUED)):
+        if line and len(line) + len(part) + len(CONTINUED) + 1 > width:
+            lines.append(line + CONTINUED)
+            line = INDENT + part
+        else:
+            line = f"{line} {part}" if line else part
+    whole = "\n".join([*lines, line])
+    return command if len(command) <= width else whole
+
+
+def _parts(command: str, width: int) -> Iterator[str]:
+    """The words, each option with the value after it if a line holds both."""
+    option = ""
+    for word in WORD.findall(command):
+        if option and not re.match(r"[-|<>&]", word) and len(option) + 1 + len(word) <= width:
+            yield f"{option} {word}"
+            option = ""
+            continue
+        if option:
+            yield option
+            option = ""
+        if word.startswith("-") and word != "-":
+            option = word
+        else:
+            yield word
+    if option:
+        yield option
