@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(model=folder, memory_limit_bytes=10_000))
-    assert "smaller checkpoint" in caught.value.hint
+    assert "use a smaller or a quantized model" in caught.value.hint
 
 
 def test_metal_reports_its_recommended_working_set(monkeypatch):
