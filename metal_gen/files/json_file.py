@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.json_words import why_not_json
 
 MOST_BYTES = 128 << 20
 # Each takes some 60 bytes of memory at least. A tokenizer of 256,000 tokens has 2 million.
@@ -28,12 +29,19 @@ class NotJsonError(ValueError):
     """Text that is not JSON, or JSON that is not taken; it reads on after a name: `is not JSON: ...`."""
 
 
-def parse_json(data: bytes | str, *, unique_names: bool = False, is_vocabulary: bool = False) -> Any:
+def parse_json(
+    data: bytes | str,
+    *,
+    unique_names: bool = False,
+    half_characters: bool = False,
+    is_vocabulary: bool = False,
+) -> Any:
     """Return the value of a JSON text.
 
     Args:
         data: UTF-8, with or without a byte order mark, or decoded text.
         unique_names: Refuse an object that has a name twice; otherwise the last one counts.
+        half_characters: Take texts with half of a surrogate pair, which have no UTF-8.
         is_vocabulary: Take numbers of up to 4,300 digits and any depth that Python reads, as the search for
             them costs a tenth of a second for each million values.
 
@@ -54,8 +62,7 @@ def parse_json(data: bytes | str, *, unique_names: bool = False, is_vocabulary: 
                 object_pairs_hook=_unique if unique_names else None,
             )
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise NotJsonError(f"is not JSON: {error.msg} at {where}") from None
+        raise NotJsonError(f"is not JSON: {why_not_json(error)}") from None
     except RecursionError:
         raise _too_deep() from None
     except NotJsonError:
@@ -64,7 +71,7 @@ def parse_json(data: bytes | str, *, unique_names: bool = False, is_vocabulary: 
         raise NotJsonError("is JSON with a number of thousands of digits") from None
     if not is_vocabulary:
         _require_shallow(value)
-    if "\\ud" in text or "\\uD" in text:
+    if not half_characters and ("\\ud" in text or "\\uD" in text):
         _require_whole_characters(value)
     return value
 

@@ -16,7 +16,7 @@ from metal_gen.files.json_file import MOST_LEVELS, NotJsonError, parse_json, rea
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is not JSON: Expecting value at line 1 column 1"),
+        ("", "is not JSON: a value is missing at character 1"),
         ('{"a": 1,}', "is not JSON: "),
         (b"\xff\xfe{\x00}\x00", "is not JSON: it is not UTF-8"),
         ("\ud800", "is not JSON: it is not UTF-8"),
