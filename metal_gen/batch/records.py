@@ -1,12 +1,10 @@
-"""The records of the output, each in the form of its row, and the same whenever the row is run.
-
-Log-probabilities name tokens by their ids, as vLLM does where it is asked to.
-"""
+"""The records of the output, each in the form of its row, and the same whenever the row is run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
+from metal_gen.batch.token_texts import TokenTexts
 from metal_gen.generation.record import Record, encode_json, finite, generation_record
 
 if TYPE_CHECKING:
@@ -17,7 +15,7 @@ REQUEST_PREFIX = "batch_req_"
 
 
 def success_record(
-    row: BatchRow, generations: Sequence["Generation"], prompt_tokens: int, seed: int
+    row: BatchRow, generations: Sequence["Generation"], prompt_tokens: int, seed: int, tokens: TokenTexts
 ) -> Record:
     """Say what a row gave.
 
@@ -26,9 +24,10 @@ def success_record(
         generations: One for each sample, at least one.
         prompt_tokens: Template included.
         seed: What the draws came from.
+        tokens: Name the tokens of log-probabilities in OpenAI's form; in the native one their ids do.
     """
     if row.form is not RowForm.NATIVE:
-        body = _response_body(row.form, generations, prompt_tokens, seed)
+        body = _response_body(row.form, generations, prompt_tokens, seed, tokens)
         return _request_record(row.number, row.id, {"status_code": 200, "body": body}, None)
     samples = [generation_record(generation) for generation in generations]
     if len(samples) > 1:
@@ -48,11 +47,15 @@ def success_record(
 
 
 def error_record(error: RowError) -> Record:
-    """Say why a row gave nothing."""
+    """Say why a row failed; what was generated all the same, such as thinking without an answer, is kept."""
     said: Record = {"code": error.code.value, "line": error.number, "message": error.reason}
-    if error.form is RowForm.NATIVE:
-        return {"id": error.id, **error.carried, "error": said}
-    return _request_record(error.number, error.id, None, said)
+    if error.hint:
+        said["hint"] = error.hint
+    if error.form is not RowForm.NATIVE:
+        response = error.given.get("response")
+        return _request_record(error.number, error.id, response, said)
+    kept = {name: value for name, value in error.given.items() if name != "text"}
+    return {"id": error.id, **error.carried, "error": said, **kept}
 
 
 def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
@@ -84,19 +87,19 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _request_record(number: int, id: object, response: Record | None, error: Record | None) -> Record:
+def _request_record(number: int, id: object, response: object, error: Record | None) -> Record:
     return {"id": f"{REQUEST_PREFIX}{number}", "custom_id": id, "response": response, "error": error}
 
 
 def _response_body(
-    form: RowForm, generations: Sequence["Generation"], prompt_tokens: int, seed: int
+    form: RowForm, generations: Sequence["Generation"], prompt_tokens: int, seed: int, tokens: TokenTexts
 ) -> Record:
     is_chat = form is RowForm.CHAT
     choice = _chat_choice if is_chat else _completion_choice
     completion_tokens = sum(len(generation.token_ids) for generation in generations)
     return {
         "object": "chat.completion" if is_chat else "text_completion",
-        "choices": [choice(place, generation) for place, generation in enumerate(generations)],
+        "choices": [choice(place, generation, tokens) for place, generation in enumerate(generations)],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -106,46 +109,52 @@ def _response_body(
     }
 
 
-def _chat_choice(place: int, generation: "Generation") -> Record:
+def _chat_choice(place: int, generation: "Generation", tokens: TokenTexts) -> Record:
     message: Record = {"role": "assistant", "content": generation.text}
     if generation.thinking:
         message["reasoning_content"] = generation.thinking
     return {
         "index": place,
         "message": message,
-        "logprobs": {"content": _token_logprobs(generation)} if generation.logprobs else None,
+        "logprobs": {"content": _token_logprobs(generation, tokens)} if generation.logprobs else None,
         "finish_reason": generation.finish_reason.value,
     }
 
 
-def _token_logprobs(generation: "Generation") -> list[Record]:
+def _token_logprobs(generation: "Generation", tokens: TokenTexts) -> list[Record]:
     return [
         {
-            **_named(token_id, logprobs.model_logprob),
-            "top_logprobs": [_named(id, value) for id, value in logprobs.top_model_logprobs],
+            **_named(token_id, logprobs.model_logprob, tokens),
+            "top_logprobs": [_named(id, value, tokens) for id, value in logprobs.top_model_logprobs],
         }
         for token_id, logprobs in zip(generation.token_ids, generation.logprobs, strict=True)
     ]
 
 
-def _named(token_id: int, logprob: float) -> Record:
-    return {"token": _token_name(token_id), "logprob": finite(logprob), "bytes": None}
+def _named(token_id: int, logprob: float, tokens: TokenTexts) -> Record:
+    known = tokens.bytes_of(token_id)
+    return {
+        "token": tokens.text_of(token_id),
+        "logprob": finite(logprob),
+        "bytes": None if known is None else list(known),
+    }
 
 
-def _token_name(token_id: int) -> str:
-    return f"token_id:{token_id}"
+def _by_name(logprobs: Sequence[tuple[int, float]], tokens: TokenTexts) -> Record:
+    """Log-probabilities by names; of two tokens that are written alike the first, more probable one."""
+    named: Record = {}
+    for id, value in logprobs:
+        named.setdefault(tokens.name_of(id), finite(value))
+    return named
 
 
-def _completion_choice(place: int, generation: "Generation") -> Record:
+def _completion_choice(place: int, generation: "Generation", tokens: TokenTexts) -> Record:
     logprobs: Record | None = None
     if generation.logprobs:
         logprobs = {
-            "tokens": [_token_name(token_id) for token_id in generation.token_ids],
+            "tokens": [tokens.name_of(token_id) for token_id in generation.token_ids],
             "token_logprobs": [finite(each.model_logprob) for each in generation.logprobs],
-            "top_logprobs": [
-                {_token_name(id): finite(value) for id, value in each.top_model_logprobs}
-                for each in generation.logprobs
-            ],
+            "top_logprobs": [_by_name(each.top_model_logprobs, tokens) for each in generation.logprobs],
         }
     choice: Record = {"index": place, "text": generation.text}
     if generation.thinking:

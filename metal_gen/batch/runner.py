@@ -10,15 +10,12 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from metal_gen.batch.executor import Outcome, RowExecutor
-from metal_gen.batch.input.encoding import encode_row
 from metal_gen.batch.input.rows import BatchRow, RowError, repeated
 from metal_gen.batch.output.index import IdIndex
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.order import AnyOrder, RowOrder
 from metal_gen.batch.records import error_record
 from metal_gen.errors import ExitCode, MetalGenError
-from metal_gen.generation.loading import PreparedModel
-from metal_gen.text.encoded_prompt import Prompt
 
 # Finished rows that wait for an earlier one, where order is kept: bounds the memory they take.
 MOST_WAITING_PER_SLOT = 32
@@ -78,100 +75,109 @@ def row_seed(seed: int, key: str) -> int:
 
 
 def run_rows(
-    rows: Iterator[BatchRow | RowError],
+    rows: Iterator[BatchRow | RowError | None],
     executor: RowExecutor,
     journal: Journal | StreamJournal,
     *,
     seed: int,
     strict: bool = False,
     ordered: bool = False,
+    on_idle: Callable[[], object],
     on_step: Callable[[BatchCounts], None],
     on_notice: Callable[[str], None],
+    on_failure: Callable[[RowError], None],
 ) -> BatchCounts:
     """Generate the text of every row that the journal lacks, and append it.
 
     Args:
-        rows: Of the input, in its order.
+        rows: Of the input, in its order; None stands for one that has not come yet.
         executor: Generates their texts.
         journal: Takes a record for every row.
         seed: Of the run.
         strict: Stop at the first row that fails.
         ordered: Append records in the order of the rows, rather than as they are finished.
+        on_idle: Called while no row is under way and the next has not come; returns when one may have.
         on_step: Called after each pass, and with what it finished.
         on_notice: Called once with each thing that a person should know about the prompts.
+        on_failure: Called with each row that has failed, when its record has been written.
 
     Raises:
         FirstErrorError: A row failed and `strict` is set; what was finished before is in the journal.
         MetalGenError: The journal cannot be written, the input not be read, or the checkpoint not be used.
     """
     counts = BatchCounts(failed_before=journal.found.failed)
-    output = _Output(journal, counts, on_notice, strict=strict)
+    output = _Output(journal, counts, on_notice, on_failure, strict=strict)
     queue: RowOrder | AnyOrder = RowOrder(output.put) if ordered else AnyOrder(output.put)
-    pending = pending_rows(rows, journal.finished, counts)
-    more = True
+    feed = _Feed(pending_rows(rows, journal.finished, counts), executor, queue, seed)
     while True:
-        while more and executor.has_room and queue.waiting < MOST_WAITING_PER_SLOT * executor.slots:
-            row = next(pending, None)
-            if row is None:
-                more = False
-                break
-            queue.expect(row.number)
-            failed = executor.begin(row, row_seed(seed, row.key)) if isinstance(row, BatchRow) else row
-            if failed is not None:
-                queue.put(row.number, failed)
+        feed.fill()
         if executor.is_idle:
-            if not more:
+            if feed.is_over:
                 return counts
+            if feed.is_waiting:
+                on_idle()
             continue
         for number, outcome in executor.advance():
             queue.put(number, outcome)
         counts.slots, counts.slots_in_use = executor.slots, executor.slots_in_use
-        if more:
+        if not feed.is_over:
             counts.occupancy = executor.occupancy
         on_step(counts)
 
 
-def check_rows(
-    rows: Iterator[BatchRow | RowError], prepared: PreparedModel, *, on_error: Callable[[RowError], None]
-) -> BatchCounts:
-    """See whether every row could be run, without the weights.
-
-    Args:
-        rows: As for `run_rows`.
-        prepared: Gives the tokenizer, the settings and the cache's capacity.
-        on_error: Called with each row that could not.
-
-    Returns:
-        How many rows are good and bad; tokens of prompts, none of texts.
-    """
-    counts = BatchCounts()
-    for row in pending_rows(rows, (), counts):
-        capacity = prepared.plan.cache.max_seq_len
-        checked: Prompt | RowError
-        if isinstance(row, BatchRow):
-            checked = encode_row(row, prepared.checkpoint, prepared.settings, capacity)
-        else:
-            checked = row
-        if isinstance(checked, RowError):
-            counts.failed += 1
-            on_error(checked)
-        else:
-            counts.done += 1
-            counts.prompt_tokens += len(checked.ids)
-    return counts
-
-
 def pending_rows(
-    rows: Iterator[BatchRow | RowError], finished: Container[str], counts: BatchCounts
-) -> Iterator[BatchRow | RowError]:
+    rows: Iterator[BatchRow | RowError | None], finished: Container[str], counts: BatchCounts
+) -> Iterator[BatchRow | RowError | None]:
     """The rows that are still to be run; a second row of the same id is an error."""
     with IdIndex() as seen:
         for row in rows:
+            if row is None:
+                yield None
+                continue
             unique = row if seen.add(row.key) else repeated(row)
             if unique.key in finished:
                 counts.skipped += 1
             else:
                 yield unique
+
+
+class _Feed:
+    """Hands rows to an executor for as long as it has room and there are any.
+
+    Attributes:
+        is_over: There are no more.
+        is_waiting: The next has not come yet.
+    """
+
+    def __init__(
+        self,
+        rows: Iterator[BatchRow | RowError | None],
+        executor: RowExecutor,
+        queue: RowOrder | AnyOrder,
+        seed: int,
+    ) -> None:
+        self._rows = rows
+        self._executor = executor
+        self._queue = queue
+        self._seed = seed
+        self.is_over = self.is_waiting = False
+
+    def fill(self) -> None:
+        """Hand over the rows that have come, as many as there is room for."""
+        executor, queue = self._executor, self._queue
+        while executor.has_room and queue.waiting < MOST_WAITING_PER_SLOT * executor.slots:
+            try:
+                row = next(self._rows)
+            except StopIteration:
+                self.is_over = True
+                return
+            self.is_waiting = row is None
+            if row is None:
+                return
+            queue.expect(row.number)
+            failed = row if isinstance(row, RowError) else executor.begin(row, row_seed(self._seed, row.key))
+            if failed is not None:
+                queue.put(row.number, failed)
 
 
 class _Output:
@@ -182,12 +188,14 @@ class _Output:
         journal: Journal | StreamJournal,
         counts: BatchCounts,
         on_notice: Callable[[str], None],
+        on_failure: Callable[[RowError], None],
         *,
         strict: bool,
     ) -> None:
         self._journal = journal
         self._counts = counts
         self._on_notice = on_notice
+        self._on_failure = on_failure
         self._strict = strict
         self._said: set[str] = set()
 
@@ -201,6 +209,7 @@ class _Output:
                     f"row {outcome.number} failed: {outcome.reason}",
                     "go on with --resume and without --strict",
                 )
+            self._on_failure(outcome)
             return
         self._journal.append(outcome.record)
         for notice in sorted(set(outcome.notices) - self._said):

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metal_gen.batch.executor import Outcome, RowResult
-from metal_gen.batch.input.encoding import encode_row, failed_row
+from metal_gen.batch.input.encoding import RowEncoder, failed_row
 from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
 from metal_gen.batch.records import success_record
+from metal_gen.batch.token_texts import TokenTexts
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.device.backend import prompt_stride, runs_on_cpu
@@ -47,16 +48,16 @@ class _Job:
     def is_complete(self) -> bool:
         return self.failure is not None or len(self.generations) == self.settings.samples
 
-    def result(self) -> Outcome:
+    def result(self, tokens: TokenTexts) -> Outcome:
         if self.failure is not None:
             return self.failure
         generations = [self.generations[sample] for sample in range(self.settings.samples)]
-        return RowResult(
-            success_record(self.row, generations, len(self.prompt.ids), self.seed),
-            len(self.prompt.ids),
-            sum(len(generation.token_ids) for generation in generations),
-            self.prompt.notices,
-        )
+        record = success_record(self.row, generations, len(self.prompt.ids), self.seed, tokens)
+        for generation in generations:
+            if (missing := generation.missing_answer) is not None:
+                return replace(failed_row(self.row, missing, RowErrorCode.NO_ANSWER), given=record)
+        completion_tokens = sum(len(generation.token_ids) for generation in generations)
+        return RowResult(record, len(self.prompt.ids), completion_tokens, self.prompt.notices)
 
 
 @dataclass
@@ -99,6 +100,8 @@ class SlotRows:
             stride=prompt_stride(),
             compiles=model.compiles,
         )
+        self._encoder = RowEncoder(model.checkpoint, model.settings, model.plan)
+        self._tokens = TokenTexts(model.checkpoint.tokenizer)
         self._queue: deque[tuple[_Job, int]] = deque()
         self._running: dict[SlotText, _Sample] = {}
 
@@ -126,7 +129,7 @@ class SlotRows:
     def begin(self, row: BatchRow, seed: int) -> RowError | None:
         """Begin a row with the seed for rows that name none; or say why it cannot be run."""
         model = self._model
-        prompt = encode_row(row, model.checkpoint, model.settings, model.plan.cache.max_seq_len)
+        prompt = self._encoder.encode(row)
         if isinstance(prompt, RowError):
             return prompt
         wanted: dict[str, Any] = {"seed": seed, **row.settings}
@@ -150,7 +153,7 @@ class SlotRows:
             if sample is not None and self._take(text, sample, token):
                 ended.append(sample.job)
         self._fill()
-        return [(job.row.number, job.result()) for job in dict.fromkeys(ended) if job.is_complete]
+        return [(job.row.number, job.result(self._tokens)) for job in dict.fromkeys(ended) if job.is_complete]
 
     def _fill(self) -> None:
         while self._queue and self.decoder.has_free_slot:

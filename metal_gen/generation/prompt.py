@@ -68,10 +68,10 @@ def encode_prompt(
 def _messages(prompt: str | Sequence[Message]) -> list[Message]:
     if isinstance(prompt, str):
         return [{"role": USER, "content": prompt}]
-    for place, message in enumerate(prompt):
+    for number, message in enumerate(prompt, 1):
         parts = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
         if not all(isinstance(part, str) for part in parts):
             raise UsageError(
-                f"message {place} of the conversation must have a role and a content, both texts"
+                f"message {number} of the conversation must have a role and a content, both texts"
             )
     return list(prompt)

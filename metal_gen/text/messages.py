@@ -24,7 +24,7 @@ def checked_messages(name: str, value: object) -> list[Message]:
         raise UsageError(f"{name} must be a list of messages, each with a role and a content")
     if not value:
         raise UsageError(f"{name} is empty")
-    return [_message(f"message {place} of {name}", message) for place, message in enumerate(value)]
+    return [_message(f"message {number} of {name}", message) for number, message in enumerate(value, 1)]
 
 
 def _message(place: str, message: object) -> Message:

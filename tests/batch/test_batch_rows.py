@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode, RowForm, parse_row, repeated
+from metal_gen.batch.input.row_parsing import parse_row
+from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode, RowForm, repeated
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -92,19 +93,19 @@ def test_a_number_and_its_digits_are_two_ids():
     ("line", "part"),
     [
         (b'{"prompt": "\xff"}', "not UTF-8: byte 12 is 0xff"),
-        (b'{"prompt": "hi"', "not JSON: Expecting ',' delimiter at character 16"),
-        (b'\xef\xbb\xbf{"prompt": "hi"}', "not JSON"),
+        (b'{"prompt": "hi"', "not JSON: a comma or the closing bracket is missing at character 16"),
+        (b"{'prompt': 'hi'}", "not JSON: a name in double quotes is missing at character 2"),
         (b'["hi"]', "must be a JSON object, not a list"),
         (b"null", "must be a JSON object, not null"),
         (b"1.5", "must be a JSON object, not a number"),
         (b'{"prompt": "hi", "seed": NaN}', "NaN"),
         (b'{"prompt": "hi", "seed": -Infinity}', "-Infinity"),
         (b'{"prompt": "hi", "temperature": 1e999}', "too large: 1e999"),
-        (b'{"prompt": "hi", "prompt": "ho"}', "'prompt' twice"),
-        (b'{"prompt": "hi", "seed": ' + b"9" * 5000 + b"}", "thousands of digits"),
-        (b'{"prompt": ' + b"[" * 101 + b"]" * 101 + b"}", "nested too deeply"),
-        (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested too deeply"),
-        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
+        (b'{"prompt": "hi", "prompt": "ho"}', "a name that is there twice: prompt"),
+        (b'{"prompt": "hi", "seed": ' + b"9" * 5000 + b"}", "a number of 5,000 digits"),
+        (b'{"prompt": ' + b"[" * 101 + b"]" * 101 + b"}", "nested deeper than 100 levels"),
+        (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested deeper than 100 levels"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested deeper than 100 levels"),
     ],
     ids=lambda value: value[:40] if isinstance(value, bytes) else "",
 )
@@ -117,11 +118,17 @@ def test_a_line_that_cannot_be_read(line, part):
 
 def test_one_of_very_many_names_is_there_twice():
     names = ", ".join(f'"{number}": 1' for number in range(120_000))
-    assert "'119999' twice" in reason(f'{{{names}, "119999": 2}}'.encode())
+    assert "twice: 119999" in reason(f'{{{names}, "119999": 2}}'.encode())
 
 
-def test_a_byte_order_mark_may_begin_the_first_line():
-    assert good(b'\xef\xbb\xbf{"prompt": "hi"}', number=1).prompt == "hi"
+@pytest.mark.parametrize("damage", [b"", b", }", b', "prompt": "\xff"}', b', "n": ' + b"9" * 5000 + b"}"])
+def test_a_line_that_cannot_be_read_is_known_by_an_id_before_the_damage(damage):
+    error = parse(b'{"id": "a", "prompt": "hi"' + damage)
+    assert (error.id, error.key, error.number) == ("a", "str:a", 7)
+
+
+def test_a_byte_order_mark_may_begin_a_line():
+    assert good(b'\xef\xbb\xbf{"prompt": "hi"}').prompt == "hi"
 
 
 @pytest.mark.parametrize(
@@ -136,21 +143,24 @@ def test_a_byte_order_mark_may_begin_the_first_line():
         ({"prompt": "a\ud800"}, "unpaired surrogate, '\\ud800', at character 2"),
         ({"messages": "hi"}, "messages must be a list"),
         ({"messages": []}, "messages is empty"),
-        ({"messages": ["hi"]}, "message 0 of messages must be an object"),
-        ({"messages": [*HELLO, {"content": "x"}]}, "message 1 of messages must have a role"),
+        ({"messages": ["hi"]}, "message 1 of messages must be an object"),
+        ({"messages": [*HELLO, {"content": "x"}]}, "message 2 of messages must have a role"),
         ({"messages": [{"role": "user"}]}, "must have a content"),
         ({"messages": [{"role": "user", "content": 5}]}, "must have a content that is a text"),
         ({"messages": [{"role": "usr", "content": "x"}]}, "'usr': did you mean user?"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}, "'tool_calls'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text can be used"),
-        ({"prompt": "hi", "max_token": 5}, "no parameter 'max_token': did you mean max_tokens?"),
+        ({"prompt": "hi", "max_token": 5}, 'there is no parameter "max_token"'),
         ({"prompt": "hi", "max_seq_len": 5}, "max_seq_len is a setting of the whole run"),
         ({"prompt": "hi", "model": "x"}, "model is a setting of the whole run"),
         ({"prompt": "hi", "temperature": -1}, "temperature must be a number of at least 0"),
-        ({"prompt": "hi", "max_tokens": True}, "max_tokens must be a whole number"),
+        (
+            {"prompt": "hi", "max_tokens": True},
+            "max_tokens must be a whole number of at least 1, or -1 for no limit: true",
+        ),
         ({"prompt": "hi", "max_tokens": 2.5}, "max_tokens must be a whole number"),
-        ({"prompt": "hi", "max_tokens": 10**4299}, "max_tokens must be at most 9223372036854775807: 1000"),
-        ({"prompt": "hi", "n": 0}, "n: samples must be a whole number"),
+        ({"prompt": "hi", "max_tokens": 10**99}, "max_tokens must be at most 9223372036854775807: 1000"),
+        ({"prompt": "hi", "n": 0}, "n must be a whole number"),
         ({"prompt": "hi", "n": 2, "samples": 2}, "samples is given twice: as n and as samples"),
         ({"prompt": "hi", "stop": ""}, "stop must be a list"),
         ({"prompt": "hi", "logit_bias": [5]}, "logit_bias must be a table"),
@@ -209,14 +219,14 @@ def test_the_switch_of_the_template():
             request({"messages": HELLO, "response_format": {"type": "json_object"}}),
             "response_format can only",
         ),
-        (request({"messages": HELLO, "temprature": 1}), "did you mean temperature?"),
+        (request({"messages": HELLO, "temprature": 1}), 'there is no parameter "temprature"'),
         (request({"prompt": "hi"}), "has messages, not a prompt"),
         (request({"messages": HELLO}, TEXT_URL), "has a prompt, not messages"),
         (request({"prompt": ["a", "b"]}, TEXT_URL), "prompt must be a text"),
         (request({"messages": HELLO}, "/v1/embeddings"), "url must be"),
-        (request({"messages": HELLO}, method="GET"), "method must be POST: 'GET'"),
+        (request({"messages": HELLO}, method="GET"), 'method must be POST: "GET"'),
         (request([]), "body must be an object"),
-        (request({"messages": HELLO}, bdy={}), "'bdy' beside its body: did you mean body?"),
+        (request({"messages": HELLO}, bdy={}), 'a request has no "bdy" beside its body'),
         (request({"messages": HELLO, "chat_template_kwargs": {"x": 1}}), "enable_thinking and nothing else"),
     ],
 )
@@ -249,16 +259,55 @@ def test_a_field_may_hold_a_conversation():
 @pytest.mark.parametrize(
     ("row", "part"),
     [
-        ({"a": "b"}, "there is no field 'text'"),
-        ({"text": None, "a": "b"}, "there is no field 'text'"),
+        ({"a": "b"}, 'there is no field "text"'),
+        ({"text": None, "a": "b"}, 'there is no field "text"'),
         ({"text": 5, "a": "b"}, "text must be a text"),
-        ({"text": "hi", "seed": 4, "a": "b"}, "the field seed cannot be handed on"),
     ],
     ids=str,
 )
 def test_an_error_hands_fields_on_too(row, part):
     assert part in reason(row, field="text")
     assert parse(row, field="text").carried == {"a": "b"}
+
+
+def test_fields_that_are_called_as_those_of_a_record_are_kept_under_another_name():
+    fields = {"text": "hi", "seed": 4, "input_seed": 5, "error": {}, "note": None}
+    kept = {"input_text": "hi", "input_input_seed": 4, "input_seed": 5, "input_error": {}, "note": None}
+    assert good({"id": 1, "q": "x", **fields}, field="q").carried == kept
+    # There a seed is a setting.
+    row = good({"id": 1, "prompt": "x", **fields}, keep_fields=True)
+    assert row.settings == {"seed": 4}
+    assert row.carried == {name: value for name, value in kept.items() if value != 4}
+
+
+def test_fields_are_kept_on_request_whatever_a_request_would_do_with_them():
+    fields = {"url": "https://example.org", "body": "text", "model": "x", "temprature": 1}
+    row = good({"prompt": "hi", **fields}, keep_fields=True)
+    assert (row.form, row.settings, row.carried) == (RowForm.NATIVE, {}, fields)
+    error = parse({"id": 3, "prompt": "hi", "top_p": 7, **fields}, keep_fields=True)
+    assert (error.id, error.carried) == (3, fields)
+    assert good(request({"messages": HELLO}), keep_fields=True).carried == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"prompt": "hi", "meta": 1}, "--keep-fields hands on fields that are no parameters, --field"),
+        ({"prompt": "hi", "max_token": 1}, "did you mean max_tokens? --keep-fields hands on"),
+        (request({"messages": HELLO, "temprature": 1}), "did you mean temperature?"),
+        (request({"messages": HELLO}, bdy={}), "did you mean body?"),
+    ],
+)
+def test_what_to_do_about_a_name_that_is_unknown(row, hint):
+    assert parse(row).hint.startswith(hint)
+
+
+def test_what_is_said_of_a_row_is_short_whatever_is_in_it():
+    long = "x" * 100_000
+    for row in ({"id": long, "prompt": ""}, {"prompt": 1, long: 1}, {"prompt": "a", long: 1}):
+        for error in (parse(row), repeated(parse(row))):
+            assert len(error.reason) < 600
+            assert len(error.hint) < 600
 
 
 # Any line at all
@@ -294,4 +343,4 @@ def test_a_repeated_row_has_the_key_of_its_line():
     for row in (parse({"id": "a", "prompt": "hi"}), parse({"id": "a"})):
         error = repeated(row)
         assert (error.id, error.key, error.code) == ("a", "line:7", RowErrorCode.DUPLICATE_ID)
-        assert "'a' stands in an earlier row" in error.reason
+        assert 'the id "a" stands in an earlier row' in error.reason

@@ -1,14 +1,29 @@
-"""Reads a batch line by line, in memory that depends on neither the number nor the length of lines."""
+"""Reads a batch line by line, in memory that depends on neither the number nor the length of lines.
+
+Where lines come from a pipe, None stands for a line that has not come yet.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
-from metal_gen.batch.input.rows import BatchRow, RowError, RowForm, parse_row, unreadable
+from metal_gen.batch.input.row_json import first_fields
+from metal_gen.batch.input.row_parsing import parse_row
+from metal_gen.batch.input.rows import BatchRow, RowError, RowForm, unreadable
 from metal_gen.errors import MetalGenError
 
 LONGEST_LINE = 2 * 2**20
-CHUNK_BYTES = 2**16
+
+
+class ByteSource(Protocol):
+    """What lines are read from."""
+
+    def read(self) -> bytes | None:
+        """Return what has come: no bytes at the end, None where nothing has come yet.
+
+        Raises:
+            OSError: It cannot be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -17,68 +32,101 @@ class TooLong:
 
     Attributes:
         nbytes: Its length without the newline.
+        beginning: What was read of it.
     """
 
     nbytes: int
+    beginning: bytes
 
 
-def read_rows(stream: BinaryIO, *, field: str | None = None) -> Iterator[BatchRow | RowError]:
+def read_rows(
+    source: ByteSource, *, field: str | None = None, keep_fields: bool = False
+) -> Iterator[BatchRow | RowError | None]:
     """Read rows; a line that cannot be read is taken for one of the form of the line before it.
 
     Args:
-        stream: JSON Lines.
+        source: Of JSON Lines.
         field: As for `parse_row`.
+        keep_fields: As for `parse_row`.
 
     Raises:
-        MetalGenError: The stream failed.
+        MetalGenError: The source failed.
     """
     form = RowForm.NATIVE
-    for number, line in read_lines(stream):
+    for numbered in read_lines(source):
+        if numbered is None:
+            yield None
+            continue
+        number, line = numbered
         if isinstance(line, TooLong):
             reason = f"the line has {line.nbytes:,} bytes, and at most {LONGEST_LINE:,} are read"
-            yield unreadable(number, reason, form)
+            row: BatchRow | RowError = unreadable(number, reason, form, first_fields(line.beginning))
         else:
-            row = parse_row(number, line, field=field, form=form)
-            form = row.form
-            yield row
+            row = parse_row(number, line, field=field, keep_fields=keep_fields, form=form)
+        form = row.form
+        yield row
 
 
-def read_lines(stream: BinaryIO, *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | TooLong]]:
+def read_lines(
+    source: ByteSource, *, longest: int = LONGEST_LINE
+) -> Iterator[tuple[int, bytes | TooLong] | None]:
     """Read lines that are not blank, with their numbers, counted from 1.
 
     Args:
-        stream: Anything that has `readline`.
-        longest: Most bytes of a line without its newline; of a longer one only the length is given.
+        source: Of bytes.
+        longest: Most bytes of a line without its newline; of a longer one only the beginning is kept.
 
     Raises:
-        MetalGenError: The stream failed; the lines before that have been given.
+        MetalGenError: The source failed; the lines before that have been given.
     """
-    number = 0
+    number, lines = 0, _LineSplitter(longest)
     while True:
         try:
-            line = stream.readline(longest + 1)
-            skipped = 0
-            if len(line) > longest and not line.endswith(b"\n"):
-                skipped = _skip_line(stream)
-        except (OSError, EOFError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            data = source.read()
+        except OSError as error:
+            reason = error.strerror or error
             raise MetalGenError(f"the input cannot be read after line {number}: {reason}") from error
-        if not line:
-            return
-        number += 1
-        if len(line) > longest and not line.endswith(b"\n"):
-            yield number, TooLong(len(line) + skipped)
+        if data is None:
+            yield None
             continue
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
-        if line.strip():
-            yield number, line
+        for line in lines.add(data) if data else lines.finish():
+            number += 1
+            if isinstance(line, TooLong) or line.strip():
+                yield number, line
+        if not data:
+            return
 
 
-def _skip_line(stream: BinaryIO) -> int:
-    """Read to the end of a line, and count."""
-    skipped = 0
-    while part := stream.readline(CHUNK_BYTES):
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            return skipped - 1
-    return skipped
+class _LineSplitter:
+    """Cuts bytes into lines."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._line = bytearray()
+        self._passed_over = 0
+
+    def add(self, data: bytes) -> Iterator[bytes | TooLong]:
+        """Return the lines that these bytes end."""
+        *ended, rest = data.split(b"\n")
+        for part in ended:
+            self._append(part)
+            yield self._end()
+        self._append(rest)
+
+    def finish(self) -> Iterator[bytes | TooLong]:
+        """Return the last line, which may lack its newline."""
+        if self._line or self._passed_over:
+            yield self._end()
+
+    def _append(self, part: bytes) -> None:
+        room = self._longest - len(self._line)
+        self._line += part[:room]
+        self._passed_over += max(0, len(part) - room)
+
+    def _end(self) -> bytes | TooLong:
+        line, passed_over = bytes(self._line), self._passed_over
+        self._line.clear()
+        self._passed_over = 0
+        if passed_over:
+            return TooLong(len(line) + passed_over, line)
+        return line.removesuffix(b"\r")

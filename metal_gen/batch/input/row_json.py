@@ -1,83 +1,67 @@
-"""Reads the JSON object in a line, and nothing that JSON in and JSON out would not keep."""
+"""Reads the JSON object in a line, and says of values what they are in JSON's own words."""
 
 import json
-import math
-from typing import Any, NoReturn
+import re
 
+from metal_gen.config.checks import SURROGATES
 from metal_gen.errors import UsageError
+from metal_gen.excerpt import excerpt
+from metal_gen.files.json_file import NotJsonError, parse_json
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# What is read is written again, perhaps from a deeper stack: far below what the interpreter allows.
-DEEPEST = 100
+MOST_SHOWN = 60
+BYTE_ORDER_MARK = "\ufeff"
+BEFORE_NAME, BEFORE_VALUE, AFTER_VALUE = (re.compile(rf"\s*[{mark}]\s*") for mark in ("{,", ":", ",}"))
 
 
-def read_object(line: bytes, *, is_first: bool = False) -> dict[str, object]:
+def read_object(line: bytes) -> dict[str, object]:
     """Return the object in a line.
 
     Args:
-        line: Bytes without the newline.
-        is_first: A byte order mark may come before it.
+        line: Bytes without the newline, with or without a byte order mark.
 
     Raises:
         UsageError: It is not UTF-8, not JSON, not an object, or holds what cannot be written again.
     """
     try:
-        text = (line.removeprefix(BYTE_ORDER_MARK) if is_first else line).decode()
+        text = line.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"the line is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}") from None
     try:
-        value = json.loads(
-            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
-        )
-    except json.JSONDecodeError as error:
-        raise UsageError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from None
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:
-        raise UsageError("the line has a number of thousands of digits") from None
+        value = parse_json(text, unique_names=True, half_characters=True)
+    except NotJsonError as error:
+        raise UsageError(f"the line {error}") from None
     if not isinstance(value, dict):
         raise UsageError(f"the line must be a JSON object, not {_kind(value)}")
-    _require_shallow(value)
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise UsageError(f"the line has {name}, which is not a number in JSON")
+def first_fields(beginning: bytes) -> dict[str, object]:
+    """Return the fields with which an object begins that is cut off or damaged further on."""
+    text = beginning.decode(errors="surrogateescape").removeprefix(BYTE_ORDER_MARK)
+    decoder, place = json.JSONDecoder(), 0
+    fields: dict[str, object] = {}
+    try:
+        while start := BEFORE_NAME.match(text, place):
+            name, place = decoder.raw_decode(text, start.end())
+            colon = BEFORE_VALUE.match(text, place)
+            if colon is None or not isinstance(name, str):
+                break
+            value, place = decoder.raw_decode(text, colon.end())
+            # What nothing follows may have been cut off itself.
+            if AFTER_VALUE.match(text, place):
+                fields.setdefault(name, value)
+    except (ValueError, RecursionError):
+        pass
+    return fields
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise UsageError(f"the line has a number that is too large: {digits[:40]}")
-    return number
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in row:
-            raise UsageError(f"an object in the line has {name[:40]!a} twice")
-        row[name] = value
-    return row
-
-
-def _require_shallow(value: object) -> None:
-    level: list[object] = [value]
-    for _ in range(DEEPEST):
-        children: list[object] = []
-        for parent in level:
-            if isinstance(parent, dict):
-                children.extend(parent.values())
-            elif isinstance(parent, list):
-                children.extend(parent)
-        level = [child for child in children if isinstance(child, dict | list)]
-        if not level:
-            return
-    raise _too_deep()
-
-
-def _too_deep() -> UsageError:
-    return UsageError(f"the line is nested too deeply: at most {DEEPEST} levels are read")
+def shown(value: object) -> str:
+    """A value as JSON has it, as much of it as a message should hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=isinstance(value, str) and bool(SURROGATES.search(value)))
+    except (ValueError, RecursionError):
+        return "a value that is too long or too deep"
+    return excerpt(text, MOST_SHOWN)
 
 
 def _kind(value: object) -> str:

@@ -1,16 +1,18 @@
 """The settings that a row gives for itself, by their own names or by those of OpenAI's API."""
 
-import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 
+from metal_gen.batch.input.row_json import shown
 from metal_gen.config.checks import Whole
-from metal_gen.config.settings import SETTINGS, Settings
-from metal_gen.config.sources import nearest, override_with_arguments
+from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
 
 SECTIONS = ("sampling", "generation")
 OWN_NAMES = tuple(info.name for info in SETTINGS.values() if info.section in SECTIONS)
 OTHER_NAMES = {"n": "samples", "max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
+ROW_NAMES = (*OWN_NAMES, *OTHER_NAMES)
+KEEP_HINT = "--keep-fields hands on fields that are no parameters, --field prompt all others"
 # Where a text stands for a list of one.
 LISTS = ("stop", "stop_token", "ban_token")
 # Of a request: what has no bearing on the text, and what is the only value that can be had.
@@ -27,11 +29,12 @@ TEMPLATE_SWITCHES = "chat_template_kwargs"
 THINKING_SWITCH = "enable_thinking"
 
 
-def row_settings(given: Mapping[str, object]) -> dict[str, object]:
+def row_settings(given: Mapping[str, object], *, hint: str = KEEP_HINT) -> dict[str, object]:
     """Check settings that a row gives.
 
     Args:
         given: Values by name, none of them None.
+        hint: What to do about names that are unknown.
 
     Returns:
         Checked values by the name of the setting.
@@ -42,7 +45,7 @@ def row_settings(given: Mapping[str, object]) -> dict[str, object]:
     values: dict[str, object] = {}
     spellings: dict[str, str] = {}
     for spelling, value in _with_one_logprobs(given).items():
-        name = _setting_name(spelling)
+        name = _setting_name(spelling, hint)
         if name in values:
             raise UsageError(f"{name} is given twice: as {spellings[name]} and as {spelling}")
         values[name], spellings[name] = _checked(spelling, name, value), spelling
@@ -59,7 +62,7 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
     rest = {name: value for name, value in given.items() if name not in IGNORED}
     for name in ONLY.keys() & rest.keys():
         if rest.pop(name) != ONLY[name]:
-            raise UsageError(f"{name} can only be {json.dumps(ONLY[name])} in a batch")
+            raise UsageError(f"{name} can only be {shown(ONLY[name])} in a batch")
     if TEMPLATE_SWITCHES in rest:
         switches = rest.pop(TEMPLATE_SWITCHES)
         if not isinstance(switches, dict) or switches.keys() != {THINKING_SWITCH}:
@@ -67,7 +70,7 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
         if "thinking" in rest:
             raise UsageError(f"thinking is given twice: as thinking and as {THINKING_SWITCH}")
         rest["thinking"] = switches[THINKING_SWITCH]
-    return row_settings(rest)
+    return row_settings(rest, hint="")
 
 
 def _with_one_logprobs(given: Mapping[str, object]) -> dict[str, object]:
@@ -83,14 +86,15 @@ def _with_one_logprobs(given: Mapping[str, object]) -> dict[str, object]:
     return rest
 
 
-def _setting_name(spelling: str) -> str:
+def _setting_name(spelling: str, hint: str) -> str:
     name = OTHER_NAMES.get(spelling, spelling)
     if name in OWN_NAMES:
         return name
     if name in SETTINGS:
         raise UsageError(f"{name} is a setting of the whole run, not of a row")
-    shown = spelling if len(spelling) <= 40 else spelling[:37] + "..."
-    raise UsageError(f"there is no parameter {shown!a}", nearest(spelling[:40], [*OWN_NAMES, *OTHER_NAMES]))
+    near = get_close_matches(spelling[:40], ROW_NAMES, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"there is no parameter {shown(spelling)}", f"{guess}{hint}".strip())
 
 
 def _checked(spelling: str, name: str, value: object) -> object:
@@ -98,8 +102,6 @@ def _checked(spelling: str, name: str, value: object) -> object:
     if isinstance(SETTINGS[name].check, Whole) and isinstance(value, float) and value.is_integer():
         given = int(value)  # JSON has 3.0 for 3
     try:
-        override_with_arguments(Settings(), {name: given})
         return SETTINGS[name].check(given)
-    except UsageError as error:
-        reason = error.message if spelling == name else f"{spelling}: {error.message}"
-        raise UsageError(reason) from None
+    except ValueError as error:
+        raise UsageError(f"{spelling} {error}: {shown(value)}") from None

@@ -1,104 +1,101 @@
-"""What a batch says on its way: a bar on a terminal, a line now and then in a log, a summary at the end."""
+"""What a batch says on its way: how far it is, the first rows that fail and why, and how it went."""
 
 import json
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
+from metal_gen.cli.batch.progress import BatchProgress
 from metal_gen.cli.output.output_file import OutputFile
 from metal_gen.cli.terminal.console import Console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
+    from metal_gen.batch.input.encoding import RowEncoder
+    from metal_gen.batch.input.rows import RowError
     from metal_gen.batch.runner import BatchCounts
     from metal_gen.generation.loading import PreparedModel
 
-LOG_INTERVAL_S = 60.0
-DRAW_INTERVAL_S = 0.1
+MOST_REASONS = 3
 
 
 class BatchReporter:
-    """Shows how far a batch is.
+    """Says how a batch goes.
 
     Args:
-        console: Says whether there is a terminal to draw on.
-        share_read: How much of the input has been read, 0 to 1; None where that is not known.
+        console: Of the run.
+        progress: Shows how far it is.
+        output: The file of records; None where they go to standard output, and nothing can be gone on with.
     """
 
-    def __init__(self, console: Console, share_read: Callable[[], float] | None) -> None:
+    def __init__(self, console: Console, progress: BatchProgress, output: str | None) -> None:
         self._console = console
-        self._share_read = share_read
-        self._begin_s: float | None = None
-        self._share_at_begin = 0.0
+        self._progress = progress
+        self._output = output
+        self._failures = 0
         self._latest: BatchCounts | None = None
-        self._interval_s = DRAW_INTERVAL_S if console.draws_bars else LOG_INTERVAL_S
-        self._next_s = time.perf_counter() + self._interval_s
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
 
     def update(self, counts: "BatchCounts") -> None:
         """Show these counts."""
         self._latest = counts
-        if self._begin_s is None:
-            self._begin_s = time.perf_counter()
-            self._share_at_begin = 0.0 if self._share_read is None else self._share_read()
-        if self._console.quiet or time.perf_counter() < self._next_s:
-            return
-        self._next_s = time.perf_counter() + self._interval_s
-        if self._console.draws_bars:
-            self._draw(counts)
-        else:
-            self._console.note(self._progress_line(counts))
+        self._progress.update(counts)
+
+    def notice(self, message: str) -> None:
+        """Say what may surprise."""
+        self._progress.close()
+        self._console.warn(message)
+
+    def failure(self, row: "RowError") -> None:
+        """Say why a row has failed, if it is one of the first."""
+        self._failures += 1
+        if self._failures <= MOST_REASONS:
+            self.notice(failure_line(row))
+        elif self._failures == MOST_REASONS + 1:
+            self.notice(f"more rows fail: why, is in {self._output or 'their records'}")
 
     def finish(self, counts: "BatchCounts", seed: int) -> None:
         """Say what has been done."""
-        self.close()
+        self._progress.close()
         self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s; seed {seed}")
+        if counts.failed and self._output is not None:
+            import shlex
 
-    def close(self) -> None:
-        """Take the bar off the screen."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+            self._console.warn(
+                f"jq -c 'select(.error)' {shlex.quote(self._output)} shows which rows failed, and why",
+                "--resume --retry-failed runs them again",
+            )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self.close()
+        self._progress.close()
         if kind is not None and self._latest is not None:
-            self._console.note(f"stopped: {_line(self._latest)}")
+            advice = "; go on with --resume" if self._output is not None else ""
+            self._console.note(f"stopped: {_line(self._latest)}{advice}")
 
-    def _draw(self, counts: "BatchCounts") -> None:
-        if self._progress is None:
-            from rich.console import Console as RichConsole
-            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                TimeElapsedColumn(),
-                console=RichConsole(stderr=True),
-                transient=True,
-            )
-            self._task = self._progress.add_task("")
-            self._progress.start()
-        if self._task is not None:
-            self._progress.update(self._task, description=self._progress_line(counts))
+def failure_line(row: "RowError") -> str:
+    """The line of a row that has failed or cannot be run, why, and what to do about it."""
+    hint = f" ({row.hint})" if row.hint else ""
+    return f"line {row.number}: {row.reason}{hint}"
 
-    def _progress_line(self, counts: "BatchCounts") -> str:
-        line = f"{_line(counts)}, {counts.slots_in_use} of {counts.slots} slots"
-        left_s = self._left_s()
-        return line if left_s is None else f"{line}, {_duration(left_s)} left"
 
-    def _left_s(self) -> float | None:
-        """Seconds still to go, by how fast the input has been read in this run."""
-        if self._share_read is None or self._begin_s is None:
-            return None
-        share = self._share_read()
-        read = share - self._share_at_begin
-        return (time.perf_counter() - self._begin_s) * (1 - share) / read if read > 0 else None
+def report_longest(encoder: "RowEncoder", capacity: int, console: Console) -> None:
+    """Say what the row needs that needs most, and what to set where a slot cannot hold it."""
+    longest = encoder.longest
+    if longest is None:
+        return
+    limit = "" if longest.max_tokens is None else f" and max_tokens {longest.max_tokens:,}"
+    message = (
+        f"the longest row is line {longest.number}: a prompt of {longest.prompt_tokens:,} tokens{limit}; "
+        f"max_seq_len is {capacity:,}"
+    )
+    if longest.needed_tokens <= capacity:
+        console.note(message)
+    elif larger := encoder.capacity_for(longest):
+        room = larger - longest.prompt_tokens
+        answer = f", with room for {room:,} new tokens" if longest.max_tokens is None else ""
+        console.warn(message, f"--max-seq-len {larger} holds it{answer}")
+    else:
+        console.warn(message, "neither the model nor memory has room for it: shorten it")
 
 
 def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedModel", seed: int) -> None:
@@ -132,12 +129,6 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "mlx": version("mlx"),
     }
     file.write(json.dumps(document, indent=2) + "\n")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def _line(counts: "BatchCounts") -> str:

@@ -1,15 +1,18 @@
 """One run of `metal-gen batch`: opens the files, has the rows run, and says how it went."""
 
+import io
 import os
-import stat
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from metal_gen.cli.batch.report import BatchReporter, write_summary
+from metal_gen.background import Background
+from metal_gen.cli.batch.progress import BatchProgress
+from metal_gen.cli.batch.report import BatchReporter, failure_line, report_longest, write_summary
 from metal_gen.cli.input.model_preparation import prepare_model
 from metal_gen.cli.output.output_file import STREAM, OutputFile
 from metal_gen.cli.output.report import report_start
@@ -20,11 +23,14 @@ from metal_gen.errors import UsageError
 if TYPE_CHECKING:
     from metal_gen.batch.cluster.ray_nodes import RayCluster
     from metal_gen.batch.executor import RowExecutor
+    from metal_gen.batch.input.stream import InputStream
     from metal_gen.batch.output.journal import Journal, StreamJournal
-    from metal_gen.generation.loading import PreparedModel
+    from metal_gen.generation.loading import PreparedModel, TextModel
 
 # Where batch_size is left open.
 MOST_SLOTS = 8
+# How often it is seen to, while rows are waited for, that what has been written is on the disk; at least.
+LEAST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class BatchOptions:
     input: str
     output: str | None
     field: str | None
+    keep_fields: bool
     resume: bool
     retry_failed: bool
     overwrite: bool
@@ -53,24 +60,32 @@ class BatchRun:
         require_mlx(settings.blas)
         self._options = options
         self._console = console
-        self._stream = _open_input(options.input)
+        self._input = _open_input(options.input)
+        if self._input.is_file:
+            self._input.require_json_lines()
         self._prepared: PreparedModel = prepare_model(settings, console, most_slots=MOST_SLOTS)
         for notice in self._prepared.notices:
             console.warn(notice)
 
     def check(self) -> int:
-        """Say what is wrong with which row; returns how many are bad."""
+        """Say what is wrong with which row, and what the longest needs; returns how many are bad."""
+        from metal_gen.batch.checking import check_rows
+        from metal_gen.batch.input.encoding import RowEncoder
         from metal_gen.batch.input.reading import read_rows
-        from metal_gen.batch.runner import check_rows
 
-        self._prepared.checkpoint.read_tokenizer()
-        with self._stream as stream:
-            counts = check_rows(
-                read_rows(stream, field=self._options.field),
-                self._prepared,
-                on_error=lambda row: self._console.warn(f"line {row.number}: {row.reason}"),
-            )
-        self._console.note(f"{counts.done} rows can be run, {counts.failed} cannot")
+        prepared, options, console = self._prepared, self._options, self._console
+        prepared.checkpoint.read_tokenizer()
+        encoder = RowEncoder(prepared.checkpoint, prepared.settings, prepared.plan)
+        self._input.require_json_lines()
+        counts = check_rows(
+            read_rows(self._input, field=options.field, keep_fields=options.keep_fields),
+            encoder,
+            on_idle=self._input.wait,
+            on_error=lambda row: console.warn(failure_line(row)),
+        )
+        self._input.close()
+        report_longest(encoder, prepared.plan.cache.max_seq_len, console)
+        console.note(f"{counts.done} rows can be run, {counts.failed} cannot")
         return counts.failed
 
     def write(self) -> int:
@@ -79,28 +94,38 @@ class BatchRun:
         from metal_gen.batch.runner import run_rows
 
         options, console = self._options, self._console
-        self._prepared.checkpoint.read_tokenizer()
         with ExitStack() as opened:
-            opened.callback(self._stream.close)
+            opened.callback(self._input.close)
             summary = None if options.summary is None else OutputFile(Path(options.summary), "--summary")
             if summary is not None:
                 opened.callback(summary.discard)
             stdout = sys.stdout
             cluster = None if options.cluster is None else self._join(options.cluster, opened)
+            open_executor: Callable[[], RowExecutor]
+            if cluster is None:
+                # While the first row is waited for.
+                open_executor = partial(self._open_slots, Background(self._prepared.load), opened)
+            else:
+                open_executor = partial(self._open_nodes, cluster)
+            self._prepared.checkpoint.read_tokenizer()
+            self._input.require_json_lines()
             journal = self._open_journal(stdout)
             opened.enter_context(journal)
             self._say_what_was_taken_out(journal)
-            reporter = opened.enter_context(BatchReporter(console, _share_read(self._stream)))
-            executor = self._open_slots(opened) if cluster is None else self._open_nodes(cluster)
+            progress = BatchProgress(console, self._input.count_rows, len(journal.finished))
+            output = None if options.output == STREAM else options.output
+            reporter = opened.enter_context(BatchReporter(console, progress, output))
             counts = run_rows(
-                read_rows(self._stream, field=options.field),
-                executor,
+                read_rows(self._input, field=options.field, keep_fields=options.keep_fields),
+                open_executor(),
                 journal,
                 seed=journal.seed,
                 strict=options.strict,
                 ordered=options.ordered,
+                on_idle=partial(self._wait, journal),
                 on_step=reporter.update,
-                on_notice=console.warn,
+                on_notice=reporter.notice,
+                on_failure=reporter.failure,
             )
             reporter.finish(counts, journal.seed)
             if summary is not None:
@@ -129,9 +154,10 @@ class BatchRun:
         if options.output == STREAM:
             seed = self._prepared.settings.seed
             return StreamJournal(stdout.buffer, choose_seed() if seed is None else seed)
-        is_file = stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
-        input = Path(options.input) if is_file and options.input != STREAM else None
+        input = Path(options.input) if self._input.is_file and options.input != STREAM else None
         mark = {**fingerprint(self._prepared, options.field), "ordered": str(options.ordered)}
+        if options.keep_fields:
+            mark["keep_fields"] = "True"
         path, interval_s = Path(str(options.output)), options.fsync_interval
         if options.resume:
             return Journal.resume(
@@ -141,11 +167,16 @@ class BatchRun:
             path, mark, input=input, overwrite=options.overwrite, fsync_interval_s=interval_s
         )
 
-    def _open_slots(self, opened: ExitStack) -> "RowExecutor":
+    def _wait(self, journal: "Journal | StreamJournal") -> None:
+        """Wait for the next row, with what has been written on the disk."""
+        if not self._input.wait(max(self._options.fsync_interval, LEAST_WAIT_S)):
+            journal.sync()
+
+    def _open_slots(self, loading: "Background[TextModel]", opened: ExitStack) -> "RowExecutor":
         from metal_gen.batch.slot_rows import slot_rows
 
         report_start(self._prepared, self._console)
-        return opened.enter_context(slot_rows(self._prepared.load()))
+        return opened.enter_context(slot_rows(loading.result()))
 
     def _join(self, address: str, opened: ExitStack) -> "RayCluster":
         from metal_gen.batch.cluster.protocol import NodeTask
@@ -173,20 +204,15 @@ class BatchRun:
         return ClusterRows(cluster, on_news=self._console.note)
 
 
-def _share_read(stream: BinaryIO) -> Callable[[], float] | None:
-    """How much of an input has been read, 0 to 1; None where its length is not known."""
-    status = os.fstat(stream.fileno())
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        return None
-    return lambda: stream.tell() / status.st_size
+def _open_input(name: str) -> "InputStream":
+    from metal_gen.batch.input.stream import InputStream
 
-
-def _open_input(name: str) -> BinaryIO:
     if name == STREAM:
         if sys.stdin is None:
             raise UsageError("INPUT - reads standard input, which is closed")
-        return sys.stdin.buffer
+        return InputStream(io.FileIO(sys.stdin.fileno(), closefd=False), None)
     try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise UsageError(f"the input {name} cannot be read: {error.strerror}") from None
+        return InputStream(io.FileIO(name), name)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"the input {name} cannot be read: {reason}") from None

@@ -77,6 +77,9 @@ def batch(
             rich_help_panel=ROWS,
         ),
     ] = None,
+    keep_fields: Annotated[
+        bool, _flag("--keep-fields", "Hand on fields that are neither prompt nor parameters.")
+    ] = False,
     summary: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +129,7 @@ def batch(
         input=input,
         output=output,
         field=field,
+        keep_fields=keep_fields,
         resume=resume,
         retry_failed=retry_failed,
         overwrite=overwrite,

@@ -1,0 +1,105 @@
+"""From a line to a row.
+
+Three forms: this program's own, and OpenAI's batch requests for chats and for completions.
+"""
+
+from metal_gen.batch.input.kept_fields import kept_fields
+from metal_gen.batch.input.row_json import first_fields, read_object, shown
+from metal_gen.batch.input.row_prompt import MESSAGES, PROMPT, Prompt, checked_prompt, take_prompt
+from metal_gen.batch.input.row_settings import ROW_NAMES, request_settings, row_settings
+from metal_gen.batch.input.rows import (
+    BatchRow,
+    RowError,
+    RowForm,
+    form_of,
+    id_key,
+    line_key,
+    row_id,
+    unreadable,
+)
+from metal_gen.config.sources import nearest
+from metal_gen.errors import UsageError
+
+ENVELOPE = ["custom_id", "method", "url", "body"]
+
+
+def parse_row(
+    number: int,
+    line: bytes,
+    *,
+    field: str | None = None,
+    keep_fields: bool = False,
+    form: RowForm = RowForm.NATIVE,
+) -> BatchRow | RowError:
+    """Read a row.
+
+    Args:
+        number: Of the line, from 1.
+        line: Bytes without the newline.
+        field: Take the prompt from here and hand all other fields on; none of them is a setting.
+        keep_fields: Hand the fields on that are neither prompt nor setting.
+        form: Of the record, if the line cannot be read.
+    """
+    try:
+        row = read_object(line)
+    except UsageError as error:
+        return unreadable(number, error.message, form, first_fields(line))
+    form = RowForm.NATIVE if field is not None else form_of(row)
+    carried: dict[str, object] = {}
+    if field is not None:
+        row, others = _split(row, ("id", field))
+        carried = kept_fields(others)
+    elif keep_fields and form is RowForm.NATIVE:
+        row, others = _split(row, ("id", PROMPT, MESSAGES, *ROW_NAMES))
+        carried = kept_fields(others)
+    key = line_key(number)
+    id = None
+    try:
+        id = row_id(number, row, form)
+        key = id_key(id)
+        prompt, settings = _contents(row, form) if field is None else (_field_prompt(row, field), {})
+    except UsageError as error:
+        return RowError(number, id, key, form, error.message, carried, hint=error.hint)
+    return BatchRow(number, id, key, form, prompt, settings, carried)
+
+
+def _split(row: dict[str, object], names: tuple[str, ...]) -> tuple[dict[str, object], dict[str, object]]:
+    """The fields of these names, and the others."""
+    known = {name: value for name, value in row.items() if name in names}
+    return known, {name: value for name, value in row.items() if name not in known}
+
+
+def _contents(row: dict[str, object], form: RowForm) -> tuple[Prompt, dict[str, object]]:
+    if form is RowForm.NATIVE:
+        given = {name: value for name, value in row.items() if value is not None and name != "id"}
+        return take_prompt(given), row_settings(given)
+    body = _request_body(row)
+    prompt = take_prompt(body)
+    if isinstance(prompt, str) is not (form is RowForm.COMPLETIONS):
+        wanted, found = ("a prompt", "messages") if form is RowForm.COMPLETIONS else ("messages", "a prompt")
+        raise UsageError(f"a request to {form} has {wanted}, not {found}")
+    settings = request_settings(body)
+    if form is RowForm.COMPLETIONS:
+        settings.setdefault("raw", True)
+    return prompt, settings
+
+
+def _request_body(row: dict[str, object]) -> dict[str, object]:
+    for name in row:
+        if name not in ENVELOPE:
+            hint = nearest(name[:40], ENVELOPE)
+            raise UsageError(f"a request has no {shown(name)} beside its body", hint)
+    if row.get("method", "POST") != "POST":
+        raise UsageError(f"method must be POST: {shown(row['method'])}")
+    if row.get("url") not in (RowForm.CHAT.value, RowForm.COMPLETIONS.value):
+        raise UsageError(f"url must be {RowForm.CHAT} or {RowForm.COMPLETIONS}: {shown(row.get('url'))}")
+    body = row.get("body")
+    if not isinstance(body, dict):
+        raise UsageError("body must be an object")
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _field_prompt(row: dict[str, object], field: str) -> Prompt:
+    if row.get(field) is None:
+        raise UsageError(f"there is no field {shown(field)}")
+    return checked_prompt(field, row[field])

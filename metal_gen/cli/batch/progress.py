@@ -1,0 +1,115 @@
+"""How far a batch is: a line on a terminal, drawn anew as it goes, and one now and then in a log."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.terminal.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from metal_gen.batch.runner import BatchCounts
+
+DRAW_INTERVAL_S = 0.1
+# A log of a night has a hundred lines, and the first soon enough to see that it goes on.
+FIRST_LOG_S, LOG_INTERVAL_S = 60.0, 300.0
+# Cells of a screen: beside the words, and for a bar where there is room for one.
+SPINNER_WIDTH = 2
+BAR_WIDTH, LEAST_WITH_BAR = 20, 72
+
+
+class BatchProgress:
+    """Shows counts as a batch goes on.
+
+    Args:
+        console: Says whether there is a terminal to draw on.
+        count_rows: Says how many rows the input has; None where that is not known. Called once, if at all.
+        finished: Rows that were finished before.
+    """
+
+    def __init__(self, console: Console, count_rows: Callable[[], int | None], finished: int = 0) -> None:
+        self._console = console
+        self._count_rows = count_rows
+        self._finished = finished
+        self._total: int | None = None
+        self._is_counted = False
+        self._begin_s = time.perf_counter()
+        self._next_s = self._begin_s + (DRAW_INTERVAL_S if console.draws_bars else FIRST_LOG_S)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, counts: "BatchCounts") -> None:
+        """Show these counts, where it is time to."""
+        if self._console.quiet or time.perf_counter() < self._next_s:
+            return
+        self._next_s = time.perf_counter() + (DRAW_INTERVAL_S if self._console.draws_bars else LOG_INTERVAL_S)
+        if not self._is_counted:
+            self._total, self._is_counted = self._count_rows(), True
+        if self._console.draws_bars:
+            self._draw(counts)
+        else:
+            self._console.note("; ".join(self.parts(counts)))
+
+    def close(self) -> None:
+        """Take the line off the screen; the next counts draw it again."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def parts(self, counts: "BatchCounts") -> list[str]:
+        """What there is to say, what matters most first."""
+        done = counts.done + counts.failed + self._finished
+        failed = [f"{counts.failed} failed"] if counts.failed else []
+        rest = [f"{counts.completion_tps:.1f} tok/s", f"{counts.slots_in_use} of {counts.slots} slots"]
+        if not self._total:
+            return [f"{done} rows", *failed, *rest]
+        total = max(self._total, done)
+        left_s = self._left_s(counts.done + counts.failed, total - done)
+        left = [] if left_s is None else [f"{duration(left_s)} left"]
+        return [f"{done}/{total} rows", f"{100 * done // total} %", *left, *failed, *rest]
+
+    def _left_s(self, done: int, left: int) -> float | None:
+        """Seconds still to go, by how many rows this run has done so far."""
+        return (time.perf_counter() - self._begin_s) * left / done if done else None
+
+    def _draw(self, counts: "BatchCounts") -> None:
+        if self._progress is None:
+            self._progress = _line_on_screen(has_total=bool(self._total))
+            self._task = self._progress.add_task("", total=self._total)
+            self._progress.start()
+        room = self._progress.console.width - SPINNER_WIDTH
+        if len(self._progress.columns) > 2:
+            room -= BAR_WIDTH + 1
+        if self._task is not None:
+            done = counts.done + counts.failed + self._finished
+            self._progress.update(self._task, description=fit(self.parts(counts), room), completed=done)
+
+
+def fit(parts: list[str], width: int) -> str:
+    """As many of the parts, from the first, as a line of this width has room for."""
+    line = parts[0]
+    for part in parts[1:]:
+        longer = f"{line}  {part}"
+        if len(longer) > width:
+            break
+        line = longer
+    return line[:width]
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _line_on_screen(*, has_total: bool) -> "Progress":
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+
+    console = RichConsole(stderr=True)
+    words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    bars = [BarColumn(BAR_WIDTH)] if has_total and console.width >= LEAST_WITH_BAR else []
+    return Progress(SpinnerColumn(), words, *bars, console=console, transient=True)

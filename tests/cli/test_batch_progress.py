@@ -1,0 +1,175 @@
+"""What a batch shows on its way: how far it is, on any width of screen and in a log; and why rows fail."""
+
+import re
+from contextlib import suppress
+
+import pytest
+from cli_process import run_in_terminal
+
+from metal_gen.batch.input.rows import RowError, RowForm
+from metal_gen.batch.runner import BatchCounts
+from metal_gen.cli.batch import progress as progress_module
+from metal_gen.cli.batch.progress import FIRST_LOG_S, LOG_INTERVAL_S, BatchProgress, duration, fit
+from metal_gen.cli.batch.report import MOST_REASONS, BatchReporter
+from metal_gen.cli.terminal.console import Console
+
+
+class Clock:
+    """Seconds as a test has them pass."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def perf_counter(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def log(capsys):
+    """The lines that standard error has got."""
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def counted(done, failed=0, **others):
+    return BatchCounts(done=done, failed=failed, completion_tokens=done * 10, **others)
+
+
+def error(number, hint=""):
+    return RowError(number, number, f"int:{number}", RowForm.NATIVE, f"reason {number}", {}, hint=hint)
+
+
+# How far it is
+
+
+def test_a_file_has_a_total_a_percentage_and_a_time_left(clock):
+    progress = BatchProgress(Console(), lambda: 60)
+    clock.now_s += FIRST_LOG_S
+    progress.update(counted(20))
+    assert progress.parts(counted(20))[:3] == ["20/60 rows", "33 %", "2:00 left"]
+    assert progress.parts(counted(19, 1))[2:4] == ["2:00 left", "1 failed"]
+    assert progress.parts(counted(0))[:2] == ["0/60 rows", "0 %"]
+    assert progress.parts(counted(60))[:3] == ["60/60 rows", "100 %", "0:00 left"]
+
+
+def test_rows_that_were_done_before_count_but_are_no_measure_of_speed(clock):
+    progress = BatchProgress(Console(), lambda: 100, finished=80)
+    clock.now_s += FIRST_LOG_S
+    progress.update(counted(10))
+    assert progress.parts(counted(10, skipped=80))[:3] == ["90/100 rows", "90 %", "1:00 left"]
+
+
+def test_an_input_that_grows_is_never_more_than_done(clock):
+    progress = BatchProgress(Console(), lambda: 10)
+    clock.now_s += FIRST_LOG_S
+    progress.update(counted(12))
+    assert progress.parts(counted(12))[:2] == ["12/12 rows", "100 %"]
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_a_pipe_has_no_total(clock, total):
+    progress = BatchProgress(Console(), lambda: total)
+    clock.now_s += FIRST_LOG_S
+    progress.update(counted(12, 1))
+    assert progress.parts(counted(12, 1))[:2] == ["13 rows", "1 failed"]
+
+
+@pytest.mark.parametrize(
+    ("width", "line"), [(80, "aa  bb  cc"), (9, "aa  bb"), (6, "aa  bb"), (5, "aa"), (1, "a")]
+)
+def test_a_line_has_what_fits(width, line):
+    assert fit(["aa", "bb", "cc"], width) == line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (90061, "25:01:01")]
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_a_log_gets_a_line_now_and_then(clock, log):
+    asked = []
+    progress = BatchProgress(Console(), lambda: asked.append(1) or 600)
+    for _ in range(3600):
+        clock.now_s += 1
+        progress.update(counted(1 + int(clock.now_s - 1000) // 10))
+    lines = log()
+    assert len(lines) == 1 + (3600 - FIRST_LOG_S) // LOG_INTERVAL_S
+    assert lines[0].startswith("metal-gen: 7/600 rows; 1 %; 1:24:43 left; ")
+    assert asked == [1]
+
+
+def test_nothing_is_counted_or_said_where_nobody_wants_to_know(clock, log):
+    progress = BatchProgress(Console(quiet=True), lambda: pytest.fail("it was counted"))
+    clock.now_s += 10_000
+    progress.update(counted(1))
+    assert log() == []
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_screen_has_a_line_that_fits(tmp_path, columns):
+    rows = '{"prompt": "Tell me a story.", "max_tokens": 40}\n' * 12
+    (tmp_path / "in.jsonl").write_text('{"prompt": ""}\n' + rows)
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--batch-size", "1")
+    outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stderr",), columns=columns)
+    assert outcome.code == 7
+    colourless = re.sub(r"\x1b\[[0-9;]*m", "", outcome.screen.decode())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", colourless)
+    lines = [line.strip() for line in re.split(r"[\r\n]", text) if re.search(r"\d/13 rows", line)]
+    assert all(len(line) <= columns for line in lines)
+    assert any(re.search(r"\d+/13 rows  \d+ %  \d:\d\d left  1 failed", line) for line in lines)
+    assert any("━" in line for line in lines) is (columns == 80)
+    assert "metal-gen: line 1: prompt is empty\n" in text.replace("\r", "")
+
+
+# Why rows failed
+
+
+def report(log, failures, output="out.jsonl"):
+    console = Console()
+    with BatchReporter(console, BatchProgress(console, lambda: None), output) as reporter:
+        for number in range(1, failures + 1):
+            reporter.failure(error(number, "raise it" if number == 2 else ""))
+        reporter.finish(counted(1, failures), seed=3)
+    return log()
+
+
+def test_the_first_reasons_are_said_and_where_the_others_are(log):
+    lines = report(log, 10)
+    assert lines[: MOST_REASONS + 1] == [
+        "metal-gen: line 1: reason 1",
+        "metal-gen: line 2: reason 2 (raise it)",
+        "metal-gen: line 3: reason 3",
+        "metal-gen: more rows fail: why, is in out.jsonl",
+    ]
+    assert "1 row done, 10 failed" in lines[-3]
+    assert lines[-2].startswith("metal-gen: jq -c 'select(.error)' out.jsonl shows")
+    assert lines[-1] == "hint: --resume --retry-failed runs them again"
+
+
+def test_records_on_a_pipe_are_where_the_others_are(log):
+    lines = report(log, 4, output=None)
+    assert lines[MOST_REASONS] == "metal-gen: more rows fail: why, is in their records"
+    assert "1 row done, 4 failed" in lines[-1]
+
+
+def test_nothing_is_said_of_failures_where_there_are_none(log):
+    assert len(report(log, 0)) == 1
+
+
+@pytest.mark.parametrize(("output", "advice"), [("out.jsonl", "; go on with --resume"), (None, "tok/s")])
+def test_a_run_that_is_stopped_says_how_to_go_on(log, output, advice):
+    console = Console()
+    with suppress(KeyboardInterrupt), BatchReporter(console, BatchProgress(console, int), output) as reporter:
+        reporter.update(counted(4))
+        raise KeyboardInterrupt
+    (line,) = log()
+    assert line.startswith("metal-gen: stopped: 4 rows done, 0 failed; 40 tokens, ")
+    assert line.endswith(advice)
