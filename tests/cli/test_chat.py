@@ -509,7 +509,7 @@ def test_thinking_can_be_hidden_and_log_probabilities_are_not_told(
     code, out, shown = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--markdown")
     _, _, hidden = run_main(monkeypatch, capsysbinary, b"hi", "--model", thinker, "--hide-thinking")
     assert (code, out) == (0, b"42\n")
-    assert shown.startswith("hm \u241b.\nmetal-gen: seed ")
+    assert shown.startswith("Thinking...\nhm \u241b.\n...done thinking.\nmetal-gen: seed ")
     assert hidden.startswith("metal-gen: seed ")
 
 

@@ -29,7 +29,7 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
     said, answer = "ab\x1bc\ndefab", ["ab\u241bc", "defab"]
     options = ("--max-seq-len", "20000", "-n", "10", "--seed", "1", "--save", "talk.json")
     expected = []
-    with Terminal("chat", "--model", str(folder), *options, home=tmp_path, rows=40) as terminal:
+    with Terminal("chat", "--model", str(folder), *options, home=tmp_path, columns=120, rows=40) as terminal:
 
         def see(*lines):
             expected.extend(lines)

@@ -77,7 +77,7 @@ def test_a_pipe_gives_the_same_records(undisturbed, tmp_path):
 def test_a_row_alone_is_what_generate_says(tmp_path):
     write_rows(tmp_path, [{"prompt": "Tell me a story about a fox.", "seed": 3, "max_tokens": 20}])
     run_cli("batch", "in.jsonl", "-o", "out.jsonl", home=tmp_path)
-    arguments = ("-p", "Tell me a story about a fox.", "--seed", "3", "-n", "20")
+    arguments = ("-p", "Tell me a story about a fox.", "--seed", "3", "-n", "20", "--no-newline")
     assert records(tmp_path)[0]["text"].encode() == run_cli("generate", *arguments, home=tmp_path).stdout
 
 

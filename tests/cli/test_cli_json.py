@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from cli_process import ROOT, run_in_terminal, start_cli
-from tiny_text_checkpoint import SAID
+from tiny_text_checkpoint import SAID, SAID_LINE
 
 import metal_gen
 from metal_gen.generation.record import encode_json
@@ -118,7 +118,7 @@ def test_events_join_to_the_text_and_the_last_is_the_whole(run_here, thinker):
 
 def test_records_on_stderr_are_as_documented(run_here, speaker):
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "--logprobs", "1", "-q")
-    assert outcome.stdout.decode() == SAID
+    assert outcome.stdout == SAID_LINE
     assert len([check("token", record) for record in lines_of(outcome.stderr)]) == len(SAID.encode()) + 1
 
 

@@ -61,7 +61,7 @@ def test_where_a_prompt_comes_from(prompt_of, pipe_in, tmp_path, arguments, stdi
 
 def test_a_stop_text_can_be_written_with_escapes(run_here, speaker):
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "--stop", r"\n", "--escape", "-q")
-    assert outcome.stdout.decode() == SAID.partition("\n")[0]
+    assert outcome.stdout.decode() == SAID.partition("\n")[0] + "\n"
 
 
 @pytest.mark.parametrize(

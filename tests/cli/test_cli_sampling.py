@@ -141,13 +141,14 @@ def loaded(letters):
 
 @pytest.fixture
 def say(run, letters, monkeypatch):
-    """Runs a command that succeeds."""
+    """Runs a command that succeeds; its text ends as the model ends it."""
 
     def say(*arguments, model=letters, **variables):
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            outcome = run(model, "-p", "x", *arguments)
+            exact = () if "--json" in arguments else ("--no-newline",)
+            outcome = run(model, "-p", "x", *exact, *arguments)
         assert outcome.code == 0, outcome.stderr
         return outcome
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import run_cli, run_in_terminal, start_cli
-from tiny_text_checkpoint import CYCLE, SAID, SHOWN, write_text_checkpoint
+from tiny_text_checkpoint import CYCLE, SAID_LINE, SHOWN, write_text_checkpoint
 
 import metal_gen
 from metal_gen.cli.input.prompt_source import read_prompt
@@ -38,6 +38,8 @@ def seed_in(outcome):
 
 
 def is_babble(text):
+    """Whether it is a part of what is said again and again, and the end of its line."""
+    text = text.removesuffix(b"\n")
     return text == bytes(islice(cycle(CYCLE), len(text)))
 
 
@@ -46,7 +48,7 @@ def is_babble(text):
 
 def test_a_pipe_gets_the_text_byte_for_byte_and_nothing_else(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path)
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
     assert re.fullmatch(r"metal-gen: seed \d+\n", outcome.stderr)
 
 
@@ -56,7 +58,7 @@ def test_bytes_that_are_no_characters_come_as_in_the_library(gambler, tmp_path):
     assert "\ufffd" in text
     arguments = ("--raw", "--seed", "5", "--temperature", "1", "-n", "60")
     outcome = run_cli("generate", "--model", gambler, "-p", "hi", *arguments, home=tmp_path)
-    assert (outcome.code, outcome.stdout) == (0, text.encode())
+    assert (outcome.code, outcome.stdout) == (0, f"{text}\n".encode())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
@@ -69,25 +71,25 @@ def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
 
 def test_verbose_says_more_and_leaves_stdout_alone(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "-vv", home=tmp_path)
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
     assert f'model = "{speaker}" (--model)' in outcome.stderr
     assert all(line.startswith("metal-gen: ") for line in outcome.stderr.splitlines())
 
 
 def test_quiet_is_silent(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "-q", home=tmp_path)
-    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, SAID.encode(), "")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, SAID_LINE, "")
 
 
 def test_thinking_goes_to_stderr_with_its_control_characters_visible(thinker, tmp_path):
     outcome = run_cli("generate", "--model", thinker, "-p", "hi", home=tmp_path)
-    assert (outcome.code, outcome.stdout) == (0, b"42")
-    assert outcome.stderr.startswith("hm \u241b.\nmetal-gen: seed ")
+    assert (outcome.code, outcome.stdout) == (0, b"42\n")
+    assert outcome.stderr.startswith("Thinking...\nhm \u241b.\n...done thinking.\nmetal-gen: seed ")
 
 
 def test_quiet_leaves_the_thinking_out(thinker, tmp_path):
     outcome = run_cli("generate", "--model", thinker, "-p", "hi", "-q", home=tmp_path)
-    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"42", "")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"42\n", "")
 
 
 def test_the_printed_seed_gives_the_text_again(gambler, tmp_path):
@@ -117,7 +119,7 @@ def test_the_bundled_model_runs_and_says_what_it_is(tmp_path):
 def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
     nowhere = {"HOME": place, "XDG_CONFIG_HOME": None, "HF_HOME": None}
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, **nowhere)
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
 
 
 # The prompt
@@ -169,7 +171,7 @@ def test_with_a_prompt_stdin_may_be_closed(echo, tmp_path):
 
 def test_a_text_comes_with_stdin_closed(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, redirect="<&-")
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_text_is_utf_8_in_any_locale(echo, tmp_path, locale):
 @pytest.mark.parametrize("changes", [{"LC_ALL": "POSIX"}, {"PYTHONIOENCODING": "ascii"}], ids=str)
 def test_a_pipe_gets_utf_8_in_any_locale(speaker, tmp_path, changes):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, **changes)
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
 
 
 @pytest.mark.parametrize("redirect", ["</dev/null", "<&-"])
@@ -210,7 +212,7 @@ def test_a_pipe_that_stays_open_is_explained(speaker, tmp_path):
     ) as process:
         assert process.stderr.readline().startswith(b"metal-gen: waiting for standard input to end")
         stdout, _ = process.communicate(timeout=30)
-    assert (process.returncode, stdout) == (0, SAID.encode())
+    assert (process.returncode, stdout) == (0, SAID_LINE)
 
 
 # The ends of the pipe
@@ -224,7 +226,7 @@ def test_a_closed_stdout_is_refused(speaker, tmp_path):
 
 def test_a_closed_stderr_does_not_cost_the_text(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, redirect="2>&-")
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
 
 
 def read_ten_bytes_and_leave(babbler, home):
@@ -285,7 +287,7 @@ def test_a_signal_ends_the_work_and_keeps_the_text(babbler, tmp_path, number, co
     assert "Traceback" not in stderr
     seed = re.search(r"metal-gen: seed (\d+)\nmetal-gen: (interrupted|terminated)\n\Z", stderr)
     again = interrupt(babbler, tmp_path, number, "--seed", seed[1])
-    common = min(len(text), len(again[1]))
+    common = min(len(text), len(again[1])) - 1
     assert again[1][:common] == text[:common]
 
 
@@ -300,30 +302,51 @@ def test_ctrl_c_is_reported(babbler, tmp_path):
 # Terminals
 
 
-@pytest.mark.parametrize("columns", [10, 200])
-def test_a_terminal_gets_the_text_with_control_characters_visible(speaker, tmp_path, columns):
+@pytest.mark.parametrize(("columns", "shown"), [(10, SHOWN.replace(" ", "\n")), (200, SHOWN)])
+def test_a_terminal_gets_the_text_with_control_characters_visible(speaker, tmp_path, columns, shown):
     outcome = run_in_terminal(
         "generate", "--model", speaker, "-p", "hi", home=tmp_path, attached=("stdout",), columns=columns
     )
-    assert (outcome.code, outcome.screen.decode()) == (0, f"{SHOWN}\n")
+    assert (outcome.code, outcome.screen.decode()) == (0, f"{shown}\n")
 
 
 def test_the_text_reaches_a_pipe_unchanged_from_a_terminal(speaker, tmp_path):
     attached = ("stdin", "stderr")
     outcome = run_in_terminal("generate", "--model", speaker, "-p", "hi", home=tmp_path, attached=attached)
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
     assert b" tok/s" in outcome.screen
 
 
 def test_on_one_screen_answer_and_messages_have_lines_of_their_own(thinker, tmp_path):
     attached = ("stdin", "stdout", "stderr")
     outcome = run_in_terminal(
-        "generate", "--model", thinker, "-p", "hi", home=tmp_path, attached=attached, TERM="dumb"
+        *("generate", "--model", thinker, "-p", "hi"),
+        home=tmp_path,
+        attached=attached,
+        columns=200,
+        TERM="dumb",
     )
     lines = outcome.screen.decode().splitlines()
-    assert lines[1:3] == ["hm \u241b.", "42"]
+    assert lines[1:5] == ["Thinking...", "hm \u241b.", "...done thinking.", "42"]
     assert lines[0].startswith("metal-gen: weights ")
-    assert lines[3].startswith("metal-gen: ")
+    assert lines[5].startswith("metal-gen: ")
+
+
+@pytest.mark.parametrize("changes", [{}, {"TERM": "dumb"}], ids=str)
+def test_messages_break_between_words_at_any_width(speaker, tmp_path, changes):
+    arguments = ("generate", "--model", speaker, "-p", "hi", "--no-thinking")
+    attached = ("stderr",)
+    words, counts = [], []
+    for columns in (30, 400):
+        outcome = run_in_terminal(*arguments, home=tmp_path, attached=attached, columns=columns, **changes)
+        assert outcome.stdout == SAID_LINE
+        plain = re.sub(r"\x1b\[[\d;]*m", "", outcome.screen.decode())
+        assert all(len(line) <= columns for line in plain.splitlines())
+        # Without what differs from run to run.
+        words.append(re.sub(r"[\d.]+", "N", " ".join(plain.splitlines())))
+        counts.append(len(plain.splitlines()))
+    assert words[0] == words[1]
+    assert counts[0] > counts[1]
 
 
 def test_a_terminal_gets_tabs_as_they_are(text_checkpoints, tmp_path):

@@ -215,7 +215,7 @@ def test_texts_follow_each_other(stream):
 def test_a_pipe_gets_the_text_itself_and_a_dumb_terminal_no_escapes(text_checkpoints, tmp_path):
     model = str(write_text_checkpoint(text_checkpoints / "list", says=b"- ab\n#"))
     arguments = ("generate", "-m", model, "-p", "hi", "--markdown", "-q")
-    assert run_cli(*arguments, home=tmp_path).stdout == b"- ab\n#"
+    assert run_cli(*arguments, home=tmp_path).stdout == b"- ab\n#\n"
     dumb = run_in_terminal(*arguments, home=tmp_path, attached=("stdout",), TERM="dumb")
     assert dumb.screen.decode().splitlines()[0] == " • ab"
     assert b"\x1b" not in dumb.screen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import run_cli, start_cli
-from tiny_text_checkpoint import CYCLE, SAID
+from tiny_text_checkpoint import CYCLE, SAID, SAID_LINE
 
 from metal_gen.cli.output.output_file import CollectedText, OutputFile
 from metal_gen.errors import ExitCode, UsageError
@@ -24,7 +24,7 @@ def test_a_file_gets_what_a_pipe_would(run_here, speaker, tmp_path):
     (tmp_path / "out").write_text("older")
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--markdown")
     assert (outcome.code, outcome.stdout) == (0, b"")
-    assert (tmp_path / "out").read_bytes() == SAID.encode()
+    assert (tmp_path / "out").read_bytes() == SAID_LINE
     assert re.fullmatch(r"metal-gen: seed \d+\n", outcome.stderr)
     samples = ("--samples", "2", "--stop", "é", "-q")
     run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", *samples)
@@ -36,14 +36,14 @@ def test_a_file_gets_what_a_pipe_would(run_here, speaker, tmp_path):
 
 def test_a_dash_is_standard_output(run_here, speaker, tmp_path):
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "-")
-    assert (outcome.code, outcome.stdout) == (0, SAID.encode())
+    assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_needs_no_stdout(speaker, tmp_path):
     outcome = run_cli("generate", "-m", speaker, "-p", "hi", "-o", "out", home=tmp_path, redirect=">&-")
     assert outcome.code == 0
-    assert (tmp_path / "out").read_bytes() == SAID.encode()
+    assert (tmp_path / "out").read_bytes() == SAID_LINE
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_a_run_that_is_ended_leaves_an_older_file_as_it_was(babbler, tmp_path, n
         assert kept == b"metal-gen: the text so far is in out.part"
         (tmp_path / "out.part").rename(tmp_path / "part")
         text = (tmp_path / "part").read_bytes()
-        assert text
-        assert text == bytes(islice(cycle(CYCLE), len(text)))
+        assert text.endswith(b"\n")
+        assert text[:-1] == bytes(islice(cycle(CYCLE), len(text) - 1))
         (tmp_path / "part").unlink()
     else:
         assert kept == b"metal-gen: nothing is written to out"
@@ -146,14 +146,14 @@ def test_what_is_open_is_written_to_and_not_replaced(run_here, speaker, tmp_path
         for place in (f"/dev/fd/{log.fileno()}", "link"):
             outcome = run_here("generate", "-m", speaker, "-p", "hi", "-q", "-o", place)
             assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"", "")
-    assert (tmp_path / "log").read_bytes() == b"older\n" + 2 * SAID.encode()
+    assert (tmp_path / "log").read_bytes() == b"older\n" + 2 * SAID_LINE
 
 
 def test_dev_stdout_is_standard_output(speaker, tmp_path):
     (tmp_path / "log").write_text("older\n")
     arguments = ("generate", "-m", speaker, "-p", "hi", "-o", "/dev/stdout")
     assert run_cli(*arguments, home=tmp_path, redirect=">>log").code == 0
-    assert (tmp_path / "log").read_bytes() == b"older\n" + SAID.encode()
+    assert (tmp_path / "log").read_bytes() == b"older\n" + SAID_LINE
     outcome = run_cli(*arguments, home=tmp_path, redirect=">&-")
     assert (outcome.code, outcome.stderr[:37]) == (USAGE, "metal-gen: standard output is closed:")
 

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from cli_process import run_cli
 from tiny_checkpoint import tensor_shapes, tiny_config, write_checkpoint
-from tiny_text_checkpoint import CYCLE, END_THINK, IM_END, SAID, THINK, byte_tokenizer, write_text_checkpoint
+from tiny_text_checkpoint import (
+    CYCLE,
+    END_THINK,
+    IM_END,
+    SAID,
+    SAID_LINE,
+    THINK,
+    byte_tokenizer,
+    write_text_checkpoint,
+)
 
 import metal_gen
 from metal_gen import FinishDetail, FinishReason
@@ -623,4 +632,4 @@ def test_empty_samples_in_a_pipe(speaker, tmp_path):
 
 def test_one_sample_in_a_pipe_has_no_nul(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "--samples", "1", home=tmp_path)
-    assert outcome.stdout == SAID.encode()
+    assert outcome.stdout == SAID_LINE

@@ -28,6 +28,7 @@ CHATML = (
 # Said again and again; said once, and how a terminal shows it; a template that refuses and quotes.
 CYCLE = b"abcdefgh\n"
 SAID = "[red] aé\x1b(31m\x07\n!"
+SAID_LINE = f"{SAID}\n".encode()
 SHOWN = "[red] aé\u241b(31m\u2407\n!"
 ECHO_TEMPLATE = "{{ raise_exception('PROMPT ' + messages[-1].content | tojson) }}"
 

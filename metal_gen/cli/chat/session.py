@@ -71,6 +71,7 @@ class ChatSession:
             console,
             console,
             ends_samples=False,
+            ends_line=False,
             hides_thinking=self.conversation.model.settings.hide_thinking,
             tells_logprobs=False,
         )

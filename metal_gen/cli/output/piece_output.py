@@ -49,6 +49,7 @@ class TextOutput:
         sink: Gets the answer.
         console: Of the run.
         ends_samples: Texts are told from each other.
+        ends_line: A text ends with a newline, its own or one that is added; on a terminal it always does.
         hides_thinking: What the model thinks is not shown.
         tells_logprobs: Each token that has log-probabilities has a record, and thinking is shown by those.
     """
@@ -59,14 +60,19 @@ class TextOutput:
         console: Console,
         *,
         ends_samples: bool,
+        ends_line: bool,
         hides_thinking: bool,
         tells_logprobs: bool,
     ) -> None:
         self._sink = sink
         self._console = console
         self._ends_samples = ends_samples
+        self._ends_line = ends_line and not (sink is console and console.stdout_is_terminal)
+        self._last_text = ""
+        self._has_thought = False
         self._hides_thinking = hides_thinking
         self._tells_logprobs = tells_logprobs
+        console.use_word_wrap()
 
     def waits_for(self, piece: "Piece") -> str | None:
         """What a bar should say, where a person sees nothing of this piece."""
@@ -79,13 +85,32 @@ class TextOutput:
     def add(self, piece: "Piece") -> None:
         """Take the next piece."""
         if not piece.is_thinking:
-            self._sink.write_text(piece.text)
-        elif not self._hides_thinking and not self._has_record(piece):
-            self._console.write_thinking(piece.text)
+            self._add_answer(piece.text)
+        else:
+            self._has_thought = True
+            if not self._hides_thinking and not self._has_record(piece):
+                self._console.write_thinking(piece.text)
         if self._has_record(piece):
             self._console.write_record(piece_record(piece))
-        if piece.finish is not None and self._ends_samples:
-            self._sink.end_sample()
+        if piece.finish is not None:
+            self._console.end_thinking(is_done=False)
+            self._end_line(needs_text=self._has_thought)
+            self._has_thought = False
+            if self._ends_samples:
+                self._sink.end_sample()
+
+    def _add_answer(self, text: str) -> None:
+        if not text:
+            return
+        self._console.end_thinking(is_done=True)
+        self._last_text = text
+        self._sink.write_text(text)
+
+    def _end_line(self, *, needs_text: bool) -> None:
+        """End the last line of a text; a text of nothing is a line too, but where an answer is missing."""
+        last, self._last_text = self._last_text, ""
+        if self._ends_line and not last.endswith("\n") and (last or not needs_text):
+            self._sink.write_text("\n")
 
     def _has_record(self, piece: "Piece") -> bool:
         return self._tells_logprobs and piece.logprobs is not None
@@ -94,7 +119,9 @@ class TextOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Nothing is left to say."""
+        """End the line of a text that was stopped."""
+        if kind is None or not issubclass(kind, Exception):
+            self._end_line(needs_text=True)
 
 
 def show_piece(piece: "Piece", output: PieceOutput, bar: PhaseBar) -> None:

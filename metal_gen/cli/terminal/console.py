@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
-from metal_gen.cli.terminal.streams import is_terminal, rich_console, shows_animation, shows_colour
+from metal_gen.cli.terminal.streams import (
+    columns,
+    is_terminal,
+    rich_console,
+    shows_animation,
+    shows_colour,
+)
+from metal_gen.cli.terminal.word_wrap import WordWrap, wrap_words
 from metal_gen.control_characters import visible
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.generation.record import encode_json
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
     from metal_gen.cli.terminal.markdown_stream import MarkdownStream
 
 NAME = "metal-gen"
+# What stands around thinking where no colour tells it from the answer.
+THINKING, DONE_THINKING = "Thinking...\n", "...done thinking.\n"
 
 
 class Console:
@@ -41,6 +50,9 @@ class Console:
         self.quiet = quiet
         self.verbosity = verbosity
         self._unfinished_line: TextIO | None = None
+        self._is_thinking = False
+        self._wraps: dict[TextIO, WordWrap] = {}
+        self._breaks_at_words = False
         self._markdown: MarkdownStream | None = None
 
     @property
@@ -64,6 +76,10 @@ class Console:
             from metal_gen.cli.terminal.markdown_stream import MarkdownStream
 
             self._markdown = MarkdownStream(self._stdout, redraws=shows_animation(sys.stdout))
+
+    def use_word_wrap(self) -> None:
+        """Break the lines of the text that is to come between words, where a terminal shows it."""
+        self._breaks_at_words = True
 
     def require_stdout(self) -> None:
         """Refuse to generate a text that nobody will get."""
@@ -92,7 +108,8 @@ class Console:
         if self._markdown is not None:
             self._markdown.feed(text)
             return
-        _print_unchanged(self._stdout, text)
+        shown = self._wrapped(text, sys.stdout) if self._breaks_at_words else text
+        _print_unchanged(self._stdout, shown)
         if text.endswith("\n"):
             self._unfinished_line = None
 
@@ -101,10 +118,28 @@ class Console:
         if not text or self.quiet or sys.stderr is None:
             return
         self._end_line_of_other(sys.stderr)
+        if not self._is_thinking and not shows_colour(sys.stderr):
+            self._write_stderr(THINKING, "")
+        self._is_thinking = True
         self._unfinished_line = sys.stderr
-        self._write_stderr(visible(text), "dim")
+        self._write_stderr(self._wrapped(visible(text), sys.stderr), "dim")
         if text.endswith("\n"):
             self._unfinished_line = None
+
+    def end_thinking(self, *, is_done: bool) -> None:
+        """Leave the thinking, where there is any, for the answer or for the end of the text."""
+        if not self._is_thinking:
+            return
+        self._is_thinking = False
+        self.end_text()
+        if is_done and not shows_colour(sys.stderr):
+            self._write_stderr(DONE_THINKING, "")
+
+    def _wrapped(self, text: str, stream: TextIO) -> str:
+        """What of a piece can be shown by now."""
+        if stream not in self._wraps:
+            self._wraps[stream] = WordWrap(lambda: columns(stream))
+        return self._wraps[stream].feed(text)
 
     def end_sample(self, mark: bytes = b"\0") -> None:
         """Tell one of several texts from the next: in a pipe by a mark, such as `xargs -0` reads."""
@@ -129,13 +164,18 @@ class Console:
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""
         stream, self._unfinished_line = self._unfinished_line, None
+        wraps, self._wraps = self._wraps, {}
         if stream is None:
             return
-        if stream is sys.stdout and self._markdown is not None:
+        held = wraps[stream].end_line() if stream in wraps else ""
+        if stream is not sys.stdout:
+            self._write_stderr(held + "\n", "dim")
+        elif self._markdown is not None:
             self._markdown.finish()
+            stream.flush()
         else:
-            stream.write("\n")
-        stream.flush()
+            _print_unchanged(self._stdout, held + "\n")
+            stream.flush()
 
     def detail(self, message: str) -> None:
         """Say what a person at a terminal, or one who asked with `-v`, wants to know."""
@@ -183,9 +223,9 @@ class Console:
 
     def _message(self, line: str, hint: str = "", *, style: str) -> None:
         self.end_text()
-        self._write_stderr(visible(" ".join(line.splitlines())) + "\n", style)
+        self._write_stderr(_message_lines(line), style)
         if hint:
-            self._write_stderr(visible(" ".join(f"hint: {hint}".splitlines())) + "\n", "")
+            self._write_stderr(_message_lines(f"hint: {hint}"), "")
 
     def _write_stderr(self, text: str, style: str) -> None:
         """Write what has been made visible; a log that cannot be written ends nothing."""
@@ -214,6 +254,11 @@ class Console:
     @cached_property
     def _stderr(self) -> "RichConsole":
         return rich_console(sys.stderr)
+
+
+def _message_lines(text: str) -> str:
+    """A message as lines of a terminal, as one line of a log."""
+    return wrap_words(visible(" ".join(text.splitlines())), columns(sys.stderr)) + "\n"
 
 
 @contextmanager

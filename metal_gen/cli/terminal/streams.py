@@ -28,6 +28,19 @@ def shows_animation(stream: TextIO | None) -> bool:
     return is_terminal(stream) and not _is_dumb() and not os.environ.get("NO_COLOR")
 
 
+def columns(stream: TextIO | None) -> int:
+    """The width of the terminal that shows a stream; 0 where there is none, or none that is known."""
+    if not is_terminal(stream):
+        return 0
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns  # type: ignore[union-attr]
+    except (OSError, ValueError):
+        return 0
+
+
 def rich_console(stream: TextIO) -> "RichConsole":
     """A console that changes nothing in a text, and styles it only where that is wanted."""
     from rich.console import Console as RichConsole

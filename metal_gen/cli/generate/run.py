@@ -1,0 +1,191 @@
+"""One run of `metal-gen generate`: reads the model, hands the texts on, and says how they went."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from metal_gen.cli.input.model_preparation import Preparation
+from metal_gen.cli.output.output_file import CollectedText, OutputFile, StreamedText
+from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
+from metal_gen.cli.output.report import report_end, report_start
+from metal_gen.cli.signals import StoppedError
+from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import PhaseBar
+from metal_gen.errors import ExitCode, NoAnswerError
+
+if TYPE_CHECKING:
+    from metal_gen.generation.loading import PreparedModel, TextModel
+    from metal_gen.generation.pieces import Piece
+    from metal_gen.text.encoded_prompt import Prompt
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How the texts are written.
+
+    Attributes:
+        is_json: As one JSON object.
+        is_jsonl: As one JSON object per token, and one at the end.
+        ends_line: A newline is added to a text that does not end with one.
+    """
+
+    is_json: bool
+    is_jsonl: bool
+    ends_line: bool
+
+    @property
+    def is_text(self) -> bool:
+        """The text itself is written."""
+        return not self.is_json and not self.is_jsonl
+
+
+class GenerateRun:
+    """One run over one prompt.
+
+    Args:
+        preparation: Of the model.
+        form: Of the texts.
+        file: Gets the texts; None for standard output.
+        console: Of the run.
+        keep: Gets the model: the process is about to end, and nothing of it need be freed before.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        form: TextForm,
+        file: OutputFile | None,
+        console: Console,
+        keep: "Callable[[TextModel], None]",
+    ) -> None:
+        self._preparation = preparation
+        self._form = form
+        self._file = file
+        self._console = console
+        self._keep = keep
+        self._sink: TextSink = console
+        if file is not None:
+            self._sink = StreamedText(file) if file.is_stream else CollectedText()
+
+    def write(self, text: str) -> None:
+        """Generate from a prompt, and have the texts where they belong.
+
+        Raises:
+            NoAnswerError: A text ended before its answer began.
+        """
+        model, prompt = self._load(text)
+        self._keep(model)
+        try:
+            missing = self._stream(model, prompt, self._make_output(model))
+        except StoppedError as stopped:
+            self._keep_unfinished(stopped)
+            raise
+        has_answer = len(missing) < model.settings.samples
+        file = self._file
+        if file is not None and isinstance(self._sink, CollectedText) and has_answer:
+            file.write(self._sink.text)
+            self._console.detail(f"the text is in {file.path}")
+        if missing:
+            note = "" if file is None or has_answer else f"; nothing is written to {file.path}"
+            raise NoAnswerError(missing[0].message + note, missing[0].hint)
+
+    def _load(self, text: str) -> "tuple[TextModel, Prompt]":
+        """Check what needs neither weights nor tokenizer, then read both side by side."""
+        from metal_gen.background import Background
+
+        prepared, console = self._preparation.prepared, self._console
+
+        from metal_gen.generation.prompt import encode_prompt
+
+        settings = prepared.settings
+        _say_notices(prepared, console)
+        loading = Background(prepared.read_weights)
+        prompt = encode_prompt(
+            prepared.checkpoint,
+            text,
+            system=settings.system,
+            raw=settings.raw,
+            thinking=settings.thinking,
+            most_tokens=prepared.plan.most_tokens,
+        )
+        prepared = prepared.for_prompt(len(prompt.ids))
+        report_start(prepared, console)
+        if (count := prepared.plan.cache.batch_size) > 1:
+            console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
+        for notice in prompt.notices:
+            console.warn(notice)
+        return prepared.with_cache(loading.result()), prompt
+
+    def _make_output(self, model: "TextModel") -> PieceOutput:
+        settings, sink, console = model.settings, self._sink, self._console
+        if not self._form.is_text:
+            from metal_gen.cli.output.json_output import JsonOutput
+
+            return JsonOutput(sink, model, streams=self._form.is_jsonl, shows=sink is console)
+        # Records of tokens come between the pieces, which leaves nothing to render.
+        if settings.markdown and settings.logprobs is None and sink is console:
+            console.use_markdown()
+        return TextOutput(
+            sink,
+            console,
+            ends_samples=settings.samples > 1,
+            ends_line=self._form.ends_line and settings.samples == 1,
+            hides_thinking=settings.hide_thinking,
+            tells_logprobs=True,
+        )
+
+    def _stream(self, model: "TextModel", prompt: "Prompt", output: PieceOutput) -> list[NoAnswerError]:
+        """Hand on the pieces of the texts as they come; returns what is said of those without an answer."""
+        from metal_gen.generation.pieces import join
+        from metal_gen.generation.text_generation import stream_generate
+
+        console = self._console
+        missing: list[NoAnswerError] = []
+        said: list[Piece] = []
+        try:
+            with output, PhaseBar(console) as bar:
+                on_prefill = partial(bar.update, "reading the prompt")
+                with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
+                    for piece in pieces:
+                        if said and piece.sample != said[-1].sample:
+                            said.clear()
+                        said.append(piece)
+                        show_piece(piece, output, bar)
+                        if piece.finish is not None:
+                            report_end(piece, model, console)
+                            if (error := join(said).missing_answer) is not None:
+                                missing.append(error)
+        except StoppedError:
+            # What has been written can be drawn again.
+            if said:
+                console.note(f"seed {said[-1].statistics.seed}")
+            raise
+        finally:
+            console.end_text()
+        return missing
+
+    def _keep_unfinished(self, stopped: StoppedError) -> None:
+        """Keep what a person has stopped; a shutdown or a time limit leaves a folder as it was."""
+        if self._file is None or not isinstance(self._sink, CollectedText):
+            return
+        is_wanted = stopped.exit_code is ExitCode.INTERRUPTED
+        part = self._file.write_beside(self._sink.text) if is_wanted else None
+        if part is None:
+            self._console.note(f"nothing is written to {self._file.path}")
+        else:
+            self._console.note(f"the text so far is in {part}")
+
+
+def _say_notices(prepared: "PreparedModel", console: Console) -> None:
+    from metal_gen.generation.strategy_settings import is_greedy
+
+    settings = prepared.settings
+    for notice in prepared.notices:
+        console.warn(notice)
+    if settings.samples > 1 and is_greedy(settings):
+        console.warn(
+            f"all {settings.samples} texts will be equal: the most probable token is always taken",
+            "--temperature 0.8 draws them",
+        )
