@@ -21,7 +21,7 @@ def work(*arguments):
     {work}
 {owner}.{function} = work
 """
-LOAD = {"module": "metal_gen.generation.loading", "owner": "PreparedModel", "function": "load"}
+LOAD = {"module": "metal_gen.generation.loading", "owner": "PreparedModel", "function": "read_weights"}
 PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function": "prefill"}
 # Minutes in which Python gets no turn, as in MLX.
 LONG_STEP = 'pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)'
