@@ -1,4 +1,9 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and the device that they run on."""
+
+import os
+
+# Read when MLX is imported. Some GPUs multiply float32 numbers with a shorter mantissa unless this is set.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import mlx.core as mx
 import pytest
@@ -8,6 +13,10 @@ from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import cache_config
+
+# On a machine with a GPU, this has all tests run as on a machine without: METAL_GEN_TEST_DEVICE=cpu.
+if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
+    mx.set_default_device(mx.cpu)
 
 
 @pytest.fixture(scope="session")

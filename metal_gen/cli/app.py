@@ -40,6 +40,9 @@ class _CommandsByName(Mapping[str, Any]):
             found = alone
         command: Any = typer.main.get_command(found)
         command.rich_help_panel = COMMANDS[name]
+        if getattr(module, "TAKES_ANY_OPTION", False):
+            command.ignore_unknown_options = True
+            command.params = [param for param in command.params if not getattr(param, "hidden", False)]
         return command
 
     def __contains__(self, name: object) -> bool:

@@ -57,11 +57,15 @@ def _lines() -> Iterator[str]:
         yield from map(_setting, infos)
 
 
+def example_of(info: SettingInfo) -> str:
+    """A value as TOML has it: the default, or an example where that would show nothing."""
+    return toml_value(EXAMPLES.get(info.name, info.default))
+
+
 def _setting(info: SettingInfo) -> str:
-    shown = EXAMPLES.get(info.name, info.default)
     example = "  # an example" if info.name in EXAMPLES else ""
     default = f" [default: {info.shown_default}]" if example else ""
-    return f"# {info.help}{default}\n#{info.key} = {toml_value(shown)}{example}\n"
+    return f"# {info.help}{default}\n#{info.key} = {example_of(info)}{example}\n"
 
 
 def plain_value(settings: Settings, name: str) -> object:

@@ -7,6 +7,8 @@ import pytest
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache, KVCacheConfig
 from metal_gen.errors import DoesNotFitError
 
+pytestmark = pytest.mark.metal
+
 
 def config(**changes):
     sizes = {"num_layers": 3, "num_kv_heads": 2, "head_dim": 8, "max_seq_len": 16, "dtype": "float32"}

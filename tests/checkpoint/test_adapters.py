@@ -30,6 +30,7 @@ from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.quantized import Packing
 
 pytest_plugins = ("fixtures_cli",)
+pytestmark = pytest.mark.metal
 
 GOLDENS = Path(__file__).parents[1] / "data" / "adapters"
 FOUR_BITS = Packing(4, 64)

@@ -13,6 +13,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError, UsageError
 from metal_gen.models.matrices.quantized import QuantizedMatrix
 
+pytestmark = pytest.mark.metal
+
 KINDS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 
 

@@ -23,6 +23,8 @@ from tiny_checkpoint import PROMPT, tiny_weights, write_checkpoint
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.models.matrices.quantized import Packing
 
+pytestmark = pytest.mark.metal
+
 BY_ROW = {"num_bits": 8, "type": "float", "strategy": "channel"}
 IN_BLOCKS = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [48, 40]}
 

@@ -29,6 +29,7 @@ from metal_gen.errors import ConfigError
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
+pytestmark = pytest.mark.metal
 
 FOUR_BITS = Packing(4, 64)
 FAMILIES = ["qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe"]

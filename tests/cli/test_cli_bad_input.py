@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_process import run_cli, run_in_terminal
 from damaged_checkpoints import FOLDERS, HUGE, RARE_FOLDERS, without
+from on_device import cpu_only
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.weights import WeightFiles
@@ -499,6 +500,7 @@ def test_an_error_is_one_sentence_in_a_process_of_its_own(damaged, tmp_path):
     assert sentence_and_hint(outcome.stderr)[0] == "damaged has no tokenizer.json"
 
 
+@cpu_only
 def test_compiling_for_a_cpu_without_a_compiler(refuse, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     message, hint = refuse("generate", "-p", "hi", "--compile", "on", code=CONFIGURATION)

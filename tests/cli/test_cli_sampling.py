@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_process import clean_environment, run_cli, run_in_terminal
@@ -677,6 +678,7 @@ def test_the_closing_line_of_every_sample(say):
     assert outcome.stderr.count("stop (stop_text 'cd');") == 3
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_samples_on_a_full_disk(letters, tmp_path):
     arguments = ("generate", "--model", letters, "-p", "x", "--samples", "2", "--stop", "a")
     outcome = run_cli(*arguments, home=tmp_path, redirect=">/dev/full")

@@ -15,9 +15,11 @@ from copy_help import sections
 
 from metal_gen.cli import command_help
 from metal_gen.cli.app import app
-from metal_gen.cli.commands.help import ALIASES, topics
+from metal_gen.cli.commands.help import ALIASES, find_topic, topics
 from metal_gen.cli.examples import HEADING
 from metal_gen.cli.input.setting_options import settings_in_force
+from metal_gen.config.checks import Flag
+from metal_gen.config.settings import SETTINGS
 
 pytest_plugins = ("fixtures_cli",)
 
@@ -104,6 +106,14 @@ def test_a_topic_is_a_section_of_the_readme():
     assert {path.stem for path in sections()} == set(topics())
 
 
+def test_every_section_of_the_readme_is_a_topic(run_here):
+    headings = re.findall(r"^##+ (.+)$", re.sub(r"^```.*?^```", "", README, flags=re.M | re.S), re.MULTILINE)
+    assert len(headings) > 10
+    for heading in headings:
+        text = run_here("help", *heading.split()).stdout.decode()
+        assert text.splitlines()[0].lstrip("# ") == heading
+
+
 def test_a_topic_is_its_file_in_a_pipe(run_here):
     for name, path in topics().items():
         assert run_here("help", name).stdout == path.read_bytes()
@@ -113,9 +123,9 @@ def test_a_topic_is_its_file_in_a_pipe(run_here):
 
 
 def test_other_words_for_a_topic(run_here):
-    assert set(ALIASES.values()) == set(topics())
+    assert set(ALIASES.values()) <= set(topics())
     assert not set(ALIASES) & {*topics(), *COMMANDS}
-    for word in ("sampling", "memory", "batches", "codes", "setting"):
+    for word in ("sampling", "memory", "batches", "codes", "stdin", "cron", "performance"):
         assert run_here("help", word).stdout.startswith(topics()[ALIASES[word]].read_bytes()[:40])
 
 
@@ -156,3 +166,43 @@ def test_help_on_nothing_names_what_is_near(run_here):
     outcome = run_here("help", "samplrs")
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert "did you mean samplers?" in outcome.stderr
+
+
+def long_names(command):
+    params = command.get_params(typer.Context(command))
+    return {name for param in params if not param.hidden for name in param.opts if name.startswith("--")}
+
+
+def test_every_option_is_a_topic(run_here):
+    names = {name: path for path, command in COMMANDS.items() if path for name in long_names(command)}
+    del names["--help"]
+    assert len(names) > 60
+    for name, path in names.items():
+        text = run_here("help", name).stdout.decode()
+        assert name in text.splitlines()[0], name
+        assert " ".join(path) in text
+        if not find_topic([name[2:]]) and name[2:] not in PROGRAM.commands:
+            assert run_here("help", name[2:]).stdout.decode() == text
+
+
+def test_every_setting_is_a_topic_under_all_its_names(run_here):
+    for info in SETTINGS.values():
+        text = run_here("help", info.name).stdout.decode()
+        assert text == run_here("help", info.variable).stdout.decode()
+        assert text == run_here("help", info.name.replace("_", "-")).stdout.decode()
+        for part in (info.help, f"[default: {info.shown_default}]", f"[{info.section}] {info.key} = "):
+            assert part in text, info.name
+        assert isinstance(info.check, Flag) or str(info.check) in text
+        (more,) = re.findall(r"metal-gen help ([\w-]+)$", text, re.MULTILINE)
+        assert more in topics()
+
+
+def test_an_option_that_differs_between_commands_is_explained_for_each(run_here):
+    text = run_here("help", "output").stdout.decode()
+    for command in ("generate", "batch", "bench"):
+        assert re.search(rf"^commands +{command}$", text, re.MULTILINE)
+
+
+def test_an_option_is_found_by_its_short_name_and_by_that_of_another_program(run_here):
+    assert run_here("help", "-n").stdout == run_here("help", "max-tokens").stdout
+    assert run_here("help", "temp").stdout == run_here("help", "--temperature").stdout

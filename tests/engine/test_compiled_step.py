@@ -19,6 +19,8 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopP
 
+pytestmark = pytest.mark.metal
+
 PROMPT = [3, 1, 4, 1, 5]
 CAPACITY = 40
 STRATEGIES = {

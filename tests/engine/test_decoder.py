@@ -16,6 +16,8 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
+pytestmark = pytest.mark.metal
+
 VARIANTS = {
     "full": {},
     "sliding": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},

@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 from adapter_files import load_adapted_and_quantized
 from doubtful_sampler import doubtful_sampler
+from on_device import cpu_only
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -29,6 +30,8 @@ from metal_gen.models.row_independence import (
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
+
+pytestmark = pytest.mark.metal
 
 CAPACITY = 320
 STRATEGIES = [
@@ -123,6 +126,7 @@ def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
     assert decoder.shared_tokens > 0
 
 
+@cpu_only
 @pytest.mark.parametrize("model", [*MODELS, "qwen2_moe", "adapted"], indirect=True)
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
     model = with_independent_rows(model)
@@ -150,6 +154,7 @@ def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(mo
     assert found[0] == found[1] == found[2]
 
 
+@cpu_only
 @pytest.mark.parametrize(("out", "width"), [(768, 256), (256, 512), (1408, 256), (3072, 1024)])
 def test_rows_of_a_product_do_not_depend_on_how_many_there_are(out, width):
     matrix = DenseMatrix(mx.random.normal((out, width), key=mx.random.key(1)))

@@ -7,6 +7,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation import loading
@@ -14,6 +15,8 @@ from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
+
+pytestmark = pytest.mark.metal
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,9 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size,
     sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=length)
     list(generate_tokens(model.decoder, model.decoder.prefill(prompt), sampler, endings={}, max_tokens=9))
     peak = mx.get_peak_memory() - before
-    assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
+    assert peak < 1.05 * prepared.plan.total_bytes
+    if runs_on_cpu():  # On a GPU the plan is an upper bound: fused attention needs less.
+        assert prepared.plan.total_bytes < 1.05 * peak
 
 
 def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
@@ -68,7 +73,7 @@ def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(model=folder, memory_limit_bytes=10_000))
-    assert "smaller checkpoint" in caught.value.hint
+    assert "use a smaller or a quantized model" in caught.value.hint
 
 
 def test_metal_reports_its_recommended_working_set(monkeypatch):

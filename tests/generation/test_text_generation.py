@@ -13,6 +13,8 @@ from metal_gen.errors import ConfigError, DoesNotFitError, ModelNotFoundError, U
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.thinking import ThinkingSplitter
 
+pytestmark = pytest.mark.metal
+
 PROMPT = "Tell me a story about a fox who lost a lantern."
 
 

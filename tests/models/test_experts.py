@@ -5,6 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from on_device import cpu_only
 from tiny_checkpoint import EXPERTS, tiny_config, tiny_weights, write_checkpoint
 from tiny_text_checkpoint import write_text_checkpoint
 
@@ -19,6 +20,8 @@ from metal_gen.models.experts.experts import Experts
 from metal_gen.models.experts.linear import DenseExperts
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import DenseMatrix
+
+pytestmark = pytest.mark.metal
 
 COUNT, PER_TOKEN, HIDDEN, SIZE = 8, 3, 512, 256
 CONFIG = tiny_config("qwen3_moe", norm_topk_prob=True)
@@ -218,6 +221,7 @@ def test_either_spelling_and_neither_means_no_unknown_field():
     assert ModelConfig.from_hf({**CONFIG, "num_experts": 0}).experts is None
 
 
+@cpu_only
 def test_half_precision_on_a_cpu_is_refused_before_it_is_read(tmp_path):
     folder = str(write_checkpoint(tmp_path, CONFIG))
     with pytest.raises(ConfigError, match="on a CPU MLX has experts in float32 only"):

@@ -17,6 +17,8 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
+pytestmark = pytest.mark.metal
+
 CONFIGS = dict(golden_configs())
 TOLERANCE = 1e-4
 

@@ -20,6 +20,8 @@ from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 
+pytestmark = pytest.mark.metal
+
 CONFIGS = dict(hybrid_configs())
 TEXT = [(7 * place * place + 3 * place) % 64 for place in range(150)]
 

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from on_device import cpu_only
 
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices import matvec as module
@@ -10,6 +11,7 @@ from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.matvec import PIECE_NUMBERS, matvec, row_blocks
 
 
+@cpu_only
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 48), (1187 * 4, 300), (3000, 1024), (2, 2_000_001)])
 def test_the_product_is_that_of_the_whole_matrix(shape):
     weight = mx.random.normal(shape, key=mx.random.key(1))
@@ -18,6 +20,7 @@ def test_the_product_is_that_of_the_whole_matrix(shape):
     assert np.abs(np.array(matvec(row_blocks(weight), row)) - expected).max() < 1e-5 * shape[1]
 
 
+@cpu_only
 def test_pieces_are_about_as_large_as_is_multiplied_unpacked():
     for rows, columns in [(151_936, 1024), (6144, 1024), (1024, 3072), (151_936, 128)]:
         pieces, height, width = row_blocks(mx.zeros((rows, columns))).shape
@@ -25,6 +28,7 @@ def test_pieces_are_about_as_large_as_is_multiplied_unpacked():
         assert PIECE_NUMBERS / 4 < height * width < PIECE_NUMBERS * 4
 
 
+@cpu_only
 def test_what_no_blas_computes_is_left_whole(monkeypatch):
     assert row_blocks(mx.zeros((64, 64), mx.bfloat16)) is None
     assert row_blocks(mx.zeros((151_643, 896))) is None  # A prime number of rows.

@@ -19,6 +19,8 @@ from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
 from metal_gen.models.matrices.quantized import Packing
 
+pytestmark = pytest.mark.metal
+
 FOUR_BITS = Packing(4, 64)
 PACKINGS = [
     *(Packing(bits, 64) for bits in (2, 3, 4, 5, 6, 8)),

@@ -15,6 +15,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config.model_config import ModelConfig
 
+pytestmark = pytest.mark.metal
+
 CONFIGS = dict(vision_language_configs())
 NESTED = CONFIGS["qwen3_vl-untied"]
 

@@ -11,6 +11,8 @@ from sampling_reference import GOLDEN_CASES, adjusted, golden_cases, probabiliti
 from metal_gen.sampling.penalties import TokenHistory, penalize
 from metal_gen.sampling.sampler import draw_once
 
+pytestmark = pytest.mark.metal
+
 GOLDENS = Path(__file__).parents[1] / "data" / "golden_sampling.safetensors"
 
 

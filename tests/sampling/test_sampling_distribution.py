@@ -18,6 +18,8 @@ from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.sampler import Status, add_bias, bias_arrays, candidate_blocks, draw_once
 from metal_gen.sampling.strategy import SamplingStrategy, Temperature, TopK, TopP
 
+pytestmark = pytest.mark.metal
+
 DRAWS = 100_000
 BIG = 40_011
 QWEN = 151_936

@@ -11,6 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60
+RUN = ["-m", "metal_gen"]
+if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
+    RUN = [
+        "-c",
+        "import mlx.core as mx, runpy; mx.set_default_device(mx.cpu); "
+        "runpy.run_module('metal_gen', run_name='__main__')",
+    ]
 # What would change colours, languages, settings or places from outside.
 DROPPED = ("METAL_GEN_", "HF_", "XDG_", "LC_", "PYTHON", "GITHUB_")
 DROPPED_NAMES = ("LANG", "LANGUAGE", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "LINES", "COLORTERM")
@@ -49,7 +56,7 @@ def clean_environment(home: Path, **changes: str | None) -> dict[str, str]:
 
 def command(*arguments: str | bytes, redirect: str = "") -> list[str | bytes]:
     """The command line; `redirect` is the shell's, such as `<&-` to close standard input."""
-    program = [sys.executable, "-m", "metal_gen", *arguments]
+    program = [sys.executable, *RUN, *arguments]
     return ["sh", "-c", f'exec "$@" {redirect}', "sh", *program] if redirect else program
 
 

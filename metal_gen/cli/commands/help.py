@@ -1,26 +1,48 @@
 """`metal-gen help`: a section of the README, or the help of a command or an option."""
 
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from metal_gen.cli.names_elsewhere import HINTS
 from metal_gen.cli.terminal.console import Console
-from metal_gen.config.sources import nearest
+from metal_gen.config.settings import SETTINGS
+from metal_gen.config.sources import PREFIX
 from metal_gen.errors import UsageError
 
 # For its help.
-EXAMPLES = ("metal-gen help", "metal-gen help samplers", "metal-gen help models pull")
+EXAMPLES = (
+    "metal-gen help",
+    "metal-gen help samplers",
+    "metal-gen help top-p",
+    "metal-gen help models pull",
+)
+# Such as --top-p, which is to be explained.
+TAKES_ANY_OPTION = True
 # Other words for a subject.
 ALIASES = {
-    **dict.fromkeys(("sampling", "sampler", "strategy", "strategies"), "samplers"),
-    **dict.fromkeys(("memory", "kv-cache", "kv_cache"), "cache"),
-    **dict.fromkeys(("batches", "batching"), "batch"),
-    **dict.fromkeys(("model", "download", "downloads"), "models"),
-    **dict.fromkeys(("exit", "exits", "exit-code", "exit_codes", "code", "codes", "errors"), "exit-codes"),
-    **dict.fromkeys(("adapters", "adapter", "lora", "gguf", "yarn"), "models"),
-    **dict.fromkeys(("quantize", "quantization", "bits"), "cache"),
-    **dict.fromkeys(("setting", "configuration", "variables", "environment"), "settings"),
+    **dict.fromkeys(("sampling", "sampler", "strategy", "strategies", "filters"), "samplers"),
+    **dict.fromkeys(("memory", "kv-cache", "context", "vram", "ram"), "cache"),
+    **dict.fromkeys(("batches", "batching", "cron", "jsonl-rows", "queue"), "batch"),
+    **dict.fromkeys(("model-files", "downloads", "download", "hub", "gguf", "lora", "adapters"), "models"),
+    **dict.fromkeys(("exit", "exits", "exit-code", "code", "codes", "errors"), "exit-codes"),
+    **dict.fromkeys(("quantizing", "bits", "4-bit"), "quantization"),
+    **dict.fromkeys(("yarn", "rope", "long-context"), "long-texts"),
+    **dict.fromkeys(("configuration", "variables", "environment", "toml"), "settings"),
+    **dict.fromkeys(
+        ("stdin", "stdout", "stderr", "pipe", "pipes", "piping", "terminal", "redirect"), "shell"
+    ),
+    **dict.fromkeys(("stops", "stop-strings", "eos", "end"), "stopping"),
+    **dict.fromkeys(("conversation", "conversations", "talk"), "chat"),
+    **dict.fromkeys(("performance", "fast", "slow", "openblas", "benchmarks"), "speed"),
+    **dict.fromkeys(("python", "api"), "library"),
+    **dict.fromkeys(("problems", "faq", "hangs", "empty"), "troubleshooting"),
+    **dict.fromkeys(("ray", "machines", "nodes"), "cluster"),
+    **dict.fromkeys(("architectures", "families", "formats", "supported"), "supported-models"),
 }
 # A subject a file, each a section of the README.
 FOLDER = Path(__file__).resolve().parents[2] / "manual"
@@ -31,8 +53,26 @@ def topics() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.md"))}
 
 
+def find_topic(words: Sequence[str]) -> Path | None:
+    """The subject that some words name: by its file, by its heading in the README, or by another word."""
+    subject, files = _slug(" ".join(words)), topics()
+    if subject in files:
+        return files[subject]
+    headings = {_slug(_heading(path.read_text(encoding="utf-8"))): path for path in files.values()}
+    return headings.get(subject) or files.get(ALIASES.get(subject, ""))
+
+
+def _slug(text: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def _heading(text: str) -> str:
+    return text.partition("\n")[0].lstrip("# ")
+
+
 def _complete_topic(incomplete: str) -> list[str]:
-    return [name for name in topics() if name.startswith(incomplete)]
+    names = [*topics(), *(info.flag.removeprefix("--") for info in SETTINGS.values())]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def help(
@@ -50,23 +90,68 @@ def help(
     """Explain a subject such as samplers or exit-codes, a command, or an option such as top-p."""
     console = Console()
     console.require_stdout()
-    subject = ALIASES.get(topic[0], topic[0]) if topic and len(topic) == 1 else None
-    if not topic:
+    words = topic or []
+    root = context.find_root()
+    program: Any = root.command
+    if not words:
         _list_topics(console)
-    elif subject in topics():
-        _print_topic(topics()[subject].read_text(encoding="utf-8"), console)
+    elif _is_option(words[0]) or (subject := _find(words, program)) is None:
+        _print_options(words, program, root, console)
+    elif isinstance(subject, Path):
+        _print_topic(subject.read_text(encoding="utf-8"), console)
     else:
-        _print_command_help(context, topic)
+        with program.make_context(root.info_name, [*words, "--help"]) as asked:
+            program.invoke(asked)
+
+
+def _is_option(word: str) -> bool:
+    """Whether this is a setting or is written as an option: its page says more of it than a section."""
+    return word.startswith("-") or word.replace("-", "_") in SETTINGS or word.startswith(PREFIX)
+
+
+def _find(words: Sequence[str], program: Any) -> Path | str | None:
+    """The file of a subject, or the name of a command."""
+    subject = find_topic(words)
+    return words[0] if subject is None and words[0] in program.commands else subject
+
+
+def _print_options(words: Sequence[str], program: Any, root: Any, console: Console) -> None:
+    """Print all of an option.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    from metal_gen.cli.output.option_page import (
+        every_option,
+        find_options,
+        option_words,
+        render_options,
+        setting_named,
+    )
+    from metal_gen.cli.terminal.tables import print_rendered
+
+    if len(words) == 1:
+        found = find_options(words[0], program, root)
+        setting = setting_named(found[0].param.name if found else words[0])
+        if found or setting is not None:
+            print_rendered(lambda width: render_options(found, setting), console)
+            return
+        if words[0] in HINTS:
+            raise UsageError(f"no such option: {words[0]}", HINTS[words[0]])
+    options = option_words(list(every_option(program, root)))
+    names = list(dict.fromkeys((*topics(), *ALIASES, *program.commands, *options)))
+    near = get_close_matches(words[0], names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "metal-gen help lists what there is"
+    raise UsageError(f"there is no help on {' '.join(words)}", hint)
 
 
 def _list_topics(console: Console) -> None:
     from metal_gen.cli.terminal.tables import Column, print_rendered, rows_table
 
     columns = (Column("topic"), Column("about"))
-    texts = {name: path.read_text(encoding="utf-8") for name, path in topics().items()}
-    rows = [(name, text.splitlines()[0].removeprefix("## ")) for name, text in texts.items()]
+    rows = [(name, _heading(path.read_text(encoding="utf-8"))) for name, path in topics().items()]
     print_rendered(lambda width: rows_table(columns, rows, width), console)
-    console.detail("metal-gen help TOPIC explains one, metal-gen COMMAND --help a command")
+    console.detail("metal-gen help explains each, and every option, as in metal-gen help top-p")
 
 
 def _print_topic(text: str, console: Console) -> None:
@@ -79,13 +164,3 @@ def _print_topic(text: str, console: Console) -> None:
     from metal_gen.cli.terminal.tables import print_rendered
 
     print_rendered(lambda width: Markdown(text), console)
-
-
-def _print_command_help(context: typer.Context, words: list[str]) -> None:
-    root = context.find_root()
-    program: Any = root.command
-    names = list(dict.fromkeys((*topics(), *program.list_commands(root))))
-    if words[0] not in names:
-        raise UsageError(f"there is no help on {' '.join(words)}", nearest(words[0], names))
-    with program.make_context(root.info_name, [*words, "--help"]) as asked:
-        program.invoke(asked)

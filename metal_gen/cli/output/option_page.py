@@ -1,0 +1,122 @@
+"""All there is to say of an option: what it does in each command, its range, and where else it is set."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from metal_gen.cli.names_elsewhere import SAME
+from metal_gen.cli.option_help import described, names_of
+from metal_gen.config.checks import Flag
+from metal_gen.config.setting_info import SettingInfo
+from metal_gen.config.settings import SETTINGS, TERMINAL
+from metal_gen.config.settings_file import example_of
+from metal_gen.config.sources import PREFIX
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Which section of the manual has more on a setting of a TOML section.
+MORE = {
+    "model": "models",
+    "cache": "cache",
+    "memory": "cache",
+    "cpu": "speed",
+    "prefill": "cache",
+    "decode": "speed",
+    "sampling": "samplers",
+    "generation": "stopping",
+    TERMINAL: "shell",
+}
+MORE_OF = {
+    "thinking": "troubleshooting",
+    "quantize": "quantization",
+    "rope_scaling": "long-texts",
+    "samples": "samplers",
+    "logprobs": "samplers",
+    "system": "chat",
+    "raw": "troubleshooting",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """An option of a command.
+
+    Attributes:
+        command: The words that name the command.
+        param: The option, as typer has it.
+    """
+
+    command: str
+    param: Any
+
+
+def find_options(typed: str, program: Any, context: Any) -> list[Found]:
+    """The options that a word names, with or without its dashes; also by a name of another program."""
+    return [found for found in every_option(program, context) if typed in _words(found.param)]
+
+
+def every_option(program: Any, context: Any, path: Sequence[str] = ()) -> Iterator[Found]:
+    """All options of a program's commands that help shows."""
+    for param in program.get_params(context):
+        if param.param_type_name == "option" and not param.hidden:
+            yield Found(" ".join(path), param)
+    for name in getattr(program, "commands", {}):
+        yield from every_option(program.commands[name], context, (*path, name))
+
+
+def option_words(found: Sequence[Found]) -> list[str]:
+    """The long names of options, without dashes."""
+    return [name[2:] for each in found for name in each.param.opts if name.startswith("--")]
+
+
+def setting_named(typed: str) -> SettingInfo | None:
+    """The setting that a word names, which may have no option."""
+    name = typed.removeprefix(PREFIX).lower().lstrip("-").replace("-", "_")
+    return SETTINGS.get(name)
+
+
+def render_options(found: Sequence[Found], setting: SettingInfo | None) -> "RenderableType":
+    """What there is to say of the options that have one name, or of a setting that has none."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from metal_gen.cli.terminal.tables import pairs_table
+
+    texts: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        texts.setdefault((names_of(each.param), described(each.param)), []).append(each.command)
+    if setting is not None and not found:
+        texts[setting.name, f"{setting.help} [default: {setting.shown_default}]"] = []
+    parts: list[RenderableType] = []
+    for (names, text), commands in texts.items():
+        rows = [("commands", ", ".join(filter(None, commands)))]
+        rows.append(("also called", _other_names(found[0].param) if found else ""))
+        # An option of a command's own may have the name of a setting.
+        rows += _places(setting) if setting is not None and text.startswith(setting.help) else []
+        parts += [Text(names, style="bold"), Padding(Text(text), (0, 0, 0, 4)), Text("")]
+        parts += [pairs_table(rows), Text("")]
+    return Group(*parts[:-1])
+
+
+def _places(info: SettingInfo) -> list[tuple[str, str]]:
+    """What a setting may be and where it can be set, besides the command line."""
+    return [
+        ("must be", "" if isinstance(info.check, Flag) else str(info.check)),
+        ("in a file", f"[{info.section}] {info.key} = {example_of(info)}"),
+        ("variable", info.variable),
+        ("more", f"metal-gen help {MORE_OF.get(info.name) or MORE[info.section]}"),
+    ]
+
+
+def _other_names(param: Any) -> str:
+    return ", ".join(name for name, ours in SAME.items() if ours == param.name)
+
+
+def _words(param: Any) -> set[str]:
+    """How an option may be called: with its dashes or without them, with underscores, by its variable."""
+    names = {*param.opts, *param.secondary_opts, *_other_names(param).split(", ")} - {""}
+    words = {name.lstrip("-") for name in names if name.startswith("--")}
+    variables = [SETTINGS[param.name].variable] if param.name in SETTINGS else []
+    return {*names, *words, *(word.replace("-", "_") for word in words), *variables}
