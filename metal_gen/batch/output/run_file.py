@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 from metal_gen.batch.output.input_mark import InputMark, mark_from, mark_input, what_changed
 from metal_gen.errors import UsageError
+from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.json_file import parse_json
 from metal_gen.files.whole_file import WholeFile, write_whole
 from metal_gen.sampling.seed import choose_seed
 
@@ -186,18 +187,10 @@ def _read_document(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         ValueError: It is damaged.
     """
-    # A link or a pipe that somebody has put there is not read.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError
-        content = file.read(LONGEST_BYTES + 1)
-    if len(content) > LONGEST_BYTES:
+    # A link that somebody has put there is not followed.
+    if path.is_symlink():
         raise ValueError
-    try:
-        document = json.loads(content)
-    except RecursionError:
-        raise ValueError from None
+    document = parse_json(read_bounded(path, LONGEST_BYTES))
     if not isinstance(document, dict):
         raise ValueError
     return document
