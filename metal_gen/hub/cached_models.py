@@ -17,6 +17,8 @@ from metal_gen.models.config.summary import ConfigSummary
 
 # What identifies a file that several names may stand for: device and inode.
 _FileId = tuple[int, int]
+# In the year 9999, the last that a date can have.
+_LATEST_S = 253_402_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,8 @@ def _usage(files: Iterable[Path]) -> tuple[dict[_FileId, int], float | None]:
         except FileNotFoundError:  # a link to a file that is gone
             continue
         sizes[status.st_dev, status.st_ino] = status.st_size
-        if file.suffix != ".json":  # which are read to list a model, not only to use it
+        # JSON is read to list a model, not only to use it. A file system can note any time.
+        if file.suffix != ".json" and 0 <= status.st_atime <= _LATEST_S:
             used_s = max(used_s or 0.0, status.st_atime)
     return sizes, used_s
 

@@ -29,7 +29,8 @@ def delete_from_cache(models: Sequence[CachedModel]) -> None:
     repository = cached_repositories()[models[0].repo_id]
     commits = {model.commit for model in models if model.commit is not None}
     try:
-        is_whole = commits >= cached_commits(repository).keys()
+        # What has no commit stands for all that is there.
+        is_whole = len(commits) < len(models) or commits >= cached_commits(repository).keys()
     except OSError as error:
         raise unreadable(error) from None
     if not os.access(repository.parent, os.W_OK):
@@ -54,7 +55,7 @@ def _delete_by_library(repository: str, commits: set[str]) -> bool:
     with library_kept_quiet():
         try:
             cache = scan_cache_dir(cache_folder())
-        except PermissionError:
+        except (OSError, ValueError):  # of any repository: no permission, notes that are no text
             return False
         # Of this repository only: copies of it have the same commits.
         repos = frozenset(repo for repo in cache.repos if repo.repo_path.name == repository)

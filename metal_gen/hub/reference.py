@@ -19,7 +19,9 @@ _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|h
 # The Hub's rules: letters, digits, - _ . ; no - or . at either end of a part; 96 characters at most.
 _ID_PART = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _MAX_PART_LENGTH = 96
-_NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@]|\.\.|//|^[/.]|[/.]$")
+_NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@\ud800-\udfff]|\.\.|//|^[/.]|[/.]$")
+# So that it can be a file's name in the cache.
+_MAX_REVISION_BYTES = 250
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,19 @@ def parse_model_reference(model: str) -> LocalModel | HubModel:
     return HubModel(repo_id, revision)
 
 
+def is_on_disk(model: str) -> bool:
+    """Say whether a model string is the path of something, whatever that is.
+
+    Raises:
+        ModelNotFoundError: It may not be looked at.
+    """
+    return _look_at(_expand_home(model))[0]
+
+
 def _expand_home(model: str) -> Path:
     try:
         return Path(model).expanduser()
-    except RuntimeError:  # "~name" of a user this machine does not have
+    except (RuntimeError, ValueError):  # "~name" of a user this machine does not have
         return Path(model)
 
 
@@ -90,7 +101,7 @@ def _look_at(path: Path) -> tuple[bool, bool]:
         exists, is_folder = path.exists(), path.is_dir()
     except PermissionError:
         raise _not_readable(path) from None
-    except OSError:  # a name too long for any file
+    except (OSError, ValueError):  # a name that no file can have
         return False, False
     if is_folder and not os.access(path, os.R_OK | os.X_OK):
         raise _not_readable(path)
@@ -148,5 +159,6 @@ def _check_repo_id(repo_id: str) -> None:
 
 def _check_revision(model: str, revision: str) -> None:
     # Also what keeps a revision from naming a file outside the cache's refs folder.
-    if not revision or _NOT_IN_A_REVISION.search(revision):
+    is_too_long = len(revision.encode(errors="replace")) > _MAX_REVISION_BYTES
+    if not revision or is_too_long or _NOT_IN_A_REVISION.search(revision):
         raise UsageError(f"not a revision: {model}", "after @ comes a branch, a tag or a commit's hash")

@@ -10,6 +10,7 @@ import pytest
 from cli_process import command, run_in_terminal
 from hub_process import MODEL, clutter, hub_environment, single_file_repo
 from hub_server import running_hub
+from huggingface_hub import constants
 from model_cache import ESC, A, B, folder_files, model_files, put_model
 
 from metal_gen.byte_sizes import format_bytes
@@ -107,6 +108,38 @@ def test_show_says_why_a_model_cannot_be_loaded_after_what_is_known(run_here, hu
     assert said in details["problem"]
     assert said in outcome.stderr
     assert details["path"]
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        ("x" * 300, NOT_FOUND),
+        ("org/" + "x" * 300, USAGE),
+        ("~nobody-here/x", NOT_FOUND),
+        ("./" + "x/" * 3000, NOT_FOUND),
+    ],
+    ids=["long", "long id", "nobody", "deep"],
+)
+def test_show_of_a_name_that_no_file_can_have(run_here, model, code):
+    outcome = run_here("models", "show", model)
+    assert outcome.code == code
+    assert outcome.stderr.startswith("metal-gen: ")
+
+
+@pytest.mark.parametrize("arguments", [("models", "list"), ("generate", "--model", "org/name", "-p", "hi")])
+def test_a_cache_that_no_folder_can_be(run_here, arguments, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/" + "x" * 5000)
+    outcome = run_here(*arguments)
+    assert outcome.code == CONFIGURATION
+    assert "the cache cannot be read" in outcome.stderr
+
+
+@pytest.mark.parametrize("arguments", [("models", "list"), ("info",)])
+def test_a_variable_of_the_library_that_makes_no_sense(run_here, arguments, monkeypatch):
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "x")
+    outcome = run_here(*arguments)
+    assert outcome.code == CONFIGURATION
+    assert "HF_HUB_ETAG_TIMEOUT is no number of seconds: x" in outcome.stderr
 
 
 def test_path_is_the_folder_and_nothing_else(run_here, hub, tmp_path):

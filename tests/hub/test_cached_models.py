@@ -9,9 +9,10 @@ from model_cache import ESC, A, B, model_files, put_model
 
 from metal_gen.errors import ConfigError
 from metal_gen.hub import deletion as hub_deletion
-from metal_gen.hub.cache import cached_references
+from metal_gen.hub.cache import cached_references, cached_snapshot, free_bytes
 from metal_gen.hub.cached_models import cache_contents
 from metal_gen.hub.deletion import delete_from_cache
+from metal_gen.hub.reference import HubModel
 
 
 @pytest.fixture
@@ -97,6 +98,60 @@ def test_what_is_damaged_is_listed_too(hub):
     assert by_name["org/gone"].missing == ("model*.safetensors",)
     assert "not JSON" in by_name["org/broken"].problem
     assert by_name["org/parts"].size_bytes == 5
+
+
+def test_a_model_that_makes_no_sense_hides_no_other(hub):
+    put_model(hub, "org/good", model_files())
+    index = "model.safetensors.index.json"
+    for name, file, content in [
+        ("nested", "config.json", b"[" * 200_000),
+        ("index", index, b"[" * 200_000),
+        ("map", index, b'{"weight_map": {"a": ["x"]}}'),
+        ("outside", index, b'{"weight_map": {"a": "/etc/passwd"}}'),
+        ("huge", "config.json", b'{"model_type": ' + b"9" * 5000 + b"}"),
+    ]:
+        put_model(hub, f"org/{name}", {**model_files(), "model.safetensors": None, file: content})
+    zero = put_model(hub, "org/zero", model_files()) / "config.json"
+    zero.unlink()
+    zero.symlink_to("/dev/zero")
+    loop = put_model(hub, "org/loop", model_files()) / "loop"
+    loop.symlink_to(loop)
+    late = put_model(hub, "org/late", model_files()) / "model.safetensors"
+    os.utime(late, (2**34 - 1, 0))
+    for note in (b"../../..", b"\xff", b"a\0b", b"x" * 10_000):
+        (hub / "models--org--good" / "refs" / str(len(note))).write_bytes(note)
+
+    found = states()
+
+    assert found.pop("org/good") == "ready"
+    assert found.pop("org/late") == "ready"
+    assert found.pop("org/zero") == "incomplete"
+    assert set(found.values()) == {"unreadable"}
+    assert len(found) == 6
+    assert all(len(model.problem or "") < 500 for model in cache_contents().models)
+
+
+def test_a_model_that_cannot_be_read_can_be_deleted(hub):
+    loop = put_model(hub, "org/name", model_files()) / "loop"
+    loop.symlink_to(loop)
+    (hub / "models--org--name" / "refs" / "main").write_bytes(b"\xff")
+    put_model(hub, "org/other", model_files())
+    delete("org/name")
+    assert states() == {"org/other": "ready"}
+
+
+@pytest.mark.parametrize("note", [b"../../..", b"/etc", b"\xff", b"a\0b", b"x" * 300, b""])
+def test_a_note_of_a_commit_leads_nowhere_else(hub, note):
+    put_model(hub, "org/name", model_files())
+    (hub / "models--org--name" / "refs" / "main").write_bytes(note)
+    assert cached_snapshot(HubModel("org/name")) is None
+
+
+def test_a_cache_whose_name_no_folder_can_have(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/" + "x" * 5000)
+    for look in (cache_contents, free_bytes, lambda: cached_snapshot(HubModel("org/name"))):
+        with pytest.raises(ConfigError, match=r"the cache cannot be read: /x.*: File name too long"):
+            look()
 
 
 def test_a_commit_is_found_by_its_names(hub):

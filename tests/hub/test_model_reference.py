@@ -106,6 +106,7 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_id(empty_folder):
         "", "  ", "org/na me", "org/-name", "org/name-", "org./name", "org/na--me", "org/na..me",
         "org/name.git", "org/naïve", "a/" + "b" * 97, "org/name@", "org/name@..", "org/name@../../x",
         "org/name@/x", "org/name@a b", "org/name@a:b", "org/name@a@b", "org/na\0me",
+        "org/name@" + "r" * 251, "org/name@" + "é" * 126, "org/name@\ud800", "org/\ud800",
     ],
 )  # fmt: skip
 def test_what_the_hub_would_not_accept_is_a_mistake_in_usage(model):

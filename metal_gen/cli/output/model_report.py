@@ -15,6 +15,7 @@ from metal_gen.files.json_file import read_json
 from metal_gen.hub.cache import unreadable
 from metal_gen.hub.cached_models import CachedModel, cache_contents
 from metal_gen.hub.locate import find_checkpoint
+from metal_gen.hub.reference import is_on_disk
 from metal_gen.models.config.summary import ConfigSummary
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def describe_model(model: str) -> tuple[dict[str, object], MetalGenError | None]
         ModelNotFoundError: There is nothing of it; UsageError where it cannot be a model's name.
     """
     # A folder or file goes before the cache, and `main` before other commits, as when a model is loaded.
-    commits = [] if Path(model).expanduser().exists() else cache_contents().matching(model)
+    commits = [] if is_on_disk(model) else cache_contents().matching(model)
     commits.sort(key=lambda commit: commit.reference != model)
     cached = next(iter(commits), None)
     folder = find_checkpoint(model) if cached is None else cached.folder
