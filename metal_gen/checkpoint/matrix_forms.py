@@ -88,8 +88,7 @@ class MatrixForms:
         if scales is None or packing is None:
             if scales is not None:
                 raise CheckpointError(
-                    f"{scales.name} in {scales.path.name} belongs to quantized weights, "
-                    "and config.json has no quantization for it"
+                    f"{scales.place} belongs to quantized weights, and config.json has no quantization for it"
                 )
             return StoredNumbers(f"{name}.weight", shape)
         if not packing.divides(shape[-1]):

@@ -58,6 +58,4 @@ def require_zeros(info: TensorInfo, name: str, files: TensorFiles) -> None:
         CheckpointError: It is not zero.
     """
     if files.numbers(name).any().item():
-        raise CheckpointError(
-            f"{info.name} in {info.path.name} has numbers other than 0, and the model has no bias there"
-        )
+        raise CheckpointError(f"{info.place} has numbers other than 0, and the model has no bias there")

@@ -208,21 +208,20 @@ def _check(
             continue
         if info.shape != wanted.shape:
             problems.append(
-                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} "
+                f"{info.place} is {shown_shape(info.shape)} "
                 f"where {documents.config_name} makes it {shown_shape(wanted.shape)}"
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(
-                f"{info.name} in {info.path.name} is stored as {info.dtype}, "
-                f"and only {', '.join(wanted.dtypes)} are read"
+                f"{info.place} is stored as {info.dtype}, and only {', '.join(wanted.dtypes)} are read"
             )
     problems += [
-        f"{info.name} in {info.path.name} is stored as {info.dtype}, which MLX does not read"
+        f"{info.place} is stored as {info.dtype}, which MLX does not read"
         for name, info in tensors.items()
         if name not in expected and info.dtype in UNREADABLE
     ]
     problems += [
-        f"{info.name} in {info.path.name} has no place in the model"
+        f"{info.place} has no place in the model"
         for name, info in tensors.items()
         if name not in expected and not is_unread(name, expected, tied=tied)
     ]

@@ -45,6 +45,11 @@ class TensorInfo:
     path: Path
     offset: int
 
+    @property
+    def place(self) -> str:
+        """Its name and its file, for a message."""
+        return f"{excerpt(self.name)} in {self.path.name}"
+
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """List the tensors of a safetensors file by name.

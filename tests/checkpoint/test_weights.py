@@ -120,6 +120,15 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, change, message):
     assert message in caught.value.message
 
 
+def test_a_message_is_short_whatever_tensors_are_called(tmp_path):
+    def add_names(weights):
+        weights.update({letter * 20_000: np.ones((1,) * 60, np.float32) for letter in "abc"})
+
+    with pytest.raises(CheckpointError, match=r"aaa \.\.\. aaa") as caught:
+        Checkpoint(broken(tmp_path, add_names))
+    assert len(caught.value.message) < 1_000
+
+
 def test_all_that_is_wrong_is_counted(tmp_path):
     def drop_a_layer(weights):
         for name in [name for name in weights if name.startswith("model.layers.1.")]:

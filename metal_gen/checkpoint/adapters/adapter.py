@@ -120,7 +120,7 @@ def _open(name: str, scale: float) -> Adapter:
         info = next(iter(tensors.whole.values()))
         raise CheckpointError(
             f"the adapter {folder} cannot be scaled by {scale:g}: "
-            f"{info.name} in {info.path.name} takes the place of the model's own",
+            f"{info.place} takes the place of the model's own",
             "give it without a scale",
         )
     return Adapter(

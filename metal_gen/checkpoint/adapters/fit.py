@@ -7,6 +7,7 @@ from metal_gen.checkpoint.adapters.stored import StoredAdapted
 from metal_gen.checkpoint.packed.quantizing import before_quantizing
 from metal_gen.checkpoint.packed.stored import FLOATS, Expected, Stored, shown_problems, shown_shape
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.parameters import Shape
 
@@ -61,7 +62,7 @@ def _require_apart(adapters: Sequence[Adapter]) -> None:
         for name, info in adapter.whole.items():
             if name in taken:
                 raise CheckpointError(
-                    f"{taken[name].path} and {info.path} both take the place of {name}",
+                    f"{taken[name].path} and {info.path} both take the place of {excerpt(name)}",
                     "give one of them only",
                 )
             taken[name] = info
@@ -72,7 +73,7 @@ def _require_tied(adapter: Adapter) -> None:
     for name, info in named.items():
         if name.removesuffix(".weight") in VOCABULARY:
             raise CheckpointError(
-                f"the adapter {adapter.folder} does not fit the model: {info.name} in {info.path.name} "
+                f"the adapter {adapter.folder} does not fit the model: {info.place} "
                 "changes an embedding or a head, and here both are one matrix",
                 "merge it first, with peft's merge_and_unload, and save the model with both",
             )
@@ -82,11 +83,11 @@ def _misfits(adapter: Adapter, shapes: Mapping[str, Shape]) -> Iterator[str]:
     """Of factors."""
     for name, low in adapter.low_ranks.items():
         if low.down.key not in shapes:
-            yield f"{low.down.info.name} in {low.down.info.path.name} has no place: there is no matrix {name}"
+            yield f"{low.down.info.place} has no place: there is no matrix {excerpt(name)}"
             continue
         for info, wanted in low.misfits(shapes[low.down.key]):
             yield (
-                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} where {name}, "
+                f"{info.place} is {shown_shape(info.shape)} where {excerpt(name)}, "
                 f"at rank {low.rank}, makes it {shown_shape(wanted)}"
             )
 
@@ -96,11 +97,10 @@ def _misplaced(adapter: Adapter, expected: Mapping[str, Expected]) -> Iterator[s
     for name, info in adapter.whole.items():
         place = expected.get(name)
         if place is None:
-            yield f"{info.name} in {info.path.name} has no place in the model"
+            yield f"{info.place} has no place in the model"
         elif tuple(place.dtypes) != tuple(FLOATS):
-            yield f"{info.name} in {info.path.name} cannot take the place of quantized numbers"
+            yield f"{info.place} cannot take the place of quantized numbers"
         elif info.shape != place.shape:
             yield (
-                f"{info.name} in {info.path.name} is {shown_shape(info.shape)} "
-                f"where the model has {shown_shape(place.shape)}"
+                f"{info.place} is {shown_shape(info.shape)} where the model has {shown_shape(place.shape)}"
             )

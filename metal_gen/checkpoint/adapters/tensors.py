@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from metal_gen.checkpoint.adapters.low_rank import LowRank
 from metal_gen.checkpoint.packed.stored import FLOATS
 from metal_gen.errors import CheckpointError
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
 
 
@@ -31,7 +32,8 @@ def require_floats(tensors: Mapping[str, TensorInfo]) -> None:
     for info in tensors.values():
         if info.dtype not in FLOATS:
             raise CheckpointError(
-                f"{info.name} in {info.path} is stored as {info.dtype}, and only {', '.join(FLOATS)} are read"
+                f"{excerpt(info.name)} in {info.path} is stored as {excerpt(info.dtype)}, "
+                f"and only {', '.join(FLOATS)} are read"
             )
 
 
@@ -49,6 +51,7 @@ def pair_of(found: Mapping[str, TensorInfo], names: tuple[str, str]) -> tuple[Te
         if name not in found:
             other = next(iter(found.values()))
             raise CheckpointError(
-                f"{other.path} has {other.name} and no {name} for it", "download or copy the adapter again"
+                f"{other.path} has {excerpt(other.name)} and no {name} for it",
+                "download or copy the adapter again",
             )
     return found[names[0]], found[names[1]]

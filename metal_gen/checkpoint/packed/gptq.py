@@ -128,7 +128,7 @@ class StoredGptq:
         if not any((words == zero * ones).all().item() for zero in (middle, middle - 1)):
             assert self.zeros is not None
             raise CheckpointError(
-                f"{self.zeros.name} in {self.zeros.path.name} has zero points other than {middle}, and "
+                f"{self.zeros.place} has zero points other than {middle}, and "
                 "config.json says that quantization is symmetric (sym)",
                 "the checkpoint contradicts itself: get the model in another one",
             )
@@ -141,6 +141,6 @@ class StoredGptq:
         neighbours = mx.arange(width) // self.method.groups.size_in(width)
         if (files.stored(f"{self.name}.g_idx") != neighbours).any().item():
             raise CheckpointError(
-                f"{self.group_index.name} in {self.group_index.path.name} puts inputs into groups by their "
+                f"{self.group_index.place} puts inputs into groups by their "
                 "importance (desc_act), and only groups of neighbouring inputs are read"
             )

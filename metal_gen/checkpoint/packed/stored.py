@@ -11,6 +11,7 @@ from metal_gen.checkpoint.gguf.blocks import converting_bytes
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES
+from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.adapted import SingleMatrix
 from metal_gen.models.matrices.matrix import DenseMatrix
@@ -42,7 +43,7 @@ class Expected:
 
 def shown_shape(shape: Shape) -> str:
     """A shape as messages have it."""
-    return " x ".join(map(str, shape)) or "a scalar"
+    return excerpt(" x ".join(map(str, shape))) or "a scalar"
 
 
 def shown_problems(problems: Sequence[str], most: int) -> str:
