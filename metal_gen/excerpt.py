@@ -8,11 +8,15 @@ MOST_LETTERS = 120
 GAP = " ... "
 
 
+# A quotation is part of a line.
+_BREAKS = str.maketrans({"\n": "\u240a", "\r": "\u240d"})
+
+
 def excerpt(value: object, most_letters: int = MOST_LETTERS) -> str:
-    """Return a value as text, its middle left out where it is long.
+    """Return a value as a part of a line, its middle left out where it is long.
 
     Args:
-        value: A text is quoted as it is; anything else as `str` writes it.
+        value: A text is quoted as it is, but for breaks of lines; anything else as `str` writes it.
         most_letters: Length of the result at most.
     """
     try:
@@ -21,6 +25,11 @@ def excerpt(value: object, most_letters: int = MOST_LETTERS) -> str:
         return "a number of thousands of digits"
     except RecursionError:
         return "lists within lists"
+    return shortened(text, most_letters).translate(_BREAKS)
+
+
+def shortened(text: str, most_letters: int) -> str:
+    """Return a text, its middle left out where it is longer than so many letters."""
     if len(text) <= most_letters:
         return text
     kept = most_letters - len(GAP)

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metal_gen.errors import MOST_LETTERS, MetalGenError
-from metal_gen.excerpt import excerpt
+from metal_gen.excerpt import excerpt, shortened
 
 
 @given(st.text(max_size=300), st.integers(20, 200))
 def test_it_is_the_text_or_its_two_ends(text, most):
-    quoted = excerpt(text, most)
+    quoted = shortened(text, most)
     if len(text) <= most:
         assert quoted == text
     else:
@@ -17,6 +17,13 @@ def test_it_is_the_text_or_its_two_ends(text, most):
         assert len(quoted) == most
         assert text.startswith(begin)
         assert text.endswith(end)
+
+
+@given(st.text(alphabet="a\n\r\u00e9", max_size=300))
+def test_a_quotation_is_a_part_of_a_line(text):
+    assert "\n" not in excerpt(text)
+    assert "\r" not in excerpt(text)
+    assert len(excerpt(text)) <= 120
 
 
 def test_what_python_cannot_write_is_quoted_too():
@@ -28,6 +35,7 @@ def test_what_python_cannot_write_is_quoted_too():
     assert excerpt([1, "a"]) == "[1, 'a']"
 
 
-def test_no_error_is_longer_than_a_screen():
+def test_no_error_is_longer_than_a_screen_or_forges_a_line():
     error = MetalGenError("m" * 10**6, "h" * 10**6)
     assert len(error.message) == len(error.hint) == len(str(error)) == MOST_LETTERS
+    assert "\n" not in MetalGenError("no tensor a\nhint: run x", "\r").message
