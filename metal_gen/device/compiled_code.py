@@ -32,7 +32,7 @@ def require_own_code() -> None:
     except OSError as error:
         raise ConfigError(
             f"what is compiled for the CPU cannot be kept safely: {error.filename}: {error.strerror}",
-            "remove it, or set TMPDIR to a folder that only you can write to; or leave compile at auto",
+            "set TMPDIR to a folder that only you can write to, or leave compile at auto",
         ) from None
 
 

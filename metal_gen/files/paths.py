@@ -43,6 +43,8 @@ def why_not_written(error: OSError, path: Path) -> tuple[str, str]:
             folder = shlex.quote(str(path.parent))
             return f"there is no folder {path.parent}", f"mkdir -p {folder} makes it"
     reason = error.strerror or str(error)
+    if error.errno == errno.ELOOP:
+        return reason, "name another file: this link leads back to itself"
     if isinstance(error, IsADirectoryError):
         return "it is a folder", "name a file in it"
     if error.errno in FULL:

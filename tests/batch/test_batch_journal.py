@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from output_records import BAD, GOOD, RUN, joined, names, write
 
+from metal_gen.batch.output import repair
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.run_file import run_path
 from metal_gen.batch.records import encode_record
@@ -272,13 +273,15 @@ def test_an_output_that_was_renamed_is_gone_on_with_when_its_run_file_is_too(pat
     other = path.rename(path.with_name("other.jsonl"))
     with pytest.raises(UsageError, match=r"there is no .*/\.other\.jsonl\.run\.json") as raised:
         Journal.resume(other, RUN)
-    assert "renamed too" in raised.value.hint
+    assert "rename the .run.json file" in raised.value.hint
     run_path(path).rename(run_path(other))
     with Journal.resume(other, RUN) as journal:
         assert journal.found.done == len(GOOD)
 
 
-def test_an_output_that_ends_anywhere_goes_on_after_its_last_whole_record(path):
+@pytest.mark.parametrize("piece_bytes", [5, 2**20])
+def test_an_output_that_ends_anywhere_goes_on_after_its_last_whole_record(path, piece_bytes, monkeypatch):
+    monkeypatch.setattr(repair, "PIECE_BYTES", piece_bytes)
     write(path, GOOD)
     whole = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(whole) if byte == 0x0A]

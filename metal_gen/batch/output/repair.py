@@ -48,12 +48,13 @@ def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) ->
         retry_failed: Take records of errors out too.
 
     Raises:
-        OSError: It cannot be read or written; the output is as before.
+        OSError: It cannot be read or written; the output is as before but for a torn end.
         MetalGenError: The index of ids is full, or another run was faster.
     """
     found, end, is_broken = FoundRecords(), 0, False
+    found.damaged = int(_cut_torn_end(held))
     with ExitStack() as opened:
-        file = opened.enter_context(open(held.descriptor, "rb", closefd=False))
+        file = opened.enter_context(open(held.descriptor, "rb", PIECE_BYTES, closefd=False))
         file.seek(0)
         kept: WholeFile | None = None
         for line in _lines(file):
@@ -73,6 +74,23 @@ def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) ->
             os.ftruncate(held.descriptor, end)
             sync_file(held.descriptor)
     return found
+
+
+def _cut_torn_end(held: HeldOutput) -> bool:
+    """Cut off what comes after the last newline, without reading lines; whether there was anything."""
+    nbytes = end = held.nbytes
+    while end:
+        begin = max(0, end - PIECE_BYTES)
+        place = os.pread(held.descriptor, end - begin, begin).rfind(b"\n")
+        if place >= 0:
+            end = begin + place + 1
+            break
+        end = begin
+    if end == nbytes:
+        return False
+    os.ftruncate(held.descriptor, end)
+    sync_file(held.descriptor)
+    return True
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -145,7 +145,7 @@ class RunFile:
         except FileNotFoundError:
             raise UsageError(
                 f"nothing says which run made {output}: there is no {path}",
-                f"if {output.name} had another name, the file of that name is to be renamed too; or {HINT}",
+                f"if the output was renamed, rename the .run.json file beside it too; or {HINT}",
             ) from None
         except (ValueError, KeyError):
             raise UsageError(f"nothing says which run made {output}: {path} is damaged", HINT) from None
