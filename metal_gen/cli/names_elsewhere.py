@@ -84,7 +84,7 @@ _HINTS = {
     "--repeat-last-n": "--repetition-window N is for --repetition-penalty alone",
     "--xtc-probability --xtc-threshold --typical --typical-p --top-nsigma --top-n-sigma": _NO_SAMPLER,
     "--mirostat --dynatemp-range --dry-multiplier --samplers --min-tokens-to-keep": _NO_SAMPLER,
-    "--grammar --grammar-file -j --json-schema -jf --json-schema-file": "a text cannot be held to a grammar",
+    "--grammar --grammar-file --json-schema -jf --json-schema-file": "a text cannot be held to a grammar",
     "--image --audio --video -mm --mmproj": "only text can be read",
 }
 HINTS = {name: hint for names, hint in _HINTS.items() for name in names.split()}
@@ -155,9 +155,7 @@ def other_command(typed: str, path: str, names: Sequence[str]) -> UsageError:
         names: Of the commands that there are.
     """
     if not COMMAND.fullmatch(typed):
-        return UsageError(
-            f"there is no command {typed!r}", "metal-gen generate --prompt TEXT answers a prompt, in quotes"
-        )
+        return UsageError(f"there is no command {typed!r}", 'metal-gen generate "..." answers a prompt')
     program = path.split()[0]
     close = get_close_matches(typed, names, n=1)
     meant = f"{path} {close[0]}" if close else f"{program} {_COMMANDS[typed]}" if typed in _COMMANDS else ""

@@ -13,9 +13,9 @@ SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 # Of the names of two options; below it they have little in common but a syllable.
 LEAST_LIKENESS = 0.7
 EXTRA_ARGUMENTS = {
-    "metal-gen generate": "a prompt is given with --prompt TEXT, in quotes",
+    "metal-gen generate": "a prompt is one argument: put it in quotes",
     "metal-gen chat": "messages are typed in the chat, or piped in; "
-    "metal-gen generate --prompt TEXT answers a single one",
+    'metal-gen generate "..." answers a single one',
 }
 PLAINER = (
     (r"^Missing argument '(.*)'", r"missing argument: \1"),

@@ -113,7 +113,7 @@ FLAGS = [
     (("--quiet=no",), "--quiet takes no value", "metal-gen generate --help"),
     (("-q", "-v"), "--quiet contradicts --verbose", "leave one of them out"),
     (("--seed",), "--seed needs a value", "metal-gen generate --help"),
-    (("hello", "world"), "unexpected argument: hello world", "--prompt TEXT"),
+    (("hello", "world"), "unexpected argument: world", "put it in quotes"),
 ]
 
 
@@ -224,7 +224,7 @@ def test_dash_with_a_closed_stdin(tmp_path):
 def test_nothing_typed_at_a_terminal(gambler, tmp_path):
     outcome = run_in_terminal("generate", "--model", gambler, home=tmp_path, attached=("stdin",))
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
-    assert outcome.stderr.endswith("hint: give one with --prompt TEXT, or pipe it in\n")
+    assert outcome.stderr.endswith('hint: give one, as in metal-gen generate "...", or pipe it in\n')
 
 
 # The size of the cache

@@ -46,6 +46,11 @@ def prompt_of(run_here, echo):
         pytest.param(("--prompt-file", "-", "-p", "why?"), b"in\n", "in\nwhy?", id="dash-then-flag"),
         pytest.param(("-p", "-", "--prompt-file", "f"), b"in\n", "in\nfrom a file\n", id="dash-and-file"),
         pytest.param(("--prompt-file", "empty", "-p", "why?"), None, "why?", id="empty-file"),
+        pytest.param(("a prompt",), None, "a prompt", id="argument"),
+        pytest.param(("--", "-5 + 3"), None, "-5 + 3", id="argument-with-dash"),
+        pytest.param(("why?",), b"in\n", "in\nwhy?", id="pipe-then-argument"),
+        pytest.param(("-",), b"in\n", "in", id="dash-argument"),
+        pytest.param((r"a\nb", "--escape"), None, "a\nb", id="escape-in-argument"),
         pytest.param(("-p", r"a\n\t\\n\"\u00e9\U0001f600", "--escape"), None, 'a\n\t\\n"é😀', id="escape"),
         pytest.param(("--prompt-file", "back", "-p", r"\n", "--escape"), None, "\\n\n\n", id="files-stay"),
         pytest.param(("-p", "x", "--system", r"a\nb", "--escape"), None, "x", id="system"),
@@ -72,6 +77,8 @@ def test_a_stop_text_can_be_written_with_escapes(run_here, speaker):
         (("-p", r"\ud800", "--escape"), r"--prompt has an escape that means nothing: \ud800"),
         (("-p", "a", "--stop", r"\U99999999", "--escape"), r"--stop has an escape that means nothing: \U9"),
         (("--prompt-file", "f", "--escape"), "--escape has no effect"),
+        (("a", "-p", "b"), "the prompt is given twice, alone and with --prompt"),
+        (("Tell", "me", "-q"), "unexpected argument: me"),
         (("-p", "a", "-p", "b"), "--prompt is given 2 times"),
         (("-p", "-", "--prompt-file", "-"), "--prompt - and --prompt-file - are the same"),
         (("--prompt-file", "missing"), "--prompt-file missing cannot be read: No such file or directory"),
@@ -94,3 +101,21 @@ def test_what_cannot_be_meant_is_refused(run_here, speaker, tmp_path, arguments,
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert outcome.stderr.startswith(f"metal-gen: {message}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "f", "latin"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        (("-p", "x"), b"a\nb\nc\n", "3 lines of standard input come before the prompt"),
+        (("x",), b"a", "1 line of standard input comes before the prompt"),
+        (("-p", "x", "-q"), b"a\n", ""),
+        (("-p", "x"), b"", ""),
+        ((), b"a\n", ""),
+        (("-p", "x", "--prompt-file", "-"), b"a\n", ""),
+    ],
+)
+def test_lines_that_a_prompt_did_not_ask_for_are_counted(run_here, echo, pipe_in, arguments, stdin, said):
+    pipe_in(stdin)
+    stderr = run_here("generate", "-m", echo, *arguments).stderr
+    assert ("standard input" in stderr) == bool(said)
+    assert said in stderr

@@ -579,6 +579,13 @@ def test_logprobs_are_not_mixed_with_the_text_on_a_terminal(run, letters, say, m
     assert say("--logprobs", "1", "-o", str(tmp_path / "text")).code == 0
 
 
+def test_logprobs_are_not_mixed_with_the_text_in_one_file(letters, tmp_path):
+    arguments = ("generate", "-m", letters, "-p", "x", "--logprobs", "1")
+    assert run_cli(*arguments, home=tmp_path, redirect=">log 2>&1").code == USAGE
+    assert "would be mixed in one file" in (tmp_path / "log").read_text()
+    assert run_cli(*arguments, home=tmp_path, redirect=">/dev/null 2>&1").code == 0
+
+
 def test_logprobs_in_a_file_leave_the_text_on_the_terminal_alone(speaker, tmp_path):
     arguments = ("generate", "--model", speaker, "-p", "x", "-q", "--logprobs", "1")
     outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stdout",))

@@ -24,11 +24,12 @@ from metal_gen.cli.input.setting_options import (
 )
 from metal_gen.cli.output.output_file import OutputFile, is_stdout, require_different
 from metal_gen.cli.terminal.console import Console
-from metal_gen.errors import ExitCode, UsageError
+from metal_gen.cli.terminal.streams import are_one_file
+from metal_gen.errors import UsageError
 
 # For its help.
 EXAMPLES = (
-    'metal-gen generate --prompt "Tell me a story about a fox."',
+    'metal-gen generate "Tell me a story about a fox."',
     'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
     'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
     'metal-gen generate --prompt "Tell me a story about an owl." --json | jq -r .text',
@@ -53,6 +54,12 @@ CONTRADICTIONS = (
 )
 def generate(
     context: typer.Context,
+    argument: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="Answer this prompt, in quotes; the same as --prompt", show_default="stdin"
+        ),
+    ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,7 +106,7 @@ def generate(
         typer.Option(
             "--no-newline",
             "-j",
-            help="End the text as the model does, without a newline.",
+            help="End the text as the model does, without a newline",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -109,7 +116,9 @@ def generate(
 ) -> None:
     """Answer a prompt: stream the text to stdout, and everything else to stderr."""
     console = Console(quiet=quiet, verbosity=verbose)
-    given = unescape_options(context.params) if escape else context.params
+    given = _with_prompt(context.params)
+    if escape:
+        given = unescape_options(given)
     _refuse_contradictions(given)
     require_different(prompt=prompt_file, output=output)
     file = None
@@ -125,15 +134,25 @@ def generate(
         preparation = Preparation(settings, console)
         text = read_prompt(given["prompt"] or (), prompt_file, console, preparation.most_prompt_bytes)
         if text is None:
-            with redirect_stdout(sys.stderr):
-                print(context.get_help())
-            console.error("there is no prompt", "give one with --prompt TEXT, or pipe it in")
-            raise typer.Exit(ExitCode.USAGE)
+            if console.stderr_is_terminal:
+                with redirect_stdout(sys.stderr):
+                    print(context.get_help())
+            raise UsageError("there is no prompt", 'give one, as in metal-gen generate "...", or pipe it in')
         keep = partial(setattr, context.find_root(), "obj")
         GenerateRun(preparation, form, file, console, keep).write(text)
     finally:
         if file is not None:
             file.discard()
+
+
+def _with_prompt(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the argument for the prompt that it is."""
+    argument = given["argument"]
+    if argument is None:
+        return given
+    if given["prompt"]:
+        raise UsageError("the prompt is given twice, alone and with --prompt", "leave one of them out")
+    return {**given, "prompt": [argument]}
 
 
 def _refuse_contradictions(given: Mapping[str, Any]) -> None:
@@ -145,8 +164,10 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
 
 def _refuse_mixture(console: Console) -> None:
     """A line of JSON after every word of the text is of no use to anybody."""
-    if console.stdout_is_terminal and console.stderr_is_terminal:
+    is_one_terminal = console.stdout_is_terminal and console.stderr_is_terminal
+    if is_one_terminal or are_one_file(sys.stdout, sys.stderr):
+        place = "on the terminal" if is_one_terminal else "in one file"
         raise UsageError(
-            "the text and its log-probabilities would be mixed on the terminal",
+            f"the text and its log-probabilities would be mixed {place}",
             "--json or --jsonl has both; or keep them apart with 2>logprobs.jsonl, or -o FILE",
         )

@@ -58,7 +58,15 @@ def read_prompt(
     elif _is_piped():
         if parts and not select.select([sys.stdin], [], [], SILENCE_S)[0]:
             console.note("waiting for standard input to end; run with </dev/null to do without it")
-        parts.insert(0, _read_stdin(most_bytes))
+        piped = _read_stdin(most_bytes)
+        if parts and piped:
+            # In a loop that reads lines, they are the loop's own.
+            count = piped.count("\n") + 1
+            lines = (
+                "1 line of standard input comes" if count == 1 else f"{count} lines of standard input come"
+            )
+            console.note(f"{lines} before the prompt; </dev/null leaves it out")
+        parts.insert(0, piped)
     if not parts:
         return None
     prompt = "\n".join(part for part in parts if part)

@@ -5,6 +5,7 @@ for colour where it would not be, and for nothing else.
 """
 
 import os
+import stat
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -39,6 +40,17 @@ def columns(stream: TextIO | None) -> int:
         return os.get_terminal_size(stream.fileno()).columns  # type: ignore[union-attr]
     except (OSError, ValueError):
         return 0
+
+
+def are_one_file(one: TextIO | None, other: TextIO | None) -> bool:
+    """Whether what is written to both ends up in one file or one pipe."""
+    if one is None or other is None:
+        return False
+    try:
+        first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISCHR(first.st_mode) and os.path.samestat(first, second)
 
 
 def rich_console(stream: TextIO) -> "RichConsole":
