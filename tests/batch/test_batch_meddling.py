@@ -194,6 +194,16 @@ def test_an_output_that_is_taken_away_lets_only_one_run_end_well(path):
     assert path.read_bytes() == joined(GOOD[:1])
 
 
+def test_a_file_system_without_locks_is_refused(path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("metal_gen.batch.output.lock.fcntl.flock", refuse)
+    with pytest.raises(UsageError, match="its file system has no locks"):
+        Journal.create(path, RUN)
+    assert names(path) == []
+
+
 # What is left behind
 
 

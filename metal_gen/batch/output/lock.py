@@ -83,7 +83,7 @@ def _open_locked(path: Path) -> tuple[int, bool]:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is not a file")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             # A run that has made it for nothing takes it away again.
             if has_name(descriptor, path):
                 return descriptor, is_new
@@ -94,9 +94,21 @@ def _open_locked(path: Path) -> tuple[int, bool]:
                 "wait for it to end, or name another output",
             ) from None
         except BaseException:
+            if is_new:
+                with suppress(OSError):
+                    path.unlink()
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"its file system has no locks: {error.strerror}") from error
 
 
 def _open(path: Path) -> tuple[int, bool]:
