@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from inspect import cleandoc
 from typing import Any, TypeVar
 
 import typer
@@ -23,6 +24,11 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 NARROWEST_PANELS = 78
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+def _joined(help: str) -> str:
+    """Paragraphs, each on one line: it is wrapped when the width is known."""
+    return re.sub(r"(?<!\n)\n *(?!\n)", " ", cleandoc(help).strip())
 
 
 def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
@@ -43,8 +49,7 @@ class Command(typer.core.TyperCommand):
     """
 
     def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
-        joined = re.sub(r"(?<!\n)\n(?!\n)", " ", (help or "").strip())
-        super().__init__(*arguments, help=joined, **settings)
+        super().__init__(*arguments, help=_joined(help or ""), **settings)
         self.params.append(other_options(self.params))
 
     def make_parser(self, ctx: Any) -> Any:
@@ -102,7 +107,7 @@ def command_group(name: str, help: str, *examples: str) -> typer.Typer:
     return typer.Typer(
         name=name,
         cls=Group,
-        help=help,
+        help=_joined(help),
         no_args_is_help=True,
         add_completion=False,
         context_settings=CONTEXT_SETTINGS,

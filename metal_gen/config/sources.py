@@ -4,7 +4,6 @@ Owns the order: arguments, then variables, then `--config FILE`, then the user's
 defaults. Is handed the environment and the arguments; reads neither itself.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from metal_gen.config.library_path import require_safe_library
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Settings
+from metal_gen.config.toml_file import read_document
 from metal_gen.errors import ConfigError, UsageError
 
 LONGEST_SHOWN = 200
@@ -34,7 +34,7 @@ def resolve_settings(
     """
     settings = Settings()
     own_file = user_config_file(environ) if environ is not None else None
-    if own_file is not None and _is_there(own_file):
+    if own_file is not None and is_there(own_file):
         settings = settings.override(read_toml(own_file, is_own=True), str(own_file))
     if config_file is not None:
         settings = settings.override(read_toml(config_file), str(config_file))
@@ -111,11 +111,19 @@ def user_config_file(environ: Mapping[str, str]) -> Path | None:
     return None
 
 
-def _is_there(own_file: Path) -> bool:
+def is_there(own_file: Path) -> bool:
+    """Whether there is a file of the user's own.
+
+    Raises:
+        ConfigError: Nobody can say.
+    """
     try:
         return own_file.is_file()
     except OSError as error:
-        raise ConfigError(f"cannot look for {own_file}: {error.strerror}", "set XDG_CONFIG_HOME") from None
+        raise ConfigError(
+            f"cannot look for your settings file: {error.strerror}: {own_file}",
+            "set XDG_CONFIG_HOME to a folder that can be read",
+        ) from None
 
 
 def read_toml(path: Path, *, is_own: bool = False) -> dict[str, object]:
@@ -131,22 +139,8 @@ def read_toml(path: Path, *, is_own: bool = False) -> dict[str, object]:
     Raises:
         ConfigError: Naming the file, and the key where one is at fault.
     """
-    try:
-        document = tomllib.loads(path.read_bytes().decode())
-    except IsADirectoryError:
-        raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
-    except FileNotFoundError:
-        raise ConfigError(f"there is no settings file {path}", "`metal-gen config init` writes one") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise ConfigError(f"{path} is not UTF-8: {found}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-
     values: dict[str, object] = {}
-    for section, table in document.items():
+    for section, table in read_document(path).items():
         keys = {info.key: info for info in SETTINGS.values() if info.section == section}
         if not keys:
             raise _unknown_section(path, section)
@@ -189,7 +183,7 @@ def _unknown_section(path: Path, name: str) -> ConfigError:
         hint = f"write it under {' or '.join(places)}"
         return ConfigError(f"{path}: {name} stands outside its section", hint)
     sections = sorted({info.section for info in SETTINGS.values()})
-    return ConfigError(f"{path}: there is no section [{name}]", nearest(name, sections))
+    return ConfigError(f"{path}: there is no section [{_cut(name)}]", nearest(name, sections))
 
 
 def _unknown_key(path: Path, section: str, key: str) -> ConfigError:
@@ -199,7 +193,7 @@ def _unknown_key(path: Path, section: str, key: str) -> ConfigError:
                 f"{path}: [{section}] has no setting {key}", f"{key} belongs under [{info.section}]"
             )
     keys = [info.key for info in SETTINGS.values() if info.section == section]
-    return ConfigError(f"{path}: [{section}] has no setting {key}", nearest(key, keys))
+    return ConfigError(f"{path}: [{section}] has no setting {_cut(key)}", nearest(key, keys))
 
 
 def _short(value: object) -> str:
@@ -208,6 +202,8 @@ def _short(value: object) -> str:
         text = repr(value)
     except ValueError:
         return "a number of thousands of digits"
+    except RecursionError:
+        return "something nested too deeply"
     return _cut(text)
 
 
@@ -217,6 +213,7 @@ def _cut(text: str) -> str:
 
 def nearest(name: str, names: list[str]) -> str:
     """A hint that names the closest of some names, or all of them."""
-    if close := get_close_matches(name, names, n=1):
+    # The time goes by the square of the length.
+    if close := get_close_matches(name[:LONGEST_SHOWN], names, n=1):
         return f"did you mean {close[0]}?"
     return f"there are {', '.join(names)}"

@@ -65,7 +65,10 @@ def test_what_cannot_be_read_is_not_shown(run_here, monkeypatch):
 def test_a_file_is_made_and_not_written_over(run_here, tmp_path):
     own = tmp_path / OWN_FILE
     assert run_here("config", "path").stdout == f"{own}\n".encode()
-    assert run_here("config", "check").code == CONFIGURATION
+    assert run_here("config", "check", own).code == CONFIGURATION
+    without = run_here("config", "check")
+    assert (without.code, without.stdout) == (0, b"")
+    assert f"there is no settings file {own}: defaults are used" in without.stderr
     assert run_here("config", "init").code == 0
     assert own.read_text() == commented_settings()
     assert "it has 0 settings" in run_here("config", "check").stderr

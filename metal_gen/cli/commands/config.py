@@ -10,12 +10,15 @@ from metal_gen.cli.command_help import add_command, command_group
 from metal_gen.cli.input.setting_options import JsonOption, settings_in_force, with_settings
 from metal_gen.cli.output.output_file import OutputFile
 from metal_gen.cli.terminal.console import Console
-from metal_gen.config.sources import read_toml, user_config_file
+from metal_gen.config.sources import is_there, read_toml, user_config_file
 from metal_gen.errors import ConfigError, UsageError
 
 config = command_group(
     "config",
-    "Set your model once, and other defaults: show, write and check settings files.",
+    """Set your model once, and other defaults: show, write and check settings files.
+
+    To set your model for every command, run `metal-gen config init` and write it into the file under
+    [model], or set METAL_GEN_MODEL in your shell's startup file.""",
     "metal-gen config show",
     "metal-gen config init",
 )
@@ -64,8 +67,8 @@ def init(
 ) -> None:
     """Write a settings file that lists every setting in a comment, for you to change.
 
-    To set your model once, remove the # in front of name under [model] and write the model there. Every
-    command then uses it unless --model names another.
+    To set your model once, remove the # in front of name under [model], and write the model there. Every
+    command then uses it, unless --model names another.
     """
     from metal_gen.config.settings_file import commented_settings
 
@@ -88,6 +91,11 @@ def init(
 def check(file: OptionalFile = None) -> None:
     """Check a settings file; if it cannot be used, print the reason and exit with code 3."""
     path = file or _own_file()
+    if file is None and not is_there(path):
+        Console().note(
+            f"there is no settings file {path}: defaults are used; metal-gen config init writes one"
+        )
+        return
     count = len(read_toml(path, is_own=path == user_config_file(os.environ)))
     Console().note(f"{path} can be used: it has {count} {'setting' if count == 1 else 'settings'}")
 

@@ -1,0 +1,66 @@
+"""Reads a TOML file, of any size and kind, into its tables."""
+
+import re
+import stat
+import tomllib
+from pathlib import Path
+
+from metal_gen.errors import ConfigError
+from metal_gen.excerpt import excerpt
+
+# Every setting with its comment takes a tenth of it. Reading TOML takes time by the square of its length.
+MOST_BYTES = 131_072
+# A key needs three parts, as in sampling.logit_bias.token; Python's reader takes hours for thousands.
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{100}}")
+
+
+def read_document(path: Path) -> dict[str, object]:
+    """Read a TOML file.
+
+    Args:
+        path: A regular file, or a pipe that a shell has made.
+
+    Raises:
+        ConfigError: It is missing or unreadable, a folder or a device, too large, or no TOML.
+    """
+    try:
+        document = tomllib.loads(_text(path))
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:
+        reason = "a number has thousands of digits" if "integer string" in str(error) else str(error)
+        raise ConfigError(f"{path} is not valid TOML: {excerpt(reason)}") from None
+    return document
+
+
+def _text(path: Path) -> str:
+    data = _bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise ConfigError(f"{path} is not UTF-8: {found}") from None
+    if LONG_KEY.search(text):
+        raise ConfigError(f"{path} is not valid TOML: a key has a hundred parts")
+    return text
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ConfigError(f"the settings file is a device: {path}", "name a TOML file")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except IsADirectoryError:
+        raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
+    except FileNotFoundError:
+        raise ConfigError(f"there is no settings file {path}", "`metal-gen config init` writes one") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except ValueError:  # NUL, or half of a surrogate pair
+        raise ConfigError(f"no file can have this name: {str(path)!a}") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"the settings file {path} has more than {MOST_BYTES // 1024} KiB")
+    return data
