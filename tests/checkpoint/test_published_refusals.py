@@ -11,6 +11,7 @@ from metal_gen.checkpoint.packed.awq import Awq
 from metal_gen.checkpoint.packed.compressed_tensors import PackQuantized
 from metal_gen.checkpoint.packed.gptq import Gptq
 from metal_gen.checkpoint.packed.groups import Groups
+from metal_gen.checkpoint.packed.quantization import read_quantization
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
 
@@ -186,6 +187,13 @@ def test_a_method_that_is_not_read_is_refused_with_what_to_use(tmp_path):
         Checkpoint(folder)
     assert "config.json" in str(caught.value)
     assert "MLX version" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", [{"a": 1}, ["affine"], 4, "x" * 10_000])
+def test_a_mode_that_mlx_does_not_have_is_refused(mode):
+    with pytest.raises(CheckpointError, match="mode is .*, and MLX has affine, mxfp4") as caught:
+        read_quantization({"quantization": {"bits": 4, "mode": mode}}, "config.json")
+    assert len(caught.value.message) < 300
 
 
 def test_numbers_of_8_bits_without_a_word_in_the_config_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from metal_gen.checkpoint.packed.stored import Method
 from metal_gen.config import quantize
 from metal_gen.config.quantize import AFFINE_BITS, AFFINE_GROUP_SIZES
-from metal_gen.models.config.fields import FieldReader
+from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.models.config.language_part import model_name
 from metal_gen.models.matrices.quantized import Packing
 
@@ -86,7 +86,7 @@ def read_packing(fields: FieldReader) -> Packing:
         CheckpointError: MLX has no such packing.
     """
     mode = fields.fields.get("mode", "affine")
-    if mode in MICROSCALED:
+    if isinstance(mode, str) and mode in MICROSCALED:
         packing = MICROSCALED[mode]
         given = Packing(
             fields.integer("bits", packing.bits), fields.integer("group_size", packing.group_size), mode
@@ -98,7 +98,7 @@ def read_packing(fields: FieldReader) -> Packing:
             )
         return packing
     if mode != "affine":
-        raise fields.error(f"mode is {mode!r}, and MLX has affine, {', '.join(MICROSCALED)}")
+        raise fields.error(f"mode is {quoted(mode)}, and MLX has affine, {', '.join(MICROSCALED)}")
     bits, group_size = fields.integer("bits", 4), fields.integer("group_size", 64)
     for name, value, known in (("bits", bits, AFFINE_BITS), ("group_size", group_size, AFFINE_GROUP_SIZES)):
         if value not in known:
