@@ -191,7 +191,7 @@ def test_a_method_that_is_not_read_is_refused_with_what_to_use(tmp_path):
 
 @pytest.mark.parametrize("mode", [{"a": 1}, ["affine"], 4, "x" * 10_000])
 def test_a_mode_that_mlx_does_not_have_is_refused(mode):
-    with pytest.raises(CheckpointError, match="mode is .*, and MLX has affine, mxfp4") as caught:
+    with pytest.raises(CheckpointError, match=r"mode is .*, and MLX has affine, mxfp4") as caught:
         read_quantization({"quantization": {"bits": 4, "mode": mode}}, "config.json")
     assert len(caught.value.message) < 300
 

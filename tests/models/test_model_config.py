@@ -9,6 +9,7 @@ from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config.fields import listed
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.config.summary import ConfigSummary
 from metal_gen.models.rope import Rope
 
 NUMBERS = st.sampled_from([1e-320, 1e-12, 1e-3, 1, 1.5, 1e4, 1e12, 1e300]) | st.floats(1e-12, 1e12)
@@ -193,3 +194,10 @@ def test_what_is_accepted_has_wavelengths(head_dim, rope_type, numbers, original
     periods = Rope(config.rope, head_dim).periods(length).tolist()
     assert len(periods) == head_dim // 2
     assert all(period > 0 for period in periods)
+
+
+def test_a_summary_is_a_few_words_whatever_the_file_says():
+    long = "x" * 10_000
+    quantization = {"quant_method": long, "bits": 10**90}
+    summary = ConfigSummary.from_hf({"model_type": long, "dtype": long, "quantization": quantization})
+    assert all(0 < len(text) < 300 for text in (summary.model_type, summary.dtype, summary.quantization))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metal_gen.excerpt import excerpt
+
 
 @dataclass(frozen=True)
 class ConfigSummary:
@@ -39,9 +41,9 @@ def _describe(quantization: object) -> str:
     bits = quantization.get("bits")
     words = [method] if method else []
     if isinstance(bits, int):
-        words.append(f"{bits}-bit")
+        words.append(f"{excerpt(bits)}-bit")
     return " ".join(words) or "quantized"
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return excerpt(value) if isinstance(value, str) and value else None
