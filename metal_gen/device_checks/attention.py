@@ -12,7 +12,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu, random_numbers
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
 from metal_gen.models.masks import seen_by
 
 CAPACITY_BEYOND = 17
@@ -34,7 +34,7 @@ class _Case:
         parts = [
             f"attention of {self.new} tokens over {self.seen}",
             f"{self.heads}/{self.kv_heads} heads of {self.head_dim}",
-            str(self.dtype).removeprefix("mlx.core."),
+            dtype_name(self.dtype),
         ]
         parts += ["with a mask"] if self.has_mask else []
         parts += [f"{self.batch} sequences"] if self.batch > 1 else []

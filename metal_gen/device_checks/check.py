@@ -72,6 +72,11 @@ def run_check(check: Check) -> CheckResult:
     return CheckResult(check.name, difference, check.tolerance, time.perf_counter() - begin_s, error)
 
 
+def dtype_name(dtype: mx.Dtype) -> str:
+    """As settings and messages have it: `bfloat16`."""
+    return str(dtype).removeprefix("mlx.core.")
+
+
 @contextmanager
 def on_cpu() -> Iterator[None]:
     """Compute on the CPU, whatever the default device is."""

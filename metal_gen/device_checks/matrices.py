@@ -9,7 +9,7 @@ from functools import partial
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu, random_numbers
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
 from metal_gen.models.experts.linear import expert_linear
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
@@ -28,9 +28,10 @@ PACKINGS = (
 def matrix_checks() -> Iterator[Check]:
     """Products with one matrix, then with those of experts."""
     for dtype in (mx.float32, mx.bfloat16, mx.float16):
-        name = str(dtype).removeprefix("mlx.core.")
-        yield Check(f"matrix, {name}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype)))
-    tolerance = TOLERANCES[_dtype_of_packed()]
+        yield Check(
+            f"matrix, {dtype_name(dtype)}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype))
+        )
+    tolerance = TOLERANCES[dtype_of_packed()]
     for packing in PACKINGS:
         yield Check(f"matrix, {packing}", tolerance, partial(_products, partial(_packed, packing)))
     of_experts = partial(_dense, mx.float32, EXPERTS)
@@ -40,8 +41,12 @@ def matrix_checks() -> Iterator[Check]:
         yield Check(f"experts, {packing}", tolerance, partial(_expert_products, packed))
 
 
-def _dtype_of_packed() -> mx.Dtype:
-    """What quantized weights are computed in: in bfloat16 a CPU adds up in bfloat16, and loses percents."""
+def dtype_of_packed() -> mx.Dtype:
+    """What quantized weights are computed in.
+
+    A CPU adds up in the dtype itself, and in bfloat16 loses percents. CUDA compiles kernels for float32 when
+    they are first used, for half a minute.
+    """
     return mx.float32 if runs_on_cpu() else mx.bfloat16
 
 
@@ -50,7 +55,7 @@ def _dense(dtype: mx.Dtype, *experts: int) -> DenseMatrix:
 
 
 def _packed(packing: Packing, *experts: int) -> QuantizedMatrix:
-    dtype = _dtype_of_packed()
+    dtype = dtype_of_packed()
     numbers = random_numbers(5, *experts, OUTPUTS, INPUTS, dtype=dtype, scale=INPUTS**-0.5)
     with on_cpu():
         return QuantizedMatrix.quantize(numbers, packing)

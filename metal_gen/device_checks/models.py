@@ -15,7 +15,8 @@ import mlx.core as mx
 from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu
+from metal_gen.device_checks.matrices import dtype_of_packed
 from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
@@ -93,8 +94,9 @@ def model_checks() -> Iterator[Check]:
 def _decoded(
     fields: Mapping[str, Any], *, compiles: bool = False, packing: Packing | None = None
 ) -> Iterator[Pair]:
-    model = _model(fields, packing)
-    decoder = Decoder(model, _cache(model.config), chunk_size=CHUNK, compiles=compiles)
+    dtype = mx.float32 if packing is None else dtype_of_packed()
+    model = _model(fields, packing, dtype)
+    decoder = Decoder(model, _cache(model.config, dtype=dtype), chunk_size=CHUNK, compiles=compiles)
     prompt = _tokens(PROMPT_TOKENS)
     sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=CAPACITY)
     logits = [decoder.prefill(prompt)]
@@ -147,19 +149,21 @@ def _expected(
         return logits
 
 
-def _model(fields: Mapping[str, Any], packing: Packing | None = None) -> Transformer:
+def _model(
+    fields: Mapping[str, Any], packing: Packing | None = None, dtype: mx.Dtype = mx.float32
+) -> Transformer:
     config = ModelConfig.from_hf({**BASE, **fields})
-    return builder_for(config.model_type)(config, RandomWeights(mx.float32, packing))
+    return builder_for(config.model_type)(config, RandomWeights(dtype, packing))
 
 
-def _cache(config: ModelConfig, batch_size: int = 1) -> KVCache:
+def _cache(config: ModelConfig, *, batch_size: int = 1, dtype: mx.Dtype = mx.float32) -> KVCache:
     shape = KVCacheConfig(
         num_layers=config.num_cached_layers,
         num_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         max_seq_len=CAPACITY,
         batch_size=batch_size,
-        dtype="float32",
+        dtype=dtype_name(dtype),
     )
     if (linear := config.linear) is None:
         return new_cache(shape)
