@@ -30,6 +30,7 @@ from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.config.setting_info import SettingInfo, info_of, setting
 from metal_gen.config.sizes import Size
 from metal_gen.config.switched import value_in_force
+from metal_gen.config.template_args import TemplateArgs
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
@@ -230,6 +231,12 @@ class Settings:
     )
     thinking: bool | None = setting(
         "generation", Flag(), None, "Let the model think first", unset="the chat template's"
+    )
+    prefill: str | None = setting(
+        "generation", Text(may_be_empty=False), None, "Begin the answer with this text, and go on from there"
+    )
+    template_arg: tuple[tuple[str, object], ...] = setting(
+        "generation", TemplateArgs(), (), "Set a variable of the chat template to JSON, or else to a text"
     )
 
     markdown: bool = setting(

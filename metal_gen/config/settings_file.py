@@ -9,6 +9,7 @@ from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import DEFAULT_SOURCE, SETTINGS, Settings
 from metal_gen.config.switched import value_to_write
+from metal_gen.config.template_args import TemplateArgs
 
 HEADING = """\
 # Settings of metal-gen. To set one, remove the # in front of its name. Each line shows the default;
@@ -43,6 +44,8 @@ EXAMPLES: dict[str, object] = {
     "logprobs": 5,
     "system": "Answer briefly.",
     "thinking": False,
+    "prefill": "Once upon a time",
+    "template_arg": {"enable_thinking": False},
 }
 
 
@@ -73,7 +76,7 @@ def plain_value(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if settings.source(name) != DEFAULT_SOURCE:
         value = value_to_write(SETTINGS[name].check, value)
-    is_table = isinstance(SETTINGS[name].check, Biases | RopeScaling) and value is not None
+    is_table = isinstance(SETTINGS[name].check, Biases | RopeScaling | TemplateArgs) and value is not None
     return dict(value) if is_table else value
 
 

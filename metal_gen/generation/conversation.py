@@ -18,13 +18,14 @@ from metal_gen.engine.stopping import larger_capacity
 from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Piece, join
-from metal_gen.generation.prompt import encode_prompt
+from metal_gen.generation.prompt import encode_as_set
 from metal_gen.generation.prompt_texts import PromptTexts
 from metal_gen.generation.strategy_settings import endings_from, require_text_settings, strategy_from
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.chat_template import MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import ASSISTANT, SYSTEM, USER, Message
+from metal_gen.text.thinking import ThinkingSplitter
 
 # Settings of a text that a turn does not have, and why.
 NOT_OF_A_TURN = {
@@ -210,11 +211,9 @@ class Conversation:
 
     def _encode(self, messages: list[Message]) -> Prompt:
         try:
-            return encode_prompt(
-                self.model.checkpoint,
-                messages,
-                thinking=self.settings.thinking,
-                most_tokens=self.model.plan.most_tokens,
+            settings = replace(self.settings, system=None)
+            return encode_as_set(
+                self.model.checkpoint, messages, settings, most_tokens=self.model.plan.most_tokens
             )
         except MessagesRefusedError as error:
             hint = "take the last turn back, or change the system message"
@@ -233,10 +232,10 @@ class Conversation:
             settings = replace(settings, seed=(settings.seed + self._answers) % SEEDS)
             self._answers += 1
         texts = PromptTexts(self.model, prompt, settings, self.strategy, self._cached)
-        return self._recorded(asked, texts.pieces(on_prefill))
+        return self._recorded(asked, prompt, texts.pieces(on_prefill))
 
     def _recorded(
-        self, asked: list[Message], pieces: Generator[Piece, None, None]
+        self, asked: list[Message], prompt: Prompt, pieces: Generator[Piece, None, None]
     ) -> Generator[Piece, None, None]:
         """The same pieces; when they end, for whatever reason, the conversation has what was said."""
         said: list[Piece] = []
@@ -247,15 +246,15 @@ class Conversation:
                     yield piece
         finally:
             if said:
-                self._record(asked, said)
+                self._record(asked, said, ThinkingSplitter(prompt).prefilled)
 
-    def _record(self, asked: list[Message], said: list[Piece]) -> None:
+    def _record(self, asked: list[Message], said: list[Piece], prefilled: tuple[str, str]) -> None:
         answer = join(said)
         if not (said[-1].finish or answer.text or answer.thinking):
             return
-        message = {"role": ASSISTANT, "content": answer.text}
-        if answer.thinking:
-            message["reasoning_content"] = answer.thinking
+        message = {"role": ASSISTANT, "content": prefilled[1] + answer.text}
+        if thinking := prefilled[0] + answer.thinking:
+            message["reasoning_content"] = thinking
         self.messages = [*asked, message]
 
 

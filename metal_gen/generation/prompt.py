@@ -1,12 +1,44 @@
 """From what a person asks to the token ids that the model continues."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
 from metal_gen.errors import UsageError
+from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import SYSTEM, USER, Message
-from metal_gen.text.thinking import THINK_OPEN
+from metal_gen.text.thinking import THINK_OPEN, ThinkingSplitter
+
+# What is without effect where there is no template.
+LOST = (
+    "the system message is left out",
+    "the thinking switch has no effect",
+    "template_arg has no effect",
+)
+PREFILLED_THINKING = "the chat template opens a thinking block, and the prefill is the beginning of that"
+
+
+def encode_as_set(
+    checkpoint: Checkpoint,
+    prompt: str | Sequence[Message],
+    settings: Settings,
+    *,
+    most_tokens: int | None = None,
+) -> Prompt:
+    """Render and encode a prompt as the settings say; arguments and errors as of `encode_prompt`."""
+    return encode_prompt(
+        checkpoint,
+        prompt,
+        system=settings.system,
+        raw=settings.raw,
+        thinking=settings.thinking,
+        prefill=settings.prefill or "",
+        template_args=settings.template_arg,
+        most_tokens=most_tokens,
+    )
 
 
 def encode_prompt(
@@ -16,6 +48,8 @@ def encode_prompt(
     system: str | None = None,
     raw: bool = False,
     thinking: bool | None = None,
+    prefill: str = "",
+    template_args: Sequence[tuple[str, object]] = (),
     most_tokens: int | None = None,
 ) -> Prompt:
     """Render and encode a prompt.
@@ -26,10 +60,13 @@ def encode_prompt(
         system: A system message to put first.
         raw: Encode the text as it is, without the template.
         thinking: Sets the template's thinking switch where it has one.
+        prefill: Comes last, with the template or without: the answer goes on from there.
+        template_args: Other variables of the template.
         most_tokens: As for `Tokenizer.encode`.
 
     Raises:
-        UsageError: The prompt is empty, or is a conversation and there is no template.
+        UsageError: The prompt is empty, or is a conversation and there is no template; or the thinking
+            switch is set twice.
         DoesNotFitError: The text has more than `most_tokens`, by its length alone.
         CheckpointError: The template refused it.
     """
@@ -38,31 +75,64 @@ def encode_prompt(
     if not prompt:
         raise UsageError("the prompt is empty")
     template = None if raw else checkpoint.chat_template
-    notices = []
+    arguments = dict(template_args)
+    text, opens_thinking = prompt, False
     if template is None:
         reason = "raw is set" if raw else "this checkpoint has no chat template"
-        if not isinstance(prompt, str):
+        if not isinstance(text, str):
             raise UsageError(f"a conversation needs a chat template, and {reason}")
-        if not raw:
-            notices.append(f"{reason}: the prompt is continued as it is")
-        if system is not None:
-            notices.append(f"the system message is left out: {reason}")
-        if thinking is not None:
-            notices.append(f"the thinking switch has no effect: {reason}")
-        text = prompt
-        ids = checkpoint.tokenizer.encode(text, add_special_tokens=True, most_tokens=most_tokens)
+        given = (system is not None, thinking is not None, bool(arguments))
+        notices = [] if raw else [f"{reason}: the prompt is continued as it is"]
+        notices += [f"{lost}: {reason}" for lost, is_given in zip(LOST, given, strict=True) if is_given]
     else:
         messages = _messages(prompt)
         if system is not None:
             messages.insert(0, {"role": SYSTEM, "content": system})
-        if thinking is not None and not template.has_thinking_switch:
-            notices.append("the thinking switch has no effect: this checkpoint's chat template has none")
-        text = template.render(messages, thinking=thinking)
-        ids = checkpoint.tokenizer.encode(text, add_special_tokens=False, most_tokens=most_tokens)
+        if thinking is not None and THINKING_SWITCH in arguments:
+            raise UsageError(
+                f"thinking and template_arg {THINKING_SWITCH} are both set", "leave one of them out"
+            )
+        notices = _without_effect(template, arguments, thinking)
+        render = partial(template.render, thinking=thinking, arguments=arguments)
+        text = render(messages)
+        opens_thinking = _opens_thinking(text, messages, render)
+    ids = checkpoint.tokenizer.encode(
+        text + prefill, add_special_tokens=template is None, most_tokens=most_tokens
+    )
     if not ids:
         raise UsageError("the prompt has no tokens")
-    opens_thinking = template is not None and text.rstrip().endswith(THINK_OPEN)
-    return Prompt(ids, opens_thinking, template is not None, tuple(notices))
+    encoded = Prompt(ids, opens_thinking, template is not None, prefill, tuple(notices))
+    if prefill and opens_thinking and ThinkingSplitter(encoded).is_thinking:
+        return replace(encoded, notices=(*notices, PREFILLED_THINKING))
+    return encoded
+
+
+def _without_effect(
+    template: ChatTemplate, arguments: Mapping[str, object], thinking: bool | None
+) -> list[str]:
+    """Say which variables the template does not look at."""
+    notices = [
+        f"template_arg {name} has no effect: this checkpoint's chat template does not use it"
+        for name in arguments
+        if name not in template.names
+    ]
+    if thinking is not None and not template.has_thinking_switch:
+        notices.append("the thinking switch has no effect: this checkpoint's chat template has none")
+    return notices
+
+
+def _opens_thinking(text: str, messages: list[Message], render: Callable[[list[Message]], str]) -> bool:
+    """Whether a rendered prompt ends in a tag that is the template's, and not the last one's who spoke."""
+    if not text.rstrip().endswith(THINK_OPEN):
+        return False
+    untagged = [
+        {
+            name: value.replace(THINK_OPEN, " ") if isinstance(value, str) else value
+            for name, value in message.items()
+        }
+        for message in messages
+    ]
+    return untagged == messages or render(untagged).rstrip().endswith(THINK_OPEN)
 
 
 def _messages(prompt: str | Sequence[Message]) -> list[Message]:
@@ -74,4 +144,4 @@ def _messages(prompt: str | Sequence[Message]) -> list[Message]:
             raise UsageError(
                 f"message {number} of the conversation must have a role and a content, both texts"
             )
-    return list(prompt)
+    return [{name: value for name, value in message.items() if value is not None} for message in prompt]

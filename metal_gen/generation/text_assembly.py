@@ -26,7 +26,8 @@ class TextAssembly:
         self, tokenizer: Tokenizer, prompt: Prompt, stop: tuple[str, ...], sample: int, clock: Clock
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
-        self._splitter = ThinkingSplitter(tokenizer, prompt)
+        self._splitter = ThinkingSplitter(prompt)
+        self._answer = ""
         self._matcher = StopMatcher(stop)
         self._sample = sample
         self._clock = clock
@@ -46,15 +47,28 @@ class TextAssembly:
         ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
         text = "" if ended_by_token else self._detokenizer.add(token.id)
         text += self._detokenizer.finish() if finish else ""
-        text, is_thinking = self._splitter.split(token.id, text)
+        text, is_thinking = self._split(text, is_last=finish is not None)
         if is_thinking:
             self._clock.count_thinking()
-        if self._splitter.has_just_begun:
-            text, is_thinking = self._matcher.finish(), False
-        elif not is_thinking:
+        else:
             text, stop_text = self._matcher.feed(text)
             finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
             text += self._matcher.finish() if finish else ""
         logprobs = None if token.draw.logprobs is None else read_logprobs(token.draw.logprobs)
         statistics = self._clock.statistics(cache_tokens)
         return Piece(text, token.id, is_thinking, finish, stop_text, logprobs, self._sample, statistics)
+
+    def _split(self, text: str, *, is_last: bool) -> tuple[str, bool]:
+        """What a text brings, and whether that is thinking. It is one or the other.
+
+        Where a token ends the thinking and begins the answer, the answer waits for the next one.
+        """
+        thinking, answer = self._splitter.feed(text)
+        self._answer += answer
+        if is_last:
+            rest = self._splitter.finish()
+            thinking, self._answer = thinking + rest[0], self._answer + rest[1]
+        if (thinking and not (is_last and self._answer)) or self._splitter.is_thinking:
+            return thinking, True
+        answer, self._answer = self._answer, ""
+        return answer, False

@@ -13,7 +13,7 @@ from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import UsageError
 from metal_gen.generation.loading import TextModel, prepare
 from metal_gen.generation.pieces import Generation, Piece, join
-from metal_gen.generation.prompt import encode_prompt
+from metal_gen.generation.prompt import encode_as_set
 from metal_gen.generation.prompt_texts import PromptTexts
 from metal_gen.generation.strategy_settings import (
     STRATEGY_SETTINGS,
@@ -122,14 +122,7 @@ def stream_generate(
     in_force = override_with_arguments(model.settings, settings)
     _refuse_misplaced(settings, strategy)
     if not isinstance(prompt, Prompt):
-        prompt = encode_prompt(
-            model.checkpoint,
-            prompt,
-            system=in_force.system,
-            raw=in_force.raw,
-            thinking=in_force.thinking,
-            most_tokens=model.plan.most_tokens,
-        )
+        prompt = encode_as_set(model.checkpoint, prompt, in_force, most_tokens=model.plan.most_tokens)
     capacity, most = model.plan.cache.max_seq_len, model.plan.largest_max_seq_len
     require_capacity(len(prompt.ids), in_force.max_tokens, capacity, most=most)
     return PromptTexts(model, prompt, in_force, _strategy(model, strategy, in_force)).pieces(on_prefill)

@@ -3,25 +3,28 @@
 Source: `chat_template_utils.py` of Hugging Face transformers, whose environment this repeats.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from metal_gen.errors import CheckpointError
 from metal_gen.files.json_file import read_json
 from metal_gen.text.messages import Message
+from metal_gen.text.template.limits import Allowance, TemplateLimitError
+from metal_gen.text.template.sandbox import LONGEST_SOURCE, TemplateEnvironment
 
 FILE = "chat_template.jinja"
 OLD_FILE = "chat_template.json"
 THINKING_SWITCH = "enable_thinking"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+# Of a message, what the model thought before it; the first is what templates mostly ask for.
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+LONGEST_REASON, LONGEST_DATE = 300, 1000
+WITHOUT_IT = "use --raw to do without it"
 
 
 class MessagesRefusedError(CheckpointError):
@@ -35,44 +38,90 @@ class ChatTemplate:
         source: Jinja text.
         special_tokens: Texts that it may name, such as `bos_token`.
 
+    Attributes:
+        names: Of the variables that occur in it.
+
     Raises:
-        CheckpointError: It is not valid Jinja.
+        CheckpointError: It is not valid Jinja, too long, or needs other templates.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
-        )
+        self._environment = environment = TemplateEnvironment()
+        self._rendering = Lock()
         environment.globals.update(raise_exception=_refuse, strftime_now=_strftime_now)
         environment.globals.update(special_tokens or {})
-        environment.filters["tojson"] = _to_json
-        self.has_thinking_switch = THINKING_SWITCH in source
         try:
-            self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise CheckpointError(
-                f"the chat template is not valid: {error}", "use --raw to do without it"
-            ) from error
+            self._template, self.names = environment.read(source)
+        except Exception as error:  # Jinja lets errors of Python's compiler through, of any kind.
+            raise CheckpointError(f"the chat template is not valid: {_reason(error)}", WITHOUT_IT) from error
 
-    def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
+    @property
+    def has_thinking_switch(self) -> bool:
+        """Whether it asks for `enable_thinking`."""
+        return THINKING_SWITCH in self.names
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        thinking: bool | None = None,
+        arguments: Mapping[str, object] | None = None,
+    ) -> str:
         """Return the prompt that asks for the assistant's next message.
 
         Args:
             messages: Each with `role` and `content`.
             thinking: Sets the template's `enable_thinking`; None leaves it to the template.
+            arguments: Other variables by name.
 
         Raises:
-            CheckpointError: The template raised an error, or gave half a character.
+            MessagesRefusedError: The template raised an error, gave half a character, or took too long or
+                too much memory.
         """
-        variables: dict[str, Any] = {} if thinking is None else {THINKING_SWITCH: thinking}
+        variables: dict[str, Any] = {
+            "messages": list(map(_with_reasoning, messages)),
+            # Names that every template may expect.
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": True,
+            **(arguments or {}),
+        }
+        if thinking is not None:
+            variables[THINKING_SWITCH] = thinking
         try:
-            text = self._template.render(messages=list(messages), add_generation_prompt=True, **variables)
+            with self._rendering:
+                self._environment.allowance = Allowance(variables)
+                text = self._template.render(variables)
             text.encode()
             return text
+        except TemplateLimitError as error:
+            raise MessagesRefusedError(f"the chat template was stopped: {error}", WITHOUT_IT) from error
         except Exception as error:  # A template can raise anything that Python can.
             raise MessagesRefusedError(
-                f"the chat template refused the messages: {error}", "use --raw to do without it"
+                f"the chat template refused the messages: {_reason(error)}", WITHOUT_IT
             ) from error
+
+
+def _with_reasoning(message: Message) -> Message:
+    """A message whose reasoning is found by every name that it has anywhere."""
+    reasoning = next((message[name] for name in REASONING_FIELDS if name in message), None)
+    if reasoning is None:
+        return message
+    return {**dict.fromkeys(REASONING_FIELDS, reasoning), **message, REASONING_FIELDS[0]: reasoning}
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line that is not too long."""
+    if isinstance(error, MemoryError):
+        return "it runs out of memory"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, TemplateSyntaxError):
+        text = f"{error.message} in line {error.lineno}"
+    elif isinstance(error, SyntaxError):
+        # The line is one of what Jinja has made of the template.
+        text = error.msg
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
 
 
 def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTemplate | None:
@@ -83,22 +132,27 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
     """
     special_tokens = _special_tokens(tokenizer_config)
     if (folder / FILE).is_file():
-        try:
-            return ChatTemplate((folder / FILE).read_text(encoding="utf-8"), special_tokens)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"cannot read {folder / FILE}: {error}") from error
+        return ChatTemplate(_read_source(folder / FILE), special_tokens)
     source = tokenizer_config.get("chat_template")
     if source is None and (folder / OLD_FILE).is_file():
         source = read_json(folder / OLD_FILE).get("chat_template")
     if isinstance(source, list):
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
+        entries = [entry for entry in source if isinstance(entry, dict)]
+        source = next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)
     if source is not None and not isinstance(source, str):
         raise CheckpointError(
-            f"the chat template of {folder} is not a text: {type(source).__name__}",
-            "use --raw to do without it",
+            f"the chat template of {folder} is not a text: {type(source).__name__}", WITHOUT_IT
         )
     return None if source is None else ChatTemplate(source, special_tokens)
+
+
+def _read_source(path: Path) -> str:
+    """Read a file, unless it is longer than any template may be."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(LONGEST_SOURCE + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
@@ -110,24 +164,11 @@ def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
-class _GenerationTag(Extension):
-    """Ignores `{% generation %}`, which marks the assistant's words for training."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _refuse(message: object) -> NoReturn:
+    raise TemplateError(str(message))
 
 
 def _strftime_now(format: str) -> str:
+    if len(format) > LONGEST_DATE:
+        raise TemplateError(f"a format of a date has more than {LONGEST_DATE} characters")
     return datetime.now().strftime(format)
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Jinja's own filter escapes HTML characters, which a prompt must not have escaped."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)

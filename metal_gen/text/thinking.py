@@ -1,38 +1,93 @@
-"""Tells a model's thinking from its answer, token by token."""
+"""Tells a model's thinking from its answer, in a text that comes in pieces."""
+
+from enum import Enum, auto
 
 from metal_gen.text.encoded_prompt import Prompt
-from metal_gen.text.tokenizer import Tokenizer
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
+TAGS = (THINK_OPEN, THINK_CLOSE)
+
+
+class _Place(Enum):
+    """What comes next."""
+
+    START = auto()
+    THINKING = auto()
+    ANSWER = auto()
 
 
 class ThinkingSplitter:
-    """Follows the thinking tags, which are single tokens, and takes them out of the text.
+    """Follows the thinking tags, each in any number of pieces, and takes them out of the text.
 
-    The blank lines that models put after a tag are taken out too. A prompt without a chat
-    template is not split: there the tags are text like any other.
+    Thinking is a block at the very start, white space aside, and there is one at most: a tag anywhere else
+    is a part of what is said. The blank lines that models put after a tag are taken out too. A prompt
+    without a chat template is not split: there the tags are text like any other.
+
+    Args:
+        prompt: That the text follows. Its prefill is the text's beginning.
+
+    Attributes:
+        prefilled: The thinking and the answer in the prefill.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Prompt) -> None:
-        tags = (tokenizer.id_of(THINK_OPEN), tokenizer.id_of(THINK_CLOSE))
-        self._opening, self._closing = tags if prompt.is_chat else (None, None)
-        self._thinking = prompt.opens_thinking
-        self._after_tag = self._at_tag = False
+    def __init__(self, prompt: Prompt) -> None:
+        self._place = _Place.START if prompt.is_chat else _Place.ANSWER
+        if prompt.opens_thinking:
+            self._place = _Place.THINKING
+        self._after_tag = prompt.opens_thinking
+        self._held = ""
+        thinking, answer = self.feed(prompt.prefill)
+        rest = self.finish()
+        if rest[1].strip():
+            self._place = _Place.ANSWER
+        self.prefilled = thinking + rest[0], answer + rest[1]
 
     @property
-    def has_just_begun(self) -> bool:
-        """Whether the last token opened a thinking block."""
-        return self._at_tag and self._thinking
+    def is_thinking(self) -> bool:
+        """Whether a thinking block is open."""
+        return self._place is _Place.THINKING
 
-    def split(self, token: int, text: str) -> tuple[str, bool]:
-        """Return the text to show for a token, and whether it is thinking."""
-        self._at_tag = token in (self._opening, self._closing)
-        if self._at_tag:
-            self._thinking = token == self._opening
-            self._after_tag = True
-            return "", self._thinking
+    def feed(self, text: str) -> tuple[str, str]:
+        """Take the next piece.
+
+        Returns:
+            The thinking and the answer that are certain by now; what may belong to a tag is held back.
+        """
+        self._held += text
+        if self._place is _Place.START:
+            self._look_for_opening()
+        thinking = self._next_thinking() if self._place is _Place.THINKING else ""
+        answer = ""
+        if self._place is _Place.ANSWER:
+            answer, self._held = self._without_blank_lines(self._held), ""
+        return thinking, answer
+
+    def finish(self) -> tuple[str, str]:
+        """Return the thinking and the answer that are held back, when no more text comes."""
+        held, self._held = self._held, ""
+        return (held, "") if self.is_thinking else ("", held)
+
+    def _look_for_opening(self) -> None:
+        begun = self._held.lstrip()
+        if begun.startswith(THINK_OPEN):
+            self._place, self._after_tag = _Place.THINKING, True
+            self._held = begun.removeprefix(THINK_OPEN)
+        elif not THINK_OPEN.startswith(begun):
+            self._place = _Place.ANSWER
+
+    def _next_thinking(self) -> str:
+        text, tag, rest = self._without_blank_lines(self._held).partition(THINK_CLOSE)
+        if tag:
+            self._place, self._after_tag, self._held = _Place.ANSWER, True, rest
+            return text
+        held = next(size for size in range(len(THINK_CLOSE), -1, -1) if text.endswith(THINK_CLOSE[:size]))
+        self._held = THINK_CLOSE[:held]
+        return text.removesuffix(self._held)
+
+    def _without_blank_lines(self, text: str) -> str:
+        """A text without the blank lines that follow a tag."""
         if self._after_tag:
             text = text.lstrip("\n")
             self._after_tag = not text
-        return text, self._thinking
+        return text

@@ -16,6 +16,7 @@ from tokenizers.decoders import ByteLevel
 from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
 from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
+from metal_gen.text.thinking import TAGS
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -79,7 +80,7 @@ class Tokenizer:
 
     Attributes:
         added_ids: Tokens beside the byte-level ones, such as `<|im_end|>`, by their text.
-        special_ids: Those that are not shown.
+        special_ids: Those that are not shown; thinking tags are told from the text where they count.
 
     Args:
         source: A checkpoint's folder, or what the files there would say.
@@ -106,7 +107,9 @@ class Tokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._added = {token: entry.content for token, entry in added.items()}
         self.added_ids = {text: token for token, text in self._added.items()}
-        self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self.special_ids = frozenset(
+            token for token, entry in added.items() if entry.special and entry.content not in TAGS
+        )
         self._ids: dict[str, int] = (
             self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
         )

@@ -208,6 +208,13 @@ def test_a_completion_request_continues_its_prompt_as_it_is():
 def test_the_switch_of_the_template():
     body = {"messages": HELLO, "chat_template_kwargs": {"enable_thinking": False}}
     assert good(request(body)).settings == {"thinking": False}
+    body = {"messages": HELLO, "chat_template_kwargs": {"enable_thinking": True, "effort": "low"}}
+    assert good(request(body)).settings == {"thinking": True, "template_arg": (("effort", "low"),)}
+
+
+def test_rows_have_variables_and_a_prefill_of_their_own():
+    row = good({"prompt": "hi", "prefill": "Sure", "template_arg": {"effort": "low"}})
+    assert row.settings == {"prefill": "Sure", "template_arg": (("effort", "low"),)}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,12 @@ def test_the_switch_of_the_template():
         (request({"messages": HELLO}, method="GET"), 'method must be POST: "GET"'),
         (request([]), "body must be an object"),
         (request({"messages": HELLO}, bdy={}), 'a request has no "bdy" beside its body'),
-        (request({"messages": HELLO, "chat_template_kwargs": {"x": 1}}), "enable_thinking and nothing else"),
+        (request({"messages": HELLO, "chat_template_kwargs": 5}), "must be an object"),
+        (request({"messages": HELLO, "chat_template_kwargs": {"messages": []}}), "cannot set messages"),
+        (
+            request({"messages": HELLO, "chat_template_kwargs": {"x": 1}, "template_arg": {"x": 1}}),
+            "template_arg is given twice",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_used(row, part):

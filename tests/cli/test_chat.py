@@ -171,7 +171,7 @@ def test_other_names_end_the_chat(session, command):
 
 
 def test_a_short_name_finds_the_setting(session, said):
-    assert "did you mean temperature?" in said("/set temp 0.5")[1]
+    assert "did you mean temperature" in said("/set temp 0.5")[1]
     assert "did you mean stop or stop_token?" in said("/set sto x")[1]
 
 

@@ -10,8 +10,6 @@ from tiny_text_checkpoint import write_text_checkpoint
 import metal_gen
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.errors import ConfigError, DoesNotFitError, ModelNotFoundError, UsageError
-from metal_gen.text.encoded_prompt import Prompt
-from metal_gen.text.thinking import ThinkingSplitter
 
 pytestmark = pytest.mark.metal
 
@@ -163,37 +161,6 @@ def test_positions_are_stretched_by_a_setting(tmp_path):
 def test_beyond_the_trained_length_there_is_a_notice():
     assert any("the model's context is" in notice for notice in metal_gen.load(max_seq_len=4096).notices)
     assert not metal_gen.load().notices
-
-
-def test_thinking_is_told_from_the_answer(model):
-    tokenizer = model.checkpoint.tokenizer
-    opening, closing = tokenizer.id_of("<think>"), tokenizer.id_of("</think>")
-    shown = [
-        (opening, "<think>"),
-        (5, "\n"),
-        (6, "\nhmm\n"),
-        (closing, "</think>"),
-        (7, "\n\n"),
-        (8, "yes\n"),
-    ]
-
-    def split(prompt, tokens=shown):
-        splitter = ThinkingSplitter(tokenizer, prompt)
-        return [splitter.split(*token) for token in tokens]
-
-    assert split(Prompt([1], is_chat=True)) == [
-        ("", True),
-        ("", True),
-        ("hmm\n", True),
-        ("", False),
-        ("", False),
-        ("yes\n", False),
-    ]
-    assert split(Prompt([1], opens_thinking=True, is_chat=True), [(6, "hm"), (closing, "")]) == [
-        ("hm", True),
-        ("", False),
-    ]
-    assert split(Prompt([1])) == [(text, False) for _, text in shown]
 
 
 def test_a_second_text_ends_the_first_without_harm(model):

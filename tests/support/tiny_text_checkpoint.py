@@ -33,13 +33,14 @@ SHOWN = "[red] aé\u241b(31m\u2407\n!"
 ECHO_TEMPLATE = "{{ raise_exception('PROMPT ' + messages[-1].content | tojson) }}"
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A byte-level BPE without merges: token 65 is the byte 65, from 256 on come the special ones."""
+def byte_tokenizer(*, has_tags: bool = True) -> Tokenizer:
+    """A byte-level BPE without merges: token 65 is the byte 65, from 256 on come the added ones."""
     tokenizer = Tokenizer(BPE(vocab=dict(ALPHABET), merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = ByteLevelDecoder()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    tokenizer.add_tokens([AddedToken(token, special=False) for token in TEXT_TOKENS])
+    if has_tags:
+        tokenizer.add_tokens([AddedToken(token, special=False) for token in TEXT_TOKENS])
     return tokenizer
 
 
@@ -49,6 +50,7 @@ def write_text_checkpoint(
     says: list[int] | bytes | None = None,
     forever: bool = False,
     chat_template: str | None = CHATML,
+    has_tags: bool = True,
     **config_changes: Any,
 ) -> Path:
     """Write a checkpoint with a tokenizer and, unless it is None, a chat template.
@@ -58,6 +60,7 @@ def write_text_checkpoint(
         says: The tokens that the model always answers with, each at most once; None: random weights.
         forever: Say them again and again, rather than once.
         chat_template: Jinja.
+        has_tags: The tags of thinking are tokens; else a token is a letter of one.
         config_changes: Fields of config.json.
     """
     if says is None:
@@ -66,7 +69,7 @@ def write_text_checkpoint(
         config = tiny_config(vocab_size=TEXT_VOCAB, hidden_size=TEXT_VOCAB, **config_changes)
         weights = scripted_weights(config, list(says), forever=forever)
     write_checkpoint(folder, config, weights)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    byte_tokenizer(has_tags=has_tags).save(str(folder / "tokenizer.json"))
     tokenizer_config = {"eos_token": "<|im_end|>"}
     if chat_template is not None:
         tokenizer_config["chat_template"] = chat_template

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, UsageError
 from metal_gen.generation.prompt import encode_prompt
 from metal_gen.text.chat_template import ChatTemplate, read_chat_template
 
@@ -68,6 +69,63 @@ def test_what_published_templates_use_is_there():
     )
 
 
+def test_every_template_is_given_what_others_give_it():
+    """Tools and documents are None, not undefined."""
+    source = (
+        "{% if tools is not none %}TOOLS{% endif %}{{ tools is defined }} {{ documents is none }} {{ tools }}"
+    )
+    assert ChatTemplate(source).render(HELLO) == "True True None"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("", '{"b": "é<", "a": 1}'),
+        ("ensure_ascii=False, separators=(',', ':'), sort_keys=true", '{"a":1,"b":"é<"}'),
+        ("true", '{"b": "\\u00e9<", "a": 1}'),
+        ("indent=1", '{\n "b": "é<",\n "a": 1\n}'),
+        ("indent='-'", '{\n-"b": "é<",\n-"a": 1\n}'),
+    ],
+)
+def test_json_is_written_as_by_python(arguments, text):
+    assert ChatTemplate("{{ {'b': 'é<', 'a': 1} | tojson(" + arguments + ") }}").render(HELLO) == text
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking"])
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "thinking"])
+def test_reasoning_has_several_names(field, name):
+    said = [{"role": "assistant", "content": "b", name: "a"}]
+    source = "{% for m in messages %}{{ m." + field + " }}{% endfor %}"
+    assert ChatTemplate(source).render(said) == "a"
+    assert said[0].keys() == {"role", "content", name}
+
+
+def test_a_message_without_reasoning_gets_none():
+    assert ChatTemplate("{{ messages[0] | tojson }}").render(HELLO) == json.dumps(HELLO[0])
+
+
+def test_variables_reach_the_template_and_what_it_does_not_look_at_is_said(tmp_path):
+    source = "{{ messages[0].content }}{{ day }}{% if n is defined %}{{ n + 1 }}{% endif %}{# other #}"
+    checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=source))
+    prompt = encode_prompt(checkpoint, "hi ", template_args=[("day", "May"), ("n", 4)])
+    assert bytes(prompt.ids) == b"hi May5"
+    assert prompt.notices == ()
+    (notice,) = encode_prompt(checkpoint, "hi", template_args=[("other", 1)]).notices
+    assert "template_arg other has no effect" in notice
+    assert any(
+        "template_arg" in note
+        for note in encode_prompt(checkpoint, "hi", raw=True, template_args=[("n", 1)]).notices
+    )
+
+
+def test_the_thinking_switch_is_set_in_one_place(tmp_path):
+    checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template="{{ enable_thinking }}"))
+    prompt = encode_prompt(checkpoint, "hi", template_args=[("enable_thinking", False)])
+    assert bytes(prompt.ids) == b"False"
+    with pytest.raises(UsageError, match="both"):
+        encode_prompt(checkpoint, "hi", thinking=True, template_args=[("enable_thinking", False)])
+
+
 def test_blocks_leave_no_blank_lines():
     assert ChatTemplate("a\n  {% if true %}\nb\n  {% endif %}\nc").render(HELLO) == "a\nb\nc"
 
@@ -94,6 +152,18 @@ def test_the_template_s_own_words_reach_the_user():
         ChatTemplate("{{ raise_exception('no system role') }}").render(HELLO)
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [("'a' * 10**6", "aaa..."), (r"'\ud800'", ": ?"), ("[messages]", "Hello"), ("''", "TemplateError")],
+)
+def test_a_template_s_own_words_are_short_and_can_be_shown(words, shown):
+    with pytest.raises(CheckpointError) as caught:
+        ChatTemplate("{{ raise_exception(" + words + ") }}").render(HELLO)
+    caught.value.message.encode()
+    assert shown in caught.value.message
+    assert len(caught.value.message) < 400
+
+
 def test_invalid_jinja_is_an_error():
     with pytest.raises(CheckpointError, match="is not valid"):
         ChatTemplate("{% if %}")
@@ -107,3 +177,19 @@ def test_the_special_tokens_can_be_named(tmp_path):
         "eos_token": "<end>",
     }
     assert read_chat_template(tmp_path, config).render(HELLO) == "<begin>Hello <b><end>"
+
+
+@pytest.mark.parametrize("given", [[{"name": [], "template": "x"}], [5], [{"name": "x"}], None])
+def test_without_a_default_there_is_no_template(tmp_path, given):
+    assert read_chat_template(tmp_path, {"chat_template": given}) is None
+
+
+@pytest.mark.parametrize("given", [{"name": "default"}, 5, [{"name": "default", "template": 5}]])
+def test_a_template_that_is_no_text_is_refused(tmp_path, given):
+    with pytest.raises(CheckpointError, match="not a text"):
+        read_chat_template(tmp_path, {"chat_template": given})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbfa")
+    assert read_chat_template(tmp_path, {}).render(HELLO) == "a"

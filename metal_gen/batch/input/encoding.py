@@ -9,7 +9,7 @@ from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS, larger_capacity, require_capacity
 from metal_gen.errors import DoesNotFitError, MetalGenError, UsageError
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.prompt import encode_prompt
+from metal_gen.generation.prompt import encode_as_set
 from metal_gen.text.chat_template import MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
 
@@ -60,14 +60,7 @@ class RowEncoder:
         """Encode a row's prompt, or say why it cannot be run."""
         try:
             in_force = override_with_arguments(self._settings, row.settings)
-            prompt = encode_prompt(
-                self._checkpoint,
-                row.prompt,
-                system=in_force.system,
-                raw=in_force.raw,
-                thinking=in_force.thinking,
-                most_tokens=self._most_tokens,
-            )
+            prompt = encode_as_set(self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens)
             self._note(RowLength(row.number, len(prompt.ids), in_force.max_tokens))
             require_capacity(len(prompt.ids), in_force.max_tokens, self._capacity, most=self._largest)
         except DoesNotFitError as error:

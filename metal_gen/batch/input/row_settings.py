@@ -65,11 +65,17 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
             raise UsageError(f"{name} can only be {shown(ONLY[name])} in a batch")
     if TEMPLATE_SWITCHES in rest:
         switches = rest.pop(TEMPLATE_SWITCHES)
-        if not isinstance(switches, dict) or switches.keys() != {THINKING_SWITCH}:
-            raise UsageError(f"{TEMPLATE_SWITCHES} must be an object with {THINKING_SWITCH} and nothing else")
-        if "thinking" in rest:
-            raise UsageError(f"thinking is given twice: as thinking and as {THINKING_SWITCH}")
-        rest["thinking"] = switches[THINKING_SWITCH]
+        if not isinstance(switches, dict):
+            raise UsageError(f"{TEMPLATE_SWITCHES} must be an object")
+        others = {name: value for name, value in switches.items() if name != THINKING_SWITCH}
+        if THINKING_SWITCH in switches:
+            if "thinking" in rest:
+                raise UsageError(f"thinking is given twice: as thinking and as {THINKING_SWITCH}")
+            rest["thinking"] = switches[THINKING_SWITCH]
+        if others:
+            if "template_arg" in rest:
+                raise UsageError(f"template_arg is given twice: as template_arg and as {TEMPLATE_SWITCHES}")
+            rest["template_arg"] = others
     return row_settings(rest, hint="")
 
 

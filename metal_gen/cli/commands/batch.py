@@ -34,7 +34,7 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
 
 
 @with_settings(
-    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,

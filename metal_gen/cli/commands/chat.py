@@ -40,7 +40,7 @@ TRANSCRIPT = "Conversation"
 
 
 @with_settings(
-    *("model", "adapter", "system", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *SAMPLING_SETTINGS,
     *STOPPING_SETTINGS,

@@ -44,7 +44,7 @@ CONTRADICTIONS = (
 
 
 @with_settings(
-    *("model", "adapter", "system", "raw", "thinking", "compile", "blas"),
+    *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
@@ -79,7 +79,8 @@ def generate(
         ),
     ] = None,
     escape: Annotated[
-        bool, typer.Option("--escape", help=r"Read \n in --prompt, --system and --stop as a new line")
+        bool,
+        typer.Option("--escape", help=r"Read \n in --prompt, --system, --prefill and --stop as a new line"),
     ] = False,
     output: Annotated[
         str | None,

@@ -97,19 +97,12 @@ class GenerateRun:
 
         prepared, console = self._preparation.prepared, self._console
 
-        from metal_gen.generation.prompt import encode_prompt
+        from metal_gen.generation.prompt import encode_as_set
 
         settings = prepared.settings
         _say_notices(prepared, console)
         loading = Background(prepared.read_weights)
-        prompt = encode_prompt(
-            prepared.checkpoint,
-            text,
-            system=settings.system,
-            raw=settings.raw,
-            thinking=settings.thinking,
-            most_tokens=prepared.plan.most_tokens,
-        )
+        prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)
         prepared = prepared.for_prompt(len(prompt.ids))
         report_start(prepared, console)
         if (count := prepared.plan.cache.batch_size) > 1:

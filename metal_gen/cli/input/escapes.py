@@ -6,7 +6,7 @@ from typing import Any
 
 from metal_gen.errors import UsageError
 
-OPTIONS = ("prompt", "system", "stop")
+OPTIONS = ("prompt", "system", "prefill", "stop")
 CHARACTERS = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.|$)", re.DOTALL)
 SURROGATES = range(0xD800, 0xE000)
@@ -27,7 +27,9 @@ def unescape_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
         elif given:
             changed[name] = [unescape(f"--{name}", text) for text in given]
     if not changed:
-        raise UsageError("--escape has no effect: it is for --prompt, --system and --stop", "leave it out")
+        raise UsageError(
+            "--escape has no effect: it is for --prompt, --system, --prefill and --stop", "leave it out"
+        )
     return {**parameters, **changed}
 
 

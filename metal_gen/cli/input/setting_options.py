@@ -15,6 +15,7 @@ from metal_gen.config.adapters import Adapters
 from metal_gen.config.checks import Biases, Flag, Texts
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings, unknown_variables
+from metal_gen.config.template_args import TemplateArgs
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
@@ -44,6 +45,8 @@ _FORMS = {
     "system": _Form("TEXT"),
     "raw": _Form(),
     "thinking": _Form(),
+    "prefill": _Form("TEXT"),
+    "template_arg": _Form("NAME=VALUE"),
     "compile": _Form("auto|on|off"),
     "blas": _Form("LIBRARY"),
     "markdown": _Form(panel=OUTPUT),
@@ -122,7 +125,7 @@ def _annotation(name: str) -> Any:
     flag = info.flag
     if isinstance(info.check, Flag):
         kind, flag = bool | None, f"{flag}/--no-{flag.removeprefix('--')}"
-    elif isinstance(info.check, Texts | Biases | Adapters):
+    elif isinstance(info.check, Texts | Biases | Adapters | TemplateArgs):
         kind = list[str] | None
     option = typer.Option(
         *filter(None, [flag, form.short]),

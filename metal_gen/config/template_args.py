@@ -1,0 +1,88 @@
+"""The setting that gives variables to a chat template: names, each with a JSON value."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from metal_gen.config.checks import SURROGATES, Check
+
+TemplateArgsValue = tuple[tuple[str, object], ...]
+# What the program itself gives to every template.
+TAKEN = ("messages", "add_generation_prompt")
+DEEPEST = 100
+LARGEST = 2**64
+
+
+@dataclass(frozen=True)
+class TemplateArgs(Check):
+    """Variables by name."""
+
+    def __call__(self, value: object) -> TemplateArgsValue:
+        """Accept a mapping, or pairs."""
+        try:
+            arguments: dict[object, object] = dict(value)  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {self}") from None
+        for name, given in arguments.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"must be {self}; a name is a word of letters, digits and _")
+            if name in TAKEN:
+                raise ValueError(f"cannot set {name}, which every chat template is given")
+            _require_json(given)
+        return tuple((str(name), given) for name, given in arguments.items())
+
+    def from_text(self, text: str) -> TemplateArgsValue:
+        """Read a JSON object, or `NAME=VALUE`."""
+        value = _json_or_text(text)
+        return self(value) if isinstance(value, Mapping) else self.from_texts([text])
+
+    def from_texts(self, texts: list[str]) -> TemplateArgsValue:
+        """Read several `NAME=VALUE`; of one name the last counts. A value that is no JSON is a text."""
+        pairs = [text.partition("=") for text in texts]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be NAME=VALUE")
+        return self({name.strip(): _json_or_text(value) for name, _, value in pairs})
+
+    def __str__(self) -> str:
+        return "a table of names, each with a value that JSON can hold"
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _require_json(value: object) -> None:
+    """Refuse what cannot be written as JSON again."""
+    level = [value]
+    for _ in range(DEEPEST):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                below += [*each, *each.values()]
+                if not all(isinstance(name, str) for name in each):
+                    raise ValueError("must have texts as names within a value")
+            elif isinstance(each, list | tuple):
+                below += each
+            elif not _is_plain(each):
+                raise ValueError("must have values that JSON can hold")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"must have values of at most {DEEPEST} levels")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return not SURROGATES.search(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) < LARGEST)

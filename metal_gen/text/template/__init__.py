@@ -1,0 +1,1 @@
+"""What a chat template can do, and how much of it."""

@@ -1,0 +1,107 @@
+"""Thinking is found in what a model says, whatever its tokens are and however its prompt ends."""
+
+import pytest
+from tiny_text_checkpoint import CHATML, END_THINK, THINK, write_text_checkpoint
+
+import metal_gen
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.generation.prompt import encode_prompt
+
+OPENS = CHATML.rstrip() + "{{ '<think> ' }}"
+UNOPENED = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a model that says something, whatever it is asked."""
+
+    def load(says, **changes):
+        return metal_gen.load(
+            write_text_checkpoint(tmp_path / "model", says=says, **changes), max_seq_len=256
+        )
+
+    return load
+
+
+@pytest.mark.parametrize("has_tags", [True, False])
+def test_a_thinking_block_that_the_template_opens(load, has_tags):
+    says = [*b"Abc", END_THINK, *b"\nTOP"] if has_tags else b"Abc</think>\nTOP"
+    model = load(says, chat_template=OPENS, has_tags=has_tags)
+    answer = metal_gen.generate(model, "hi")
+    assert (answer.thinking, answer.text) == ("Abc", "TOP")
+    answer = metal_gen.generate(model, "hi", stop=["P"])
+    assert (answer.text, answer.stop_text) == ("TO", "P")
+
+
+def test_stop_texts_are_looked_for_in_the_answer_alone(load):
+    model = load([THINK, *b"abSTOP", END_THINK, *b"xyz"])
+    answer = metal_gen.generate(model, "hi", stop=["STOP", "z"])
+    assert (answer.thinking, answer.text, answer.stop_text) == ("abSTOP", "xy", "z")
+
+
+@pytest.mark.parametrize("thinking", [None, False])
+@pytest.mark.parametrize("before", [[], [THINK, *b"hm", END_THINK]])
+def test_a_tag_within_the_answer_is_shown(load, before, thinking):
+    tags = [THINK] if not before else []
+    model = load([*before, *b"Use", *tags, *b"now."])
+    answer = metal_gen.generate(model, "hi", thinking=thinking)
+    assert answer.text == ("Usenow." if before else "Use<think>now.")
+    assert answer.thinking == ("hm" if before else "")
+
+
+def test_a_tag_that_the_user_ends_with_opens_no_thinking(load):
+    model = load(b"abc", chat_template=UNOPENED)
+    answer = metal_gen.generate(model, "what is <think>")
+    assert (answer.thinking, answer.text) == ("", "abc")
+    conversation = [{"role": "user", "content": "<think>"}, {"role": "user", "content": "x <think>\n"}]
+    assert not encode_prompt(model.checkpoint, conversation).opens_thinking
+
+
+def test_a_user_who_speaks_of_tags_does_not_hide_the_template_s_own(tmp_path):
+    checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=OPENS))
+    assert encode_prompt(checkpoint, "what is <think>").opens_thinking
+
+
+def test_tokens_that_end_the_thinking_and_begin_the_answer(load):
+    """The answer is not lost where one token holds both."""
+    model = load(b"ab")
+    from metal_gen.generation.pieces import Clock
+    from metal_gen.generation.text_assembly import TextAssembly
+    from metal_gen.text.encoded_prompt import Prompt
+
+    clock = Clock(prompt_tokens=1, computed_tokens=1, seed=0)
+    assembly = TextAssembly(model.checkpoint.tokenizer, Prompt([1], True, True), (), 0, clock)
+    assert assembly._split("a</think>b", is_last=False) == ("a", True)
+    assert assembly._split("c", is_last=True) == ("bc", False)
+
+
+def test_a_prefill_is_put_after_the_prompt_and_before_the_answer(load):
+    model = load(b"abc")
+    plain = encode_prompt(model.checkpoint, "hi")
+    prompt = encode_prompt(model.checkpoint, "hi", prefill="Sure: ")
+    assert prompt.ids == [*plain.ids, *b"Sure: "]
+    assert metal_gen.generate(model, "hi", prefill="Sure: ").text == "abc"
+    raw = encode_prompt(model.checkpoint, "hi", prefill=" there", raw=True)
+    assert raw.ids == list(b"hi there")
+
+
+def test_a_prefill_can_hold_the_thinking(load):
+    model = load([*b"on.", END_THINK, *b"Yes"])
+    answer = metal_gen.generate(model, "hi", prefill="<think>\nGo ")
+    assert (answer.thinking, answer.text) == ("on.", "Yes")
+
+
+def test_a_prefill_where_the_template_opens_thinking_is_said_to_be_thinking(tmp_path):
+    checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=OPENS))
+    assert any("prefill" in notice for notice in encode_prompt(checkpoint, "hi", prefill="x").notices)
+    assert encode_prompt(checkpoint, "hi", prefill="x</think>y").notices == ()
+
+
+def test_a_conversation_keeps_the_prefill_as_a_part_of_the_answer(load):
+    model = load(b"abc")
+    conversation = metal_gen.Conversation(model, prefill="Sure: ")
+    assert "".join(piece.text for piece in conversation.ask("hi")) == "abc"
+    assert conversation.messages[-1] == {"role": "assistant", "content": "Sure: abc"}
+    conversation.change(prefill="<think>so")
+    list(conversation.ask("hi"))
+    assert conversation.messages[-1] == {"role": "assistant", "content": "", "reasoning_content": "soabc"}
