@@ -165,7 +165,7 @@ def test_a_terminal_of_any_width_shows_every_figure(gambler, tmp_path, columns):
     lines = re.sub(r"\x1b\[[0-9;]*m", "", outcome.screen.decode()).splitlines()
     assert outcome.code == 0
     assert max(map(len, lines)) <= columns
-    for name in ("decode_tps", "planned_bytes", "peak_memory_bytes", "primitives"):
+    for name in ("decode, tok/s", "planned", "peak memory", "primitives"):
         assert any(name in line for line in lines), lines
     assert b"\x1b[3" not in outcome.screen, "colour in spite of NO_COLOR"
 
@@ -177,10 +177,12 @@ def test_a_terminal_of_any_width_shows_every_figure(gambler, tmp_path, columns):
         (123.45, Unit.TOKENS_PER_SECOND, "123.5"),
         (0.01234, Unit.SECONDS, "0.0123"),
         (0.0123, Unit.SHARE, "1.2 %"),
+        (0.0996, Unit.SHARE, "10 %"),
+        (1.234, Unit.SHARE, "123 %"),
         (512, Unit.BYTES, "512 B"),
         (-3 * 2**20, Unit.BYTES, "-3 MiB"),
         (1000 * 2**20, Unit.BYTES, "1,000 MiB"),
-        (1.5 * 2**30, Unit.BYTES_PER_SECOND, "1.5 GiB"),
+        (1.5 * 2**30, Unit.BYTES_PER_SECOND, "1.5 GiB/s"),
         (612, Unit.COUNT, "612"),
     ],
 )
@@ -315,7 +317,7 @@ def test_an_interrupted_run_prints_what_it_has(gambler, tmp_path):
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
-    assert b"peak_memory_bytes" in stdout
+    assert b"peak memory" in stdout
     assert stdout.splitlines()[-1].startswith(b"INCOMPLETE")
 
 

@@ -18,14 +18,28 @@ CSV_COLUMNS = (
     *("ceiling", "ceiling_share", "ratio", "ratio_minimum", "ratio_maximum"),
     *("model", "dtype", "device", "complete"),
 )
+# What a name ends in, and how people write it.
+LABELLED = {
+    "_bytes_per_s": "",
+    "_bytes": "",
+    "_tps": "tok/s",
+    "_ms": "ms",
+    "_us": "µs",
+    "_s": "s",
+    "_share": "",
+    "_ratio": "",
+}
 
 
 def format_value(value: float, unit: Unit) -> str:
     """A value as a person reads it: three or four digits; the name says the unit."""
-    if unit in (Unit.BYTES, Unit.BYTES_PER_SECOND):
+    if unit is Unit.BYTES:
         return _format_bytes(value)
+    if unit is Unit.BYTES_PER_SECOND:
+        return f"{_format_bytes(value)}/s"
     if unit is Unit.SHARE:
-        return f"{100 * value:.2g} %"
+        percent = 100 * value
+        return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.2g} %"
     if unit is Unit.COUNT or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
@@ -37,6 +51,16 @@ def _format_bytes(value: float) -> str:
             number = value / size
             return f"{number:.3g} {name}" if abs(number) < 999.5 else f"{number:,.0f} {name}"
     return f"{value:.0f} B"
+
+
+def label(measurement: Measurement) -> str:
+    """What people call a figure: `decode, tok/s` is `decode_tps`. Bytes have their unit beside the number."""
+    words, unit = measurement.name, ""
+    for ending, shown in LABELLED.items():
+        if words.endswith(ending):
+            words, unit = words.removesuffix(ending), shown
+            break
+    return words.replace("_", " ") + (f", {unit}" if unit else "")
 
 
 def place(measurement: Measurement) -> str:

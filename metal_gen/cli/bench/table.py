@@ -14,6 +14,7 @@ from metal_gen.cli.bench.formats import (
     endings,
     environment_lines,
     format_value,
+    label,
     place,
     spread_cells,
 )
@@ -46,7 +47,7 @@ def _sections(report: BenchReport) -> Iterator[tuple[str, dict[str, list[Measure
         by_name: dict[str, list[Measurement]] = {}
         labels = set()
         for figure in figures:
-            by_name.setdefault(figure.name, []).append(figure)
+            by_name.setdefault(label(figure), []).append(figure)
             labels.add(_label(figure))
         heading = f"{section}, {labels.pop()}" if len(labels) == 1 and labels != {""} else section
         yield heading, by_name
@@ -76,8 +77,8 @@ def _table(report: BenchReport) -> Table:
             if labelled:
                 table.add_row(f" {name}")
             for figure in figures:
-                label = f"  {_label(figure)}" if labelled else f" {name}"
-                table.add_row(label, *cells(report, figure, compares=compares))
+                first = f"  {_label(figure)}" if labelled else f" {name}"
+                table.add_row(first, *cells(report, figure, compares=compares))
     return table
 
 

@@ -78,7 +78,7 @@ def batch(
         ),
     ] = None,
     keep_fields: Annotated[
-        bool, _flag("--keep-fields", "Hand on fields that are neither prompt nor parameters.")
+        bool, _flag("--keep-fields", "Copy all fields that are neither prompt nor parameters to the record")
     ] = False,
     summary: Annotated[
         str | None,
