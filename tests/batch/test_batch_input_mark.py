@@ -1,6 +1,9 @@
 """Inputs that an output was made of: they may grow, and of other changes it is said where they are."""
 
+import gzip
+import io
 import json
+import os
 import re
 
 import pytest
@@ -8,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from output_records import GOOD, RUN
 
+from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output import input_mark
 from metal_gen.batch.output.input_mark import mark_from, mark_input, what_changed
 from metal_gen.batch.output.journal import Journal
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 
 ROWS = [b'{"id": %d, "prompt": "a"}' % number for number in range(7)]
 OTHER = b'{"id": 9, "prompt": "b"}'
@@ -22,6 +26,10 @@ def path(tmp_path):
     return tmp_path / "in.jsonl"
 
 
+def stream(path):
+    return InputStream(io.FileIO(path), str(path))
+
+
 def put(path, rows, end=b"\n"):
     path.write_bytes(b"\n".join(rows) + end)
 
@@ -30,16 +38,16 @@ def put(path, rows, end=b"\n"):
 @pytest.mark.parametrize("added", [[], [OTHER], [b"", b"not json"], [OTHER] * 20])
 def test_an_input_may_grow(path, end, added):
     put(path, ROWS, end)
-    begun = mark_input(path)
+    begun = mark_input(stream(path))
     put(path, [*ROWS, *added])
-    assert what_changed(path, begun) is None
+    assert what_changed(stream(path), begun) is None
 
 
 def test_a_row_that_goes_on_in_its_last_line_is_another(path):
     put(path, ROWS, b"")
-    begun = mark_input(path)
+    begun = mark_input(stream(path))
     path.write_bytes(path.read_bytes() + OTHER + b"\n")
-    assert what_changed(path, begun) == "line 7 differs"
+    assert what_changed(stream(path), begun) == "line 7 differs"
 
 
 @pytest.mark.parametrize(
@@ -57,16 +65,16 @@ def test_a_row_that_goes_on_in_its_last_line_is_another(path):
 )
 def test_which_lines_differ(path, rows, said):
     put(path, ROWS)
-    begun = mark_input(path)
+    begun = mark_input(stream(path))
     put(path, rows)
-    assert what_changed(path, begun) == said
+    assert what_changed(stream(path), begun) == said
 
 
 def test_many_changes_are_not_all_listed(path):
     put(path, [b"x"] * 40)
-    begun = mark_input(path)
+    begun = mark_input(stream(path))
     put(path, [b"x", b"y"] * 20)
-    assert what_changed(path, begun) == "lines 2, 4, 6, 8, 10 and 15 more differ"
+    assert what_changed(stream(path), begun) == "lines 2, 4, 6, 8, 10 and 15 more differ"
 
 
 @given(st.integers(1, 100), st.data())
@@ -76,31 +84,41 @@ def test_of_many_lines_the_group_of_a_change_is_said(tmp_path_factory, count, da
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(input_mark, "MOST_GROUPS", 8)
         put(path, rows)
-        begun = mark_input(path)
+        begun = mark_input(stream(path))
         assert len(begun.groups) <= 8
         assert mark_from(json.loads(json.dumps(begun.document))) == begun
         grown = [*rows, *[b"new"] * data.draw(st.integers(0, 50))]
         put(path, grown)
-        assert what_changed(path, begun) is None
+        assert what_changed(stream(path), begun) is None
         place = data.draw(st.integers(0, count - 1))
         put(path, [*grown[:place], OTHER, *grown[place + 1 :]])
-        said = [int(number) for number in re.findall(r"\d+", what_changed(path, begun))]
+        said = [int(number) for number in re.findall(r"\d+", what_changed(stream(path), begun))]
     assert said[0] <= place + 1 <= said[-1]
     assert said[-1] - said[0] < begun.group_lines
 
 
 def test_a_long_line_is_read_in_pieces(path, monkeypatch):
     put(path, [b"x" * 100, b"y" * 100])
-    begun = mark_input(path)
+    begun = mark_input(stream(path))
     monkeypatch.setattr(input_mark, "PIECE_BYTES", 7)
-    assert mark_input(path) == begun
+    assert mark_input(stream(path)) == begun
     put(path, [b"x" * 100, b"y" * 99])
-    assert what_changed(path, begun) == "line 2 differs"
+    assert what_changed(stream(path), begun) == "line 2 differs"
+
+
+def test_what_is_compressed_is_told_by_its_lines(path):
+    path.write_bytes(gzip.compress(b"\n".join(ROWS)))
+    begun = mark_input(stream(path))
+    path.write_bytes(gzip.compress(b"\n".join(ROWS), 1) + gzip.compress(b"\n" + OTHER))
+    assert what_changed(stream(path), begun) is None
+    path.write_bytes(gzip.compress(b"\n".join([OTHER, *ROWS[1:]])))
+    assert what_changed(stream(path), begun) == "line 1 differs"
 
 
 def test_an_input_that_cannot_be_read(path):
-    with pytest.raises(UsageError, match=r"the input .*in\.jsonl cannot be read: No such file"):
-        mark_input(path)
+    path.write_bytes(gzip.compress(b"\n".join(ROWS))[:-20])
+    with pytest.raises(UsageError, match=r"the input .*in\.jsonl cannot be read: "):
+        mark_input(stream(path))
 
 
 # With an output
@@ -110,12 +128,12 @@ def test_an_output_goes_on_with_an_input_that_has_grown_again_and_again(path):
     output = path.with_name("out.jsonl")
     for count in range(1, 4):
         put(path, ROWS[:count])
-        with Journal.resume(output, RUN, input=path) as journal:
+        with Journal.resume(output, RUN, input=stream(path)) as journal:
             assert journal.found.done == count - 1
             journal.append(GOOD[count])
     put(path, [*ROWS[:1], OTHER, *ROWS[2:]])
     with pytest.raises(UsageError, match=r"has changed since .*: line 2 differs") as raised:
-        Journal.resume(output, RUN, input=path)
+        Journal.resume(output, RUN, input=stream(path))
     assert "--overwrite" in raised.value.hint
 
 
@@ -123,7 +141,33 @@ def test_an_output_goes_on_with_an_input_that_has_grown_again_and_again(path):
 def test_a_pipe_is_not_a_file(path, then, now):
     put(path, ROWS)
     output = path.with_name("out.jsonl")
-    with Journal.create(output, RUN, input=path if then == "a file" else None) as journal:
+    with Journal.create(output, RUN, input=stream(path) if then == "a file" else None) as journal:
         journal.append(GOOD[0])
     with pytest.raises(UsageError, match=f"rows from {then}, and this run has {now}"):
-        Journal.resume(output, RUN, input=path if now == "a file" else None)
+        Journal.resume(output, RUN, input=stream(path) if now == "a file" else None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([OTHER, *ROWS[1:]], "line 1 differs"),
+        (ROWS[:3], "it had 7 lines, and has 3"),
+        ([*ROWS, OTHER], None),
+        (ROWS, None),
+    ],
+)
+def test_an_input_that_is_written_while_it_is_read(path, rows, said):
+    put(path, ROWS)
+    input = stream(path)
+    os.utime(path, (1, 1))
+    with Journal.create(path.with_name("out.jsonl"), RUN, input=input) as journal:
+        journal.require_same_input()
+        put(path, rows)
+        if said is None:
+            journal.require_same_input()
+        else:
+            with pytest.raises(
+                MetalGenError, match=f"was changed by something else while it was read: {said}"
+            ):
+                journal.require_same_input()
+        journal.append(GOOD[0])

@@ -30,15 +30,15 @@ class InputStream:
         name: Of the file; None for standard input.
 
     Attributes:
+        name: Of the file; None for standard input.
         is_file: Its length is known, and there is nobody to wait for.
     """
 
     def __init__(self, file: io.FileIO, name: str | None) -> None:
-        self._file, self._name = file, name
-        status = os.fstat(file.fileno())
+        self._file, self.name = file, name
+        status = self._status = os.fstat(file.fileno())
         self.is_file = stat.S_ISREG(status.st_mode)
         self._begin = file.tell() if self.is_file else 0
-        self._size = status.st_size
         self._ahead = b""
         self._is_over = False
         is_packed = self.is_file and os.pread(file.fileno(), len(GZIP_MARK), self._begin) == GZIP_MARK
@@ -73,17 +73,26 @@ class InputStream:
                     self._ahead += data
         except OSError as error:
             raise MetalGenError(f"the input cannot be read: {error.strerror or error}") from error
-        require_json_lines(self._name, self._ahead)
+        require_json_lines(self.name, self._ahead)
 
     def count_rows(self) -> int | None:
         """Count the lines that are not blank; None where they cannot be known before they come."""
         if not self.is_file:
             return None
-        whole: io.BufferedIOBase = io.BufferedReader(_FileFrom(self._file.fileno(), self._begin))
         try:
-            return _count_lines(gzip.GzipFile(fileobj=whole) if self._unpacked else whole)
+            return _count_lines(self.whole())
         except UNREADABLE:
             return None
+
+    def whole(self) -> io.BufferedIOBase:
+        """Read a file from its beginning once more; what the reader raises is in UNREADABLE."""
+        whole = io.BufferedReader(_FileFrom(self._file.fileno(), self._begin))
+        return gzip.GzipFile(fileobj=whole) if self._unpacked else whole
+
+    def was_written(self) -> bool:
+        """Whether anything has been written to a file since it was opened."""
+        now = os.fstat(self._file.fileno())
+        return (now.st_mtime_ns, now.st_size) != (self._status.st_mtime_ns, self._status.st_size)
 
     def close(self) -> None:
         """Give the file up."""
@@ -107,7 +116,7 @@ class InputStream:
         if not self.is_file and not select.select([self._file], [], [], 0)[0]:
             return None
         data: bytes | None = self._file.read(CHUNK_BYTES)
-        if data == b"" and self.is_file and self._file.tell() < self._size:
+        if data == b"" and self.is_file and self._file.tell() < self._status.st_size:
             raise OSError(errno.EIO, "it has become shorter since it was opened")
         return data
 

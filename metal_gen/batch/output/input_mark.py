@@ -7,10 +7,10 @@ however long an input is: of a change in it no more than the group of lines is k
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BufferedIOBase
 from itertools import islice
-from pathlib import Path
-from typing import BinaryIO
 
+from metal_gen.batch.input.stream import UNREADABLE, InputStream
 from metal_gen.errors import UsageError
 
 MOST_GROUPS = 1024
@@ -64,14 +64,14 @@ def mark_from(document: object) -> InputMark | None:
     return InputMark(lines, group_lines, tuple(int(digests[place : place + DIGITS], 16) for place in places))
 
 
-def mark_input(path: Path) -> InputMark:
+def mark_input(input: InputStream) -> InputMark:
     """Read an input from its beginning to its end.
 
     Raises:
         UsageError: It cannot be read.
     """
     lines, group_lines, groups = 0, 1, list[int]()
-    for digest in _line_digests(path):
+    for digest in _line_digests(input):
         if lines == MOST_GROUPS * group_lines:
             groups = [one ^ other for one, other in zip(groups[::2], groups[1::2], strict=True)]
             group_lines *= 2
@@ -82,7 +82,7 @@ def mark_input(path: Path) -> InputMark:
     return InputMark(lines, group_lines, tuple(groups))
 
 
-def what_changed(path: Path, begun: InputMark) -> str | None:
+def what_changed(input: InputStream, begun: InputMark) -> str | None:
     """Compare an input with what it was; lines may have been added at its end.
 
     Returns:
@@ -93,7 +93,7 @@ def what_changed(path: Path, begun: InputMark) -> str | None:
     """
     groups = [0] * len(begun.groups)
     lines = 0
-    for digest in islice(_line_digests(path), begun.lines):
+    for digest in islice(_line_digests(input), begun.lines):
         groups[lines // begun.group_lines] ^= digest
         lines += 1
     if lines < begun.lines:
@@ -130,15 +130,15 @@ def _noun(count: int) -> str:
     return "line" if count == 1 else "lines"
 
 
-def _line_digests(path: Path) -> Iterator[int]:
+def _line_digests(input: InputStream) -> Iterator[int]:
     try:
-        with path.open("rb") as file:
-            yield from _digests(file)
-    except OSError as error:
-        raise UsageError(f"the input {path} cannot be read: {error.strerror}") from None
+        yield from _digests(input.whole())
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"the input {input.name} cannot be read: {reason}") from None
 
 
-def _digests(file: BinaryIO) -> Iterator[int]:
+def _digests(file: BufferedIOBase) -> Iterator[int]:
     number = 0
     digest = _new_digest(number)
     has_begun = False

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output.index import IdIndex
 from metal_gen.batch.output.lock import HeldOutput, hold_output, released_on_error
 from metal_gen.batch.output.record_file import RecordFile
@@ -62,7 +63,7 @@ class Journal:
         path: Path,
         fingerprint: Fingerprint,
         *,
-        input: Path | None = None,
+        input: InputStream | None = None,
         overwrite: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
@@ -96,7 +97,7 @@ class Journal:
         path: Path,
         fingerprint: Fingerprint,
         *,
-        input: Path | None = None,
+        input: InputStream | None = None,
         retry_failed: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
@@ -146,6 +147,14 @@ class Journal:
             self._run.restore()
         except OSError as error:
             raise MetalGenError(f"{self._run.path} cannot be written: {error.strerror}") from error
+
+    def require_same_input(self) -> None:
+        """See that the rows that were read are those that the run file tells of.
+
+        Raises:
+            MetalGenError: Something else has changed the input meanwhile.
+        """
+        self._run.require_same_input()
 
     def close(self) -> None:
         """Have all records on the disk, and let another run have the file.
@@ -209,6 +218,9 @@ class StreamJournal:
         """Hand on what has been written; raises as `append` does."""
         with _naming_the_stream():
             self._stream.flush()
+
+    def require_same_input(self) -> None:
+        """Nothing tells what the rows were."""
 
     def close(self) -> None:
         """Give the index up."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output.input_mark import InputMark, mark_from, mark_input, what_changed
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_file import parse_json
 from metal_gen.files.whole_file import WholeFile, write_whole
@@ -57,7 +58,7 @@ class RunFile:
         UsageError: The input cannot be read.
     """
 
-    def __init__(self, output: Path, fingerprint: Fingerprint, input: Path | None = None) -> None:
+    def __init__(self, output: Path, fingerprint: Fingerprint, input: InputStream | None = None) -> None:
         self.path = run_path(output)
         self.seed = 0
         self._output = output
@@ -97,9 +98,23 @@ class RunFile:
         for name in (*wanted, *begun.run):
             if wanted.get(name) != begun.run.get(name):
                 raise _another(self._output, name, begun.run.get(name), wanted.get(name))
-        self._require_same_input(begun.input)
+        self._require_input_of(begun.input)
         self.seed = begun.seed
         write_whole(self.path, self._content, follows_link=False)
+
+    def require_same_input(self) -> None:
+        """See that the input has not changed since the run began; lines may have been added at its end.
+
+        Raises:
+            MetalGenError: It has, or cannot be read.
+        """
+        if self._input is None or self._mark is None or not self._input.was_written():
+            return
+        if changed := what_changed(self._input, self._mark):
+            raise MetalGenError(
+                f"{self._input.name} was changed by something else while it was read: {changed}",
+                "the records are of rows as they were and as they are; give --overwrite to begin again",
+            )
 
     def restore(self) -> None:
         """Write the file again if it has been taken away: without it nothing can be gone on with.
@@ -152,7 +167,7 @@ class RunFile:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
-    def _require_same_input(self, begun: InputMark | None) -> None:
+    def _require_input_of(self, begun: InputMark | None) -> None:
         if begun == self._mark:
             return
         output = self._output
@@ -161,7 +176,7 @@ class RunFile:
             raise UsageError(f"{output} was begun with rows from {then}, and this run has {now}", HINT)
         if changed := what_changed(self._input, begun):
             raise UsageError(
-                f"{self._input} has changed since {output} was begun: {changed}",
+                f"{self._input.name} has changed since {output} was begun: {changed}",
                 "give the input as it was; rows may be added at its end. Or give --overwrite to begin again",
             )
 

@@ -127,6 +127,7 @@ class BatchRun:
                 on_notice=reporter.notice,
                 on_failure=reporter.failure,
             )
+            journal.require_same_input()
             reporter.finish(counts, journal.seed)
             if summary is not None:
                 write_summary(summary, counts, self._prepared, journal.seed)
@@ -154,7 +155,7 @@ class BatchRun:
         if options.output == STREAM:
             seed = self._prepared.settings.seed
             return StreamJournal(stdout.buffer, choose_seed() if seed is None else seed)
-        input = Path(options.input) if self._input.is_file and options.input != STREAM else None
+        input = self._input if self._input.is_file and options.input != STREAM else None
         mark = {**fingerprint(self._prepared, options.field), "ordered": str(options.ordered)}
         if options.keep_fields:
             mark["keep_fields"] = "True"
