@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from output_records import GOOD, RUN
 
+from metal_gen.batch.input.reading import read_rows
 from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output import input_mark
 from metal_gen.batch.output.input_mark import mark_from, mark_input, what_changed
@@ -171,3 +172,15 @@ def test_an_input_that_is_written_while_it_is_read(path, rows, said):
             ):
                 journal.require_same_input()
         journal.append(GOOD[0])
+
+
+def test_an_input_that_is_cut_while_it_is_read_gives_no_half_row(path, monkeypatch):
+    monkeypatch.setattr("metal_gen.batch.input.stream.CHUNK_BYTES", 30)
+    put(path, ROWS)
+    rows = read_rows(stream(path))
+    assert next(rows).id == 0
+    os.truncate(path, 60)
+    rest = []
+    with pytest.raises(MetalGenError, match=r"cannot be read after line \d: it has become shorter"):
+        rest.extend(row.id for row in rows if row is not None)
+    assert rest in ([], [1])
