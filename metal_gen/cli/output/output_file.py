@@ -79,7 +79,7 @@ class OutputFile:
         try:
             if not text or self.is_stream or not _may_be_replaced(part):
                 return None
-            write_whole(part, text.encode())
+            write_whole(part, text.encode(), follows_link=False)
         except OSError:
             return None
         return part
