@@ -31,7 +31,7 @@ def matrix_checks() -> Iterator[Check]:
         yield Check(
             f"matrix, {dtype_name(dtype)}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype))
         )
-    tolerance = TOLERANCES[dtype_of_packed()]
+    tolerance = TOLERANCES[_dtype_of_packed()]
     for packing in PACKINGS:
         yield Check(f"matrix, {packing}", tolerance, partial(_products, partial(_packed, packing)))
     of_experts = partial(_dense, mx.float32, EXPERTS)
@@ -41,7 +41,7 @@ def matrix_checks() -> Iterator[Check]:
         yield Check(f"experts, {packing}", tolerance, partial(_expert_products, packed))
 
 
-def dtype_of_packed() -> mx.Dtype:
+def _dtype_of_packed() -> mx.Dtype:
     """What quantized weights are computed in.
 
     A CPU adds up in the dtype itself, and in bfloat16 loses percents. CUDA compiles kernels for float32 when
@@ -55,7 +55,7 @@ def _dense(dtype: mx.Dtype, *experts: int) -> DenseMatrix:
 
 
 def _packed(packing: Packing, *experts: int) -> QuantizedMatrix:
-    dtype = dtype_of_packed()
+    dtype = _dtype_of_packed()
     numbers = random_numbers(5, *experts, OUTPUTS, INPUTS, dtype=dtype, scale=INPUTS**-0.5)
     with on_cpu():
         return QuantizedMatrix.quantize(numbers, packing)

@@ -15,14 +15,12 @@ import mlx.core as mx
 from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu
-from metal_gen.device_checks.matrices import dtype_of_packed
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu
 from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.random_keys import RandomKeys
@@ -75,13 +73,13 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def model_checks() -> Iterator[Check]:
-    """Every family plain, two in 4 bits, then what only dense models do yet: compiled steps and slots."""
-    plain, packed = TOLERANCES[mx.float32], TOLERANCES[mx.bfloat16]
+    """Every family, then what only dense models do yet: compiled steps and slots.
+
+    Weights are plain: CUDA compiles kernels for long prompts over quantized ones, for half a minute each.
+    """
+    plain = TOLERANCES[mx.float32]
     for name, fields in MODELS.items():
         yield Check(f"{name}: prefill and decode", plain, partial(_decoded, fields))
-    for name in ("qwen3", "qwen3_moe"):
-        decoded = partial(_decoded, MODELS[name], packing=Packing(4, 64))
-        yield Check(f"{name} in 4 bits: prefill and decode", packed, decoded)
     for name in ("qwen2", "qwen2, sliding window", "qwen3", "qwen3_moe"):
         fields = MODELS[name]
         yield Check(f"{name}: slots", plain, partial(_slots, fields))
@@ -91,12 +89,9 @@ def model_checks() -> Iterator[Check]:
             yield Check(f"{name}: compiled slots", plain, partial(_slots, fields, compiles=True))
 
 
-def _decoded(
-    fields: Mapping[str, Any], *, compiles: bool = False, packing: Packing | None = None
-) -> Iterator[Pair]:
-    dtype = mx.float32 if packing is None else dtype_of_packed()
-    model = _model(fields, packing, dtype)
-    decoder = Decoder(model, _cache(model.config, dtype=dtype), chunk_size=CHUNK, compiles=compiles)
+def _decoded(fields: Mapping[str, Any], *, compiles: bool = False) -> Iterator[Pair]:
+    model = _model(fields)
+    decoder = Decoder(model, _cache(model.config), chunk_size=CHUNK, compiles=compiles)
     prompt = _tokens(PROMPT_TOKENS)
     sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=CAPACITY)
     logits = [decoder.prefill(prompt)]
@@ -107,7 +102,7 @@ def _decoded(
         draw = decoder.draw_next(draw.token, sampler, index)
         logits.append(draw.logits)
         drawn.append(read_draw(draw)[0])
-    yield mx.concatenate(logits), _expected(fields, packing, prompt, drawn)
+    yield mx.concatenate(logits), _expected(fields, prompt, drawn)
 
 
 def _slots(fields: Mapping[str, Any], *, compiles: bool = False) -> Iterator[Pair]:
@@ -134,36 +129,32 @@ def _slots(fields: Mapping[str, Any], *, compiles: bool = False) -> Iterator[Pai
             logits[place].append(token.draw.logits)
             drawn[place].append(token.id)
     for place, prompt in enumerate(prompts):
-        yield mx.concatenate(logits[place]), _expected(fields, None, prompt, drawn[place])
+        yield mx.concatenate(logits[place]), _expected(fields, prompt, drawn[place])
 
 
-def _expected(
-    fields: Mapping[str, Any], packing: Packing | None, prompt: Sequence[int], drawn: Sequence[int]
-) -> mx.array:
+def _expected(fields: Mapping[str, Any], prompt: Sequence[int], drawn: Sequence[int]) -> mx.array:
     """(new tokens, V) logits of one pass over prompt and drawn tokens, on the CPU."""
     with on_cpu():
-        model = _model(fields, packing)
+        model = _model(fields)
         hidden = model(mx.array([[*prompt, *drawn[:-1]]]), _cache(model.config))
         logits = model.logits(hidden[0, -len(drawn) :])
         mx.eval(logits)
         return logits
 
 
-def _model(
-    fields: Mapping[str, Any], packing: Packing | None = None, dtype: mx.Dtype = mx.float32
-) -> Transformer:
+def _model(fields: Mapping[str, Any]) -> Transformer:
     config = ModelConfig.from_hf({**BASE, **fields})
-    return builder_for(config.model_type)(config, RandomWeights(dtype, packing))
+    return builder_for(config.model_type)(config, RandomWeights(mx.float32))
 
 
-def _cache(config: ModelConfig, *, batch_size: int = 1, dtype: mx.Dtype = mx.float32) -> KVCache:
+def _cache(config: ModelConfig, *, batch_size: int = 1) -> KVCache:
     shape = KVCacheConfig(
         num_layers=config.num_cached_layers,
         num_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         max_seq_len=CAPACITY,
         batch_size=batch_size,
-        dtype=dtype_name(dtype),
+        dtype="float32",
     )
     if (linear := config.linear) is None:
         return new_cache(shape)

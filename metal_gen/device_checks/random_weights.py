@@ -5,26 +5,21 @@ from zlib import crc32
 
 import mlx.core as mx
 
-from metal_gen.device_checks.check import on_cpu, random_numbers
+from metal_gen.device_checks.check import random_numbers
 from metal_gen.models.matrices.adapted import AnyMatrix
-from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, computed, join
+from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, join
 from metal_gen.models.matrices.parameters import Shape
-from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 
 class RandomWeights:
     """A `ParameterSource` that makes up what is asked for; each name has its own numbers.
 
-    All are exact in bfloat16, so that a model is the same in every dtype that it is computed in.
-
     Args:
-        dtype: Computed in.
-        packing: Of the matrices; None leaves them plain.
+        dtype: Of the weights.
     """
 
-    def __init__(self, dtype: mx.Dtype, packing: Packing | None = None) -> None:
+    def __init__(self, dtype: mx.Dtype) -> None:
         self.dtype = dtype
-        self.packing = packing
 
     def shape_of(self, name: str) -> Shape | None:
         """None: the layout is the one that is published."""
@@ -32,7 +27,7 @@ class RandomWeights:
 
     def tensor(self, name: str, *shape: int) -> mx.array:
         """Small numbers: what norms add to 1, and biases."""
-        return random_numbers(_seed(name), *shape, dtype=mx.bfloat16, scale=0.1).astype(self.dtype)
+        return random_numbers(_seed(name), *shape, dtype=self.dtype, scale=0.1)
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
         """As `tensor`, for several that are joined."""
@@ -53,12 +48,9 @@ class RandomWeights:
         """All experts' matrices at once."""
         return self._matrix(name, *shape)
 
-    def _matrix(self, name: str, *shape: int) -> ArrayMatrix:
-        numbers = random_numbers(_seed(name), *shape, dtype=mx.bfloat16, scale=1 / math.sqrt(shape[-1]))
-        with on_cpu():
-            if self.packing is None or not self.packing.divides(shape[-1]):
-                return DenseMatrix(computed(numbers.astype(self.dtype)))
-            return QuantizedMatrix.quantize(numbers, self.packing).computing_in(self.dtype)
+    def _matrix(self, name: str, *shape: int) -> DenseMatrix:
+        scale = 1 / math.sqrt(shape[-1])
+        return DenseMatrix(random_numbers(_seed(name), *shape, dtype=self.dtype, scale=scale))
 
 
 def _seed(name: str) -> int:
