@@ -180,7 +180,7 @@ def test_another_format_is_refused_by_its_beginning(beginning, what):
 
 
 @pytest.mark.parametrize(
-    "beginning", [b"", b"\n \n", b'{"a', b"{}", b'\xef\xbb\xbf{"a": 1}\n', b"\n{ \xff\n["]
+    "beginning", [b"", b"\n \n", b'{"a', b"{}", b'\xef\xbb\xbf{"a": 1}\n', b"\n{ \xff\n[", b'{"a": "\0"}\n\0']
 )
 def test_what_can_be_rows_is_left_to_be_read(beginning):
     require_json_lines("rows.csv", beginning)

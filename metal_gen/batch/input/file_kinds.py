@@ -69,7 +69,7 @@ def _kind_by_mark(beginning: bytes) -> _Kind | None:
     for mark, what, command in MARKS:
         if beginning.startswith(mark):
             return _Kind(what, command)
-    return _Kind("a binary file") if b"\0" in beginning else None
+    return None
 
 
 def _kind_by_line(name: str, beginning: bytes) -> _Kind | None:
@@ -79,6 +79,8 @@ def _kind_by_line(name: str, beginning: bytes) -> _Kind | None:
         return _Kind("JSON over several lines", "jq -c .")
     if not line or line.startswith("{"):
         return None
+    if "\0" in line:
+        return _Kind("a binary file")
     if line.startswith("["):
         return _Kind("a JSON array", "jq -c '.[]'")
     if (delimiter := _delimiter(name, line)) is not None:

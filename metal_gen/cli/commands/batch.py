@@ -26,6 +26,7 @@ EXAMPLES = (
     "metal-gen batch - -o - -q < prompts.jsonl | jq -r .text",
 )
 ROWS = "Rows"
+LONGEST_INTERVAL_S = 86_400.0
 
 
 def _flag(names: str, help: str) -> typer.models.OptionInfo:
@@ -113,6 +114,8 @@ def batch(
         _refuse_with_check(context.params)
     elif output is None:
         raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
+    if not fsync_interval <= LONGEST_INTERVAL_S:
+        raise UsageError(f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}: {fsync_interval}")
     if retry_failed and not resume:
         raise UsageError("--retry-failed needs --resume", "give both")
     if retry_failed and ordered:
