@@ -89,7 +89,6 @@ class SlotRows:
     """
 
     def __init__(self, model: TextModel) -> None:
-        model.checkpoint.tokenizer.expect_many_texts()
         self.slots = model.plan.cache.batch_size
         self._model = model
         transformer, cache = model.decoder.model, model.decoder.cache

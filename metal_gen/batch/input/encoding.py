@@ -7,10 +7,9 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS, larger_capacity, require_capacity
-from metal_gen.errors import DoesNotFitError, MetalGenError, UsageError
+from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.prompt import encode_as_set
-from metal_gen.text.chat_template import MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
 
 
@@ -44,9 +43,13 @@ class RowEncoder:
 
     Attributes:
         longest: What the row takes that takes most, one that does not fit included; None before the first.
+
+    Raises:
+        CheckpointError: The tokenizer cannot be built.
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, plan: MemoryPlan) -> None:
+        checkpoint.tokenizer.expect_many_texts()
         self._checkpoint = checkpoint
         self._settings = settings
         self._capacity = plan.cache.max_seq_len
@@ -65,7 +68,8 @@ class RowEncoder:
             require_capacity(len(prompt.ids), in_force.max_tokens, self._capacity, most=self._largest)
         except DoesNotFitError as error:
             return failed_row(row, error, RowErrorCode.DOES_NOT_FIT)
-        except (UsageError, MessagesRefusedError) as error:
+        except MetalGenError as error:
+            # A template's refusal or a text that needs tokens which the model lacks is the row's matter too.
             return failed_row(row, error)
         return prompt
 
