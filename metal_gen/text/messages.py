@@ -41,6 +41,7 @@ def _message(place: str, message: object) -> Message:
             continue
         if not isinstance(value, str):
             raise UsageError(f"{place} has {name[:40]!a}, which cannot be used")
+        checked_text(f"the name of a field of {place}", name)
         checked[name] = checked_text(f"{name[:40]!a} in {place}", value)
     return checked
 

@@ -13,6 +13,8 @@ from typing import Any
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HubTokenizer
 
+from metal_gen.text.library import build_tokenizer
+
 # Beyond so many parts of words the whole tokenizer is as quick.
 MOST_PARTS = 100_000
 LONGEST_TEXT = 200_000
@@ -62,7 +64,7 @@ class TokenizerReducer:
         known = self._model["vocab"]
         vocabulary = {token: known[token] for token in tokens if token in known} | self._added
         model = {**self._model, "vocab": vocabulary, "merges": merges}
-        return HubTokenizer.from_str(json.dumps({**self._frame, "model": model}))
+        return build_tokenizer(json.dumps({**self._frame, "model": model}))
 
 
 def is_plain(document: dict[str, Any]) -> bool:
@@ -80,6 +82,16 @@ def is_plain(document: dict[str, Any]) -> bool:
         and set(map(type, merges)) <= {list}
         and set(map(len, merges)) <= {2}
         and all(isinstance(entry, dict) and {"id", "content"} <= entry.keys() for entry in added)
+        and _has_ids_in_turn(vocabulary, added)
+    )
+
+
+def _has_ids_in_turn(vocabulary: dict[str, int], added: list[dict[str, Any]]) -> bool:
+    """Whether added tokens have the ids that the library gives them, whatever the file says."""
+    new = [entry for entry in added if entry["content"] not in vocabulary]
+    known = [entry for entry in added if entry["content"] in vocabulary]
+    return [entry["id"] for entry in new] == list(range(len(vocabulary), len(vocabulary) + len(new))) and all(
+        entry["id"] == vocabulary[entry["content"]] for entry in known
     )
 
 

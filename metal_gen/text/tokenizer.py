@@ -15,6 +15,13 @@ from tokenizers.decoders import ByteLevel
 
 from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
+from metal_gen.text.library import (
+    LibraryError,
+    build_tokenizer,
+    encode_text,
+    library_errors,
+    require_harmless,
+)
 from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
 from metal_gen.text.thinking import TAGS
 
@@ -97,8 +104,10 @@ class Tokenizer:
         # Half a million objects, of which nothing is kept that the file can give again.
         self._kept = None if self._path.name == FILE else document
         try:
-            self._reducer = TokenizerReducer(document) if is_plain(document) else None
-        except Exception as error:  # The library raises nothing narrower.
+            with library_errors():
+                require_harmless(document)
+                self._reducer = TokenizerReducer(document) if is_plain(document) else None
+        except LibraryError as error:
             raise self._unreadable(error) from error
         self._encoded = 0
         tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
@@ -120,6 +129,8 @@ class Tokenizer:
     def _require_own(self, vocab_size: int, ids: list[int]) -> None:
         """See that it is not another model's; a few ids beyond the embedding just cannot be in a prompt."""
         largest = max(ids, default=0)
+        if not ids or min(ids) < 0:
+            raise CheckpointError(f"{self._path} has {'token ids below 0' if ids else 'no tokens'}")
         if largest < vocab_size:
             return
         beyond = sum(token >= vocab_size for token in ids)
@@ -151,14 +162,14 @@ class Tokenizer:
     def _whole(self) -> HubTokenizer:
         """The tokenizer with all its merges."""
         try:
-            if self._kept is None:
-                return HubTokenizer.from_file(str(self._path))
-            return HubTokenizer.from_str(json.dumps(self._kept))
-        except Exception as error:  # The library raises nothing narrower.
+            return build_tokenizer(self._path if self._kept is None else json.dumps(self._kept))
+        except LibraryError as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{self._path} is not a tokenizer: {error}", "download or copy the file again")
+    def _unreadable(self, error: LibraryError) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path} cannot be used as a tokenizer: {error}", "download or copy the file again"
+        )
 
     def expect_many_texts(self) -> None:
         """Build the whole tokenizer now.
@@ -175,7 +186,12 @@ class Tokenizer:
         if self._reducer is None or self._encoded > FEW_TEXTS:
             self._reducer = None
             return self._whole
-        return self._reducer.reduced_for(text) or self._whole
+        try:
+            with library_errors():
+                return self._reducer.reduced_for(text) or self._whole
+        except LibraryError:
+            # The whole one says what is wrong with the file.
+            return self._whole
 
     @property
     def eos_id(self) -> int | None:
@@ -186,7 +202,7 @@ class Tokenizer:
 
     @cached_property
     def _most_bytes_of_a_token(self) -> int:
-        longest = max(map(len, self._ids))
+        longest = max(map(len, self._ids), default=0)
         of_words = (_most_bytes(_bytes(text)) for text in self._ids if len(text) * MOST_SHRINKING >= longest)
         return max(*of_words, *(_most_bytes(text.encode()) for text in self.added_ids), 1)
 
@@ -219,7 +235,8 @@ class Tokenizer:
 
         Raises:
             DoesNotFitError: The text has more than `most_tokens`, by its length alone.
-            UsageError: The text has halves of characters (lone surrogates).
+            UsageError: The text has halves of characters (lone surrogates), or is one that the library cannot
+                encode.
             CheckpointError: The text needs ids that the model does not have.
         """
         if most_tokens is not None and len(text) > most_tokens:
@@ -228,7 +245,11 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the prompt is not Unicode text at character {error.start}") from None
-        ids: list[int] = self._tokenizer_for(text).encode(text, add_special_tokens=add_special_tokens).ids
+        tokenizer = self._tokenizer_for(text)
+        try:
+            ids = encode_text(tokenizer, text, add_special_tokens=add_special_tokens)
+        except LibraryError as error:
+            raise UsageError(f"the prompt cannot be encoded with {self._path.name}: {error}") from error
         if ids and max(ids) >= self.vocab_size:
             raise CheckpointError(
                 f"{self._path.name} gives token {max(ids)} and the model's vocabulary ends at "

@@ -1,5 +1,7 @@
 """Checkpoints for tests of the command line, each written once."""
 
+import json
+
 import pytest
 from tiny_text_checkpoint import (
     CHATML,
@@ -7,9 +9,14 @@ from tiny_text_checkpoint import (
     ECHO_TEMPLATE,
     END_THINK,
     SAID,
+    TEXT_VOCAB,
     THINK,
+    byte_tokenizer,
     write_text_checkpoint,
 )
+from tokenizers import AddedToken
+
+from metal_gen.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +62,18 @@ def echo(text_checkpoints):
     """Refuses every prompt, and quotes it as JSON in the refusal."""
     folder = text_checkpoints / "echo"
     return str(write_text_checkpoint(folder, chat_template=ECHO_TEMPLATE))
+
+
+@pytest.fixture
+def open_tokenizer(tmp_path):
+    """Opens the byte-level tokenizer, with changes to its document."""
+
+    def open_it(change=lambda document: None, *, added=(), vocab_size=TEXT_VOCAB + 20):
+        tokenizer = byte_tokenizer()
+        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+        document = json.loads(tokenizer.to_str())
+        change(document)
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+        return Tokenizer(tmp_path, vocab_size)
+
+    return open_it

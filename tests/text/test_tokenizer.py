@@ -1,33 +1,18 @@
 """Text to token ids, and what a token's bytes are."""
 
-import json
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_text_checkpoint import END_THINK, TEXT_VOCAB, byte_tokenizer
-from tokenizers import AddedToken
+from tiny_text_checkpoint import END_THINK
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.errors import CheckpointError
 from metal_gen.text.detokenizer import Detokenizer
 from metal_gen.text.tokenizer import Tokenizer
 
-
-@pytest.fixture
-def open_tokenizer(tmp_path):
-    """Opens the byte-level tokenizer, with changes to its document."""
-
-    def open_it(change=lambda document: None, *, added=(), vocab_size=TEXT_VOCAB + 20):
-        tokenizer = byte_tokenizer()
-        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
-        document = json.loads(tokenizer.to_str())
-        change(document)
-        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
-        return Tokenizer(tmp_path, vocab_size)
-
-    return open_it
+pytest_plugins = ("fixtures_text",)
 
 
 @pytest.mark.parametrize("text", ["<café>", "straße", "ÿ", "<日本>", "a b", "\u0120", "<x>", "🦊"])

@@ -89,7 +89,10 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
             **FRAME,
             "added_tokens": added,
             "post_processor": _beginning(fields, tokens),
-            "model": _byte_pair_encoding(normal, pairs),
+            # Added tokens too, or the library would number them as it likes.
+            "model": _byte_pair_encoding(
+                {**normal, **{entry["content"]: entry["id"] for entry in added}}, pairs
+            ),
         },
         config={"chat_template": metadata.get(TEMPLATE)} | _special_tokens(metadata, tokens),
     )
