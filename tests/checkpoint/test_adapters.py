@@ -1,6 +1,7 @@
 """LoRA adapters: logits are those of the unmerged computation, and what does not fit is refused by name."""
 
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -311,6 +312,15 @@ def test_the_first_name_that_a_module_ends_in_counts(patterns, rank, tiny, tmp_p
     factors = random_factors({V_PROJ: (64, 32)}, rank=rank)
     adapter = write_peft(tmp_path / "adapter", peft_tensors(factors), rank_pattern=patterns)
     assert Checkpoint(tiny, adapters=[adapter]).weights.adapters[0].low_ranks[V_PROJ].rank == rank
+
+
+@pytest.mark.parametrize("name", ["lora_a", ".lora_a", "", "."])
+def test_a_factor_of_no_module_is_named(name, tiny, tmp_path):
+    adapter = Path(write_mlx(tmp_path / "adapter", random_factors(TINY_SHAPES)))
+    path = adapter / "adapters.safetensors"
+    save_file({**load_file(path), name: floats(32, RANK)}, path)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} in adapters|has {name} and no lora_b"):
+        Checkpoint(tiny, adapters=[str(adapter)])
 
 
 def test_names_without_end_cost_nothing(tiny, tmp_path):

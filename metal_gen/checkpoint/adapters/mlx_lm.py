@@ -14,6 +14,7 @@ WEIGHTS_FILE = "adapters.safetensors"
 # It has no head beside an embedding that is one.
 MOVES_TIED_HEAD = True
 FACTORS = ("lora_a", "lora_b")
+FACTOR_ENDINGS = tuple(f".{factor}" for factor in FACTORS)
 FUSE_HINT = "fuse it first, with mlx_lm.fuse"
 EXPERT_AXES = 3
 
@@ -47,9 +48,8 @@ def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> Adap
         CheckpointError: A factor has no partner, or a field is wrong.
     """
     require_floats(tensors)
-    parted = {name: name.rpartition(".") for name in tensors}
-    modules = dict.fromkeys(module for module, _, kind in parted.values() if kind in FACTORS)
-    whole = {name: info for name, info in tensors.items() if parted[name][2] not in FACTORS}
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.endswith(FACTOR_ENDINGS))
+    whole = {name: info for name, info in tensors.items() if not name.endswith(FACTOR_ENDINGS)}
     if not modules:
         return AdapterTensors({}, whole)
     given = fields.fields.get("lora_parameters")
