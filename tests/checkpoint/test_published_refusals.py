@@ -85,6 +85,11 @@ REFUSALS = [
         with_config(dynamic={"+:.*down": {"bits": 8}}),
         "dynamic gives +:.*down bits 8, and only checkpoints",
     ),
+    (
+        GPTQ,
+        with_config(dynamic={"+:.*down": {"sym": True}}),
+        "dynamic gives +:.*down sym True, and only checkpoints",
+    ),
     (GPTQ, with_config(dynamic=[]), None),
     (GPTQ, with_config(dynamic=["x"]), "dynamic must be an object"),
     (

@@ -27,7 +27,7 @@ AUTO_ROUND_LAYOUTS = (AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ, "auto_round:gptqmodel")
 # From so many on, numbers are not quantized.
 PLAIN_BITS = 16
 # By which GPTQModel lets single matrices differ from the others, in what is computed here.
-GPTQ_FIELDS = ("bits", "group_size", "desc_act", "pack_dtype", "checkpoint_format", "format")
+GPTQ_FIELDS = ("bits", "group_size", "sym", "desc_act", "pack_dtype", "checkpoint_format", "format")
 
 
 def read_method(fields: FieldReader) -> Method:
