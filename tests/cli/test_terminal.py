@@ -6,6 +6,7 @@ import pty
 import re
 import sys
 import termios
+import time
 from contextlib import suppress
 
 import pytest
@@ -146,6 +147,48 @@ def test_no_bar_where_none_is_wanted(show, environment, think, variables):
     shown = show(lambda: think("--hide-thinking"))
     assert "\x1b" not in shown
     assert "reading the prompt" not in shown
+
+
+def wait_for_bar(console):
+    end_s = time.monotonic() + 20
+    while console.bar is None:
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("total", "counted"), [(None, ""), (1300, "0/1300")])
+def test_a_bar_appears_before_anything_is_done_and_makes_way_for_messages(show, total, counted):
+    def work():
+        console = Console()
+        with progress.PhaseBar(console) as bar:
+            bar.begin("reading", total)
+            wait_for_bar(console)
+            console.note("a message")
+            assert console.bar is not None
+            bar.begin("writing")
+            wait_for_bar(console)
+        assert console.bar is None
+        console.note("the end")
+
+    shown = show(work)
+    before, after = shown.split("a message")
+    assert "reading" in before
+    assert counted in before
+    assert "reading" in after
+    # A message has a line that is erased first.
+    for text in ("a message", "the end"):
+        assert strip_styles(shown[: shown.index(text)].rpartition("\x1b[2K")[2]) == "metal-gen: "
+    assert "writing" not in shown[shown.rindex("\x1b[2K") :]
+
+
+def test_work_that_is_done_at_once_draws_nothing(show, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE_S", 60.0)
+
+    def work():
+        with progress.ProgressBar(Console(), "loading") as bar:
+            bar.update(1, 2)
+
+    assert show(work) == ""
 
 
 def test_a_narrow_screen_has_room_for_the_numbers(show, environment):

@@ -17,6 +17,7 @@ from metal_gen.cli.input.model_preparation import prepare_model
 from metal_gen.cli.output.output_file import STREAM, OutputFile
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import LOADING, ProgressBar
 from metal_gen.config.settings import Settings
 from metal_gen.errors import UsageError
 
@@ -177,7 +178,9 @@ class BatchRun:
         from metal_gen.batch.slot_rows import slot_rows
 
         report_start(self._prepared, self._console)
-        return opened.enter_context(slot_rows(loading.result()))
+        with ProgressBar(self._console, LOADING):
+            model = loading.result()
+        return opened.enter_context(slot_rows(model))
 
     def _join(self, address: str, opened: ExitStack) -> "RayCluster":
         from metal_gen.batch.cluster.protocol import NodeTask

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
     from metal_gen.generation.pieces import Piece
 
+READING = "reading the message"
+
 Answer = Callable[[Callable[[int, int], None]], "Generator[Piece, None, None]"]
 
 
@@ -78,11 +80,12 @@ class ChatSession:
         said = ""
         try:
             with output, PhaseBar(console) as bar:
+                bar.begin(READING)
 
                 def on_prefill(done: int, total: int) -> None:
                     if interrupts.requested:
                         raise _StoppedError
-                    bar.update("reading the message", done, total)
+                    bar.update(READING, done, total)
 
                 with closing(answer(on_prefill)) as pieces:
                     self._warn_once()

@@ -22,6 +22,7 @@ from metal_gen.cli.input.setting_options import (
 )
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.progress import LOADING, ProgressBar
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.errors import UsageError
 from metal_gen.text.transcript import read_transcript
@@ -137,7 +138,8 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     require_chat(prepared.checkpoint, prepared.settings)
     if sys.stdin.isatty():
         prepared.checkpoint.tokenizer.expect_many_texts()
-    conversation = Conversation(loading.result(), messages)
+    with ProgressBar(console, LOADING):
+        conversation = Conversation(loading.result(), messages)
     if messages and settings.source("system") == SETTINGS["system"].flag:
         conversation.set_system(settings.system)
     if messages:

@@ -12,13 +12,16 @@ from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink,
 from metal_gen.cli.output.report import report_end, report_start
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
-from metal_gen.cli.terminal.progress import PhaseBar
+from metal_gen.cli.terminal.progress import LOADING, PhaseBar, ProgressBar
 from metal_gen.errors import ExitCode, NoAnswerError
 
 if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel, TextModel
     from metal_gen.generation.pieces import Piece
     from metal_gen.text.encoded_prompt import Prompt
+
+
+READING = "reading the prompt"
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,16 @@ class GenerateRun:
 
         settings = prepared.settings
         _say_notices(prepared, console)
-        loading = Background(prepared.read_weights)
-        prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)
-        prepared = prepared.for_prompt(len(prompt.ids))
-        report_start(prepared, console)
-        if (count := prepared.plan.cache.batch_size) > 1:
-            console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
-        for notice in prompt.notices:
-            console.warn(notice)
-        return prepared.with_cache(loading.result()), prompt
+        with ProgressBar(console, LOADING):
+            loading = Background(prepared.read_weights)
+            prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)
+            prepared = prepared.for_prompt(len(prompt.ids))
+            report_start(prepared, console)
+            if (count := prepared.plan.cache.batch_size) > 1:
+                console.detail(f"generate uses 1 of the {count} sequences that the cache holds")
+            for notice in prompt.notices:
+                console.warn(notice)
+            return prepared.with_cache(loading.result()), prompt
 
     def _make_output(self, model: "TextModel") -> PieceOutput:
         settings, sink, console = model.settings, self._sink, self._console
@@ -139,7 +143,8 @@ class GenerateRun:
         said: list[Piece] = []
         try:
             with output, PhaseBar(console) as bar:
-                on_prefill = partial(bar.update, "reading the prompt")
+                bar.begin(READING, len(prompt.ids))
+                on_prefill = partial(bar.update, READING)
                 with closing(stream_generate(model, prompt, on_prefill=on_prefill)) as pieces:
                     for piece in pieces:
                         if said and piece.sample != said[-1].sample:

@@ -25,7 +25,7 @@ def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) 
             "no --model given: this is the small story model that comes with metal-gen; "
             f"for a real one try --model {EXAMPLE_MODEL}"
         )
-    with DownloadReporter(str(settings.model), console) as reporter:
+    with DownloadReporter(settings.model or "the model", console) as reporter:
         return prepare(settings, most_slots=most_slots, on_download=reporter.update)
 
 
@@ -66,7 +66,8 @@ class DownloadReporter:
         self.fetched_bytes = 0
         self._model = model
         self._console = console
-        self._bar = ProgressBar(console, f"downloading {model}", is_bytes=True)
+        # The Hub may take its time to answer, and a folder of many files to be read.
+        self._bar = ProgressBar(console, f"opening {model}")
         self._begin_s = 0.0
         self._present_bytes: int | None = None
 
@@ -75,6 +76,8 @@ class DownloadReporter:
         if self._present_bytes is None:
             self._present_bytes = progress.done_bytes
             self._begin_s = time.perf_counter()
+            self._bar.close()
+            self._bar = ProgressBar(self._console, f"downloading {self._model}", is_bytes=True)
             missing_bytes = progress.total_bytes - progress.done_bytes
             if missing_bytes and not self._console.draws_bars:
                 self._console.note(

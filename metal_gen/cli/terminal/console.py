@@ -7,9 +7,9 @@ gets it through rich, with characters that would control the terminal made visib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from metal_gen.cli.terminal.streams import (
     columns,
@@ -33,12 +33,23 @@ NAME = "metal-gen"
 THINKING, DONE_THINKING = "Thinking...\n", "...done thinking.\n"
 
 
+class _Bar(Protocol):
+    """What is drawn below the messages."""
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """Leave the screen to a message."""
+        ...
+
+
 class Console:
     """The three streams of a run.
 
     Args:
         quiet: Only errors go to stderr.
         verbosity: How many `-v` were given.
+
+    Attributes:
+        bar: On the screen now, to be hidden from messages.
 
     Raises:
         UsageError: Both are wanted.
@@ -49,6 +60,7 @@ class Console:
             raise UsageError("--quiet contradicts --verbose", "leave one of them out")
         self.quiet = quiet
         self.verbosity = verbosity
+        self.bar: _Bar | None = None
         self._unfinished_line: TextIO | None = None
         self._is_thinking = False
         self._wraps: dict[TextIO, WordWrap] = {}
@@ -231,6 +243,10 @@ class Console:
         """Write what has been made visible; a log that cannot be written ends nothing."""
         if sys.stderr is None:
             return
+        with self.bar.hidden() if self.bar is not None else nullcontext():
+            self._write_line(text, style)
+
+    def _write_line(self, text: str, style: str) -> None:
         try:
             if style and shows_colour(sys.stderr):
                 _print_unchanged(self._stderr, text, style)

@@ -19,7 +19,7 @@ from rich.text import Text
 from metal_gen.byte_sizes import format_bytes
 
 # Cells of a screen: for the numbers beside a bar, and what is left of the others on a narrow one.
-BYTES_WIDTH, TOKENS_WIDTH = 36, 24
+BYTES_WIDTH, TOKENS_WIDTH = 38, 26
 NARROWEST_DESCRIPTION = 6
 NARROWEST_BAR = 12
 
@@ -30,6 +30,14 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Say nothing until there is something to reckon with."""
         return Text("" if task.speed is None else f"{format_bytes(int(task.speed))}/s")
+
+
+class _Count(ProgressColumn):
+    """Tokens so far, once there are some."""
+
+    def render(self, task: Task) -> Text:
+        """Say nothing of what is not counted."""
+        return Text(f"{task.completed:.0f} tokens" if task.completed else "")
 
 
 def make_progress(*, is_bytes: bool, has_total: bool) -> Progress:
@@ -43,11 +51,12 @@ def make_progress(*, is_bytes: bool, has_total: bool) -> Progress:
         max_width=max(NARROWEST_DESCRIPTION, room - (NARROWEST_BAR if bars else 0)),
     )
     description = TextColumn("{task.description}", markup=False, table_column=column)
-    columns: list[ProgressColumn] = [description, *bars]
+    columns: list[ProgressColumn] = [SpinnerColumn(), description, *bars]
     if not has_total:
-        columns = [SpinnerColumn(), description, TextColumn("{task.completed} tokens"), TimeElapsedColumn()]
+        columns = [SpinnerColumn(), description, _Count(), TimeElapsedColumn()]
     elif is_bytes:
         columns += [DownloadColumn(binary_units=True), _Rate(), TimeRemainingColumn(compact=True)]
     else:
         columns += [MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, transient=True)
+    # What is printed to stdout meanwhile is the text, and not for this screen.
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False)
