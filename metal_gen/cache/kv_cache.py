@@ -146,15 +146,24 @@ class KVCache:
             All keys and all values of these sequences up to `position`, each
             (B', H, position, D) in the cache's dtype; views, not copies.
         """
-        rows = keys.shape[0]
         filled = []
         for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            buffer = self.buffers[place]
-            # A write in place, once nothing computes with the buffer any more. `mx.slice_update`
-            # with a start that is an array copies the whole buffer on CUDA.
-            buffer[:rows, :, self._start : self._position] = new.astype(self.dtype)
-            filled.append(buffer[:rows, :, : self._position])
+            self._write(self.buffers[place], new.astype(self.dtype))
+            filled.append(self.buffers[place][: len(new), :, : self._position])
         return filled[0], filled[1]
+
+    def _write(self, buffer: mx.array, new: mx.array) -> None:
+        """Write in place, once nothing computes with the buffer any more.
+
+        `mx.slice_update` with a start that is an array copies the whole buffer on CUDA.
+        """
+        rows, start, end = len(new), self._start, self._position
+        if start == 0 and end == self.config.max_seq_len > 1:
+            # All of a buffer would not be written into it, but put in its place: another one beside it.
+            buffer[:rows, :, : end - 1] = new[:, :, : end - 1]
+            buffer[:rows, :, end - 1 :] = new[:, :, end - 1 :]
+        else:
+            buffer[:rows, :, start:end] = new
 
     def rewind(self, length: int) -> None:
         """Take back the last `length` positions; what follows is written over them.

@@ -123,6 +123,11 @@ class WeightFiles:
         return any(request.is_apart for request in self._requests)
 
     @property
+    def has_head_norms(self) -> bool:
+        """Whether queries and keys are normalised."""
+        return any(name.endswith(".q_norm.weight") for name in self._expected)
+
+    @property
     def num_parameters(self) -> int:
         """Numbers in the model; a tied embedding counts once."""
         return sum(math.prod(part.shape) for part in self._parts)

@@ -223,6 +223,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,
+        has_head_norms=checkpoint.weights.has_head_norms,
         cache=cache_config(settings, checkpoint.config, dtype),
         chunk_size=settings.chunk_size or preferred_chunk_size(),
         available_bytes=_available_bytes(settings.memory_limit_bytes),

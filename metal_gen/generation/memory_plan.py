@@ -5,19 +5,9 @@ from typing import Any
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.cache.kv_cache import KVCacheConfig
-from metal_gen.device.backend import DTYPE_BYTES, runs_on_cpu
 from metal_gen.errors import DoesNotFitError
-from metal_gen.models.config.experts import ExpertsConfig
-from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.generation.working_memory import WorkingMemory
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.experts.groups import most_places
-from metal_gen.models.linear_attention.delta_rule import CHUNK
-
-# Head sizes for which MLX's GPU kernels keep attention scores out of memory.
-FUSED_HEAD_DIMS = (64, 80, 128)
-SAMPLING_ARRAYS = 6
-# Enough to keep a GPU busy.
-GPU_LAYERS_AHEAD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +24,7 @@ class MemoryPlan:
         chunk_size: Prompt tokens computed at once.
         available_bytes: What the device has left; 0 where that is not known.
         has_products_apart: Results of products are joined or added, for which both are there at once.
+        has_head_norms: Queries and keys are normalised.
     """
 
     model: ModelConfig
@@ -45,100 +36,46 @@ class MemoryPlan:
     chunk_size: int
     available_bytes: int
     has_products_apart: bool = False
+    has_head_norms: bool = True
 
     @property
     def working_bytes(self) -> int:
-        """Estimate of the intermediate results alive at one time, at their most.
-
-        That is in the last chunk of a prompt that fills the cache, in one layer and, on a GPU, in
-        those that it has been handed ahead. Sampling needs a few arrays over the vocabulary.
-        """
-        tokens = self._most_tokens
-        mask = tokens * self.cache.max_seq_len
-        prefill = self._layer_bytes + (self.ahead_bytes or 0) + mask
-        sampling = SAMPLING_ARRAYS * self.cache.batch_size * self.model.vocab_size * DTYPE_BYTES["float32"]
-        return max(prefill, sampling)
+        """Estimate of the intermediate results alive at one time, at their most."""
+        return self._working.nbytes
 
     @property
     def ahead_bytes(self) -> int | None:
-        """What prefill may take for layers that a GPU has been handed ahead; None on a CPU.
-
-        MLX hands a GPU hundreds of operations ahead, whose memory is all taken at once, and a CPU
-        less than a layer.
-        """
-        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self._layer_bytes
+        """What prefill may take for what a GPU has been handed ahead; None on a CPU."""
+        return self._working.ahead_bytes
 
     @property
-    def _most_tokens(self) -> int:
-        """Tokens of one pass: of prompts, and one of each other text."""
-        slots = self.cache.batch_size
-        return min(self.chunk_size, slots * self.cache.max_seq_len) + slots - 1
-
-    @property
-    def _layer_bytes(self) -> int:
-        """One layer's attention and MLP overlap, because MLX allocates ahead of what is computed.
-
-        On a CPU it does not go so far ahead that experts, which are chosen first, overlap with attention.
-        """
-        model = self.model
-        tokens = self._most_tokens
-        mixing = self._attention_numbers
-        numbers = mixing + (5 + self._apart) * tokens * model.intermediate_size
-        if model.linear is not None:
-            linear = self._linear_numbers(model.linear)
-            numbers = max(numbers, linear + 2 * tokens * model.intermediate_size)
-            mixing = max(mixing, linear)
-        if model.experts is not None:
-            mixture = self._mixture_numbers(model.experts)
-            routed = mixing + 4 * tokens * model.hidden_size
-            numbers = max(numbers, max(routed, mixture) if runs_on_cpu() else mixing + mixture)
-        return numbers * DTYPE_BYTES[self.dtype]
-
-    @property
-    def _apart(self) -> int:
-        """Times more of what is two products, gate and up or keys and values, that are alive at once."""
-        return 2 if self.has_products_apart else 0
-
-    @property
-    def _attention_numbers(self) -> int:
-        """Numbers alive in a layer's attention."""
-        model = self.model
-        tokens = self._most_tokens
-        heads = 3 * model.num_attention_heads + (2 + self._apart) * model.num_key_value_heads
-        if self.has_products_apart:
-            heads += model.num_attention_heads
-        if model.linear is not None:  # Its full attention has gates.
-            heads += 4 * model.num_attention_heads
-        scores = 0
-        if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
-            scores = model.num_attention_heads * tokens * self.cache.max_seq_len
-        return tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
-
-    def _linear_numbers(self, linear: LinearAttentionConfig) -> int:
-        """Numbers alive in a layer of linear attention; those of the delta rule are in float32."""
-        heads, key, value = (
-            linear.linear_num_value_heads,
-            linear.linear_key_head_dim,
-            linear.linear_value_head_dim,
+    def _working(self) -> WorkingMemory:
+        slots, capacity = self.cache.batch_size, self.cache.max_seq_len
+        return WorkingMemory(
+            model=self.model,
+            dtype=self.dtype,
+            # Of prompts, and one of each other text.
+            tokens=min(self.chunk_size, slots * capacity) + slots - 1,
+            capacity=capacity,
+            texts=slots,
+            has_products_apart=self.has_products_apart,
+            has_head_norms=self.has_head_norms,
         )
-        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * CHUNK
-        numbers = self._most_tokens * (width + 7 * self.model.hidden_size) + 8 * heads * key * value
-        return numbers * DTYPE_BYTES["float32"] // DTYPE_BYTES[self.dtype]
-
-    def _mixture_numbers(self, experts: ExpertsConfig) -> int:
-        """Numbers alive in a layer of experts, whose rows are arranged by expert and brought back."""
-        hidden = self.model.hidden_size
-        tokens = self._most_tokens
-        count = tokens * experts.num_experts_per_tok
-        places = most_places(count, experts.num_experts)
-        arranged = places * ((3 + self._apart) * experts.moe_intermediate_size + 2 * hidden)
-        shared = 3 * experts.shared_expert_intermediate_size
-        return arranged + count * hidden + tokens * (7 * hidden + shared)
 
     @property
     def total_bytes(self) -> int:
         """The most that will be taken at one time."""
-        return max(self.loading_bytes, self.weights_bytes + self.cache.nbytes + self.working_bytes)
+        return max(self.loading_bytes, self.running_bytes)
+
+    @property
+    def running_bytes(self) -> int:
+        """Weights, cache and working memory together."""
+        return self.weights_bytes + self.cache.nbytes + self.working_bytes
+
+    @property
+    def is_loading_more(self) -> bool:
+        """Whether reading the weights takes more than all that comes later."""
+        return self.loading_bytes > self.running_bytes
 
     @property
     def fits(self) -> bool:
@@ -165,16 +102,17 @@ class MemoryPlan:
         """
         if self.fits:
             return
+        if self.loading_bytes > self.available_bytes >= self.weights_bytes:
+            what = f"to read the weights, which take {format_bytes(self.weights_bytes)} afterwards"
+            hint = "choose a smaller checkpoint, or one that is stored in the form that is computed with"
+            raise DoesNotFitError(self._shortage(self.loading_bytes, what), hint)
         parts = {
             "weights": self.weights_bytes,
             "cache": self.cache.nbytes,
             "working memory": self.working_bytes,
         }
-        message = (
-            f"{format_bytes(self.total_bytes)} of memory are needed and "
-            f"{format_bytes(self.available_bytes)} are available: "
-            + ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
-        )
+        what = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
+        message = self._shortage(self.running_bytes, what)
         if (slots := self.cache.batch_size) > 1 and (fewer := self.with_slots(slots)).fits:
             most = fewer.cache.batch_size
             hint = f"set batch_size under [cache] to at most {most} (--batch-size {most})"
@@ -183,6 +121,10 @@ class MemoryPlan:
         else:
             hint = "the weights alone leave no room for a cache: use a smaller or a quantized model"
         raise DoesNotFitError(message, hint)
+
+    def _shortage(self, needed_bytes: int, what: str) -> str:
+        needed, available = format_bytes(needed_bytes), format_bytes(self.available_bytes)
+        return f"{needed} of memory are needed and {available} are available: {what}"
 
     @property
     def largest_max_seq_len(self) -> int:

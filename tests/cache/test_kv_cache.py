@@ -120,3 +120,20 @@ def test_decoding_copies_no_buffer(tiny_model, make_cache):
         mx.async_eval(token)
         token.tolist()
     assert mx.get_peak_memory() - start < one_buffer / 2
+
+
+def test_filling_all_of_it_at_once_copies_no_buffer():
+    cache = KVCache(config(max_seq_len=4096))
+    cache.claim(4096)
+    new = [block(cache, 4096, float(layer)) for layer in range(3)]
+    mx.eval(new)
+    mx.clear_cache()
+    start = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for layer in range(3):
+        cache.update(layer, new[layer], new[layer])
+    cache.evaluate()
+    assert mx.get_peak_memory() - start < cache.nbytes // 6
+    assert mx.get_active_memory() - start < cache.nbytes // 6
+    mx.eval(new)
+    assert mx.array_equal(cache.buffers[5], new[2]).item()

@@ -5,6 +5,7 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from peak_memory import begin_peak, peak_since
 from published_checkpoint import (
     Published,
     awq,
@@ -178,10 +179,9 @@ def test_weights_that_stay_plain_while_the_cache_is_in_fp8(make_cache, tmp_path)
 def test_memory_is_what_was_planned(method, dtype, tmp_path):
     published, _ = write_published(tmp_path, method, "qwen3", hidden_size=256, intermediate_size=2048)
     weights = Checkpoint(published).weights
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
+    before = begin_peak()
     model = weights.load(dtype)
-    taken, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
+    taken, peak = mx.get_active_memory() - before, peak_since(before)
     assert abs(taken - weights.nbytes(dtype)) < 0.02 * taken
     assert 0.8 * weights.loading_peak_bytes(dtype) < peak < 1.05 * weights.loading_peak_bytes(dtype)
     assert model.config.hidden_size == 256

@@ -12,6 +12,7 @@ from hub_process import INDEX, SHARDS
 from hub_server import Repo, running_hub
 from huggingface_hub import constants
 from model_cache import folder_files
+from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.output.plan_report import render_plan
@@ -84,6 +85,22 @@ def test_what_does_not_fit_is_shown_all_the_same(run_here, gambler):
     assert outcome.stderr.startswith("metal-gen: ")
     assert "--max-seq-len" in outcome.stderr.splitlines()[1]
     assert planned(run_here, gambler, "--max-seq-len", 10**9, code=DOES_NOT_FIT)["fits"] is False
+
+
+@pytest.mark.parametrize("quantize", [(), ("--quantize", "4g32")], ids=["as-stored", "quantized"])
+def test_the_parts_add_up(run_here, tmp_path, quantize):
+    """The largest matrix is there twice while it is quantized, which here is more than all the rest."""
+    config = {"hidden_size": 64, "vocab_size": 8192, "tie_word_embeddings": True}
+    folder = str(write_checkpoint(tmp_path / "wide", tiny_config("qwen3", **config)))
+    arguments = ("plan", folder, "--chunk-size", "8", "--max-seq-len", "64", *quantize)
+    plan = planned(run_here, *arguments[1:])
+    parts = plan["weights_bytes"] + plan["cache_bytes"] + plan["working_bytes"]
+    assert plan["total_bytes"] == max(parts, plan["loading_bytes"])
+    assert (plan["total_bytes"] > parts) is bool(quantize)
+    assert ("while loading" in run_here(*arguments).stdout.decode()) is bool(quantize)
+    outcome = run_here(*arguments, "--memory-limit-bytes", plan["total_bytes"] - 1)
+    assert outcome.code == DOES_NOT_FIT
+    assert ("to read the weights" in outcome.stderr) is bool(quantize)
 
 
 def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch):
@@ -189,4 +206,5 @@ def test_the_table_fits_any_terminal(gambler, width):
     lines = to_plain(render_plan("org/name", checkpoint, plan, width), width).splitlines()
     assert max(map(len, lines)) <= width
     assert lines.count("texts     cache     in all  longest  ok") <= 2
-    assert sum(line.split()[:1] == ["16"] for line in lines) == 2, lines
+    # A row of figures, or a list of them under its name.
+    assert sum(line.removeprefix("texts").split()[:1] == ["16"] for line in lines) == 2, lines

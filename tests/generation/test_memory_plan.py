@@ -2,12 +2,12 @@
 
 import mlx.core as mx
 import pytest
+from peak_memory import begin_peak, peak_since
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
-from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation import loading
@@ -19,33 +19,58 @@ from metal_gen.sampling.strategy import Greedy
 pytestmark = pytest.mark.metal
 
 
+def peak_bytes(prepared, prompt_tokens):
+    """The most that MLX has allocated for loading, a prompt and nine new tokens."""
+    before = begin_peak()
+    model = prepared.load()
+    prompt = [1 + place % 500 for place in range(prompt_tokens)]
+    capacity = prepared.plan.cache.max_seq_len
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=capacity)
+    logits = model.decoder.prefill(prompt)
+    list(generate_tokens(model.decoder, logits, sampler, endings={}, max_tokens=9))
+    return peak_since(before)
+
+
+SMALL = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 2048, "num_hidden_layers": 4}
+WIDE = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 8192, "num_hidden_layers": 3}
+SHARED = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
+
+
 @pytest.mark.parametrize(
-    ("arch", "chunk_size", "length"), [("qwen3", 64, 2048), ("qwen3", 512, 2048), ("qwen3_moe", 256, 512)]
+    ("arch", "changes", "dtype", "chunk_size", "length"),
+    [
+        ("qwen3", WIDE, "float32", 64, 512),
+        ("qwen3", WIDE, "bfloat16", 512, 512),
+        ("qwen3", SMALL, "float32", 512, 512),
+        ("qwen3", SMALL, "bfloat16", 512, 512),
+        ("qwen3", {"vocab_size": 1024}, "float32", 512, 512),
+        ("qwen3", {"vocab_size": 1024}, "bfloat16", 512, 512),
+        ("qwen2", SMALL, "float32", 512, 512),
+        ("qwen2", SMALL, "float16", 512, 512),
+        ("qwen3_moe", WIDE, "float32", 256, 512),
+        ("qwen3_moe", {**SMALL, **SHARED}, "float32", 512, 512),
+    ],
 )
-def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, chunk_size, length):
-    """A prompt that fills the cache, on a model whose weights do not hide the rest."""
-    config = tiny_config(
-        arch,
-        hidden_size=256,
-        intermediate_size=1024,
-        vocab_size=8192,
-        num_hidden_layers=3,
-        max_position_embeddings=2048,
-    )
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, changes, dtype, chunk_size, length):
+    """A prompt that fills the cache, on models whose weights do not hide the rest."""
+    config = tiny_config(arch, max_position_embeddings=2048, **changes)
     settings = Settings(
-        model=str(write_checkpoint(tmp_path, config)), max_seq_len=length, chunk_size=chunk_size
+        model=str(write_checkpoint(tmp_path, config)),
+        model_dtype=dtype,
+        max_seq_len=length,
+        chunk_size=chunk_size,
     )
     prepared = prepare(settings)
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    model = prepared.load()
-    prompt = [1 + place % 1000 for place in range(length - 8)]
-    sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=length)
-    list(generate_tokens(model.decoder, model.decoder.prefill(prompt), sampler, endings={}, max_tokens=9))
-    peak = mx.get_peak_memory() - before
-    assert peak < 1.05 * prepared.plan.total_bytes
-    if runs_on_cpu():  # On a GPU the plan is an upper bound: fused attention needs less.
-        assert prepared.plan.total_bytes < 1.05 * peak
+    peak = peak_bytes(prepared, length - 8)
+    assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("prompt_tokens", [500, 512])
+def test_so_it_is_of_the_bundled_model(dtype, prompt_tokens):
+    prepared = prepare(Settings(model_dtype=dtype))
+    peak = peak_bytes(prepared, prompt_tokens)
+    assert abs(prepared.plan.total_bytes - peak) < 0.05 * peak
 
 
 def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):

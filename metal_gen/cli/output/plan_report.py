@@ -67,11 +67,16 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
             "working memory",
             f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once",
         ),
+        *([("while loading", _shown_loading(plan))] if plan.is_loading_more else []),
         ("in all", format_bytes(plan.total_bytes)),
         ("available", f"{known} on {device_name()}"),
         ("fits", "yes" if plan.fits else "no"),
         ("largest max_seq_len", f"{_longest(plan)}; the model was trained for {plan.model.context_length:,}"),
     ]
+
+
+def _shown_loading(plan: MemoryPlan) -> str:
+    return f"{format_bytes(plan.loading_bytes)}, before there is a cache: weights in two forms"
 
 
 def _shown_adapter(adapter: Adapter) -> str:
@@ -105,6 +110,7 @@ def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> d
         "chunk_size": plan.chunk_size,
         "max_seq_len": plan.cache.max_seq_len,
         "weights_bytes": plan.weights_bytes,
+        "loading_bytes": plan.loading_bytes,
         "available_bytes": plan.available_bytes or None,
         **_cache_json(plan),
         "alternatives": [_cache_json(other) for other in _others(plan)],

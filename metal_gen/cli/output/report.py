@@ -19,9 +19,10 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.generation.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
+    loading = f"; {format_bytes(plan.loading_bytes)} while loading" if plan.is_loading_more else ""
     console.detail(
         f"weights {format_bytes(plan.weights_bytes)} + cache {format_bytes(cache.nbytes)} "
-        f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}, "
+        f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}{loading}, "
         f"of {format_bytes(plan.available_bytes)} available"
     )
     if not console.verbosity:

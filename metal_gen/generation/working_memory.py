@@ -1,0 +1,151 @@
+"""How much memory the intermediate results of one pass take: those of a layer, and of drawing a token.
+
+Axes in comments: T tokens of a pass, S positions of the cache.
+"""
+
+from dataclasses import dataclass
+
+from metal_gen.device.backend import DTYPE_BYTES, runs_on_cpu
+from metal_gen.models.config.experts import ExpertsConfig
+from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.experts.groups import most_places
+from metal_gen.models.linear_attention.delta_rule import CHUNK
+
+# Head sizes for which MLX's GPU kernels keep attention scores out of memory.
+FUSED_HEAD_DIMS = (64, 80, 128)
+SAMPLING_ARRAYS = 6
+# Enough to keep a GPU busy.
+GPU_LAYERS_AHEAD = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkingMemory:
+    """What a pass takes beside weights and cache, at its most.
+
+    That is in the last chunk of a prompt that fills the cache, in one layer and, on a GPU, in those that it
+    has been handed ahead. MLX hands a CPU about a hundred operations ahead, whose results are all allocated
+    at once: about a layer's.
+
+    Args:
+        model: Its sizes.
+        dtype: What is computed in.
+        tokens: T of one pass.
+        capacity: S.
+        texts: That a token is drawn for at once.
+        has_products_apart: Results of products are joined or added, for which both are there at once.
+        has_head_norms: Queries and keys are normalised.
+    """
+
+    model: ModelConfig
+    dtype: str
+    tokens: int
+    capacity: int
+    texts: int
+    has_products_apart: bool
+    has_head_norms: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Estimate of all of it."""
+        mask = self.tokens * self.capacity
+        sampling = SAMPLING_ARRAYS * self.texts * self.model.vocab_size * DTYPE_BYTES["float32"]
+        return max(self.layer_bytes + (self.ahead_bytes or 0) + mask, sampling)
+
+    @property
+    def ahead_bytes(self) -> int | None:
+        """What prefill may take for layers that a GPU has been handed ahead; None on a CPU.
+
+        MLX hands a GPU hundreds of operations ahead, whose memory is all taken at once, and a CPU
+        less than a layer.
+        """
+        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self.layer_bytes
+
+    @property
+    def layer_bytes(self) -> int:
+        """The largest layer: what mixes tokens and what follows it, as far as both are there at once.
+
+        On a CPU MLX does not go so far ahead that experts, which are chosen first, overlap with attention.
+        """
+        model, on_cpu = self.model, runs_on_cpu()
+        mixing = [self._numbers(self._attention_numbers) + (self._norm_bytes if on_cpu else 0)]
+        layers = [mixing[0] + self._numbers(self._mlp_numbers)] if self._has_dense_layers else []
+        if model.linear is not None:
+            mixing.append(self._linear_bytes(model.linear))
+            layers.append(mixing[1] + self._numbers(2 * self.tokens * model.intermediate_size))
+        if model.experts is not None:
+            mixture = self._numbers(self._mixture_numbers(model.experts))
+            routed = max(mixing) + self._numbers((0 if on_cpu else 4) * self.tokens * model.hidden_size)
+            layers.append(max(routed, mixture) if on_cpu else max(mixing) + mixture)
+        return max(layers)
+
+    def _numbers(self, count: int) -> int:
+        """Bytes of so many numbers."""
+        return count * DTYPE_BYTES[self.dtype]
+
+    @property
+    def _has_dense_layers(self) -> bool:
+        model = self.model
+        experts = model.experts
+        return experts is None or not all(map(experts.are_in, range(model.num_hidden_layers)))
+
+    @property
+    def _apart(self) -> int:
+        """Times more of what is two products, gate and up or keys and values, that are alive at once."""
+        return 2 if self.has_products_apart else 0
+
+    @property
+    def _mlp_numbers(self) -> int:
+        """Numbers alive in an MLP: gate and up, and what is made of them."""
+        model, on_cpu = self.model, runs_on_cpu()
+        width = ((3 if on_cpu else 5) + self._apart) * model.intermediate_size
+        return self.tokens * (width + (4 if on_cpu else 0) * model.hidden_size)
+
+    @property
+    def _attention_numbers(self) -> int:
+        """Numbers alive in a layer's attention."""
+        model = self.model
+        queries, keys = model.num_attention_heads, model.num_key_value_heads
+        if runs_on_cpu():
+            # Projected; normalised and turned; queries scaled, looked with, and put in rows.
+            turned = 5 if self.has_head_norms else 3
+            heads = queries + 2 * keys + turned * (queries + keys) + 3 * queries
+        else:
+            heads = 3 * queries + 2 * keys
+        if self.has_products_apart:
+            heads += queries + 2 * keys
+        if model.linear is not None:  # Its full attention has gates.
+            heads += 4 * queries
+        scores = 0
+        if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
+            scores = queries * self.tokens * self.capacity
+        return self.tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
+
+    @property
+    def _norm_bytes(self) -> int:
+        """What norms take more than other results on a CPU, which computes them in float32."""
+        if DTYPE_BYTES[self.dtype] == DTYPE_BYTES["float32"]:
+            return 0
+        model = self.model
+        heads = model.num_attention_heads + model.num_key_value_heads if self.has_head_norms else 0
+        return self.tokens * (12 * model.hidden_size + 6 * heads * model.head_dim)
+
+    def _linear_bytes(self, linear: LinearAttentionConfig) -> int:
+        """Bytes alive in a layer of linear attention; those of the delta rule are in float32."""
+        heads, key, value = (
+            linear.linear_num_value_heads,
+            linear.linear_key_head_dim,
+            linear.linear_value_head_dim,
+        )
+        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * CHUNK
+        rule = (self.tokens * width + 8 * heads * key * value) * DTYPE_BYTES["float32"]
+        return rule + self._numbers(7 * self.tokens * self.model.hidden_size)
+
+    def _mixture_numbers(self, experts: ExpertsConfig) -> int:
+        """Numbers alive in a layer of experts, whose rows are arranged by expert and brought back."""
+        hidden = self.model.hidden_size
+        count = self.tokens * experts.num_experts_per_tok
+        places = most_places(count, experts.num_experts)
+        arranged = places * ((3 + self._apart) * experts.moe_intermediate_size + 2 * hidden)
+        shared = 3 * experts.shared_expert_intermediate_size
+        return arranged + count * hidden + self.tokens * ((10 if runs_on_cpu() else 7) * hidden + shared)
