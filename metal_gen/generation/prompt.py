@@ -7,7 +7,7 @@ from functools import partial
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.errors import UsageError
-from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate
+from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate, MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import SYSTEM, USER, Message
 from metal_gen.text.thinking import THINK_OPEN, ThinkingSplitter
@@ -92,9 +92,13 @@ def encode_prompt(
             raise UsageError(
                 f"thinking and template_arg {THINKING_SWITCH} are both set", "leave one of them out"
             )
-        notices = _without_effect(template, arguments, thinking)
         render = partial(template.render, thinking=thinking, arguments=arguments)
         text = render(messages)
+        notices = _without_effect(template, arguments)
+        if thinking is not None and (
+            reason := _why_idle(template, partial(render, messages), thinking, text)
+        ):
+            notices.append(f"the thinking switch has no effect: this checkpoint's chat template {reason}")
         opens_thinking = _opens_thinking(text, messages, render)
     ids = checkpoint.tokenizer.encode(
         text + prefill, add_special_tokens=template is None, most_tokens=most_tokens
@@ -107,18 +111,23 @@ def encode_prompt(
     return encoded
 
 
-def _without_effect(
-    template: ChatTemplate, arguments: Mapping[str, object], thinking: bool | None
-) -> list[str]:
+def _without_effect(template: ChatTemplate, arguments: Mapping[str, object]) -> list[str]:
     """Say which variables the template does not look at."""
-    notices = [
+    return [
         f"template_arg {name} has no effect: this checkpoint's chat template does not use it"
         for name in arguments
         if name not in template.names
     ]
-    if thinking is not None and not template.has_thinking_switch:
-        notices.append("the thinking switch has no effect: this checkpoint's chat template has none")
-    return notices
+
+
+def _why_idle(template: ChatTemplate, render: Callable[..., str], thinking: bool, text: str) -> str:
+    """Why the thinking switch makes no difference to a prompt; empty where it does."""
+    if not template.has_thinking_switch:
+        return "has none"
+    try:
+        return "makes the same prompt either way" if render(thinking=not thinking) == text else ""
+    except MessagesRefusedError:
+        return ""
 
 
 def _opens_thinking(text: str, messages: list[Message], render: Callable[[list[Message]], str]) -> bool:

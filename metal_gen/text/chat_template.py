@@ -20,6 +20,7 @@ from metal_gen.text.template.sandbox import LONGEST_SOURCE, TemplateEnvironment
 FILE = "chat_template.jinja"
 OLD_FILE = "chat_template.json"
 THINKING_SWITCH = "enable_thinking"
+CLOCK = "strftime_now"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Of a message, what the model thought before it; the first is what templates mostly ask for.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
@@ -40,6 +41,7 @@ class ChatTemplate:
 
     Attributes:
         names: Of the variables that occur in it.
+        moment: What it takes for now; None is the time of each rendering.
 
     Raises:
         CheckpointError: It is not valid Jinja, too long, or needs other templates.
@@ -48,7 +50,8 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         self._environment = environment = TemplateEnvironment()
         self._rendering = Lock()
-        environment.globals.update(raise_exception=_refuse, strftime_now=_strftime_now)
+        self.moment: datetime | None = None
+        environment.globals.update({"raise_exception": _refuse, CLOCK: self._formatted_now})
         environment.globals.update(special_tokens or {})
         try:
             self._template, self.names = environment.read(source)
@@ -59,6 +62,16 @@ class ChatTemplate:
     def has_thinking_switch(self) -> bool:
         """Whether it asks for `enable_thinking`."""
         return THINKING_SWITCH in self.names
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether what it renders may depend on the time."""
+        return CLOCK in self.names
+
+    def _formatted_now(self, format: str) -> str:
+        if len(format) > LONGEST_DATE:
+            raise TemplateError(f"a format of a date has more than {LONGEST_DATE} characters")
+        return (self.moment or datetime.now()).strftime(format)
 
     def render(
         self,
@@ -166,9 +179,3 @@ def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
 
 def _refuse(message: object) -> NoReturn:
     raise TemplateError(str(message))
-
-
-def _strftime_now(format: str) -> str:
-    if len(format) > LONGEST_DATE:
-        raise TemplateError(f"a format of a date has more than {LONGEST_DATE} characters")
-    return datetime.now().strftime(format)

@@ -125,6 +125,25 @@ def test_a_seed_that_is_not_given_is_chosen_once(path):
         Journal.resume(path, {**RUN, "seed": seed + 1})
 
 
+def test_a_run_that_is_gone_on_with_keeps_the_moment_that_it_began(path):
+    """Where its rows depend on it, and nowhere else."""
+    timed = {**RUN, "moment": None}
+    with Journal.create(path, timed) as journal:
+        moment = journal.moment
+        journal.append(GOOD[0])
+    run_file = run_path(path)
+    run_file.write_text(run_file.read_text().replace(moment.isoformat(), "2001-02-03T04:05:06"))
+    for _ in range(2):
+        with Journal.resume(path, timed) as journal:
+            assert journal.moment.isoformat() == "2001-02-03T04:05:06"
+    run_file.write_text(run_file.read_text().replace("2001-02-03", "yesterday"))
+    with pytest.raises(UsageError, match="damaged"):
+        Journal.resume(path, timed)
+    other = path.with_name("other.jsonl")
+    with Journal.create(other, RUN) as journal:
+        assert journal.moment is None
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from cli_process import run_cli, start_cli
+from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 
@@ -383,3 +384,21 @@ def test_an_input_that_ends_in_a_line_fails_that_row_alone(tmp_path):
     found = records(tmp_path)
     assert [record["error"]["line"] for record in found if "error" in record] == [3]
     assert len(found) == 3
+
+
+def test_rows_that_a_later_run_adds_are_told_the_same_date(tmp_path):
+    """What a template says of the time is that of the run's beginning."""
+    template = "{{ raise_exception(strftime_now('%Y-%m-%d')) }}"
+    write_text_checkpoint(tmp_path / "model", chat_template=template)
+    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--model", "./model", "--resume")
+    write_rows(tmp_path, [{"prompt": "a"}])
+    assert run_cli(*arguments, home=tmp_path).code == 7
+    run_file = tmp_path / ".out.jsonl.run.json"
+    run = json.loads(run_file.read_text())
+    run["run"]["moment"] = "2001-02-03T04:05:06"
+    run_file.write_text(json.dumps(run))
+    write_rows(tmp_path, [{"prompt": "a"}, {"prompt": "b"}])
+    assert run_cli(*arguments, home=tmp_path).code == 7
+    first, second = (json.dumps(record) for record in records(tmp_path))
+    assert "2001-02-03" not in first
+    assert "2001-02-03" in second

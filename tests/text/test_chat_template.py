@@ -1,6 +1,7 @@
 """Chat templates: where they are found, what they may do, and how they fail."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def test_a_thinking_switch_that_has_no_effect_is_said_to_have_none(speaker):
     (notice,) = encode_prompt(Checkpoint(Path(speaker)), "hi", thinking=False).notices
     assert "no effect" in notice
     assert "template has none" in notice
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ messages[0].content }}{# enable_thinking #}", "template has none"),
+        ("{% if enable_thinking and tools %}think{% endif %}hi", "the same prompt either way"),
+        ("{% if enable_thinking %}{{ raise_exception('cannot') }}{% endif %}hi", None),
+        ("{{ enable_thinking }}", None),
+    ],
+)
+def test_a_switch_that_makes_no_difference_is_said_to_make_none(tmp_path, source, words):
+    checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=source))
+    notices = encode_prompt(checkpoint, "hi", thinking=False).notices
+    assert [words in notice for notice in notices] == ([] if words is None else [True])
 
 
 def test_what_published_templates_use_is_there():
@@ -193,3 +209,11 @@ def test_a_template_that_is_no_text_is_refused(tmp_path, given):
 def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbfa")
     assert read_chat_template(tmp_path, {}).render(HELLO) == "a"
+
+
+def test_the_time_can_be_fixed():
+    template = ChatTemplate("{{ strftime_now('%d %B %Y') }}")
+    assert template.tells_time
+    assert not ChatTemplate(SIMPLE).tells_time
+    template.moment = datetime(2001, 2, 3)
+    assert template.render(HELLO) == "03 February 2001"

@@ -6,6 +6,7 @@ machine that fails has left of a line is cut off by the next run.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -27,6 +28,7 @@ class Journal:
     Attributes:
         path: Of the file; of a link, where it points to.
         seed: Of the run, as it was given or as it was chosen when the run began.
+        moment: When the run began, where its records depend on the time.
         finished: Keys of the rows whose records were there.
         found: How many records were there, and how many were taken out.
     """
@@ -55,7 +57,7 @@ class Journal:
         except BaseException:
             self.finished.close()
             raise
-        self.seed = run.seed
+        self.seed, self.moment = run.seed, run.moment
 
     @classmethod
     def create(
@@ -192,12 +194,14 @@ class StreamJournal:
         seed: Of the run.
 
     Attributes:
+        moment: When the run began.
         finished: Empty.
         found: Nothing.
     """
 
     def __init__(self, stream: BinaryIO, seed: int) -> None:
         self.seed = seed
+        self.moment = datetime.now()
         self.finished = IdIndex()
         self.found = FoundRecords()
         self._stream = stream

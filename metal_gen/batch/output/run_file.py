@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ FORMAT = 2
 LONGEST_BYTES = 2**24
 LONGEST_SHOWN = 80
 SEED = "seed"
+# When a run began: what it says of the time is the same in all rows, whenever it is gone on with.
+MOMENT = "moment"
 HINT = "give --overwrite to begin again, or name another output"
 # What is told by a digest, which says nothing to a person.
 DIGESTS = {
@@ -39,6 +42,7 @@ class _Begun:
 
     run: dict[str, Value]
     seed: int
+    moment: datetime | None
     input: InputMark | None
 
 
@@ -47,12 +51,14 @@ class RunFile:
 
     Args:
         output: Its path.
-        fingerprint: What its records depend on; a seed of None is chosen, or is the one that was chosen.
+        fingerprint: What its records depend on; a seed of None is chosen, or is the one that was chosen. A
+            moment is there, as None, where they depend on the time.
         input: The file of rows; None where it is a stream, which cannot be compared.
 
     Attributes:
         path: Of the file.
         seed: Of the run, once it has begun.
+        moment: When it began, where that matters.
 
     Raises:
         UsageError: The input cannot be read.
@@ -61,6 +67,7 @@ class RunFile:
     def __init__(self, output: Path, fingerprint: Fingerprint, input: InputStream | None = None) -> None:
         self.path = run_path(output)
         self.seed = 0
+        self.moment: datetime | None = None
         self._output = output
         self._fingerprint = fingerprint
         self._input = input
@@ -77,6 +84,8 @@ class RunFile:
         """
         seed = self._fingerprint.get(SEED)
         self.seed = choose_seed() if seed is None else int(seed)
+        if MOMENT in self._fingerprint:
+            self.moment = datetime.now().replace(microsecond=0)
         with WholeFile(self.path, follows_link=False) as file:
             file.write(self._content)
             file.sync()
@@ -95,6 +104,9 @@ class RunFile:
         wanted = dict(self._fingerprint)
         if wanted.get(SEED) is None:
             wanted[SEED] = begun.seed
+        if MOMENT in wanted:
+            wanted[MOMENT] = begun.run.get(MOMENT)
+            self.moment = begun.moment
         for name in (*wanted, *begun.run):
             if wanted.get(name) != begun.run.get(name):
                 raise _another(self._output, name, begun.run.get(name), wanted.get(name))
@@ -132,7 +144,8 @@ class RunFile:
 
     @property
     def _complete(self) -> dict[str, Value]:
-        return {**self._fingerprint, SEED: self.seed}
+        moment = {} if self.moment is None else {MOMENT: self.moment.isoformat()}
+        return {**self._fingerprint, SEED: self.seed, **moment}
 
     @property
     def _content(self) -> bytes:
@@ -156,7 +169,8 @@ class RunFile:
                 raise ValueError
             if not all(value is None or isinstance(value, str | int) for value in run.values()):
                 raise ValueError
-            return _Begun(run, seed, mark_from(document["input"]))
+            moment = datetime.fromisoformat(str(run[MOMENT])) if MOMENT in run else None
+            return _Begun(run, seed, moment, mark_from(document["input"]))
         except FileNotFoundError:
             raise UsageError(
                 f"nothing says which run made {output}: there is no {path}",

@@ -112,6 +112,8 @@ class BatchRun:
             self._input.require_json_lines()
             journal = self._open_journal(stdout)
             opened.enter_context(journal)
+            if (template := self._prepared.checkpoint.chat_template) is not None:
+                template.moment = journal.moment
             self._say_what_was_taken_out(journal)
             progress = BatchProgress(console, self._input.count_rows, len(journal.finished))
             output = None if options.output == STREAM else options.output
@@ -150,6 +152,7 @@ class BatchRun:
     def _open_journal(self, stdout: TextIO) -> "Journal | StreamJournal":
         from metal_gen.batch.output.fingerprint import fingerprint
         from metal_gen.batch.output.journal import Journal, StreamJournal
+        from metal_gen.batch.output.run_file import MOMENT
         from metal_gen.sampling.seed import choose_seed
 
         options = self._options
@@ -160,6 +163,9 @@ class BatchRun:
         mark = {**fingerprint(self._prepared, options.field), "ordered": str(options.ordered)}
         if options.keep_fields:
             mark["keep_fields"] = "True"
+        template = self._prepared.checkpoint.chat_template
+        if template is not None and template.tells_time:
+            mark[MOMENT] = None
         path, interval_s = Path(str(options.output)), options.fsync_interval
         if options.resume:
             return Journal.resume(
