@@ -9,6 +9,7 @@ import pytest
 from cli_process import run_cli, start_cli
 
 from metal_gen.batch.input.row_settings import OWN_NAMES
+from metal_gen.cli.batch.run import wait_for_row
 from metal_gen.config.settings import SETTINGS
 
 pytest_plugins = ("fixtures_text",)
@@ -54,6 +55,29 @@ def test_a_signal_ends_the_wait_for_a_row(tmp_path):
     _, stderr = process.communicate()
     assert b"stopped: " in stderr
     assert stderr.endswith(b"metal-gen: terminated\n")
+
+
+class Late:
+    """An input of which nothing comes for some waits, and a journal that counts how often it is synced."""
+
+    def __init__(self, waits):
+        self.waits_s, self.left, self.synced = [], waits, 0
+
+    def wait(self, timeout_s):
+        self.waits_s.append(timeout_s)
+        self.left -= 1
+        return self.left < 0
+
+    def sync(self):
+        self.synced += 1
+
+
+@pytest.mark.parametrize(("interval_s", "waited_s"), [(5.0, 5.0), (0.0, 1.0)])
+def test_what_is_written_is_synced_while_a_row_is_long_in_coming(interval_s, waited_s):
+    late = Late(2)
+    for _ in range(3):
+        wait_for_row(late, late, interval_s)
+    assert (late.waits_s, late.synced) == ([waited_s] * 3, 2)
 
 
 # Other formats

@@ -125,7 +125,7 @@ class BatchRun:
                 seed=journal.seed,
                 strict=options.strict,
                 ordered=options.ordered,
-                on_idle=partial(self._wait, journal),
+                on_idle=partial(wait_for_row, self._input, journal, options.fsync_interval),
                 on_step=reporter.update,
                 on_notice=reporter.notice,
                 on_failure=reporter.failure,
@@ -175,11 +175,6 @@ class BatchRun:
             path, mark, input=input, overwrite=options.overwrite, fsync_interval_s=interval_s
         )
 
-    def _wait(self, journal: "Journal | StreamJournal") -> None:
-        """Wait for the next row, with what has been written on the disk."""
-        if not self._input.wait(max(self._options.fsync_interval, LEAST_WAIT_S)):
-            journal.sync()
-
     def _open_slots(self, loading: "Background[TextModel]", opened: ExitStack) -> "RowExecutor":
         from metal_gen.batch.slot_rows import slot_rows
 
@@ -212,6 +207,12 @@ class BatchRun:
         from metal_gen.batch.cluster.rows import ClusterRows
 
         return ClusterRows(cluster, on_news=self._console.note)
+
+
+def wait_for_row(input: "InputStream", journal: "Journal | StreamJournal", fsync_interval_s: float) -> None:
+    """Wait for the next row; while it is long in coming, see that what has been written is on the disk."""
+    if not input.wait(max(fsync_interval_s, LEAST_WAIT_S)):
+        journal.sync()
 
 
 def _open_input(name: str) -> "InputStream":
