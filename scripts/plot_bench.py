@@ -6,7 +6,7 @@
     python scripts/plot_bench.py bench.json -o bench.png --only decode,uncached
 
 Each point is the median of several values, with the least and the most of them as a bar. Needs matplotlib:
-pip install 'metal-gen[plot]'.
+pip install matplotlib.
 """
 
 import argparse
@@ -260,7 +260,7 @@ def main() -> None:
     try:
         draw(report, names).savefig(arguments.output)
     except ImportError:
-        sys.exit("drawing needs matplotlib: pip install 'metal-gen[plot]'")
+        sys.exit("drawing needs matplotlib: pip install matplotlib")
     except OSError as error:
         sys.exit(f"{arguments.output} cannot be written: {error.strerror}")
 

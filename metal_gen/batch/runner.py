@@ -207,7 +207,7 @@ class _Output:
             if self._strict:
                 raise FirstErrorError(
                     f"row {outcome.number} failed: {outcome.reason}",
-                    "go on with --resume and without --strict",
+                    "continue with --resume, without --strict",
                 )
             self._on_failure(outcome)
             return

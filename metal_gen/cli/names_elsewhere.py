@@ -69,7 +69,8 @@ _HINTS = {
     "-sysf --system-prompt-file": '--system "$(cat FILE)" sets the system message',
     "--chat-template --chat-template-file --use-default-chat-template": "the checkpoint's own template is "
     "used; --raw continues the prompt without it",
-    "--chat-template-config --chat-template-kwargs": "--thinking and --no-thinking set enable_thinking",
+    "--chat-template-config --chat-template-kwargs": "--template-arg NAME=VALUE sets one variable; "
+    "--thinking and --no-thinking set enable_thinking",
     "-rea --reasoning --reasoning-format --think": "--thinking and --no-thinking decide; "
     "--hide-thinking shows the answer alone",
     "--reasoning-budget": "there is no budget; --no-thinking leaves the thinking out",

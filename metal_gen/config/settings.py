@@ -233,7 +233,7 @@ class Settings:
         "generation", Flag(), None, "Let the model think first", unset="the chat template's"
     )
     prefill: str | None = setting(
-        "generation", Text(may_be_empty=False), None, "Begin the answer with this text, and go on from there"
+        "generation", Text(may_be_empty=False), None, "Begin the answer with this text"
     )
     template_arg: tuple[tuple[str, object], ...] = setting(
         "generation", TemplateArgs(), (), "Set a variable of the chat template to JSON, or else to a text"

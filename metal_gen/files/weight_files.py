@@ -48,8 +48,8 @@ def weight_map_of(index: Any, source: str) -> dict[str, str]:
     for file in weight_map.values():
         if not is_plain_name(file):
             raise CheckpointError(
-                f"{source} names no file beside it: {excerpt(repr(file))}",
-                "choose a repository whose weights lie beside their index",
+                f"{source} names no file next to it: {excerpt(repr(file))}",
+                "choose a repository whose weights lie next to their index",
             )
     if len(set(weight_map.values())) > MOST_FILES:
         raise CheckpointError(f"{source} names more than {MOST_FILES:,} files")

@@ -150,7 +150,7 @@ KEY = struct.pack("<Q", 1) + b"a"
         (COUNTS + struct.pack("<Q", 2**63), "cut short within its header"),
         (
             COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**63),
-            "a is said to have 9,223,372,036,854,775,808 items",
+            "a claims to have 9,223,372,036,854,775,808 items",
         ),
         (COUNTS + KEY + struct.pack("<IIQ", 9, 4, 2**20), "cut short within its header"),
         (COUNTS + KEY + struct.pack("<IIQ", 9, 8, 2**20), "cut short within its header"),
@@ -194,7 +194,7 @@ def test_lists_have_so_many_items_at_most_together(tmp_path):
     lists = [struct.pack("<Q", 1) + name + struct.pack("<IIQ", 9, 0, 2_500_000) for name in (b"a", b"b")]
     content = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + b"".join(entry + bytes(2_500_000) for entry in lists)
     (tmp_path / "x.gguf").write_bytes(content)
-    assert "b is said to have 2,500,000 items" in message_of(tmp_path / "x.gguf")
+    assert "b claims to have 2,500,000 items" in message_of(tmp_path / "x.gguf")
 
 
 def test_what_is_no_file_is_refused_unread(tmp_path):

@@ -164,7 +164,7 @@ def test_nothing_is_said_of_failures_where_there_are_none(log):
     assert len(report(log, 0)) == 1
 
 
-@pytest.mark.parametrize(("output", "advice"), [("out.jsonl", "; go on with --resume"), (None, "tok/s")])
+@pytest.mark.parametrize(("output", "advice"), [("out.jsonl", "; continue with --resume"), (None, "tok/s")])
 def test_a_run_that_is_stopped_says_how_to_go_on(log, output, advice):
     console = Console()
     with suppress(KeyboardInterrupt), BatchReporter(console, BatchProgress(console, int), output) as reporter:

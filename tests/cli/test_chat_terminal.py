@@ -51,7 +51,7 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
         terminal.type("go", "Enter")
         terminal.wait_until(lambda screen: screen[-3:-1] == ["defab\u241bc"] * 2)
         terminal.type("", "C-c")
-        stopped = "metal-gen: stopped; what was said is kept: /undo takes the turn back, /retry answers anew"
+        stopped = "metal-gen: stopped; what was said is kept: /undo takes the turn back, /retry answers again"
         terminal.wait_until(lambda screen: (screen[-3:-2], screen[-1].rstrip()) == ([stopped], ">"))
         assert not any("^C" in line for line in terminal.screen)
         terminal.type("half a line", "C-c")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     pass
 
 AUTO = "auto"
+# As the extra `cluster` asks for it.
+PACKAGE = "ray>=2.60,<3"
 CLIENT = "ray://"
 START_HINT = "start Ray with: ray start --head; and at the other machines: ray start --address HOST:6379"
 CONNECT_TIMEOUT_S = 5.0
@@ -160,9 +162,7 @@ def _connect(address: str) -> None:
     try:
         import ray
     except ImportError:
-        raise UsageError(
-            "--cluster needs Ray, which is not installed", "pip install 'metal-gen[cluster]'"
-        ) from None
+        raise UsageError("--cluster needs Ray, which is not installed", f"pip install '{PACKAGE}'") from None
     if address != AUTO:
         _require_listener(address)
     handler = signal.getsignal(signal.SIGTERM)

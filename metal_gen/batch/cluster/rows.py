@@ -118,7 +118,7 @@ class ClusterRows:
             self._look_for_nodes()
         if not self._nodes:
             raise ClusterLostError(
-                f"no node of the cluster is left: {self._why_not}", "go on with --resume when there is one"
+                f"no node of the cluster is left: {self._why_not}", "continue with --resume when there is one"
             )
         return outcomes
 

@@ -148,7 +148,7 @@ def unreadable(
 
 def repeated(row: BatchRow | RowError) -> RowError:
     """The error of a row whose id stands in an earlier one; its key is the line's."""
-    reason = f"the id {shown(row.id)} stands in an earlier row too"
+    reason = f"the id {shown(row.id)} is in an earlier row too"
     if isinstance(row, RowError):
         return replace(row, key=line_key(row.number), reason=reason, code=RowErrorCode.DUPLICATE_ID, hint="")
     return RowError(

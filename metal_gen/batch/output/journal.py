@@ -88,7 +88,7 @@ class Journal:
             if held.nbytes and not overwrite:
                 raise UsageError(
                     f"the output {held.path} is there already",
-                    "give --resume to go on with it, or --overwrite",
+                    "give --resume to continue it, or --overwrite to replace it",
                 )
             run = RunFile(held.path, fingerprint, input)
             return cls(held, run, is_new=True, retry_failed=False, fsync_interval_s=fsync_interval_s)

@@ -98,5 +98,5 @@ class RecordFile:
             )
 
     def _failure(self, error: OSError) -> MetalGenError:
-        hint = "make room, then give --resume to go on" if error.errno in FULL else ""
+        hint = "make room, then continue with --resume" if error.errno in FULL else ""
         return MetalGenError(f"the output {self._held.path} cannot be written: {error.strerror}", hint)

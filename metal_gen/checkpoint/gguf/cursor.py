@@ -92,7 +92,7 @@ class Cursor:
         item_kind, count = self.number("I"), self.number("Q")
         self._items += count
         if self._items > MOST_ITEMS:
-            raise self.damaged(f"{excerpt(key)} is said to have {count:,} items, more than any model needs")
+            raise self.damaged(f"{excerpt(key)} claims to have {count:,} items, more than any model needs")
         return self._values(key, item_kind, count)
 
     def _values(self, key: str, kind: int, count: int) -> list[Any]:

@@ -92,7 +92,7 @@ def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
         )
     tensor_count, entry_count = cursor.number("Q"), cursor.number("Q")
     if max(tensor_count, entry_count) > MOST_ENTRIES:
-        raise cursor.damaged(f"it is said to have {tensor_count:,} tensors and {entry_count:,} entries")
+        raise cursor.damaged(f"it claims to have {tensor_count:,} tensors and {entry_count:,} entries")
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
         key = cursor.text()

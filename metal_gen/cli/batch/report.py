@@ -68,7 +68,7 @@ class BatchReporter:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._progress.close()
         if kind is not None and self._latest is not None:
-            advice = "; go on with --resume" if self._output is not None else ""
+            advice = "; continue with --resume" if self._output is not None else ""
             self._console.note(f"stopped: {_line(self._latest)}{advice}")
 
 

@@ -20,7 +20,7 @@ def choices(conversation: "Conversation", needed: int = 0) -> str:
         needed: Tokens of a message that did not fit, with all before it.
     """
     larger = _larger_cache(conversation, needed)
-    more = f"; or /save FILE, and go on with --load FILE --max-seq-len {larger}" if larger else ""
+    more = f"; or /save FILE, and continue with --load FILE --max-seq-len {larger}" if larger else ""
     return f"/undo takes the last turn back, /forget drops the oldest{more}"
 
 
@@ -57,7 +57,7 @@ def report_answer(
         console.note("stopped before the answer began: nothing was added to the conversation")
         return
     if last.finish is None:
-        console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers anew")
+        console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers again")
     elif last.finish == "cache_full":
         console.warn(
             f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}",

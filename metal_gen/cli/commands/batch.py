@@ -123,7 +123,7 @@ def batch(
     if resume and overwrite:
         raise UsageError("--resume contradicts --overwrite", "leave one of them out")
     if resume and output == STREAM:
-        raise UsageError("--resume contradicts -o -", "name the file to go on with: -o FILE")
+        raise UsageError("--resume contradicts -o -", "name the file to continue: -o FILE")
     if output == STREAM:
         console.require_stdout()
     require_different(input=input, output=output, summary=summary)

@@ -39,8 +39,8 @@ def info(
 ) -> None:
     """Show versions, device, memory, limits, cache and settings file, and try out the bundled model.
 
-    What cannot be found out is said, and the rest comes all the same. There are no secrets in it: of a
-    token only whether there is one, of settings only where they are set.
+    Anything that cannot be determined is reported as such. The output contains no secrets: only whether
+    there is a token, and where settings come from.
     """
     from rich.console import Group
     from rich.text import Text

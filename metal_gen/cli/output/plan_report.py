@@ -26,7 +26,7 @@ COLUMNS = (
 
 def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int) -> RenderableType:
     """What was asked for, then what other caches would take."""
-    length = f"{plan.cache.max_seq_len:,} tokens for each of so many texts"
+    length = f"{plan.cache.max_seq_len:,} tokens for each of several texts"
     parts: list[RenderableType] = [
         pairs_table(_pairs(name, checkpoint, plan)),
         Text(f"\nCaches of {length}, and the largest max_seq_len that fits:"),

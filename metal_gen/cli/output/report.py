@@ -71,7 +71,7 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     console.note(
         f"{token_counts(piece)}; {piece.ending}; first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
         f"cache {statistics.cache_tokens} of {capacity}; "
-        f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed}"
+        f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed} in {model.plan.dtype}"
     )
 
 

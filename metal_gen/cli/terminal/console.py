@@ -221,7 +221,7 @@ class Console:
         if not is_terminal(sys.stdin) or not self.stderr_is_terminal:
             raise UsageError(
                 f"cannot ask for confirmation, there is no terminal: {question}",
-                f"use {instead} to go on without asking",
+                f"use {instead} to continue without asking",
             )
         self.end_text()
         self._write_stderr(visible(f"{NAME}: {question} [y/N] "), "")
