@@ -355,4 +355,4 @@ def test_a_repeated_row_has_the_key_of_its_line():
     for row in (parse({"id": "a", "prompt": "hi"}), parse({"id": "a"})):
         error = repeated(row)
         assert (error.id, error.key, error.code) == ("a", "line:7", RowErrorCode.DUPLICATE_ID)
-        assert 'the id "a" stands in an earlier row' in error.reason
+        assert 'the id "a" is in an earlier row' in error.reason

@@ -145,7 +145,7 @@ KEY = struct.pack("<Q", 1) + b"a"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 0), "said to have 9,223,372,036,854,775,808 tensors"),
+        (struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 0), "claims to have 9,223,372,036,854,775,808 tensors"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**63), "tensors and 9,223,372,036,854,775,808 entries"),
         (COUNTS + struct.pack("<Q", 2**63), "cut short within its header"),
         (
