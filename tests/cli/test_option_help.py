@@ -19,9 +19,9 @@ pytest_plugins = ("fixtures_cli",)
 ACTIONS = {"help", "version", "install_completion", "show_completion"}
 # And how often, where that comes first.
 VERBS = """Add Always Answer Apply Begin Check Compare Compile Compute Continue Convert Copy Delete Divide
-Draw End Generate Hide Install Keep Let Limit Load Measure Multiply Name Never Plan Print Put Quantize Read Render
-Replace Report Require Run Save Say Scale Set Show Skip Start Stop Store Subtract Sync Take Time Use
-Write""".split()
+Draw End Generate Hide Install Keep Let Limit Load Measure Multiply Name Never Plan Print Put
+Quantize Read Render Replace Report Require Run Save Say Scale Set Show Skip Start Stop Store
+Subtract Sync Take Time Use Write""".split()
 
 
 def commands(group, path=()):
