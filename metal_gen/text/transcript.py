@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metal_gen.errors import UsageError
+from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.json_file import NotJsonError, parse_json
+from metal_gen.text.decoding import decode_text
 from metal_gen.text.messages import Message, checked_messages
 
 MESSAGES = "messages"
+# Far more than any cache holds.
+MOST_BYTES = 64 << 20
 
 
 def format_transcript(messages: Sequence[Message]) -> str:
@@ -22,17 +27,18 @@ def read_transcript(path: Path) -> list[Message]:
         UsageError: It cannot be read, or a message in it cannot be used.
     """
     try:
-        document = json.loads(path.read_bytes().decode())
+        text = decode_text(read_bounded(path, MOST_BYTES), f"the transcript {path}")
+        document = parse_json(text, half_characters=True)  # which the messages' own check names
     except OSError as error:
         raise UsageError(
             f"cannot read the transcript {path}: {error.strerror}",
             "`metal-gen chat --save FILE` writes one, and so does /save in a chat",
         ) from None
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise UsageError(f"the transcript {path} is not UTF-8: {found}") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the transcript {path} is not JSON: {error}") from None
+    except NotJsonError as error:
+        raise UsageError(
+            f"the transcript {path} {error}",
+            'a transcript is {"messages": [{"role": ..., "content": ...}, ...]}',
+        ) from None
     messages = document.get(MESSAGES) if isinstance(document, dict) else document
     try:
         return checked_messages(MESSAGES, messages)

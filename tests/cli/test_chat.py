@@ -12,7 +12,7 @@ import pytest
 from cli_process import start_cli
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
-from tiny_text_checkpoint import write_text_checkpoint
+from tiny_text_checkpoint import THINK, write_text_checkpoint
 
 import metal_gen
 from metal_gen.cli.chat.commands import (
@@ -197,6 +197,30 @@ def test_a_turn_that_cannot_be_saved_is_reported_once(session, said, tmp_path, c
         saved.save_at_end()
 
 
+def test_thinking_without_an_answer_is_reported(text_checkpoints, capsys):
+    says = [THINK, *b"abcdefghijklmno"]
+    folder = write_text_checkpoint(text_checkpoints / "brooder", says=says)
+    conversation = metal_gen.Conversation(metal_gen.load(folder, max_seq_len=100, max_tokens=9), seed=1)
+    heed(ChatSession(conversation, Console(), Interrupts()), "why?")
+    _, err = capsys.readouterr()
+    assert "there is no answer: the text ended while the model was thinking" in err
+    assert "/set thinking false" in err
+
+
+def test_a_transcript_is_for_its_owner_alone(session, said, tmp_path):
+    path = tmp_path / "talk.json"
+    said("hi", f"/save {path}")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_transcript_goes_to_no_pipe(session, said, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    said("hi")
+    assert "is not a file" in said(f"/save {tmp_path / 'pipe'}")[1]
+    os.close(reader)
+
+
 def test_the_end_comes_by_command(session):
     with pytest.raises(EndOfChatError):
         heed(session, "/exit")
@@ -332,7 +356,7 @@ def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
         (None, "No such file"),
         (b"{", "is not JSON"),
         (b"\xff", "is not UTF-8: byte 0 is 0xff"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "nested deeper than"),
         (b"{}", "messages must be a list"),
         (b"[]", "messages is empty"),
         (b'[{"role": "user"}]', "message 1 of messages must have a content"),

@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol
 from metal_gen.cli.chat.multiline import BACKSLASH, CONTINUATION, PROMPT, is_unfinished, without_quotes
 from metal_gen.cli.chat.paste_marks import mark_pastes
 from metal_gen.cli.terminal.console import Console
-from metal_gen.errors import UsageError
+from metal_gen.text.decoding import decode_text
 
 CHUNK_BYTES = 65536
 # What ends a message in a pipe.
@@ -116,14 +116,8 @@ def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
         UsageError: A message is not UTF-8.
     """
     for number, part in enumerate(_parts(stream, mark), 1):
-        try:
-            text = (part.removesuffix(b"\r") if mark == MARK else part).decode()
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"message {number} on standard input is not UTF-8: byte {error.start} is "
-                f"0x{part[error.start]:02x}",
-                "convert it, for example with iconv -t utf-8",
-            ) from None
+        data = part.removesuffix(b"\r") if mark == MARK else part
+        text = decode_text(data, f"message {number} on standard input", is_start=number == 1)
         if text.strip():
             yield text
 

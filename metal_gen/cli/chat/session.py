@@ -77,7 +77,7 @@ class ChatSession:
             hides_thinking=self.conversation.model.settings.hide_thinking,
             tells_logprobs=False,
         )
-        said = ""
+        pieces_shown: list[Piece] = []
         try:
             with output, PhaseBar(console) as bar:
                 bar.begin(READING)
@@ -92,7 +92,7 @@ class ChatSession:
                     for piece in pieces:
                         self.last = piece
                         show_piece(piece, output, bar)
-                        said += "" if piece.is_thinking else piece.text
+                        pieces_shown.append(piece)
                         if interrupts.requested:
                             break
         except _StoppedError:
@@ -101,8 +101,17 @@ class ChatSession:
             console.end_text()
         was_taken = self.conversation.messages is before
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
+        self._warn_of_thinking_alone(pieces_shown)
         self._after_turn()
-        return said
+        return "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
+
+    def _warn_of_thinking_alone(self, pieces: "list[Piece]") -> None:
+        """Say so where a text that nobody stopped has thinking and no answer."""
+        from metal_gen.generation.pieces import join
+
+        if pieces and pieces[-1].finish is not None and (missing := join(pieces).missing_answer) is not None:
+            hint = "/set max_tokens N gives it more tokens, /set thinking false leaves the thinking out"
+            self.console.warn(missing.message, hint)
 
     def _warn_once(self) -> None:
         for notice in self.conversation.notices:

@@ -1,4 +1,4 @@
-"""Saves a conversation to a file, in place of nothing but an older one."""
+"""Saves a conversation to a file that its owner alone can read, in place of nothing but an older one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +57,10 @@ def require_place(path: Path, option: str) -> None:
     Raises:
         UsageError: It cannot, or something is there that is not an older transcript.
     """
-    OutputFile(path, option).discard()
+    place = OutputFile(path, option)
+    place.discard()
+    if place.is_stream:
+        raise UsageError(f"{option} {path} is not a file", "name a file: each turn replaces it")
     if not path.is_file() or not path.stat().st_size:
         return
     try:
@@ -77,4 +80,4 @@ def save_transcript(path: Path, messages: Sequence[Message], option: str) -> Non
     if not messages:
         raise UsageError("there is nothing to save: nothing has been said")
     require_place(path, option)
-    OutputFile(path, option).write(format_transcript(messages))
+    OutputFile(path, option, private=True).write(format_transcript(messages))

@@ -25,6 +25,7 @@ class OutputFile:
     Args:
         path: Of the file; an older one stays as it is until `write`.
         option: That named it.
+        private: A new file can be read by its owner alone.
 
     Attributes:
         path: As it was given.
@@ -33,8 +34,9 @@ class OutputFile:
         UsageError: Nothing can be written there.
     """
 
-    def __init__(self, path: Path, option: str = "--output") -> None:
+    def __init__(self, path: Path, option: str = "--output", *, private: bool = False) -> None:
         self.path = path
+        self._private = private
         self._stream: BinaryIO | None = None
         try:
             descriptor = open_for_writing(path)
@@ -59,7 +61,7 @@ class OutputFile:
         """
         try:
             if self._stream is None:
-                write_whole(self.path, text.encode())
+                write_whole(self.path, text.encode(), private=self._private)
             else:
                 self._stream.write((visible(text) if self._stream.isatty() else text).encode())
                 self._stream.flush()
