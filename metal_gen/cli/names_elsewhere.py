@@ -27,6 +27,8 @@ SAME = {
     "-sys": "system",
     "--ignore-chat-template": "raw",
     "--prefill-response": "prefill",
+    "--chat-template-config": "template_arg",
+    "--chat-template-kwargs": "template_arg",
     "--hidethinking": "hide_thinking",
     "-f": "prompt_file",
     "--file": "prompt_file",
@@ -69,8 +71,6 @@ _HINTS = {
     "-sysf --system-prompt-file": '--system "$(cat FILE)" sets the system message',
     "--chat-template --chat-template-file --use-default-chat-template": "the checkpoint's own template is "
     "used; --raw continues the prompt without it",
-    "--chat-template-config --chat-template-kwargs": "--template-arg NAME=VALUE sets one variable; "
-    "--thinking and --no-thinking set enable_thinking",
     "-rea --reasoning --reasoning-format --think": "--thinking and --no-thinking decide; "
     "--hide-thinking shows the answer alone",
     "--reasoning-budget": "there is no budget; --no-thinking leaves the thinking out",

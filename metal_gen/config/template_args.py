@@ -35,15 +35,23 @@ class TemplateArgs(Check):
 
     def from_text(self, text: str) -> TemplateArgsValue:
         """Read a JSON object, or `NAME=VALUE`."""
-        value = _json_or_text(text)
-        return self(value) if isinstance(value, Mapping) else self.from_texts([text])
+        return self.from_texts([text])
 
     def from_texts(self, texts: list[str]) -> TemplateArgsValue:
-        """Read several `NAME=VALUE`; of one name the last counts. A value that is no JSON is a text."""
-        pairs = [text.partition("=") for text in texts]
-        if not all(equals for _, equals, _ in pairs):
-            raise ValueError("must be NAME=VALUE")
-        return self({name.strip(): _json_or_text(value) for name, _, value in pairs})
+        """Read several `NAME=VALUE` or JSON objects; of one name the last counts.
+
+        A value that is no JSON is a text.
+        """
+        arguments: dict[object, object] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if isinstance(table := _json_or_text(text), Mapping):
+                arguments |= table
+            elif equals:
+                arguments[name.strip()] = _json_or_text(value)
+            else:
+                raise ValueError("must be NAME=VALUE")
+        return self(arguments)
 
     def __str__(self) -> str:
         return "a table of names, each with a value that JSON can hold"

@@ -60,9 +60,11 @@ def build_tokenizer(source: Path | str) -> Tokenizer:
     with library_errors():
         is_file = isinstance(source, Path)
         tokenizer = Tokenizer.from_file(str(source)) if is_file else Tokenizer.from_str(str(source))
-        # Left behind by a trainer that has cut and filled up its texts.
+        # Left behind by a trainer, which cuts and fills up its texts, and leaves out merges at random.
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        if getattr(tokenizer.model, "dropout", None):
+            tokenizer.model.dropout = None
         return tokenizer
 
 

@@ -43,6 +43,9 @@ SAME_LINES = [
     (("--prefill-step-size", "64"), ("--chunk-size", "64")),
     (("--memory-limit", "12G"), ("--memory-limit-bytes", "12G")),
     (("--adapter-path", "a", "--adapter", "b"), ("--adapter", "a", "--adapter", "b")),
+    (("--prefill-response", "Sure"), ("--prefill", "Sure")),
+    (("--chat-template-kwargs", '{"a": 1}'), ("--template-arg", '{"a": 1}')),
+    (("--chat-template-config", '{"a": 1}'), ("--template-arg", '{"a": 1}')),
     (("--hidethinking",), ("--hide-thinking",)),
     (("--output-file", "x"), ("-o", "x")),
 ]

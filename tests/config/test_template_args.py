@@ -17,6 +17,7 @@ CHECK = SETTINGS["template_arg"].check
         (["a=1", "b=[1, {}]", "c=null"], {"a": 1, "b": [1, {}], "c": None}),
         (["date=1 May", "x==", "y="], {"date": "1 May", "x": "=", "y": ""}),
         (['a="5"', "a=NaN"], {"a": "NaN"}),
+        (['{"a": 1, "b": "x=y"}', "a=2"], {"a": 2, "b": "x=y"}),
     ],
 )
 def test_a_value_is_json_or_else_a_text(texts, values):

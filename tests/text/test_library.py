@@ -36,6 +36,18 @@ def test_a_prompt_is_neither_cut_nor_filled_up(open_tokenizer, state, text):
     assert tokenizer.encode(text, add_special_tokens=True) == list(text.encode())
 
 
+def test_no_merge_is_left_out_at_random(open_tokenizer):
+    def change(document):
+        model = document["model"]
+        model["vocab"]["he"] = len(model["vocab"])
+        for entry in document["added_tokens"]:
+            entry["id"] += 1
+        model.update(merges=[["h", "e"]], dropout=0.9)
+
+    tokenizer = open_tokenizer(change)
+    assert tokenizer.encode("he" * 50, add_special_tokens=False) == [256] * 50
+
+
 def damage(document, place, value):
     *path, last = place
     for name in path:
