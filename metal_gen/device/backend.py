@@ -3,21 +3,18 @@
 Owns every question whose answer differs between Metal, CUDA and the CPU.
 """
 
-import math
-import os
 import platform
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metal_gen.device.blas import AUTO, blas_in_use, has_cuda, prefer_openblas
 from metal_gen.device.compiled_code import keep_own_ptx, require_own_code
+from metal_gen.device.limits import control_group_cpus, host_memory_bytes, require_address_space
 from metal_gen.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-CONTROL_GROUP = Path("/sys/fs/cgroup")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -30,8 +27,10 @@ def require_mlx(blas: str = AUTO) -> None:
     Raises:
         BackendError: MLX is not installed, or is installed without a backend.
         ConfigError: The library that was named cannot be used.
+        DoesNotFitError: There is no room for MLX's threads.
     """
-    prefer_openblas(blas, most_threads=_control_group_cpus())
+    require_address_space()
+    prefer_openblas(blas, most_threads=control_group_cpus())
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:
@@ -153,13 +152,13 @@ def available_memory_bytes() -> int:
     """Memory that the default device can still give to arrays, in bytes.
 
     Metal reports the size of the working set it recommends and CUDA the card's memory; on the
-    CPU it is what the operating system, or the control group this process is in, has left.
+    CPU it is what the operating system, or whatever limits this process, has left.
     Returns 0 where none of them says.
     """
     import mlx.core as mx
 
     if runs_on_cpu():
-        return _host_memory_bytes()
+        return host_memory_bytes()
     info = mx.device_info()
     for key in ("max_recommended_working_set_size", "free_memory", "total_memory", "memory_size"):
         if value := int(info.get(key, 0)):
@@ -187,46 +186,3 @@ def wire_memory(nbytes: int) -> None:
 
     allowed = int(mx.device_info().get("max_recommended_working_set_size", 0))
     mx.set_wired_limit(min(nbytes, allowed))
-
-
-def _host_memory_bytes() -> int:
-    limits = [limit for limit in (_meminfo_available_bytes(), _control_group_bytes()) if limit]
-    if limits:
-        return min(limits)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 0
-
-
-def _meminfo_available_bytes() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return 0
-
-
-def _control_group_bytes() -> int:
-    root = CONTROL_GROUP
-    try:
-        limit = int((root / "memory.max").read_text(encoding="ascii"))
-        used = int((root / "memory.current").read_text(encoding="ascii"))
-        statistics = dict(
-            line.split() for line in (root / "memory.stat").read_text(encoding="ascii").splitlines()
-        )
-        # Files that were read lately count as used, and give way.
-        return max(0, limit - used + int(statistics.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        return 0
-
-
-def _control_group_cpus() -> int | None:
-    """CPUs that the control group may keep busy; threads beyond them would only wait their turn."""
-    try:
-        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return None

@@ -39,7 +39,10 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     """
     file, size = open_regular(path)
     with file:
-        data = file.read(most_bytes + 1) if size <= most_bytes else b""
+        # As many bytes as are asked for are allocated before any is read.
+        data = file.read(size + 1) if size <= most_bytes else b""
+        if len(data) > size:  # It has grown since.
+            data += file.read(most_bytes + 1 - len(data))
     if size > most_bytes or len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"File of more than {format_bytes(most_bytes)}", str(path))
     return data

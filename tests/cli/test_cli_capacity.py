@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import resource
 import subprocess
+import sys
 
 import pytest
 from cli_process import clean_environment, command, run_cli
@@ -147,3 +149,22 @@ def test_what_cannot_fit_is_not_encoded(run_here, babbler, monkeypatch, tmp_path
     assert outcome.code == DOES_NOT_FIT
     assert "the prompt of 1,048," in outcome.stderr
     assert "256 tokens" in outcome.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to this limit")
+@pytest.mark.parametrize("limit_bytes", [60_000_000, 220_000_000, 600_000_000])
+def test_little_address_space_is_refused_and_ends_nothing_by_a_signal(babbler, tmp_path, limit_bytes):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+
+    done = subprocess.run(
+        command("generate", "--model", babbler, "-p", "x", "-n", "3"),
+        env=clean_environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=limit,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == DOES_NOT_FIT, done.stderr
+    assert b"metal-gen: " in done.stderr

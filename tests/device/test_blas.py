@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 from cli_process import clean_environment, run_cli
 
-from metal_gen.device import backend, blas
+from metal_gen.device import blas
 from metal_gen.errors import ConfigError
 
 pytest_plugins = ("fixtures_text",)
@@ -172,16 +172,6 @@ def test_threads_are_bounded_and_never_raised(make_linker, install_mlx, limit, t
     make_linker(**{"libopenblas.so.0": library})
     blas.prefer_openblas("auto", most_threads=limit)
     assert library.threads == threads
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), ("?", None)]
-)
-def test_the_control_group_says_how_many_cpus_there_are(monkeypatch, tmp_path, text, cpus):
-    monkeypatch.setattr(backend, "CONTROL_GROUP", tmp_path)
-    assert backend._control_group_cpus() is None
-    (tmp_path / "cpu.max").write_text(text + "\n", encoding="ascii")
-    assert backend._control_group_cpus() == cpus
 
 
 def test_a_blas_is_named_with_its_version_and_threads(tmp_path):

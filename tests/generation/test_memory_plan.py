@@ -159,11 +159,3 @@ def test_a_limit_caps_what_the_machine_has(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     assert prepare(Settings(model=folder, memory_limit_bytes=2**50)).plan.available_bytes < 2**50
     assert prepare(Settings(model=folder, memory_limit_bytes=2**27)).plan.available_bytes == 2**27
-
-
-def test_lately_read_files_do_not_count_as_used(monkeypatch, tmp_path):
-    (tmp_path / "memory.max").write_text("1000")
-    (tmp_path / "memory.current").write_text("900")
-    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\n")
-    monkeypatch.setattr(backend, "CONTROL_GROUP", tmp_path)
-    assert backend._control_group_bytes() == 700

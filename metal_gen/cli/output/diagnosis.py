@@ -120,9 +120,12 @@ def _limits() -> Section:
 
 
 def _usable_cpus() -> int | None:
-    """Those that this process may run on, which the system may tell."""
+    """Those that this process may run on, which the system may tell, or may keep busy."""
+    from metal_gen.device.limits import control_group_cpus
+
     affinity = getattr(os, "sched_getaffinity", None)
-    return os.cpu_count() if affinity is None else len(affinity(0))
+    counts = (os.cpu_count() if affinity is None else len(affinity(0)), control_group_cpus())
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _cache() -> Section:
