@@ -14,8 +14,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def test_the_first_block_activates_the_environment_before_it_names_the_program():
     first = re.search(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
     words = first.split()
-    assert words.index(".venv/bin/activate") < words.index("pip") < words.index("metal-gen")
+    places = [words.index(word) for word in ("clone", "cd", ".venv/bin/activate", "pip", "metal-gen")]
+    assert places == sorted(places)
     assert "--model" not in words
+
+
+def test_what_is_pasted_first_has_no_comments():
+    """An interactive zsh, as a Mac has it, takes them for arguments."""
+    first_screen = README.partition("\n## ")[0]
+    for block in re.findall(r"^```sh\n(.*?)^```", first_screen, re.MULTILINE | re.DOTALL):
+        assert "#" not in block
 
 
 def test_nothing_is_to_be_installed_from_an_index_where_it_is_not():
