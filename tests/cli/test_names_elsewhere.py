@@ -99,6 +99,12 @@ def test_a_hint_names_options_that_there_are():
             assert path in COMMANDS
 
 
+def test_a_number_of_tokens_is_no_model(run_here, tmp_path):
+    assert "hint: -n is the number of tokens" in run_here("generate", "-m", "100", "-p", "x").stderr
+    (tmp_path / "100").mkdir()
+    assert "-n is" not in run_here("generate", "-m", "100", "-p", "x").stderr
+
+
 def test_a_command_keeps_its_own_names():
     assert parse("batch", "x.jsonl", "--batch-size", "4")["batch_size"] == "4"
 

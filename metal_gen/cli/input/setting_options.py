@@ -165,6 +165,10 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
             or a variable is at fault.
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
+    if (model := flags.get("model")) and str(model).isdecimal() and not Path(model).exists():
+        raise UsageError(
+            f"-m and --model name a model: {model}", "-n is the number of tokens, as -m of mlx_lm"
+        )
     config = parameters["config"]
     _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))
     base = resolve_settings(config_file=None if config is None else Path(config), environ=os.environ)
