@@ -167,7 +167,7 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
     if (model := flags.get("model")) and str(model).isdecimal() and not Path(model).exists():
         raise UsageError(
-            f"-m and --model name a model: {model}", "-n is the number of tokens, as -m of mlx_lm"
+            f"-m and --model name a model: {model}", "-n is the number of tokens, as -m is in mlx_lm"
         )
     config = parameters["config"]
     _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))
