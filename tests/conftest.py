@@ -1,6 +1,7 @@
 """Fixtures that several test files share, and the device that they run on."""
 
 import os
+import signal
 
 # Read when MLX is imported. Some GPUs multiply float32 numbers with a shorter mantissa unless this is set.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
@@ -17,6 +18,11 @@ from metal_gen.generation.loading import cache_config
 # On a machine with a GPU, this has all tests run as on a machine without: METAL_GEN_TEST_DEVICE=cpu.
 if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
     mx.set_default_device(mx.cpu)
+
+
+# A shell without job control has what runs in its background ignore Ctrl-C, and so would what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
