@@ -34,11 +34,13 @@ class Blas:
         file: Where it is.
         version: Such as `OpenBLAS 0.3.21`; None where it is another BLAS.
         threads: That OpenBLAS uses at most.
+        core: The processor whose kernels OpenBLAS uses, in its own words.
     """
 
     file: Path
     version: str | None = None
     threads: int | None = None
+    core: str | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -51,7 +53,8 @@ class Blas:
         if self.version is None:
             return self.file.name
         noun = "thread" if self.threads == 1 else "threads"
-        return f"{self.version}, {self.threads} {noun} ({self.file.name})"
+        kernels = f" for {self.core}" if self.core else ""
+        return f"{self.version}{kernels}, {self.threads} {noun} ({self.file.name})"
 
 
 def prefer_openblas(wanted: str, *, most_threads: int | None = None) -> None:
@@ -118,11 +121,16 @@ def _is_beside_mlx(pattern: str) -> bool:
 
 def _openblas_config(library: ctypes.CDLL) -> str | None:
     """A line such as `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH SkylakeX MAX_THREADS=64`."""
-    if not hasattr(library, "openblas_get_config"):
+    return _openblas_text(library, "openblas_get_config")
+
+
+def _openblas_text(library: ctypes.CDLL, name: str) -> str | None:
+    """What a function without arguments says; None where there is no such function."""
+    if not hasattr(library, name):
         return None
-    get_config = library.openblas_get_config
-    get_config.restype = ctypes.c_char_p
-    return str((get_config() or b"").decode(errors="replace"))
+    function = getattr(library, name)
+    function.restype = ctypes.c_char_p
+    return str((function() or b"").decode(errors="replace"))
 
 
 def blas_in_use() -> Blas | None:
@@ -146,7 +154,8 @@ def blas_in_use() -> Blas | None:
     config = _openblas_config(library)
     if config is None:
         return Blas(Path(file))
-    return Blas(Path(file), " ".join(config.split()[:2]), library.openblas_get_num_threads())
+    version, threads = " ".join(config.split()[:2]), library.openblas_get_num_threads()
+    return Blas(Path(file), version, threads, _openblas_text(library, "openblas_get_corename"))
 
 
 def blas_notice(wanted: str) -> str | None:

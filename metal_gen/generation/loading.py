@@ -25,7 +25,6 @@ from metal_gen.device.backend import (
     preferred_chunk_size,
     wire_memory,
 )
-from metal_gen.device.blas import blas_notice
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import CheckpointError, ConfigError
@@ -37,9 +36,9 @@ from metal_gen.generation.capacity import (
     usual_capacity,
 )
 from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.model_notices import notices_of
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
-from metal_gen.models.config.fields import listed
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
 
@@ -175,7 +174,7 @@ def prepare(
     plan = plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
     compiles = compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
-    notices = _notices(settings, checkpoint)
+    notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and not compiles:
         notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
@@ -272,23 +271,3 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
         conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
         memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
     )
-
-
-def _notices(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    notices = [*checkpoint.notices]
-    trained = checkpoint.config.context_length
-    if settings.max_seq_len is not None and settings.max_seq_len > trained:
-        notices.append(
-            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}), and the model's "
-            f"context is {trained} tokens: text beyond that may be nonsense"
-        )
-    if checkpoint.config.unknown_fields:
-        notices.append(
-            f"the model's config has fields without effect: {listed(checkpoint.config.unknown_fields)}"
-        )
-    if settings.wired_memory and not can_wire_memory():
-        source = settings.source("wired_memory")
-        notices.append(f"wired_memory has no effect ({source}): memory is wired with Metal only")
-    if late := blas_notice(settings.blas):
-        notices.append(late)
-    return notices

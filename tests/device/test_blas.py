@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -178,6 +179,8 @@ def test_a_blas_is_named_with_its_version_and_threads(tmp_path):
     file = tmp_path / "libopenblas.so.0"
     assert str(blas.Blas(file, "OpenBLAS 0.3.21", 2)) == "OpenBLAS 0.3.21, 2 threads (libopenblas.so.0)"
     assert str(blas.Blas(file, "OpenBLAS 0.3.21", 1)) == "OpenBLAS 0.3.21, 1 thread (libopenblas.so.0)"
+    named = blas.Blas(file, "OpenBLAS 0.3.21", 2, "SkylakeX")
+    assert str(named) == "OpenBLAS 0.3.21 for SkylakeX, 2 threads (libopenblas.so.0)"
     assert str(blas.Blas(tmp_path / "libblas.so.3")) == "libblas.so.3"
     assert str(blas.Blas(tmp_path / CPU_WHEEL)) == "the reference BLAS in MLX"
 
@@ -224,7 +227,7 @@ def test_a_run_uses_openblas_and_says_so(speaker, tmp_path):
     arguments = ("generate", "--model", speaker, "-p", "hi", "-v")
     run = run_cli(*arguments, home=tmp_path, OPENBLAS_NUM_THREADS="1")
     assert run.code == 0
-    assert "\nmetal-gen: blas: OpenBLAS 0." in run.stderr
+    assert re.search(r"\nmetal-gen: blas: OpenBLAS 0\.\S+ for \w+, 1 thread", run.stderr)
     assert f", 1 thread ({OPENBLAS})\n" in run.stderr
     off = run_cli(*arguments, "--blas", "off", home=tmp_path)
     assert f"metal-gen: {REFERENCE}\n" in off.stderr

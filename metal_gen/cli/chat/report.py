@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from metal_gen.cli.output.report import token_counts
+from metal_gen.cli.output.report import repeated_by, token_counts
 from metal_gen.cli.terminal.console import Console
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS
 
@@ -63,12 +63,13 @@ def report_answer(
             f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}",
             remedies(conversation),
         )
+    seed = repeated_by(last, conversation.model)
     if console.stderr_is_terminal or console.verbosity:
         use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"
         speed = f"{last.statistics.decode_tps:.1f} tok/s; " if last.statistics.decode_tps else ""
-        console.note(f"{token_counts(last)}; {last.ending}; {speed}{use}; seed {last.statistics.seed}")
+        console.note(f"{token_counts(last)}; {last.ending}; {speed}{use}; {seed}")
     else:
-        console.note(f"seed {last.statistics.seed}")
+        console.note(seed)
 
 
 def describe(conversation: "Conversation", last: "Piece | None") -> str:
@@ -86,7 +87,7 @@ def describe(conversation: "Conversation", last: "Piece | None") -> str:
         decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
         lines += [
             f"last answer: {token_counts(last)}; {last.ending}; first after {statistics.ttft_s:.2f} s "
-            f"({statistics.prefill_tps:.0f} tok/s){decode}; seed {statistics.seed}",
+            f"({statistics.prefill_tps:.0f} tok/s){decode}; {repeated_by(last, conversation.model)}",
             f"peak memory: {format_bytes(statistics.peak_memory_bytes)}",
         ]
     return "\n".join(lines)

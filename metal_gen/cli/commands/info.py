@@ -15,6 +15,7 @@ EXAMPLES = ("metal-gen info", "metal-gen info --deep --json > info.json")
 LABELS = {
     **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
     "blas": "BLAS",
+    "blas_advice": "BLAS advice",
     "cpu_count": "CPUs",
     "cpus": "CPUs that may be used",
     "decode_tps": "speed",

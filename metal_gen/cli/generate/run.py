@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from metal_gen.cli.input.model_preparation import Preparation
 from metal_gen.cli.output.output_file import CollectedText, OutputFile, StreamedText
 from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
-from metal_gen.cli.output.report import report_end, report_start
+from metal_gen.cli.output.report import repeated_by, report_end, report_start
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import LOADING, PhaseBar, ProgressBar
@@ -158,7 +158,7 @@ class GenerateRun:
         except StoppedError:
             # What has been written can be drawn again.
             if said:
-                console.note(f"seed {said[-1].statistics.seed}")
+                console.note(repeated_by(said[-1], model))
             raise
         finally:
             console.end_text()

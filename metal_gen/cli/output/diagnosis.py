@@ -87,9 +87,13 @@ def _device(settings: Settings) -> Section:
 
     require_mlx(settings.blas)
 
+    from metal_gen.device.blas import blas_in_use
+    from metal_gen.device.blas_advice import blas_advice
     from metal_gen.environment import describe_device
 
-    return {**describe_device()}
+    blas = blas_in_use()
+    advice = None if blas is None else blas_advice(blas, settings.blas)
+    return {**describe_device(), **({} if advice is None else {"blas_advice": advice})}
 
 
 def _memory(settings: Settings) -> Section:

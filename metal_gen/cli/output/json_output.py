@@ -97,6 +97,7 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
             "peak_memory_bytes": statistics.peak_memory_bytes,
         },
         "seed": statistics.seed,
+        "dtype": model.plan.dtype,
         "versions": {"metal_gen": __version__, "mlx": version("mlx")},
     }
 

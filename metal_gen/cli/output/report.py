@@ -15,7 +15,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.config.settings_file import shown_value
     from metal_gen.device.backend import device_name
-    from metal_gen.device.blas import AUTO, OPENBLAS_HINT, blas_in_use
+    from metal_gen.device.blas import blas_in_use
+    from metal_gen.device.blas_advice import blas_advice
     from metal_gen.generation.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
@@ -29,8 +30,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         return
     console.note(f"device: {device_name()}; computing in {plan.dtype}")
     if blas := blas_in_use():
-        advice = f"; OpenBLAS is many times faster: {OPENBLAS_HINT}"
-        console.note(f"blas: {blas}{advice if blas.is_reference and settings.blas == AUTO else ''}")
+        advice = blas_advice(blas, settings.blas)
+        console.note(f"blas: {blas}{'' if advice is None else f'; {advice}'}")
     console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
@@ -61,7 +62,7 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         )
     if not console.stderr_is_terminal and not console.verbosity:
         if piece.sample == 0:
-            console.note(f"seed {statistics.seed}")
+            console.note(repeated_by(piece, model))
         return
     if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
         steps = "step" if compiled.count == 1 else "steps"
@@ -71,8 +72,13 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     console.note(
         f"{token_counts(piece)}; {piece.ending}; first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
         f"cache {statistics.cache_tokens} of {capacity}; "
-        f"peak {format_bytes(statistics.peak_memory_bytes)}; seed {statistics.seed} in {model.plan.dtype}"
+        f"peak {format_bytes(statistics.peak_memory_bytes)}; {repeated_by(piece, model)}"
     )
+
+
+def repeated_by(piece: "Piece", model: "TextModel") -> str:
+    """What it takes beside the settings to draw a text again: another dtype draws another one."""
+    return f"seed {piece.statistics.seed} in {model.plan.dtype}"
 
 
 def token_counts(piece: "Piece") -> str:

@@ -1,0 +1,45 @@
+"""What a person should know about a model and its settings before it runs."""
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
+from metal_gen.device.backend import can_wire_memory, runs_on_cpu
+from metal_gen.device.blas import blas_in_use, blas_notice
+from metal_gen.device.blas_advice import blas_advice
+from metal_gen.models.config.fields import listed
+
+# A model of so many is felt to be slow where matrix products are.
+SLOW_PARAMETERS = 100_000_000
+
+
+def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
+    """Each as a sentence."""
+    notices = [*checkpoint.notices]
+    trained = checkpoint.config.context_length
+    if settings.max_seq_len is not None and settings.max_seq_len > trained:
+        notices.append(
+            f"max_seq_len is {settings.max_seq_len} ({settings.source('max_seq_len')}), and the model's "
+            f"context is {trained} tokens: text beyond that may be nonsense"
+        )
+    if checkpoint.config.unknown_fields:
+        notices.append(
+            f"the model's config has fields without effect: {listed(checkpoint.config.unknown_fields)}"
+        )
+    if settings.wired_memory and not can_wire_memory():
+        source = settings.source("wired_memory")
+        notices.append(f"wired_memory has no effect ({source}): memory is wired with Metal only")
+    if late := blas_notice(settings.blas):
+        notices.append(late)
+    if slow := _slow_products(settings, checkpoint):
+        notices.append(slow)
+    return notices
+
+
+def _slow_products(settings: Settings, checkpoint: Checkpoint) -> str | None:
+    """How matrix products would be faster, for a model where that matters."""
+    weights = checkpoint.weights
+    # Products of quantized matrices are MLX's own.
+    if weights.num_parameters <= SLOW_PARAMETERS or weights.is_quantized or not runs_on_cpu():
+        return None
+    blas = blas_in_use()
+    advice = None if blas is None else blas_advice(blas, settings.blas)
+    return None if advice is None else f"this model will be slow with {blas}: {advice}"
