@@ -13,6 +13,9 @@ ROLES = [SYSTEM, USER, ASSISTANT, TOOL]
 def checked_messages(name: str, value: object) -> list[Message]:
     """Accept a list of messages, each with a role, a content and perhaps other texts.
 
+    A field that is null, an empty list or an empty object says nothing: answers of servers have such, as in
+    `"tool_calls": []`, and come back in a conversation.
+
     Args:
         name: What to call it in a refusal.
         value: From JSON.
@@ -35,15 +38,17 @@ def _message(place: str, message: object) -> Message:
         raise UsageError(f"{place} must have a role that is a text")
     if role not in ROLES:
         raise UsageError(f"{place} has the role {role[:40]!a}: {nearest(role[:40], ROLES)}")
-    checked = {"role": role, "content": _content(place, content)}
+    if content is None and "content" in message and role == ASSISTANT:
+        content = ""  # So is an answer that ended while thinking.
+    checked = {"role": role, "content": ""}
     for name, value in message.items():
-        if name in checked or value is None:
+        if name in checked or value is None or value in ([], {}):
             continue
         if not isinstance(value, str):
             raise UsageError(f"{place} has {name[:40]!a}, which cannot be used")
         checked_text(f"the name of a field of {place}", name)
         checked[name] = checked_text(f"{name[:40]!a} in {place}", value)
-    return checked
+    return checked | {"content": _content(place, content)}
 
 
 def _content(place: str, content: object) -> str:

@@ -6,6 +6,7 @@ from metal_gen.errors import UsageError
 from metal_gen.text.messages import checked_messages
 
 HALF = "\ud800"
+OTHERS = ("system", "user", "tool")
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,24 @@ def test_half_of_a_character_is_refused_wherever_it_is(message):
 def test_fields_of_any_name_stay_and_those_that_are_null_do_not():
     said = {"role": "assistant", "content": "a", "reasoning": "b", "näme": "c"}
     assert checked_messages("messages", [{**said, "tool_calls": None}]) == [said]
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_fields_that_say_nothing_are_those_of_an_answer_that_is_sent_back(nothing):
+    said = {"role": "assistant", "content": "a"}
+    empty = dict.fromkeys(("tool_calls", "annotations", "refusal", "audio"), nothing)
+    assert checked_messages("messages", [{**said, **empty}]) == [said]
+
+
+@pytest.mark.parametrize("said", [[{"id": "1"}], {"a": 1}, 0, False])
+def test_a_field_that_says_something_else_than_text_is_refused(said):
+    with pytest.raises(UsageError, match="tool_calls"):
+        checked_messages("messages", [{"role": "assistant", "content": None, "tool_calls": said}])
+
+
+def test_an_answer_without_a_content_is_empty_and_nothing_else_may_be_without():
+    thought = {"role": "assistant", "content": None, "reasoning": "b"}
+    assert checked_messages("messages", [thought]) == [{**thought, "content": ""}]
+    for message in ({"role": "assistant", "text": "a"}, *({"role": r, "content": None} for r in OTHERS)):
+        with pytest.raises(UsageError, match="content that is a text"):
+            checked_messages("messages", [message])
