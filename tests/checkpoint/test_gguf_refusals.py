@@ -60,6 +60,7 @@ MATRIX = "blk.0.ffn_up.weight"
             "attn_factor is not 1",
         ),
         ({"split.count": 3}, "the file is one of several parts"),
+        ({"split.count": 3, "general.architecture": None}, "the file is one of several parts"),
         ({"general.alignment": 0}, "general.alignment is 0"),
         ({"general.alignment": 48}, "general.alignment is 48, and no power of 2"),
         ({"general.alignment": True}, "general.alignment is True"),
@@ -79,7 +80,7 @@ MATRIX = "blk.0.ffn_up.weight"
         ({"tokenizer.ggml.token_type": [3] * 512}, "none of its tokenizer.ggml.tokens is of a kind"),
         ({"tokenizer.ggml.token_type": [1, 3]}, "it has 512 tokenizer.ggml.tokens and 2"),
         ({"tokenizer.ggml.merges": ["h e l"]}, "tokenizer.ggml.merges must be pairs"),
-        ({"tokenizer.ggml.merges": ["h ?!"]}, "is not a tokenizer"),
+        ({"tokenizer.ggml.merges": ["h ?!"]}, "cannot be used as a tokenizer"),
         ({"tokenizer.ggml.merges": [1]}, "must be texts"),
     ],
 )

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as HubTokenizer
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.gguf.header import GgufHeader
-from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document
+from metal_gen.checkpoint.gguf.tokenizer import end_ids, tokenizer_document
 from metal_gen.text.tokenizer import Tokenizer
 
 REAL = os.environ.get("METAL_GEN_TEST_TOKENIZER")
@@ -73,6 +73,17 @@ def test_control_tokens_are_special_and_not_shown(tiny):
     assert (tokenizer.token_bytes(start), tokenizer.token_bytes(think)) == (b"", b"<think>")
     assert tokenizer.eos_id == tokenizer.id_of("<|im_end|>")
     assert tokenizer.id_of("[PAD300]") is None
+
+
+@pytest.mark.parametrize("kind", [1, 2, 4, 5])
+def test_control_tokens_are_such_whatever_type_the_file_gives_them(kind, tiny):
+    kinds = list(header_of(tiny).metadata["tokenizer.ggml.token_type"])
+    for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"):
+        kinds[TOKENS.index(text)] = kind
+    end = TOKENS.index("<|endoftext|>")
+    header = header_of(tiny, token_type=kinds, eos_token_id=end)
+    assert tokenizer_document(header).document == tokenizer_document(header_of(tiny)).document
+    assert end_ids(header.metadata) == {end, TOKENS.index("<|im_end|>")}
 
 
 @pytest.mark.parametrize("name", ["deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"])

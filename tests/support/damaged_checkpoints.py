@@ -176,22 +176,22 @@ FOLDERS = {
     "tokenizer garbage": (with_file("tokenizer.json", b"\0\1"), "tokenizer.json is not JSON", AGAIN),
     "tokenizer of another version": (
         with_tokenizer(lambda tokenizer: tokenizer.update(version="9")),
-        "tokenizer.json is not a tokenizer",
+        "tokenizer.json cannot be used as a tokenizer",
         AGAIN,
     ),
     "tokenizer with an unknown part": (
         with_tokenizer(lambda tokenizer: tokenizer.update(pre_tokenizer={"type": "Nonsense"})),
-        "tokenizer.json is not a tokenizer",
+        "tokenizer.json cannot be used as a tokenizer",
         AGAIN,
     ),
     "tokenizer with a nameless token": (
         with_tokenizer(lambda tokenizer: tokenizer["added_tokens"][0].update(content=7)),
-        "tokenizer.json is not a tokenizer",
+        "tokenizer.json cannot be used as a tokenizer",
         AGAIN,
     ),
     "tokenizer of something else": (
         with_file("tokenizer.json", b'{"version": "1.0"}'),
-        "tokenizer.json is not a tokenizer",
+        "tokenizer.json cannot be used as a tokenizer",
         AGAIN,
     ),
     "tokenizer of words": (

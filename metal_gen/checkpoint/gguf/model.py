@@ -77,13 +77,13 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         CheckpointError: The file's architecture is not supported, or its metadata is incomplete.
     """
     fields = FieldReader(header.metadata, f"the metadata of {header.path}")
+    _refuse_parts(fields)  # Parts but the first say nothing else.
     architecture = fields.fields.get(ARCHITECTURE)
     if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
         raise fields.error(
             f"{ARCHITECTURE} is {quoted(architecture)}",
             f"of GGUF files {', '.join(MODEL_TYPES)} are supported",
         )
-    _refuse_parts(fields)
     model_type = MODEL_TYPES[architecture]
     sizes = SIZES | (EXPERT_SIZES if model_type.endswith("_moe") else DENSE_SIZES)
     if model_type == "qwen2_moe":

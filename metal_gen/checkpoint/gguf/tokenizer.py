@@ -20,6 +20,8 @@ SPLITTINGS = ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez")
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 # A text ends at these, whether or not the metadata says so.
 END_TOKENS = ("<|endoftext|>", "<|im_end|>")
+# These are control tokens, whatever type some converted files give them: no text has another use for them.
+CONTROL_TOKENS = (*END_TOKENS, "<|im_start|>")
 END_FIELDS = ("eos_token_id", "eot_token_id")
 TEMPLATE = "tokenizer.chat_template"
 WORDS = (
@@ -45,7 +47,7 @@ FRAME: dict[str, Any] = {
 
 def end_ids(metadata: Mapping[str, Any]) -> set[int]:
     """Tokens that end a text, as far as the file has them."""
-    tokens, kinds = _list(metadata, "tokens"), _list(metadata, "token_type")
+    tokens, kinds = _list(metadata, "tokens"), _kinds(metadata)
     given = [metadata.get(f"{PREFIX}.{field}") for field in END_FIELDS]
     named = zip(range(len(tokens)), tokens, kinds, strict=False)
     by_text = {token for token, text, kind in named if kind == CONTROL and text in END_TOKENS}
@@ -66,7 +68,7 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
                 f"{PREFIX}.{field} is {quoted(found)}, and only {known[0]!r} is read, or what means the same",
                 "use the model's checkpoint in safetensors",
             )
-    tokens, kinds, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
+    tokens, kinds, merges = _list(metadata, "tokens"), _kinds(metadata), _list(metadata, "merges")
     if not tokens or len(kinds) != len(tokens):
         raise fields.error(f"it has {len(tokens)} {PREFIX}.tokens and {len(kinds)} {PREFIX}.token_type")
     if {type(text) for text in (*tokens, *merges)} != {str}:
@@ -158,6 +160,15 @@ def _special_tokens(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str,
     }
     known = {name: token for name, token in ids.items() if isinstance(token, int)}
     return {name: tokens[token] for name, token in known.items() if 0 <= token < len(tokens)}
+
+
+def _kinds(metadata: Mapping[str, Any]) -> list[Any]:
+    """The types of the tokens; as many as the file gives."""
+    tokens, kinds = _list(metadata, "tokens"), list(_list(metadata, "token_type"))
+    for text in CONTROL_TOKENS:
+        if text in tokens and (token := tokens.index(text)) < len(kinds):
+            kinds[token] = CONTROL
+    return kinds
 
 
 def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:
