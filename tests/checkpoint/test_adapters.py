@@ -371,6 +371,17 @@ def test_experts_of_another_rank_are_not_said_to_be_in_another_layout(tmp_path):
     assert "another model" in caught.value.hint
 
 
+@pytest.mark.parametrize("shape", [(66, 32), (64, 48), (62, 32)])
+@pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
+def test_tokens_that_were_added_in_training_are_named_as_the_reason(name, shape, tiny, tmp_path):
+    tensors = peft_tensors(random_factors(TINY_SHAPES)) | {f"base_model.model.{name}.weight": floats(*shape)}
+    with pytest.raises(CheckpointError, match="where the model has 64 x 32") as caught:
+        Checkpoint(tiny, adapters=[write_peft(tmp_path / "adapter", tensors)])
+    has_more_rows = shape == (66, 32)
+    assert ("tokens were added" in caught.value.hint) == has_more_rows
+    assert ("another model" in caught.value.hint) != has_more_rows
+
+
 def test_experts_that_are_stored_one_by_one_are_adapted_unless_they_are_quantized(logits_of, tmp_path):
     config = quantizable_config("qwen3_moe")
     factors = random_factors({f"model.layers.{index}.mlp.experts.3.down_proj": (64, 64) for index in (0, 1)})

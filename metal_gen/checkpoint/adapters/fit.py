@@ -14,6 +14,10 @@ from metal_gen.models.matrices.parameters import Shape
 VOCABULARY = ("model.embed_tokens", "lm_head")
 LISTED_PROBLEMS = 3
 OF_ANOTHER_MODEL = "the adapter belongs to another model, or was trained on another layout of this one"
+OF_MORE_TOKENS = (
+    "tokens were added in training: merge the adapter, with peft's merge_and_unload, and save the model with "
+    "its tokenizer"
+)
 OF_EXPERTS = "this checkpoint keeps its experts in another layout: fuse the adapter with mlx_lm.fuse"
 
 
@@ -46,13 +50,23 @@ def require_fit(
         if tied and not adapter.moves_tied_head:
             _require_tied(adapter)
         if problems := [*_misfits(adapter, shapes), *_misplaced(adapter, expected)]:
-            placeless = [name for name, low in adapter.low_ranks.items() if low.down.key not in shapes]
             raise CheckpointError(
                 f"the adapter {adapter.folder} does not fit the model: "
                 + shown_problems(problems, LISTED_PROBLEMS),
-                OF_EXPERTS if any(".switch_mlp." in name for name in placeless) else OF_ANOTHER_MODEL,
+                _what_to_do(adapter, shapes, expected),
             )
     _require_apart(adapters)
+
+
+def _what_to_do(adapter: Adapter, shapes: Mapping[str, Shape], expected: Mapping[str, Expected]) -> str:
+    placeless = [name for name, low in adapter.low_ranks.items() if low.down.key not in shapes]
+    if any(".switch_mlp." in name for name in placeless):
+        return OF_EXPERTS
+    for name in VOCABULARY:
+        info, place = adapter.whole.get(f"{name}.weight"), expected.get(f"{name}.weight")
+        if info and place and info.shape[1:] == place.shape[1:] and info.shape[0] > place.shape[0]:
+            return OF_MORE_TOKENS
+    return OF_ANOTHER_MODEL
 
 
 def _require_apart(adapters: Sequence[Adapter]) -> None:
