@@ -217,3 +217,9 @@ def test_the_time_can_be_fixed():
     assert not ChatTemplate(SIMPLE).tells_time
     template.moment = datetime(2001, 2, 3)
     assert template.render(HELLO) == "03 February 2001"
+
+
+@pytest.mark.parametrize("source", ["{{ none[:1] }}", "{{ 5[1:] }}", "{{ 'a'() }}", "{{ true[:] }}"])
+def test_doubts_of_pythons_compiler_are_kept_from_the_user(source, recwarn):
+    ChatTemplate(source)
+    assert not recwarn.list

@@ -5,6 +5,7 @@ ever, nor from filling the memory. Here each value that a template makes and eac
 into account, what makes much of little is foreseen, and what no chat template needs is left out.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import update_wrapper, wraps
 from types import BuiltinMethodType, MethodType
@@ -82,7 +83,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             tag = type(foreign).__name__.lower()
             raise TemplateSyntaxError(f"it has the tag {tag!r}, which needs other templates", foreign.lineno)
         names = {node.name for node in tree.find_all(nodes.Name)}
-        code = self.compile(with_checks(tree))
+        with warnings.catch_warnings():
+            # Python's compiler doubts some of what Jinja makes of a template, and would say so on stderr.
+            warnings.simplefilter("ignore")
+            code = self.compile(with_checks(tree))
         return self.template_class.from_code(self, code, self.make_globals(None)), names
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
