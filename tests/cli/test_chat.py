@@ -24,7 +24,7 @@ from metal_gen.cli.chat.commands import (
     message_in,
     run_command,
 )
-from metal_gen.cli.chat.input import BareTerminal, piped_messages, terminal
+from metal_gen.cli.chat.input import LONGEST_MESSAGE, BareTerminal, piped_messages, terminal
 from metal_gen.cli.chat.interrupts import Interrupts
 from metal_gen.cli.chat.line_editor import LineEditor, open_history
 from metal_gen.cli.chat.loop import heed
@@ -33,7 +33,7 @@ from metal_gen.cli.chat.session import ChatSession
 from metal_gen.cli.chat.transcript_file import SavedConversation
 from metal_gen.cli.main import main
 from metal_gen.cli.terminal.console import Console
-from metal_gen.errors import UsageError
+from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.text.transcript import read_transcript
 
 pytest_plugins = ("fixtures_text",)
@@ -490,6 +490,31 @@ def test_a_bare_terminal_reads_lines(monkeypatch):
 )
 def test_messages_in_a_pipe(data, mark, messages):
     assert list(piped_messages(io.BytesIO(data), mark)) == messages
+
+
+@pytest.mark.parametrize("mark", [b"\n", b"\0"])
+def test_a_message_without_an_end_is_read_no_further_than_it_could_fit(mark):
+    class Endless(io.BytesIO):
+        taken = 0
+
+        def read1(self, size=-1):
+            self.taken += size
+            assert self.taken < 2 * LONGEST_MESSAGE, "it is read for ever"
+            return super().read1(size) or b"x" * size
+
+    messages = piped_messages(Endless(b"hi" + mark), mark)
+    assert next(messages) == "hi"
+    with pytest.raises(DoesNotFitError, match="a message on standard input does not fit"):
+        next(messages)
+
+
+def test_a_message_comes_in_any_number_of_pieces():
+    class Dripping(io.BytesIO):
+        def read1(self, size=-1):
+            return super().read1(3)
+
+    data = b"a long message\n\n\nb\r\nthe last"
+    assert list(piped_messages(Dripping(data), b"\n")) == ["a long message", "b", "the last"]
 
 
 def test_a_message_that_is_not_utf_8_is_named():

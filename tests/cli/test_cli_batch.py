@@ -272,6 +272,21 @@ def test_what_cannot_be_done_is_refused(tmp_path, arguments, message):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "redirect", "message"),
+    [
+        (("-", "-o", "in.jsonl", "--overwrite"), "<in.jsonl", "the output in.jsonl is the input"),
+        (("in.jsonl", "-o", "-"), ">>in.jsonl", "the output /dev/stdout is the input"),
+    ],
+)
+def test_an_input_is_not_written_over_by_way_of_a_shell(tmp_path, arguments, redirect, message):
+    write_rows(tmp_path, [{"prompt": "hi"}])
+    outcome = run_cli("batch", *arguments, home=tmp_path, redirect=redirect)
+    assert outcome.code == 2
+    assert message in outcome.stderr
+    assert (tmp_path / "in.jsonl").read_bytes() == b'{"prompt": "hi"}\n'
+
+
 def test_an_input_that_is_a_pipe_is_read_once(tmp_path):
     stdin = b'{"prompt": "hi"}\n{"prompt": "ho"}\n'
     outcome = run_cli("batch", "/dev/stdin", "-o", "out.jsonl", "-n", "2", home=tmp_path, stdin=stdin)

@@ -12,7 +12,7 @@ import pytest
 from cli_process import run_cli, start_cli
 from tiny_text_checkpoint import CYCLE, SAID, SAID_LINE
 
-from metal_gen.cli.output.output_file import CollectedText, OutputFile
+from metal_gen.cli.output.output_file import CollectedText, OutputFile, require_different
 from metal_gen.errors import ExitCode, UsageError
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
@@ -210,3 +210,21 @@ def test_an_output_in_a_folder_without_permission_is_refused(monkeypatch, tmp_pa
     monkeypatch.setattr(Path, "exists", refuse)
     with pytest.raises(UsageError, match="cannot be written: Permission denied"):
         OutputFile(tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", ["same", "./same", "hard link", "soft link", "/dev/fd/{}"])
+def test_a_file_is_the_same_by_any_name(tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    Path("same").touch()
+    Path("hard link").hardlink_to("same")
+    Path("soft link").symlink_to("same")
+    with Path("same").open() as opened, pytest.raises(UsageError, match="is the input"):
+        require_different(input="same", output=other.format(opened.fileno()))
+
+
+def test_devices_and_other_files_may_be_used_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("one").touch()
+    Path("other").touch()
+    require_different(input="one", output="other", summary="new")
+    require_different(input="/dev/null", output="/dev/null", summary="/dev/null")

@@ -10,9 +10,12 @@ from typing import BinaryIO, Protocol
 from metal_gen.cli.chat.multiline import BACKSLASH, CONTINUATION, PROMPT, is_unfinished, without_quotes
 from metal_gen.cli.chat.paste_marks import mark_pastes
 from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import DoesNotFitError
 from metal_gen.text.decoding import decode_text
 
 CHUNK_BYTES = 65536
+# Of a message in a pipe; far more than any cache holds. A pipe may never end its line.
+LONGEST_MESSAGE = 16 << 20
 # What ends a message in a pipe.
 MARK, NUL_MARK = b"\n", b"\0"
 # Places in what `termios.tcgetattr` returns.
@@ -114,6 +117,7 @@ def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
 
     Raises:
         UsageError: A message is not UTF-8.
+        DoesNotFitError: It has more than LONGEST_MESSAGE bytes; the rest is not read.
     """
     for number, part in enumerate(_parts(stream, mark), 1):
         data = part.removesuffix(b"\r") if mark == MARK else part
@@ -123,8 +127,16 @@ def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
 
 
 def _parts(stream: BinaryIO, mark: bytes) -> Iterator[bytes]:
-    rest = b""
+    begun = bytearray()
     while chunk := stream.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-        *whole, rest = (rest + chunk).split(mark)
-        yield from whole
-    yield rest
+        *ends, beginning = chunk.split(mark)
+        for end in ends:
+            yield bytes(begun + end)
+            begun.clear()
+        begun += beginning
+        if len(begun) > LONGEST_MESSAGE:
+            raise DoesNotFitError(
+                f"a message on standard input does not fit: it has more than {LONGEST_MESSAGE:,} bytes",
+                "end each message with a newline",
+            )
+    yield bytes(begun)

@@ -126,7 +126,12 @@ def batch(
         raise UsageError("--resume contradicts -o -", "name the file to continue: -o FILE")
     if output == STREAM:
         console.require_stdout()
-    require_different(input=input, output=output, summary=summary)
+    require_different(
+        # A file that the shell has opened is read, or written, as one that is named.
+        input="/dev/stdin" if input == STREAM else input,
+        output="/dev/stdout" if output == STREAM else output,
+        summary=summary,
+    )
     settings = settings_in_force(context.params)
     options = BatchOptions(
         input=input,

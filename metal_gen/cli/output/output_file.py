@@ -17,6 +17,7 @@ from metal_gen.files.whole_file import WholeFile, write_whole
 
 STREAM = "-"
 STDOUT = 1
+Place = Path | tuple[int, int]
 
 
 class OutputFile:
@@ -156,17 +157,27 @@ def require_different(**files: str | None) -> None:
     Raises:
         UsageError: Two are the same, or one cannot be a name.
     """
-    seen: dict[Path, str] = {}
+    seen: dict[Place, str] = {}
     for what, name in files.items():
         if name is None or name == STREAM:
             continue
         if not name:
             raise UsageError(f"the file name of the {what.replace('_', ' ')} is empty", "name a file")
         try:
-            path = resolve(Path(name))
+            place = _place(resolve(Path(name)))
         except OSError as error:
             reason, hint = why_not_written(error, Path(name))
             raise UsageError(f"the {what} {name} cannot be used: {reason}", hint) from None
-        if path in seen and (path.is_file() or not path.exists()):
-            raise UsageError(f"the {what} {name} is the {seen[path]}", "name another file")
-        seen[path] = what
+        if place in seen:
+            raise UsageError(f"the {what} {name} is the {seen[place]}", "name another file")
+        if place is not None:
+            seen[place] = what
+
+
+def _place(path: Path) -> Place | None:
+    """What tells a file from others, whatever it is called; None of a device, which may be used twice."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
