@@ -133,7 +133,7 @@ class Tokenizer:
             raise CheckpointError(f"{self._path} has {'token ids below 0' if ids else 'no tokens'}")
         if largest < vocab_size:
             return
-        beyond = sum(token >= vocab_size for token in ids)
+        beyond = len({token for token in ids if token >= vocab_size})
         if beyond > len(ids) * MOST_BEYOND:
             raise CheckpointError(
                 f"{self._path} has {beyond:,} token ids, up to {largest}, that are not in the model's "
