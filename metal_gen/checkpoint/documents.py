@@ -9,7 +9,7 @@ from metal_gen.errors import CheckpointError
 from metal_gen.files.json_file import read_json
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.files.weight_files import read_headers
-from metal_gen.hub.reference import GGUF_SUFFIX
+from metal_gen.hub.reference import gguf_files
 from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
 from metal_gen.text.tokenizer import TokenizerDocument, read_tokenizer
 
@@ -103,7 +103,7 @@ def open_documents(path: Path) -> Documents:
         return _gguf_documents(path)
     if (path / CONFIG_FILE).is_file():
         return FolderDocuments(path)
-    files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+    files = gguf_files(path)
     if len(files) > 1:
         raise CheckpointError(
             f"{path} has several GGUF files: {', '.join(file.name for file in files)}",

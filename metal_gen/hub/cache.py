@@ -17,7 +17,7 @@ from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.safe_names import is_plain_name
 from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, read_index
 from metal_gen.hub.library import library_constants
-from metal_gen.hub.reference import DEFAULT_REVISION, GGUF_SUFFIX, HubModel
+from metal_gen.hub.reference import DEFAULT_REVISION, HubModel, gguf_files
 
 REQUIRED_FILES = ("config.json", "tokenizer.json")
 _REPO_PREFIX = "models--"
@@ -105,7 +105,8 @@ def missing_files(folder: Path) -> list[str]:
 def cached_gguf_file(model: HubModel) -> Path | None:
     """A GGUF file that the cache has of a repository, the first by name."""
     snapshot = cached_snapshot(model)
-    return None if snapshot is None else min(snapshot.glob(f"*{GGUF_SUFFIX}"), default=None)
+    files = gguf_files(snapshot) if snapshot else []
+    return files[0] if files else None
 
 
 def near_matches(asked: str) -> list[str]:

@@ -13,6 +13,8 @@ from metal_gen.errors import ModelNotFoundError, UsageError
 
 DEFAULT_REVISION = "main"
 GGUF_SUFFIX = ".gguf"
+# In the names of GGUF files that hold what sees and hears for a model in another one.
+PROJECTOR = "mmproj"
 _ID_FORM = "a Hub id is org/name or org/name@revision"
 _PATH_START = re.compile(r"[/.~]|[A-Za-z]:")
 _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)([^/?#]+/[^/?#]+)")
@@ -162,3 +164,9 @@ def _check_revision(model: str, revision: str) -> None:
     is_too_long = len(revision.encode(errors="replace")) > _MAX_REVISION_BYTES
     if not revision or is_too_long or _NOT_IN_A_REVISION.search(revision):
         raise UsageError(f"not a revision: {model}", "after @ comes a branch, a tag or a commit's hash")
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files in a folder, by name; those of a model alone, where there is one."""
+    files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+    return [file for file in files if PROJECTOR not in file.name.lower()] or files

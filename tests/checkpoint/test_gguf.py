@@ -111,6 +111,15 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
         Checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["mmproj-F16.gguf", "a.mmproj-Q8_0.gguf", "tiny-MMPROJ.gguf"])
+def test_what_sees_for_a_model_is_not_taken_for_it(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=name):
+        Checkpoint(tmp_path)
+    file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0")
+    assert Checkpoint(tmp_path).folder == file
+
+
 def test_it_cannot_be_compared_with_mlx_lm(tmp_path):
     (tmp_path / "tiny.gguf").touch()
     require_for_mlx_lm(tmp_path)

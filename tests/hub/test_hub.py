@@ -66,7 +66,8 @@ def test_an_incomplete_snapshot_offline_says_what_is_missing(hub, locate, tmp_pa
 
 def test_a_gguf_file_in_the_cache_is_named(hub, locate, tmp_path):
     snapshot = put_in_cache(tmp_path, single_file_repo(), ["config.json"])
-    (snapshot / "model-Q8_0.gguf").touch()
+    for name in ("model-Q8_0.gguf", "a-mmproj-F16.gguf"):
+        (snapshot / name).touch()
     answer = locate(MODEL, HF_HUB_OFFLINE="1")
     assert answer["exit_code"] == 4
     assert answer["message"].endswith(f"{MODEL} lacks tokenizer.json, model*.safetensors")
