@@ -122,15 +122,15 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
 def _annotation(name: str) -> Any:
     info, form = SETTINGS[name], _FORMS[name]
     kind: Any = str | None
-    flag = info.flag
+    flag, help = info.flag, info.help
     if isinstance(info.check, Flag):
         kind, flag = bool | None, f"{flag}/--no-{flag.removeprefix('--')}"
     elif isinstance(info.check, Texts | Biases | Adapters | TemplateArgs):
-        kind = list[str] | None
+        kind, help = list[str] | None, f"{info.help}; can be repeated"
     option = typer.Option(
         *filter(None, [flag, form.short]),
         metavar=form.metavar or None,
-        help=info.help,
+        help=help,
         rich_help_panel=form.panel,
         show_default=info.shown_default,
         autocompletion=completion_of(name),
