@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
             or a variable is at fault.
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
-    if (model := flags.get("model")) and str(model).isdecimal() and not Path(model).exists():
+    if re.fullmatch(r"[0-9]{1,9}", model := flags.get("model") or "") and not Path(model).exists():
         raise UsageError(
             f"-m and --model name a model: {model}", "-n is the number of tokens, as -m is in mlx_lm"
         )
