@@ -69,7 +69,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT_SETTINGS,
-    epilog=epilog('metal-gen generate "Tell me a story about a fox."', "metal-gen help samplers"),
+    epilog=epilog('metal-gen generate "Tell me a story about a fox."', "metal-gen help sampling"),
 )
 
 

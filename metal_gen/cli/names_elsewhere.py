@@ -44,7 +44,7 @@ SAME = {
     "--q-mode": "mode",
 }
 _BY_ITSELF = "metal-gen does this by itself: leave it out"
-_NO_SAMPLER = "there is no such sampler; `metal-gen help samplers` lists those that there are"
+_NO_SAMPLER = "there is no such sampler; `metal-gen help sampling` lists those that there are"
 _HINTS = {
     "-t --threads -tb --threads-batch": "MLX chooses the number of threads; the temperature is --temperature",
     "-dev --device --list-devices": "MLX chooses the device; `metal-gen info` shows it",

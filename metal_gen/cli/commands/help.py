@@ -1,4 +1,4 @@
-"""`metal-gen help`: a section of the README, or the help of a command or an option."""
+"""`metal-gen help`: a page of the manual, or the help of a command or an option."""
 
 import re
 from collections.abc import Sequence
@@ -17,49 +17,57 @@ from metal_gen.errors import UsageError
 # For its help.
 EXAMPLES = (
     "metal-gen help",
-    "metal-gen help samplers",
+    "metal-gen help sampling",
     "metal-gen help top-p",
     "metal-gen help models pull",
 )
 # Such as --top-p, which is to be explained.
 TAKES_ANY_OPTION = True
-# Other words for a subject.
+# Other words for a page.
 ALIASES = {
-    **dict.fromkeys(("sampling", "sampler", "strategy", "strategies", "filters"), "samplers"),
-    **dict.fromkeys(("memory", "kv-cache", "context", "vram", "ram"), "cache"),
-    **dict.fromkeys(("batches", "batching", "cron", "jsonl-rows", "queue"), "batch"),
-    **dict.fromkeys(("model-files", "downloads", "download", "hub", "gguf", "lora", "adapters"), "models"),
+    **dict.fromkeys(("samplers", "sampler", "strategy", "strategies", "filters"), "sampling"),
+    **dict.fromkeys(("cache", "kv-cache", "context", "vram", "ram"), "memory"),
+    **dict.fromkeys(
+        ("batches", "batching", "cron", "jsonl-rows", "queue", "slots", "cluster", "ray"), "batch"
+    ),
+    **dict.fromkeys(
+        ("model-files", "downloads", "download", "hub", "gguf", "quantization", "bits"), "models"
+    ),
     **dict.fromkeys(("exit", "exits", "exit-code", "code", "codes", "errors"), "exit-codes"),
-    **dict.fromkeys(("quantizing", "bits", "4-bit"), "quantization"),
-    **dict.fromkeys(("yarn", "rope", "long-context"), "long-texts"),
+    **dict.fromkeys(("lora",), "adapters"),
+    **dict.fromkeys(("yarn", "rope", "long-context", "long-texts"), "longer-texts"),
     **dict.fromkeys(("configuration", "variables", "environment", "toml"), "settings"),
     **dict.fromkeys(
-        ("stdin", "stdout", "stderr", "pipe", "pipes", "piping", "terminal", "redirect"), "shell"
+        ("stdin", "stdout", "stderr", "pipe", "pipes", "shell", "terminal", "redirect"), "generate"
     ),
-    **dict.fromkeys(("stops", "stop-strings", "eos", "end"), "stopping"),
+    **dict.fromkeys(("stopping", "stops", "stop-strings", "eos", "end"), "generate"),
     **dict.fromkeys(("conversation", "conversations", "talk"), "chat"),
-    **dict.fromkeys(("performance", "fast", "slow", "openblas", "benchmarks"), "speed"),
+    **dict.fromkeys(("performance", "fast", "slow", "openblas"), "speed"),
     **dict.fromkeys(("python", "api"), "library"),
     **dict.fromkeys(("problems", "faq", "hangs", "empty"), "troubleshooting"),
-    **dict.fromkeys(("ray", "machines", "nodes"), "cluster"),
-    **dict.fromkeys(("architectures", "families", "formats", "supported"), "supported-models"),
+    **dict.fromkeys(("architectures", "families", "supported"), "formats"),
+    **dict.fromkeys(("mac", "macs", "which"), "which-model"),
+    **dict.fromkeys(("seeds", "repeat", "deterministic"), "reproducibility"),
+    **dict.fromkeys(("architecture", "folders"), "source"),
+    **dict.fromkeys(("status", "figures", "measurements"), "measured"),
 }
-# A subject a file, each a section of the README.
+# A page a file, in folders of guides, concepts and reference.
 FOLDER = Path(__file__).resolve().parents[2] / "manual"
+SECTIONS = ("guides", "concepts", "reference")
 
 
 def topics() -> dict[str, Path]:
-    """The files, by subject."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.md"))}
+    """The pages, by topic."""
+    return {path.stem: path for section in SECTIONS for path in sorted((FOLDER / section).glob("*.md"))}
 
 
 def find_topic(words: Sequence[str]) -> Path | None:
-    """The subject that some words name: by its file, by its heading in the README, or by another word."""
-    subject, files = _slug(" ".join(words)), topics()
-    if subject in files:
-        return files[subject]
+    """The page that some words name: by its file, by its heading, or by another word."""
+    topic, files = _slug(" ".join(words)), topics()
+    if topic in files:
+        return files[topic]
     headings = {_slug(_heading(path.read_text(encoding="utf-8"))): path for path in files.values()}
-    return headings.get(subject) or files.get(ALIASES.get(subject, ""))
+    return headings.get(topic) or files.get(ALIASES.get(topic, ""))
 
 
 def _slug(text: str) -> str:
@@ -81,13 +89,13 @@ def help(
         list[str] | None,
         typer.Argument(
             metavar="[TOPIC]",
-            help="Name a subject, a command or an option",
+            help="Name a page, a command or an option",
             autocompletion=_complete_topic,
-            show_default="a list of subjects",
+            show_default="a list of pages",
         ),
     ] = None,
 ) -> None:
-    """Explain a subject such as samplers or exit-codes, a command, or an option such as top-p."""
+    """Show a page of the manual, such as sampling or exit-codes, or explain an option, such as top-p."""
     console = Console()
     console.require_stdout()
     words = topic or []
@@ -151,7 +159,7 @@ def _list_topics(console: Console) -> None:
     columns = (Column("topic"), Column("about"))
     rows = [(name, _heading(path.read_text(encoding="utf-8"))) for name, path in topics().items()]
     print_rendered(lambda width: rows_table(columns, rows, width), console)
-    console.detail("metal-gen help explains each, and every option, as in metal-gen help top-p")
+    console.detail("metal-gen help TOPIC shows a page; metal-gen help top-p explains an option")
 
 
 def _print_topic(text: str, console: Console) -> None:

@@ -15,26 +15,23 @@ from metal_gen.config.sources import PREFIX
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Which section of the manual has more on a setting of a TOML section.
+# Which page of the manual has more on a setting of a TOML section.
 MORE = {
     "model": "models",
-    "cache": "cache",
-    "memory": "cache",
+    "cache": "memory",
+    "memory": "memory",
     "cpu": "speed",
-    "prefill": "cache",
+    "prefill": "memory",
     "decode": "speed",
-    "sampling": "samplers",
-    "generation": "stopping",
-    TERMINAL: "shell",
+    "sampling": "sampling",
+    "generation": "generate",
+    TERMINAL: "generate",
 }
 MORE_OF = {
-    "thinking": "troubleshooting",
-    "quantize": "quantization",
-    "rope_scaling": "long-texts",
-    "samples": "samplers",
-    "logprobs": "samplers",
-    "system": "chat",
-    "raw": "troubleshooting",
+    "adapter": "adapters",
+    "rope_scaling": "longer-texts",
+    "samples": "sampling",
+    "logprobs": "sampling",
 }
 
 

@@ -1,0 +1,230 @@
+"""Writes the pages of the manual that come from the code: settings, commands, and which model fits which Mac.
+
+    python scripts/make_manual.py
+
+A test compares the pages with what this writes.
+"""
+
+import json
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from tiny_checkpoint import tensor_shapes  # noqa: E402
+
+from metal_gen.cli.app import app  # noqa: E402
+from metal_gen.cli.option_help import default_of, names_of  # noqa: E402
+from metal_gen.cli.output.option_page import every_option  # noqa: E402
+from metal_gen.config.settings import SETTINGS, Settings  # noqa: E402
+from metal_gen.config.settings_file import example_of  # noqa: E402
+from metal_gen.generation.loading import open_checkpoint, plan_memory  # noqa: E402
+
+MANUAL = ROOT / "metal_gen" / "manual"
+GIB = 1 << 30
+# What Metal recommends as the working set: two thirds of the memory up to 32 GB, three quarters above.
+MACS = {8: 16 / 3, 16: 32 / 3, 24: 16.0, 36: 27.0, 64: 48.0, 128: 96.0}
+QWEN3: dict[str, Any] = {
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "num_key_value_heads": 8,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 40_960,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+# As the models' config.json have them.
+SHAPES: dict[str, dict[str, Any]] = {
+    "Qwen3-0.6B": {
+        **{"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28},
+        **{"num_attention_heads": 16, "tie_word_embeddings": True},
+    },
+    "Qwen3-1.7B": {
+        **{"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28},
+        **{"num_attention_heads": 16, "tie_word_embeddings": True},
+    },
+    "Qwen3-4B": {
+        **{"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
+        **{"num_attention_heads": 32, "tie_word_embeddings": True},
+    },
+    "Qwen3-8B": {
+        **{"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36},
+        "num_attention_heads": 32,
+    },
+    "Qwen3-14B": {
+        **{"hidden_size": 5120, "intermediate_size": 17_408, "num_hidden_layers": 40},
+        "num_attention_heads": 40,
+    },
+    "Qwen3-32B": {
+        **{"hidden_size": 5120, "intermediate_size": 25_600, "num_hidden_layers": 64},
+        "num_attention_heads": 64,
+    },
+    "Qwen3-30B-A3B": {
+        **{"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144},
+        **{"num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4},
+        **{"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+        "norm_topk_prob": True,
+    },
+}
+BITS = (None, "8", "4")
+# Of every command that runs a model.
+COMMON = ("config", "verbose", "quiet", "greedy", "help", "json")
+
+SETTINGS_INTRODUCTION = """\
+# Settings
+
+Flags come first, then `METAL_GEN_*` variables, then `--config FILE`, then
+`$XDG_CONFIG_HOME/metal-gen/config.toml` (`~/.config` by default), then the checkpoint's own
+`generation_config.json`, then the defaults. `-v` shows every value in force and where it came from.
+
+`metal-gen config init` writes a file with every setting in a comment, `config show` lists the settings,
+`config path` prints where your own file is, and `config check FILE` checks one.
+
+A setting has the same name everywhere: `max_seq_len` in TOML, `--max-seq-len`, `METAL_GEN_MAX_SEQ_LEN`. Where
+TOML has a shorter key, the section says the rest. `metal-gen help NAME` explains one."""
+COMMANDS_INTRODUCTION = """\
+# Commands
+
+`metal-gen COMMAND --help` lists all options. Those that are [settings](settings.md) are left out here, and so
+are `--config FILE` (read settings from this file too), `--greedy` (temperature 0), `--json` (write JSON), `-v`
+and `-vv` (print settings and where they come from) and `-q` (print errors only)."""
+MACS_INTRODUCTION = """\
+# Which model on which Mac
+
+The largest `max_seq_len`, in tokens, that fits beside the weights, by the program's own plan. `--quantize 8`
+and `--quantize 4` quantize while loading; MLX versions of the same bits take the same.
+"""
+MACS_END = """
+The plan uses the working set that Metal recommends: two thirds of the memory up to 32 GB and three quarters
+above. Other programs need memory too; leave them some. These models were trained for 40,960 tokens.
+
+Take the largest model that fits in 4 bits, rather than a smaller one in bfloat16. Mixtures such as
+Qwen3-30B-A3B need the memory of all their experts and the time of a few.
+
+`metal-gen plan MODEL --quantize 4` computes the same for any model, on your machine, before a download.
+
+Nothing here has been measured on a Mac. `python scripts/make_manual.py` computes the table."""
+
+
+def settings_page() -> str:
+    """Every setting, with its names in all places."""
+    lines = [SETTINGS_INTRODUCTION]
+    section = ""
+    for info in SETTINGS.values():
+        if info.section != section:
+            section = info.section
+            lines += ["", f"## `[{section}]`", "", "| TOML | flag | does | default |", "|---|---|---|---|"]
+        flag = f"`{info.flag}`" if any(each.param.name == info.name for each in _options()) else ""
+        lines.append(
+            f"| `{_cell(f'{info.key} = {example_of(info)}')}` | {flag} | {_cell(info.help)} | "
+            f"{_cell(info.shown_default)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def commands_page() -> str:
+    """Every command with the options of its own; settings are on their page."""
+    lines = [COMMANDS_INTRODUCTION]
+    program, context = _program()
+    for words, command in _commands(program):
+        first = " ".join((command.help or "").split("\n\n")[0].split())
+        lines += ["", f"## `metal-gen {' '.join(words)}`", "", first, ""]
+        options = [
+            each.param
+            for each in every_option(program, context)
+            if each.command == " ".join(words) and each.param.name not in (*SETTINGS, *COMMON)
+        ]
+        if options:
+            lines += ["| option | does | default |", "|---|---|---|"]
+        for param in options:
+            does = (param.help or "").removesuffix(".")
+            lines.append(f"| `{_cell(names_of(param))}` | {_cell(does)} | {_cell(default_of(param))} |")
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def macs_page() -> str:
+    """The largest cache that fits beside each model on each Mac, by the program's own plan."""
+    lines = [MACS_INTRODUCTION, "| model | weights | " + " | ".join(f"{size} GB" for size in MACS) + " |"]
+    lines.append("|---|---|" + "---|" * len(MACS))
+    for name, shape in SHAPES.items():
+        for bits in BITS:
+            sizes = [_longest(name, shape, bits, gib) for gib in MACS.values()]
+            cells = [f"{size:,}" if size else "no" for size in sizes]
+            weights = f"{bits} bits" if bits else "bfloat16"
+            lines.append(f"| {name} | {weights} | {' | '.join(cells)} |")
+    lines.append(MACS_END)
+    return "\n".join(lines) + "\n"
+
+
+def _longest(name: str, shape: dict[str, Any], bits: str | None, gib: float) -> int:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("metal_gen.device.backend.runs_on_cpu", lambda: False),
+        patch("metal_gen.generation.working_memory.runs_on_cpu", lambda: False),
+    ):
+        config = {**QWEN3, **shape}
+        _write_headers(Path(folder), config)
+        limit = int(gib * GIB)
+        settings = Settings(quantize=bits, memory_limit_bytes=limit, max_seq_len=1)
+        with patch("metal_gen.generation.loading.available_memory_bytes", lambda: limit):
+            plan = plan_memory(settings, open_checkpoint(Path(folder), settings))
+        return plan.longest_fit(config["max_position_embeddings"])
+
+
+def _write_headers(folder: Path, config: dict[str, Any]) -> None:
+    """A checkpoint whose numbers are a hole in a file: a plan reads headers only."""
+    (folder / "config.json").write_text(json.dumps(config))
+    header: dict[str, Any] = {}
+    end = 0
+    for name, sizes in tensor_shapes(config).items():
+        size = 2
+        for each in sizes:
+            size *= each
+        header[name] = {"dtype": "BF16", "shape": list(sizes), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+
+
+def _program() -> tuple[Any, Any]:
+    program: Any = typer.main.get_command(app)
+    return program, program.make_context("metal-gen", [], resilient_parsing=True)
+
+
+def _options() -> list[Any]:
+    program, context = _program()
+    return list(every_option(program, context))
+
+
+def _commands(program: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name in program.commands:
+        command = program.commands[name]
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+PAGES = {
+    "reference/settings.md": settings_page,
+    "reference/commands.md": commands_page,
+    "guides/which-model.md": macs_page,
+}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (MANUAL / name).write_text(page(), encoding="utf-8")
