@@ -94,8 +94,8 @@ COMMANDS_INTRODUCTION = """\
 # Commands
 
 `metal-gen COMMAND --help` lists all options. Those that are [settings](settings.md) are left out here, and so
-are `--config FILE` (read settings from this file too), `--greedy` (temperature 0), `--json` (write JSON), `-v`
-and `-vv` (print settings and where they come from) and `-q` (print errors only)."""
+are `--config FILE` (read settings from this file too), `--greedy` (temperature 0), `--json` (write JSON),
+`-v` and `-vv` (print settings and where they come from) and `-q` (print errors only)."""
 MACS_INTRODUCTION = """\
 # Which model on which Mac
 
