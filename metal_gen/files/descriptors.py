@@ -45,9 +45,18 @@ def open_for_writing(path: Path) -> int | None:
     if descriptor is not None:
         _require_writable(descriptor)
         return os.dup(descriptor)
-    if not path.exists() or path.is_file() or path.is_dir():
-        return None
-    return os.open(path, os.O_WRONLY | os.O_NOCTTY)
+    return os.open(path, os.O_WRONLY | os.O_NOCTTY) if is_stream(path) else None
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path can only be written to: what is open already, a FIFO or a device.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    if descriptor_named(path) is not None:
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _require_writable(descriptor: int) -> None:

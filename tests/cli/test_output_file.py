@@ -228,3 +228,15 @@ def test_devices_and_other_files_may_be_used_together(tmp_path, monkeypatch):
     Path("other").touch()
     require_different(input="one", output="other", summary="new")
     require_different(input="/dev/null", output="/dev/null", summary="/dev/null")
+
+
+def test_records_go_to_dev_stdout_and_replace_nothing_that_is_open(run_here, speaker, tmp_path):
+    (tmp_path / "in").write_text('{"prompt": "hi"}\n')
+    arguments = ("batch", "in", "-m", speaker, "-q", "-o")
+    outcome = run_here(*arguments, "/dev/stdout")
+    assert (outcome.code, json.loads(outcome.stdout)["text"]) == (0, SAID)
+    with (tmp_path / "log").open("ab") as log:
+        outcome = run_here(*arguments, f"/dev/fd/{log.fileno()}", "--overwrite")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert "is open already" in outcome.stderr
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["in", "log"]

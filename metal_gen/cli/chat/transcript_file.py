@@ -1,12 +1,14 @@
 """Saves a conversation to a file that its owner alone can read, in place of nothing but an older one."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.output.output_file import OutputFile
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.files.descriptors import is_stream
 from metal_gen.text.messages import Message
 from metal_gen.text.transcript import format_transcript, read_transcript
 
@@ -57,10 +59,11 @@ def require_place(path: Path, option: str) -> None:
     Raises:
         UsageError: It cannot, or something is there that is not an older transcript.
     """
-    place = OutputFile(path, option)
-    place.discard()
-    if place.is_stream:
-        raise UsageError(f"{option} {path} is not a file", "name a file: each turn replaces it")
+    # A FIFO would wait for its reader; what cannot be looked at is refused below.
+    with suppress(OSError):
+        if is_stream(path):
+            raise UsageError(f"{option} {path} is not a file", "name a file: each turn replaces it")
+    OutputFile(path, option).discard()
     if not path.is_file() or not path.stat().st_size:
         return
     try:

@@ -15,7 +15,7 @@ from metal_gen.cli.input.setting_options import (
     settings_in_force,
     with_settings,
 )
-from metal_gen.cli.output.output_file import STREAM, require_different
+from metal_gen.cli.output.output_file import STREAM, is_stdout, refuse_descriptor, require_different
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import ExitCode, UsageError
 
@@ -114,6 +114,10 @@ def batch(
         _refuse_with_check(context.params)
     elif output is None:
         raise UsageError("there is no output", "name one with -o FILE, or -o - for standard output")
+    elif is_stdout(output):
+        output = STREAM
+    else:
+        refuse_descriptor(output)
     if not fsync_interval <= LONGEST_INTERVAL_S:
         raise UsageError(f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}: {fsync_interval}")
     if retry_failed and not resume:

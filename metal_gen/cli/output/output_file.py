@@ -143,6 +143,20 @@ def is_stdout(name: str | None) -> bool:
     return False
 
 
+def refuse_descriptor(name: str) -> None:
+    """Refuse what is open already where a file of its own is needed, as one that a later run continues.
+
+    Raises:
+        UsageError: The name is `/dev/fd/N`, or a link to it.
+    """
+    with suppress(OSError):
+        if descriptor_named(Path(name)) is not None:
+            raise UsageError(
+                f"the output {name} is open already, and not a file of its own",
+                "name the file, or give -o - and redirect it",
+            )
+
+
 def _may_be_replaced(path: Path) -> bool:
     """Whether there is nothing, or a file of its own: no link that somebody else has put there."""
     try:

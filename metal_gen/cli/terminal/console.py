@@ -171,7 +171,8 @@ class Console:
     def write_reply(self, text: str) -> None:
         """Put lines on stderr that a person has asked for."""
         self.end_text()
-        self._write_stderr(visible(text.rstrip("\n")) + "\n", "")
+        lines = wrap_words(visible(text.rstrip("\n")), columns(sys.stderr))
+        self._write_stderr(lines + "\n", "")
 
     def end_text(self) -> None:
         """Leave the cursor at the start of a line; a pipe gets nothing added."""
