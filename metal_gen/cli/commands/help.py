@@ -35,6 +35,7 @@ ALIASES = {
     ),
     **dict.fromkeys(("exit", "exits", "exit-code", "code", "codes", "errors"), "exit-codes"),
     **dict.fromkeys(("lora",), "adapters"),
+    **dict.fromkeys(("mlx-lm", "llama-cli", "ollama", "other-programs"), "switching"),
     **dict.fromkeys(("yarn", "rope", "long-context", "long-texts"), "longer-texts"),
     **dict.fromkeys(("configuration", "variables", "environment", "toml"), "settings"),
     **dict.fromkeys(
