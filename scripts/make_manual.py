@@ -92,8 +92,8 @@ A setting has the same name everywhere: `max_seq_len` in TOML, `--max-seq-len`, 
 TOML has a shorter key, the section says the rest. `metal-gen help NAME` explains one.
 
 `0` or `-1` for `top_k`, and `-1` for `max_tokens`, `seed` and `repetition_window`, turn them off, whatever
-the checkpoint's `generation_config.json` sets. Sizes have units: `12G` and `12GiB` are 12 x 2^30 bytes, `12GB` is
-12 x 10^9. A settings file has 128 KiB at most."""
+the checkpoint's `generation_config.json` sets. Sizes have units: `12G` and `12GiB` are 12 x 2^30 bytes, and
+`12GB` is 12 x 10^9. A settings file has 128 KiB at most."""
 COMMANDS_INTRODUCTION = """\
 # Commands
 
