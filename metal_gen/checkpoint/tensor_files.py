@@ -10,6 +10,7 @@ from metal_gen.checkpoint.gguf.blocks import read_blocks
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
+from metal_gen.files.open_files import allow_open_files
 from metal_gen.files.safetensors_header import TensorInfo
 
 
@@ -28,7 +29,9 @@ class TensorFiles:
         self.dtype = dtype
         self._tensors = tensors
         self._arrays: dict[tuple[Path, str], mx.array] = {}
-        for path in sorted({info.path for info in tensors.values() if not isinstance(info, GgufTensor)}):
+        paths = sorted({info.path for info in tensors.values() if not isinstance(info, GgufTensor)})
+        allow_open_files(len(paths))
+        for path in paths:
             try:
                 loaded = mx.load(str(path))
             except RuntimeError as error:

@@ -69,11 +69,22 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
         if isinstance(left.__context__, BrokenPipeError):
             return ExitCode.CLOSED_PIPE
         raise
+    except RuntimeError as error:
+        if (memory := _out_of_memory(error)) is None:
+            raise
+        console.error(memory.message, memory.hint)
+        return memory.exit_code
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         console.error(f"the output cannot be written: {error.strerror}")
         return ExitCode.UNEXPECTED
+
+
+def _out_of_memory(error: RuntimeError) -> MetalGenError | None:
+    from metal_gen.device.out_of_memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _say_stopped(stopped: StoppedError) -> ExitCode:

@@ -25,7 +25,7 @@ def require_mlx(blas: str = AUTO) -> None:
         blas: The library for matrix products on a CPU, as for `prefer_openblas`.
 
     Raises:
-        BackendError: MLX is not installed, or is installed without a backend.
+        BackendError: MLX is not installed, is installed without a backend, or finds no GPU on a Mac.
         ConfigError: The library that was named cannot be used.
         DoesNotFitError: There is no room for MLX's threads.
     """
@@ -39,8 +39,23 @@ def require_mlx(blas: str = AUTO) -> None:
         else:
             hint = "pip install 'mlx[cpu]', or 'mlx[cuda13]' for an NVIDIA GPU: one of them, not both"
         raise BackendError(f"MLX has no backend on this machine: {error}", hint) from error
+    if platform.system() == "Darwin":
+        _require_gpu()
     if has_cuda():
         keep_own_ptx()
+
+
+def _require_gpu() -> None:
+    """See that Metal has a device: in some virtual machines and sandboxes it has none."""
+    import mlx.core as mx
+
+    try:
+        mx.device_info()
+    except RuntimeError as error:
+        raise BackendError(
+            f"this session has no GPU that MLX can use: {error}",
+            "run it on the Mac itself: some virtual machines and sandboxes offer no GPU to programs",
+        ) from error
 
 
 def dtype_named(name: str) -> "mx.Dtype":

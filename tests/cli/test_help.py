@@ -1,5 +1,6 @@
 """Help can be relied on: its examples are commands that there are, its topics are pages of the manual."""
 
+import plistlib
 import re
 import shlex
 import sys
@@ -85,6 +86,13 @@ def test_every_option_is_explained(path):
     context = typer.Context(COMMANDS[path])
     assert COMMANDS[path].help or path == ()
     assert [param.name for param in COMMANDS[path].get_params(context) if not param.help] == []
+
+
+def test_the_job_for_launchd_is_a_command():
+    job = plistlib.loads((ROOT / "configs" / "launchd.plist").read_bytes())
+    _, _, program, *words = job["ProgramArguments"]
+    assert program.endswith("/metal-gen")
+    assert read(words) == ("batch",)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -1,0 +1,26 @@
+"""How many files this process may have open: 256 by default on a Mac, and large checkpoints have as many."""
+
+import resource
+
+from metal_gen.errors import ConfigError
+
+# What Python, MLX, the tokenizer and pipes have open besides.
+OTHERS = 64
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's own limit where it is too low for so many files at once.
+
+    Raises:
+        ConfigError: The system's limit is too low as well.
+    """
+    wanted = count + OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ConfigError(
+            f"{count} files have to be open at once, and this process may open {hard}",
+            f"raise the limit: ulimit -Hn {wanted}",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
