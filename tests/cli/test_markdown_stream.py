@@ -128,6 +128,7 @@ class Screen:
 def stream(monkeypatch):
     """A stream that draws at every piece, and the screen that it draws on."""
     monkeypatch.setattr(markdown_stream, "DRAW_INTERVAL_S", 0.0)
+    monkeypatch.setattr(markdown_stream, "REST_AFTER_DRAWING", 0.0)
 
     def stream(redraws=True):
         screen = Screen()
