@@ -24,7 +24,7 @@ from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Clock, Generation, Piece, join
 from metal_gen.generation.strategy_settings import endings_from, strategy_from
 from metal_gen.generation.text_assembly import TextAssembly
-from metal_gen.models.row_independence import with_independent_rows
+from metal_gen.models.row_independence import rows_computed, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
@@ -103,6 +103,14 @@ class SlotRows:
         self._tokens = TokenTexts(model.checkpoint.tokenizer)
         self._queue: deque[tuple[_Job, int]] = deque()
         self._running: dict[SlotText, _Sample] = {}
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows that are computed to add a token to a text in every slot.
+
+        More than there are slots, where fewer would not come out the same.
+        """
+        return rows_computed(self.decoder.model, self.slots)
 
     @property
     def slots_in_use(self) -> int:

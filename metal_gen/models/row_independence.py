@@ -1,10 +1,11 @@
-"""Products of matrices whose rows come out the same, to the last bit, however many rows there are.
+"""A model whose products of matrices give each row the same, to the last bit, whatever others there are.
 
-A BLAS takes another kernel for a few rows than for many, and another kernel adds in another order. Which
-kernels agree is found by trying them; where few rows do not, rows of zeros are put beside them.
+Which counts of rows agree is a matter of the BLAS (`row_rules`); where few rows do not, rows of zeros are put
+beside them, or they are computed some at a time.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 
@@ -12,30 +13,32 @@ from metal_gen.models.attention import Attention
 from metal_gen.models.experts.experts import Experts, SharedExpert
 from metal_gen.models.layers import GatedMLP, Linear
 from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix
-from metal_gen.models.matrices.matrix import ArrayMatrix, JoinedMatrix, first_rows
+from metal_gen.models.matrices.matrix import ArrayMatrix, JoinedMatrix
+from metal_gen.models.row_rules import Outcomes, RowRule, outcomes_of, rule_together
 from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
-
-ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 33, 64, 100)
-# Kernels are chosen by the size of a product up to about a million: more than enough of a large matrix.
-TRIED_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
 class SteadyLinear(Linear):
-    """A projection that computes at least so many rows.
+    """A projection that keeps to a rule.
 
     Args:
-        fewest_rows: From so many on all counts of rows agree.
+        rule: How many rows to compute at a time.
     """
 
-    fewest_rows: int = 1
+    rule: RowRule = field(default_factory=RowRule)
 
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, in) to (R, out)."""
-        count = rows.shape[0]
-        if count >= self.fewest_rows:
-            return super().__call__(rows)
-        return super().__call__(mx.pad(rows, [(0, self.fewest_rows - count), (0, 0)]))[:count]
+        count, sizes = rows.shape[0], self.rule.sizes(rows.shape[0])
+        if missing := sum(sizes) - count:
+            rows = mx.pad(rows, [(0, missing), (0, 0)])
+        if len(sizes) == 1:
+            product = self.weight.times(rows, self.bias)
+        else:
+            blocks = mx.split(rows, len(sizes))
+            product = mx.concatenate([self.weight.times(block, self.bias) for block in blocks])
+        return product[:count] if missing else product
 
 
 def with_independent_rows(model: Transformer) -> Transformer:
@@ -43,18 +46,17 @@ def with_independent_rows(model: Transformer) -> Transformer:
 
     The weights are shared with the model that is given.
     """
-    found: dict[object, int] = {}
+    found: dict[object, Outcomes] = {}
 
     def steady(linear: Linear) -> Linear:
-        matrix = linear.weight
-        fewest = max(steady_part(part) for part in parts_of(matrix))
-        return linear if fewest == 1 else SteadyLinear(matrix, linear.bias, fewest)
+        rule = rule_together([tried(part) for part in parts_of(linear.weight)])
+        return linear if rule == RowRule() else SteadyLinear(linear.weight, linear.bias, rule)
 
-    def steady_part(matrix: ArrayMatrix) -> int:
+    def tried(matrix: ArrayMatrix) -> Outcomes:
         # The shape as well, because packed numbers of different widths and bits take the same words.
         form = (matrix.shape, *((array.shape, array.dtype) for array in matrix.arrays))
         if form not in found:
-            found[form] = fewest_agreeing_rows(matrix)
+            found[form] = outcomes_of(matrix)
         return found[form]
 
     def steady_layer(layer: DecoderLayer) -> DecoderLayer:
@@ -85,18 +87,18 @@ def parts_of(matrix: AnyMatrix) -> tuple[ArrayMatrix, ...]:
     return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
 
 
-def fewest_agreeing_rows(matrix: ArrayMatrix) -> int:
-    """From how many rows on a projection's first rows do not depend on the number of rows.
+def rows_computed(model: Transformer, count: int) -> int:
+    """The most rows that a projection of a steady model computes for so many."""
+    rules = [linear.rule for linear in _projections(model) if isinstance(linear, SteadyLinear)]
+    return max((sum(rule.sizes(count)) for rule in rules), default=count)
 
-    It is one of the numbers that were tried.
-    """
-    out, width = matrix.shape
-    rows = mx.random.normal((ROW_COUNTS[-1], width), key=mx.random.key(0)).astype(matrix.dtype)
-    tried = first_rows(matrix, max(1, TRIED_NUMBERS // width)) if out * width > TRIED_NUMBERS else matrix
-    reference = tried.times(rows)
-    fewest = ROW_COUNTS[-1]
-    for count in reversed(ROW_COUNTS[:-1]):
-        if not mx.array_equal(tried.times(rows[:count]), reference[:count]).item():
-            break
-        fewest = count
-    return fewest
+
+def _projections(model: Transformer) -> Iterator[Linear]:
+    for layer in model.layers:
+        assert isinstance(layer.attention, Attention)
+        yield from (layer.attention.qkv, layer.attention.output)
+        if isinstance(layer.mlp, GatedMLP):
+            yield from (layer.mlp.gate_up, layer.mlp.down)
+        elif isinstance(layer.mlp, Experts):
+            yield layer.mlp.router
+    yield model.head

@@ -181,7 +181,10 @@ class BatchRun:
         report_start(self._prepared, self._console)
         with ProgressBar(self._console, LOADING):
             model = loading.result()
-        return opened.enter_context(slot_rows(model))
+        executor = opened.enter_context(slot_rows(model))
+        if self._console.verbosity:
+            self._console.note(_shown_rows(executor.slots, executor.rows_per_step))
+        return executor
 
     def _join(self, address: str, opened: ExitStack) -> "RayCluster":
         from metal_gen.batch.cluster.protocol import NodeTask
@@ -227,3 +230,9 @@ def _open_input(name: str) -> "InputStream":
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"the input {name} cannot be read: {reason}") from None
+
+
+def _shown_rows(texts: int, rows: int) -> str:
+    """Say how much a step computes."""
+    why = " (the results of fewer would depend on how many there are, with this BLAS)" if rows > texts else ""
+    return f"rows computed for a token of each of {texts} texts: {rows}{why}"
