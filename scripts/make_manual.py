@@ -104,14 +104,17 @@ MACS_INTRODUCTION = """\
 # Which model on which Mac
 
 The largest `max_seq_len`, in tokens, that fits beside the weights, by the program's own plan. `--quantize 8`
-and `--quantize 4` quantize while loading; MLX versions of the same bits take the same.
+and `--quantize 4` quantize while loading; MLX checkpoints with as many bits need the same memory.
+
+In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 36 GB and more,
+Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
 """
 MACS_END = """
 The plan uses the working set that Metal recommends: two thirds of the memory up to 32 GB and three quarters
 above. Other programs need memory too; leave them some. These models were trained for 40,960 tokens.
 
-Take the largest model that fits in 4 bits, rather than a smaller one in bfloat16. Mixtures such as
-Qwen3-30B-A3B need the memory of all their experts and the time of a few.
+A larger model in 4 bits usually answers better than a smaller one in bfloat16. Mixtures such as Qwen3-30B-A3B
+need the memory of all their experts and the time of a few.
 
 `metal-gen plan MODEL --quantize 4` computes the same for any model, on your machine, before a download.
 

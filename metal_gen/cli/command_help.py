@@ -75,7 +75,7 @@ class Group(typer.core.TyperGroup):
         if args or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         if not is_terminal(sys.stderr):
-            raise UsageError("there is no command", f"{ctx.command_path} --help lists the commands")
+            raise UsageError("no command was given", f"{ctx.command_path} --help lists the commands")
         with redirect_stdout(sys.stderr):
             # Panels are printed by asking for them.
             if plain := ctx.get_help():

@@ -161,4 +161,6 @@ def other_command(typed: str, path: str, names: Sequence[str]) -> UsageError:
     close = get_close_matches(typed, names, n=1)
     meant = f"{path} {close[0]}" if close else f"{program} {_COMMANDS[typed]}" if typed in _COMMANDS else ""
     guess = f"did you mean `{meant}`? " if meant else ""
+    if not meant and path == program:
+        guess = f'`{program} generate "{typed}"` answers a prompt; '
     return UsageError(f"there is no command {typed}", f"{guess}{path} --help lists the commands")

@@ -1,7 +1,8 @@
 """Downloading a checkpoint from the Hub into its cache, and no more than is needed of it.
 
 Owns the look at the free disk, and the order: the weights come last, so that a snapshot with its weights
-has the rest too. Imports huggingface_hub, 200 ms, so it is itself imported only to download. Prints nothing.
+has the rest too. Each file is downloaded by huggingface_hub, which resumes an interrupted one. Imports it,
+200 ms, so it is itself imported only to download. Prints nothing.
 """
 
 from collections.abc import Collection

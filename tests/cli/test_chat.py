@@ -78,7 +78,7 @@ def test_an_answer_goes_to_stdout_and_its_numbers_to_stderr(session, said):
     assert streams.out == "abcdef"
     assert re.fullmatch(
         r"metal-gen: prompt 20, answer 6 tokens; length \(max_tokens\); [\d.]+ tok/s; cache 25 of 120; "
-        r"seed 1 in float32\n",
+        r"seed 1, float32\n",
         streams.err,
     )
     assert contents(session) == ["hi", "abcdef"]
@@ -538,7 +538,7 @@ def test_a_pipe_gets_an_answer_for_each_message(text_checkpoints, model, tmp_pat
     code, out, err = run_main(monkeypatch, capsysbinary, b"hi\n/undo\n", *arguments, "--system", "Be brief.")
     assert (code, out) == (0, b"abcd\nabcd\n")
     assert re.search(
-        r"^(metal-gen: seed \d+ in \w+\n){2}metal-gen: saved to .*talk.json\n\Z",
+        r"^(metal-gen: seed \d+, \w+\n){2}metal-gen: saved to .*talk.json\n\Z",
         err,
         re.M,
     )

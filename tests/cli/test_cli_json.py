@@ -76,7 +76,7 @@ def test_thinking_is_in_the_object_and_not_on_stderr(run_here, thinker):
     outcome = run_here("generate", "-m", thinker, "-p", "hi", "--json")
     document = check("run", json.loads(outcome.stdout))
     assert (document["reasoning"], document["text"]) == ("hm \x1b.", "42")
-    assert re.fullmatch(r"metal-gen: seed \d+ in \w+\n", outcome.stderr)
+    assert re.fullmatch(r"metal-gen: seed \d+, \w+\n", outcome.stderr)
 
 
 def test_why_a_text_ends_is_said_exactly(say, speaker):

@@ -49,7 +49,7 @@ def is_babble(text):
 def test_a_pipe_gets_the_text_byte_for_byte_and_nothing_else(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path)
     assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
-    assert re.fullmatch(r"metal-gen: seed \d+ in \w+\n", outcome.stderr)
+    assert re.fullmatch(r"metal-gen: seed \d+, \w+\n", outcome.stderr)
 
 
 def test_bytes_that_are_no_characters_come_as_in_the_library(gambler, tmp_path):
@@ -284,7 +284,7 @@ def test_a_signal_ends_the_work_and_keeps_the_text(babbler, tmp_path, number, co
     assert len(text) >= 20
     assert is_babble(text)
     assert "Traceback" not in stderr
-    seed = re.search(r"metal-gen: seed (\d+) in \w+\nmetal-gen: (interrupted|terminated)\n\Z", stderr)
+    seed = re.search(r"metal-gen: seed (\d+), \w+\nmetal-gen: (interrupted|terminated)\n\Z", stderr)
     again = interrupt(babbler, tmp_path, number, "--seed", seed[1])
     common = min(len(text), len(again[1])) - 1
     assert again[1][:common] == text[:common]

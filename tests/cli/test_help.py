@@ -145,7 +145,7 @@ def test_a_group_without_a_command_puts_no_help_into_a_log(run_here):
         outcome = run_here(*words)
         assert (outcome.code, outcome.stdout) == (USAGE, b"")
         path = " ".join(["metal-gen", *words])
-        lines = ["metal-gen: there is no command", f"hint: {path} --help lists the commands"]
+        lines = ["metal-gen: no command was given", f"hint: {path} --help lists the commands"]
         assert outcome.stderr.splitlines() == lines
 
 
@@ -182,7 +182,7 @@ def test_every_setting_is_a_topic_under_all_its_names(run_here):
         text = run_here("help", info.name).stdout.decode()
         assert text == run_here("help", info.variable).stdout.decode()
         assert text == run_here("help", info.name.replace("_", "-")).stdout.decode()
-        for part in (info.help, f"[default: {info.shown_default}]", f"[{info.section}] {info.key} = "):
+        for part in (info.help, f"[default: {info.shown_default}]", f"{info.section}.{info.key} = "):
             assert part in text, info.name
         assert isinstance(info.check, Flag) or str(info.check) in text
         (more,) = re.findall(r"metal-gen help ([\w-]+)$", text, re.MULTILINE)

@@ -25,7 +25,7 @@ def test_a_file_gets_what_a_pipe_would(run_here, speaker, tmp_path):
     outcome = run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", "--markdown")
     assert (outcome.code, outcome.stdout) == (0, b"")
     assert (tmp_path / "out").read_bytes() == SAID_LINE
-    assert re.fullmatch(r"metal-gen: seed \d+ in \w+\n", outcome.stderr)
+    assert re.fullmatch(r"metal-gen: seed \d+, \w+\n", outcome.stderr)
     samples = ("--samples", "2", "--stop", "é", "-q")
     run_here("generate", "-m", speaker, "-p", "hi", "-o", "out", *samples)
     assert (tmp_path / "out").read_bytes() == b"[red] a\0" * 2

@@ -44,7 +44,7 @@ def test_in_a_log_of_both_streams_text_and_messages_have_lines_of_their_own(thin
     arguments = ("generate", "-m", thinker, "-p", "hi", "--seed", "7")
     for _ in range(2):
         assert run_cli(*arguments, home=tmp_path, redirect=">>log 2>&1").code == 0
-    lines = ["Thinking...", "hm \u241b.", "...done thinking.", "42", "metal-gen: seed 7 in float32"]
+    lines = ["Thinking...", "hm \u241b.", "...done thinking.", "42", "metal-gen: seed 7, float32"]
     assert (tmp_path / "log").read_text().splitlines() == 2 * lines
 
 

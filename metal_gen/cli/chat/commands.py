@@ -79,8 +79,10 @@ def run_command(session: ChatSession, text: str) -> None:
     command = next((command for command in COMMANDS if name.strip() in command.names), None)
     if command is None:
         close = nearest(name, [name for command in COMMANDS for name in command.names])
+        end = "" if close.endswith("?") else "."
         raise UsageError(
-            f"there is no command {name}", f"{close} To send a message that begins with a slash, type two"
+            f"there is no command {name}",
+            f"{close}{end} To send a message that begins with a slash, type two",
         )
     command.run(session, argument.strip())
 

@@ -127,11 +127,6 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)
-    if settings.model is None:
-        console.note(
-            "without --model this is the bundled story model, for trying things out; to use another model "
-            "in every command, set METAL_GEN_MODEL or run `metal-gen config init`"
-        )
     if (count := prepared.plan.cache.batch_size) > 1:
         console.detail(f"a chat uses 1 of the {count} sequences that the cache holds")
     loading = Background(prepared.load)

@@ -84,7 +84,7 @@ def init(
         output.write(commented_settings())
     finally:
         output.discard()
-    Console().note(f"every setting is in {path}, behind a #")
+    Console().note(f"wrote {path}: every setting is in it, commented out; remove the # to use one")
 
 
 @add_command(config, "check", "metal-gen config check", "metal-gen config check job.toml")

@@ -23,7 +23,7 @@ def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) 
     if settings.model is None:
         console.note(
             "no --model given: this is the small story model that comes with metal-gen; "
-            f"for a real one try --model {EXAMPLE_MODEL}"
+            f"for a real one give --model {EXAMPLE_MODEL}, or set METAL_GEN_MODEL for every command"
         )
     with DownloadReporter(settings.model or "the model", console) as reporter:
         return prepare(settings, most_slots=most_slots, on_download=reporter.update)

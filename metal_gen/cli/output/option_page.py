@@ -101,7 +101,7 @@ def _places(info: SettingInfo) -> list[tuple[str, str]]:
     """What a setting may be and where it can be set, besides the command line."""
     return [
         ("must be", "" if isinstance(info.check, Flag) else str(info.check)),
-        ("in a file", f"[{info.section}] {info.key} = {example_of(info)}"),
+        ("in a file", f"{info.section}.{info.key} = {example_of(info)}"),
         ("variable", info.variable),
         ("more", f"metal-gen help {MORE_OF.get(info.name) or MORE[info.section]}"),
     ]

@@ -78,7 +78,7 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
 
 def repeated_by(piece: "Piece", model: "TextModel") -> str:
     """What it takes beside the settings to draw a text again: another dtype draws another one."""
-    return f"seed {piece.statistics.seed} in {model.plan.dtype}"
+    return f"seed {piece.statistics.seed}, {model.plan.dtype}"
 
 
 def token_counts(piece: "Piece") -> str:
