@@ -300,10 +300,10 @@ def test_a_stop_token_ends_the_thinking_too(deep):
     assert (result.thinking, result.text, result.finish) == ("hm.", "", FinishDetail.STOP_TOKEN)
 
 
-@pytest.mark.parametrize("max_tokens", [3, 4, None])
-def test_what_is_held_of_the_answer_comes_when_the_text_ends_in_thinking(tmp_path, max_tokens):
+@pytest.mark.parametrize(("max_tokens", "text"), [(3, "ab<think>"), (4, "ab<think>h"), (None, "ab<think>hm")])
+def test_what_is_held_of_the_answer_comes_with_a_tag_that_opens_nothing(tmp_path, max_tokens, text):
     model = load(write_text_checkpoint(tmp_path, says=[*b"ab", THINK, *b"hm"]), raw=False)
-    assert metal_gen.generate(model, "hi", stop=["abc"], max_tokens=max_tokens).text == "ab"
+    assert metal_gen.generate(model, "hi", stop=["abc"], max_tokens=max_tokens).text == text
 
 
 # Tokens that end a text
