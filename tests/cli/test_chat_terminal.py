@@ -19,7 +19,7 @@ def shown(screen):
 
 
 def numbers(tokens, cache, seed):
-    use = f"cache {cache} of 20000; seed {seed} in float32"
+    use = f"cache {cache} of 20000; seed {seed}, float32"
     return f"metal-gen: prompt {tokens}, answer 10 tokens; length (max_tokens); N tok/s; {use}"
 
 
