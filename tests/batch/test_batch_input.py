@@ -120,7 +120,7 @@ def test_a_file_that_becomes_shorter_is_not_taken_for_one_that_ends(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_what_is_packed_and_damaged_is_an_error_of_the_input(tmp_path, damage):
-    packed = bytearray(gzip.compress(b'{"prompt": "a"}\n' * 20_000, mtime=0, mtime=0))
+    packed = bytearray(gzip.compress(b'{"prompt": "a"}\n' * 20_000, mtime=0))
     if damage == "cut":
         del packed[-20:]
     else:
