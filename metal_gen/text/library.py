@@ -86,6 +86,31 @@ def encode_text(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) ->
         return ids
 
 
+def least_tokens(tokenizer: Tokenizer, beginning: str, uncertain: int) -> int:
+    """Count the tokens that every text has which begins so.
+
+    Args:
+        tokenizer: Of the library.
+        beginning: Valid Unicode.
+        uncertain: Characters at its end of which another token may be made: those of the longest added one.
+            So may be of the two words before.
+
+    Raises:
+        LibraryError: It cannot be encoded.
+    """
+    with library_errors():
+        encoding = tokenizer.encode(beginning, add_special_tokens=False)
+    certain = len(beginning) - uncertain
+    words = [
+        word for word, (_, end) in zip(encoding.word_ids, encoding.offsets, strict=True) if end <= certain
+    ]
+    for _ in range(2):
+        last = words[-1] if words else None
+        while words and words[-1] == last:
+            words.pop()
+    return len(words)
+
+
 def require_harmless(document: dict[str, Any]) -> None:
     """Refuse expressions that may never end, and normalizers that make a text much longer.
 

@@ -5,6 +5,7 @@ be shown as soon as its characters are whole: see `detokenizer`.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from metal_gen.text.library import (
     LibraryError,
     build_tokenizer,
     encode_text,
+    least_tokens,
     library_errors,
     require_harmless,
 )
@@ -28,6 +30,9 @@ from metal_gen.text.thinking import TAGS
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 FEW_TEXTS = 4
+# A text longer than this takes its time; most have more tokens than an eighth of their characters.
+LONG_TEXT = 1 << 20
+MOST_CHARACTERS = 8
 # Of a tokenizer's ids, the part that may be beyond the model's embedding.
 MOST_BEYOND = 1 / 16
 
@@ -211,11 +216,17 @@ class Tokenizer:
         return tokens * self._most_bytes_of_a_token
 
     def _require_length(self, text: str, most_tokens: int) -> None:
-        """Characters are counted, of which none has less than a byte."""
-        if len(text) > (most := self.most_bytes(most_tokens)):
+        """Count characters, of which none has less than a byte; of a long text encode the beginning."""
+        fits = len(text) <= self.most_bytes(most_tokens)
+        beginning = text[: MOST_CHARACTERS * most_tokens]
+        if fits and len(text) > LONG_TEXT and len(beginning) < len(text):
+            with suppress(LibraryError):  # For which the whole is refused, with a reason.
+                uncertain = max(map(len, self.added_ids), default=0)
+                fits = least_tokens(self._whole, beginning, uncertain) <= most_tokens
+        if not fits:
             raise DoesNotFitError(
-                f"the prompt of {len(text):,} characters does not fit: {most_tokens:,} tokens, the most that "
-                f"there can be, never stand for more than {most:,} bytes",
+                f"the prompt of {len(text):,} characters does not fit: it has more than {most_tokens:,} "
+                "tokens, the most that there can be",
                 "shorten the prompt; metal-gen plan says how many tokens fit",
             )
 
@@ -234,7 +245,7 @@ class Tokenizer:
                 library takes more than a hundred times its size; None encodes any.
 
         Raises:
-            DoesNotFitError: The text has more than `most_tokens`, by its length alone.
+            DoesNotFitError: The text has more than `most_tokens`, by its length or its beginning alone.
             UsageError: The text has halves of characters (lone surrogates), or is one that the library cannot
                 encode.
             CheckpointError: The text needs ids that the model does not have.

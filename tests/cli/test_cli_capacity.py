@@ -15,7 +15,7 @@ from metal_gen.cli.input.prompt_source import PART_BYTES, read_prompt
 from metal_gen.cli.terminal.console import Console
 from metal_gen.engine.stopping import ANSWER_TOKENS
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation.capacity import CHAT_TOKENS, USUAL_TOKENS
+from metal_gen.generation import capacity
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
 
@@ -31,9 +31,11 @@ def long_babbler(text_checkpoints):
 
 
 @pytest.fixture
-def notes(tmp_path):
+def notes(tmp_path, monkeypatch):
+    """A prompt of 300 tokens, which is more than the usual cache holds."""
+    monkeypatch.setattr(capacity, "USUAL_TOKENS", 200)
     path = tmp_path / "notes.txt"
-    path.write_text("x" * 3000, encoding="utf-8")
+    path.write_text("x" * 300, encoding="utf-8")
     return path
 
 
@@ -48,26 +50,27 @@ def generate(run_here, model, *arguments):
 
 def test_a_long_prompt_needs_no_flag(run_here, long_babbler, notes):
     said = ("--prompt-file", notes, "--prompt", "?")
-    assert capacity_in(generate(run_here, long_babbler, *said, "-n", 5)) == 3002 + 5
-    assert capacity_in(generate(run_here, long_babbler, *said, "-n", 5, "--samples", 2)) == 3002 + 5
-    assert capacity_in(generate(run_here, long_babbler, *said, *STOPS_SOON)) == 3002 + ANSWER_TOKENS
+    assert capacity_in(generate(run_here, long_babbler, *said, "-n", 5)) == 302 + 5
+    assert capacity_in(generate(run_here, long_babbler, *said, "-n", 5, "--samples", 2)) == 302 + 5
+    assert capacity_in(generate(run_here, long_babbler, *said, *STOPS_SOON)) == 302 + ANSWER_TOKENS
 
 
 def test_a_short_one_has_the_usual_cache(run_here, long_babbler):
-    assert capacity_in(generate(run_here, long_babbler, "-p", "hi", "-n", 5)) == USUAL_TOKENS
+    assert capacity_in(generate(run_here, long_babbler, "-p", "hi", "-n", 5)) == capacity.USUAL_TOKENS
 
 
-def test_the_size_and_its_reason_are_shown(run_here, long_babbler):
-    outcome = run_here("generate", "--model", long_babbler, "--raw", "-p", "x" * 3000, "-n", 5, "-v")
-    assert "max_seq_len = 3005 (the prompt of 3,000 tokens and max_tokens)" in outcome.stderr
+def test_the_size_and_its_reason_are_shown(run_here, long_babbler, notes):
+    said = ("--model", long_babbler, "--raw", "--prompt-file", notes, "-n", 5, "-v")
+    outcome = run_here("generate", *said)
+    assert "max_seq_len = 305 (the prompt of 300 tokens and max_tokens)" in outcome.stderr
 
 
 def test_doing_as_the_hint_says_makes_room(run_here, long_babbler, notes):
     said = ("--prompt-file", notes, *STOPS_SOON)
-    outcome = generate(run_here, long_babbler, *said, "--max-seq-len", 2048)
+    outcome = generate(run_here, long_babbler, *said, "--max-seq-len", 200)
     assert outcome.code == DOES_NOT_FIT
     proposed = int(re.search(r"--max-seq-len (\d+)", outcome.stderr)[1])
-    assert proposed == 3000 + ANSWER_TOKENS
+    assert proposed == 300 + ANSWER_TOKENS
     assert capacity_in(generate(run_here, long_babbler, *said, "--max-seq-len", proposed)) == proposed
 
 
@@ -82,7 +85,7 @@ def test_a_full_cache_names_a_larger_one_while_there_is_one(run_here, long_babbl
 
 def test_a_chat_has_room_for_many_turns(long_babbler, tmp_path):
     outcome = run_cli("chat", "--model", long_babbler, "-v", "-n", "3", home=tmp_path, stdin=b"hi\n")
-    assert f"max_seq_len = {CHAT_TOKENS} (the usual size of a chat)" in outcome.stderr
+    assert f"max_seq_len = {capacity.CHAT_TOKENS} (the usual size of a chat)" in outcome.stderr
 
 
 # Prompts without an end

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from tiny_text_checkpoint import END_THINK
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, DoesNotFitError
+from metal_gen.text import tokenizer as tokenizer_module
 from metal_gen.text.detokenizer import Detokenizer
+from metal_gen.text.library import build_tokenizer, encode_text, least_tokens
 from metal_gen.text.tokenizer import Tokenizer
 
 pytest_plugins = ("fixtures_text",)
@@ -54,3 +56,25 @@ def test_no_text_of_so_few_tokens_has_more_bytes(text):
 def test_the_bound_of_bytes_is_that_of_the_longest_token(open_tokenizer):
     assert open_tokenizer(added=["a" * 31]).most_bytes(100) == 3100
     assert open_tokenizer(added=["é" * 31]).most_bytes(1) >= 62
+
+
+WORDS = ["a ", "fox", "  ", "\n", "'s", "é", "e\u0301", "한", "<|im_end|>", "7", "..."]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=30).map("".join) | st.text(max_size=60), st.integers(0, 60))
+def test_no_text_has_fewer_tokens_than_its_beginning_lets_expect(text, cut):
+    whole = build_tokenizer(BUNDLED_FOLDER / "tokenizer.json")
+    least = least_tokens(whole, text[:cut], len("<|endoftext|>"))
+    assert least <= len(encode_text(whole, text, add_special_tokens=False))
+
+
+def test_a_long_text_is_refused_by_its_beginning(monkeypatch):
+    tokenizer = Tokenizer(BUNDLED_FOLDER, 4096)
+    text = "a fox and an owl; " * 100
+    count = len(tokenizer.encode(text, add_special_tokens=False))
+    monkeypatch.setattr(tokenizer_module, "LONG_TEXT", 100)
+    assert len(tokenizer.encode(text, add_special_tokens=False, most_tokens=count)) == count
+    monkeypatch.setattr(tokenizer_module, "encode_text", None)
+    with pytest.raises(DoesNotFitError, match="1,800 characters does not fit: it has more than 90 "):
+        tokenizer.encode(text, add_special_tokens=False, most_tokens=90)
