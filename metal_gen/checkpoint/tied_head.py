@@ -14,7 +14,7 @@ PIECE_BYTES = 1 << 22
 
 
 def has_own_head(config: ModelConfig, forms: MatrixForms) -> bool:
-    """Whether a whole head is stored whose numbers, or whose form, are not those of the embedding.
+    """Return whether a whole head is stored whose numbers, or whose form, are not those of the embedding.
 
     Raises:
         CheckpointError: A file cannot be read, or the head cannot be computed with.

@@ -23,7 +23,7 @@ VALUE_HEAD = "v_head."
 
 
 def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:
-    """Whether a tensor may be there without a place in the model.
+    """Return whether a tensor may be there without a place in the model.
 
     Old checkpoints store rotary frequencies, tied ones a copy of the embedding as head or what is left of
     one, those in FP8 have scales of activations and of the cache, which are not quantized here, those of
@@ -46,7 +46,7 @@ def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:
 
 
 def is_spare_bias(name: str, expected: Collection[str]) -> bool:
-    """Whether a tensor is the bias of a projection that has none in the model, which must be zero."""
+    """Return whether a tensor is the bias of a projection that has none in the model, which must be zero."""
     module, _, last = name.rpartition(".")
     return last == "bias" and name not in expected and f"{module}.qweight" in expected
 

@@ -71,7 +71,7 @@ def dtype_named(name: str) -> "mx.Dtype":
 
 
 def runs_on_cpu() -> bool:
-    """Whether arrays are computed on the CPU rather than on a GPU."""
+    """Return whether arrays are computed on the CPU rather than on a GPU."""
     import mlx.core as mx
 
     return mx.default_device().type == mx.DeviceType.cpu
@@ -135,7 +135,7 @@ def prompt_stride() -> int:
 
 
 def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
-    """Whether the step from one token to the next is to be compiled.
+    """Return whether the step from one token to the next is to be compiled.
 
     `auto` does so with Metal, and with CUDA for several texts at once. CUDA has no fused attention with
     a mask, which a compiled step needs: for one text the step is slower there. For a CPU MLX writes C++
@@ -182,7 +182,7 @@ def available_memory_bytes() -> int:
 
 
 def can_wire_memory() -> bool:
-    """Whether this device can be asked to keep memory where it is: Metal, from macOS 15 on."""
+    """Return whether this device can be asked to keep memory where it is: Metal, from macOS 15 on."""
     import mlx.core as mx
 
     return not runs_on_cpu() and mx.metal.is_available()

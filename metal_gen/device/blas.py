@@ -97,17 +97,17 @@ def _load_for_all(name: str, most_threads: int | None) -> None:
 
 
 def may_matter() -> bool:
-    """Whether this MLX computes with a BLAS that can be replaced."""
+    """Return whether this MLX computes with a BLAS that can be replaced."""
     return platform.system() == "Linux" and not has_cuda()
 
 
 def has_cuda() -> bool:
-    """Whether MLX is a build for CUDA."""
+    """Return whether MLX is a build for CUDA."""
     return _is_beside_mlx("mlx_cuda*")
 
 
 def brings_reference_blas() -> bool:
-    """Whether MLX is the wheel that comes with the reference BLAS."""
+    """Return whether MLX is the wheel that comes with the reference BLAS."""
     return _is_beside_mlx(f"{WHEEL_LIBRARIES}/libblas*")
 
 

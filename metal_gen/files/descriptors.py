@@ -49,7 +49,7 @@ def open_for_writing(path: Path) -> int | None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path can only be written to: what is open already, a FIFO or a device.
+    """Return whether a path can only be written to: what is open already, a FIFO or a device.
 
     Raises:
         OSError: It cannot be looked at.

@@ -39,7 +39,7 @@ def hold_part(descriptor: int, part: Path) -> bool:
 
 
 def has_name(descriptor: int, path: Path) -> bool:
-    """Whether a name still stands for the file that is open; a link is never that file."""
+    """Return whether a name still stands for the file that is open; a link is never that file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

@@ -131,7 +131,7 @@ def _why_idle(template: ChatTemplate, render: Callable[..., str], thinking: bool
 
 
 def _opens_thinking(text: str, messages: list[Message], render: Callable[[list[Message]], str]) -> bool:
-    """Whether a rendered prompt ends in a tag that is the template's, and not the last one's who spoke."""
+    """Return whether a rendered prompt ends in a thinking tag that comes from the template itself."""
     if not text.rstrip().endswith(THINK_OPEN):
         return False
     untagged = [

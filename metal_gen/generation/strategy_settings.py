@@ -55,7 +55,7 @@ def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[
 
 
 def is_greedy(settings: Settings) -> bool:
-    """Whether nothing is drawn: several texts for one prompt will be equal."""
+    """Return whether nothing is drawn: several texts for one prompt will be equal."""
     return _plain_strategy(settings).is_greedy
 
 

@@ -1,4 +1,4 @@
-"""Builds the decoder that all families have in common, from Hugging Face's tensor names."""
+"""Builds the decoder that all families share, from Hugging Face's tensor names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
 def assemble(
     config: ModelConfig, source: ParameterSource, *, qkv_bias: bool, output_bias: bool, qk_norm: bool
 ) -> Transformer:
-    """Build a model whose layers are attention and a gated MLP, or a mixture of experts.
+    """Build a model whose layers have attention and either a gated MLP or a mixture of experts.
 
     Args:
         config: Sizes.
-        source: Gives the weights.
-        qkv_bias: Query, key and value projections have a bias.
-        output_bias: The attention's output projection has a bias.
-        qk_norm: Queries and keys are normalised per head before they are rotated.
+        source: Source of the weights.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        output_bias: Whether the output projection of attention has a bias.
+        qk_norm: Whether queries and keys are normalised per head before the rotation.
     """
     rope = Rope(config.rope, config.head_dim)
     around_zero = has_norms_around_zero(config, source)
@@ -53,7 +53,7 @@ def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> Sing
 
 @dataclass(frozen=True)
 class _LayerAssembly:
-    """Builds layers; as for `assemble`."""
+    """Builds layers. The fields are the arguments of `assemble`."""
 
     config: ModelConfig
     source: ParameterSource
@@ -77,7 +77,7 @@ class _LayerAssembly:
         return RMSNorm(weight, self.config.rms_norm_eps, self.around_zero)
 
     def _linear(self, outputs: Mapping[str, int], inputs: int, bias: bool = False) -> Linear:
-        """One product for all of these projections."""
+        """Return one projection that computes all of these at once."""
         weight = self.source.matrix(dict(outputs), inputs)
         if not bias:
             return Linear(weight)

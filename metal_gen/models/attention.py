@@ -1,9 +1,9 @@
-"""Attention over the cache: heads and their norms, and what one forward pass tells all layers.
+"""Attention over the KV cache: heads, their norms, and the state that all layers of a pass share.
 
-Between layers a pass holds one row per token, (B * L, hidden); only attention knows which rows belong
-together.
+Between layers, a pass holds one row per token, (B * L, hidden). Only attention knows which rows belong
+to which sequence.
 
-Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in the cache with the
+Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in the cache including the
 new ones.
 """
 
@@ -21,9 +21,9 @@ from metal_gen.models.rope import Rope
 
 @dataclass(frozen=True)
 class HeadNorm:
-    """RMSNorm of every head by itself, with a weight (D,) for queries and one for keys.
+    """RMSNorm of each head, with a weight (D,) for queries and one for keys.
 
-    As `RMSNorm` for the rest.
+    The other fields are those of `RMSNorm`.
     """
 
     query_weight: mx.array
@@ -35,35 +35,35 @@ class HeadNorm:
 
     @cached_property
     def _weight(self) -> mx.array:
-        """(H, 1, D): each head's."""
+        """Weight of each head, (H, 1, D)."""
         weights = [self.query_weight] * self.num_heads + [self.key_weight] * self.num_kv_heads
         return computed(mx.stack(weights)[:, None] + (1 if self.around_zero else 0))
 
     def __call__(self, heads: mx.array) -> mx.array:
-        """Normalise (B, H, L, D): the query heads, then the key heads."""
+        """Normalise (B, H, L, D): query heads first, then key heads."""
         return mx.fast.rms_norm(heads, None, self.eps) * self._weight
 
 
 class LayerCache(Protocol):
-    """Where the layers of one pass put keys and values."""
+    """Stores the keys and values of the layers of one pass."""
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (B, H, L, D) of each and return what attention is to look at, (B, H, S, D) of each."""
+        """Write new keys and values, (B, H, L, D) each; return those to attend to, (B, H, S, D) each."""
         ...
 
 
 @dataclass(frozen=True)
 class Part:
-    """New tokens of a pass that look at the same stretch of the cache.
+    """New tokens of a pass that attend to the same stretch of the cache.
 
     Args:
-        mask: What a full layer may look at, as `mx.fast.scaled_dot_product_attention` takes it.
-        sliding_mask: The same of a sliding layer.
-        last_keys: How many of the last keys a sliding layer looks at; None where the mask says it.
-        rows: Which rows of the pass these are; all by default.
-        is_one_text: The rows are successive tokens of one sequence, rather than one token of each.
-        sequences: Of the cache; all by default.
-        length: Positions of the cache that are looked at; all that it gives by default.
+        mask: Mask of full layers, in the form that `mx.fast.scaled_dot_product_attention` takes.
+        sliding_mask: Mask of sliding layers, in the same form.
+        last_keys: Number of most recent keys that a sliding layer attends to; None if the mask decides.
+        rows: Rows of the pass that hold these tokens; default: all.
+        is_one_text: The rows are successive tokens of one sequence, rather than one token of each sequence.
+        sequences: Sequences of the cache to attend to; default: all.
+        length: Number of cache positions to attend to; default: all that the cache returns.
     """
 
     mask: mx.array | str | None
@@ -75,29 +75,29 @@ class Part:
     length: int | None = None
 
     def of_rows(self, heads: mx.array) -> mx.array:
-        """Take these tokens out of (B, H, L, D), as sequences."""
+        """Select these tokens from (B, H, L, D), arranged as sequences."""
         if self.rows is None:
             return heads
         taken = heads[self.rows]
         return taken.swapaxes(0, 2) if self.is_one_text else taken
 
     def of_cache(self, buffer: mx.array) -> mx.array:
-        """Take what these tokens look at."""
+        """Select the keys or values that these tokens attend to."""
         return buffer if self.sequences is None else buffer[self.sequences, :, : self.length]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What all layers of one forward pass share.
+    """State that all layers of one forward pass share.
 
     Args:
-        cache: Takes the new keys and values.
+        cache: Stores the new keys and values.
         batch: B.
         length: L.
-        offset: Position of the first new token; an array, (B,), where each sequence has its own or
-            the pass is being compiled.
-        periods: Of the rotary embedding, (D / 2,).
-        parts: All rows, in their order.
+        offset: Position of the first new token; an array, (B,), if each sequence has its own or the pass
+            is being compiled.
+        periods: Periods of the rotary embedding, (D / 2,).
+        parts: Parts that together cover all rows, in order.
     """
 
     cache: LayerCache
@@ -110,12 +110,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal grouped-query attention with rotary positions, over the cache.
+    """Causal grouped-query attention with rotary positions, over the KV cache.
 
     Queries and keys are normalised and rotated together, as heads of one array.
 
     Args:
-        gated: The projection gives a gate beside each query, for what comes out of its head.
+        gated: The projection returns a gate next to each query; the gate scales the output of its head.
     """
 
     qkv: Linear
@@ -142,7 +142,7 @@ class Attention:
         return self.output(joined if gates is None else joined * mx.sigmoid(gates))
 
     def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, part: Part) -> mx.array:
-        """Let (B, H, L, D) look at (B, H_kv, S, D), and give rows, (B * L, H * D)."""
+        """Attend from (B, H, L, D) to (B, H_kv, S, D) and return rows, (B * L, H * D)."""
         if self.sliding and part.last_keys is not None:
             keys, values = keys[:, :, -part.last_keys :], values[:, :, -part.last_keys :]
         attended = mx.fast.scaled_dot_product_attention(
@@ -158,7 +158,7 @@ class Attention:
         return attended.reshape(batch * length, heads * size)
 
     def _project(self, rows: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array, mx.array | None]:
-        """Queries (B, H, L, D), keys and values (B, H_kv, L, D), gates (R, H * D), from one product."""
+        """Return queries (B, H, L, D), keys and values (B, H_kv, L, D), and gates (R, H * D)."""
         turned = self.num_heads + self.num_kv_heads
         projected, count = self.qkv(rows), turned + self.num_kv_heads
         gates: mx.array | None = None
@@ -175,7 +175,7 @@ class Attention:
         return queries, keys, values, gates
 
     def _part_gates(self, projected: mx.array) -> tuple[mx.array, mx.array]:
-        """Take the gates out from between the queries of (R, ...)."""
+        """Split (R, ...), where each head's gate follows its queries, into projections and gates."""
         size = self.num_heads * self.head_dim
         pairs, others = mx.split(projected, [2 * size], axis=-1)
         pairs = pairs.reshape(len(projected), self.num_heads, 2, self.head_dim)

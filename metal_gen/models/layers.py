@@ -1,6 +1,6 @@
-"""What all Qwen models do to each token by itself: projections, norms, the gated MLP.
+"""Layers that work on each token separately: projections, norms and the gated MLP.
 
-Between layers a pass holds one row per token, so that every projection is a plain product of matrices.
+Between layers, a pass holds one row per token, so that every projection is a plain matrix product.
 
 Axes: R rows.
 """
@@ -18,7 +18,7 @@ from metal_gen.models.matrices.matrix import computed
 
 @dataclass(frozen=True)
 class Linear:
-    """x W^T + b, with W as checkpoints store it: (out, in)."""
+    """x W^T + b, with W of shape (out, in), as checkpoints store it."""
 
     weight: AnyMatrix
     bias: mx.array | None = None
@@ -33,9 +33,9 @@ class RMSNorm:
     """x / sqrt(mean(x^2) + eps) * weight, accumulated in float32 (arXiv 1910.07467).
 
     Args:
-        weight: Of each number.
-        eps: Keeps zeros zero.
-        around_zero: The weight is stored less 1.
+        weight: Factor of each number, (hidden,).
+        eps: Constant that keeps zeros zero.
+        around_zero: The checkpoint stores the weight minus 1.
     """
 
     weight: mx.array
@@ -64,7 +64,7 @@ class GatedMLP:
 
 
 def gated(gate_up: mx.array) -> mx.array:
-    """silu(gate) * up, of (..., 2 * size) that holds both, to (..., size)."""
+    """Return silu(gate) * up, where the input (..., 2 * size) holds both; the result is (..., size)."""
     gate, up = mx.split(gate_up, 2, axis=-1)
     product = _silu_product if runs_on_cpu() else _joined_silu_product()
     return product(gate, up)
@@ -76,5 +76,5 @@ def _silu_product(gate: mx.array, up: mx.array) -> mx.array:
 
 @cache
 def _joined_silu_product() -> Callable[[mx.array, mx.array], mx.array]:
-    """The same as one operation, for a GPU; for a CPU, MLX would call a C++ compiler."""
+    """Fuse the product into one operation, for a GPU. On a CPU, MLX would call a C++ compiler for it."""
     return mx.compile(_silu_product, shapeless=True)

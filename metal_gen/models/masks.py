@@ -1,4 +1,4 @@
-"""Which keys a token may look at, where that is not simply all before it.
+"""Attention masks, for cases where a token does not simply see all earlier keys.
 
 Axes: B sequences, L new tokens, S keys.
 """
@@ -7,16 +7,16 @@ import mlx.core as mx
 
 
 def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None:
-    """Which keys each new token sees in a sliding layer: itself and the `window` - 1 before.
+    """Return which keys each new token sees in a sliding layer: its own and the `window` - 1 before.
 
     Args:
-        start: Position of the first new token, and so the number of older keys.
-        length: New tokens.
-        window: Tokens seen, the querying one included.
+        start: Position of the first new token, which equals the number of older keys.
+        length: Number of new tokens.
+        window: Number of tokens seen, including the querying one.
 
     Returns:
-        Boolean (L, S) with S = start + length; None where a mask is not needed, because the
-        window covers everything or there is a single query.
+        Boolean (L, S) with S = start + length. None if no mask is needed, because the window covers
+        everything or there is a single query.
     """
     if length == 1 or start + length <= window:
         return None
@@ -26,15 +26,15 @@ def sliding_window_mask(start: int, length: int, window: int) -> mx.array | None
 
 
 def seen_by(positions: mx.array, places: mx.array, window: int | None) -> tuple[mx.array, mx.array | None]:
-    """Which of the first places each of several sequences sees from its position.
+    """Return which places of the cache each of several sequences sees from its position.
 
     Args:
-        positions: (B,) of the querying tokens.
-        places: (S,) from 0 on.
-        window: Of sliding layers.
+        positions: Positions of the querying tokens, (B,).
+        places: Places of the cache from 0 on, (S,).
+        window: Window of sliding layers.
 
     Returns:
-        Boolean (B, 1, 1, S), for full layers and for sliding ones; None without a window.
+        Boolean (B, 1, 1, S) for full layers, and the same for sliding layers; None without a window.
     """
     ends = positions[:, None, None, None]
     seen = places <= ends

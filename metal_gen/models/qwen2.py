@@ -10,5 +10,5 @@ from metal_gen.models.transformer import Transformer
 
 
 def build_qwen2(config: ModelConfig, source: ParameterSource) -> Transformer:
-    """Queries, keys and values always have a bias; config.json has no field for it."""
+    """Build a Qwen2. Queries, keys and values always have a bias; config.json has no field for it."""
     return assemble(config, source, qkv_bias=True, output_bias=False, qk_norm=False)

@@ -1,4 +1,4 @@
-"""Qwen3, dense: heads of an explicit size, normalised queries and keys, bias only on request.
+"""Qwen3, dense: explicit head size, normalised queries and keys, optional bias.
 
 Source: arXiv 2505.09388; `modeling_qwen3.py` of Hugging Face transformers.
 """
@@ -10,6 +10,6 @@ from metal_gen.models.transformer import Transformer
 
 
 def build_qwen3(config: ModelConfig, source: ParameterSource) -> Transformer:
-    """`attention_bias` puts a bias on all four projections of the attention."""
+    """Build a Qwen3. `attention_bias` puts a bias on all four projections of attention."""
     bias = config.attention_bias
     return assemble(config, source, qkv_bias=bias, output_bias=bias, qk_norm=True)

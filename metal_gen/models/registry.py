@@ -1,4 +1,4 @@
-"""Which `model_type` of config.json is built by which function."""
+"""The function that builds each `model_type` of config.json."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ BUILDERS: dict[str, ModelBuilder] = {
     "qwen2": build_qwen2,
     "qwen2_moe": build_qwen2_moe,
     "qwen3": build_qwen3,
-    "qwen3_moe": build_qwen3,  # whether there are experts is a matter of config.json
-    # Of vision-language models, the language part.
+    "qwen3_moe": build_qwen3,  # config.json decides whether there are experts
+    # The language part of vision-language models.
     "qwen2_vl": build_qwen2,
     "qwen2_5_vl": build_qwen2,
     "qwen3_vl": build_qwen3,
     "qwen3_vl_moe": build_qwen3,
-    # With layers of linear attention, which is a matter of config.json too.
+    # With linear-attention layers, if config.json has them.
     "qwen3_next": build_qwen3,
     "qwen3_5": build_qwen3,
     "qwen3_5_moe": build_qwen3,

@@ -1,7 +1,7 @@
-"""Rotary position embedding: the wavelengths, and how linear, dynamic and YaRN scaling stretch them.
+"""Rotary position embedding: its wavelengths, and how linear, dynamic and YaRN scaling stretch them.
 
 Source: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071), and `modeling_rope_utils.py` of
-Hugging Face transformers, whose numbers these must equal.
+Hugging Face transformers; results equal those of the last.
 """
 
 import math
@@ -16,11 +16,11 @@ class Rope:
     """Rotates queries and keys, or the first part of each, by their position.
 
     Args:
-        config: What it depends on.
+        config: Configuration of the embedding.
         head_dim: Size of a head.
 
     Attributes:
-        rotated: How many numbers of a head are rotated.
+        rotated: Number of rotated numbers in each head.
     """
 
     def __init__(self, config: RopeConfig, head_dim: int) -> None:
@@ -43,14 +43,14 @@ class Rope:
 
     @property
     def score_factor(self) -> float:
-        """Factor on attention's scores, where all of a head is rotated."""
+        """Factor on the attention scores; it applies if whole heads are rotated."""
         return self.attention_factor**2 if self.rotated == self.head_dim else 1.0
 
     def periods(self, sequence_length: int) -> mx.array:
-        """Positions per radian of each pair of dimensions.
+        """Return the positions per radian of each pair of dimensions.
 
         Args:
-            sequence_length: Tokens so far with those now added; only dynamic scaling looks at it.
+            sequence_length: Number of tokens including the new ones; only dynamic scaling uses it.
 
         Returns:
             (D / 2,) float32.
@@ -68,7 +68,7 @@ class Rope:
 
     @cached_property
     def _factors(self) -> mx.array | None:
-        """(D,): the attention factor of what is rotated, where that is not everything."""
+        """Attention factor of each number of a head, (D,); None if it is 1 or whole heads are rotated."""
         if self.rotated == self.head_dim or self.attention_factor == 1.0:
             return None
         left = self.head_dim - self.rotated
@@ -89,7 +89,7 @@ class Rope:
         return mx.array(periods, dtype=mx.float32)
 
     def _yarn(self, periods: list[float]) -> list[float]:
-        """Keep short wavelengths, stretch long ones by the factor, blend in between."""
+        """Keep short wavelengths, stretch long ones by the factor, and blend in between."""
         low, high = self._yarn_range()
         blended = []
         for index, period in enumerate(periods):
@@ -99,7 +99,7 @@ class Rope:
         return blended
 
     def _yarn_range(self) -> tuple[float, float]:
-        """Indices of the pairs that turn `beta_fast` and `beta_slow` times in the trained length."""
+        """Return indices of the pairs that turn `beta_fast` and `beta_slow` times in the trained length."""
         config = self.config
 
         def pair_that_turns(times: float) -> float:

@@ -1,7 +1,7 @@
-"""A model whose products of matrices give each row the same, to the last bit, whatever others there are.
+"""Makes each row of a matrix product the same, to the last bit, whatever the other rows are.
 
-Which counts of rows agree is a matter of the BLAS (`row_rules`); where few rows do not, rows of zeros are put
-beside them, or they are computed some at a time.
+Which row counts agree depends on the BLAS (`row_rules`). Where few rows do not agree, rows of zeros are
+added, or the rows are computed in blocks.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
 
 @dataclass(frozen=True)
 class SteadyLinear(Linear):
-    """A projection that keeps to a rule.
+    """A projection that follows a row rule.
 
     Args:
         rule: How many rows to compute at a time.
@@ -42,9 +42,9 @@ class SteadyLinear(Linear):
 
 
 def with_independent_rows(model: Transformer) -> Transformer:
-    """The same model, whose projections do not depend on what other rows there are.
+    """Return the same model with projections that do not depend on the other rows.
 
-    The weights are shared with the model that is given.
+    The new model shares the weights of the given one.
     """
     found: dict[object, Outcomes] = {}
 
@@ -53,7 +53,7 @@ def with_independent_rows(model: Transformer) -> Transformer:
         return linear if rule == RowRule() else SteadyLinear(linear.weight, linear.bias, rule)
 
     def tried(matrix: ArrayMatrix) -> Outcomes:
-        # The shape as well, because packed numbers of different widths and bits take the same words.
+        # The shape too, because packed numbers of different widths and bits may fill the same words.
         form = (matrix.shape, *((array.shape, array.dtype) for array in matrix.arrays))
         if form not in found:
             found[form] = outcomes_of(matrix)
@@ -81,14 +81,14 @@ def with_independent_rows(model: Transformer) -> Transformer:
 
 
 def parts_of(matrix: AnyMatrix) -> tuple[ArrayMatrix, ...]:
-    """Those that are multiplied by themselves."""
+    """Return the matrices that are multiplied separately."""
     if isinstance(matrix, AdaptedMatrix):
         return (*parts_of(matrix.base), matrix.down, matrix.up)
     return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
 
 
 def rows_computed(model: Transformer, count: int) -> int:
-    """The most rows that a projection of a steady model computes for so many."""
+    """Return the most rows that any projection of a model with row rules computes for `count` rows."""
     rules = [linear.rule for linear in _projections(model) if isinstance(linear, SteadyLinear)]
     return max((sum(rule.sizes(count)) for rule in rules), default=count)
 

@@ -1,9 +1,9 @@
-"""How many rows to multiply at a time, so that each comes out the same whatever others there are.
+"""How many rows to multiply at a time, so that each result is the same whatever the other rows are.
 
-A BLAS takes other kernels for few rows than for many, and other ones at the edges of a product; another
-kernel adds in another order. Which counts agree is found by trying them, with rows that are all alike: where
-a row comes out depends then on nothing but the kernel that computed it. Some libraries agree from a few rows
-on, some for multiples of eight, and some for no two counts beyond a dozen.
+A BLAS uses different kernels for few rows than for many, and others again at the edges of a product.
+Each kernel adds in its own order. Trying row counts shows which of them agree. The tried rows are all
+equal, so a result depends only on the kernel that computed it. Some libraries agree from a few rows on,
+some for multiples of eight, and some for no two counts above a dozen.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,27 +15,27 @@ import mlx.core as mx
 from metal_gen.models.matrices.matrix import ArrayMatrix, first_rows
 
 ROW_COUNTS: tuple[int, ...] = (*range(1, 18), 24, 31, 32, 33, 64, 100, 128)
-# Rows that may be computed for fewer, and those of a block, which are near the slots of a batch.
+# Row count up to which fewer rows are padded, and the largest block, which is near the slots of a batch.
 MOST_PADDED = 32
 MOST_IN_BLOCK = 16
-# Kernels are chosen by the size of a product up to about a million: more than enough of a large matrix.
+# Kernels depend on the size of a product up to about a million, so this much of a large matrix is enough.
 TRIED_NUMBERS = 1 << 21
-# Numbers of a row that have to come out the same: of few, some would by chance.
+# Numbers of a row that must agree: with few numbers, some would agree by chance.
 COMPARED_NUMBERS = 512
 MOST_TRIED_ROWS = 16
 
-# What a row comes out as in a product of so many rows alike; None where that depends on its place.
+# The result of each row in a product of `count` equal rows; None if it depends on the place of the row.
 Outcomes = Callable[[int], list[mx.array] | None]
 
 
 @dataclass(frozen=True)
 class RowRule:
-    """Counts of rows that agree.
+    """Row counts whose results agree.
 
     Attributes:
-        fewest: From so many on.
-        multiple: And only multiples of this.
-        block: Exactly so many at a time; None where all may be computed at once.
+        fewest: Smallest count that agrees.
+        multiple: Counts must be multiples of this.
+        block: Compute exactly this many rows at a time; None if all rows can be computed at once.
     """
 
     fewest: int = 1
@@ -43,17 +43,17 @@ class RowRule:
     block: int | None = None
 
     def sizes(self, count: int) -> list[int]:
-        """The products to compute for so many rows; together they have as many or more."""
+        """Return the row counts of the products to compute; they add up to `count` or more."""
         if self.block is not None:
             return [self.block] * -(-count // self.block)
         return [-(-max(count, self.fewest) // self.multiple) * self.multiple]
 
 
 def rule_together(tried: Sequence[Outcomes]) -> RowRule:
-    """Choose the rule that computes the fewest rows, of those that hold for all counts that were tried.
+    """Choose the rule that computes the fewest rows, among those that hold for all tried counts.
 
     Args:
-        tried: The matrices that the same rows are multiplied by.
+        tried: Outcomes of the matrices that multiply the same rows.
     """
 
     def outcomes(count: int) -> list[mx.array] | None:
@@ -69,15 +69,15 @@ def rule_together(tried: Sequence[Outcomes]) -> RowRule:
     for multiple in (2, 4, 8, 16, 32):
         if _agree(outcomes, [count for count in ROW_COUNTS if count % multiple == 0]):
             return RowRule(multiple=multiple)
-    # One row by itself is always as it is.
+    # A single row always agrees with itself.
     blocks = (count for count in reversed(ROW_COUNTS) if count <= MOST_IN_BLOCK)
     return RowRule(block=next(count for count in blocks if outcomes(count) is not None))
 
 
 def outcomes_of(matrix: ArrayMatrix) -> Outcomes:
-    """Try a matrix."""
+    """Return a function that tries a matrix with equal rows."""
     out, width = matrix.shape
-    # Of a large matrix as many rows as kernels have no edges in.
+    # As many rows of a large matrix as kernels compute without edges.
     some = max(1, TRIED_NUMBERS // width // 64) * 64
     tried = first_rows(matrix, some) if some < out else matrix
     count_tried = min(MOST_TRIED_ROWS, -(-COMPARED_NUMBERS // out))

@@ -1,6 +1,6 @@
 """The decoder-only transformer: embedding, layers, final norm, head.
 
-Owns the order of a forward pass. The families in this package only build one.
+Defines the order of a forward pass. The families in this package only build a transformer.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from metal_gen.models.rope import Rope
 
 
 class Mixer(Protocol):
-    """What a layer lets tokens know of each other."""
+    """The part of a layer that mixes information between tokens: attention or linear attention."""
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden), over this layer's part of the cache."""
@@ -27,7 +27,7 @@ class Mixer(Protocol):
 
 
 class MLP(Protocol):
-    """What a layer does to each token by itself."""
+    """The part of a layer that works on each token separately."""
 
     def __call__(self, rows: mx.array) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
@@ -36,7 +36,7 @@ class MLP(Protocol):
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """Attention and MLP, each normalised before and added to what came in."""
+    """Attention and MLP. The input of each is normalised, and its output is added to the input."""
 
     attention_norm: RMSNorm
     attention: Mixer
@@ -54,8 +54,8 @@ class Transformer:
     """A model with its weights.
 
     Attributes:
-        embedding: (V, hidden).
-        head: Maps hidden states to logits; shares `embedding` where the checkpoint ties them.
+        embedding: Token embeddings, (V, hidden).
+        head: Maps hidden states to logits; shares `embedding` if the checkpoint ties them.
     """
 
     config: ModelConfig
@@ -69,16 +69,16 @@ class Transformer:
         """Run new tokens through all layers and add them to the cache.
 
         Args:
-            tokens: (B, L) token ids that follow what is in the cache.
-            cache: Of this model's layers, heads and head size.
-            sequence_length: Length of the prompt that these tokens are a part of, where more of
-                it follows; by default what the cache holds after this pass.
+            tokens: Token ids that follow those in the cache, (B, L).
+            cache: Cache with this model's layers, heads and head size.
+            sequence_length: Length of the whole prompt, if these tokens are a part of it and more
+                follow; default: the number of tokens in the cache after this pass.
 
         Returns:
-            (B, L, hidden): the normalised hidden states, ready for `logits`.
+            Normalised hidden states, ready for `logits`, (B, L, hidden).
 
         Raises:
-            CacheOverflowError: The tokens do not fit; nothing was written.
+            CacheOverflowError: The tokens do not fit. Nothing was written.
         """
         batch, length = tokens.shape
         cache.claim(length)
@@ -102,7 +102,7 @@ class Transformer:
         return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
 
     def run(self, tokens: mx.array, step: Step) -> mx.array:
-        """Run the tokens (R,) of a pass through all layers, to hidden states (R, hidden)."""
+        """Run the tokens (R,) of a pass through all layers and return hidden states, (R, hidden)."""
         rows = self.embedding.take(tokens)
         for place, layer in zip(self._places, self.layers, strict=True):
             rows = layer(rows, place, step)
@@ -110,11 +110,11 @@ class Transformer:
 
     @cached_property
     def _places(self) -> list[int]:
-        """Each layer's number among those that keep the same in the cache."""
+        """Index of each layer among the layers that use the same kind of cache."""
         is_linear = [kind == "linear_attention" for kind in self.config.layer_types]
         return [is_linear[:index].count(kind) for index, kind in enumerate(is_linear)]
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Score every token of the vocabulary: (..., hidden) to (..., V)."""
+        """Return the score of every token of the vocabulary: (..., hidden) to (..., V)."""
         scores = self.head(hidden.reshape(-1, hidden.shape[-1]))
         return scores.reshape(*hidden.shape[:-1], -1)

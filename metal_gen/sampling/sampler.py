@@ -150,7 +150,7 @@ class Sampler:
         self._whole_until = 0
 
     def follows_rule_alone(self, index: int) -> bool:
-        """Whether the draw at this index depends on logits and key alone, and in the usual way."""
+        """Return whether the draw at this index depends on logits and key alone, and in the usual way."""
         return self._history is None and index >= max(self.strategy.min_tokens, self._whole_until)
 
     def draw(self, logits: mx.array, index: int) -> Draw:

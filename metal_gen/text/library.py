@@ -145,7 +145,7 @@ def _parts_of(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def repeats_choices(pattern: str) -> bool:
-    """Whether a regular expression repeats without end a group that can match in several ways.
+    """Return whether a regular expression repeats without end a group that can match in several ways.
 
     Such as `(a+)+` and `(a|aa)*`: on some texts, each character doubles the time.
     """

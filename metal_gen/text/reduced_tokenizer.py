@@ -68,7 +68,7 @@ class TokenizerReducer:
 
 
 def is_plain(document: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json can be reduced; one that is damaged cannot."""
+    """Return whether a tokenizer.json can be reduced; one that is damaged cannot."""
     model, added = document.get("model"), document.get("added_tokens")
     if not isinstance(model, dict) or not isinstance(added, list):
         return False
@@ -87,7 +87,7 @@ def is_plain(document: dict[str, Any]) -> bool:
 
 
 def _has_ids_in_turn(vocabulary: dict[str, int], added: list[dict[str, Any]]) -> bool:
-    """Whether added tokens have the ids that the library gives them, whatever the file says."""
+    """Return whether added tokens have the ids that the library gives them, whatever the file says."""
     new = [entry for entry in added if entry["content"] not in vocabulary]
     known = [entry for entry in added if entry["content"] in vocabulary]
     return [entry["id"] for entry in new] == list(range(len(vocabulary), len(vocabulary) + len(new))) and all(

@@ -129,7 +129,7 @@ def test_a_setting_that_scales_the_rope_answers_for_its_fields():
         ({"rms_norm_eps": -1.0}, "rms_norm_eps must be a number from 1e-12 to 1e+12, not -1.0"),
         ({"rms_norm_eps": True}, "rms_norm_eps must be a number above 0, not True"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' is computed"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' is supported"),
         ({"use_mrope": True}, "use_mrope is True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"head_dim": 1}, "1 of the 1 numbers of a head would be rotated, and only pairs can be"),
@@ -137,9 +137,9 @@ def test_a_setting_that_scales_the_rope_answers_for_its_fields():
         ({"hidden_size": 2, "head_dim": ...}, "head_dim must be a whole number of at least 1, not 0"),
         (
             {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2}},
-            "takes more than one pair of numbers",
+            "needs more than one pair of numbers",
         ),
-        ({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}, "takes a rope_theta other than 1"),
+        ({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}, "needs a rope_theta other than 1"),
         (
             {"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1e-320}},
             "beta_fast must be a number from 1e-12 to 1e+12",

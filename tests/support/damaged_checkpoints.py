@@ -150,7 +150,7 @@ FOLDERS = {
         "quant_method is 'hqq', and awq, gptq, auto-round, fp8 and compressed-tensors are read",
         "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16",
     ),
-    "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is computed", ""),
+    "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is supported", ""),
     "heads": (with_config(num_key_value_heads=3), "4 query heads cannot share 3 key/value heads", ""),
     "rope_type": (
         with_config(rope_scaling={"rope_type": "longrope"}),

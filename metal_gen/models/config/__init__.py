@@ -1,1 +1,1 @@
-"""The only readers of config.json: what it says of a model, checked."""
+"""The only readers of config.json: they check it and return a model's configuration."""

@@ -1,4 +1,4 @@
-"""A mixture of experts: how many there are, how many a token goes through, and in which layers."""
+"""Configuration of a mixture of experts: how many there are, how many per token, and in which layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ EXPERT_FIELDS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertsConfig:
-    """The experts of a model, in Hugging Face's own field names.
+    """The experts of a model, in Hugging Face's field names.
 
     Attributes:
-        shared_expert_intermediate_size: Of the MLP that every token goes through besides; 0 for none.
-        norm_topk_prob: The weights of the chosen experts are made to add up to 1.
-        decoder_sparse_step: Every so many layers have experts.
-        mlp_only_layers: Indices of layers that have none all the same.
+        shared_expert_intermediate_size: Size of the MLP that every token also goes through; 0 for none.
+        norm_topk_prob: Whether the weights of the chosen experts are scaled to add up to 1.
+        decoder_sparse_step: Distance between layers with experts; 1 for all layers.
+        mlp_only_layers: Indices of layers that have no experts, whatever the step.
     """
 
     num_experts: int
@@ -35,12 +35,12 @@ class ExpertsConfig:
     mlp_only_layers: frozenset[int] = frozenset()
 
     def are_in(self, layer: int) -> bool:
-        """Whether a layer has experts; the others have one MLP."""
+        """Return whether a layer has experts. Layers without them have one MLP."""
         return layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
 
 
 def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
-    """Read the fields of a config.json that tell of experts; None where it has none.
+    """Read the fields of a config.json that describe experts. Return None if the model has none.
 
     Raises:
         CheckpointError: A field is missing or wrong, or two contradict each other.

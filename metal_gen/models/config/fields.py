@@ -1,4 +1,4 @@
-"""Reads fields of config.json one by one, so that each message can name the file and the field."""
+"""Reads the fields of config.json one by one, so that each error can name the file and the field."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,16 +8,16 @@ from metal_gen.excerpt import excerpt
 
 MOST_QUOTED = 60
 LARGEST_INTEGER = 2**31 - 1
-# Any product of a few numbers within these is a float32 that is neither 0 nor infinite.
+# Products of a few numbers in this range are neither 0 nor infinite in float32.
 SMALLEST_NUMBER, LARGEST_NUMBER = 1e-12, 1e12
 
 
 class FieldReader:
-    """The fields of a JSON object; one that is null counts as missing.
+    """The fields of a JSON object. A null field counts as missing.
 
     Args:
         fields: The object.
-        source: What to call it in messages.
+        source: Name of the object in error messages.
     """
 
     def __init__(self, fields: Mapping[str, Any], source: str) -> None:
@@ -25,13 +25,13 @@ class FieldReader:
         self.source = source
 
     def has(self, name: str) -> bool:
-        """Whether there is such a field."""
+        """Return whether the object has this field."""
         return self.fields.get(name) is not None
 
     def integer(
         self, name: str, default: int | None = None, *, minimum: int = 1, maximum: int = LARGEST_INTEGER
     ) -> int:
-        """A whole number."""
+        """Return a field that holds a whole number."""
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             range_ = (
@@ -41,7 +41,7 @@ class FieldReader:
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A number above 0."""
+        """Return a field that holds a number above 0."""
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.error(f"{name} must be a number above 0, not {quoted(value)}")
@@ -52,18 +52,18 @@ class FieldReader:
         return float(value)
 
     def optional_number(self, name: str) -> float | None:
-        """A number above 0, or None where the field is missing."""
+        """Return a field that holds a number above 0, or None if the field is missing."""
         return self.number(name) if self.has(name) else None
 
     def flag(self, name: str, default: bool) -> bool:
-        """True or false."""
+        """Return a field that holds true or false."""
         value = self._value(name, default)
         if not isinstance(value, bool):
             raise self.error(f"{name} must be true or false, not {quoted(value)}")
         return value
 
     def error(self, problem: str, hint: str = "") -> CheckpointError:
-        """The refusal that names this object."""
+        """Return the error that refuses this object."""
         return CheckpointError(f"{self.source} cannot be used: {problem}", hint)
 
     def _value(self, name: str, default: Any) -> Any:
@@ -74,11 +74,11 @@ class FieldReader:
 
 
 def quoted(value: object) -> str:
-    """A value for a message as Python writes it, which may be of any length."""
+    """Format a value as Python writes it, shortened for a message."""
     return excerpt(value if isinstance(value, int) else repr(value), MOST_QUOTED)
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """The first so many of names for a message, and how many more there are."""
+    """Join the first `most` names for a message, and say how many more there are."""
     shown = ", ".join(excerpt(name, MOST_QUOTED) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -1,10 +1,10 @@
-"""The language part of a model that has others, as if it were a model of its own.
+"""The language part of a multimodal model, read as if it were a model of its own.
 
-Of a vision-language model that is all that text needs: with text alone the three axes of its positions
-(mrope) are equal, which is plain rope. Layers that foresee further tokens (mtp) are left out too.
+Text needs nothing else of a vision-language model: with text alone, the three axes of its positions
+(mrope) are equal, which is plain rope. Layers for multi-token prediction (mtp) are skipped too.
 
 Source: `configuration_qwen2_vl.py`, `configuration_qwen3_5.py` and `conversion_mapping.py` of
-Hugging Face transformers; the names that mlx-vlm gives tensors.
+Hugging Face transformers; the tensor names of mlx-vlm.
 """
 
 from collections.abc import Mapping
@@ -14,27 +14,27 @@ from metal_gen.errors import CheckpointError
 
 VISION_LANGUAGE = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"})
 WITH_OTHER_PARTS = VISION_LANGUAGE | {"qwen3_next"}
-# Fields that tell how images are read, or where text and images meet.
+# Fields that describe how images are read, or where text and images meet.
 VISION_FIELDS = frozenset(
     """image_token_id text_config use_mrope video_token_id vision_config vision_end_token_id
     vision_start_token_id vision_token_id""".split()
 )
 OTHER_PREFIXES = ("visual.", "model.visual.", "vision_tower.", "mtp.", "model.mtp.")
-# What the language part's tensors begin with, and what they would in a text model.
+# Prefixes of the language part's tensors, and the prefixes that replace them in a text model.
 LANGUAGE_PREFIXES = (("model.language_model.", "model."), ("language_model.", ""))
-# What a checkpoint that was saved without its head, as embedding models are, has at the top.
+# Top-level names in a checkpoint that was saved without its head, as embedding models are.
 BASE_PARTS = ("embed_tokens", "layers", "norm")
 
 
 def family(model_type: str) -> str:
-    """What a model is built as: a language part that was saved by itself is `..._text`."""
+    """Return the family of a model type: a language part that was saved alone is `..._text`."""
     return model_type.removesuffix("_text")
 
 
 def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of a config.json that describe the language part; all of them for a text model.
+    """Return the fields of a config.json that describe the language part; all of them for a text model.
 
-    They are in `text_config`, or, as Qwen2-VL was published, beside those of the vision part.
+    They are in `text_config`, or, in Qwen2-VL as published, next to those of the vision part.
 
     Raises:
         CheckpointError: `text_config` is not an object.
@@ -46,20 +46,20 @@ def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(text, Mapping):
         raise CheckpointError("config.json cannot be used: text_config must be an object")
     merged = {**config, **text, "model_type": model_type}
-    # Either may say so: a head that is stored all the same is used (see `checkpoint.tied_head`).
+    # Either may say so. A head that is stored anyway is used (see `checkpoint.tied_head`).
     merged["tie_word_embeddings"] = config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
     return {name: value for name, value in merged.items() if name not in VISION_FIELDS}
 
 
 def model_name(name: str, *, has_other_parts: bool = True) -> str | None:
-    """What a tensor or module would be called in a text model that was saved with its head.
+    """Return the name that a tensor or module would have in a text model that was saved with its head.
 
     Args:
-        name: In the file.
-        has_other_parts: The checkpoint may have other parts beside the language part.
+        name: Name in the file.
+        has_other_parts: Whether the checkpoint may have parts other than the language part.
 
     Returns:
-        The name; None for one of another part.
+        The name; None if it belongs to another part.
     """
     if has_other_parts:
         for prefix, plain in LANGUAGE_PREFIXES:

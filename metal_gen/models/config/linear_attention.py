@@ -1,4 +1,4 @@
-"""Layers of linear attention: the sizes of their heads, and which layers they are."""
+"""Configuration of linear attention: head sizes, and which layers use it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ DEFAULT_INTERVAL = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LinearAttentionConfig:
-    """The sizes of linear attention, in Hugging Face's own field names."""
+    """The sizes of linear attention, in Hugging Face's field names."""
 
     linear_num_key_heads: int
     linear_num_value_heads: int
@@ -25,12 +25,12 @@ class LinearAttentionConfig:
 
     @property
     def key_size(self) -> int:
-        """Of all key heads; that of all query heads too."""
+        """Total size of the key heads, and of the query heads."""
         return self.linear_num_key_heads * self.linear_key_head_dim
 
     @property
     def value_size(self) -> int:
-        """Of all value heads."""
+        """Total size of the value heads."""
         return self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
@@ -40,7 +40,7 @@ class LinearAttentionConfig:
 
 
 def read_linear_attention(config: FieldReader, model_type: str) -> LinearAttentionConfig | None:
-    """Read the fields of a config.json that tell of linear attention; None where there is none.
+    """Read the fields of a config.json that describe linear attention. Return None if there is none.
 
     Raises:
         CheckpointError: A field is missing or wrong, or two contradict each other.
@@ -51,7 +51,7 @@ def read_linear_attention(config: FieldReader, model_type: str) -> LinearAttenti
     if values % keys:
         raise config.error(f"{values} value heads cannot share {keys} key heads of linear attention evenly")
     if not config.flag("attn_output_gate", True):
-        raise config.error("attn_output_gate is False, and only True is computed")
+        raise config.error("attn_output_gate is False, and only True is supported")
     return LinearAttentionConfig(
         linear_num_key_heads=keys,
         linear_num_value_heads=values,
@@ -62,6 +62,6 @@ def read_linear_attention(config: FieldReader, model_type: str) -> LinearAttenti
 
 
 def implied_kinds(config: FieldReader, layers: int) -> list[str]:
-    """Each layer's kind of attention, where config.json does not list them: every fourth is full."""
+    """Return each layer's kind of attention if config.json does not list them: every fourth is full."""
     interval = config.integer("full_attention_interval", DEFAULT_INTERVAL)
     return ["linear_attention" if (index + 1) % interval else "full_attention" for index in range(layers)]

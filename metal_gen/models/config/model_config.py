@@ -1,7 +1,7 @@
-"""The shape of a model: the only reader of config.json's many spellings.
+"""The configuration of a model: the only reader of config.json's many spellings.
 
-Owns what each field of a Hugging Face `config.json` means here, and which fields cannot be
-honoured. Knows nothing of files or arrays.
+Defines what each field of a Hugging Face `config.json` means, and which fields are not supported.
+Knows nothing of files or arrays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from metal_gen.models.config.linear_attention import (
 )
 from metal_gen.models.config.rope import RopeConfig, read_rope, unknown_rope_fields
 
-# Read here, or without any effect on the computed text.
+# Fields that are read, and fields that do not affect the generated text.
 KNOWN_FIELDS = frozenset(
     """architectures attention_bias attention_dropout auto_map bos_token_id chunk_size_feed_forward
     default_theta dtype eos_token_id head_dim hidden_act hidden_size id2label initializer_range
@@ -34,7 +34,7 @@ KNOWN_FIELDS = frozenset(
     partial_rotary_factor qkv_bias quantization quantization_config""".split()
 ).union(EXPERT_FIELDS, LINEAR_FIELDS)
 
-# Fields that change the text, with the one value that is computed here.
+# Fields that affect the text, with the only value that is supported.
 REQUIRED_VALUES: dict[str, object] = {
     "hidden_act": "silu",
     "is_encoder_decoder": False,
@@ -43,10 +43,10 @@ REQUIRED_VALUES: dict[str, object] = {
     "use_mrope": False,
 }
 
-# More than any model has, and few enough to list; that the files hold as many is seen when they are opened.
+# More than any model has, and few enough to list. Opening the files checks that they hold as many.
 MOST_LAYERS = 10_000
 
-# What a family means by a field that is missing, where that is not what the others mean.
+# A family's defaults for missing fields, if they differ from the usual ones.
 IMPLIED: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 128},
     "qwen2_vl": {"rope_theta": 1e6, "rms_norm_eps": 1e-5},
@@ -61,13 +61,13 @@ IMPLIED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Qwen decoder, in Hugging Face's own field names.
+    """A Qwen decoder, in Hugging Face's field names.
 
     Attributes:
-        qkv_bias: Of qwen2_moe.
-        intermediate_size: Of layers without experts; 0 where there are none.
-        experts: None where all layers have one MLP.
-        linear: None where all layers have keys and values.
+        qkv_bias: Whether queries, keys and values have a bias; read for qwen2_moe only.
+        intermediate_size: Size of the MLP in layers without experts; 0 if all layers have experts.
+        experts: None if all layers have one MLP.
+        linear: None if all layers have keys and values.
     """
 
     model_type: str
@@ -92,18 +92,18 @@ class ModelConfig:
 
     @property
     def context_length(self) -> int:
-        """Tokens that the model was trained for, or is stretched to by its rope scaling."""
+        """Number of tokens that the model was trained for, or is stretched to by rope scaling."""
         stretched = int(self.rope.factor * self.rope.original_max_position_embeddings)
         return max(self.max_position_embeddings, stretched)
 
     @property
     def num_linear_layers(self) -> int:
-        """Layers of linear attention."""
+        """Number of layers with linear attention."""
         return self.layer_types.count("linear_attention")
 
     @property
     def num_cached_layers(self) -> int:
-        """Layers that have keys and values."""
+        """Number of layers with keys and values."""
         return self.num_hidden_layers - self.num_linear_layers
 
     @classmethod
@@ -118,12 +118,12 @@ class ModelConfig:
 
         Args:
             config: The parsed JSON object.
-            source: What to call it in messages.
-            rope_scaling: Fields that are laid over those of its `rope_parameters`.
+            source: Name of the file in error messages.
+            rope_scaling: Fields that override those of its `rope_parameters`.
 
         Raises:
             CheckpointError: A field is missing, has a wrong type, contradicts another, or asks
-                for something that is not computed here.
+                for something that is not supported.
         """
         fields = {name: value for name, value in language_fields(config).items() if value is not None}
         implied = IMPLIED.get(family(str(config.get("model_type"))), {})
@@ -173,15 +173,15 @@ class _ConfigReader(FieldReader):
     def _refuse_unsupported(self) -> None:
         for name, computed in REQUIRED_VALUES.items():
             if self.fields.get(name, computed) not in (computed, None):
-                raise self.error(f"{name} is {quoted(self.fields[name])}, and only {computed!r} is computed")
+                raise self.error(f"{name} is {quoted(self.fields[name])}, and only {computed!r} is supported")
 
     def _unknown_fields(self, rope: RopeConfig, rope_scaling: RopeFields) -> tuple[str, ...]:
-        # Where a setting scales the rope, what it leaves of the checkpoint's own scaling is no surprise.
+        # If a setting scales the rope, unused fields of the checkpoint's own scaling are no surprise.
         within = [] if rope_scaling else unknown_rope_fields(self, rope)
         return tuple(sorted([*within, *(set(self.fields) - KNOWN_FIELDS)]))
 
     def _attention_kinds(self, layers: int, model_type: str) -> tuple[int | None, tuple[str, ...]]:
-        """The sliding window in use, if any, and each layer's kind of attention."""
+        """Return the sliding window in use, if any, and each layer's kind of attention."""
         window = None
         if self.flag("use_sliding_window", False) and self.fields.get("sliding_window") is not None:
             window = self.integer("sliding_window")
@@ -211,7 +211,7 @@ class _ConfigReader(FieldReader):
 
 
 def _slides(model_type: str, index: int, first: int) -> bool:
-    """Whether a layer has the sliding window, where config.json does not list which do."""
+    """Return whether a layer has the sliding window, if config.json does not list which layers do."""
     if model_type == "qwen2_moe":
         return index % 2 == 0 and index < first
     return model_type == "qwen3_moe" or index >= first

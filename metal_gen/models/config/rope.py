@@ -1,4 +1,4 @@
-"""How positions are embedded: the fields of `rope_parameters`, or of `rope_scaling` in older files."""
+"""Reads how positions are embedded, from `rope_parameters`, or `rope_scaling` in older files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +8,12 @@ from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.models.config.language_part import family
 from metal_gen.models.config.linear_attention import HYBRIDS
 
-# Of the object in config.json: read for every type, or about images only.
+# Fields of the object in config.json that apply to every type, or only to images.
 COMMON_FIELDS = frozenset(
     """rope_theta rope_type type partial_rotary_factor mrope_section mrope_interleaved
     original_max_position_embeddings""".split()
 )
-# Read for a type besides.
+# Additional fields of each type.
 TYPE_FIELDS = {
     "linear": frozenset({"factor"}),
     "dynamic": frozenset({"factor"}),
@@ -38,32 +38,32 @@ class RopeConfig:
     partial_rotary_factor: float = 1.0
 
     def rotated_of(self, head_dim: int) -> int:
-        """How many numbers of a head of this size are rotated."""
+        """Return how many numbers of a head of this size are rotated."""
         return int(head_dim * self.partial_rotary_factor)
 
 
 def read_rope(config: FieldReader, head_dim: int, max_positions: int, scaling: RopeFields) -> RopeConfig:
-    """Read the fields of a config.json that tell how positions are embedded.
+    """Read the fields of a config.json that describe how positions are embedded.
 
     Args:
-        config: The whole of it.
+        config: The whole config.json.
         head_dim: Size of a head.
-        max_positions: The length that the model was trained for, or was made for.
-        scaling: Fields that are laid over its own.
+        max_positions: Length that the model was trained for, or made for.
+        scaling: Fields that override the file's own.
 
     Raises:
-        CheckpointError: They contradict each other, or ask for something that is not computed here.
+        CheckpointError: Fields contradict each other, or ask for something that is not supported.
     """
     reader = _rope_fields(config, scaling)
     rope_type = reader.fields.get("rope_type", reader.fields.get("type", "default"))
     theta = reader.number("rope_theta", config.number("rope_theta", 10000.0))
-    if rope_type == "mrope":  # Its axes are equal for text.
+    if rope_type == "mrope":  # For text its axes are equal.
         rope_type = "default"
     if rope_type not in ROPE_TYPES:
         raise reader.error(f"rope_type {quoted(rope_type)} is not supported", f"{', '.join(ROPE_TYPES)} are")
     partial = reader.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
     if partial != 1.0 and family(str(config.fields.get("model_type"))) not in HYBRIDS:
-        raise reader.error(f"partial_rotary_factor is {partial:g}, and only 1 is computed")
+        raise reader.error(f"partial_rotary_factor is {partial:g}, and only 1 is supported")
     rope = RopeConfig(rope_theta=theta, rope_type=rope_type, partial_rotary_factor=partial)
     if rope_type != "default":
         rope = _stretched(rope, reader, config, max_positions, scaling)
@@ -72,13 +72,13 @@ def read_rope(config: FieldReader, head_dim: int, max_positions: int, scaling: R
 
 
 def unknown_rope_fields(config: FieldReader, rope: RopeConfig) -> list[str]:
-    """The fields of their object in config.json that change nothing in this."""
+    """Return the rope fields of config.json that have no effect on this configuration."""
     known = COMMON_FIELDS | TYPE_FIELDS.get(rope.rope_type, frozenset())
     return [f"rope_parameters.{name}" for name in _rope_fields(config, ()).fields if name not in known]
 
 
 def _rope_fields(config: FieldReader, scaling: RopeFields) -> FieldReader:
-    """The fields of their own object, by whichever name it goes."""
+    """Return the fields of the rope object, under either of its names."""
     if config.fields.get("rope_scaling") and config.fields.get("rope_parameters"):
         raise config.error("it has rope_scaling and rope_parameters", "put it all into rope_parameters")
     parameters = config.fields.get("rope_scaling") or config.fields.get("rope_parameters") or {}
@@ -92,7 +92,7 @@ def _rope_fields(config: FieldReader, scaling: RopeFields) -> FieldReader:
 def _stretched(
     rope: RopeConfig, reader: FieldReader, config: FieldReader, max_positions: int, scaling: RopeFields
 ) -> RopeConfig:
-    """The same with the fields of a type that stretches positions."""
+    """Return the configuration with the fields of a type that stretches positions."""
     original = max_positions
     implied_factor = None
     if rope.rope_type == "yarn":
@@ -114,7 +114,7 @@ def _stretched(
 
 
 def _require_computable(reader: FieldReader, rope: RopeConfig, head_dim: int) -> None:
-    """Refuse what has no wavelengths."""
+    """Refuse a configuration that has no valid wavelengths."""
     if rope.partial_rotary_factor > 1:
         raise reader.error(
             f"partial_rotary_factor is {rope.partial_rotary_factor:g}, and no more than 1 can be rotated"
@@ -125,6 +125,6 @@ def _require_computable(reader: FieldReader, rope: RopeConfig, head_dim: int) ->
             f"{rotated} of the {head_dim} numbers of a head would be rotated, and only pairs can be"
         )
     if rope.rope_type == "dynamic" and rotated == 2:
-        raise reader.error("rope_type 'dynamic' takes more than one pair of numbers, and a head has one")
+        raise reader.error("rope_type 'dynamic' needs more than one pair of numbers, and a head has one")
     if rope.rope_type == "yarn" and rope.rope_theta == 1:
-        raise reader.error("rope_type 'yarn' takes a rope_theta other than 1")
+        raise reader.error("rope_type 'yarn' needs a rope_theta other than 1")

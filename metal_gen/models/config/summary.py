@@ -1,4 +1,4 @@
-"""What config.json says of any model, whether it is supported here or not."""
+"""A short summary of any model's config.json, supported or not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from metal_gen.excerpt import excerpt
 
 @dataclass(frozen=True)
 class ConfigSummary:
-    """A model in three words, each None where config.json does not say.
+    """A model in three words. Each is None if config.json does not say.
 
     Attributes:
-        model_type: The family: `qwen3`.
-        dtype: What the weights are stored in, or were before they were quantized.
-        quantization: How: `4-bit`, `gptq 4-bit`, `fp8`.
+        model_type: Family, as in `qwen3`.
+        dtype: Dtype of the stored weights, or of the weights before quantization.
+        quantization: Method and bits: `4-bit`, `gptq 4-bit`, `fp8`.
     """
 
     model_type: str | None = None
@@ -23,9 +23,9 @@ class ConfigSummary:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "ConfigSummary":
-        """Read the fields of a config.json, of which any may be missing or of another kind."""
+        """Read the fields of a config.json. Any of them may be missing or of an unexpected type."""
         dtype = config.get("dtype") or config.get("torch_dtype")
-        # MLX writes the first, everybody else the second; checkpoints of MLX may have both.
+        # MLX writes the first, everybody else the second. MLX checkpoints may have both.
         quantization = config.get("quantization") or config.get("quantization_config")
         return cls(
             model_type=_text(config.get("model_type")),

@@ -1,11 +1,11 @@
-"""Mixture of experts: each token goes through those few of many MLPs that a router chooses for it.
+"""Mixture of experts: a router chooses a few of many MLPs for each token.
 
-The matrices of all experts are one array, and a product picks those it needs: there is no loop over
-experts, and shapes do not depend on what is chosen.
+One array holds the matrices of all experts, and a product picks the ones it needs. There is no loop over
+experts, and shapes do not depend on the choice.
 
 Source: arXiv 2101.03961; `modeling_qwen2_moe.py` and `modeling_qwen3_moe.py` of Hugging Face transformers.
 
-Axes: R rows, E experts, K chosen of them.
+Axes: R rows, E experts, K chosen experts of a row.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from metal_gen.models.layers import GatedMLP, Linear, gated
 
 @dataclass(frozen=True)
 class SharedExpert:
-    """An MLP that every token goes through, weighted by a gate of its own."""
+    """An MLP that every token goes through, weighted by its own gate."""
 
     gate: Linear
     mlp: GatedMLP
@@ -35,12 +35,12 @@ class Experts:
 
     Args:
         router: Scores the experts, (E, hidden).
-        gate_up: Of all experts.
-        down: Of all experts.
+        gate_up: Gate and up projections of all experts.
+        down: Down projections of all experts.
         per_token: K.
-        normalised: The chosen experts' weights add up to 1.
-        shared: Added for every token.
-        apart: Compute every row by itself, so that none depends on which others there are.
+        normalised: Whether the weights of the chosen experts are scaled to add up to 1.
+        shared: Expert that is added for every token.
+        apart: Compute every row separately, so that no row depends on the others.
     """
 
     router: Linear
@@ -60,7 +60,7 @@ class Experts:
         return mixed if self.shared is None else mixed + self.shared(rows)
 
     def _route(self, rows: mx.array) -> tuple[mx.array, mx.array]:
-        """The weights of each row's experts and which they are, (R, K); probabilities in float32."""
+        """Return each row's experts and their weights, (R, K). Probabilities are computed in float32."""
         probabilities = mx.softmax(self.router(rows).astype(mx.float32), axis=-1)
         chosen = mx.argpartition(-probabilities, self.per_token - 1, axis=-1)[:, : self.per_token]
         weights = mx.take_along_axis(probabilities, chosen, axis=-1)

@@ -1,10 +1,10 @@
-"""Rows arranged by the expert they go through, so that an expert's matrix is read once for several.
+"""Groups rows by expert, so that an expert's matrix is read once for several rows.
 
-On a GPU rows are sorted, which its kernels know how to use. On a CPU each expert's rows are laid into
-blocks of a fixed size, of which each is one product of matrices: how many blocks there can be at most
-is known beforehand, so nothing waits to be counted.
+On a GPU, rows are sorted, because its kernels take advantage of that. On a CPU, each expert's rows are
+placed in blocks of a fixed size, and each block is one matrix product. The largest possible number of
+blocks is known in advance, so nothing waits for a count.
 
-Axes: R rows, K experts that each goes through, E experts, N groups, M rows of a group.
+Axes: R rows, K experts of each row, E experts, N groups, M rows of a group.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import mlx.core as mx
 from metal_gen.device.backend import runs_on_cpu
 
 BLOCK_ROWS = 16
-# From so many rows on, counted once for each expert they go through, grouping pays.
+# Grouping pays from this many rows on, counting a row once for each of its experts.
 FEWEST_SORTED = 64
 FEWEST_PER_EXPERT = 2
 
@@ -24,9 +24,9 @@ class Groups:
     """An arrangement of rows.
 
     Attributes:
-        rows: (N, M) which row is at each place; rows of no meaning fill groups up.
-        experts: (N,) the expert of each group, ascending.
-        places: (R, K) where each row went for each of its experts, counted over all groups.
+        rows: Row at each place, (N, M); rows without meaning fill the groups up.
+        experts: Expert of each group, ascending, (N,).
+        places: Place of each row for each of its experts, counted over all groups, (R, K).
     """
 
     rows: mx.array
@@ -35,21 +35,21 @@ class Groups:
 
 
 def group_rows(chosen: mx.array, num_experts: int) -> Groups | None:
-    """Arrange rows by their experts, (R, K); None where there are too few to gain by it."""
+    """Group rows by their experts, (R, K). Return None if there are too few rows to gain from it."""
     if chosen.size < (FEWEST_PER_EXPERT * num_experts if runs_on_cpu() else FEWEST_SORTED):
         return None
     return _blocks(chosen, num_experts) if runs_on_cpu() else _sorted(chosen)
 
 
 def most_places(count: int, num_experts: int) -> int:
-    """Places that so many rows, each counted once for each of its experts, are arranged in at most."""
+    """Return the most places that `count` rows can take, counting a row once for each of its experts."""
     if not runs_on_cpu() or count < FEWEST_PER_EXPERT * num_experts:
         return count
     return _most_blocks(count, num_experts) * BLOCK_ROWS
 
 
 def _most_blocks(count: int, num_experts: int) -> int:
-    """Of each expert at most one block is not full."""
+    """Return the most blocks there can be: each expert has at most one block that is not full."""
     return count // BLOCK_ROWS + min(num_experts, count)
 
 

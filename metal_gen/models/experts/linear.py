@@ -1,6 +1,6 @@
-"""The projections of experts: a product picks those matrices of one array that it needs.
+"""The projections of experts: one array holds all matrices, and a product picks the ones it needs.
 
-Axes: R rows, E experts, K chosen of them, N groups of M rows each.
+Axes: R rows, E experts, K chosen experts of a row, N groups of M rows each.
 """
 
 from dataclasses import dataclass
@@ -19,34 +19,34 @@ class ExpertLinear(Protocol):
     """x W^T with a matrix for each expert, (E, out, in)."""
 
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row separately."""
         ...
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        """Map (N, M, in) by the ascending experts (N,) to (N, M, out)."""
         ...
 
 
 @dataclass(frozen=True)
 class DenseExperts:
-    """Experts of plain numbers."""
+    """Experts of plain (unpacked) numbers."""
 
     numbers: mx.array
 
     @cached_property
     def _matrices(self) -> mx.array:
-        """(E, in, out): the same memory, turned once instead of at every use."""
+        """The matrices as (E, in, out): a view of the same memory, made once instead of at every use."""
         return computed(self.numbers.swapaxes(1, 2))
 
     @cached_property
     def _pieces(self) -> tuple[int, mx.array]:
-        """How many pieces a matrix is cut into for one row, and all of them, (E * pieces, in, some out)."""
+        """Pieces per matrix for a product with one row, and all pieces, (E * pieces, in, out / pieces)."""
         count = count_pieces(self.numbers) or 1
         experts, out, width = self.numbers.shape
         return count, computed(self.numbers.reshape(experts * count, out // count, width).swapaxes(1, 2))
 
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row separately."""
         count, pieces = self._pieces
         places = experts[..., None]
         if count > 1:
@@ -54,7 +54,7 @@ class DenseExperts:
         return mx.gather_mm(rows[:, :, None, None], pieces, rhs_indices=places).flatten(2)
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        """Map (N, M, in) by the ascending experts (N,) to (N, M, out)."""
         return mx.gather_mm(rows, self._matrices, rhs_indices=experts, sorted_indices=True)
 
 
@@ -65,11 +65,11 @@ class QuantizedExperts:
     matrix: QuantizedMatrix
 
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row separately."""
         return self._gathered(rows[:, :, None], experts, is_sorted=False).squeeze(2)
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        """Map (N, M, in) by the ascending experts (N,) to (N, M, out)."""
         return self._gathered(rows, experts, is_sorted=True)
 
     def _gathered(self, rows: mx.array, experts: mx.array, *, is_sorted: bool) -> mx.array:
@@ -91,33 +91,33 @@ class JoinedExperts:
     parts: tuple[ExpertLinear, ...]
 
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row separately."""
         return mx.concatenate([part.each(rows, experts) for part in self.parts], axis=-1)
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        """Map (N, M, in) by the ascending experts (N,) to (N, M, out)."""
         return mx.concatenate([part.grouped(rows, experts) for part in self.parts], axis=-1)
 
 
 @dataclass(frozen=True)
 class AdaptedExperts:
-    """Experts with what an adapter adds to each kept beside."""
+    """Experts with an adapter for each, kept separately."""
 
     base: ExpertLinear
     down: DenseExperts
     up: DenseExperts
 
     def each(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row by itself."""
+        """Map (R, 1 or K, in) by the experts (R, K) to (R, K, out), each row separately."""
         return self.base.each(rows, experts) + self.up.each(self.down.each(rows, experts), experts)
 
     def grouped(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """Map (N, M, in) by the experts (N,), which ascend, to (N, M, out)."""
+        """Map (N, M, in) by the ascending experts (N,) to (N, M, out)."""
         return self.base.grouped(rows, experts) + self.up.grouped(self.down.grouped(rows, experts), experts)
 
 
 def expert_linear(matrix: Matrix) -> ExpertLinear:
-    """The projection by a matrix for each expert, (E, out, in), whatever its form."""
+    """Return the projection for the matrices of all experts, (E, out, in), whatever their form."""
     if isinstance(matrix, AdaptedMatrix):
         down, up = DenseExperts(matrix.down.numbers), DenseExperts(matrix.up.numbers)
         return AdaptedExperts(expert_linear(matrix.base), down, up)

@@ -1,4 +1,4 @@
-"""Where checkpoints keep the weights of experts: one by one, or all of a layer in one tensor."""
+"""Reads the weights of experts, which checkpoints store one by one or as one tensor per layer."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from metal_gen.models.matrices.parameters import ParameterSource, Shape
 
 
 def stacks_experts(shape_of: Callable[[str], Shape | None], prefix: str) -> bool:
-    """Whether a layer has one tensor for all its experts, rather than a few for each.
+    """Return whether a layer has one tensor for all its experts, rather than a few for each.
 
     Args:
-        shape_of: Gives the shape of a tensor, or None where there is none.
-        prefix: Of the layer's MLP.
+        shape_of: Returns the shape of a tensor, or None if there is none.
+        prefix: Name prefix of the layer's MLP.
     """
     return any(
         shape_of(f"{prefix}.{name}") is not None
@@ -25,19 +25,19 @@ def stacks_experts(shape_of: Callable[[str], Shape | None], prefix: str) -> bool
 def read_expert_weights(
     source: ParameterSource, prefix: str, experts: ExpertsConfig, hidden: int
 ) -> tuple[ExpertLinear, ExpertLinear]:
-    """Gate and up projections as one, and the down projections, of a layer's experts.
+    """Return a layer's gate and up projections as one, and its down projections.
 
     Args:
-        source: Gives the weights, in whichever layout it has.
-        prefix: Of the layer's MLP.
+        source: Source of the weights, in whichever layout it has.
+        prefix: Name prefix of the layer's MLP.
         experts: Sizes.
-        hidden: Size of what goes in and comes out.
+        hidden: Size of the input and the output.
     """
     gate_up: AnyMatrix
     down: AnyMatrix
     count, size = experts.num_experts, experts.moe_intermediate_size
     ours, theirs = f"{prefix}.experts", f"{prefix}.switch_mlp"
-    if not stacks_experts(source.shape_of, prefix):  # what is published
+    if not stacks_experts(source.shape_of, prefix):  # as published
         each = range(count)
         parts = {f"{ours}.{index}.{name}_proj": size for index in each for name in ("gate", "up")}
         gate_up = source.one_by_one(parts, hidden, experts=count)
@@ -53,7 +53,7 @@ def read_expert_weights(
 
 
 def _stacked(source: ParameterSource, name: str, *shape: int) -> ArrayMatrix:
-    """As transformers 5 saves them, or with columns and rows exchanged, as Qwen3-VL-MoE was published."""
+    """Return a tensor as transformers 5 saves it, or with columns and rows swapped, as in Qwen3-VL-MoE."""
     count, out, width = shape
     is_turned = out != width and source.shape_of(name) == (count, width, out)
     return source.experts(name, *shape, is_turned=is_turned)

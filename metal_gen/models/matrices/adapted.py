@@ -1,7 +1,7 @@
-"""Matrices with what an adapter adds to them kept beside, as two thin factors (LoRA, arXiv 2106.09685).
+"""Matrices with an adapter kept separately, as two thin factors (LoRA, arXiv 2106.09685).
 
-Quantizing W + U D anew would lose most of U D, whose numbers are smaller than a step between packed
-ones; beside it, nothing is lost.
+Quantizing W + U D again would lose most of U D, because its numbers are smaller than one quantization
+step. Kept separately, the adapter loses nothing.
 
 Axes: R rows, E experts, r rank.
 """
@@ -16,7 +16,7 @@ from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, JoinedMat
 
 @dataclass(frozen=True)
 class AdaptedMatrix:
-    """W + U D, of which W stays as it is.
+    """W + U D, where W stays unchanged.
 
     Args:
         base: W, (..., out, in).
@@ -35,7 +35,7 @@ class AdaptedMatrix:
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Of results."""
+        """Dtype of results."""
         return self.base.dtype
 
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
@@ -43,7 +43,7 @@ class AdaptedMatrix:
         return self.base.times(rows, bias) + self.up.times(self.down.times(rows))
 
     def take(self, places: mx.array) -> mx.array:
-        """The rows of these places, (R,) to (R, in)."""
+        """Return the rows of W + U D at these places: (R,) to (R, in)."""
         assert not isinstance(self.base, JoinedMatrix)
         return self.base.take(places) + self.up.take(places) @ self.down.numbers
 
@@ -53,14 +53,14 @@ AnyMatrix = ArrayMatrix | JoinedMatrix | AdaptedMatrix
 
 
 def join_adapted(parts: Sequence[SingleMatrix], axis: int) -> AnyMatrix:
-    """Several matrices, adapted or not, as one.
+    """Join several matrices, adapted or not, into one.
 
-    Of all adapters one product remains, as of all bases: D of the parts one below the other, and U of
-    each over the columns of its own D, with zeros beside.
+    The result has one adapter product and one base product. Its D stacks the D of the parts. Its U holds
+    the U of each part in the columns of that part's D, and zeros elsewhere.
 
     Args:
-        parts: At least one.
-        axis: Of outputs, along which they are joined.
+        parts: At least one matrix.
+        axis: Axis of the outputs, along which the parts are joined.
     """
     base = join([_base_of(part) for part in parts], axis)
     adapted = [part for part in parts if isinstance(part, AdaptedMatrix)]

@@ -1,7 +1,7 @@
-"""The matrices of a model: what projections multiply by, and what embeddings are looked up in.
+"""The matrices of a model: projections multiply by them, and embeddings are looked up in them.
 
-Checkpoints store them (out, in), and a product is x W^T. Those of experts have one axis more in front,
-(E, out, in).
+Checkpoints store them as (out, in), and a product is x W^T. The matrices of experts have one more axis
+in front, (E, out, in).
 
 Axes: R rows, E experts.
 """
@@ -17,7 +17,7 @@ from metal_gen.models.matrices.matvec import matvec, row_blocks
 
 
 class Matrix(Protocol):
-    """Whatever form its numbers have."""
+    """A matrix, in whatever form its numbers are stored."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -26,7 +26,7 @@ class Matrix(Protocol):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Of results."""
+        """Dtype of results."""
         ...
 
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
@@ -35,29 +35,29 @@ class Matrix(Protocol):
 
 
 class ArrayMatrix(Matrix, Protocol):
-    """A matrix made of arrays whose axes before the last are those of the matrix."""
+    """A matrix made of arrays that share all of its axes but the last."""
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All that it is made of."""
+        """All arrays of the matrix."""
         ...
 
     def of(self, arrays: Sequence[mx.array]) -> Self:
-        """A matrix of the same form, made of others."""
+        """Return a matrix of the same form, made of other arrays."""
         ...
 
     def is_like(self, other: Matrix) -> bool:
-        """Whether the other has the same form, so that the two can be one."""
+        """Return whether the other matrix has the same form, so that the two can be joined in memory."""
         ...
 
     def take(self, places: mx.array) -> mx.array:
-        """The rows of these places, (R,) to (R, in)."""
+        """Return the rows at these places: (R,) to (R, in)."""
         ...
 
 
 @dataclass(frozen=True)
 class DenseMatrix:
-    """A matrix of plain numbers."""
+    """A matrix of plain (unpacked) numbers."""
 
     numbers: mx.array
 
@@ -68,30 +68,30 @@ class DenseMatrix:
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Of numbers and results."""
+        """Dtype of numbers and results."""
         return self.numbers.dtype
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All that it is made of."""
+        """All arrays of the matrix."""
         return [self.numbers]
 
     def of(self, arrays: Sequence[mx.array]) -> "DenseMatrix":
-        """A matrix of the same form, made of others."""
+        """Return a matrix of the same form, made of other arrays."""
         return DenseMatrix(*arrays)
 
     def is_like(self, other: Matrix) -> bool:
-        """Whether the other has the same form, so that the two can be one."""
+        """Return whether the other matrix has the same form, so that the two can be joined in memory."""
         return isinstance(other, DenseMatrix) and self.dtype == other.dtype
 
     @cached_property
     def _turned(self) -> mx.array:
-        """(in, out): the same memory, turned once instead of at every use."""
+        """The matrix as (in, out): a view of the same memory, made once instead of at every use."""
         return computed(self.numbers.T)
 
     @cached_property
     def _blocks(self) -> mx.array | None:
-        """The numbers as `matvec` takes them; None where that is no faster."""
+        """The numbers in the form that `matvec` takes; None if that is no faster."""
         blocks = row_blocks(self.numbers)
         return None if blocks is None else computed(blocks)
 
@@ -103,16 +103,16 @@ class DenseMatrix:
         return rows @ self._turned if bias is None else mx.addmm(bias, rows, self._turned)
 
     def take(self, places: mx.array) -> mx.array:
-        """The rows of these places, (R,) to (R, in)."""
+        """Return the rows at these places: (R,) to (R, in)."""
         return self.numbers[places]
 
 
 @dataclass(frozen=True)
 class JoinedMatrix:
-    """Matrices one below the other that are multiplied one by one, because their forms differ.
+    """Stacked matrices that are multiplied one by one, because their forms differ.
 
     Args:
-        parts: (..., out, in), of the same inputs.
+        parts: Matrices (..., out, in) with the same inputs.
     """
 
     parts: tuple[ArrayMatrix, ...]
@@ -125,7 +125,7 @@ class JoinedMatrix:
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Of results."""
+        """Dtype of results."""
         return self.parts[0].dtype
 
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
@@ -135,11 +135,11 @@ class JoinedMatrix:
 
 
 def join(parts: Sequence[ArrayMatrix], axis: int) -> ArrayMatrix | JoinedMatrix:
-    """Several matrices as one, which is one in memory too where they have the same form.
+    """Join several matrices into one, which is one in memory too if they all have the same form.
 
     Args:
-        parts: At least one.
-        axis: Along which they are joined.
+        parts: At least one matrix.
+        axis: Axis along which they are joined.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -151,17 +151,17 @@ def join(parts: Sequence[ArrayMatrix], axis: int) -> ArrayMatrix | JoinedMatrix:
 
 
 def by_expert(matrix: ArrayMatrix, experts: int) -> ArrayMatrix:
-    """The matrices of all experts that follow one another, (E * out, in), as (E, out, in)."""
-    # Computed here, because a lazy view belongs to the thread that made it, and weights are read in another.
+    """Reshape the stacked matrices of all experts, (E * out, in), to (E, out, in)."""
+    # Computed here, because a lazy view belongs to the thread that made it, and another thread reads weights.
     return matrix.of([computed(array.reshape(experts, -1, array.shape[-1])) for array in matrix.arrays])
 
 
 def first_rows(matrix: ArrayMatrix, count: int) -> ArrayMatrix:
-    """A matrix of the first so many rows of another."""
+    """Return a matrix of the first `count` rows of another."""
     return matrix.of([array[:count] for array in matrix.arrays])
 
 
 def computed(view: mx.array) -> mx.array:
-    """The same, computed: a view is then not made anew at every use."""
+    """Compute a view and return it, so that it is not made again at every use."""
     mx.eval(view)
     return view

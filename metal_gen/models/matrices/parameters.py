@@ -1,7 +1,7 @@
-"""Where a model gets its weights from, while it is being built.
+"""The source of a model's weights while it is being built.
 
-A family describes its weights once, by asking a source for them. One source only writes down what is
-asked for, so that a checkpoint can be checked before anything is read; the other reads.
+A family describes its weights once, by asking a source for them. One source only records what is asked
+for, so that a checkpoint can be checked before anything is read. The other source reads.
 
 Axes: E experts.
 """
@@ -17,53 +17,53 @@ Shape = tuple[int, ...]
 
 
 class ParameterSource(Protocol):
-    """Gives weights by their names in the checkpoint.
+    """Returns weights by their names in the checkpoint.
 
-    A matrix is named without `.weight`, because a quantized one is kept in several tensors.
+    The name of a matrix has no `.weight`, because a quantized matrix is stored in several tensors.
     """
 
     def shape_of(self, name: str) -> Shape | None:
-        """The shape of the tensor of this name, or None where the checkpoint has none."""
+        """Return the shape of this tensor, or None if the checkpoint has no such tensor."""
         ...
 
     def tensor(self, name: str, *shape: int) -> mx.array:
-        """Return the tensor of this name, which must have this shape."""
+        """Return this tensor, which must have this shape."""
         ...
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
-        """Return several tensors of one axis as one.
+        """Return several tensors of one axis, joined.
 
         Args:
-            sizes: By each tensor's name, in order.
+            sizes: Size of each tensor by its name, in order.
         """
         ...
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> AnyMatrix:
-        """Return several matrices as one.
+        """Return several matrices, joined.
 
         Args:
-            rows: Each matrix's name and its size along the axis that they are joined along, in order.
-            columns: The sizes of the other axes.
-            axis: Along which they are joined.
+            rows: Size of each matrix along `axis` by its name, in order.
+            columns: Sizes of the other axes.
+            axis: Axis along which they are joined.
         """
         ...
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> ArrayMatrix:
-        """Return the matrices of single experts as one, (E, out, inputs).
+        """Return the matrices of single experts, joined to (E, out, inputs).
 
         Args:
-            rows: Each matrix's name and its outputs; as many, and the same, for each expert.
-            inputs: Of all.
+            rows: Number of outputs of each matrix by its name; the same for each expert.
+            inputs: Number of inputs of all matrices.
             experts: E.
         """
         ...
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> ArrayMatrix:
-        """Return the tensor that holds a matrix for each expert, (E, out, in).
+        """Return a tensor that holds a matrix for each expert, (E, out, in).
 
         Args:
-            name: Of the tensor.
-            shape: To be returned.
-            is_turned: The tensor is (E, in, out).
+            name: Name of the tensor.
+            shape: Shape to return.
+            is_turned: Whether the stored tensor is (E, in, out).
         """
         ...

@@ -1,4 +1,4 @@
-"""Matrices whose numbers are quantized, as MLX packs them.
+"""Quantized matrices, packed as MLX packs them.
 
 Source: the documentation of `mlx.core.quantize`.
 
@@ -16,7 +16,7 @@ from metal_gen.device.backend import runs_on_cpu
 from metal_gen.models.matrices.matrix import Matrix
 
 WORD_BITS = 32
-# Quantized at one time where that takes many times their memory, and how much, as it was measured.
+# Numbers to quantize at a time where that takes many times their memory, and the measured memory.
 PIECE_NUMBERS = 1 << 16
 PIECE_BYTES = 48 * PIECE_NUMBERS
 
@@ -26,7 +26,7 @@ class Packing:
     """How numbers are quantized.
 
     Attributes:
-        bits: Of each number.
+        bits: Bits per number.
         group_size: G.
         mode: `affine`, `mxfp4`, `mxfp8` or `nvfp4`.
     """
@@ -37,28 +37,28 @@ class Packing:
 
     @property
     def has_biases(self) -> bool:
-        """Groups have an offset besides their scale, and both are floating-point numbers."""
+        """Whether groups have an offset in addition to their scale, both floating-point numbers."""
         return self.mode == "affine"
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What MLX's functions for quantized matrices want to know."""
+        """Keyword arguments for MLX's functions on quantized matrices."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
     def divides(self, width: int) -> bool:
-        """Whether rows of this width are whole groups, packed in whole words."""
+        """Return whether rows of this width consist of whole groups and whole packed words."""
         return width % self.group_size == 0 and width * self.bits % WORD_BITS == 0
 
     def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the packed numbers of a matrix (..., in)."""
+        """Return the shape of the packed numbers of a matrix (..., in)."""
         return (*shape[:-1], shape[-1] * self.bits // WORD_BITS)
 
     def scales_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the scales, and of the biases where there are any, of a matrix (..., in)."""
+        """Return the shape of the scales, and of the biases if there are any, of a matrix (..., in)."""
         return (*shape[:-1], shape[-1] // self.group_size)
 
     def nbytes(self, shape: tuple[int, ...], float_bytes: int) -> int:
-        """Bytes of a matrix (..., in), where a floating-point number takes so many."""
+        """Return the bytes of a matrix (..., in), given the bytes of a floating-point number."""
         words, scales = math.prod(self.packed_shape(shape)), math.prod(self.scales_shape(shape))
         return 4 * words + (2 * float_bytes if self.has_biases else 1) * scales
 
@@ -72,11 +72,11 @@ class QuantizedMatrix:
     """A matrix of packed numbers.
 
     Args:
-        packed: (..., out, in * bits / 32) uint32.
-        scales: (..., out, in / G), floating-point if affine, else uint8.
-        biases: As the scales; None unless affine.
+        packed: Packed numbers, (..., out, in * bits / 32) uint32.
+        scales: Scales, (..., out, in / G), floating-point if affine, else uint8.
+        biases: Offsets, shaped like the scales; None unless affine.
         packing: Bits, G and mode.
-        dtype: Of results.
+        dtype: Dtype of results.
     """
 
     packed: mx.array
@@ -96,7 +96,7 @@ class QuantizedMatrix:
         return cls(packed, scales, biases[0] if biases else None, packing, numbers.dtype)
 
     def computing_in(self, dtype: mx.Dtype) -> "QuantizedMatrix":
-        """The same numbers, for results of another dtype."""
+        """Return the same numbers, for results of another dtype."""
         if self.biases is None:
             return replace(self, dtype=dtype)
         scales, biases = self.scales.astype(dtype), self.biases.astype(dtype)
@@ -110,16 +110,16 @@ class QuantizedMatrix:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All that it is made of."""
+        """All arrays of the matrix."""
         return [array for array in (self.packed, self.scales, self.biases) if array is not None]
 
     def of(self, arrays: Sequence[mx.array]) -> "QuantizedMatrix":
-        """A matrix of the same form, made of others."""
+        """Return a matrix of the same form, made of other arrays."""
         packed, scales, *biases = arrays
         return replace(self, packed=packed, scales=scales, biases=biases[0] if biases else None)
 
     def is_like(self, other: Matrix) -> bool:
-        """Whether the other has the same form, so that the two can be one."""
+        """Return whether the other matrix has the same form, so that the two can be joined in memory."""
         return (
             isinstance(other, QuantizedMatrix) and self.packing == other.packing and self.dtype == other.dtype
         )
@@ -130,19 +130,19 @@ class QuantizedMatrix:
         return product if bias is None else product + bias
 
     def take(self, places: mx.array) -> mx.array:
-        """The rows of these places, (R,) to (R, in)."""
+        """Return the rows at these places: (R,) to (R, in)."""
         return self.of([array[places] for array in self.arrays]).dequantized()
 
     def dequantized(self) -> mx.array:
-        """Plain numbers, of the shape of the matrix."""
+        """Return the plain numbers, in the shape of the matrix."""
         keywords = self.packing.keywords
         return mx.dequantize(self.packed, self.scales, self.biases, dtype=self.dtype, **keywords)
 
 
 def _quantized_in_pieces(numbers: mx.array, packing: Packing) -> tuple[mx.array, mx.array]:
-    """Packed numbers and scales, of some rows after the others.
+    """Return packed numbers and scales, quantizing some rows at a time.
 
-    On a CPU MLX looks for the nearest of all values a number may get, in an array of all of them for every
+    To find the nearest representable value, MLX on a CPU makes an array of all such values for every
     number.
     """
     rows = numbers.reshape(-1, numbers.shape[-1])
