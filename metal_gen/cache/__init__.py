@@ -1,1 +1,1 @@
-"""The caches of fixed size: one text, several slots, hybrids."""
+"""Caches of fixed size: for one text, for several slots, and for hybrid models."""

@@ -1,9 +1,9 @@
-"""The cache of a model with linear attention: keys and values, and states of a constant size.
+"""The cache of a model with linear attention: keys and values, and states of constant size.
 
-A state is what its layer knows of the whole text so far: it cannot be taken back token by token. The cache
-keeps those of three moments: now, before the last pass, and where it was marked.
+A state summarises the whole text so far for its layer, so it cannot be taken back token by token. The
+cache keeps the states of three moments: now, before the last pass, and at the mark.
 
-Axes: B sequences, T taps of the convolution, C channels, H heads, K size of a key, V of a value.
+Axes: B sequences, T taps of the convolution, C channels, H heads, K size of a key, V size of a value.
 """
 
 import math
@@ -19,12 +19,12 @@ MOMENTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class HybridCacheConfig(KVCacheConfig):
-    """The size of such a cache; `num_layers` counts the layers that have keys and values.
+    """The size of a hybrid cache; `num_layers` counts the layers with keys and values.
 
     Args:
-        num_linear_layers: The others.
-        conv_state: (T - 1, C), in the dtype of the cache.
-        memory: (H, K, V), in float32.
+        num_linear_layers: Number of layers with linear attention.
+        conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache.
+        memory: Shape of a memory, (H, K, V), in float32.
     """
 
     num_linear_layers: int
@@ -45,17 +45,17 @@ class HybridCacheConfig(KVCacheConfig):
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """The states after so many tokens."""
+    """The states after `position` tokens."""
 
     position: int
     states: list[mx.array]
 
 
 class HybridCache(KVCache):
-    """Keys and values of some layers, and the states of the others, of one sequence."""
+    """Keys and values of some layers, and states of the others, for one sequence."""
 
     def __init__(self, config: HybridCacheConfig) -> None:
-        """Allocate keys and values; states are made anew by each pass."""
+        """Allocate keys and values. Each pass makes new states."""
         super().__init__(config)
         conv = mx.zeros((1, *config.conv_state), dtype_named(config.dtype))
         memory = mx.zeros((1, *config.memory), mx.float32)
@@ -65,35 +65,35 @@ class HybridCache(KVCache):
         self._before = self._marked = self._empty
 
     def states(self, layer: int) -> tuple[mx.array, mx.array]:
-        """The last inputs of a layer's convolution (1, T - 1, C), and its memory (1, H, K, V)."""
+        """Return the last inputs of a layer's convolution (1, T - 1, C), and its memory (1, H, K, V)."""
         return self._states[2 * layer], self._states[2 * layer + 1]
 
     def keep(self, layer: int, conv_state: mx.array, memory: mx.array) -> None:
-        """Take a layer's states after the tokens that were claimed last."""
+        """Store a layer's states after the tokens that were claimed last."""
         self._states[2 * layer : 2 * layer + 2] = [conv_state.astype(self.dtype), memory]
 
     def evaluate(self) -> None:
-        """See `KVCache`."""
+        """Wait as `KVCache.evaluate` does, for the states too."""
         mx.eval(self.buffers, self._states)
 
     def claim(self, length: int) -> None:
-        """See `KVCache`."""
+        """Reserve positions as `KVCache.claim` does, and keep the states before them."""
         before = _Moment(self.position, list(self._states))
         super().claim(length)
         self._before = before
 
     def mark(self) -> None:
-        """See `KVCache`."""
+        """Keep the states at this position, so that `rewind` can come back to it."""
         self._marked = _Moment(self.position, list(self._states))
 
     def reachable(self, position: int) -> int:
-        """See `KVCache`."""
+        """Return the last position up to this one whose states are kept."""
         if position >= self.position:
             return self.position
         return max(moment.position for moment in self._moments(position))
 
     def rewind(self, length: int) -> None:
-        """See `KVCache`; only to a moment that is reachable."""
+        """Go back as `KVCache.rewind` does, but only to a position that is reachable."""
         target = self.position - length
         if 0 <= target != self.reachable(target):
             raise ValueError(f"the states after {target} tokens have not been kept")
@@ -102,12 +102,12 @@ class HybridCache(KVCache):
             return
         moments = self._moments(target)
         self._states = list(max(moments, key=lambda moment: moment.position).states)
-        # What was kept of later moments belongs to a text that is no more.
+        # States of later moments belong to a text that no longer exists.
         self._before = self._before if self._before in moments else self._empty
         self._marked = self._marked if self._marked in moments else self._empty
 
     def _moments(self, position: int) -> list[_Moment]:
-        """Those that are kept of the text up to a position."""
+        """Return the kept moments up to a position."""
         kept = (self._empty, self._before, self._marked)
         return [moment for moment in kept if moment.position <= position]
 

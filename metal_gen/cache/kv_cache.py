@@ -1,6 +1,6 @@
-"""The key/value cache: buffers of a fixed size, allocated once and written in place.
+"""The KV cache: buffers of a fixed size, allocated once and written in place.
 
-Owns how many tokens have been written and where the next ones go. Knows nothing of models.
+Keeps track of how many tokens are written and where the next ones go. Knows nothing of models.
 
 Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
 """
@@ -18,15 +18,15 @@ class KVCacheConfig:
     """The size of a cache.
 
     Args:
-        num_layers: Decoder layers.
-        num_kv_heads: Key/value heads of a layer (not the query heads, which may be more).
+        num_layers: Number of decoder layers.
+        num_kv_heads: Number of key/value heads of a layer (there may be more query heads).
         head_dim: Size of one head.
-        max_seq_len: Capacity in tokens, prompt and new text together.
-        batch_size: Sequences held side by side.
+        max_seq_len: Capacity in tokens, for prompt and new text together.
+        batch_size: Number of sequences held side by side.
         dtype: `float32`, `float16` or `bfloat16`.
 
     Raises:
-        DoesNotFitError: A size is below 1, or the dtype is none of the three.
+        DoesNotFitError: A size is below 1, or the dtype is not one of these.
     """
 
     num_layers: int
@@ -47,7 +47,7 @@ class KVCacheConfig:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that one position of every sequence takes, over all layers."""
+        """Bytes of one position of every sequence, over all layers."""
         per_head = self.head_dim * DTYPE_BYTES[self.dtype]
         return self.num_layers * 2 * self.batch_size * self.num_kv_heads * per_head
 
@@ -58,18 +58,18 @@ class KVCacheConfig:
 
 
 class CacheOverflowError(DoesNotFitError):
-    """More positions were claimed than the cache has left; nothing was written.
+    """More positions were claimed than the cache has left. Nothing was written.
 
     Attributes:
-        position: Tokens already in the cache.
-        length: Tokens that were to be added.
-        max_seq_len: The capacity.
+        position: Number of tokens already in the cache.
+        length: Number of tokens to add.
+        max_seq_len: Capacity of the cache.
     """
 
     def __init__(self, position: int, length: int, max_seq_len: int) -> None:
         super().__init__(
             f"the cache is full: {position} of {max_seq_len} positions are used, {length} more are needed",
-            "raise max_seq_len under [cache], or --max-seq-len",
+            "raise max_seq_len under [cache], or use --max-seq-len",
         )
         self.position = position
         self.length = length
@@ -79,8 +79,8 @@ class CacheOverflowError(DoesNotFitError):
 class KVCache:
     """Keys and values of all layers, in buffers of shape (B, H, S, D) that never move or grow.
 
-    A forward pass first claims its positions with `claim`, then every layer writes to them
-    with `update`, or a compiled one to all `buffers` at once.
+    A forward pass first claims its positions with `claim`. Then every layer writes to them with
+    `update`, or a compiled pass writes to all `buffers` at once.
 
     Attributes:
         buffers: Keys and values of each layer in turn.
@@ -88,7 +88,7 @@ class KVCache:
     """
 
     def __init__(self, config: KVCacheConfig) -> None:
-        """Allocate every buffer now, so that memory is known from here on."""
+        """Allocate every buffer now, so that the memory is known from here on."""
         shape = (config.batch_size, config.num_kv_heads, config.max_seq_len, config.head_dim)
         dtype = dtype_named(config.dtype)
         self.config = config
@@ -101,7 +101,7 @@ class KVCache:
 
     @property
     def position(self) -> int:
-        """Tokens in the cache: where the next one goes."""
+        """Number of tokens in the cache, which is also the position of the next one."""
         return self._position
 
     @property
@@ -111,23 +111,23 @@ class KVCache:
 
     @property
     def remaining(self) -> int:
-        """Positions still free."""
+        """Number of free positions."""
         return self.config.max_seq_len - self._position
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers, as allocated."""
+        """Bytes of all allocated buffers."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def evaluate(self) -> None:
-        """Wait until all that was written is computed."""
+        """Wait until everything written is computed."""
         mx.eval(self.buffers)
 
     def claim(self, length: int) -> None:
         """Reserve the next `length` positions for the forward pass that follows.
 
         Raises:
-            CacheOverflowError: They do not all fit; position and contents are as before.
+            CacheOverflowError: Not all of them fit. Position and contents are unchanged.
         """
         if length > self.remaining:
             raise CacheOverflowError(self._position, length, self.config.max_seq_len)
@@ -139,8 +139,8 @@ class KVCache:
 
         Args:
             layer: Index of the layer.
-            keys: (B', H, L, D) with B' <= B: the first B' sequences are written.
-            values: As `keys`.
+            keys: New keys, (B', H, L, D) with B' <= B; the first B' sequences are written.
+            values: New values, in the same shape.
 
         Returns:
             All keys and all values of these sequences up to `position`, each
@@ -155,21 +155,21 @@ class KVCache:
     def _write(self, buffer: mx.array, new: mx.array) -> None:
         """Write in place, once nothing computes with the buffer any more.
 
-        `mx.slice_update` with a start that is an array copies the whole buffer on CUDA.
+        `mx.slice_update` with a start that is an array would copy the whole buffer on CUDA.
         """
         rows, start, end = len(new), self._start, self._position
         if start == 0 and end == self.config.max_seq_len > 1:
-            # All of a buffer would not be written into it, but put in its place: another one beside it.
+            # MLX would not write a whole buffer in place, but replace it with a second one.
             buffer[:rows, :, : end - 1] = new[:, :, : end - 1]
             buffer[:rows, :, end - 1 :] = new[:, :, end - 1 :]
         else:
             buffer[:rows, :, start:end] = new
 
     def rewind(self, length: int) -> None:
-        """Take back the last `length` positions; what follows is written over them.
+        """Take back the last `length` positions; later tokens overwrite them.
 
         Raises:
-            ValueError: The cache does not hold as many.
+            ValueError: The cache holds fewer positions.
         """
         if not 0 <= length <= self._position:
             raise ValueError(f"cannot take back {length} of {self._position} positions")
@@ -177,20 +177,20 @@ class KVCache:
         self._start = self._position
 
     def mark(self) -> None:
-        """Remember this position, so that `rewind` can come back to it."""
+        """Remember this position, so that `rewind` can come back to it. Does nothing here."""
 
     def reachable(self, position: int) -> int:
-        """The last position up to this one that `rewind` can go to."""
+        """Return the last position up to this one that `rewind` can go to."""
         return min(position, self._position)
 
     def clear(self, *, keep: int = 0) -> None:
         """Begin another text: forget all tokens but the first few, and keep the buffers.
 
         Args:
-            keep: How many tokens of the text before the new one begins with.
+            keep: Number of tokens that the new text shares with the beginning of the one before.
 
         Raises:
-            ValueError: The cache does not hold as many.
+            ValueError: The cache holds fewer tokens.
         """
         self.rewind(self._position - keep)
         self.texts += 1

@@ -1,7 +1,7 @@
-"""A cache whose sequences each have a position of their own: slots, taken and freed one by one.
+"""A cache whose sequences each have their own position: slots that are taken and freed one by one.
 
-Owns where each slot's next token goes and whose prompts are still in the buffers. Knows nothing of
-models.
+Keeps track of where each slot's next token goes, and of which prompts are still in the buffers. Knows
+nothing of models.
 
 Axes: B slots, H key/value heads, S capacity, D head size.
 """
@@ -17,11 +17,11 @@ class SlotCache:
     """The slots of a cache, over its buffers (B, H, S, D).
 
     Args:
-        cache: Whose own position is not used.
-        stride: Prompts are shared in multiples of so many tokens.
+        cache: Cache with the buffers; its own position is not used.
+        stride: Prompts are shared in multiples of this many tokens.
 
     Attributes:
-        positions: Tokens in each slot.
+        positions: Number of tokens in each slot.
     """
 
     def __init__(self, cache: KVCache, stride: int) -> None:
@@ -32,14 +32,14 @@ class SlotCache:
 
     @property
     def capacity(self) -> int:
-        """Tokens that a slot holds."""
+        """Number of tokens that a slot holds."""
         return self.cache.config.max_seq_len
 
     def claim(self, slot: int, length: int) -> int:
-        """Reserve the next positions of a slot, and return the first of them.
+        """Reserve the next positions of a slot and return the first of them.
 
         Raises:
-            CacheOverflowError: They do not all fit; the slot is as before.
+            CacheOverflowError: Not all of them fit. The slot is unchanged.
         """
         start = self.positions[slot]
         if start + length > self.capacity:
@@ -48,17 +48,17 @@ class SlotCache:
         return start
 
     def rewind(self, slot: int, length: int) -> None:
-        """Take the last positions of a slot back; what follows is written over them."""
+        """Take back the last positions of a slot; later tokens overwrite them."""
         self.positions[slot] -= length
 
     def reuse(self, slot: int, prompt: Sequence[int]) -> int:
-        """Begin a prompt in a slot with as much of it as the one before has left; returns how much."""
+        """Begin a prompt with the prefix that the slot already holds. Return its length."""
         self.positions[slot] = self._shared(slot, prompt)
         self._prompts[slot] = list(prompt[: self.positions[slot]])
         return self.positions[slot]
 
     def extend(self, slot: int, prompt: Sequence[int]) -> int:
-        """Copy what another slot has more of a prompt than this one; returns how much."""
+        """Copy the next tokens of a prompt from a slot that holds more of it. Return how many."""
         shared = [self._shared(other, prompt) for other in range(len(self.positions))]
         length = max(shared)
         begin = self.positions[slot]
@@ -66,7 +66,7 @@ class SlotCache:
             return 0
         source = shared.index(length)
         for place, buffer in enumerate(self.cache.buffers):
-            # A copy before the write: with a view of it in use, the whole buffer would be copied.
+            # Copy before the write: with a view in use, MLX would copy the whole buffer.
             new = mx.contiguous(buffer[source, :, begin:length].swapaxes(0, 1)).swapaxes(0, 1)
             buffer[slot, :, begin:length] = new
             self.cache.buffers[place] = buffer
@@ -75,16 +75,16 @@ class SlotCache:
         return length - begin
 
     def forget(self, slot: int) -> None:
-        """Let no other slot have what this one holds."""
+        """Stop sharing the contents of this slot with other slots."""
         self._prompts[slot] = []
 
     def hold(self, slot: int, prompt: Sequence[int]) -> None:
-        """Let other slots have what a slot holds of its prompt so far."""
+        """Share what a slot holds of its prompt so far with other slots."""
         length = min(self.positions[slot], len(prompt)) // self.stride * self.stride
         self._prompts[slot] = list(prompt[:length])
 
     def has_in_common(self, first: Sequence[int], second: Sequence[int]) -> int:
-        """Tokens that one prompt can take over from another, of which one at least is left to compute."""
+        """Return how many tokens one prompt can reuse from another; at least one is left to compute."""
         most = min(len(first), len(second) - 1)
         length = 0
         while length + self.stride <= most:

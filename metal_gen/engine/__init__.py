@@ -1,1 +1,1 @@
-"""The decode loop, in token ids: no tokenizer, no files, no console."""
+"""The decode loop. It works on token ids: no tokenizer, no files, no console."""

@@ -1,4 +1,4 @@
-"""Begins a text with what the cache has left of the one before."""
+"""Reuses the part of the KV cache that a new prompt shares with the previous text."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from metal_gen.engine.decoder import Decoder, PrefillProgress
 
 
 class CachedText:
-    """The tokens whose keys and values a decoder's cache holds: a prompt, and what followed it.
+    """The tokens whose keys and values are in a decoder's cache: a prompt and the tokens after it.
 
-    Other texts may use the cache in between; then nothing is left of this one.
+    Other texts may use the cache in between. Then nothing of this text is left.
 
     Args:
-        decoder: Of the model and the cache.
+        decoder: Decoder with the model and the cache.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -25,23 +25,23 @@ class CachedText:
 
     @property
     def has_the_cache(self) -> bool:
-        """Whether no other text has been begun since."""
+        """Whether no other text has begun since."""
         return self._decoder.cache.texts == self._number
 
     def begin(self, prompt: Sequence[int]) -> int:
-        """Take over what a prompt has in common with the text so far, from its beginning.
+        """Keep the prefix that a prompt shares with the text so far.
 
         Args:
             prompt: Token ids, at least one.
 
         Returns:
-            Tokens of the prompt that need not be computed; one at least is left for `prefill`.
+            Number of prompt tokens that are already in the cache. At least one is left for `prefill`.
         """
         cache = self._decoder.cache
-        # Dynamic rope scaling turns all keys of a prompt by its length: others are of no use to it.
+        # Dynamic rope scaling rotates a prompt's keys by its length: keys of another length are useless.
         periods = self._decoder.model.rope.periods(len(prompt))
         kept = self._in_common(prompt) if self.has_the_cache and periods is self._periods else 0
-        # A step may still be under way. Were it not, the next write would copy the buffers.
+        # A step may still be running. Without waiting for it, the next write would copy the buffers.
         cache.evaluate()
         cache.clear(keep=kept)
         self._number, self._periods = cache.texts, periods
@@ -50,9 +50,9 @@ class CachedText:
         return kept
 
     def prefill(self, on_progress: PrefillProgress | None = None) -> mx.array:
-        """Compute the rest of the prompt; arguments, result and errors as of `Decoder.prefill`.
+        """Compute the rest of the prompt, with the arguments, result and errors of `Decoder.prefill`.
 
-        What was computed when it fails is taken over by the next prompt.
+        If it fails, the next prompt reuses what was computed.
         """
         begin = len(self._ids)
 
@@ -67,11 +67,11 @@ class CachedText:
         return logits
 
     def add(self, token: int) -> None:
-        """Note a new token; whether it has reached the cache is seen from the cache's position."""
+        """Record a new token. The cache's position tells whether the token has reached the cache."""
         self._ids.append(token)
 
     def rewind_to_prompt(self) -> None:
-        """Take all new tokens back."""
+        """Take back all new tokens."""
         self._decoder.cache.rewind(self._decoder.cache.position - len(self._prompt))
         del self._ids[len(self._prompt) :]
 

@@ -1,8 +1,8 @@
-"""The step from one token to the next as one compiled function: model, cache and draw.
+"""One decode step as a single compiled function: model, KV cache and sampling.
 
-Python builds the graph of a step once for a range of positions and MLX replays it, with its
-element-wise operations joined. For that all shapes have to stay: attention looks at a part of the
-cache that grows in a few strides, and a mask hides what lies beyond the position.
+Python builds the graph of a step once per range of positions. MLX then replays it, with its element-wise
+operations fused. This requires fixed shapes: attention reads a part of the cache whose length grows in a
+few strides, and a mask hides the places after the position.
 
 Axes: B sequences, H key/value heads, S capacity, D head size, V vocabulary.
 """
@@ -23,17 +23,17 @@ from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_a
 
 SHORTEST_STRIDE = 256
 STRIDES_PER_DOUBLING = 8
-# A long text meets about a dozen; more than one set of them is kept for texts drawn in turns.
+# A long text needs about a dozen functions. Several sets are kept, for texts that are drawn in turns.
 MOST_KEPT = 64
 
 StepFunction = Callable[..., Sequence[mx.array]]
 
 
 def attended_length(position: int, capacity: int) -> int:
-    """How much of the cache is looked at when `position` tokens are in it, the new one included.
+    """Return how much of the cache attention reads when it holds `position` tokens, with the new one.
 
-    Multiples of 256 tokens, and of an eighth of the last power of two where that is more, so that
-    the next length costs an eighth more at the most.
+    The length is a multiple of 256 tokens, or of an eighth of the last power of two if that is more, so
+    that each next length costs at most an eighth more.
     """
     doubling = 1 << (position - 1).bit_length() >> 1
     stride = max(SHORTEST_STRIDE, doubling // STRIDES_PER_DOUBLING)
@@ -44,12 +44,12 @@ class CompiledStep:
     """The compiled step of one model over one cache, for all its sequences at once.
 
     Args:
-        model: With its weights.
-        cache: Its buffers are handed through the compiled function and back.
+        model: Model with its weights.
+        cache: Cache whose buffers go through the compiled function and come back from it.
 
     Attributes:
-        count: Functions compiled so far.
-        seconds: What building them took.
+        count: Number of functions compiled so far.
+        seconds: Time spent on building them, in seconds.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
@@ -60,7 +60,7 @@ class CompiledStep:
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
-        """See `Decoder.draw_next`; of a cache of one sequence."""
+        """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
         cache = self.cache
         cache.claim(1)
         rule = sampler.rule if sampler.follows_rule_alone(index) else None
@@ -79,18 +79,18 @@ class CompiledStep:
         bases: mx.array,
         indices: mx.array,
     ) -> tuple[mx.array, mx.array | None, LogprobArrays | None]:
-        """Add one token to each sequence, and draw the next where that follows a rule alone.
+        """Add one token to each sequence, and draw the next one if the draw follows a fixed rule.
 
         Args:
-            tokens: (B,) ids, which need not be computed yet.
-            positions: Where each goes.
-            periods: Of the rotary embedding.
-            rule: How all are drawn; None leaves that out.
-            bases: `RandomKeys.base` of each, (B, 2), or (2,) of one.
-            indices: `words` of each new token's index, shaped alike.
+            tokens: Token ids, (B,); they need not be computed yet.
+            positions: Position of each token.
+            periods: Periods of the rotary embedding.
+            rule: Rule for drawing all sequences; None skips the draw.
+            bases: `RandomKeys.base` of each sequence, (B, 2), or of the only one, (2,).
+            indices: `words` of each new token's index, in the same shape.
 
         Returns:
-            (B, V) logits, and what the rule gave; not yet computed.
+            Logits, (B, V), and the results of the rule. Nothing is computed yet.
         """
         cache = self.cache
         length = attended_length(max(positions) + 1, cache.config.max_seq_len)
@@ -108,7 +108,7 @@ class CompiledStep:
         return logits, outcome, LogprobArrays(*logprobs) if logprobs else None
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
-        """Compile the step for one length of attention and one way to draw; None leaves that out."""
+        """Compile the step for one length of attention and one rule; None skips the draw."""
         places = mx.arange(length)
         bias = None if rule is None else bias_arrays(dict(rule.strategy.logit_bias))
         mx.eval(places, bias)
@@ -146,7 +146,7 @@ class CompiledStep:
 
 
 class _FixedShapes:
-    """The cache within a compiled step: buffers (B, H, S, D) that are written at arrays' positions."""
+    """The cache inside a compiled step: buffers (B, H, S, D), written at positions that are arrays."""
 
     def __init__(self, buffers: Sequence[mx.array], positions: mx.array, length: int) -> None:
         self.buffers = list(buffers)
@@ -154,10 +154,10 @@ class _FixedShapes:
         self._length = length
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """See `LayerCache`."""
+        """Implement `LayerCache.update`."""
         seen = []
         for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            # Written in place, on CUDA too, where `mx.slice_update` copies the buffer.
+            # This writes in place on CUDA too, where `mx.slice_update` copies the buffer.
             buffer = self.buffers[place]
             buffer = mx.put_along_axis(buffer, self._places, new.astype(buffer.dtype), axis=2)
             self.buffers[place] = buffer

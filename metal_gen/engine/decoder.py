@@ -1,4 +1,4 @@
-"""Runs a model over its cache: the prompt in chunks, then one token at a time."""
+"""Runs a model over its KV cache: prefill in chunks, then decode one token at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +17,15 @@ class Decoder:
     """A model and the cache it writes to.
 
     Args:
-        model: With its weights.
-        cache: Of the model's shape; the sequence being decoded is its first.
-        chunk_size: Prompt tokens computed at once; bounds the memory that prefill takes.
-        ahead_bytes: What prefill may take beside weights and cache before it waits for the device
-            to end what it has been handed; None sets no bound.
-        compiles: Compile the step from one token to the next, where the cache is one sequence wide.
+        model: Model with its weights.
+        cache: Cache of the model's shape. The text is in its first sequence.
+        chunk_size: Number of prompt tokens computed at once; limits the memory of prefill.
+        ahead_bytes: Memory that prefill may use in addition to weights and cache before it waits for the
+            device to finish its work; None for no limit.
+        compiles: Whether to compile the decode step, if the cache holds one sequence.
 
     Attributes:
-        compiled: The step as it is compiled; None where it is not.
+        compiled: The compiled step; None if it is not compiled.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Decoder:
 
         Args:
             prompt: Token ids, at least one.
-            on_progress: Called with the tokens done and the tokens in all after each chunk but the
-                last, which is computed together with the first new token.
+            on_progress: Called after each chunk with the number of tokens done and the total, except after
+                the last chunk, which is computed together with the first new token.
 
         Returns:
-            (1, V) logits of the token after the prompt, being computed.
+            Logits of the token after the prompt, (1, V). They are being computed.
 
         Raises:
-            CacheOverflowError: The prompt does not fit. What chunks came before is in the cache.
+            CacheOverflowError: The prompt does not fit. The cache holds the chunks that came before.
         """
         total = self.cache.position + len(prompt)
         last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
@@ -75,13 +75,13 @@ class Decoder:
         """Add one token to the cache.
 
         Args:
-            token: (1,) id, which need not be computed yet.
+            token: Token id, (1,); it need not be computed yet.
 
         Returns:
-            (1, V) logits of the next token, not yet computed.
+            Logits of the next token, (1, V), not computed yet.
 
         Raises:
-            CacheOverflowError: The cache is full; it is as before.
+            CacheOverflowError: The cache is full. It is unchanged.
         """
         return self.model.logits(self.model(token[:, None], self.cache)[:, -1])
 
@@ -89,15 +89,15 @@ class Decoder:
         """Add one token to the cache and draw the next.
 
         Args:
-            token: As for `step`.
-            sampler: Of this text.
-            index: Of the new token.
+            token: Token id, (1,); it need not be computed yet.
+            sampler: Sampler of this text.
+            index: Index of the new token.
 
         Returns:
-            The draw, not yet computed.
+            The draw, not computed yet.
 
         Raises:
-            CacheOverflowError: The cache is full; it is as before.
+            CacheOverflowError: The cache is full. It is unchanged.
         """
         if self.compiled is not None:
             return self.compiled.draw_next(token, sampler, index)
@@ -106,7 +106,7 @@ class Decoder:
 
 @contextmanager
 def at_most(more_bytes: int | None) -> Iterator[None]:
-    """Let MLX wait for what it has begun before it takes more memory than this."""
+    """Make MLX wait for work that it has begun before it takes more additional memory than this."""
     if more_bytes is None:
         yield
         return

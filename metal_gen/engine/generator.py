@@ -1,8 +1,8 @@
-"""The loop: sample and decode, one step ahead of the reader.
+"""The generation loop: sample and decode, one step ahead of the reader.
 
-The graph of a step is built while the step before it is computed, but handed to the device only when
-that one has ended. Handed over sooner, it would find the cache in use, and MLX would copy what it is
-to write to: the whole cache, at every step.
+The graph of a step is built while the step before it runs, but the device receives it only when that
+step is done. Otherwise the cache would still be in use, and MLX would copy the whole cache at every step
+before it writes to it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ class GeneratedToken:
     """One new token.
 
     Attributes:
-        id: In the vocabulary.
-        draw: How it was drawn.
-        finish: Set on the last token.
+        id: Token id.
+        draw: The draw that chose it.
+        finish: Why the text ends with this token; None if it does not.
     """
 
     id: int
@@ -40,17 +40,17 @@ def generate_tokens(
 ) -> Iterator[GeneratedToken]:
     """Yield new tokens after a prompt.
 
-    The step after a token is already being computed when the token is yielded.
+    When a token is yielded, the step after it is already being computed.
 
     Args:
-        decoder: Its cache holds the prompt.
-        logits: (1, V) of the token after the prompt.
-        sampler: Of this text.
-        endings: Tokens that end the text when they have been yielded, and what to call that.
-        max_tokens: Most tokens to yield; by default what the cache has room for.
+        decoder: Decoder whose cache holds the prompt.
+        logits: Logits of the token after the prompt, (1, V).
+        sampler: Sampler of this text.
+        endings: Tokens that end the text once they have been yielded, and the reason for each.
+        max_tokens: Maximum number of tokens to yield; default: until the cache is full.
 
     Raises:
-        LogitsError: The logits of a step leave no token to choose; it is named.
+        LogitsError: The logits of a step allow no token. The error names the step.
     """
     limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
     draw = sampler.draw(logits, 0)
@@ -60,7 +60,7 @@ def generate_tokens(
         following = _follow(draw, decoder, sampler, is_last=is_last)
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
-            # Go back to before this draw, look at the whole vocabulary, and go on from there.
+            # Undo this draw, search the whole vocabulary, and continue from there.
             sampler.retract(1)
             decoder.cache.rewind(0 if is_last else 1)
             draw = sampler.redraw(draw)
@@ -78,17 +78,17 @@ def generate_tokens(
 
 
 def not_chosen(draw: Draw) -> LogitsError:
-    """The error of a draw that gave no token, which it names."""
+    """Return the error for a draw that chose no token. It names the draw."""
     return no_token(f"no token can be chosen at new token {draw.index + 1}", draw.logits)
 
 
 def _follow(draw: Draw, decoder: Decoder, sampler: Sampler, *, is_last: bool) -> Draw | None:
-    """Note a draw, computed or not, as part of the text, and build the step after it."""
+    """Add a draw, computed or not, to the text, and build the step after it."""
     sampler.accept(draw)
     return None if is_last else decoder.draw_next(draw.token, sampler, draw.index + 1)
 
 
 def read_draw(draw: Draw) -> tuple[int, int]:
-    """Have a draw computed and bring its token's id and its status to the host."""
+    """Wait for a draw, and return its token id and its status."""
     token, status = draw.outcome.tolist()  # type: ignore[misc]
     return int(token), int(status)  # type: ignore[arg-type]

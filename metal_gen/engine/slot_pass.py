@@ -1,8 +1,8 @@
-"""One forward pass over the slots of a cache: a token of each text, and parts of prompts beside them.
+"""One forward pass over the slots of a cache: one token of each text, and parts of prompts.
 
-All rows go through the projections together, so that weights are read once. Attention takes apart what
-looks at different stretches of the cache: a stretch depends on the text alone, never on its
-neighbours, and so does each number that comes out, as far as the products of matrices allow it
+All rows go through the projections together, so that weights are read once. Attention treats rows
+separately if they attend to different stretches of the cache. A stretch depends only on the text, never
+on the other slots. So does each result, as far as the matrix products allow it
 (`models/row_independence.py`).
 
 Axes: R rows, H heads, D head size.
@@ -26,9 +26,9 @@ class NextToken:
     """The last token of a text, to be added to the cache.
 
     Args:
-        slot: Where.
-        token: (1,) id, which need not be computed yet.
-        position: That it takes.
+        slot: Slot of the text.
+        token: Token id, (1,); it need not be computed yet.
+        position: Position of the token.
     """
 
     slot: int
@@ -41,9 +41,9 @@ class PromptPart:
     """Successive tokens of a prompt, to be added to the cache.
 
     Args:
-        slot: Where.
-        tokens: Ids.
-        start: Position of the first.
+        slot: Slot of the text.
+        tokens: Token ids.
+        start: Position of the first token.
     """
 
     slot: int
@@ -61,14 +61,14 @@ def run_pass(
     """Run rows through a model.
 
     Args:
-        model: With its weights.
-        slots: Take the keys and values.
-        periods: Of the rotary embedding.
-        nexts: In the order of their slots; each is a row.
-        prompts: Each is as many rows as it has tokens.
+        model: Model with its weights.
+        slots: Slots that take the keys and values.
+        periods: Periods of the rotary embedding.
+        nexts: Next tokens in slot order, one row each.
+        prompts: Parts of prompts, one row per token.
 
     Returns:
-        (R, hidden) normalised hidden states, not yet computed.
+        Normalised hidden states, (R, hidden), not computed yet.
     """
     ids = [each.token.astype(mx.int32) for each in nexts]
     ids += [mx.array(list(part.tokens), dtype=mx.int32) for part in prompts]
@@ -93,7 +93,7 @@ def run_pass(
 
 
 def _parts_of_nexts(nexts: Sequence[NextToken], capacity: int, model: Transformer) -> Iterator[Part]:
-    """Neighbouring slots that look at equally many positions, together."""
+    """Group neighbouring slots that attend to equally many positions."""
 
     def stretch(indexed: tuple[int, NextToken]) -> tuple[int, int]:
         row, each = indexed
@@ -132,7 +132,7 @@ def _parts_of_prompts(prompts: Sequence[PromptPart], first_row: int, model: Tran
 
 
 class _Writes:
-    """Puts the rows of one pass where they belong."""
+    """Writes the rows of one pass to their slots and positions."""
 
     def __init__(self, slots: SlotCache, places: Sequence[int], positions: mx.array) -> None:
         self._buffers = slots.cache.buffers
@@ -140,9 +140,9 @@ class _Writes:
         self._positions = positions
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (R, H, 1, D) of each and return the buffers, (B, H, S, D)."""
+        """Write new keys and values, (R, H, 1, D) each, and return the buffers, (B, H, S, D)."""
         for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
             buffer = self._buffers[place]
-            # One write for all rows, in place: on CUDA a slice that is assigned to copies the buffer.
+            # One write for all rows, in place: on CUDA, assigning to a slice copies the buffer.
             buffer[self._slots, :, self._positions] = new[:, :, 0].astype(buffer.dtype)
         return self._buffers[2 * layer], self._buffers[2 * layer + 1]

@@ -1,4 +1,4 @@
-"""A text in a slot, and how far it is."""
+"""The state of a text in a slot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from metal_gen.sampling.sampler import Draw, Sampler
 
 @dataclass(eq=False)
 class SlotText:
-    """A text in a slot.
+    """A text in a slot, and its progress.
 
     Attributes:
-        slot: Where.
-        prompt: Its token ids.
-        shareable: The same where other prompts may share it; empty where its positions turn otherwise than
-            those of shorter ones.
-        sampler: Draws its tokens.
-        endings: Tokens that end it, and what to call that.
-        limit: Most new tokens.
-        limited_by: What to call that end.
-        draw: The last token, computed or not; None while the prompt is not in the cache.
-        is_over: It has ended.
+        slot: Index of the slot.
+        prompt: Token ids of the prompt.
+        shareable: The prompt if other prompts may share its keys and values; empty if its positions
+            rotate differently from those of shorter prompts.
+        sampler: Sampler that draws its tokens.
+        endings: Tokens that end it, and the reason for each.
+        limit: Maximum number of new tokens.
+        limited_by: Reason to report when the limit is reached.
+        draw: Draw of the last token, computed or not; None until the prompt is in the cache.
+        is_over: Whether it has ended.
     """
 
     slot: int

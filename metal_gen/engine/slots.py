@@ -1,8 +1,8 @@
-"""Continuous batching: many texts at once over a fixed number of slots, each as if it were alone.
+"""Continuous batching: many texts at once in a fixed number of slots, each as if it were alone.
 
-A pass adds a token to every text and computes parts of the prompts that have come in. A text that ends
-frees its slot, and the next one's prompt goes in with the pass after. As in `generator`, a pass is built
-while the one before is computed, and handed over when that has ended.
+A pass adds one token to every text and computes parts of waiting prompts. A text that ends frees its
+slot, and the next prompt starts with the pass after. As in `generator`, a pass is built while the one
+before is computed, and handed to the device when that one is done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ class _Pass:
 
     Attributes:
         fed: Texts whose last token it adds to the cache.
-        prefilled: Texts of whose prompts it adds a part.
-        draws: What it draws, for whom.
-        outputs: What is to be computed.
+        prefilled: Texts whose prompts it computes a part of.
+        draws: Draws it makes, with their texts.
+        outputs: Arrays to compute.
     """
 
     fed: list[SlotText] = field(default_factory=list)
@@ -41,7 +41,7 @@ class _Pass:
 
 @dataclass
 class _Rows:
-    """Rows that go through the model together, and those of them that a token is drawn from."""
+    """Rows that go through the model together, and the rows among them that give a token."""
 
     periods: mx.array
     nexts: list[NextToken] = field(default_factory=list)
@@ -50,11 +50,11 @@ class _Rows:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.nexts) + sum(len(part.tokens) for part in self.parts)
 
     def apart(self) -> "list[_Rows]":
-        """The parts of prompts and the next tokens, each by themselves, where there are any."""
+        """Split into parts of prompts and next tokens. Leave out a group that is empty."""
         count = len(self.nexts)
         prompts = _Rows(
             self.periods, [], self.parts, [(text, row - count) for text, row in self.drawn[count:]]
@@ -64,20 +64,20 @@ class _Rows:
 
 
 class SlotDecoder:
-    """A model and the slots that it writes to.
+    """A model and the slots it writes to.
 
     Args:
-        model: With its weights; for texts that do not depend on their neighbours, from
+        model: Model with its weights. To make texts independent of the other slots, pass the result of
             `with_independent_rows`.
-        cache: One slot for each of its sequences.
-        chunk_size: Prompt tokens computed in one pass, so that no text waits long.
-        stride: Prompts are computed in parts of so many tokens, and shared in multiples of them.
-        compiles: Compile the step that adds a token to every text, apart from parts of prompts.
+        cache: Cache with one sequence per slot.
+        chunk_size: Number of prompt tokens computed in one pass; limits how long texts wait.
+        stride: Number of tokens in a part of a prompt; prompts are shared in multiples of it.
+        compiles: Whether to compile the step that adds a token to every text without parts of prompts.
 
     Attributes:
-        slot_passes: Slots that there were, over all passes.
-        busy_slot_passes: Those that had a part in a text.
-        shared_tokens: Prompt tokens that were taken over from another prompt.
+        slot_passes: Number of slots, summed over all passes.
+        busy_slot_passes: Number of slots that worked on a text, summed over all passes.
+        shared_tokens: Number of prompt tokens that were copied from another prompt.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class SlotDecoder:
 
     @property
     def in_use(self) -> int:
-        """Slots that hold a text that goes on."""
+        """Number of slots that hold an unfinished text."""
         return sum(text is not None for text in self._texts)
 
     @property
@@ -116,13 +116,13 @@ class SlotDecoder:
         endings: Mapping[int, FinishDetail],
         max_tokens: int | None = None,
     ) -> SlotText:
-        """Give a text a slot; its prompt is computed by the passes to come.
+        """Give a text a slot. The next passes compute its prompt.
 
         Args:
-            prompt: Token ids, at least one; no more than a slot holds.
-            sampler: Of this text.
-            endings: Tokens that end it when they have been given out, and what to call that.
-            max_tokens: Most new tokens; by default what the slot has room for.
+            prompt: Token ids, at least one and no more than a slot holds.
+            sampler: Sampler of this text.
+            endings: Tokens that end the text once they have been returned, and the reason for each.
+            max_tokens: Maximum number of new tokens; default: until the slot is full.
         """
         slot = self._texts.index(None)
         limit, limited_by = token_limit(max_tokens, self.slots.capacity - len(prompt))
@@ -135,7 +135,7 @@ class SlotDecoder:
         return text
 
     def end(self, text: SlotText) -> None:
-        """Free the slot of a text; what has been begun for it is not given out."""
+        """Free the slot of a text and discard what is being computed for it."""
         if not text.is_over:
             text.is_over = True
             self._texts[text.slot] = None
@@ -143,11 +143,11 @@ class SlotDecoder:
                 self._waiting.remove(text)
 
     def step(self) -> list[tuple[SlotText, GeneratedToken | LogitsError]]:
-        """Compute a pass, and give out the tokens that it drew.
+        """Compute a pass and return the tokens that it drew.
 
         Returns:
-            A token of each text whose prompt is in the cache, or why there is none, which ends the
-            text as the last token does. The next pass is then being computed.
+            For each text whose prompt is in the cache, a token, or the error why there is none, which ends
+            the text as a last token does. The next pass is then being computed.
         """
         current = self._ahead or self._build()
         if self._ahead is None:
@@ -181,7 +181,7 @@ class SlotDecoder:
         return GeneratedToken(token, draw, finish)
 
     def _draw_again(self, text: SlotText, missed: Draw, following: _Pass) -> None:
-        """Look at the whole vocabulary for a token, and let the text go on a pass later."""
+        """Search the whole vocabulary for a token, and let the text continue one pass later."""
         if text in following.fed:
             self.slots.rewind(text.slot, 1)
             text.sampler.retract(1)
@@ -191,7 +191,7 @@ class SlotDecoder:
         following.outputs += text.draw.results
 
     def _build(self) -> _Pass:
-        """Build the pass after those that have been built."""
+        """Build the pass that follows those already built."""
         built = _Pass()
         built.fed = [
             text for text in self._texts if text is not None and text.draw is not None and not text.is_last
@@ -199,7 +199,7 @@ class SlotDecoder:
         groups: dict[int, _Rows] = {}
         self._add_nexts(built.fed, groups)
         self._add_prompts(built.prefilled, groups)
-        # The compiled step has a row for each slot, and no others.
+        # The compiled step has exactly one row for each slot.
         compiled = self._compiled if len(groups) == 1 else None
         for group in groups.values():
             for rows in [group] if compiled is None else group.apart():
@@ -212,7 +212,7 @@ class SlotDecoder:
         return built
 
     def _rows(self, groups: dict[int, _Rows], sequence_length: int) -> _Rows:
-        """The rows whose positions turn as those of a text of this length do; nearly always all."""
+        """Return the rows that use the rotary periods of this length; nearly always all rows."""
         periods = self.model.rope.periods(sequence_length)
         return groups.setdefault(id(periods), _Rows(periods))
 
@@ -228,7 +228,7 @@ class SlotDecoder:
     def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, _Rows]) -> None:
         """Add parts of the prompts that have waited longest.
 
-        One that begins as another of this pass does waits for that, to copy what they have in common.
+        A prompt that begins like another one of this pass waits for it, to copy the part they share.
         """
         room = self.chunk_size
         for text in tuple(self._waiting):
@@ -269,7 +269,7 @@ class SlotDecoder:
     def _run_compiled(
         self, compiled: CompiledStep, rows: _Rows, samplers: Sequence[Sampler], indices: Sequence[int]
     ) -> list[Draw]:
-        """Run all slots; what is computed for those without a text is written where nothing is yet."""
+        """Run all slots. Results of slots without a text are written to unused positions."""
         last = self.slots.capacity - 1
         for slot, position in enumerate(self.slots.positions):
             if position > last:

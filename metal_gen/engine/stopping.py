@@ -1,16 +1,16 @@
-"""Why a generation ends, and how many tokens it may have."""
+"""Why a generation ends, and how many tokens it may produce."""
 
 from enum import StrEnum
 
 from metal_gen.errors import DoesNotFitError
 
-# Room for an answer of any usual length, and for one that is worth to begin.
+# Room for an answer of usual length, and the least room that is worth starting with.
 ANSWER_TOKENS = 4096
 LEAST_ANSWER_TOKENS = 64
 
 
 class FinishReason(StrEnum):
-    """Why there is no more text, in the words of the usual APIs."""
+    """Why a text ends, in the words of common APIs."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -18,7 +18,7 @@ class FinishReason(StrEnum):
 
 
 class FinishDetail(StrEnum):
-    """Why there is no more text, exactly."""
+    """The exact reason why a text ends."""
 
     EOS = "eos"
     STOP_TOKEN = "stop_token"
@@ -29,7 +29,7 @@ class FinishDetail(StrEnum):
 
     @property
     def reason(self) -> FinishReason:
-        """The usual word for it."""
+        """The reason in the words of common APIs."""
         if self in (FinishDetail.MAX_TOKENS, FinishDetail.CACHE_FULL):
             return FinishReason.LENGTH
         return FinishReason.CANCELLED if self is FinishDetail.CANCELLED else FinishReason.STOP
@@ -45,17 +45,18 @@ def require_capacity(
 ) -> None:
     """Refuse a generation that the cache cannot hold, before any work is done.
 
-    The last new token is never put into the cache, so prompt + new - 1 positions are needed.
+    The last new token never enters the cache, so prompt + new - 1 positions are needed.
 
     Args:
-        prompt_tokens: Of the prompt.
-        max_tokens: Most new tokens; None where the cache alone limits them.
-        max_seq_len: The cache's capacity.
-        most: The largest capacity to propose; None where it is not known.
+        prompt_tokens: Number of prompt tokens.
+        max_tokens: Maximum number of new tokens; None if only the cache limits them.
+        max_seq_len: Capacity of the cache.
+        most: Largest capacity to propose; None if unknown.
         reason: Where the capacity comes from.
 
     Raises:
-        DoesNotFitError: Naming the numbers, and those remedies that leave room for an answer.
+        DoesNotFitError: The cache is too small. The error names the numbers and the remedies that leave
+            room for an answer.
     """
     needed = prompt_tokens + (max_tokens or 1) - 1
     if needed <= max_seq_len:
@@ -76,7 +77,7 @@ def require_capacity(
 
 
 def larger_capacity(prompt_tokens: int, max_tokens: int | None, most: int | None = None) -> int | None:
-    """A capacity that holds a prompt and leaves room for an answer; None where none up to `most` does."""
+    """Return a capacity for a prompt and an answer, or None if `most` is too small for both."""
     if max_tokens is not None:
         least = wanted = prompt_tokens + max_tokens - 1
     else:
@@ -86,7 +87,7 @@ def larger_capacity(prompt_tokens: int, max_tokens: int | None, most: int | None
 
 
 def token_limit(max_tokens: int | None, free_positions: int) -> tuple[int, FinishDetail]:
-    """New tokens that can follow a prompt, given the positions it left free, and what limits them."""
+    """Return the limit on new tokens after a prompt, and the reason for it, given the free positions."""
     most = free_positions + 1
     if max_tokens is None or max_tokens > most:
         return most, FinishDetail.CACHE_FULL

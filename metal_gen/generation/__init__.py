@@ -1,1 +1,1 @@
-"""From settings to text: the memory plan, loading, prompts, generations, conversations."""
+"""From settings to text: the memory plan, loading, prompts, generation and conversations."""

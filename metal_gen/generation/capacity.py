@@ -1,4 +1,4 @@
-"""How many tokens the cache holds where nobody has set `max_seq_len`.
+"""Chooses the capacity of the KV cache if `max_seq_len` is not set.
 
 The capacity is chosen once, before the cache is allocated, and never changes afterwards.
 """
@@ -11,7 +11,7 @@ from metal_gen.models.config.model_config import ModelConfig
 
 USUAL_TOKENS = 2048
 CHAT_TOKENS = 16_384
-# The share of the memory that a cache larger than was asked for leaves to others: one in so many parts.
+# A cache larger than requested leaves 1 / SPARED_PART of the memory to other programs.
 SPARED_PART = 10
 
 
@@ -20,8 +20,8 @@ class Capacity:
     """A size for the cache.
 
     Attributes:
-        tokens: At least 1.
-        reason: Why it is this size, in the words that stand for a setting's source.
+        tokens: Number of tokens, at least 1.
+        reason: Reason for this size, shown in place of a setting's source.
     """
 
     tokens: int
@@ -29,7 +29,7 @@ class Capacity:
 
 
 def usual_capacity(model: ModelConfig) -> int:
-    """Tokens that a cache holds while no prompt is known."""
+    """Return the capacity to use while no prompt is known."""
     return min(USUAL_TOKENS, model.context_length)
 
 
@@ -42,12 +42,12 @@ def capacity_for_prompt(plan: MemoryPlan, prompt_tokens: int, max_tokens: int | 
     """Choose room for a prompt and its answer.
 
     Args:
-        plan: Of the run, with a cache of any size.
-        prompt_tokens: Of the prompt.
-        max_tokens: Most new tokens; None where nothing but the cache limits them.
+        plan: Memory plan of the run, with a cache of any size.
+        prompt_tokens: Number of prompt tokens.
+        max_tokens: Maximum number of new tokens; None if only the cache limits them.
 
     Returns:
-        The smallest of what the answer needs, what the model was trained for and what memory holds, which
+        The smallest of what the answer needs, what the model was trained for and what memory holds. It
         may be too small for the prompt.
     """
     if max_tokens is not None:
@@ -67,9 +67,9 @@ def capacity_for_chat(plan: MemoryPlan) -> Capacity:
 
 
 def _bounded(plan: MemoryPlan, needed: int, wanted: int, reason: str) -> Capacity:
-    """As many tokens as are wanted, within what the model was trained for and what memory holds.
+    """Return as many tokens as wanted, within the model's context and memory.
 
-    What is needed may take all the memory there is; what is wanted beyond that leaves some to others.
+    The needed tokens may take all the memory. Tokens beyond those leave some memory to other programs.
     """
     trained = plan.model.context_length
     spared = replace(plan, available_bytes=plan.available_bytes - plan.available_bytes // SPARED_PART)
@@ -78,5 +78,5 @@ def _bounded(plan: MemoryPlan, needed: int, wanted: int, reason: str) -> Capacit
         return Capacity(tokens, reason)
     if tokens == trained:
         return Capacity(tokens, "all that the model was trained for")
-    # A cache of the usual size is refused then, with the sizes of all parts.
+        # If tokens is 0, a cache of the usual size is refused later, with the sizes of all parts.
     return Capacity(tokens or usual_capacity(plan.model), "what memory allows")

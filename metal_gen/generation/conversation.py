@@ -1,8 +1,8 @@
-"""A conversation over the one cache of a model: each turn computes what is new, and no more.
+"""A conversation over one KV cache: each turn computes only what is new.
 
-Every prompt is the whole conversation, as the chat template renders it. What it has in common with the
-tokens in the cache, from the beginning, stays there. That is nearly all of it, unless the template leaves
-something out that was said before, as Qwen3's does with thinking.
+Every prompt is the whole conversation as the chat template renders it. The prefix that it shares with the
+tokens in the cache stays there. That is nearly everything, unless the template drops earlier text, as
+Qwen3's template drops thinking.
 """
 
 from collections.abc import Generator, Sequence
@@ -27,7 +27,7 @@ from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import ASSISTANT, SYSTEM, USER, Message
 from metal_gen.text.thinking import ThinkingSplitter
 
-# Settings of a text that a turn does not have, and why.
+# Text settings that a turn does not have, and why.
 NOT_OF_A_TURN = {
     "samples": "a turn has one answer",
     "raw": "a conversation needs the chat template",
@@ -37,15 +37,15 @@ SEEDS = 2**64
 
 
 class ConversationFullError(DoesNotFitError):
-    """The messages do not fit the cache; nothing was computed, and the conversation is as before.
+    """The messages do not fit the cache. Nothing was computed, and the conversation is unchanged.
 
     Attributes:
-        tokens: Of the messages, the one that was to be answered included.
-        max_seq_len: The cache's capacity.
+        tokens: Number of tokens of the messages, including the new one.
+        max_seq_len: Capacity of the cache.
     """
 
     def __init__(self, tokens: int, max_seq_len: int, most: int) -> None:
-        """Propose a capacity of at most `most` tokens, where that leaves room for an answer."""
+        """Propose a capacity of at most `most` tokens, if it leaves room for an answer."""
         larger = larger_capacity(tokens, None, most)
         super().__init__(
             f"the conversation is full: with this message it has {tokens} tokens, and max_seq_len is "
@@ -59,18 +59,18 @@ class ConversationFullError(DoesNotFitError):
 class Conversation:
     """Turns of a user and a model.
 
-    The model may be used for other texts in between; the next turn is then computed from its beginning.
+    Other texts may use the model in between. The next turn is then computed from the beginning.
 
     Args:
-        model: From `load`. Its `system` is the first message where none are given.
-        messages: What has been said before, each with `role` and `content`.
-        settings: Settings of sampling and generation by name; they go before the model's.
+        model: Model from `load`. Its `system` is the first message if none are given.
+        messages: Earlier messages, each with `role` and `content`.
+        settings: Settings of sampling and generation by name; they override the model's.
 
     Attributes:
-        messages: What has been said. An answer's thinking is under `reasoning_content`.
-        settings: In force from the next answer on. A `seed` is the first answer's; each one after it has
-            the next.
-        notices: What a person should know about how the last prompt was made.
+        messages: All messages so far. An answer's thinking is under `reasoning_content`.
+        settings: Settings for the next answers. `seed` applies to the first answer, and each later answer
+            adds 1 to it.
+        notices: Notices to the user about the last prompt.
 
     Raises:
         UsageError: The checkpoint has no chat template, or a setting cannot be used.
@@ -90,10 +90,10 @@ class Conversation:
         self._settings_at_first = self.settings
 
     def change(self, **settings: object) -> None:
-        """Change settings by name, from the next answer on; None stands for "as before".
+        """Change settings by name, from the next answer on. None leaves a setting unchanged.
 
         Raises:
-            UsageError: One cannot be used, or is none of a turn; all are as before.
+            UsageError: A setting cannot be used, or does not apply to a turn. All are unchanged.
         """
         names = [name for name, value in settings.items() if value is not None]
         changed = override_with_arguments(self.settings, settings)
@@ -109,19 +109,19 @@ class Conversation:
             self._answers = 0
 
     def change_back(self, name: str) -> None:
-        """Have a setting as it was when the conversation began, from the next answer on."""
+        """Reset a setting to its value at the start of the conversation, from the next answer on."""
         before = self._settings_at_first
         self.settings = self.settings.override({name: getattr(before, name)}, before.source(name))
 
     def ask(self, text: str, *, on_prefill: PrefillProgress | None = None) -> Generator[Piece, None, None]:
-        """Say something, and yield the pieces of the answer as they come.
+        """Send a message, and yield the pieces of the answer as they come.
 
-        Closing the iterator ends the answer. What was said by then is kept; if that is nothing, what was
-        asked is taken back too.
+        Closing the iterator ends the answer. The text so far is kept. If there is none, the message is
+        taken back too.
 
         Args:
             text: The user's message.
-            on_prefill: Called with new prompt tokens done and in all, after each chunk but the last.
+            on_prefill: Called after each chunk but the last, with the new prompt tokens done and their total.
 
         Raises:
             ConversationFullError: The message does not fit.
@@ -132,23 +132,23 @@ class Conversation:
         return self._answer([*self.messages, {"role": USER, "content": text}], on_prefill)
 
     def retry(self, *, on_prefill: PrefillProgress | None = None) -> Generator[Piece, None, None]:
-        """Answer the user's last message anew, with another seed; arguments and errors as of `ask`.
+        """Answer the user's last message again, with another seed; arguments and errors as in `ask`.
 
-        The answer before stays if nothing comes in its place.
+        The previous answer stays if no new one comes.
         """
         return self._answer(self.messages[: self._requests("there is nothing to answer")[-1] + 1], on_prefill)
 
     def undo(self) -> list[Message]:
-        """Take back the user's last message and all that came after it; returns them."""
+        """Take back the user's last message and everything after it. Return the removed messages."""
         begin = self._requests("there is nothing to take back")[-1]
         taken, self.messages = self.messages[begin:], self.messages[:begin]
         return taken
 
     def forget(self, turns: int = 1) -> list[Message]:
-        """Drop the oldest turns, but not the system message; returns what was dropped.
+        """Drop the oldest turns, but not the system message. Return the dropped messages.
 
         Raises:
-            UsageError: There are not as many.
+            UsageError: There are fewer turns.
         """
         requests = self._requests("there is nothing to forget")
         if not 1 <= turns <= len(requests):
@@ -160,50 +160,50 @@ class Conversation:
         return dropped
 
     def clear(self) -> list[Message]:
-        """Drop every message but the system message; returns what was dropped."""
+        """Drop every message but the system message. Return the dropped messages."""
         kept = self.messages[:1] if self.system is not None else []
         dropped, self.messages = self.messages[len(kept) :], kept
         return dropped
 
     @property
     def system(self) -> str | None:
-        """The system message, where there is one."""
+        """The system message; None if there is none."""
         first = self.messages[0] if self.messages else {}
         return first.get("content") if first.get("role") == SYSTEM else None
 
     def set_system(self, text: str | None) -> None:
-        """Put this system message first, in place of the one there is; None leaves it out."""
+        """Replace the system message, or add it at the beginning. None removes it."""
         rest = self.messages if self.system is None else self.messages[1:]
         self.messages = [*([] if text is None else [{"role": SYSTEM, "content": text}]), *rest]
 
     @property
     def turns(self) -> int:
-        """How often the user has said something."""
+        """Number of messages from the user."""
         return len([message for message in self.messages if message["role"] == USER])
 
     @property
     def strategy(self) -> SamplingStrategy:
-        """How the next answer's tokens are chosen."""
+        """How the tokens of the next answer are chosen."""
         checkpoint = self.model.checkpoint
         return strategy_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache holds."""
+        """Number of tokens that the cache holds."""
         return self.model.decoder.cache.config.max_seq_len
 
     def count_tokens(self) -> int:
-        """Tokens that the messages make, with what the template puts before an answer; 0 before the first.
+        """Return the tokens of the messages and of what the template adds before an answer; 0 without turns.
 
         Raises:
-            CheckpointError: The chat template refuses them.
+            CheckpointError: The chat template refuses the messages.
         """
         if not self.turns:
             return 0
         return len(self._encode(self.messages).ids)
 
     def _requests(self, otherwise: str) -> list[int]:
-        """The places of the user's messages."""
+        """Return the indices of the user's messages. Raise UsageError(`otherwise`) if there are none."""
         places = [place for place, message in enumerate(self.messages) if message["role"] == USER]
         if not places:
             raise UsageError(otherwise)
@@ -237,7 +237,7 @@ class Conversation:
     def _recorded(
         self, asked: list[Message], prompt: Prompt, pieces: Generator[Piece, None, None]
     ) -> Generator[Piece, None, None]:
-        """The same pieces; when they end, for whatever reason, the conversation has what was said."""
+        """Yield the same pieces. When they end, for whatever reason, add the answer to the conversation."""
         said: list[Piece] = []
         try:
             with closing(pieces):
@@ -259,10 +259,10 @@ class Conversation:
 
 
 def require_chat(checkpoint: Checkpoint, settings: Settings) -> None:
-    """Refuse a conversation with a checkpoint that has none.
+    """Refuse a conversation if the checkpoint does not support one.
 
     Raises:
-        UsageError: There is no chat template, or it is not to be used.
+        UsageError: There is no chat template, or the settings disable it.
     """
     if checkpoint.chat_template is None or settings.raw:
         reason = "raw is set" if settings.raw else "this checkpoint has none"

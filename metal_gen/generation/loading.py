@@ -1,7 +1,7 @@
 """From settings to a model that is ready to generate, in two steps.
 
-`prepare` finds and checks everything that can be checked without reading weights; `load` on
-what it returns reads them.
+`prepare` finds the checkpoint and checks everything that can be checked without reading weights.
+Calling `load` on its result reads the weights.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -45,17 +45,17 @@ from metal_gen.models.transformer import Transformer
 
 @dataclass(frozen=True)
 class TextModel:
-    """A checkpoint with its weights in memory and a cache beside them.
+    """A checkpoint with its weights in memory, and a cache.
 
-    One text is generated at a time.
+    It generates one text at a time.
 
     Attributes:
-        checkpoint: Its files, tokenizer and chat template.
+        checkpoint: Files, tokenizer and chat template.
         decoder: Model and cache.
-        settings: In force, the checkpoint's own defaults included.
-        plan: The memory that was reckoned with.
-        compiles: The step from one token to the next is to be compiled.
-        notices: What a person should know about this model and these settings.
+        settings: Settings in force, including the checkpoint's own defaults.
+        plan: Memory plan of the run.
+        compiles: Whether the decode step is compiled.
+        notices: Notices to the user about this model and these settings.
     """
 
     checkpoint: Checkpoint
@@ -71,11 +71,11 @@ class PreparedModel:
     """A checkpoint that has been checked against its settings, before its weights are read.
 
     Attributes:
-        checkpoint: Opened.
-        settings: As on `TextModel`.
-        plan: Memory, known to fit, with the cache of a run that has no prompt yet.
-        compiles: The step from one token to the next is compiled.
-        notices: As on `TextModel`.
+        checkpoint: The opened checkpoint.
+        settings: Settings in force, including the checkpoint's own defaults.
+        plan: Memory plan that fits, with the cache of a run that has no prompt yet.
+        compiles: Whether the decode step is compiled.
+        notices: Notices to the user about this model and these settings.
     """
 
     checkpoint: Checkpoint
@@ -85,10 +85,10 @@ class PreparedModel:
     notices: tuple[str, ...]
 
     def for_prompt(self, prompt_tokens: int) -> "PreparedModel":
-        """The same with a cache for this prompt and its answer, unless `max_seq_len` is set.
+        """Return a copy with a cache for this prompt and its answer, unless `max_seq_len` is set.
 
         Raises:
-            DoesNotFitError: Neither the model nor memory has room for both.
+            DoesNotFitError: The model or memory has no room for both.
         """
         max_tokens = self.settings.max_tokens
         prepared = self._sized(capacity_for_prompt(self.plan, prompt_tokens, max_tokens))
@@ -102,7 +102,7 @@ class PreparedModel:
         return prepared
 
     def for_chat(self) -> "PreparedModel":
-        """The same with a cache for a conversation, unless `max_seq_len` is set."""
+        """Return a copy with a cache for a conversation, unless `max_seq_len` is set."""
         return self._sized(capacity_for_chat(self.plan))
 
     def _sized(self, capacity: Capacity) -> "PreparedModel":
@@ -112,13 +112,13 @@ class PreparedModel:
         return replace(self, settings=settings, plan=self.plan.with_cache(max_seq_len=capacity.tokens))
 
     def read_weights(self) -> Transformer:
-        """Read the weights, which need no cache; errors as of `Weights.load`."""
+        """Read the weights, which needs no cache. Errors are those of `Weights.load`."""
         mx.set_cache_limit(self.plan.working_bytes)
         return self.checkpoint.weights.load(self.plan.dtype)
 
     def with_cache(self, model: Transformer) -> TextModel:
-        """Allocate the cache beside the weights; the tokenizer is left to its first use."""
-        # Freed buffers are kept for reuse, but no more of them than the plan has reckoned with.
+        """Allocate the cache. The tokenizer is read at its first use."""
+        # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
         mx.set_cache_limit(self.plan.working_bytes)
         if self.settings.wired_memory and can_wire_memory():
             wire_memory(self.plan.total_bytes)
@@ -139,18 +139,18 @@ class PreparedModel:
 def prepare(
     settings: Settings, *, most_slots: int = 1, on_download: ProgressCallback | None = None
 ) -> PreparedModel:
-    """Find the checkpoint, check it, and see whether it fits.
+    """Find the checkpoint, check it, and check that it fits.
 
     Args:
-        settings: `model` names the checkpoint; None is the bundled one.
-        most_slots: Texts to generate at once where the settings leave that open and memory allows it.
+        settings: Settings; `model` names the checkpoint, and None is the bundled one.
+        most_slots: Number of texts to generate at once, if the settings leave it open and memory allows it.
         on_download: Called while files come from the Hub.
 
     Raises:
         ModelNotFoundError: There is no such checkpoint or adapter.
-        CheckpointError: It is damaged or not supported.
-        ConfigError: A setting contradicts it, or names a token that it does not have; UsageError
-            where an argument does.
+        CheckpointError: The checkpoint is damaged or not supported.
+        ConfigError: A setting contradicts the checkpoint, or names a token that it does not have;
+            UsageError if an argument does.
         DoesNotFitError: Memory is too small.
     """
     folder = (
@@ -178,16 +178,16 @@ def prepare(
     if settings.compile == "on" and not compiles:
         notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
-        notices.append("compile = 'on' has no effect: a text alone is compiled over a cache of its own")
+        notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
 
 
 def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
-    """Read the headers of a checkpoint, as the settings change it.
+    """Read the headers of a checkpoint and apply the settings that change it.
 
     Raises:
-        CheckpointError: It is damaged or not supported.
-        ConfigError: A setting contradicts it.
+        CheckpointError: The checkpoint is damaged or not supported.
+        ConfigError: A setting contradicts the checkpoint.
     """
     packing = None if settings.quantize is None else packing_named(settings.quantize)
     return Checkpoint(
@@ -196,15 +196,15 @@ def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
 
 
 def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int = 1) -> MemoryPlan:
-    """Add up what a run will take, whether or not there is as much.
+    """Add up the memory of a run, whether or not the device has it.
 
-    The cache of one text is smaller than usual where that makes it fit; a batch keeps its size, on which
-    its texts may depend.
+    For a single text, the cache shrinks from its usual size if that makes the run fit. For a batch it does
+    not, because its texts may depend on that size.
 
     Args:
-        settings: In force.
-        checkpoint: Opened.
-        most_slots: As for `prepare`.
+        settings: Settings in force.
+        checkpoint: The opened checkpoint.
+        most_slots: Number of texts to generate at once, as for `prepare`.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.
@@ -240,7 +240,7 @@ def _available_bytes(limit: int | None) -> int:
 
 
 def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:
-    """Size the cache: its shape from the checkpoint, its capacity from the settings.
+    """Return the size of the cache: its shape from the checkpoint, its capacity from the settings.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.

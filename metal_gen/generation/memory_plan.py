@@ -1,4 +1,4 @@
-"""How much memory a run will take, from headers and settings alone, and whether it is there."""
+"""Computes how much memory a run takes, from headers and settings alone, and whether it fits."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,19 +12,20 @@ from metal_gen.models.config.model_config import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What a run takes.
+    """The memory of a run.
 
     Attributes:
-        model: Its sizes.
-        dtype: What is computed in.
-        weights_bytes: The weights in that dtype.
-        weights_read_bytes: Of them, what one step from a token to the next reads.
-        loading_bytes: The most that reading them takes, before there is a cache.
-        cache: The key/value cache.
-        chunk_size: Prompt tokens computed at once.
-        available_bytes: What the device has left; 0 where that is not known.
-        has_products_apart: Results of products are joined or added, for which both are there at once.
-        has_head_norms: Queries and keys are normalised.
+        model: Sizes of the model.
+        dtype: Dtype of computation.
+        weights_bytes: Bytes of the weights in that dtype.
+        weights_read_bytes: Bytes of the weights that one decode step reads.
+        loading_bytes: Peak memory of reading the weights, before there is a cache.
+        cache: Size of the KV cache.
+        chunk_size: Number of prompt tokens computed at once.
+        available_bytes: Memory that the device has left; 0 if unknown.
+        has_products_apart: Whether results of products are joined or added, so that both are in memory
+            at once.
+        has_head_norms: Whether queries and keys are normalised.
     """
 
     model: ModelConfig
@@ -40,12 +41,12 @@ class MemoryPlan:
 
     @property
     def working_bytes(self) -> int:
-        """Estimate of the intermediate results alive at one time, at their most."""
+        """Estimated peak memory of intermediate results."""
         return self._working.nbytes
 
     @property
     def ahead_bytes(self) -> int | None:
-        """What prefill may take for what a GPU has been handed ahead; None on a CPU."""
+        """Memory of the work that prefill queues ahead on a GPU; None on a CPU."""
         return self._working.ahead_bytes
 
     @property
@@ -54,7 +55,7 @@ class MemoryPlan:
         return WorkingMemory(
             model=self.model,
             dtype=self.dtype,
-            # Of prompts, and one of each other text.
+            # Tokens of prompts, and one token of each other text.
             tokens=min(self.chunk_size, slots * capacity) + slots - 1,
             capacity=capacity,
             texts=slots,
@@ -64,7 +65,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """The most that will be taken at one time."""
+        """Peak memory of the run."""
         return max(self.loading_bytes, self.running_bytes)
 
     @property
@@ -74,16 +75,16 @@ class MemoryPlan:
 
     @property
     def is_loading_more(self) -> bool:
-        """Whether reading the weights takes more than all that comes later."""
+        """Whether reading the weights takes more memory than everything after it."""
         return self.loading_bytes > self.running_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether the device has as much, as far as that is known."""
+        """Whether the run fits the available memory; true if that is unknown."""
         return not self.available_bytes or self.total_bytes <= self.available_bytes
 
     def with_slots(self, most: int) -> "MemoryPlan":
-        """The same plan with as many slots, up to `most`, as fit; one where none do."""
+        """Return the plan with as many slots as fit, up to `most`, and with one if none do."""
         low, high = 1, most
         while low < high:
             middle = (low + high + 1) // 2
@@ -91,20 +92,20 @@ class MemoryPlan:
         return self.with_cache(batch_size=low)
 
     def with_cache(self, **changes: Any) -> "MemoryPlan":
-        """The same plan with another cache; `changes` are fields of `KVCacheConfig`."""
+        """Return the plan with another cache; `changes` are fields of `KVCacheConfig`."""
         return replace(self, cache=replace(self.cache, **changes))
 
     def require_fit(self) -> None:
         """Refuse a run that memory cannot hold.
 
         Raises:
-            DoesNotFitError: With the numbers and the key to change.
+            DoesNotFitError: The run does not fit. The error names the numbers and the setting to change.
         """
         if self.fits:
             return
         if self.loading_bytes > self.available_bytes >= self.weights_bytes:
             what = f"to read the weights, which take {format_bytes(self.weights_bytes)} afterwards"
-            hint = "choose a smaller checkpoint, or one that is stored in the form that is computed with"
+            hint = "choose a smaller checkpoint, or one that needs no conversion while it is read"
             raise DoesNotFitError(self._shortage(self.loading_bytes, what), hint)
         parts = {
             "weights": self.weights_bytes,
@@ -128,16 +129,16 @@ class MemoryPlan:
 
     @property
     def largest_max_seq_len(self) -> int:
-        """The most tokens that the model was trained for and memory holds; 0 where none fit."""
+        """Largest number of tokens within the model's context and memory; 0 if none fit."""
         return self.longest_fit(self.model.context_length)
 
     @property
     def most_tokens(self) -> int:
-        """More tokens than this no text has, in this cache or in another one."""
+        """Upper limit on the tokens of any text, in this cache or in a larger one."""
         return max(self.cache.max_seq_len, self.largest_max_seq_len)
 
     def longest_fit(self, most: int | None = None) -> int:
-        """The largest `max_seq_len`, up to `most` or this plan's, that fits; 0 where none does."""
+        """Return the largest `max_seq_len` that fits, up to `most` or this plan's; 0 if none does."""
         low, high = 0, self.cache.max_seq_len if most is None else most
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""What a person should know about a model and its settings before it runs."""
+"""Notices to the user about a model and its settings, before it runs."""
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
@@ -7,12 +7,12 @@ from metal_gen.device.blas import blas_in_use, blas_notice
 from metal_gen.device.blas_advice import blas_advice
 from metal_gen.models.config.fields import listed
 
-# A model of so many is felt to be slow where matrix products are.
+# A model with this many parameters feels slow if matrix products are slow.
 SLOW_PARAMETERS = 100_000_000
 
 
 def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    """Each as a sentence."""
+    """Return the notices, each as a sentence."""
     notices = [*checkpoint.notices]
     trained = checkpoint.config.context_length
     if settings.max_seq_len is not None and settings.max_seq_len > trained:
@@ -35,7 +35,7 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
 
 
 def _slow_products(settings: Settings, checkpoint: Checkpoint) -> str | None:
-    """How matrix products would be faster, for a model where that matters."""
+    """Return advice on faster matrix products, for a model where it matters."""
     weights = checkpoint.weights
     # Products of quantized matrices are MLX's own.
     if weights.num_parameters <= SLOW_PARAMETERS or weights.is_quantized or not runs_on_cpu():

@@ -1,4 +1,4 @@
-"""What a generation gives: pieces of text as they come, whole texts, counts and times."""
+"""The results of generation: pieces of text as they come, whole texts, counts and times."""
 
 import time
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from metal_gen.engine.stopping import FinishDetail, FinishReason
 from metal_gen.errors import NoAnswerError
 from metal_gen.sampling.logprobs import TokenLogprobs
 
-# On a CPU the second token is computed before the first is handed on, and both come at once.
+# On a CPU, the second token is computed before the first is passed on, so both arrive at once.
 FEWEST_TIMED = 3
-# What gives a text more room, by what has ended it.
+# The option that gives a text more room, by what ended the text.
 MORE_ROOM = {FinishDetail.MAX_TOKENS: "--max-tokens", FinishDetail.CACHE_FULL: "--max-seq-len"}
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts and times of one text, up to now.
+    """Counts and times of one text so far.
 
     Attributes:
-        prompt_tokens: Tokens of the prompt, template included.
-        computed_tokens: Those of them that were computed for this text alone: all but what the cache held
-            before; none of a second sample's, nor in a batch.
-        completion_tokens: New tokens, the end token included.
-        thinking_tokens: Those of them that belong to the model's thinking.
-        ttft_s: From the start of prefill to the first new token; of a second sample, from its own
-            start.
-        prefill_tps: Computed tokens per second of `ttft_s`.
+        prompt_tokens: Number of prompt tokens, including the template.
+        computed_tokens: Prompt tokens that were computed for this text alone: all but those that the cache
+            already held; 0 for a second sample and in a batch.
+        completion_tokens: Number of new tokens, including the end token.
+        thinking_tokens: Number of new tokens that belong to the model's thinking.
+        ttft_s: Seconds from the start of prefill to the first new token; for a second sample, from its
+            own start.
+        prefill_tps: `computed_tokens` per second of `ttft_s`.
         decode_tps: (n - 1) / (t_last - t_first); 0 before the third token.
-        seed: What the draws came from.
-        cache_tokens: Positions of the cache in use.
-        peak_memory_bytes: Most that MLX has had allocated in this process.
+        seed: Seed of the draws.
+        cache_tokens: Number of cache positions in use.
+        peak_memory_bytes: Peak memory that MLX has allocated in this process.
     """
 
     prompt_tokens: int
@@ -53,13 +53,13 @@ class Piece:
 
     Attributes:
         text: Final characters; may be empty while a character or a stop string is incomplete.
-        token_id: The token that completed it.
-        is_thinking: The text belongs to the model's thinking, not to its answer.
-        finish: Set on the last piece of a text: why it ends.
-        stop_text: The stop string that ended it.
-        logprobs: Of the token, where they were asked for.
-        sample: Which of several texts for one prompt, counted from 0.
-        statistics: Up to this piece.
+        token_id: Token that completed the text.
+        is_thinking: Whether the text belongs to the model's thinking rather than to its answer.
+        finish: Why the text ends; set on the last piece only.
+        stop_text: Stop string that ended the text.
+        logprobs: Log-probabilities of the token, if requested.
+        sample: Index of the text among several for one prompt, from 0.
+        statistics: Counts and times up to this piece.
     """
 
     text: str
@@ -73,12 +73,12 @@ class Piece:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """`finish` in the usual words."""
+        """`finish` in the words of common APIs."""
         return None if self.finish is None else self.finish.reason
 
     @property
     def ending(self) -> str:
-        """Why a text that has no more pieces ended; see `describe_ending`."""
+        """Why the text ended, if this is its last piece; see `describe_ending`."""
         return describe_ending(self.finish or FinishDetail.CANCELLED, self.stop_text)
 
 
@@ -88,13 +88,13 @@ class Generation:
 
     Attributes:
         text: The answer.
-        thinking: What the model thought before it, where it does.
-        token_ids: All new tokens, the end token included.
-        finish: Why it ended.
-        stop_text: The stop string that ended it.
-        logprobs: Of each token, where they were asked for.
-        statistics: Of the whole.
-        ends_in_thinking: The last token belongs to the model's thinking.
+        thinking: The model's thinking before the answer, if any.
+        token_ids: All new tokens, including the end token.
+        finish: Why the text ended.
+        stop_text: Stop string that ended the text.
+        logprobs: Log-probabilities of each token, if requested.
+        statistics: Counts and times of the whole text.
+        ends_in_thinking: Whether the last token belongs to the model's thinking.
     """
 
     text: str
@@ -108,7 +108,7 @@ class Generation:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """`finish` in the usual words."""
+        """`finish` in the words of common APIs."""
         return self.finish.reason
 
     @property
@@ -118,7 +118,7 @@ class Generation:
 
     @property
     def missing_answer(self) -> NoAnswerError | None:
-        """Why there is no answer, where the model has thought and then said nothing."""
+        """The error for a text without an answer after thinking; None if there is an answer."""
         if self.text.strip() or not (self.thinking or self.ends_in_thinking):
             return None
         when = "while the model was thinking" if self.ends_in_thinking else "right after the thinking"
@@ -132,7 +132,7 @@ class Generation:
 
 
 def describe_ending(finish: FinishDetail, stop_text: str | None) -> str:
-    """Why a text ended, in the words of the JSON output: `stop (eos)`, `length (max_tokens)`, `cancelled`."""
+    """Describe why a text ended, as in JSON output: `stop (eos)`, `length (max_tokens)`, `cancelled`."""
     if finish is FinishDetail.CANCELLED:
         return finish.reason.value
     detail = finish.value if stop_text is None else f"{finish.value} {stop_text!r}"
@@ -140,7 +140,7 @@ def describe_ending(finish: FinishDetail, stop_text: str | None) -> str:
 
 
 def join(pieces: Sequence[Piece]) -> Generation:
-    """Put the pieces of one text together; without a last one it was cancelled."""
+    """Join the pieces of one text. A text without a last piece was cancelled."""
     last = pieces[-1]
     return Generation(
         text="".join(piece.text for piece in pieces if not piece.is_thinking),
@@ -155,10 +155,10 @@ def join(pieces: Sequence[Piece]) -> Generation:
 
 
 class Clock:
-    """Counts tokens and notes when the first and the last came."""
+    """Counts tokens and records the times of the first and the last."""
 
     def __init__(self, *, prompt_tokens: int, computed_tokens: int, seed: int) -> None:
-        """Start now; the arguments are as on `Statistics`."""
+        """Start now. The arguments are fields of `Statistics`."""
         self.prompt_tokens = prompt_tokens
         self.computed_tokens = computed_tokens
         self.seed = seed
@@ -174,11 +174,11 @@ class Clock:
         self.count += 1
 
     def count_thinking(self) -> None:
-        """Take the token that was counted last for one of the model's thinking."""
+        """Count the last token as thinking."""
         self.thinking_count += 1
 
     def statistics(self, cache_tokens: int) -> Statistics:
-        """What has been counted."""
+        """Return the counts and times so far."""
         ttft_s = self.first_s - self.start_s
         decode_s = self.last_s - self.first_s
         return Statistics(

@@ -1,4 +1,4 @@
-"""From what a person asks to the token ids that the model continues."""
+"""Turns the user's input into the token ids that the model continues."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +12,13 @@ from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import SYSTEM, USER, Message
 from metal_gen.text.thinking import THINK_OPEN, ThinkingSplitter
 
-# What is without effect where there is no template.
+# Notices for settings that need a chat template.
 LOST = (
     "the system message is left out",
     "the thinking switch has no effect",
     "template_arg has no effect",
 )
-PREFILLED_THINKING = "the chat template opens a thinking block, and the prefill is the beginning of that"
+PREFILLED_THINKING = "the chat template opens a thinking block, so the prefill begins the thinking"
 
 
 def encode_as_set(
@@ -28,7 +28,7 @@ def encode_as_set(
     *,
     most_tokens: int | None = None,
 ) -> Prompt:
-    """Render and encode a prompt as the settings say; arguments and errors as of `encode_prompt`."""
+    """Render and encode a prompt according to the settings. The rest is as in `encode_prompt`."""
     return encode_prompt(
         checkpoint,
         prompt,
@@ -55,20 +55,20 @@ def encode_prompt(
     """Render and encode a prompt.
 
     Args:
-        checkpoint: Gives the tokenizer and the chat template.
+        checkpoint: Checkpoint with the tokenizer and the chat template.
         prompt: One user message as text, or a conversation of messages.
-        system: A system message to put first.
-        raw: Encode the text as it is, without the template.
-        thinking: Sets the template's thinking switch where it has one.
-        prefill: Comes last, with the template or without: the answer goes on from there.
+        system: System message to put first.
+        raw: Encode the text unchanged, without the template.
+        thinking: Value of the template's thinking switch, if it has one.
+        prefill: Beginning of the answer; it comes last, with or without a template.
         template_args: Other variables of the template.
-        most_tokens: As for `Tokenizer.encode`.
+        most_tokens: Token limit, as in `Tokenizer.encode`.
 
     Raises:
-        UsageError: The prompt is empty, or is a conversation and there is no template; or the thinking
+        UsageError: The prompt is empty; it is a conversation, and there is no template; or the thinking
             switch is set twice.
-        DoesNotFitError: The text has more than `most_tokens`, by its length alone.
-        CheckpointError: The template refused it.
+        DoesNotFitError: The length of the text alone shows that it has more than `most_tokens`.
+        CheckpointError: The template refused the prompt.
     """
     if not isinstance(prompt, str | list | tuple):
         raise UsageError(f"the prompt must be a text or a list of messages, not {type(prompt).__name__}")
@@ -112,7 +112,7 @@ def encode_prompt(
 
 
 def _without_effect(template: ChatTemplate, arguments: Mapping[str, object]) -> list[str]:
-    """Say which variables the template does not look at."""
+    """Return a notice for each variable that the template does not use."""
     return [
         f"template_arg {name} has no effect: this checkpoint's chat template does not use it"
         for name in arguments
@@ -121,7 +121,7 @@ def _without_effect(template: ChatTemplate, arguments: Mapping[str, object]) -> 
 
 
 def _why_idle(template: ChatTemplate, render: Callable[..., str], thinking: bool, text: str) -> str:
-    """Why the thinking switch makes no difference to a prompt; empty where it does."""
+    """Explain why the thinking switch makes no difference to a prompt. Return "" if it does."""
     if not template.has_thinking_switch:
         return "has none"
     try:

@@ -1,4 +1,4 @@
-"""The texts that follow a prompt, one after another."""
+"""Generates the texts that follow a prompt, one after another."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class PromptTexts:
     """One or several texts for a prompt.
 
     Args:
-        model: Its cache has room for the prompt.
-        prompt: Encoded.
-        settings: Give the number of texts, the seed, what ends a text, and log-probabilities.
+        model: Model whose cache has room for the prompt.
+        prompt: The encoded prompt.
+        settings: Settings with the number of texts, the seed, the endings and log-probabilities.
         strategy: How tokens are chosen.
-        cached: The text so far, of which the prompt may be a continuation; None to compute all of it.
+        cached: The previous text, which the prompt may continue; None to compute the whole prompt.
     """
 
     model: TextModel
@@ -45,7 +45,7 @@ class PromptTexts:
         self.endings = endings_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
 
     def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
-        """Compute what is new of the prompt, once, and generate from it."""
+        """Compute the new part of the prompt once, and generate the texts from it."""
         cached = self.cached or CachedText(self.model.decoder)
         kept = cached.begin(self.prompt.ids)
         clock = self._clock(computed_tokens=len(self.prompt.ids) - kept)
@@ -89,7 +89,7 @@ def _require_cache(cached: CachedText) -> None:
 
 
 def _while_in_cache(cached: CachedText, tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
-    """The same tokens, none of which is computed after another text has taken the cache."""
+    """Yield the same tokens, but stop before computing one after another text has taken the cache."""
     while (token := next(tokens, None)) is not None:
         yield token
         _require_cache(cached)

@@ -1,4 +1,4 @@
-"""A text and its tokens as JSON: the words that all outputs share."""
+"""A text and its tokens as JSON, in the words that all outputs share."""
 
 import json
 import re
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from metal_gen.generation.pieces import Generation, Piece
     from metal_gen.sampling.logprobs import TokenLogprobs
 
-# JSON has no infinity; this is what OpenAI's API gives for it.
+# JSON has no infinity; OpenAI's API returns this value instead.
 LEAST_LOGPROB = -9999.0
-# A lone half of a character has no UTF-8.
+# A lone surrogate has no UTF-8.
 ESCAPED = re.compile(f"{CONTROLS.pattern}|[\ud800-\udfff]")
 
 Record = dict[str, object]
 
 
 def encode_json(document: Mapping[str, object]) -> str:
-    """A document on one line, in which what would control a terminal is escaped."""
+    """Encode a document on one line, and escape control characters, which could control a terminal."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     return ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def generation_record(generation: "Generation") -> Record:
-    """Say what a text is, why it ended and how many tokens it took; `logprobs` where they were asked for."""
+    """Return a text, why it ended, its token count, and `logprobs` if they were requested."""
     record: Record = {"text": generation.text}
     if generation.thinking:
         record["reasoning"] = generation.thinking
@@ -39,13 +39,13 @@ def generation_record(generation: "Generation") -> Record:
 
 
 def piece_record(piece: "Piece") -> Record:
-    """Say what a token brought; its log-probabilities where they were asked for."""
+    """Return the text of a token, and its log-probabilities if they were requested."""
     record: Record = {"sample": piece.sample, "token_id": piece.token_id, "text": piece.text}
     return record if piece.logprobs is None else {**record, **logprobs_record(piece.logprobs)}
 
 
 def logprobs_record(logprobs: "TokenLogprobs") -> Record:
-    """A token's log-probabilities; tokens are named by ids, for a text alone may be half a character."""
+    """Return a token's log-probabilities. Tokens are ids, because a token's text may be half a character."""
     return {
         "model_logprob": finite(logprobs.model_logprob),
         "sampling_logprob": finite(logprobs.sampling_logprob),
@@ -54,5 +54,5 @@ def logprobs_record(logprobs: "TokenLogprobs") -> Record:
 
 
 def finite(logprob: float) -> float:
-    """A log-probability that JSON can hold."""
+    """Return a log-probability that JSON can hold."""
     return max(logprob, LEAST_LOGPROB)

@@ -1,7 +1,7 @@
-"""A text whose every token is known: whether this machine computes what others compute.
+"""Generates a known text, to check that this machine computes the same as others.
 
-The bundled model goes on with a story of its own kind, where each token is fifty times as probable as any
-other: no rounding of any backend changes it.
+The bundled model continues a story of its own kind, where each token is fifty times as probable as any
+other. No backend's rounding changes it.
 """
 
 import math
@@ -22,14 +22,14 @@ DTYPE = "float32"
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How it went.
+    """The result of the self test.
 
     Attributes:
-        text: What the model said.
-        least_logprob: Log-probability of its least probable token; NaN if one is.
+        text: Text that the model generated.
+        least_logprob: Log-probability of the least probable token; NaN if any is NaN.
         load_s: Seconds to read the model.
         ttft_s: Seconds from the prompt to the first new token.
-        decode_tps: Tokens per second after that.
+        decode_tps: Tokens per second after the first token.
     """
 
     text: str
@@ -40,7 +40,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether the text is the known one, computed from numbers."""
+        """Whether the text is the known one and its log-probabilities are finite."""
         return self.text == REST and math.isfinite(self.least_logprob)
 
 

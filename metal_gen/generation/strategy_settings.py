@@ -1,4 +1,4 @@
-"""A sampling strategy in settings and back: TOML, flags, and tokens that are named by their text."""
+"""Converts a sampling strategy from settings and back: TOML, flags, and tokens named by their text."""
 
 import json
 import math
@@ -25,10 +25,10 @@ STRATEGY_SETTINGS = (*PLAIN, "logit_bias", "ban_token")
 
 
 def require_text_settings(names: Iterable[str]) -> None:
-    """Refuse settings that a text cannot have for itself.
+    """Refuse settings that cannot be set for a single text.
 
     Raises:
-        UsageError: Naming one.
+        UsageError: A setting applies to the loaded model. The error names it.
     """
     for name in names:
         if SETTINGS[name].section not in ("sampling", "generation"):
@@ -36,11 +36,11 @@ def require_text_settings(names: Iterable[str]) -> None:
 
 
 def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:
-    """The strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
+    """Return the strategy in force: greedy unless a temperature, top-k, top-p or min-p is set.
 
     Raises:
-        UsageError: A token that is named does not exist, or `require_lengths` refuses the settings;
-            ConfigError where a file or variable is at fault.
+        UsageError: A named token does not exist, or `require_lengths` refuses the settings; ConfigError
+            if a file or variable is at fault.
     """
     require_lengths(settings)
     bias = {_token(settings, "logit_bias", tokenizer, name): value for name, value in settings.logit_bias}
@@ -55,12 +55,12 @@ def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[
 
 
 def is_greedy(settings: Settings) -> bool:
-    """Return whether nothing is drawn: several texts for one prompt will be equal."""
+    """Return whether decoding is greedy, so that several texts for one prompt are equal."""
     return _plain_strategy(settings).is_greedy
 
 
 def _plain_strategy(settings: Settings) -> SamplingStrategy:
-    """All of a strategy for which no token need be looked up."""
+    """Return the strategy without the settings that name tokens."""
     values = {name: getattr(settings, name) for name in PLAIN}
     if settings.temperature is None:
         values["temperature"] = 0.0 if all(values[name] is None for name in DRAWN) else 1.0
@@ -68,10 +68,10 @@ def _plain_strategy(settings: Settings) -> SamplingStrategy:
 
 
 def require_lengths(settings: Settings) -> None:
-    """Refuse a text that would have to be longer than it may be.
+    """Refuse a minimum length above the maximum length.
 
     Raises:
-        UsageError: `min_tokens` is above `max_tokens`; ConfigError where neither is an argument.
+        UsageError: `min_tokens` is above `max_tokens`; ConfigError if neither is an argument.
     """
     if settings.max_tokens is None or settings.min_tokens <= settings.max_tokens:
         return
@@ -86,10 +86,10 @@ def require_lengths(settings: Settings) -> None:
 def endings_from(
     settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]
 ) -> dict[int, FinishDetail]:
-    """The tokens that end a text.
+    """Return the tokens that end a text, with the reason for each.
 
     Raises:
-        UsageError: A stop token that is named does not exist.
+        UsageError: A named stop token does not exist.
     """
     endings = dict.fromkeys(eos_ids, FinishDetail.EOS)
     for name in settings.stop_token:
@@ -98,7 +98,7 @@ def endings_from(
 
 
 def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) -> int:
-    """Find a token that a setting names; a refusal says where it was set."""
+    """Find a token that a setting names. The error says where it was set."""
     try:
         return token_id(tokenizer, name)
     except UsageError as error:
@@ -107,7 +107,7 @@ def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) ->
 
 
 def _place(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
-    """Where a setting was set, as a message names it, and the error for what is wrong there."""
+    """Return where a setting was set, for a message, and the type of error for that place."""
     info, source = SETTINGS[name], settings.source(name)
     if source == ARGUMENT_SOURCE:
         return name, UsageError
@@ -119,13 +119,13 @@ def _place(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[
 
 
 def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:
-    """The same strategy, which never draws an end token."""
+    """Return the same strategy, but without end tokens."""
     bias = {**dict(strategy.logit_bias), **dict.fromkeys(eos_ids, -math.inf)}
     return replace(strategy, logit_bias=bias)
 
 
 def to_settings(strategy: SamplingStrategy) -> dict[str, object]:
-    """The settings that give this strategy, tokens named by their ids."""
+    """Return the settings for this strategy, with tokens named by their ids."""
     values: dict[str, object] = {}
     for name in PLAIN:
         value = getattr(strategy, name)
@@ -140,7 +140,7 @@ def to_settings(strategy: SamplingStrategy) -> dict[str, object]:
 
 
 def to_toml(strategy: SamplingStrategy) -> str:
-    """The TOML that gives this strategy."""
+    """Return the TOML for this strategy."""
     tables: dict[str, list[str]] = {}
     for name, value in to_settings(strategy).items():
         info = SETTINGS[name]
@@ -149,7 +149,7 @@ def to_toml(strategy: SamplingStrategy) -> str:
 
 
 def to_flags(strategy: SamplingStrategy) -> list[str]:
-    """The command-line options that give this strategy."""
+    """Return the command-line options for this strategy."""
     flags = []
     for name, value in to_settings(strategy).items():
         flag = SETTINGS[name].flag

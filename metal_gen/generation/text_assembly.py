@@ -1,4 +1,4 @@
-"""From the tokens of one text to its pieces: characters, thinking, stop texts, log-probabilities."""
+"""Turns the tokens of one text into pieces: characters, thinking, stop texts and log-probabilities."""
 
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
@@ -12,14 +12,14 @@ from metal_gen.text.tokenizer import Tokenizer
 
 
 class TextAssembly:
-    """Makes pieces of one text.
+    """Makes the pieces of one text.
 
     Args:
-        tokenizer: Of the model.
-        prompt: That the text follows.
-        stop: Texts that end it and are cut off.
-        sample: Which of several texts for the prompt.
-        clock: Counts its tokens.
+        tokenizer: Tokenizer of the model.
+        prompt: Prompt that the text follows.
+        stop: Texts that end it; they are cut off.
+        sample: Index of the text among several for the prompt.
+        clock: Clock that counts its tokens.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class TextAssembly:
         """Make the piece of the next token.
 
         Args:
-            token: After the one before.
-            cache_tokens: Positions of the cache in use.
+            token: The next token.
+            cache_tokens: Number of cache positions in use.
 
         Returns:
-            The piece; the text ends with it where its `finish` is set, which a stop text may do too.
+            The piece. If its `finish` is set, the text ends with it. A stop text can set it too.
         """
         self._clock.tick()
         finish, stop_text = token.finish, None
@@ -59,9 +59,9 @@ class TextAssembly:
         return Piece(text, token.id, is_thinking, finish, stop_text, logprobs, self._sample, statistics)
 
     def _split(self, text: str, *, is_last: bool) -> tuple[str, bool]:
-        """What a text brings, and whether that is thinking. It is one or the other.
+        """Return the new text, and whether it is thinking. It is never both.
 
-        Where a token ends the thinking and begins the answer, the answer waits for the next one.
+        If a token ends the thinking and begins the answer, the answer waits for the next token.
         """
         thinking, answer = self._splitter.feed(text)
         self._answer += answer

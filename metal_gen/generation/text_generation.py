@@ -40,10 +40,10 @@ def load(
         model: A folder, a Hub id `org/name[@revision]`, or None for the bundled model.
         config_file: A TOML file of settings.
         on_download: Called while files come from the Hub.
-        settings: Any setting by name, such as `max_seq_len=4096`; they go before the file's.
+        settings: Any setting by name, such as `max_seq_len=4096`; they override the file's.
 
     Raises:
-        MetalGenError: Of the kind that says what is wrong; memory is as before.
+        MetalGenError: Something is wrong; the subclass says what. No memory stays in use.
     """
     base = resolve_settings(config_file=None if config_file is None else Path(config_file))
     arguments = {"model": None if model is None else str(model), **settings}
@@ -64,15 +64,15 @@ def generate(
     """Generate a text.
 
     Args:
-        model: From `load`.
-        prompt: A user's message, a conversation, or a prompt already encoded.
-        strategy: How to choose tokens; by default as the settings say.
-        on_piece: Called with every piece; returning False cancels.
+        model: Model from `load`.
+        prompt: A user's message, a conversation, or an encoded prompt.
+        strategy: How to choose tokens; default: according to the settings.
+        on_piece: Called with every piece; returning False cancels the generation.
         settings: Settings of sampling and generation by name, such as `max_tokens`, `seed`, `stop`;
-            they go before those that the model was loaded with.
+            they override those that the model was loaded with.
 
     Raises:
-        MetalGenError: The prompt or a setting cannot be used, or does not fit; nothing was computed.
+        MetalGenError: The prompt or a setting cannot be used, or does not fit. Nothing was computed.
     """
     if "samples" in settings:
         raise UsageError("generate makes one text: samples is for generate_samples")
@@ -92,7 +92,7 @@ def generate_samples(
     strategy: SamplingStrategy | None = None,
     **settings: Any,
 ) -> list[Generation]:
-    """Generate several texts for one prompt, which is computed once; arguments as for `generate`."""
+    """Generate several texts for one prompt, which is computed once. Arguments are as in `generate`."""
     pieces = stream_generate(model, prompt, strategy=strategy, **settings, samples=samples)
     return [join(list(group)) for _, group in groupby(pieces, key=lambda piece: piece.sample)]
 
@@ -105,19 +105,19 @@ def stream_generate(
     on_prefill: PrefillProgress | None = None,
     **settings: Any,
 ) -> Generator[Piece, None, None]:
-    """Yield the pieces of a text as they come; closing the iterator cancels.
+    """Yield the pieces of a text as they come. Closing the iterator cancels the generation.
 
-    With `samples` above 1, one text after another; `Piece.sample` tells them apart.
+    If `samples` is above 1, the texts come one after another, and `Piece.sample` tells them apart.
 
     Args:
-        model: From `load`; its cache is cleared first.
-        prompt: As for `generate`.
-        strategy: As for `generate`.
-        on_prefill: Called with prompt tokens done and in all, after each chunk but the last.
-        settings: As for `generate`.
+        model: Model from `load`; its cache is cleared first.
+        prompt: A user's message, a conversation, or an encoded prompt.
+        strategy: How to choose tokens; default: according to the settings.
+        on_prefill: Called after each chunk but the last, with the prompt tokens done and their total.
+        settings: Settings of sampling and generation by name, as in `generate`.
 
     Raises:
-        MetalGenError: As for `generate`.
+        MetalGenError: The prompt or a setting cannot be used, or does not fit. Nothing was computed.
     """
     in_force = override_with_arguments(model.settings, settings)
     _refuse_misplaced(settings, strategy)
@@ -129,7 +129,7 @@ def stream_generate(
 
 
 def _refuse_misplaced(settings: Mapping[str, object], strategy: SamplingStrategy | None) -> None:
-    """Refuse settings that would be without effect."""
+    """Refuse settings that would have no effect."""
     given = [name for name, value in settings.items() if value is not None]
     require_text_settings(given)
     for name in given:

@@ -1,4 +1,4 @@
-"""How much memory the intermediate results of one pass take: those of a layer, and of drawing a token.
+"""Estimates the memory of one pass's intermediate results: those of a layer, and of sampling.
 
 Axes in comments: T tokens of a pass, S positions of the cache.
 """
@@ -21,20 +21,21 @@ GPU_LAYERS_AHEAD = 4
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingMemory:
-    """What a pass takes beside weights and cache, at its most.
+    """The peak memory of a pass, in addition to weights and cache.
 
-    That is in the last chunk of a prompt that fills the cache, in one layer and, on a GPU, in those that it
-    has been handed ahead. MLX hands a CPU about a hundred operations ahead, whose results are all allocated
-    at once: about a layer's.
+    The peak is in the last chunk of a prompt that fills the cache: in one layer and, on a GPU, in the
+    layers that are queued ahead. On a CPU, MLX queues about a hundred operations ahead and allocates all
+    their results at once, which is about one layer.
 
     Args:
-        model: Its sizes.
-        dtype: What is computed in.
+        model: Sizes of the model.
+        dtype: Dtype of computation.
         tokens: T of one pass.
         capacity: S.
-        texts: That a token is drawn for at once.
-        has_products_apart: Results of products are joined or added, for which both are there at once.
-        has_head_norms: Queries and keys are normalised.
+        texts: Number of texts that draw a token at once.
+        has_products_apart: Whether results of products are joined or added, so that both are in memory
+            at once.
+        has_head_norms: Whether queries and keys are normalised.
     """
 
     model: ModelConfig
@@ -47,25 +48,26 @@ class WorkingMemory:
 
     @property
     def nbytes(self) -> int:
-        """Estimate of all of it."""
+        """Estimated peak memory of the pass, in bytes."""
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.texts * self.model.vocab_size * DTYPE_BYTES["float32"]
         return max(self.layer_bytes + (self.ahead_bytes or 0) + mask, sampling)
 
     @property
     def ahead_bytes(self) -> int | None:
-        """What prefill may take for layers that a GPU has been handed ahead; None on a CPU.
+        """Memory of the layers that prefill queues ahead on a GPU; None on a CPU.
 
-        MLX hands a GPU hundreds of operations ahead, whose memory is all taken at once, and a CPU
-        less than a layer.
+        MLX queues hundreds of operations ahead on a GPU and takes all their memory at once. On a CPU it
+        queues less than a layer.
         """
         return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self.layer_bytes
 
     @property
     def layer_bytes(self) -> int:
-        """The largest layer: what mixes tokens and what follows it, as far as both are there at once.
+        """Bytes of the largest layer: the mixing of tokens and the part after it, as far as they overlap.
 
-        On a CPU MLX does not go so far ahead that experts, which are chosen first, overlap with attention.
+        On a CPU, MLX does not queue so far ahead that experts, which are chosen first, overlap with
+        attention.
         """
         model, on_cpu = self.model, runs_on_cpu()
         mixing = [self._numbers(self._attention_numbers) + (self._norm_bytes if on_cpu else 0)]
@@ -80,7 +82,7 @@ class WorkingMemory:
         return max(layers)
 
     def _numbers(self, count: int) -> int:
-        """Bytes of so many numbers."""
+        """Return the bytes of `count` numbers."""
         return count * DTYPE_BYTES[self.dtype]
 
     @property
@@ -91,23 +93,23 @@ class WorkingMemory:
 
     @property
     def _apart(self) -> int:
-        """Times more of what is two products, gate and up or keys and values, that are alive at once."""
+        """Additional copies in memory of a pair of products: gate and up, or keys and values."""
         return 2 if self.has_products_apart else 0
 
     @property
     def _mlp_numbers(self) -> int:
-        """Numbers alive in an MLP: gate and up, and what is made of them."""
+        """Numbers in memory in an MLP: gate, up and their product."""
         model, on_cpu = self.model, runs_on_cpu()
         width = ((3 if on_cpu else 5) + self._apart) * model.intermediate_size
         return self.tokens * (width + (4 if on_cpu else 0) * model.hidden_size)
 
     @property
     def _attention_numbers(self) -> int:
-        """Numbers alive in a layer's attention."""
+        """Numbers in memory in a layer's attention."""
         model = self.model
         queries, keys = model.num_attention_heads, model.num_key_value_heads
         if runs_on_cpu():
-            # Projected; normalised and turned; queries scaled, looked with, and put in rows.
+            # Projected; normalised and rotated; queries scaled, attended with, and reshaped to rows.
             turned = 5 if self.has_head_norms else 3
             heads = queries + 2 * keys + turned * (queries + keys) + 3 * queries
         else:
@@ -123,7 +125,7 @@ class WorkingMemory:
 
     @property
     def _norm_bytes(self) -> int:
-        """What norms take more than other results on a CPU, which computes them in float32."""
+        """Additional bytes of norms on a CPU, which computes them in float32."""
         if DTYPE_BYTES[self.dtype] == DTYPE_BYTES["float32"]:
             return 0
         model = self.model
@@ -131,7 +133,7 @@ class WorkingMemory:
         return self.tokens * (12 * model.hidden_size + 6 * heads * model.head_dim)
 
     def _linear_bytes(self, linear: LinearAttentionConfig) -> int:
-        """Bytes alive in a layer of linear attention; those of the delta rule are in float32."""
+        """Return the bytes in memory in a layer of linear attention. The delta rule uses float32."""
         heads, key, value = (
             linear.linear_num_value_heads,
             linear.linear_key_head_dim,
@@ -142,7 +144,7 @@ class WorkingMemory:
         return rule + self._numbers(7 * self.tokens * self.model.hidden_size)
 
     def _mixture_numbers(self, experts: ExpertsConfig) -> int:
-        """Numbers alive in a layer of experts, whose rows are arranged by expert and brought back."""
+        """Return the numbers in memory in a layer of experts, with rows sorted by expert and back."""
         hidden = self.model.hidden_size
         count = self.tokens * experts.num_experts_per_tok
         places = most_places(count, experts.num_experts)
