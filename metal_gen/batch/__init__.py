@@ -1,1 +1,1 @@
-"""A file of prompts in, a file of texts out, which a later run can go on with after a crash."""
+"""Batches: read rows from a JSONL file, generate their texts, write records; resumable after a crash."""

@@ -1,4 +1,4 @@
-"""Sees whether every row of a batch could be run, and what the longest needs, without the weights."""
+"""Checks that every row of a batch can be run, and finds the longest one, without loading the weights."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,16 +15,16 @@ def check_rows(
     on_idle: Callable[[], object],
     on_error: Callable[[RowError], None],
 ) -> BatchCounts:
-    """See whether every row could be run.
+    """Check that every row can be run.
 
     Args:
-        rows: As for `run_rows`.
-        encoder: Really encodes their prompts, and knows the longest afterwards.
-        on_idle: Called while the next row has not come; returns when it may have.
-        on_error: Called with each row that could not be run.
+        rows: The rows to check, as for `run_rows`.
+        encoder: Encodes each prompt and keeps the length of the longest row.
+        on_idle: Called when the next row has not arrived yet; returns when it may have.
+        on_error: Called with each row that cannot be run.
 
     Returns:
-        How many rows are good and bad; tokens of prompts, none of texts.
+        The number of good (`done`) and bad (`failed`) rows, and the total prompt tokens.
     """
     counts = BatchCounts()
     for row in pending_rows(rows, (), counts):

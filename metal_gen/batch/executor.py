@@ -1,4 +1,4 @@
-"""What rows are handed to, and what comes back: on this machine or on many."""
+"""The interface that generates rows, and its results. One implementation is local, one uses a cluster."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from metal_gen.batch.input.rows import BatchRow, RowError
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row's record, what it took, and what should be known about its prompt."""
+    """The record of a finished row, its token counts, and notices about its prompt."""
 
     record: dict[str, object]
     prompt_tokens: int
@@ -20,30 +20,30 @@ Outcome = RowResult | RowError
 
 
 class RowExecutor(Protocol):
-    """Generates the texts of several rows at once."""
+    """Generates the texts of several rows concurrently."""
 
     @property
     def slots(self) -> int:
-        """Texts that can be under way at once."""
+        """Number of texts that can be generated concurrently."""
 
     @property
     def slots_in_use(self) -> int:
-        """Texts that are under way."""
+        """Number of texts being generated now."""
 
     @property
     def occupancy(self) -> float:
-        """Share of the slots that had a part in a text so far, 0 to 1."""
+        """Mean share of the slots in use so far, 0 to 1."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another row can be taken."""
+        """Whether another row can be added now."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no row is under way."""
+        """Whether no row is being generated."""
 
     def begin(self, row: BatchRow, seed: int) -> RowError | None:
-        """Take a row, with the seed for rows that name none; or say why it cannot be run."""
+        """Add a row; `seed` applies if the row sets none. Return an error if the row cannot be run."""
 
     def advance(self) -> list[tuple[int, Outcome]]:
-        """Go on with all rows; returns those that are complete by that, by number."""
+        """Advance all rows by one step; return the outcomes of finished rows with their row numbers."""

@@ -1,4 +1,4 @@
-"""The records of the output, each in the form of its row, and the same whenever the row is run."""
+"""Builds output records, each in the form of its row; a record does not depend on when the row is run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeGuard
@@ -17,14 +17,14 @@ REQUEST_PREFIX = "batch_req_"
 def success_record(
     row: BatchRow, generations: Sequence["Generation"], prompt_tokens: int, seed: int, tokens: TokenTexts
 ) -> Record:
-    """Say what a row gave.
+    """Return the record of a row that succeeded.
 
     Args:
-        row: In whose form to say it.
-        generations: One for each sample, at least one.
-        prompt_tokens: Template included.
-        seed: What the draws came from.
-        tokens: Name the tokens of log-probabilities in OpenAI's form; in the native one their ids do.
+        row: The row; its form decides the form of the record.
+        generations: The samples, at least one.
+        prompt_tokens: Length of the prompt in tokens, chat template included.
+        seed: Seed of the random draws.
+        tokens: Gives the text of tokens in OpenAI-style log-probabilities; the native form uses token ids.
     """
     if row.form is not RowForm.NATIVE:
         body = _response_body(row.form, generations, prompt_tokens, seed, tokens)
@@ -47,7 +47,7 @@ def success_record(
 
 
 def error_record(error: RowError) -> Record:
-    """Say why a row failed; what was generated all the same, such as thinking without an answer, is kept."""
+    """Return the record of a failed row; keeps what was generated anyway, such as unfinished thinking."""
     said: Record = {"code": error.code.value, "line": error.number, "message": error.reason}
     if error.hint:
         said["hint"] = error.hint
@@ -59,10 +59,10 @@ def error_record(error: RowError) -> Record:
 
 
 def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
-    """The key of the row that a record is of, and whether the row failed.
+    """Return the key of the row that a record belongs to, and whether the row failed.
 
     Returns:
-        None for what is no record.
+        None if the object is not a record.
     """
     is_request = record.keys() == REQUEST_FIELDS and str(record["id"]).startswith(REQUEST_PREFIX)
     id = record.get("custom_id" if is_request else "id")
@@ -79,7 +79,7 @@ def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
 
 
 def encode_record(record: Mapping[str, object]) -> bytes:
-    """A record as a line."""
+    """Return a record as a line of UTF-8 JSON."""
     return encode_json(record).encode() + b"\n"
 
 
@@ -141,7 +141,7 @@ def _named(token_id: int, logprob: float, tokens: TokenTexts) -> Record:
 
 
 def _by_name(logprobs: Sequence[tuple[int, float]], tokens: TokenTexts) -> Record:
-    """Log-probabilities by names; of two tokens that are written alike the first, more probable one."""
+    """Log-probabilities by token text; if two tokens have the same text, the more probable one wins."""
     named: Record = {}
     for id, value in logprobs:
         named.setdefault(tokens.name_of(id), finite(value))

@@ -1,7 +1,7 @@
-"""Runs the rows of a batch, and puts what comes of them into a journal.
+"""Runs the rows of a batch and writes the outcomes to a journal.
 
-A row's text depends on the row, the seed and the settings, and on nothing else: not on the rows
-beside it, nor on where a run was broken off.
+A row's text depends only on the row, the seed and the settings. It does not depend on the other rows or on
+where a run was interrupted.
 """
 
 import hashlib
@@ -17,27 +17,26 @@ from metal_gen.batch.output.order import AnyOrder, RowOrder
 from metal_gen.batch.records import error_record
 from metal_gen.errors import ExitCode, MetalGenError
 
-# Finished rows that wait for an earlier one, where order is kept: bounds the memory they take.
+# With kept order: finished rows that may wait for an earlier row. Bounds the memory they use.
 MOST_WAITING_PER_SLOT = 32
 SEED_BYTES = 4
 
 
 @dataclass
 class BatchCounts:
-    """What has been done so far.
+    """Progress of a batch.
 
     Attributes:
         done: Rows whose texts have been written.
-        failed: Rows of which an error has been written.
-        skipped: Rows that an earlier run had finished, those that failed included.
-        failed_before: Of these, the ones that failed.
-        prompt_tokens: Of the rows done.
-        completion_tokens: Of the rows done, all samples together.
-        slots: Texts that can be under way at once.
-        slots_in_use: Texts that are.
-        occupancy: Share of the slots that had a part in a text, over the passes while rows remained; None
-            where there were none such.
-        seconds: Since the first row.
+        failed: Rows whose errors have been written.
+        skipped: Rows that an earlier run finished, failed ones included.
+        failed_before: The failed rows among `skipped`.
+        prompt_tokens: Prompt tokens of the `done` rows.
+        completion_tokens: New tokens of the `done` rows, all samples together.
+        slots: Number of texts that can be generated concurrently.
+        slots_in_use: Number of texts being generated now.
+        occupancy: Mean share of the slots in use while rows remained; None if no step counts.
+        seconds: Time since the first row.
     """
 
     done: int = 0
@@ -53,7 +52,7 @@ class BatchCounts:
 
     @property
     def seconds(self) -> float:
-        """Since the first row."""
+        """Time since the first row."""
         return time.perf_counter() - self.begin_s
 
     @property
@@ -63,13 +62,13 @@ class BatchCounts:
 
 
 class FirstErrorError(MetalGenError):
-    """A row failed and none may."""
+    """A row failed in a strict run."""
 
     exit_code = ExitCode.FAILED_ROWS
 
 
 def row_seed(seed: int, key: str) -> int:
-    """The seed of a row that names none: from the run's seed and the row's id alone."""
+    """Derive the seed of a row that sets none; it depends only on the run's seed and the row's id."""
     digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
     return int.from_bytes(digest[:SEED_BYTES], "big")
 
@@ -87,23 +86,23 @@ def run_rows(
     on_notice: Callable[[str], None],
     on_failure: Callable[[RowError], None],
 ) -> BatchCounts:
-    """Generate the text of every row that the journal lacks, and append it.
+    """Generate the text of every row that the journal lacks, and append the records.
 
     Args:
-        rows: Of the input, in its order; None stands for one that has not come yet.
-        executor: Generates their texts.
-        journal: Takes a record for every row.
-        seed: Of the run.
+        rows: Rows in input order; None means that the next row has not arrived yet.
+        executor: Generates the texts.
+        journal: Receives one record per row.
+        seed: Seed of the run.
         strict: Stop at the first row that fails.
-        ordered: Append records in the order of the rows, rather than as they are finished.
-        on_idle: Called while no row is under way and the next has not come; returns when one may have.
-        on_step: Called after each pass, and with what it finished.
-        on_notice: Called once with each thing that a person should know about the prompts.
-        on_failure: Called with each row that has failed, when its record has been written.
+        ordered: Append records in input order instead of as they finish.
+        on_idle: Called when no row is being generated and the next has not arrived; returns when it may have.
+        on_step: Called after each step, and with the counts after it.
+        on_notice: Called once per distinct notice about the prompts.
+        on_failure: Called with each failed row after its record has been written.
 
     Raises:
-        FirstErrorError: A row failed and `strict` is set; what was finished before is in the journal.
-        MetalGenError: The journal cannot be written, the input not be read, or the checkpoint not be used.
+        FirstErrorError: A row failed and `strict` is set; the journal keeps the rows finished before it.
+        MetalGenError: The journal cannot be written, the input cannot be read, or the checkpoint is unusable.
     """
     counts = BatchCounts(failed_before=journal.found.failed)
     output = _Output(journal, counts, on_notice, on_failure, strict=strict)
@@ -128,7 +127,7 @@ def run_rows(
 def pending_rows(
     rows: Iterator[BatchRow | RowError | None], finished: Container[str], counts: BatchCounts
 ) -> Iterator[BatchRow | RowError | None]:
-    """The rows that are still to be run; a second row of the same id is an error."""
+    """Yield the rows still to run; a row that repeats an id becomes an error."""
     with IdIndex() as seen:
         for row in rows:
             if row is None:
@@ -142,11 +141,11 @@ def pending_rows(
 
 
 class _Feed:
-    """Hands rows to an executor for as long as it has room and there are any.
+    """Passes rows to an executor while it has room and rows remain.
 
     Attributes:
-        is_over: There are no more.
-        is_waiting: The next has not come yet.
+        is_over: The rows are exhausted.
+        is_waiting: The next row has not arrived yet.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class _Feed:
         self.is_over = self.is_waiting = False
 
     def fill(self) -> None:
-        """Hand over the rows that have come, as many as there is room for."""
+        """Pass on the rows that have arrived, as far as the executor has room."""
         executor, queue = self._executor, self._queue
         while executor.has_room and queue.waiting < MOST_WAITING_PER_SLOT * executor.slots:
             try:
@@ -200,7 +199,7 @@ class _Output:
         self._said: set[str] = set()
 
     def put(self, outcome: Outcome) -> None:
-        """Append one; a failed row ends a strict run."""
+        """Append one outcome; in a strict run, raise if the row failed."""
         if isinstance(outcome, RowError):
             self._journal.append(error_record(outcome))
             self._counts.failed += 1

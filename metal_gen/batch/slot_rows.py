@@ -1,4 +1,4 @@
-"""The rows that are being generated: each sample of a row in a slot, each record when all are there."""
+"""Generates rows on this machine: one slot per sample; a row's record is built when all samples are done."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from metal_gen.text.encoded_prompt import Prompt
 
 @dataclass(eq=False)
 class _Job:
-    """A row under way."""
+    """A row being generated."""
 
     row: BatchRow
     prompt: Prompt
@@ -62,7 +62,7 @@ class _Job:
 
 @dataclass
 class _Sample:
-    """One text of a row, in a slot."""
+    """One sample of a row, in a slot."""
 
     job: _Job
     number: int
@@ -72,19 +72,19 @@ class _Sample:
 
 @contextmanager
 def slot_rows(model: TextModel) -> "Iterator[SlotRows]":
-    """Open the slots of a model, with MLX held to the memory that was planned."""
+    """Open the slots of a model; MLX may allocate no more memory than planned."""
     with at_most(model.plan.ahead_bytes):
         yield SlotRows(model)
 
 
 class SlotRows:
-    """Generates the texts of several rows at once, on this machine.
+    """Generates the texts of several rows concurrently on this machine.
 
     Args:
-        model: Its cache has a slot for each text at a time.
+        model: The model; its cache has one slot per concurrent text.
 
     Attributes:
-        slots: Texts that can be under way at once.
+        slots: Number of texts that can be generated concurrently.
         decoder: The slots.
     """
 
@@ -106,35 +106,35 @@ class SlotRows:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows that are computed to add a token to a text in every slot.
+        """Number of batch rows computed in each decode step.
 
-        More than there are slots, where fewer would not come out the same.
+        Exceeds the number of slots if a smaller batch would give different results.
         """
         return rows_computed(self.decoder.model, self.slots)
 
     @property
     def slots_in_use(self) -> int:
-        """Texts that are under way."""
+        """Number of texts being generated now."""
         return self.decoder.in_use
 
     @property
     def occupancy(self) -> float:
-        """Share of the slots that had a part in a text so far, 0 to 1."""
+        """Mean share of the slots in use so far, 0 to 1."""
         passes = self.decoder.slot_passes
         return self.decoder.busy_slot_passes / passes if passes else 0.0
 
     @property
     def has_room(self) -> bool:
-        """Whether another row could begin at once."""
+        """Whether another row could begin now."""
         return self.decoder.has_free_slot and not self._queue
 
     @property
     def is_idle(self) -> bool:
-        """Whether no row is under way."""
+        """Whether no row is being generated."""
         return not self._running and not self._queue
 
     def begin(self, row: BatchRow, seed: int) -> RowError | None:
-        """Begin a row with the seed for rows that name none; or say why it cannot be run."""
+        """Begin a row; `seed` applies if the row sets none. Return an error if the row cannot be run."""
         model = self._model
         prompt = self._encoder.encode(row)
         if isinstance(prompt, RowError):
@@ -153,7 +153,7 @@ class SlotRows:
         return None
 
     def advance(self) -> list[tuple[int, Outcome]]:
-        """Compute another token of every text; returns the rows that are complete by that, by number."""
+        """Decode one token of every text; return the outcomes of finished rows with their row numbers."""
         ended = []
         for text, token in self.decoder.step():
             sample = self._running.get(text)
@@ -182,7 +182,7 @@ class SlotRows:
         self._running[text] = _Sample(job, number, assembly)
 
     def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | LogitsError) -> bool:
-        """Add a token to its text; whether its row may be complete by that."""
+        """Add a token to its sample; return whether the row may be complete now."""
         job = sample.job
         if isinstance(token, LogitsError):
             job.failure = failed_row(job.row, token, RowErrorCode.GENERATION_FAILED)

@@ -128,7 +128,7 @@ def test_a_node_that_refuses_is_left_out():
 @pytest.mark.parametrize(
     ("cluster", "reason"),
     [
-        (FakeCluster({}), "there is none with a CPU to spare"),
+        (FakeCluster({}), "no node has a free CPU"),
         (FakeCluster({"old": 0}), "node old cannot take part: its mlx is older"),
         (FakeCluster({"a": 1}, lost_after={"a": 2}, comes_back=False), "node a is lost: it was killed"),
     ],
@@ -154,7 +154,7 @@ def test_a_node_where_something_differs_is_told_what():
     from metal_gen.batch.cluster.worker import require_same
 
     require_same({"mlx": "1", "seed": 3}, {"mlx": "1", "seed": 3})
-    with pytest.raises(UsageError, match="its mlx is '1', and '2' where the batch was begun"):
+    with pytest.raises(UsageError, match="its mlx is '1', but the batch was started with '2'"):
         require_same({"mlx": "1"}, {"mlx": "2"})
 
 
@@ -210,7 +210,7 @@ def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_ma
     cluster.remove_node(second, allow_graceful=False)
     stdout, stderr = resumed.communicate(timeout=40)
     assert (resumed.returncode, stdout) == (0, b""), stderr
-    assert b"are run again" in stderr
+    assert b"will be run again" in stderr
     assert texts(output) == texts(tmp_path / "one.jsonl")
 
 

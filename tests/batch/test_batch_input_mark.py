@@ -59,9 +59,9 @@ def test_a_row_that_goes_on_in_its_last_line_is_another(path):
         ([OTHER, ROWS[1], OTHER, OTHER, ROWS[4], OTHER, ROWS[6]], "lines 1, 3 to 4 and 6 differ"),
         ([ROWS[1], ROWS[0], *ROWS[2:]], "lines 1 to 2 differ"),
         ([OTHER, *ROWS], "lines 1 to 7 differ"),
-        (ROWS[:4], "it had 7 lines, and has 4"),
-        ([ROWS[0], OTHER], "line 2 differs; it had 7 lines, and has 2"),
-        ([], "line 1 differs; it had 7 lines, and has 1"),
+        (ROWS[:4], "it had 7 lines and now has 4"),
+        ([ROWS[0], OTHER], "line 2 differs; it had 7 lines and now has 2"),
+        ([], "line 1 differs; it had 7 lines and now has 1"),
     ],
 )
 def test_which_lines_differ(path, rows, said):
@@ -144,7 +144,7 @@ def test_a_pipe_is_not_a_file(path, then, now):
     output = path.with_name("out.jsonl")
     with Journal.create(output, RUN, input=stream(path) if then == "a file" else None) as journal:
         journal.append(GOOD[0])
-    with pytest.raises(UsageError, match=f"rows from {then}, and this run has {now}"):
+    with pytest.raises(UsageError, match=f"rows from {then}, but this run has {now}"):
         Journal.resume(output, RUN, input=stream(path) if now == "a file" else None)
 
 
@@ -152,7 +152,7 @@ def test_a_pipe_is_not_a_file(path, then, now):
     ("rows", "said"),
     [
         ([OTHER, *ROWS[1:]], "line 1 differs"),
-        (ROWS[:3], "it had 7 lines, and has 3"),
+        (ROWS[:3], "it had 7 lines and now has 3"),
         ([*ROWS, OTHER], None),
         (ROWS, None),
     ],
@@ -167,9 +167,7 @@ def test_an_input_that_is_written_while_it_is_read(path, rows, said):
         if said is None:
             journal.require_same_input()
         else:
-            with pytest.raises(
-                MetalGenError, match=f"was changed by something else while it was read: {said}"
-            ):
+            with pytest.raises(MetalGenError, match=f"was changed by another process during the run: {said}"):
                 journal.require_same_input()
         journal.append(GOOD[0])
 

@@ -91,7 +91,7 @@ def test_records_are_lines_and_are_there_at_once(path):
 
 def test_what_is_there_is_not_overwritten(path):
     write(path, GOOD)
-    with pytest.raises(UsageError, match="is there already") as raised:
+    with pytest.raises(UsageError, match="already exists") as raised:
         Journal.create(path, RUN)
     assert "--resume" in raised.value.hint
     assert "--overwrite" in raised.value.hint
@@ -121,7 +121,7 @@ def test_a_seed_that_is_not_given_is_chosen_once(path):
         assert journal.seed == seed
     with Journal.resume(path, {**RUN, "seed": seed}) as journal:
         assert journal.seed == seed
-    with pytest.raises(UsageError, match="begun with seed"):
+    with pytest.raises(UsageError, match="started with seed"):
         Journal.resume(path, {**RUN, "seed": seed + 1})
 
 
@@ -220,10 +220,10 @@ def test_going_on_with_nothing_begins(path, is_there):
 @pytest.mark.parametrize(
     ("run", "part"),
     [
-        ({**RUN, "temperature": "0.7"}, "begun with temperature 0.5, and this run has 0.7"),
-        ({**RUN, "model": None}, "begun with model tiny, and this run has none"),
-        ({**RUN, "added": 1}, "begun with added none, and this run has 1"),
-        ({"model": "tiny", "seed": 3}, "begun with temperature 0.5, and this run has none"),
+        ({**RUN, "temperature": "0.7"}, "started with temperature 0.5, but this run has 0.7"),
+        ({**RUN, "model": None}, "started with model tiny, but this run has none"),
+        ({**RUN, "added": 1}, "started with added none, but this run has 1"),
+        ({"model": "tiny", "seed": 3}, "started with temperature 0.5, but this run has none"),
     ],
     ids=["other", "none", "more", "less"],
 )
@@ -267,7 +267,7 @@ def test_an_output_of_an_unknown_run(path, content):
     run_path(path).unlink()
     if content is not None:
         run_path(path).write_bytes(content)
-    with pytest.raises(UsageError, match="nothing says which run"):
+    with pytest.raises(UsageError, match=r"the run that made .* is unknown"):
         Journal.resume(path, RUN)
     assert path.read_bytes() == joined(GOOD)
 
@@ -275,14 +275,14 @@ def test_an_output_of_an_unknown_run(path, content):
 def test_an_output_of_an_older_version(path):
     write(path, GOOD)
     run_path(path).write_text(json.dumps({"format": 1, "run": {**RUN, "input": "0" * 64}}))
-    with pytest.raises(UsageError, match="begun by an older metal-gen"):
+    with pytest.raises(UsageError, match="started by an older metal-gen"):
         Journal.resume(path, RUN)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "adapters"])
 def test_files_of_a_model_that_changed_are_told_without_digests(path, name):
     write(path, GOOD, {**RUN, name: "0" * 64})
-    with pytest.raises(UsageError, match="are others") as raised:
+    with pytest.raises(UsageError, match="differ from those") as raised:
         Journal.resume(path, {**RUN, name: "f" * 64})
     assert not re.search("0{8}|f{8}", raised.value.message)
 

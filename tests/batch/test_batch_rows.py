@@ -233,7 +233,7 @@ def test_rows_have_variables_and_a_prefill_of_their_own():
         (request({"messages": HELLO}, "/v1/embeddings"), "url must be"),
         (request({"messages": HELLO}, method="GET"), 'method must be POST: "GET"'),
         (request([]), "body must be an object"),
-        (request({"messages": HELLO}, bdy={}), 'a request has no "bdy" beside its body'),
+        (request({"messages": HELLO}, bdy={}), 'a request has no field "bdy" next to its body'),
         (request({"messages": HELLO, "chat_template_kwargs": 5}), "must be an object"),
         (request({"messages": HELLO, "chat_template_kwargs": {"messages": []}}), "cannot set messages"),
         (
@@ -304,8 +304,8 @@ def test_fields_are_kept_on_request_whatever_a_request_would_do_with_them():
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
-        ({"prompt": "hi", "meta": 1}, "--keep-fields hands on fields that are no parameters, --field"),
-        ({"prompt": "hi", "max_token": 1}, "did you mean max_tokens? --keep-fields hands on"),
+        ({"prompt": "hi", "meta": 1}, "--keep-fields copies fields that are no parameters to the record"),
+        ({"prompt": "hi", "max_token": 1}, "did you mean max_tokens? --keep-fields copies"),
         (request({"messages": HELLO, "temprature": 1}), "did you mean temperature?"),
         (request({"messages": HELLO}, bdy={}), "did you mean body?"),
     ],
@@ -359,4 +359,4 @@ def test_a_repeated_row_has_the_key_of_its_line():
     for row in (parse({"id": "a", "prompt": "hi"}), parse({"id": "a"})):
         error = repeated(row)
         assert (error.id, error.key, error.code) == ("a", "line:7", RowErrorCode.DUPLICATE_ID)
-        assert 'the id "a" is in an earlier row' in error.reason
+        assert 'an earlier row has the same id "a"' in error.reason

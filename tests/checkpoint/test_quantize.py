@@ -190,7 +190,7 @@ def test_a_run_is_not_gone_on_with_in_other_bits(run_here, quantizable, tmp_path
     assert run_here(*command, "--quantize", "4").code == 0
     refused = run_here(*command, "--quantize", "8")
     assert refused.code == 2
-    assert "out.jsonl was begun with quantize 4, and this run has 8" in refused.stderr
+    assert "out.jsonl was started with quantize 4, but this run has 8" in refused.stderr
 
 
 @pytest.mark.parametrize(

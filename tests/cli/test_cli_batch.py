@@ -99,7 +99,7 @@ def test_the_order_of_rows_is_kept_when_asked(tmp_path):
     assert lines == list(range(1, 22))
     outcome = run_cli(*arguments[:-1], "--resume", home=tmp_path)
     assert outcome.code == 2
-    assert "begun with ordered True" in outcome.stderr
+    assert "started with ordered True" in outcome.stderr
 
 
 @pytest.mark.parametrize("turn", range(3))
@@ -227,7 +227,7 @@ def test_what_changed_is_named_when_going_on(tmp_path):
     changed = run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-n", "2", "--resume", home=tmp_path)
     assert (
         changed.code,
-        "in.jsonl has changed since out.jsonl was begun: line 1 differs" in changed.stderr,
+        "in.jsonl has changed since out.jsonl was started: line 1 differs" in changed.stderr,
     ) == (
         2,
         True,
@@ -247,7 +247,7 @@ def test_rows_that_were_added_are_run_when_going_on(undisturbed, tmp_path):
     [
         (("in.jsonl",), "there is no output"),
         (("none.jsonl", "-o", "out.jsonl"), "the input none.jsonl cannot be read"),
-        (("in.jsonl", "-o", "there.jsonl"), "is there already"),
+        (("in.jsonl", "-o", "there.jsonl"), "already exists"),
         (("in.jsonl", "-o", "no/out.jsonl"), "no"),
         (("in.jsonl", "-o", "out.jsonl", "--retry-failed"), "--retry-failed needs --resume"),
         (("in.jsonl", "-o", "-", "--resume"), "--resume contradicts -o -"),
@@ -313,7 +313,7 @@ def test_a_chat_template_that_changed_is_another_model(tmp_path):
     assert run_cli(*arguments, home=tmp_path).code == 0
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     changed = run_cli(*arguments, home=tmp_path)
-    assert (changed.code, "the files of the model are others" in changed.stderr) == (2, True)
+    assert (changed.code, "the model's files differ" in changed.stderr) == (2, True)
 
 
 def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):

@@ -121,10 +121,10 @@ def test_other_fields_are_kept_on_request_and_it_is_the_same_run_only_with_it(tm
     assert (record["meta"], record["input_text"], record["url"]) == ({"a": 1}, "was", "u")
     assert record["text"] != "was"
     other = run_cli(*arguments, "--resume", home=tmp_path)
-    assert (other.code, "begun with keep_fields True" in other.stderr) == (2, True)
+    assert (other.code, "started with keep_fields True" in other.stderr) == (2, True)
     assert run_cli(*arguments, "--keep-fields", "--resume", home=tmp_path).code == 0
     refused = run_cli("batch", "in.jsonl", "--check", home=tmp_path)
-    assert 'line 1: there is no parameter "meta" (--keep-fields hands on' in refused.stderr
+    assert 'line 1: there is no parameter "meta" (--keep-fields copies' in refused.stderr
 
 
 def test_whatever_a_row_can_set_is_an_option_too():

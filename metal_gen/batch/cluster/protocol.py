@@ -1,6 +1,6 @@
-"""What the machine that holds the input and the nodes that generate say to each other.
+"""The messages between the machine that reads the input and the nodes that generate.
 
-Knows nothing of Ray, which carries it, nor of MLX.
+This module does not know Ray, which carries the messages, or MLX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ Value = str | int | None
 
 @dataclass(frozen=True)
 class NodeTask:
-    """What a node is to load before rows come.
+    """What a node loads before it receives rows.
 
     Attributes:
-        settings: Of the run.
-        most_slots: Texts at once, where the settings leave that open and the node's memory allows it.
-        mark: What texts depend on; a node where any of it differs may not take part.
+        settings: Settings of the run.
+        most_slots: Maximum number of slots, if the settings do not fix it; the node's memory may allow fewer.
+        mark: The values that texts depend on; a node with any different value is refused.
     """
 
     settings: Settings
@@ -31,11 +31,11 @@ class NodeTask:
 
 @dataclass(frozen=True)
 class NodeReady:
-    """A node has its model in memory.
+    """The node has loaded its model.
 
     Attributes:
-        slots: Texts that it can generate at once.
-        device: As a person would name it.
+        slots: Number of texts that the node can generate concurrently.
+        device: Human-readable name of the device.
     """
 
     slots: int
@@ -44,26 +44,26 @@ class NodeReady:
 
 @dataclass(frozen=True)
 class NodeRefusal:
-    """A node cannot take part, and why; it is not asked again."""
+    """The node cannot take part, with the reason; it is not asked again."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class NodeLost:
-    """A node's process has ended, or cannot be reached any more, and why."""
+    """The node's process has ended or cannot be reached, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """How far a node is.
+    """Progress of a node.
 
     Attributes:
-        outcomes: Of rows that are complete since its last report, by their numbers.
-        slots_in_use: Texts that are under way.
-        occupancy: Share of its slots that had a part in a text so far, 0 to 1.
+        outcomes: The rows finished since the last report, with their row numbers.
+        slots_in_use: Number of texts being generated now.
+        occupancy: Mean share of the node's slots in use so far, 0 to 1.
     """
 
     outcomes: Sequence[tuple[int, Outcome]]
@@ -76,19 +76,19 @@ SeededRow = tuple[BatchRow, int]
 
 
 class Cluster(Protocol):
-    """Machines that each have a process of this run."""
+    """Machines that each run a process of this batch."""
 
     def start_workers(self) -> Sequence[str]:
-        """Start a process at every node that has none and can have one; returns the nodes' names.
+        """Start a process on every usable node that has none; return the names of these nodes.
 
-        Each says `NodeReady` or `NodeRefusal`, unless it is lost.
+        Each node answers with `NodeReady` or `NodeRefusal`, unless it is lost.
         """
 
     def send(self, node: str, rows: Sequence[SeededRow]) -> None:
-        """Give a node rows, and have it go on with those that it has; it says `BlockReport` then."""
+        """Send rows to a node, which adds them to those it has and answers with a `BlockReport`."""
 
     def receive(self, timeout_s: float) -> Sequence[tuple[str, Message]]:
-        """Wait until a node says something; returns what nodes have said, perhaps nothing.
+        """Wait for messages from nodes and return those received, perhaps none.
 
-        Of a node that has refused or is lost nothing comes any more.
+        A node that has refused or is lost sends no further messages.
         """

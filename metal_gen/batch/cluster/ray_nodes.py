@@ -1,6 +1,6 @@
-"""A cluster of Ray: an actor at each node, and calls to it that are under way.
+"""A Ray cluster: one actor per node, and the calls in progress.
 
-Nothing else imports Ray. https://docs.ray.io/en/latest/ray-core/actors.html
+No other module imports Ray. https://docs.ray.io/en/latest/ray-core/actors.html
 """
 
 import logging
@@ -9,7 +9,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from metal_gen.batch.cluster.protocol import (
     BlockReport,
@@ -22,25 +22,22 @@ from metal_gen.batch.cluster.protocol import (
 )
 from metal_gen.errors import MetalGenError, UsageError
 
-if TYPE_CHECKING:
-    pass
-
 AUTO = "auto"
-# As the extra `cluster` asks for it.
+# Must agree with the extra `cluster` in pyproject.toml.
 PACKAGE = "ray>=2.60,<3"
 CLIENT = "ray://"
 START_HINT = "start Ray with: ray start --head; and at the other machines: ray start --address HOST:6379"
 CONNECT_TIMEOUT_S = 5.0
-# A node whose process ends so often is left alone.
+# A node whose process has ended this many times is not started again.
 MOST_STARTS = 3
 
 
 class _NodeActor:
-    """The process at a node; imports MLX only when it knows which BLAS to use."""
+    """The process on a node; it imports MLX only once it knows which BLAS to use."""
 
     def load(self, task: NodeTask) -> NodeReady | NodeRefusal:
-        """Load the model, or say why it cannot be done here."""
-        # Ray sets this to the CPUs that an actor asks for, and OpenBLAS would use no more.
+        """Load the model, or return why this node cannot."""
+        # Ray sets this to the number of CPUs that the actor requests, and OpenBLAS would use no more.
         os.environ.pop("OMP_NUM_THREADS", None)
         try:
             from metal_gen.device.backend import require_mlx
@@ -51,7 +48,7 @@ class _NodeActor:
             from metal_gen.batch.slot_rows import slot_rows
             from metal_gen.device.backend import device_name
 
-            # Open until the process ends.
+            # The context stays open until the process ends.
             self._slots = slot_rows(load_at_node(task))
             executor = self._slots.__enter__()
         except MetalGenError as error:
@@ -60,18 +57,19 @@ class _NodeActor:
         return NodeReady(executor.slots, device_name())
 
     def work(self, rows: Sequence[SeededRow]) -> BlockReport:
-        """Take rows, and go on with all."""
+        """Add rows and continue with all of them."""
         return self._runner.work(rows)
 
 
 class RayCluster:
-    """Nodes of a Ray that is running; a context that ends what was started there.
+    """The nodes of a running Ray cluster; a context manager that ends the processes it started there.
 
     Args:
         address: `auto`, HOST:PORT or ray://HOST:PORT.
+        task: What each node loads.
 
     Raises:
-        UsageError: Ray is not installed, or there is none at the address.
+        UsageError: Ray is not installed, or none runs at the address.
     """
 
     def __init__(self, address: str, task: NodeTask) -> None:
@@ -86,7 +84,7 @@ class RayCluster:
         self._refused: set[str] = set()
 
     def start_workers(self) -> list[str]:
-        """Start a process at every node that has none and can have one; returns the nodes' names."""
+        """Start a process on every usable node that has none; return the names of these nodes."""
         started = []
         for node in self._ray.nodes():
             name = f"{node['NodeName']}/{node['NodeID'][:6]}"
@@ -101,11 +99,11 @@ class RayCluster:
         return started
 
     def send(self, node: str, rows: Sequence[SeededRow]) -> None:
-        """Give a node rows, and have it go on with those that it has."""
+        """Send rows to a node, which adds them to those it has."""
         self._calls[self._actors[node].work.remote(rows)] = node
 
     def receive(self, timeout_s: float) -> list[tuple[str, Message]]:
-        """Wait until a node says something; returns what nodes have said, perhaps nothing."""
+        """Wait for messages from nodes and return those received, perhaps none."""
         messages: list[tuple[str, Message]] = []
         for call in self._ended_calls(timeout_s):
             name = self._calls.pop(call, None)
@@ -120,7 +118,7 @@ class RayCluster:
         return messages
 
     def close(self) -> None:
-        """End the processes at the nodes, and leave the cluster as it was."""
+        """End the processes on the nodes and leave the cluster running."""
         self._ray.shutdown()
 
     def __enter__(self) -> Self:
@@ -158,7 +156,7 @@ class RayCluster:
 
 
 def _connect(address: str) -> None:
-    """Connect this process to a Ray that is running, which must leave signals and streams alone."""
+    """Connect to a running Ray without changing this process's signal handlers and streams."""
     try:
         import ray
     except ImportError:
@@ -175,7 +173,7 @@ def _connect(address: str) -> None:
 
 
 def _require_listener(address: str) -> None:
-    """See that something listens there: Ray itself would try for minutes."""
+    """Check that something listens at the address; Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Rows over the nodes of a cluster: who has which, and who takes those of a node that is lost."""
+"""Distributes rows over the nodes of a cluster, and redistributes the rows of a lost node."""
 
 import time
 from collections import deque
@@ -11,23 +11,23 @@ from metal_gen.batch.input.encoding import failed_row
 from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
 from metal_gen.errors import MetalGenError
 
-# Rows that a node has: those in its slots, and as many to go on with until it is heard of again.
+# Rows per slot that a node holds: one in the slot, one to start before the next message arrives.
 IN_HAND_PER_SLOT = 2
-# One is being computed; the node goes on with the next before this one's report has been read.
+# One call is being computed; the node starts the second one before the first report has been read.
 MOST_CALLS = 2
-# What takes so many nodes down with it is not tried on another.
+# A row that was on this many lost nodes is not tried again: it may be the cause.
 MOST_LOSSES = 3
 LOOK_INTERVAL_S = 10.0
 WAIT_S = 0.5
 
 
 class ClusterLostError(MetalGenError):
-    """No node is left that could go on."""
+    """No usable node is left."""
 
 
 @dataclass
 class _Held:
-    """A row that has not been answered."""
+    """A row without an outcome."""
 
     row: BatchRow
     seed: int
@@ -36,12 +36,12 @@ class _Held:
 
 @dataclass
 class _Node:
-    """A node with a process of this run.
+    """A node that runs a process of this batch.
 
     Attributes:
-        slots: 0 until its model is in memory.
-        in_hand: Its rows, by number.
-        calls: Of which no report has come.
+        slots: Number of slots; 0 until the model is loaded.
+        in_hand: The node's rows, by row number.
+        calls: Number of calls without a report.
     """
 
     slots: int = 0
@@ -52,16 +52,16 @@ class _Node:
 
     @property
     def room(self) -> int:
-        """Rows that it can be given now."""
+        """Number of rows that the node can receive now."""
         return self.slots * IN_HAND_PER_SLOT - len(self.in_hand) if self.calls < MOST_CALLS else 0
 
 
 class ClusterRows:
-    """Generates the texts of rows at the nodes of a cluster.
+    """Generates the texts of rows on the nodes of a cluster.
 
     Args:
-        cluster: Carries what is said between them.
-        on_news: Called with what a person should know about nodes.
+        cluster: Sends and receives the messages.
+        on_news: Called with messages about nodes for the user.
     """
 
     def __init__(self, cluster: Cluster, *, on_news: Callable[[str], None]) -> None:
@@ -69,41 +69,41 @@ class ClusterRows:
         self._on_news = on_news
         self._nodes: dict[str, _Node] = {}
         self._waiting: deque[_Held] = deque()
-        self._why_not = "there is none with a CPU to spare"
+        self._why_not = "no node has a free CPU"
         self._next_look_s = 0.0
 
     @property
     def slots(self) -> int:
-        """Texts that can be under way at once; 1 while no node is ready."""
+        """Number of texts that can be generated concurrently; 1 while no node is ready."""
         return sum(node.slots for node in self._nodes.values()) or 1
 
     @property
     def slots_in_use(self) -> int:
-        """Texts that are under way."""
+        """Number of texts being generated now."""
         return sum(node.slots_in_use for node in self._nodes.values())
 
     @property
     def occupancy(self) -> float:
-        """Share of the slots that had a part in a text so far, 0 to 1."""
+        """Mean share of the slots in use so far, 0 to 1."""
         return sum(node.occupancy * node.slots for node in self._nodes.values()) / self.slots
 
     @property
     def has_room(self) -> bool:
-        """Whether another row can be taken."""
+        """Whether another row can be added now."""
         return len(self._waiting) < max(1, sum(node.room for node in self._nodes.values()))
 
     @property
     def is_idle(self) -> bool:
-        """Whether no row is under way."""
+        """Whether no row is being generated."""
         return not self._waiting and not any(node.in_hand for node in self._nodes.values())
 
     def begin(self, row: BatchRow, seed: int) -> RowError | None:
-        """Take a row, with the seed for rows that name none; whether it can be run its node says."""
+        """Add a row; `seed` applies if the row sets none. The node reports whether the row can be run."""
         self._waiting.append(_Held(row, seed))
         return None
 
     def advance(self) -> list[tuple[int, Outcome]]:
-        """Hand rows out and wait for a node; returns the rows that are complete by that, by number.
+        """Distribute rows and wait for a node; return the outcomes of finished rows with their row numbers.
 
         Raises:
             ClusterLostError: No node is left.
@@ -118,7 +118,8 @@ class ClusterRows:
             self._look_for_nodes()
         if not self._nodes:
             raise ClusterLostError(
-                f"no node of the cluster is left: {self._why_not}", "continue with --resume when there is one"
+                f"the cluster has no usable node left: {self._why_not}",
+                "continue with --resume once a node is available",
             )
         return outcomes
 
@@ -130,7 +131,7 @@ class ClusterRows:
             self._on_news(f"loading the model at {', '.join(started)}")
 
     def _hand_out(self) -> None:
-        """Give rows to the nodes, to the one that lacks most first."""
+        """Send rows to the nodes, starting with the one that has most room."""
         for name, node in sorted(self._nodes.items(), key=lambda pair: -pair[1].room):
             rows = [self._waiting.popleft() for _ in range(min(node.room, len(self._waiting)))]
             node.in_hand.update((held.row.number, held) for held in rows)
@@ -159,16 +160,16 @@ class ClusterRows:
         return self._lose(name, node, message)
 
     def _lose(self, name: str, node: _Node, lost: NodeLost) -> list[tuple[int, Outcome]]:
-        """Have other nodes take the rows of one, before those that have not been begun."""
+        """Put the rows of a lost node back at the front of the queue."""
         self._why_not = f"node {name} is lost: {lost.reason}"
-        self._on_news(f"{self._why_not}; its {len(node.in_hand)} rows are run again")
+        self._on_news(f"{self._why_not}; its {len(node.in_hand)} rows will be run again")
         outcomes: list[tuple[int, Outcome]] = []
         for held in reversed(node.in_hand.values()):
             held.losses += 1
             if held.losses < MOST_LOSSES:
                 self._waiting.appendleft(held)
             else:
-                error = MetalGenError(f"{MOST_LOSSES} nodes were lost while they had this row")
+                error = MetalGenError(f"{MOST_LOSSES} nodes were lost while they held this row")
                 outcomes.append(
                     (held.row.number, failed_row(held.row, error, RowErrorCode.GENERATION_FAILED))
                 )

@@ -1,4 +1,4 @@
-"""What a node of a cluster does: loads the model once, then generates blocks of rows."""
+"""The work of a cluster node: load the model once, then generate blocks of rows."""
 
 import time
 from collections import deque
@@ -15,16 +15,16 @@ from metal_gen.device.backend import runs_on_cpu
 from metal_gen.errors import UsageError
 from metal_gen.generation.loading import PreparedModel, TextModel, prepare
 
-# Complete rows wait for others to be reported with, but no longer than this.
+# Finished rows wait this long at most to be reported together with others.
 REPORT_S = 0.05
-# A node is heard of at least so often, complete rows or none.
+# A node reports at least this often, with or without finished rows.
 SILENT_S = 0.5
 
 
 def node_mark(prepared: PreparedModel) -> dict[str, Value]:
-    """What texts depend on, and what has to be the same at all nodes.
+    """Return the values that texts depend on and that must be the same on all nodes.
 
-    The name of the model is not: where a checkpoint lies may differ, what is in it may not.
+    The model's name is left out: a checkpoint may be in different places, but its contents must be the same.
     """
     backend = "CPU" if runs_on_cpu() else "Metal" if mx.metal.is_available() else "CUDA"
     versions: dict[str, Value] = {"metal-gen": __version__, "mlx": version("mlx"), "backend": backend}
@@ -32,11 +32,11 @@ def node_mark(prepared: PreparedModel) -> dict[str, Value]:
 
 
 def load_at_node(task: NodeTask) -> TextModel:
-    """Load the model here.
+    """Load the model on this node.
 
     Raises:
-        UsageError: Texts would not be the same here.
-        MetalGenError: The model cannot be loaded here; see `prepare`.
+        UsageError: This node would generate different texts.
+        MetalGenError: The model cannot be loaded; see `prepare`.
     """
     prepared = prepare(task.settings, most_slots=task.most_slots)
     require_same(node_mark(prepared), task.mark)
@@ -44,23 +44,23 @@ def load_at_node(task: NodeTask) -> TextModel:
 
 
 def require_same(here: Mapping[str, Value], there: Mapping[str, Value]) -> None:
-    """See that a node gives the texts that the machine gives where the batch was begun.
+    """Check that a node generates the same texts as the machine that started the batch.
 
     Raises:
-        UsageError: Something differs, and what.
+        UsageError: A value differs; the message names it.
     """
     for name in there:
         if here.get(name) != there[name]:
             raise UsageError(
-                f"its {name} is {here.get(name)!r}, and {there[name]!r} where the batch was begun"
+                f"its {name} is {here.get(name)!r}, but the batch was started with {there[name]!r}"
             )
 
 
 class BlockRunner:
-    """Keeps the slots of a node busy with the rows that it has been given.
+    """Keeps the slots of a node busy with the rows it has received.
 
     Args:
-        executor: Generates their texts.
+        executor: Generates the texts.
     """
 
     def __init__(self, executor: RowExecutor) -> None:
@@ -68,7 +68,7 @@ class BlockRunner:
         self._waiting: deque[SeededRow] = deque()
 
     def work(self, rows: Sequence[SeededRow]) -> BlockReport:
-        """Take rows, and go on with all until some are complete or a while has passed."""
+        """Add rows and advance all of them until some finish or a time limit passes."""
         self._waiting.extend(rows)
         outcomes: list[tuple[int, Outcome]] = []
         begin_s = time.monotonic()

@@ -1,1 +1,1 @@
-"""Rows in: reading lines, their settings and their prompts."""
+"""Rows in: reads lines, and parses their settings and prompts."""

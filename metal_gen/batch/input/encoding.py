@@ -1,4 +1,4 @@
-"""From a row to the token ids of its prompt."""
+"""Encodes a row's prompt into token ids."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from metal_gen.text.encoded_prompt import Prompt
 
 @dataclass(frozen=True)
 class RowLength:
-    """What a row takes.
+    """The cache positions that a row needs.
 
     Attributes:
-        number: Of its line.
-        prompt_tokens: Of its prompt, template included.
-        max_tokens: Most new tokens; None where the cache alone limits them.
+        number: Number of the row's line.
+        prompt_tokens: Length of the prompt in tokens, chat template included.
+        max_tokens: Maximum number of new tokens; None if only the cache limits it.
     """
 
     number: int
@@ -29,7 +29,7 @@ class RowLength:
 
     @property
     def needed_tokens(self) -> int:
-        """Positions of the cache that it takes, those of the shortest answer worth having included."""
+        """Cache positions for the prompt and the answer; without `max_tokens`, a short useful answer."""
         return self.prompt_tokens + (self.max_tokens or LEAST_ANSWER_TOKENS) - 1
 
 
@@ -37,12 +37,12 @@ class RowEncoder:
     """Encodes the prompts of rows.
 
     Args:
-        checkpoint: Gives tokenizer and chat template.
-        settings: Of the run; those of a row go before them.
-        plan: Says how many tokens a slot holds.
+        checkpoint: Provides the tokenizer and the chat template.
+        settings: Settings of the run; a row's own settings override them.
+        plan: Provides the number of tokens per slot.
 
     Attributes:
-        longest: What the row takes that takes most, one that does not fit included; None before the first.
+        longest: The row that needs the most positions, even if it does not fit; None before the first row.
 
     Raises:
         CheckpointError: The tokenizer cannot be built.
@@ -53,14 +53,14 @@ class RowEncoder:
         self._checkpoint = checkpoint
         self._settings = settings
         self._capacity = plan.cache.max_seq_len
-        # Fewer slots leave room for longer ones, where their number is left open.
+        # If the number of slots is not fixed, fewer slots leave room for longer ones.
         roomiest = plan if settings.batch_size else plan.with_cache(batch_size=1)
         self._largest = roomiest.largest_max_seq_len
         self._most_tokens = max(self._capacity, checkpoint.config.context_length)
         self.longest: RowLength | None = None
 
     def encode(self, row: BatchRow) -> Prompt | RowError:
-        """Encode a row's prompt, or say why it cannot be run."""
+        """Encode a row's prompt, or return why the row cannot be run."""
         try:
             in_force = override_with_arguments(self._settings, row.settings)
             prompt = encode_as_set(self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens)
@@ -69,12 +69,12 @@ class RowEncoder:
         except DoesNotFitError as error:
             return failed_row(row, error, RowErrorCode.DOES_NOT_FIT)
         except MetalGenError as error:
-            # A template's refusal or a text that needs tokens which the model lacks is the row's matter too.
+            # A rejection by the template, or a text that needs missing tokens, is an error of the row too.
             return failed_row(row, error)
         return prompt
 
     def capacity_for(self, length: RowLength) -> int | None:
-        """A `max_seq_len` that leaves a row room for its answer; None where the machine has none."""
+        """Return a `max_seq_len` with room for the row's answer; None if memory does not allow one."""
         return larger_capacity(length.prompt_tokens, length.max_tokens, self._largest)
 
     def _note(self, length: RowLength) -> None:
@@ -85,5 +85,5 @@ class RowEncoder:
 def failed_row(
     row: BatchRow, error: MetalGenError, code: RowErrorCode = RowErrorCode.INVALID_REQUEST
 ) -> RowError:
-    """Say that a row failed, and why."""
+    """Return the error of a row that failed."""
     return RowError(row.number, row.id, row.key, row.form, error.message, row.carried, code, error.hint)

@@ -1,6 +1,6 @@
-"""Formats that are given for JSON Lines, known by their first bytes, and what makes JSON Lines of them.
+"""Recognizes other formats given instead of JSON Lines, and names a command that converts them.
 
-The first line decides, so that a pipe and a file are judged alike.
+Only the first line decides, so that a pipe and a file are treated alike.
 """
 
 import codecs
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from metal_gen.errors import UsageError
 
-# By their first bytes: what it is, and a command that reads it, `{}` standing for the file's name.
+# First bytes, description, and a command that reads the format; `{}` stands for the file's name.
 MARKS = (
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc"),
     (b"BZh", "compressed with bzip2", "bzip2 -dc"),
@@ -36,27 +36,27 @@ READ_CSV = (
     '[print(json.dumps(row)) for row in csv.DictReader(open(0, encoding="utf-8-sig", newline=""){})]\''
 )
 DELIMITERS = {",": "", "\t": ', delimiter="\\t"', ";": ', delimiter=";"'}
-# The name of a column; a sentence with a comma has spaces.
+# A column name. The parts of a sentence between commas contain spaces and do not match.
 COLUMN = re.compile(r'"?[\w.-]{1,40}"?')
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A format: what completes "NAME is", and a command that makes JSON Lines of it."""
+    """A format: a phrase that completes "NAME is", and a command that converts it to JSON Lines."""
 
     what: str
     command: str = ""
 
 
 def require_json_lines(name: str | None, beginning: bytes) -> None:
-    """See that an input can be JSON Lines.
+    """Check that an input can be JSON Lines.
 
     Args:
-        name: Of its file; None for standard input.
-        beginning: Its first line that is not blank, or as much of it as has been read, and perhaps more.
+        name: Name of the file; None for standard input.
+        beginning: At least the first line that is not blank, or all of it that has been read.
 
     Raises:
-        UsageError: It is of another format; the hint has a command that makes JSON Lines of it.
+        UsageError: The input has another format; the hint has a command that converts it.
     """
     kind = _kind_by_mark(beginning) or _kind_by_line(name or "", beginning)
     if kind is None:
@@ -91,7 +91,7 @@ def _kind_by_line(name: str, beginning: bytes) -> _Kind | None:
 
 
 def _delimiter(name: str, line: str) -> str | None:
-    """What stands between the columns; None where there are none."""
+    """Return the delimiter between columns; None if the line is not a row of columns."""
     delimiter = max(DELIMITERS, key=line.count)
     if name.lower().endswith((".csv", ".tsv")):
         return delimiter

@@ -1,8 +1,8 @@
-"""Fields of a row that are handed on to its record."""
+"""Copies fields of a row to its record."""
 
 from collections.abc import Mapping
 
-# What a record says itself.
+# Fields that the record itself defines.
 RECORD_FIELDS = (
     "id",
     "text",
@@ -19,7 +19,7 @@ PREFIX = "input_"
 
 
 def kept_fields(fields: Mapping[str, object]) -> dict[str, object]:
-    """Fields as the record has them: what is called as one of its own gets `input_` before its name."""
+    """Return the fields to copy; a field named like one of the record's own gets the prefix `input_`."""
     kept: dict[str, object] = {}
     for name, value in fields.items():
         own = name

@@ -1,6 +1,6 @@
-"""Reads a batch line by line, in memory that depends on neither the number nor the length of lines.
+"""Reads a batch line by line; memory depends neither on the number of lines nor on their length.
 
-Where lines come from a pipe, None stands for a line that has not come yet.
+With a pipe, None stands for a line that has not arrived yet.
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ LONGEST_LINE = 2 * 2**20
 
 
 class ByteSource(Protocol):
-    """What lines are read from."""
+    """A source of bytes."""
 
     def read(self) -> bytes | None:
-        """Return what has come: no bytes at the end, None where nothing has come yet.
+        """Return the bytes that have arrived: empty at the end, None if nothing has arrived yet.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The source cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class TooLong:
-    """A line that was passed over.
+    """A line that is too long and was skipped.
 
     Attributes:
-        nbytes: Its length without the newline.
-        beginning: What was read of it.
+        nbytes: Length of the line in bytes, without the newline.
+        beginning: The first bytes of the line.
     """
 
     nbytes: int
@@ -42,15 +42,15 @@ class TooLong:
 def read_rows(
     source: ByteSource, *, field: str | None = None, keep_fields: bool = False
 ) -> Iterator[BatchRow | RowError | None]:
-    """Read rows; a line that cannot be read is taken for one of the form of the line before it.
+    """Read rows; a line that cannot be read is assumed to have the form of the previous line.
 
     Args:
-        source: Of JSON Lines.
+        source: JSON Lines.
         field: As for `parse_row`.
         keep_fields: As for `parse_row`.
 
     Raises:
-        MetalGenError: The source failed.
+        MetalGenError: The source cannot be read.
     """
     form = RowForm.NATIVE
     for numbered in read_lines(source):
@@ -70,14 +70,14 @@ def read_rows(
 def read_lines(
     source: ByteSource, *, longest: int = LONGEST_LINE
 ) -> Iterator[tuple[int, bytes | TooLong] | None]:
-    """Read lines that are not blank, with their numbers, counted from 1.
+    """Read the lines that are not blank, with their line numbers, counted from 1.
 
     Args:
-        source: Of bytes.
-        longest: Most bytes of a line without its newline; of a longer one only the beginning is kept.
+        source: The bytes.
+        longest: Maximum bytes of a line without its newline; a longer line is cut off there.
 
     Raises:
-        MetalGenError: The source failed; the lines before that have been given.
+        MetalGenError: The source cannot be read further; the lines before the failure have been yielded.
     """
     number, lines = 0, _LineSplitter(longest)
     while True:
@@ -98,7 +98,7 @@ def read_lines(
 
 
 class _LineSplitter:
-    """Cuts bytes into lines."""
+    """Splits bytes into lines."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -106,7 +106,7 @@ class _LineSplitter:
         self._passed_over = 0
 
     def add(self, data: bytes) -> Iterator[bytes | TooLong]:
-        """Return the lines that these bytes end."""
+        """Yield the lines that these bytes complete."""
         *ended, rest = data.split(b"\n")
         for part in ended:
             self._append(part)
@@ -114,7 +114,7 @@ class _LineSplitter:
         self._append(rest)
 
     def finish(self) -> Iterator[bytes | TooLong]:
-        """Return the last line, which may lack its newline."""
+        """Yield the last line, which may lack its newline."""
         if self._line or self._passed_over:
             yield self._end()
 

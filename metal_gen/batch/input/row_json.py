@@ -1,4 +1,4 @@
-"""Reads the JSON object in a line, and says of values what they are in JSON's own words."""
+"""Reads the JSON object in a line, and describes values in JSON's terms."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def read_object(line: bytes) -> dict[str, object]:
         line: Bytes without the newline, with or without a byte order mark.
 
     Raises:
-        UsageError: It is not UTF-8, not JSON, not an object, or holds what cannot be written again.
+        UsageError: The line is not UTF-8, JSON or an object, or a value in it cannot be written again.
     """
     try:
         text = line.decode()
@@ -36,7 +36,7 @@ def read_object(line: bytes) -> dict[str, object]:
 
 
 def first_fields(beginning: bytes) -> dict[str, object]:
-    """Return the fields with which an object begins that is cut off or damaged further on."""
+    """Return the leading fields of an object that is cut off or damaged further on."""
     text = beginning.decode(errors="surrogateescape").removeprefix(BYTE_ORDER_MARK)
     decoder, place = json.JSONDecoder(), 0
     fields: dict[str, object] = {}
@@ -47,7 +47,7 @@ def first_fields(beginning: bytes) -> dict[str, object]:
             if colon is None or not isinstance(name, str):
                 break
             value, place = decoder.raw_decode(text, colon.end())
-            # What nothing follows may have been cut off itself.
+            # A value without a following delimiter may itself be cut off.
             if AFTER_VALUE.match(text, place):
                 fields.setdefault(name, value)
     except (ValueError, RecursionError):
@@ -56,7 +56,7 @@ def first_fields(beginning: bytes) -> dict[str, object]:
 
 
 def shown(value: object) -> str:
-    """A value as JSON has it, as much of it as a message should hold."""
+    """Return a value as JSON, shortened for a message."""
     try:
         text = json.dumps(value, ensure_ascii=isinstance(value, str) and bool(SURROGATES.search(value)))
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""From a line to a row.
+"""Parses a line into a row.
 
-Three forms: this program's own, and OpenAI's batch requests for chats and for completions.
+There are three forms: metal-gen's own, and OpenAI's batch requests for chats and for completions.
 """
 
 from metal_gen.batch.input.kept_fields import kept_fields
@@ -31,14 +31,14 @@ def parse_row(
     keep_fields: bool = False,
     form: RowForm = RowForm.NATIVE,
 ) -> BatchRow | RowError:
-    """Read a row.
+    """Parse a row.
 
     Args:
-        number: Of the line, from 1.
-        line: Bytes without the newline.
-        field: Take the prompt from here and hand all other fields on; none of them is a setting.
-        keep_fields: Hand the fields on that are neither prompt nor setting.
-        form: Of the record, if the line cannot be read.
+        number: Number of the line, from 1.
+        line: Bytes of the line without the newline.
+        field: Take the prompt from this field and copy all others to the record; no field is a setting then.
+        keep_fields: Copy the fields that are neither prompt nor setting to the record.
+        form: Form of the record if the line cannot be read.
     """
     try:
         row = read_object(line)
@@ -64,7 +64,7 @@ def parse_row(
 
 
 def _split(row: dict[str, object], names: tuple[str, ...]) -> tuple[dict[str, object], dict[str, object]]:
-    """The fields of these names, and the others."""
+    """Split a row into the fields with these names and the others."""
     known = {name: value for name, value in row.items() if name in names}
     return known, {name: value for name, value in row.items() if name not in known}
 
@@ -88,7 +88,7 @@ def _request_body(row: dict[str, object]) -> dict[str, object]:
     for name in row:
         if name not in ENVELOPE:
             hint = nearest(name[:40], ENVELOPE)
-            raise UsageError(f"a request has no {shown(name)} beside its body", hint)
+            raise UsageError(f"a request has no field {shown(name)} next to its body", hint)
     if row.get("method", "POST") != "POST":
         raise UsageError(f"method must be POST: {shown(row['method'])}")
     if row.get("url") not in (RowForm.CHAT.value, RowForm.COMPLETIONS.value):

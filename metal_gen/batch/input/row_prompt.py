@@ -1,4 +1,4 @@
-"""What a row asks: a text, or a conversation of messages."""
+"""The prompt of a row: a text, or a conversation of messages."""
 
 from metal_gen.errors import UsageError
 from metal_gen.text.messages import Message, checked_messages, checked_text
@@ -10,10 +10,10 @@ Prompt = str | list[Message]
 
 
 def take_prompt(given: dict[str, object]) -> Prompt:
-    """Take the prompt or the messages out of what a row gives.
+    """Remove the prompt or the messages from a row's fields and return them.
 
     Raises:
-        UsageError: There is neither, there are both, or what there is cannot be used.
+        UsageError: There is neither, there are both, or the value is invalid.
     """
     if PROMPT in given and MESSAGES in given:
         raise UsageError("there are both a prompt and messages: give one of them")
@@ -25,10 +25,10 @@ def take_prompt(given: dict[str, object]) -> Prompt:
 
 
 def checked_prompt(name: str, value: object) -> Prompt:
-    """Accept a text or a list of messages from a field of any name.
+    """Return a text or a list of messages from a field of any name.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The value is neither.
     """
     return checked_messages(name, value) if isinstance(value, list) else _text(name, value)
 

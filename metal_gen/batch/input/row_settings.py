@@ -1,4 +1,4 @@
-"""The settings that a row gives for itself, by their own names or by those of OpenAI's API."""
+"""The settings that a row sets itself, under their own names or those of OpenAI's API."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -12,10 +12,10 @@ SECTIONS = ("sampling", "generation")
 OWN_NAMES = tuple(info.name for info in SETTINGS.values() if info.section in SECTIONS)
 OTHER_NAMES = {"n": "samples", "max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
 ROW_NAMES = (*OWN_NAMES, *OTHER_NAMES)
-KEEP_HINT = "--keep-fields hands on fields that are no parameters, --field prompt all others"
-# Where a text stands for a list of one.
+KEEP_HINT = "--keep-fields copies fields that are no parameters to the record, --field prompt all others"
+# Settings where a text stands for a list of one.
 LISTS = ("stop", "stop_token", "ban_token")
-# Of a request: what has no bearing on the text, and what is the only value that can be had.
+# Fields of a request that do not affect the text, and fields with only one supported value.
 IGNORED = ("model", "user", "metadata", "service_tier", "store", "safety_identifier", "prompt_cache_key")
 ONLY: dict[str, object] = {
     "stream": False,
@@ -30,17 +30,17 @@ THINKING_SWITCH = "enable_thinking"
 
 
 def row_settings(given: Mapping[str, object], *, hint: str = KEEP_HINT) -> dict[str, object]:
-    """Check settings that a row gives.
+    """Check the settings of a row.
 
     Args:
         given: Values by name, none of them None.
-        hint: What to do about names that are unknown.
+        hint: Advice for unknown names.
 
     Returns:
-        Checked values by the name of the setting.
+        Checked values by setting name.
 
     Raises:
-        UsageError: A name is unknown or given twice, or a value is out of its range.
+        UsageError: A name is unknown or given twice, or a value is out of range.
     """
     values: dict[str, object] = {}
     spellings: dict[str, str] = {}
@@ -49,15 +49,15 @@ def row_settings(given: Mapping[str, object], *, hint: str = KEEP_HINT) -> dict[
         if name in values:
             raise UsageError(f"{name} is given twice: as {spellings[name]} and as {spelling}")
         values[name], spellings[name] = _checked(spelling, name, value), spelling
-    # A row that wants any seed has the run's, so that a resumed run draws the same text.
+    # A row with a random seed uses the run's, so that a resumed run draws the same text.
     return {name: value for name, value in values.items() if (name, value) != ("seed", -1)}
 
 
 def request_settings(given: Mapping[str, object]) -> dict[str, object]:
-    """Check settings in the body of a request to OpenAI's API.
+    """Check the settings in the body of a request to OpenAI's API.
 
     Raises:
-        UsageError: As `row_settings`, or a value asks for what a batch cannot do.
+        UsageError: As for `row_settings`, or a batch does not support a value.
     """
     rest = {name: value for name, value in given.items() if name not in IGNORED}
     for name in ONLY.keys() & rest.keys():
@@ -80,7 +80,7 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _with_one_logprobs(given: Mapping[str, object]) -> dict[str, object]:
-    """A switch and a count, as chat requests have them, become the count; 0 is the token's own alone."""
+    """Merge the switch and the count of chat requests into a count; 0 means only the sampled token's own."""
     rest, switch = dict(given), given.get("logprobs")
     if switch is True:
         del rest["logprobs"]
@@ -106,7 +106,7 @@ def _setting_name(spelling: str, hint: str) -> str:
 def _checked(spelling: str, name: str, value: object) -> object:
     given = [value] if name in LISTS and isinstance(value, str) else value
     if isinstance(SETTINGS[name].check, Whole) and isinstance(value, float) and value.is_integer():
-        given = int(value)  # JSON has 3.0 for 3
+        given = int(value)  # JSON allows 3.0 for 3
     try:
         return SETTINGS[name].check(given)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A row of a batch: its id, what it asks, and the settings it gives for itself; or why it cannot be run."""
+"""The rows of a batch: id, prompt and settings, or the reason why a row cannot be run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,14 @@ from metal_gen.config.checks import SURROGATES
 from metal_gen.errors import UsageError
 from metal_gen.excerpt import excerpt
 
-# Of a reason and of a hint: what a template or a file says may have any length, and each row's is kept.
+# Limit of a reason and of a hint: text from a template or a file has any length, and every row keeps its own.
 MOST_LETTERS = 500
 
 RowId = str | int
 
 
 class RowForm(StrEnum):
-    """How a row is written, and its record too."""
+    """The form of a row and of its record."""
 
     NATIVE = "native"
     CHAT = "/v1/chat/completions"
@@ -25,7 +25,7 @@ class RowForm(StrEnum):
 
 
 class RowErrorCode(StrEnum):
-    """What kind of error a row has."""
+    """The kind of a row's error."""
 
     INVALID_REQUEST = "invalid_request"
     DUPLICATE_ID = "duplicate_id"
@@ -39,13 +39,13 @@ class BatchRow:
     """A row that can be run.
 
     Attributes:
-        number: Of its line, from 1.
-        id: As given; the line's number where a row of the native form gives none.
-        key: The id as a text; 1 and "1" differ.
-        form: How it is written.
+        number: Number of the line, from 1.
+        id: Id as given; the line number if a native row has none.
+        key: The id as a string; 1 and "1" have different keys.
+        form: Form of the row.
         prompt: A text, or a conversation of messages.
-        settings: Checked values by the name of the setting.
-        carried: Fields to hand on to the record.
+        settings: Checked values by setting name.
+        carried: Fields to copy to the record.
     """
 
     number: int
@@ -59,18 +59,18 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class RowError:
-    """A row that cannot be run, or could not.
+    """A row that cannot be run, or whose run failed.
 
     Attributes:
-        number: Of its line, from 1.
-        id: None where the line has none that can be read.
-        key: As a row's; of the line where there is no id, or not one of its own.
-        form: How its record is to be written.
+        number: Number of the line, from 1.
+        id: Id of the row; None if none can be read.
+        key: Key of the id, as in `BatchRow`; of the line number if the id is missing or not unique.
+        form: Form of the record.
         reason: One sentence without a full stop, of bounded length.
-        carried: Fields to hand on to the record.
-        code: What kind of error it is.
+        carried: Fields to copy to the record.
+        code: Kind of the error.
         hint: What to do about it; may be empty.
-        given: The record of what was generated all the same; empty where nothing was.
+        given: Record of the text generated before the failure; empty if there is none.
     """
 
     number: int
@@ -89,7 +89,7 @@ class RowError:
 
 
 def form_of(fields: Mapping[str, object]) -> RowForm:
-    """How a row with these fields is written; what asks something by itself is no request."""
+    """Return the form of a row with these fields; a row with its own prompt or messages is native."""
     if "prompt" in fields or "messages" in fields:
         return RowForm.NATIVE
     if not any(name in fields for name in ("custom_id", "url", "body")):
@@ -98,10 +98,10 @@ def form_of(fields: Mapping[str, object]) -> RowForm:
 
 
 def row_id(number: int, fields: Mapping[str, object], form: RowForm) -> RowId:
-    """The id of a row; of one of the native form that gives none the number of its line.
+    """Return the id of a row; a native row without one gets its line number.
 
     Raises:
-        UsageError: There is none, or it cannot be one.
+        UsageError: The id is missing or invalid.
     """
     name = "id" if form is RowForm.NATIVE else "custom_id"
     id = fields.get(name)
@@ -117,25 +117,25 @@ def row_id(number: int, fields: Mapping[str, object], form: RowForm) -> RowId:
 
 
 def id_key(id: RowId) -> str:
-    """The id as a text that no other id has."""
+    """Return the id as a string that is unique to it."""
     return f"int:{id}" if isinstance(id, int) else f"str:{id}"
 
 
 def line_key(number: int) -> str:
-    """Stands for the id of a line that has none of its own."""
+    """Return the key of a line without an id."""
     return f"line:{number}"
 
 
 def unreadable(
     number: int, reason: str, form: RowForm = RowForm.NATIVE, fields: Mapping[str, object] | None = None
 ) -> RowError:
-    """The error of a line that cannot be read.
+    """Return the error of a line that cannot be read.
 
     Args:
-        number: Of the line.
-        reason: Why not.
-        form: Of its record, where nothing of the line tells.
-        fields: Those that could be read, among them perhaps the id.
+        number: Number of the line.
+        reason: Why the line cannot be read.
+        form: Form of the record if the line does not tell.
+        fields: The fields that could be read, possibly with the id.
     """
     form = form_of(fields) if fields else form
     name = "id" if form is RowForm.NATIVE else "custom_id"
@@ -147,8 +147,8 @@ def unreadable(
 
 
 def repeated(row: BatchRow | RowError) -> RowError:
-    """The error of a row whose id stands in an earlier one; its key is the line's."""
-    reason = f"the id {shown(row.id)} is in an earlier row too"
+    """Return the error of a row that repeats the id of an earlier one; its key is that of the line."""
+    reason = f"an earlier row has the same id {shown(row.id)}"
     if isinstance(row, RowError):
         return replace(row, key=line_key(row.number), reason=reason, code=RowErrorCode.DUPLICATE_ID, hint="")
     return RowError(

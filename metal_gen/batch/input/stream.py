@@ -1,7 +1,7 @@
-"""The bytes of an input as they come: of a file, perhaps compressed with gzip, or of a pipe.
+"""Reads the bytes of an input as they arrive: from a file, possibly compressed with gzip, or from a pipe.
 
-A pipe is polled, so that rows that have come are run while the next one has not: whoever writes a row and
-waits for its record gets it.
+A pipe is polled so that rows that have arrived are run while the next one has not. A writer that waits for
+the record of each row gets it.
 """
 
 import errno
@@ -23,15 +23,15 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 class InputStream:
-    """An input that is read once, from where it stands.
+    """An input that is read once, from its current position.
 
     Args:
-        file: Open and without a buffer; is closed by `close`.
-        name: Of the file; None for standard input.
+        file: Open, unbuffered file; `close` closes it.
+        name: Name of the file; None for standard input.
 
     Attributes:
-        name: Of the file; None for standard input.
-        is_file: Its length is known, and there is nobody to wait for.
+        name: Name of the file; None for standard input.
+        is_file: Whether the input is a regular file: its length is known, and reading never waits.
     """
 
     def __init__(self, file: io.FileIO, name: str | None) -> None:
@@ -45,24 +45,24 @@ class InputStream:
         self._unpacked = gzip.GzipFile(fileobj=io.BufferedReader(file)) if is_packed else None
 
     def read(self) -> bytes | None:
-        """Return what has come: no bytes at the end, None where nothing has come yet.
+        """Return the bytes that have arrived: empty at the end, None if nothing has arrived yet.
 
         Raises:
-            OSError: It cannot be read, and why.
+            OSError: The input cannot be read.
         """
         data, self._ahead = self._ahead, b""
         return data or self._read()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until something has come, or the end; False where neither has in this time."""
+        """Wait for bytes or the end of the input; return False on timeout."""
         return self.is_file or bool(select.select([self._file], [], [], timeout_s)[0])
 
     def require_json_lines(self) -> None:
-        """Wait for the first line that is not blank, and see that it can be a row.
+        """Wait for the first line that is not blank, and check that it can be a row.
 
         Raises:
-            UsageError: The input is of another format; the hint has a command that makes JSON Lines of it.
-            MetalGenError: It cannot be read.
+            UsageError: The input has another format; the hint has a command that converts it.
+            MetalGenError: The input cannot be read.
         """
         try:
             while not self._is_over and len(self._ahead) < CHUNK_BYTES and b"\n" not in self._ahead.lstrip():
@@ -76,7 +76,7 @@ class InputStream:
         require_json_lines(self.name, self._ahead)
 
     def count_rows(self) -> int | None:
-        """Count the lines that are not blank; None where they cannot be known before they come."""
+        """Count the lines that are not blank; return None for a pipe or an unreadable file."""
         if not self.is_file:
             return None
         try:
@@ -85,17 +85,17 @@ class InputStream:
             return None
 
     def whole(self) -> io.BufferedIOBase:
-        """Read a file from its beginning once more; what the reader raises is in UNREADABLE."""
+        """Open a second reader at the beginning of the file; it raises the errors in UNREADABLE."""
         whole = io.BufferedReader(_FileFrom(self._file.fileno(), self._begin))
         return gzip.GzipFile(fileobj=whole) if self._unpacked else whole
 
     def was_written(self) -> bool:
-        """Whether anything has been written to a file since it was opened."""
+        """Return whether the file has been written to since it was opened."""
         now = os.fstat(self._file.fileno())
         return (now.st_mtime_ns, now.st_size) != (self._status.st_mtime_ns, self._status.st_size)
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close the file."""
         self._file.close()
 
     def _read(self) -> bytes | None:
@@ -110,7 +110,7 @@ class InputStream:
         try:
             return self._unpacked.read1(CHUNK_BYTES)
         except (EOFError, zlib.error) as error:
-            raise OSError(errno.EIO, f"what gzip has compressed is damaged: {error}") from error
+            raise OSError(errno.EIO, f"the gzip data is damaged: {error}") from error
 
     def _read_plain(self) -> bytes | None:
         if not self.is_file and not select.select([self._file], [], [], 0)[0]:
@@ -122,7 +122,7 @@ class InputStream:
 
 
 class _FileFrom(io.RawIOBase):
-    """A file from some place on, whatever place another reader has come to."""
+    """A second reader of an open file, from a position of its own."""
 
     def __init__(self, descriptor: int, place: int) -> None:
         self._descriptor, self._place = descriptor, place
@@ -138,7 +138,7 @@ class _FileFrom(io.RawIOBase):
 
 
 def _count_lines(stream: io.BufferedIOBase) -> int:
-    """Count lines that are not blank, in memory that their length has no part in."""
+    """Count lines that are not blank; memory does not depend on their length."""
     count, is_blank = 0, True
     for chunk in _chunks(stream):
         *ended, rest = chunk.split(b"\n")

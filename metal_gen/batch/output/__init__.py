@@ -1,1 +1,1 @@
-"""Records out: the journal, its lock, and how an interrupted run is resumed."""
+"""Records out: the journal, its lock, and resuming an interrupted run."""

@@ -1,4 +1,4 @@
-"""What the records of an output depend on, so that a run is gone on with as it was begun."""
+"""The values that the records of an output depend on; a resumed run must have the same ones."""
 
 import hashlib
 import os
@@ -17,8 +17,8 @@ from metal_gen.errors import MetalGenError
 from metal_gen.generation.loading import PreparedModel
 
 SECTIONS = ("sampling", "generation")
-# Files that are read whole; of weights, which are large, the two ends and the size are. The first end of a
-# GGUF file is all that comes before its numbers.
+# These files are hashed whole. Of weight files, which are large, only both ends and the size are hashed; the
+# first end of a GGUF file covers everything before the tensor data.
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -32,11 +32,11 @@ PIECE_BYTES = 1 << 20
 
 
 def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
-    """Describe a run.
+    """Return the values that a run's records depend on.
 
     Args:
-        prepared: Gives the checkpoint and the settings in force.
-        field: That prompts are taken from.
+        prepared: Provides the checkpoint and the settings in force.
+        field: The field that prompts are taken from.
 
     Raises:
         MetalGenError: A file cannot be read.
@@ -63,7 +63,7 @@ def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
-    """Tell a checkpoint from others by its small files and the ends of the large ones."""
+    """Return a digest that identifies a checkpoint, from its small files and the ends of its large ones."""
     weights: dict[Path, int] = {}
     for info in checkpoint.weights.tensors.values():
         begin = weights.get(info.path, sys.maxsize)
@@ -79,7 +79,7 @@ def _adapter_mark(adapter: Adapter) -> str:
 
 
 def _digest_of_files(files: list[Path], ends_of: Mapping[Path, int] = MappingProxyType({})) -> str:
-    """Of files, and of others their size, so many bytes from their beginning, and their end."""
+    """Hash whole files, and of the files in `ends_of` the size, the first bytes (this many) and the end."""
     digest = hashlib.sha256()
     try:
         for path in files:

@@ -1,4 +1,4 @@
-"""Which ids have been seen, in memory that does not grow with their number."""
+"""A set of ids, in memory that does not grow with their number."""
 
 import sqlite3
 from hashlib import blake2b
@@ -11,11 +11,11 @@ DIGEST_BYTES = 16
 
 
 class IdIndex:
-    """A set of texts in a temporary file.
+    """A set of strings in a temporary file.
 
-    Of each text a digest is kept, so that long ones take no more room than short ones; that two of
-    a billion texts have the same has a chance of one in 10^20. The file has no name from the start:
-    nothing is left behind, however the process ends.
+    It stores a 16-byte digest of each string, so long strings take no more room than short ones. The chance
+    that two of a billion strings have the same digest is 1 in 10^20. The file never has a name, so nothing is
+    left behind, however the process ends.
     """
 
     def __init__(self) -> None:
@@ -27,22 +27,22 @@ class IdIndex:
         self._rows.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: str) -> bool:
-        """Put a text in; False if it was there.
+        """Add a string; return False if it was already present.
 
         Raises:
-            MetalGenError: The folder for temporary files is full.
+            MetalGenError: The temporary folder is full.
         """
         try:
             cursor = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_digest(key),))
         except sqlite3.OperationalError as error:
             raise MetalGenError(
-                f"the ids of the rows cannot be kept: {error}", "set TMPDIR to a folder with room"
+                f"the ids of the rows cannot be stored: {error}", "set TMPDIR to a folder with more room"
             ) from error
         self._count += cursor.rowcount
         return cursor.rowcount == 1
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close and delete the file."""
         self._rows.close()
 
     def __contains__(self, key: object) -> bool:

@@ -1,7 +1,7 @@
-"""What an output was made of: enough of an input to know later which of its lines are others.
+"""A digest of an input, detailed enough to tell later which of its lines have changed.
 
-Lines are told apart by short digests. Those of many lines are combined, so that their number stays small
-however long an input is: of a change in it no more than the group of lines is known then.
+Each line has a short digest. The digests of many lines are combined into groups, so that a mark stays small
+for any input; it then locates a change only to within a group of lines.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ PIECE_BYTES = 2**16
 
 @dataclass(frozen=True)
 class InputMark:
-    """An input as it was.
+    """The digests of an input.
 
     Attributes:
-        lines: How many there were, blank ones included.
-        group_lines: How many have a digest together.
-        groups: Digests of the groups; the last may have fewer lines.
+        lines: Number of lines, blank ones included.
+        group_lines: Number of lines per digest.
+        groups: Digests of the groups; the last group may have fewer lines.
     """
 
     lines: int
@@ -37,16 +37,16 @@ class InputMark:
 
     @property
     def document(self) -> dict[str, object]:
-        """As JSON holds it."""
+        """The mark as a JSON object."""
         digests = "".join(f"{digest:0{DIGITS}x}" for digest in self.groups)
         return {"lines": self.lines, "group_lines": self.group_lines, "digests": digests}
 
 
 def mark_from(document: object) -> InputMark | None:
-    """Read what a mark wrote; None for null.
+    """Read a mark from its JSON object; null gives None.
 
     Raises:
-        ValueError: It is no mark.
+        ValueError: The value is not a mark.
     """
     if document is None:
         return None
@@ -65,10 +65,10 @@ def mark_from(document: object) -> InputMark | None:
 
 
 def mark_input(input: InputStream) -> InputMark:
-    """Read an input from its beginning to its end.
+    """Return the mark of a whole input.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: The input cannot be read.
     """
     lines, group_lines, groups = 0, 1, list[int]()
     for digest in _line_digests(input):
@@ -83,13 +83,13 @@ def mark_input(input: InputStream) -> InputMark:
 
 
 def what_changed(input: InputStream, begun: InputMark) -> str | None:
-    """Compare an input with what it was; lines may have been added at its end.
+    """Compare an input with its earlier mark; lines added at its end do not count as a change.
 
     Returns:
-        Which lines differ, in words; None where none does.
+        The lines that differ, as a phrase; None if none does.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: The input cannot be read.
     """
     groups = [0] * len(begun.groups)
     lines = 0
@@ -97,7 +97,7 @@ def what_changed(input: InputStream, begun: InputMark) -> str | None:
         groups[lines // begun.group_lines] ^= digest
         lines += 1
     if lines < begun.lines:
-        # Of a group that is not whole nothing can be said.
+        # An incomplete group cannot be compared.
         groups = groups[: lines // begun.group_lines]
     ranges: list[tuple[int, int]] = []
     for place, digest in enumerate(groups):
@@ -109,7 +109,7 @@ def what_changed(input: InputStream, begun: InputMark) -> str | None:
         ranges.append((first, last))
     said = [_said(ranges, are_exact=begun.group_lines == 1)] if ranges else []
     if lines < begun.lines:
-        said.append(f"it had {begun.lines:,} {_noun(begun.lines)}, and has {lines:,}")
+        said.append(f"it had {begun.lines:,} {_noun(begun.lines)} and now has {lines:,}")
     return "; ".join(said) or None
 
 
@@ -121,7 +121,7 @@ def _said(ranges: list[tuple[int, int]], *, are_exact: bool) -> str:
     else:
         listed = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
     if not are_exact:
-        return f"what differs is within lines {listed}"
+        return f"the difference is within lines {listed}"
     is_one = ranges[0][0] == ranges[-1][1]
     return f"line {listed} differs" if is_one else f"lines {listed} differ"
 
@@ -143,7 +143,7 @@ def _digests(file: BufferedIOBase) -> Iterator[int]:
     digest = _new_digest(number)
     has_begun = False
     while piece := file.readline(PIECE_BYTES):
-        # The last line may get its newline later.
+        # The last line may receive its newline later.
         digest.update(piece.removesuffix(b"\n"))
         has_begun = True
         if piece.endswith(b"\n"):
@@ -156,5 +156,5 @@ def _digests(file: BufferedIOBase) -> Iterator[int]:
 
 
 def _new_digest(number: int) -> blake2b:
-    """Of a line, to which its number belongs: two that change places are others."""
+    """Start the digest of a line; it includes the line number, so that swapped lines count as changed."""
     return blake2b(number.to_bytes(8, "big"), digest_size=DIGEST_BYTES)

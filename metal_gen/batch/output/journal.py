@@ -1,7 +1,7 @@
-"""The output of a batch: one record a line, each there whole or not at all, whatever ends the process.
+"""The output of a batch: one record per line, written whole or not at all, whatever ends the process.
 
-A record is appended by a single write, so that a process that is killed leaves whole lines; what a
-machine that fails has left of a line is cut off by the next run.
+Each record is appended by a single write, so a killed process leaves whole lines. If the machine fails and
+leaves part of a line, the next run cuts it off.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,14 +23,14 @@ FSYNC_INTERVAL_S = 5.0
 
 
 class Journal:
-    """A file of records, made by `create` or `resume`.
+    """A file of records; `create` and `resume` open one.
 
     Attributes:
-        path: Of the file; of a link, where it points to.
-        seed: Of the run, as it was given or as it was chosen when the run began.
-        moment: When the run began, where its records depend on the time.
-        finished: Keys of the rows whose records were there.
-        found: How many records were there, and how many were taken out.
+        path: Path of the file, with links resolved.
+        seed: Seed of the run, as given or as chosen when the run began.
+        moment: Time when the run began, if its records depend on the time.
+        finished: Keys of the rows that already had records.
+        found: Counts of the records that were present or were removed.
     """
 
     def __init__(
@@ -69,25 +69,25 @@ class Journal:
         overwrite: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
-        """Begin an output.
+        """Start an output.
 
         Args:
-            path: Of the file.
-            fingerprint: What the records depend on; a seed of None is chosen.
-            input: The file of rows; None where it is a stream.
-            overwrite: Throw away what is there.
-            fsync_interval_s: Most seconds of work that a failure of the machine can take.
+            path: Path of the file.
+            fingerprint: Values that the records depend on; a seed of None means to choose one.
+            input: The input file; None for a stream.
+            overwrite: Discard existing records.
+            fsync_interval_s: Seconds between syncs: the most work that a machine failure can lose.
 
         Raises:
-            UsageError: There are records, or nothing can be written there.
-            OutputHeldError: Another run writes there.
+            UsageError: The file has records, or it cannot be written.
+            OutputHeldError: Another run is writing it.
             MetalGenError: The disk is full.
         """
         held = hold_output(path)
         with released_on_error(held):
             if held.nbytes and not overwrite:
                 raise UsageError(
-                    f"the output {held.path} is there already",
+                    f"the output {held.path} already exists",
                     "give --resume to continue it, or --overwrite to replace it",
                 )
             run = RunFile(held.path, fingerprint, input)
@@ -103,18 +103,18 @@ class Journal:
         retry_failed: bool = False,
         fsync_interval_s: float = FSYNC_INTERVAL_S,
     ) -> Self:
-        """Go on with an output that was broken off, or begin where there is none.
+        """Continue an interrupted output, or start one if there is none.
 
         Args:
-            path: Of the file.
-            fingerprint: As the output was begun with; a seed of None is the one that was chosen then.
-            input: As the output was begun with; lines may have been added at its end.
-            retry_failed: Take records of errors out, for their rows to be run again.
+            path: Path of the file.
+            fingerprint: Must equal that of the first run; a seed of None means the seed chosen then.
+            input: The input of the first run; lines may have been added at its end.
+            retry_failed: Remove error records so that their rows are run again.
             fsync_interval_s: As for `create`.
 
         Raises:
-            UsageError: It was begun with another fingerprint or input, or cannot be read or written.
-            OutputHeldError: Another run writes there.
+            UsageError: The fingerprint or the input differs, or the file cannot be read or written.
+            OutputHeldError: Another run is writing it.
             MetalGenError: The disk is full.
         """
         held = hold_output(path)
@@ -128,21 +128,21 @@ class Journal:
             )
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Put a record at the end.
+        """Append a record.
 
         Raises:
-            MetalGenError: It cannot be written, and the file ends with the record before it; or something
-                else has done something to the file.
+            MetalGenError: The record cannot be written, and the file ends with the previous one; or another
+                process has changed the file.
         """
         self._records.append(encode_record(record))
         if self._records.must_sync:
             self.sync()
 
     def sync(self) -> None:
-        """Have all records on the disk, and what is needed to go on with them.
+        """Sync all records to the disk, together with the run file needed to resume.
 
         Raises:
-            MetalGenError: They are not, or something else has done something to the file.
+            MetalGenError: The sync failed, or another process has changed the file.
         """
         self._records.sync()
         try:
@@ -151,18 +151,18 @@ class Journal:
             raise MetalGenError(f"{self._run.path} cannot be written: {error.strerror}") from error
 
     def require_same_input(self) -> None:
-        """See that the rows that were read are those that the run file tells of.
+        """Check that the rows read are those recorded in the run file.
 
         Raises:
-            MetalGenError: Something else has changed the input meanwhile.
+            MetalGenError: Another process has changed the input meanwhile.
         """
         self._run.require_same_input()
 
     def close(self) -> None:
-        """Have all records on the disk, and let another run have the file.
+        """Sync all records to the disk and release the file.
 
         Raises:
-            MetalGenError: As `sync`; the file is let go all the same.
+            MetalGenError: As for `sync`; the file is released anyway.
         """
         if self._held is None:
             return
@@ -187,16 +187,16 @@ class Journal:
 
 
 class StreamJournal:
-    """Records on a stream, such as standard output: no lock, and nothing to go on with.
+    """Records on a stream such as standard output: there is no lock, and a run cannot be resumed.
 
     Args:
-        stream: Is left open.
-        seed: Of the run.
+        stream: The stream; it stays open.
+        seed: Seed of the run.
 
     Attributes:
-        moment: When the run began.
-        finished: Empty.
-        found: Nothing.
+        moment: Time when the run began.
+        finished: Always empty.
+        found: Always zero.
     """
 
     def __init__(self, stream: BinaryIO, seed: int) -> None:
@@ -207,11 +207,11 @@ class StreamJournal:
         self._stream = stream
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Write a record, and hand it on at once.
+        """Write a record and flush it.
 
         Raises:
-            BrokenPipeError: Nobody reads any more.
-            MetalGenError: It cannot be written.
+            BrokenPipeError: The reader has closed the pipe.
+            MetalGenError: The record cannot be written.
         """
         line = encode_record(record)
         with _naming_the_stream():
@@ -219,15 +219,15 @@ class StreamJournal:
             self._stream.flush()
 
     def sync(self) -> None:
-        """Hand on what has been written; raises as `append` does."""
+        """Flush the stream; raises as `append` does."""
         with _naming_the_stream():
             self._stream.flush()
 
     def require_same_input(self) -> None:
-        """Nothing tells what the rows were."""
+        """Do nothing: a stream keeps no mark of the input."""
 
     def close(self) -> None:
-        """Give the index up."""
+        """Close the index."""
         self.finished.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Keeps two runs from writing one output."""
+"""Prevents two runs from writing the same output."""
 
 import errno
 import fcntl
@@ -17,22 +17,22 @@ NEW_MODE = 0o666
 
 
 class HeldOutput:
-    """An output, open to be read and appended to, that this process alone may write.
+    """An output opened for reading and appending, locked by this process.
 
-    The lock is on the output itself, and the system gives it up with the process that has it, however
-    it ends: nothing beside the output can be taken away to be rid of it.
+    The lock is on the output file itself, and the system releases it with the process, however that ends.
+    There is no lock file that could be left behind or deleted.
 
     Args:
-        path: Of the output, which is made where there is none.
+        path: Path of the output; created if it does not exist.
 
     Attributes:
-        path: Of the output.
-        descriptor: Of the open file.
-        is_new: There was none.
+        path: Path of the output.
+        descriptor: Descriptor of the open file.
+        is_new: Whether the file was created.
 
     Raises:
-        OutputHeldError: Another run has it.
-        OSError: It cannot be opened.
+        OutputHeldError: Another run holds the lock.
+        OSError: The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,34 +41,34 @@ class HeldOutput:
 
     @property
     def nbytes(self) -> int:
-        """How long it is."""
+        """Size of the file in bytes."""
         return os.fstat(self.descriptor).st_size
 
     def follow(self) -> None:
-        """Hold the file that has taken the place of the output.
+        """Lock the file that has replaced the output.
 
         Raises:
-            OutputHeldError: Another run was faster.
-            OSError: It cannot be opened.
+            OutputHeldError: Another run locked it first.
+            OSError: The file cannot be opened.
         """
         descriptor, _ = _open_locked(self.path)
         os.close(self.descriptor)
         self.descriptor = descriptor
 
     def empty(self) -> None:
-        """Throw away what is there.
+        """Discard the contents.
 
         Raises:
-            OSError: It cannot be done.
+            OSError: The file cannot be truncated.
         """
         os.ftruncate(self.descriptor, 0)
 
     def release(self) -> None:
-        """Let another run have it."""
+        """Release the lock."""
         os.close(self.descriptor)
 
     def remove_if_unused(self) -> bool:
-        """Take the output away if it was made for nothing; whether that was so."""
+        """Delete the output if this process created it and it is still empty; return whether it did."""
         with suppress(OSError):
             if self.is_new and not self.nbytes and has_name(self.descriptor, self.path):
                 self.path.unlink()
@@ -77,14 +77,14 @@ class HeldOutput:
 
 
 def _open_locked(path: Path) -> tuple[int, bool]:
-    """Descriptor, and whether the file is new."""
+    """Open and lock a file; return the descriptor and whether the file is new."""
     while True:
         descriptor, is_new = _open(path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is not a file")
             _lock(descriptor)
-            # A run that has made it for nothing takes it away again.
+            # Another run may have created the file and deleted it again.
             if has_name(descriptor, path):
                 return descriptor, is_new
         except BlockingIOError:
@@ -121,11 +121,11 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def hold_output(given: Path) -> HeldOutput:
-    """Open an output, of a link where that points to.
+    """Open and lock an output, following a link.
 
     Raises:
-        UsageError: It is no file, or cannot be written.
-        OutputHeldError: Another run has it.
+        UsageError: The path is not a file, or it cannot be written.
+        OutputHeldError: Another run holds the lock.
         MetalGenError: The disk is full.
     """
     try:
@@ -142,10 +142,10 @@ def hold_output(given: Path) -> HeldOutput:
 
 @contextmanager
 def released_on_error(held: HeldOutput) -> Iterator[None]:
-    """Let an output go where a block fails, and leave nothing of it where it was made for nothing.
+    """Release an output if the block fails, and delete it if it was created for nothing.
 
     Raises:
-        MetalGenError: In place of an OSError; see `cannot_be_written`.
+        MetalGenError: Instead of an OSError; see `cannot_be_written`.
     """
     try:
         yield
@@ -158,7 +158,7 @@ def released_on_error(held: HeldOutput) -> Iterator[None]:
 
 
 def cannot_be_written(path: Path, error: OSError) -> MetalGenError:
-    """Say that an output cannot be begun: by another argument, unless the disk is full."""
+    """Return the error of an output that cannot be started; a full disk is not a usage error."""
     reason, hint = why_not_written(error, path)
     kind = MetalGenError if error.errno in FULL else UsageError
     return kind(f"the output {path} cannot be written: {reason}", hint)

@@ -1,4 +1,4 @@
-"""In what order outcomes are written: as rows are finished, or as they came in."""
+"""The order in which outcomes are written: as rows finish, or in input order."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,10 +9,10 @@ Put = Callable[[Outcome], None]
 
 
 class AnyOrder:
-    """Hands outcomes on as they come.
+    """Passes outcomes on as they arrive.
 
     Attributes:
-        waiting: Outcomes held back: none.
+        waiting: Number of outcomes held back: none.
     """
 
     waiting = 0
@@ -24,12 +24,12 @@ class AnyOrder:
         """Note that a row has begun."""
 
     def put(self, number: int, outcome: Outcome) -> None:
-        """Hand the outcome of a row on."""
+        """Pass on the outcome of a row."""
         self._put(outcome)
 
 
 class RowOrder:
-    """Hands outcomes on in the order in which their rows began; those that come early wait."""
+    """Passes outcomes on in the order in which their rows began; early ones wait."""
 
     def __init__(self, put: Put) -> None:
         self._put = put
@@ -38,7 +38,7 @@ class RowOrder:
 
     @property
     def waiting(self) -> int:
-        """Outcomes held back."""
+        """Number of outcomes held back."""
         return len(self._early)
 
     def expect(self, number: int) -> None:
@@ -46,7 +46,7 @@ class RowOrder:
         self._expected.append(number)
 
     def put(self, number: int, outcome: Outcome) -> None:
-        """Hand the outcome of a row on, and those that waited for it."""
+        """Pass on the outcome of a row, and those that waited for it."""
         self._early[number] = outcome
         while self._expected and self._expected[0] in self._early:
             self._put(self._early.pop(self._expected.popleft()))

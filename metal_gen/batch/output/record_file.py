@@ -1,4 +1,4 @@
-"""Appends records to an output, and notices at once if anything else does something to it."""
+"""Appends records to an output, and detects changes to the file by other processes."""
 
 import os
 import time
@@ -11,19 +11,19 @@ from metal_gen.files.paths import FULL
 from metal_gen.files.sync import sync_file
 
 MIB = 2**20
-# What a run that goes on reads as one record.
+# A resumed run reads no longer line as a record.
 LONGEST_RECORD = 256 * MIB
-RESUME = "give --resume: whole records stay, and rows without one are run again"
+RESUME = "give --resume: whole records are kept, and rows without one are run again"
 
 
 class RecordFile:
-    """The end of an output.
+    """The end of an output file.
 
-    A record is appended by a single write, so that a process that is killed leaves whole lines.
+    Each record is appended by a single write, so a killed process leaves whole lines.
 
     Args:
-        held: The output, with nothing in it but whole records.
-        fsync_interval_s: Most seconds of work that a failure of the machine can take.
+        held: The output; it must contain only whole records.
+        fsync_interval_s: Seconds between syncs: the most work that a machine failure can lose.
     """
 
     def __init__(self, held: HeldOutput, fsync_interval_s: float) -> None:
@@ -34,15 +34,15 @@ class RecordFile:
 
     @property
     def must_sync(self) -> bool:
-        """Whether there is work in danger that is older than the interval."""
+        """Whether the last sync is longer ago than the interval."""
         return time.monotonic() - self._synced_s >= self._fsync_interval_s
 
     def append(self, line: bytes) -> None:
-        """Put a record at the end.
+        """Append a record.
 
         Raises:
-            MetalGenError: It cannot be written, and the file ends with the record before it; or something
-                else has done something to the file.
+            MetalGenError: The record cannot be written, and the file ends with the previous one; or another
+                process has changed the file.
         """
         if len(line) > LONGEST_RECORD:
             raise MetalGenError(
@@ -52,7 +52,7 @@ class RecordFile:
         self._require_untouched()
         written = 0
         try:
-            # More than one write only where a disk fills up: the next then says so.
+            # A short write means that the disk is filling up; the next write then raises.
             while written < len(line):
                 written += os.write(self._held.descriptor, line[written:])
         except BaseException as error:
@@ -62,14 +62,14 @@ class RecordFile:
                 raise self._failure(error) from error
             raise
         self._end += len(line)
-        # Once more: something may have come between the look and the write.
+        # Check again: the file may have changed between the check and the write.
         self._require_untouched()
 
     def sync(self) -> None:
-        """Have all records on the disk.
+        """Sync all records to the disk.
 
         Raises:
-            MetalGenError: They are not, or something else has done something to the file.
+            MetalGenError: The sync failed, or another process has changed the file.
         """
         try:
             sync_file(self._held.descriptor)
@@ -92,7 +92,7 @@ class RecordFile:
             )
         if nbytes != self._end:
             raise MetalGenError(
-                f"the output {path} was changed by something else while it was written: "
+                f"the output {path} was changed by another process while it was written: "
                 f"it has {nbytes:,} bytes, and should have {self._end:,}",
                 RESUME,
             )

@@ -1,4 +1,4 @@
-"""Brings an output that was broken off into order, and finds out which rows it has."""
+"""Repairs an interrupted output, and finds the rows it has records for."""
 
 import json
 import os
@@ -19,14 +19,14 @@ PIECE_BYTES = 2**20
 
 @dataclass
 class FoundRecords:
-    """What an output had in it.
+    """Counts of the lines of an output.
 
     Attributes:
-        done: Records of texts.
-        failed: Records of errors that were left in.
-        retried: Records of errors that were taken out, for their rows to be run again.
-        damaged: Lines that were taken out because they are no records, a torn last one included.
-        repeated: Records that were taken out because their rows had one before.
+        done: Records of successful rows.
+        failed: Error records that were kept.
+        retried: Error records that were removed so that their rows are run again.
+        damaged: Lines that were removed because they are not records, including a torn last line.
+        repeated: Records that were removed because their row has an earlier one.
     """
 
     done: int = 0
@@ -37,19 +37,19 @@ class FoundRecords:
 
 
 def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) -> FoundRecords:
-    """Take out of an output what is no record, in memory that its length has no part in.
+    """Remove from an output all lines that are not records; memory does not depend on its length.
 
-    A torn end is cut off. Where lines before it must go, those that stay are written to another
-    file, which takes the place of the output when it is whole.
+    A torn last line is cut off in place. If lines before the end must go, the remaining ones are written to
+    another file, which replaces the output when complete.
 
     Args:
         held: The output.
-        finished: Where to put the keys of records that stay.
-        retry_failed: Take records of errors out too.
+        finished: Receives the keys of the records that are kept.
+        retry_failed: Remove error records too.
 
     Raises:
-        OSError: It cannot be read or written; the output is as before but for a torn end.
-        MetalGenError: The index of ids is full, or another run was faster.
+        OSError: The output cannot be read or written; it is unchanged except for a cut torn line.
+        MetalGenError: The index of ids is full, or another run locked the file first.
     """
     found, end, is_broken = FoundRecords(), 0, False
     found.damaged = int(_cut_torn_end(held))
@@ -77,7 +77,7 @@ def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) ->
 
 
 def _cut_torn_end(held: HeldOutput) -> bool:
-    """Cut off what comes after the last newline, without reading lines; whether there was anything."""
+    """Cut off what follows the last newline, without reading lines; return whether there was anything."""
     nbytes = end = held.nbytes
     while end:
         begin = max(0, end - PIECE_BYTES)
@@ -94,7 +94,7 @@ def _cut_torn_end(held: HeldOutput) -> bool:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines; of one that is too long for a record only the beginning, without a newline."""
+    """Yield lines; of a line too long for a record, only the beginning, without a newline."""
     while line := file.readline(LONGEST_RECORD):
         yield line
         while line and not line.endswith(b"\n"):
@@ -102,7 +102,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _stays(line: bytes, found: FoundRecords, finished: IdIndex, *, retry_failed: bool) -> bool:
-    """Whether a line stays, and one more counted."""
+    """Return whether a line is kept, and count it."""
     named = _named(line)
     if named is None:
         found.damaged += 1
@@ -132,7 +132,7 @@ def _named(line: bytes) -> tuple[str, bool] | None:
 
 
 def _copy(descriptor: int, end: int, kept: WholeFile) -> None:
-    """Copy the beginning of a file, without a move of its place."""
+    """Copy the beginning of a file without moving its read position."""
     place = 0
     while place < end and (piece := os.pread(descriptor, min(PIECE_BYTES, end - place), place)):
         kept.write(piece)

@@ -1,4 +1,4 @@
-"""The file beside an output that says which run made it, so that no other run goes on with it."""
+"""The file next to an output that records which run made it, so that no other run continues it."""
 
 import json
 import os
@@ -19,17 +19,17 @@ from metal_gen.files.whole_file import WholeFile, write_whole
 from metal_gen.sampling.seed import choose_seed
 
 FORMAT = 2
-# Far more than there is to say.
+# Far more than a run file needs.
 LONGEST_BYTES = 2**24
 LONGEST_SHOWN = 80
 SEED = "seed"
-# When a run began: what it says of the time is the same in all rows, whenever it is gone on with.
+# When the run began: chat templates see the same time in all rows, also after a resume.
 MOMENT = "moment"
-HINT = "give --overwrite to begin again, or name another output"
-# What is told by a digest, which says nothing to a person.
+HINT = "give --overwrite to start over, or name another output"
+# Values that are digests, which tell a person nothing.
 DIGESTS = {
-    "checkpoint": "the files of the model are others than those that {output} was begun with",
-    "adapters": "the adapters, or their scales, are others than those that {output} was begun with",
+    "checkpoint": "the model's files differ from those that {output} was started with",
+    "adapters": "the adapters or their scales differ from those that {output} was started with",
 }
 
 Value = str | int | None
@@ -38,7 +38,7 @@ Fingerprint = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class _Begun:
-    """What a file says."""
+    """The contents of a run file."""
 
     run: dict[str, Value]
     seed: int
@@ -47,18 +47,18 @@ class _Begun:
 
 
 class RunFile:
-    """Says which run makes an output.
+    """Records which run makes an output.
 
     Args:
-        output: Its path.
-        fingerprint: What its records depend on; a seed of None is chosen, or is the one that was chosen. A
-            moment is there, as None, where they depend on the time.
-        input: The file of rows; None where it is a stream, which cannot be compared.
+        output: Path of the output.
+        fingerprint: Values that its records depend on. A seed of None means to choose one, or to use the one
+            chosen before. The key `moment` is present, with value None, if the records depend on the time.
+        input: The input file; None for a stream, which cannot be compared.
 
     Attributes:
-        path: Of the file.
-        seed: Of the run, once it has begun.
-        moment: When it began, where that matters.
+        path: Path of the run file.
+        seed: Seed of the run, once it has begun.
+        moment: Time when the run began, if the records depend on it.
 
     Raises:
         UsageError: The input cannot be read.
@@ -74,13 +74,13 @@ class RunFile:
         self._mark = None if input is None else mark_input(input)
 
     def begin(self, empty: Callable[[], None]) -> None:
-        """Begin an output, of which an older one's records are thrown away.
+        """Start an output and discard the records of an older one.
 
         Args:
-            empty: Throws them away, when there is sure to be room for the file.
+            empty: Discards them; called once there is sure to be room for the run file.
 
         Raises:
-            OSError: The file cannot be written; an older one is as before.
+            OSError: The run file cannot be written; an older one is unchanged.
         """
         seed = self._fingerprint.get(SEED)
         self.seed = choose_seed() if seed is None else int(seed)
@@ -89,16 +89,16 @@ class RunFile:
         with WholeFile(self.path, follows_link=False) as file:
             file.write(self._content)
             file.sync()
-            # Records of an older run must not stand beside the name of a new one.
+            # Old records must never be next to the run file of a new run.
             empty()
             file.commit()
 
     def go_on(self) -> None:
-        """See that the output is of the same run, and of the same input, which may have grown.
+        """Check that the output belongs to the same run and the same input, which may have grown.
 
         Raises:
-            UsageError: It is of another run, or nothing says of which.
-            OSError: The file cannot be written.
+            UsageError: The output belongs to another run, or its run is unknown.
+            OSError: The run file cannot be written.
         """
         begun = self._read()
         wanted = dict(self._fingerprint)
@@ -115,30 +115,30 @@ class RunFile:
         write_whole(self.path, self._content, follows_link=False)
 
     def require_same_input(self) -> None:
-        """See that the input has not changed since the run began; lines may have been added at its end.
+        """Check that the input has not changed since the run began; lines may have been added at its end.
 
         Raises:
-            MetalGenError: It has, or cannot be read.
+            MetalGenError: The input has changed, or it cannot be read.
         """
         if self._input is None or self._mark is None or not self._input.was_written():
             return
         if changed := what_changed(self._input, self._mark):
             raise MetalGenError(
-                f"{self._input.name} was changed by something else while it was read: {changed}",
-                "the records are of rows as they were and as they are; give --overwrite to begin again",
+                f"{self._input.name} was changed by another process during the run: {changed}",
+                "the output mixes records of old and new rows; give --overwrite to start over",
             )
 
     def restore(self) -> None:
-        """Write the file again if it has been taken away: without it nothing can be gone on with.
+        """Write the run file again if it has been deleted: without it the output cannot be resumed.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         if not os.path.lexists(self.path):
             write_whole(self.path, self._content, follows_link=False)
 
     def remove(self) -> None:
-        """Take the file away, of an output in which there is nothing."""
+        """Delete the run file of an empty output."""
         with suppress(OSError):
             self.path.unlink()
 
@@ -162,7 +162,7 @@ class RunFile:
         try:
             document = _read_document(path)
             if document.get("format") == 1:
-                raise UsageError(f"{output} was begun by an older metal-gen", HINT)
+                raise UsageError(f"{output} was started by an older metal-gen", HINT)
             if document.get("format") != FORMAT or not isinstance(run := document.get("run"), dict):
                 raise ValueError
             if type(seed := run.get(SEED)) is not int:
@@ -173,11 +173,11 @@ class RunFile:
             return _Begun(run, seed, moment, mark_from(document["input"]))
         except FileNotFoundError:
             raise UsageError(
-                f"nothing says which run made {output}: there is no {path}",
-                f"if the output was renamed, rename the .run.json file beside it too; or {HINT}",
+                f"the run that made {output} is unknown: there is no {path}",
+                f"if the output was renamed, rename the .run.json file next to it too; or {HINT}",
             ) from None
         except (ValueError, KeyError):
-            raise UsageError(f"nothing says which run made {output}: {path} is damaged", HINT) from None
+            raise UsageError(f"the run that made {output} is unknown: {path} is damaged", HINT) from None
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -187,36 +187,36 @@ class RunFile:
         output = self._output
         if begun is None or self._input is None:
             then, now = ("a pipe", "a file") if begun is None else ("a file", "a pipe")
-            raise UsageError(f"{output} was begun with rows from {then}, and this run has {now}", HINT)
+            raise UsageError(f"{output} was started with rows from {then}, but this run has {now}", HINT)
         if changed := what_changed(self._input, begun):
             raise UsageError(
-                f"{self._input.name} has changed since {output} was begun: {changed}",
-                "give the input as it was; rows may be added at its end. Or give --overwrite to begin again",
+                f"{self._input.name} has changed since {output} was started: {changed}",
+                "give the original input; rows may be added at its end. Or give --overwrite to start over",
             )
 
 
 def run_path(output: Path) -> Path:
-    """Where the file of an output is."""
+    """Return the path of an output's run file."""
     return output.parent / f".{output.name}.run.json"
 
 
 def last_writer(output: Path) -> str:
-    """Which process wrote, or writes, an output, as far as that is known."""
+    """Return a name for the process that wrote or writes an output."""
     try:
         writer = _read_document(run_path(output)).get("writer")
     except (OSError, ValueError):
         writer = None
-    return writer[:LONGEST_SHOWN] if isinstance(writer, str) else "one that has just begun"
+    return writer[:LONGEST_SHOWN] if isinstance(writer, str) else "one that has just started"
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    """Read the file.
+    """Read a run file.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is damaged.
+        OSError: The file cannot be read.
+        ValueError: The file is damaged.
     """
-    # A link that somebody has put there is not followed.
+    # Do not follow a link that somebody may have put there.
     if path.is_symlink():
         raise ValueError
     document = parse_json(read_bounded(path, LONGEST_BYTES))
@@ -228,11 +228,11 @@ def _read_document(path: Path) -> dict[str, Any]:
 def _another(output: Path, name: str, begun: object, wanted: object) -> UsageError:
     if name in DIGESTS:
         return UsageError(
-            DIGESTS[name].format(output=output), "give those it was begun with, or --overwrite to begin again"
+            DIGESTS[name].format(output=output), "give the original ones, or --overwrite to start over"
         )
     return UsageError(
-        f"{output} was begun with {name} {_shown(begun)}, and this run has {_shown(wanted)}",
-        f"give the same {name}, or --overwrite to begin again",
+        f"{output} was started with {name} {_shown(begun)}, but this run has {_shown(wanted)}",
+        f"give the same {name}, or --overwrite to start over",
     )
 
 
