@@ -15,7 +15,10 @@ from metal_gen.models.matrices.quantized import QuantizedMatrix
 
 pytestmark = pytest.mark.metal
 
-KINDS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+KINDS = [
+    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"),
+]
 
 
 def q4_k_m(name):
@@ -46,13 +49,31 @@ def test_every_architecture_is_read_with_blocks_of_several_kinds(arch, tied, mak
     assert_same_logits(*write_tiny_gguf(tmp_path, config, q4_k_m), make_cache)
 
 
+MIXES = {
+    "Q2_K": lambda name: "Q3_K" if "attn_output" in name or "ffn_down" in name else "Q2_K",
+    "Q3_K_M": lambda name: "Q5_K" if "attn_v" in name else "Q4_K" if "ffn_down" in name else "Q3_K",
+    "IQ4_NL": lambda name: "Q5_K" if "attn_v" in name or "ffn_down" in name else "IQ4_NL",
+    "MXFP4_MOE": lambda name: "MXFP4" if "_exps" in name else "Q8_0",
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_experts_are_read_from_every_mix(mix, make_cache, tmp_path):
+    assert_same_logits(*write_tiny_gguf(tmp_path, gguf_config("qwen3_moe"), MIXES[mix]), make_cache)
+
+
 @pytest.mark.parametrize(
-    ("kind", "dtype"), [("Q4_K", "bfloat16"), ("Q6_K", "bfloat16"), ("F32", "float32"), ("F16", "float32")]
+    ("kind", "dtype"),
+    [
+        *(("Q4_K", "bfloat16"), ("Q6_K", "bfloat16"), ("F32", "float32"), ("F16", "float32")),
+        *(("Q2_K", "float32"), ("Q3_K", "bfloat16"), ("IQ4_XS", "bfloat16"), ("MXFP4", "bfloat16")),
+    ],
 )
 def test_packed_blocks_stay_packed_and_memory_is_what_was_planned(kind, dtype, tmp_path):
     config = gguf_config("qwen3", num_hidden_layers=1)
     config.update(vocab_size=32_768)
-    weights = Checkpoint(write_tiny_gguf(tmp_path, config, lambda name: kind)[0]).weights
+    stored, _ = gguf_tensors(config, lambda name: kind, decode=False)
+    weights = Checkpoint(write_gguf(tmp_path / "tiny.gguf", metadata_of(config), stored)).weights
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
@@ -60,8 +81,9 @@ def test_packed_blocks_stay_packed_and_memory_is_what_was_planned(kind, dtype, t
     taken = mx.get_active_memory() - before
     assert abs(taken - weights.nbytes(dtype)) < 0.02 * taken
     assert mx.get_peak_memory() - before < 1.05 * weights.loading_peak_bytes(dtype)
-    assert isinstance(model.embedding, QuantizedMatrix) == (kind == "Q4_K")
-    assert kind != "Q4_K" or taken < 0.7 * weights.num_parameters
+    bytes_per_number = {"Q3_K": 1.1, "Q4_K": 0.7, "IQ4_XS": 1.2, "MXFP4": 0.6}
+    assert isinstance(model.embedding, QuantizedMatrix) == (kind in bytes_per_number)
+    assert taken < bytes_per_number.get(kind, 5) * weights.num_parameters
 
 
 def test_the_shape_of_a_model_comes_from_the_metadata(tmp_path):

@@ -101,7 +101,10 @@ def test_a_missing_field_of_experts(tmp_path):
         ({MATRIX: None}, f"{MATRIX} is missing"),
         ({"token_embd.weight": None}, "it has no matrix token_embd.weight"),
         ({"blk.0.ffn_up.0.weight": ("F32", (1,), bytes(4))}, "ffn_up.0.weight in x.gguf has no place"),
-        ({MATRIX: ("Q2_K", (256, 256), bytes(256 * 84))}, f"{MATRIX} is stored as Q2_K, and only F32, F16"),
+        (
+            {MATRIX: ("IQ3_S", (256, 256), bytes(256 * 110))},
+            f"{MATRIX} is stored as IQ3_S, and only F32, F16",
+        ),
         ({MATRIX: (77, (256, 256), b"")}, f"the type of {MATRIX} has the number 77"),
         ({MATRIX: ("Q8_0", (256, 250), b"")}, "has rows of 250 and Q8_0 has blocks of 32"),
         ({MATRIX: ("F32", (1, 1, 1, 1, 1), bytes(4))}, f"{MATRIX} has 5 axes"),

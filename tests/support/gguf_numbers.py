@@ -11,9 +11,16 @@ BLOCKS = {
     "Q4_0": (2, 32, 18, (0,)), "Q4_1": (3, 32, 20, (0, 2)), "Q5_0": (6, 32, 22, (0,)),
     "Q5_1": (7, 32, 24, (0, 2)), "Q8_0": (8, 32, 34, (0,)), "Q4_K": (12, 256, 144, (0, 2)),
     "Q5_K": (13, 256, 176, (0, 2)), "Q6_K": (14, 256, 210, (208,)), "Q2_K": (10, 256, 84, (80, 82)),
+    "Q3_K": (11, 256, 110, (108,)), "IQ4_NL": (20, 32, 18, (0,)), "IQ4_XS": (23, 256, 136, (0,)),
+    "MXFP4": (39, 32, 17, ()), "IQ3_S": (21, 256, 110, (0,)),
 }  # fmt: skip
 # So that numbers are about as large as a model's.
-STEPS = {"Q8_0": 5e-4, "Q4_K": 1e-4, "Q5_K": 5e-5, "Q6_K": 2e-5}
+STEPS = {
+    "Q8_0": 5e-4, "Q2_K": 2e-3, "Q3_K": 6e-4, "Q4_K": 1e-4, "Q5_K": 5e-5, "Q6_K": 2e-5,
+    "IQ4_NL": 1e-3, "IQ4_XS": 5e-5,
+}  # fmt: skip
+IQ4_TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
 
 
 def random_blocks(kind, shape, seed):
@@ -25,6 +32,8 @@ def random_blocks(kind, shape, seed):
     for place in halves:
         scales = STEPS.get(kind, 5e-3) * random.uniform(0.5, 1.5, (count, 1))
         blocks[:, place : place + 2] = scales.astype(np.float16).view(np.uint8)
+    if kind == "MXFP4":
+        blocks[:, 0] = random.randint(119, 123, count)
     return blocks
 
 
@@ -49,6 +58,8 @@ def numbers_in(kind, blocks):
         return half(0) * q + half(2) if kind.endswith("1") else half(0) * (q - (8 if kind < "Q5" else 16))
     if kind == "Q8_0":
         return half(0) * blocks[:, 2:].view(np.int8)
+    if kind in ("Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4"):
+        return np.stack([NUMBER_OF[kind](blocks.astype(int), i) for i in range(BLOCKS[kind][1])], axis=1)
     columns = []
     for index in range(256):
         if kind == "Q6_K":
@@ -83,3 +94,57 @@ def q6_number(blocks, index):
     high = blocks[:, 128 + 32 * part + lower] >> (2 * quarter) & 3
     scale = blocks[:, 192 + 8 * part + 2 * quarter + lower // 16].view(np.int8).astype(int)
     return scale * ((low | high << 4).astype(int) - 32)
+
+
+def half_at(blocks, place):
+    """The float16 whose two bytes are there."""
+    words = (blocks[:, place] | blocks[:, place + 1] << 8).astype(np.uint16)
+    return words.view(np.float16).astype(np.float64)
+
+
+def q2_number(blocks, index):
+    """`dequantize_row_q2_K` of llama.cpp."""
+    part, place = divmod(index, 128)
+    q = blocks[:, 16 + 32 * part + place % 32] >> (2 * (place // 32)) & 3
+    group = blocks[:, index // 16]
+    return half_at(blocks, 80) * (group & 15) * q - half_at(blocks, 82) * (group >> 4)
+
+
+def q3_number(blocks, index):
+    """`dequantize_row_q3_K` of llama.cpp."""
+    part, place = divmod(index, 128)
+    low = blocks[:, 32 + 32 * part + place % 32] >> (2 * (place // 32)) & 3
+    is_high = blocks[:, place % 32] >> (4 * part + place // 32) & 1
+    group = index // 16
+    scale = blocks[:, 96 + group % 8] >> (4 * (group // 8)) & 15
+    scale = scale | (blocks[:, 104 + group % 4] >> (2 * (group // 4)) & 3) << 4
+    return half_at(blocks, 108) * (scale - 32) * np.where(is_high, low, low - 4)
+
+
+def iq4_number(blocks, index, at=2):
+    """`dequantize_row_iq4_nl` of llama.cpp, without the scale of IQ4_XS."""
+    place = blocks[:, at + index % 16] >> (4 if index % 32 >= 16 else 0) & 15
+    return half_at(blocks, 0) * np.array(IQ4_TABLE)[place]
+
+
+def iq4_xs_number(blocks, index):
+    """`dequantize_row_iq4_xs` of llama.cpp."""
+    group = index // 32
+    scale = blocks[:, 4 + group // 2] >> (4 * (group % 2)) & 15
+    scale = scale | ((blocks[:, 2] | blocks[:, 3] << 8) >> (2 * group) & 3) << 4
+    return (scale - 32) * iq4_number(blocks, index, at=8 + 16 * group)
+
+
+def mxfp4_number(blocks, index):
+    """`dequantize_row_mxfp4` of llama.cpp: a sign, two bits of an exponent, one of a fraction."""
+    code = blocks[:, 1 + index % 16] >> (4 if index >= 16 else 0) & 15
+    return np.where(code > 7, -1, 1) * np.array(FP4)[code & 7] * 2.0 ** (blocks[:, 0] - 127)
+
+
+NUMBER_OF = {
+    "Q2_K": q2_number,
+    "Q3_K": q3_number,
+    "IQ4_NL": iq4_number,
+    "IQ4_XS": iq4_xs_number,
+    "MXFP4": mxfp4_number,
+}

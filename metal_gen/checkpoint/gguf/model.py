@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from metal_gen.checkpoint.gguf.blocks import FORMS
+from metal_gen.checkpoint.gguf.block_forms import FORMS
 from metal_gen.checkpoint.gguf.header import GgufHeader, GgufTensor
 from metal_gen.checkpoint.gguf.tokenizer import end_ids
 from metal_gen.errors import CheckpointError

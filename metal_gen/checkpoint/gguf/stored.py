@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from metal_gen.checkpoint.gguf.blocks import FORMS, converting_bytes
+from metal_gen.checkpoint.gguf.block_forms import FORMS
+from metal_gen.checkpoint.gguf.blocks import converting_bytes
 from metal_gen.checkpoint.packed.stored import Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES
@@ -52,5 +53,5 @@ class StoredBlocks:
         arrays = files.blocks(self.name)
         if self.packing is None:
             return DenseMatrix(*arrays)
-        packed, scales, biases = arrays
-        return QuantizedMatrix(packed, scales, biases, self.packing, files.dtype)
+        packed, scales, *biases = arrays
+        return QuantizedMatrix(packed, scales, biases[0] if biases else None, self.packing, files.dtype)

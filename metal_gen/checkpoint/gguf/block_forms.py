@@ -1,0 +1,62 @@
+"""Which blocks of a GGUF file are read, and what each of them becomes.
+
+Where MLX has groups of numbers that stand for exactly the same, blocks become those: q becomes
+q * scale + bias. Where the numbers of a table or the products of two integers fit into 8 bits, those are
+the q. All other blocks become plain numbers.
+
+Source: `ggml-common.h` and `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.checkpoint.gguf import k_quants, small_blocks, tables
+from metal_gen.models.matrices.quantized import Packing
+
+# Blocks (N, bytes) uint8 to plain numbers (N, numbers); or to integers (N, numbers) uint8 with the scales
+# and, if they are affine, the biases of their groups.
+Decoded = tuple[mx.array, ...]
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """A type of blocks.
+
+    Attributes:
+        numbers: Of a block.
+        nbytes: Of a block.
+        decode: What it stands for.
+        packing: Of the matrix that it becomes; None where that is one of plain numbers.
+    """
+
+    numbers: int
+    nbytes: int
+    decode: Callable[[mx.array], Decoded]
+    packing: Packing | None = None
+
+
+def _plain(dtype: mx.Dtype) -> Callable[[mx.array], Decoded]:
+    return lambda blocks: (blocks.view(dtype),)
+
+
+FORMS = {
+    "F32": BlockForm(1, 4, _plain(mx.float32)),
+    "F16": BlockForm(1, 2, _plain(mx.float16)),
+    "BF16": BlockForm(1, 2, _plain(mx.bfloat16)),
+    "Q4_0": BlockForm(32, 18, small_blocks.q4_0, Packing(4, 32)),
+    "Q4_1": BlockForm(32, 20, small_blocks.q4_1, Packing(4, 32)),
+    "Q5_0": BlockForm(32, 22, small_blocks.q5_0, Packing(5, 32)),
+    "Q5_1": BlockForm(32, 24, small_blocks.q5_1, Packing(5, 32)),
+    "Q8_0": BlockForm(32, 34, small_blocks.q8_0, Packing(8, 32)),
+    "Q2_K": BlockForm(256, 84, k_quants.q2_k),
+    "Q3_K": BlockForm(256, 110, k_quants.q3_k, Packing(8, 128)),
+    "Q4_K": BlockForm(256, 144, k_quants.q4_k, Packing(4, 32)),
+    "Q5_K": BlockForm(256, 176, k_quants.q5_k, Packing(5, 32)),
+    "Q6_K": BlockForm(256, 210, k_quants.q6_k),
+    "IQ4_NL": BlockForm(32, 18, tables.iq4_nl, Packing(8, 32)),
+    "IQ4_XS": BlockForm(256, 136, tables.iq4_xs, Packing(8, 32)),
+    "MXFP4": BlockForm(32, 17, tables.mxfp4, Packing(4, 32, "mxfp4")),
+}
+QUANTIZED = frozenset(name for name, form in FORMS.items() if form.numbers > 1)
