@@ -1,1 +1,1 @@
-"""Models on the Hugging Face Hub and in its cache on this disk."""
+"""Models on the Hugging Face Hub and in its local cache."""

@@ -1,4 +1,4 @@
-"""Asks the Hub, and reads no more of an answer than can be of use."""
+"""Sends requests to the Hub; reads a bounded number of bytes of each answer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +16,16 @@ from metal_gen.hub.reference import HubModel
 from metal_gen.hub.session import unusable
 
 MOST_LISTING_BYTES = 32 << 20
-# What file systems and the Hub itself allow is far less.
+# Far more than file systems and the Hub itself allow.
 MOST_FILE_BYTES = 1 << 60
 
 
 class RefusedError(Exception):
-    """The Hub answers with a status that says no.
+    """The Hub answers with an error status.
 
     Attributes:
-        status: Of HTTP.
-        headers: Of the answer.
+        status: HTTP status code.
+        headers: Headers of the answer.
     """
 
     def __init__(self, status: int, headers: Any) -> None:
@@ -36,11 +36,11 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Listing:
-    """What a revision holds.
+    """The files of a revision.
 
     Attributes:
-        commit: That it stands for.
-        sizes: In bytes, of the files directly in the repository; None where the Hub says none.
+        commit: Hash of the commit that the revision refers to.
+        sizes: Size in bytes of each file at the top of the repository; None if the Hub does not give it.
     """
 
     commit: str
@@ -48,11 +48,11 @@ class Listing:
 
 
 def read_listing(model: HubModel) -> Listing:
-    """Ask which files a revision has.
+    """Fetch the list of a revision's files.
 
     Raises:
-        ModelNotFoundError: The answer is no list of files of a commit.
-        RefusedError: There is no such revision, or it is not given.
+        ModelNotFoundError: The answer is not a list of the files of a commit.
+        RefusedError: The revision does not exist, or access is denied.
     """
     endpoint = library_constants().ENDPOINT
     url = f"{endpoint}/api/models/{model.repo_id}/revision/{quote(model.revision, safe='')}?blobs=True"
@@ -67,7 +67,7 @@ def read_listing(model: HubModel) -> Listing:
         raise unusable("it names no commit")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
         raise unusable("it is no list of files")
-    # Others, in folders of the repository or not, are never asked for.
+    # Skip files in subfolders and files with unusual names: they are never requested.
     plain = {file["rfilename"]: file.get("size") for file in files if is_plain_name(file.get("rfilename"))}
     for name, size in plain.items():
         if size is not None and not (type(size) is int and 0 <= size <= MOST_FILE_BYTES):
@@ -76,7 +76,7 @@ def read_listing(model: HubModel) -> Listing:
 
 
 def file_url(model: HubModel, commit: str, name: str) -> str:
-    """Where the Hub has a file."""
+    """Return the URL of a file on the Hub."""
     assert is_plain_name(name)
     return hf_hub_url(model.repo_id, name, revision=commit)
 
@@ -85,8 +85,8 @@ def fetch(url: str, most_bytes: int) -> bytes:
     """Return a whole answer.
 
     Raises:
-        ModelNotFoundError: It is longer than allowed.
-        RefusedError: The status says no.
+        ModelNotFoundError: The answer is longer than allowed.
+        RefusedError: The status is an error.
     """
     data, _ = fetch_beginning(url, most_bytes + 1, is_ranged=False)
     if len(data) > most_bytes:
@@ -95,17 +95,17 @@ def fetch(url: str, most_bytes: int) -> bytes:
 
 
 def fetch_beginning(url: str, count: int, *, is_ranged: bool = True) -> tuple[bytes, int | None]:
-    """Return the first bytes, and the size of the whole, where the answer says that.
+    """Return the first bytes of a file, and its whole size if the answer gives it.
 
-    Stops reading where it is enough, should the server send all of it.
+    Stops reading after `count` bytes, even if the server sends the whole file.
 
     Args:
-        url: Of a file.
-        count: Bytes at most.
-        is_ranged: Ask for no more than these.
+        url: URL of the file.
+        count: Maximum number of bytes.
+        is_ranged: Request only these bytes, with a Range header.
 
     Raises:
-        RefusedError: The status says no.
+        RefusedError: The status is an error.
     """
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if is_ranged:

@@ -1,8 +1,8 @@
-"""The Hub's cache on this disk: which snapshot a model has there, and what that snapshot lacks.
+"""The Hub's local cache: finds the snapshot of a model, and the files it lacks.
 
-Owns the layout `models--org--name/{refs,snapshots}` and the list of files a checkpoint needs. Reads only;
-knows nothing of the network. huggingface_hub's own look-up functions cost 160 ms to import, the walk below
-costs the import of huggingface_hub.constants: 4 ms, 14 ms when nothing else has loaded typing and pathlib.
+Owns the layout `models--org--name/{refs,snapshots}` and the list of files that a checkpoint needs. Only reads
+and does not use the network. Importing huggingface_hub's own lookup functions costs 160 ms. The code below
+imports only huggingface_hub.constants: 4 ms, or 14 ms if typing and pathlib are not loaded yet.
 """
 
 import errno
@@ -23,17 +23,17 @@ REQUIRED_FILES = ("config.json", "tokenizer.json")
 _REPO_PREFIX = "models--"
 _NEAR = 0.75
 _MOST_NAMES = 3
-# Of the note that says which commit a name stands for.
+# A file under refs/ contains only a commit hash.
 _MOST_NOTE_BYTES = 4096
 
 
 def cache_folder() -> Path:
-    """Return the folder of the Hub's cache, which HF_HUB_CACHE and HF_HOME move."""
+    """Return the folder of the Hub's cache; HF_HUB_CACHE and HF_HOME change it."""
     return Path(library_constants().HF_HUB_CACHE)
 
 
 def free_bytes() -> int:
-    """Return what the disk of the cache has left, whether or not there is a cache yet.
+    """Return the free bytes on the disk of the cache; the cache need not exist yet.
 
     Raises:
         ConfigError: The cache cannot be read.
@@ -47,10 +47,10 @@ def free_bytes() -> int:
 
 
 def cached_snapshot(model: HubModel) -> Path | None:
-    """Return the folder of the model's snapshot, complete or not, or None when nothing is cached.
+    """Return the folder of the model's snapshot, complete or not; None if nothing is cached.
 
     Args:
-        model: The repository; its revision is a commit's hash, or a name noted under `refs`.
+        model: The repository; its revision is a commit hash, or a name recorded under `refs`.
 
     Raises:
         ConfigError: The cache cannot be read.
@@ -58,7 +58,7 @@ def cached_snapshot(model: HubModel) -> Path | None:
     note = reference_file(model)
     try:
         commit = read_bounded(note, _MOST_NOTE_BYTES).decode().strip() if note.is_file() else model.revision
-        # A commit is the name of a folder; what names another place names none.
+        # A commit must be a plain folder name: anything else could point outside the cache.
         snapshot = snapshot_folder(model, commit) if is_plain_name(commit) else None
         return snapshot if snapshot is not None and snapshot.is_dir() else None
     except UnicodeDecodeError:
@@ -68,12 +68,12 @@ def cached_snapshot(model: HubModel) -> Path | None:
 
 
 def reference_file(model: HubModel) -> Path:
-    """Return where the cache notes which commit the model's revision stands for."""
+    """Return the file in which the cache records the commit of the model's revision."""
     return _repo_folder(model) / "refs" / model.revision
 
 
 def snapshot_folder(model: HubModel, commit: str) -> Path:
-    """Return where a commit of the model belongs in the cache, whether or not it is there."""
+    """Return the folder of a commit in the cache, whether or not it exists."""
     return _repo_folder(model) / "snapshots" / commit
 
 
@@ -82,10 +82,10 @@ def _repo_folder(model: HubModel) -> Path:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Name what a folder lacks to be loaded; an empty list means that it is complete.
+    """Return the files that a folder lacks to be loaded; an empty list means that it is complete.
 
-    The weights are there when model.safetensors is, or every file that the index names, or any
-    model*.safetensors when there is no index or none of the files it names.
+    The weights are complete if model.safetensors exists, or every file that the index names, or any
+    model*.safetensors if there is no index or none of the files it names.
 
     Raises:
         CheckpointError: The index cannot be read.
@@ -103,14 +103,14 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def cached_gguf_file(model: HubModel) -> Path | None:
-    """A GGUF file that the cache has of a repository, the first by name."""
+    """Return the first GGUF file, by name, that the cache has of a repository."""
     snapshot = cached_snapshot(model)
     files = gguf_files(snapshot) if snapshot else []
     return files[0] if files else None
 
 
 def near_matches(asked: str) -> list[str]:
-    """Return the cached models whose names resemble the one asked for, nearest first, three at most."""
+    """Return up to three cached models whose names resemble the one asked for, nearest first."""
     asked = asked.partition("@")[0].casefold().strip("./~\\")
     names = {reference.partition("@")[0] for reference in cached_references()}
     scores = {name: _likeness(asked, name.casefold()) for name in names}
@@ -121,17 +121,17 @@ def near_matches(asked: str) -> list[str]:
 def _likeness(asked: str, name: str) -> float:
     from difflib import SequenceMatcher
 
-    # The right name under another organisation counts as near; so does the name alone.
+    # The right name under another organisation counts as near; so does the name without one.
     whole = SequenceMatcher(None, asked, name).ratio()
     last_part = SequenceMatcher(None, asked.rpartition("/")[2], name.rpartition("/")[2]).ratio()
     return max(whole, 0.99 * last_part)
 
 
 def cached_repositories() -> dict[str, Path]:
-    """Return the folder of every model repository of which the cache holds anything, by id.
+    """Return the folders of all model repositories in the cache, by repository id.
 
     Raises:
-        ConfigError: The cache may not be read.
+        ConfigError: The cache cannot be read.
     """
     root = cache_folder()
     try:
@@ -144,7 +144,7 @@ def cached_repositories() -> dict[str, Path]:
 
 
 def cached_commits(repository: Path) -> dict[str, tuple[str, ...]]:
-    """Return the commits that are in a repository's folder, each with the names that stand for it."""
+    """Return the commits in a repository's folder, each with the branches and tags that refer to it."""
     try:
         commits = sorted(path.name for path in (repository / "snapshots").iterdir() if path.is_dir())
     except (FileNotFoundError, NotADirectoryError):
@@ -155,7 +155,7 @@ def cached_commits(repository: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _note(path: Path) -> str | None:
-    """The commit that a file under `refs` notes; None where it is no such file."""
+    """Return the commit that a file under `refs` records; None if it cannot be read."""
     try:
         return read_bounded(path, _MOST_NOTE_BYTES).decode(errors="replace").strip()
     except OSError:
@@ -163,7 +163,7 @@ def _note(path: Path) -> str | None:
 
 
 def cached_references() -> list[str]:
-    """Return what `--model` takes for all that is in the cache and may be read, whole or not."""
+    """Return the `--model` value of every readable snapshot in the cache, complete or not."""
     references = []
     with suppress(ConfigError):
         for repo_id, folder in cached_repositories().items():
@@ -174,14 +174,14 @@ def cached_references() -> list[str]:
 
 
 def reference_of(repo_id: str, commit: str | None, names: Collection[str]) -> str:
-    """Return what `--model` takes for a commit: the id alone, or with the best name that stands for it."""
+    """Return the `--model` value of a commit: the repository id, with a revision unless it is the default."""
     if commit is None or DEFAULT_REVISION in names:
         return repo_id
     return f"{repo_id}@{min(names, default=commit)}"
 
 
 def unreadable(error: OSError) -> ConfigError:
-    """Say that the cache cannot be read."""
+    """Return the error of a cache that cannot be read."""
     what = excerpt(error.filename)
     if error.errno in (errno.EACCES, errno.EPERM):
         return ConfigError(f"the cache cannot be read: {what}", "set HF_HOME to a folder that you own")

@@ -1,6 +1,6 @@
-"""Takes models out of the Hub's cache.
+"""Deletes models from the Hub's cache.
 
-Imports huggingface_hub, which knows what commits share; so it is itself imported only to delete.
+Imports huggingface_hub, which knows which files commits share, so import this module only to delete.
 """
 
 import os
@@ -17,47 +17,47 @@ from metal_gen.hub.quiet import library_kept_quiet
 
 
 def delete_from_cache(models: Sequence[CachedModel]) -> None:
-    """Delete commits of one repository, and with the last of them everything that is there of it.
+    """Delete commits of one repository; with its last commit, delete the whole repository.
 
     Args:
-        models: What is to go; a file that another commit has too is kept.
+        models: The commits to delete; files shared with other commits are kept.
 
     Raises:
-        ConfigError: Not all of it could be deleted, or the repository is damaged and not all of it is
-            to go.
+        ConfigError: Something could not be deleted; or the repository is damaged and only some of its
+            commits were to be deleted.
     """
     repository = cached_repositories()[models[0].repo_id]
     commits = {model.commit for model in models if model.commit is not None}
     try:
-        # What has no commit stands for all that is there.
+        # An entry without a commit stands for the whole repository.
         is_whole = len(commits) < len(models) or commits >= cached_commits(repository).keys()
     except OSError as error:
         raise unreadable(error) from None
     if not os.access(repository.parent, os.W_OK):
-        raise ConfigError(f"the cache cannot be written to: {repository.parent}", "check whose folder it is")
+        raise ConfigError(f"the cache cannot be written to: {repository.parent}", "check who owns the folder")
     if not _delete_by_library(repository.name, commits):
         if not is_whole:
             raise ConfigError(
-                f"a commit alone cannot be deleted, the cache is damaged: {models[0].reference}",
-                f"`metal-gen models rm {models[0].repo_id}` deletes all that is there of it",
+                f"cannot delete a single commit, because the cache is damaged: {models[0].reference}",
+                f"`metal-gen models rm {models[0].repo_id}` deletes the whole repository",
             )
         shutil.rmtree(repository, ignore_errors=True)
     for folder in [repository] if is_whole else [model.folder for model in models]:
         if folder.exists():
-            raise ConfigError(f"not all of it could be deleted: {folder}", "check whose folder it is")
+            raise ConfigError(f"could not be deleted completely: {folder}", "check who owns the folder")
 
 
 def _delete_by_library(repository: str, commits: set[str]) -> bool:
-    """Delete commits of the repository in the folder of this name; False if they are not known.
+    """Delete commits with huggingface_hub; return False if it does not know them.
 
-    The library leaves out what is damaged, and knows nothing where it may not read everything.
+    The library's scan leaves out damaged repositories, and fails if any file is unreadable.
     """
     with library_kept_quiet():
         try:
             cache = scan_cache_dir(cache_folder())
-        except (OSError, ValueError):  # of any repository: no permission, notes that are no text
+        except (OSError, ValueError):  # in any repository: no permission, or refs that are not text
             return False
-        # Of this repository only: copies of it have the same commits.
+        # Restrict to this repository: copies of it have the same commits.
         repos = frozenset(repo for repo in cache.repos if repo.repo_path.name == repository)
         known = {revision.commit_hash for repo in repos for revision in repo.revisions}
         if not commits or not commits <= known:

@@ -1,8 +1,8 @@
-"""Downloading a checkpoint from the Hub into its cache, and no more than is needed of it.
+"""Downloads a checkpoint from the Hub into its cache, and only the files that are needed.
 
-Owns the look at the free disk, and the order: the weights come last, so that a snapshot with its weights
-has the rest too. Each file is downloaded by huggingface_hub, which resumes an interrupted one. Imports it,
-200 ms, so it is itself imported only to download. Prints nothing.
+Checks the free disk space and fixes the order: weights come last, so that a snapshot with weights has the
+other files too. huggingface_hub downloads each file and resumes interrupted ones. Importing it takes 200 ms,
+so import this module only to download. Prints nothing.
 """
 
 from collections.abc import Collection
@@ -25,18 +25,18 @@ from metal_gen.hub.watch import for_each, run_watched
 
 _MOST_THREADS = 8
 _LISTED_NAMES = 6
-# Listing and index are far smaller.
+# The listing and the index are far smaller.
 _MOST_BYTES_TO_PLAN = 256 << 20
-# A file may come again after a connection broke; one without an end is none of these.
+# After broken connections a file may be received several times; this limit stops an endless answer.
 _MOST_TIMES, _SPARE_BYTES = 3, 1 << 30
 
 
 def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -> Path:
-    """Download what the cache lacks of a model, and return its snapshot's folder.
+    """Download the files of a model that the cache lacks; return the snapshot's folder.
 
     Args:
         model: The repository and the revision.
-        on_progress: As for `locate_checkpoint`, whose Raises hold here too.
+        on_progress: As for `locate_checkpoint`, which also documents the exceptions.
     """
     with hub_errors_explained(model), hub_session() as session:
         plan = run_watched(
@@ -50,7 +50,7 @@ def download_checkpoint(model: HubModel, on_progress: ProgressCallback | None) -
 
 
 def _cached_index(model: HubModel, commit: str) -> dict[str, str]:
-    """Read the index of the weights in the cache, once it is there."""
+    """Return the weight index, downloading it into the cache first."""
 
     def fetch(*, again: bool) -> dict[str, str]:
         uncounted = _counting_bar(ProgressMeter(None, total_bytes=0, files_total=0), WEIGHTS_INDEX)
@@ -61,7 +61,7 @@ def _cached_index(model: HubModel, commit: str) -> dict[str, str]:
 
     try:
         return fetch(again=False)
-    except CheckpointError:  # what is in the cache may be damaged
+    except CheckpointError:  # the cached file may be damaged
         return fetch(again=True)
 
 
@@ -78,7 +78,7 @@ def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
 
 
 class _Download:
-    """One commit of a model on its way into the cache."""
+    """The download of one commit of a model."""
 
     def __init__(self, model: HubModel, plan: DownloadPlan, on_progress: ProgressCallback | None) -> None:
         self._model = model
@@ -88,7 +88,7 @@ class _Download:
         self._meter = ProgressMeter(on_progress, total_bytes, len(plan.files))
 
     def run(self, session: HubSession) -> Path:
-        """Fetch all, and return the folder."""
+        """Download all files and return the folder."""
 
         def stop() -> None:
             self._meter.cancel()
@@ -107,12 +107,12 @@ class _Download:
             listed = ", ".join(absent[:_LISTED_NAMES])
             raise ModelNotFoundError(
                 f"download is incomplete: {self._model} lacks {listed}",
-                "run the same command again: files that are whole are kept",
+                "run the same command again: complete files are kept",
             )
         return self._folder
 
     def _fetch_all(self) -> None:
-        # What is there in another size the library would leave as it is.
+        # The library would keep an existing file of the wrong size, so fetch those again.
         absent = _absent(self._plan.files, self._folder)
         self._fetch([name for name in absent if (self._folder / name).is_file()], again=True)
         self._fetch(self._plan.small_files)
@@ -137,7 +137,7 @@ class _Download:
         for_each([name for name in absent if name in names], fetch_one, _MOST_THREADS)
 
     def _note_commit(self) -> None:
-        """Note which commit the revision's name stands for, as the library does."""
+        """Record the commit of the revision's name, as the library does."""
         note = reference_file(self._model)
         if self._model.revision != self._plan.commit:
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class _Download:
 
 
 def _absent(sizes: dict[str, int | None], folder: Path) -> list[str]:
-    """Name the files that a folder lacks, or has in another size."""
+    """Return the files that a folder lacks or has with a different size."""
 
     def is_whole(name: str) -> bool:
         path = folder / name
@@ -156,9 +156,9 @@ def _absent(sizes: dict[str, int | None], folder: Path) -> list[str]:
 
 def _counting_bar(meter: ProgressMeter, name: str) -> type[tqdm]:
     class CountingBar(tqdm):
-        """Stands in for the library's bars: draws nothing, counts for the meter."""
+        """Replaces the library's progress bars: draws nothing, counts for the meter."""
 
-        monitor_interval = 0  # no watching thread for bars that are never drawn
+        monitor_interval = 0  # no monitor thread for bars that are never drawn
 
         def __init__(self, *args: object, **kwargs: object) -> None:
             kwargs["disable"] = True

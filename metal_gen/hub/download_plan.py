@@ -1,6 +1,6 @@
-"""Which files of a repository make the checkpoint.
+"""Selects the files of a repository that make up the checkpoint.
 
-Imports huggingface_hub, so it is itself imported only to ask the Hub.
+Imports huggingface_hub, so import this module only to query the Hub.
 """
 
 from collections.abc import Callable
@@ -31,12 +31,12 @@ _SMALL_FILES = (
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """The files of one commit that make the checkpoint.
+    """The files of one commit that make up the checkpoint.
 
     Attributes:
-        commit: Its hash.
-        small_files: Their sizes in bytes; None where the Hub says none.
-        weights: Likewise.
+        commit: Commit hash.
+        small_files: Size in bytes of each file except the weights; None if the Hub does not give it.
+        weights: Size in bytes of each weight file; None if the Hub does not give it.
     """
 
     commit: str
@@ -45,21 +45,21 @@ class DownloadPlan:
 
     @property
     def files(self) -> dict[str, int | None]:
-        """All of them."""
+        """All files, with their sizes."""
         return self.small_files | self.weights
 
 
 def plan_download(model: HubModel, read_index: Callable[[HubModel, str], dict[str, str]]) -> DownloadPlan:
-    """Ask the Hub which files make the checkpoint.
+    """Query the Hub for the files that make up the checkpoint.
 
     Args:
         model: The repository and the revision.
-        read_index: Gets the index of the weights, of a commit, where there is one.
+        read_index: Returns the weight index of a commit; called if there is one.
 
     Raises:
-        CheckpointError: The repository holds no checkpoint of the kind that can be loaded.
-        ModelNotFoundError: What answers is no Hub.
-        RefusedError: The Hub says no.
+        CheckpointError: The repository has no loadable checkpoint.
+        ModelNotFoundError: The server that answers is not a Hub.
+        RefusedError: The Hub answers with an error status.
     """
     listing = read_listing(model)
     shards: list[str] = []
@@ -72,8 +72,8 @@ def plan_download(model: HubModel, read_index: Callable[[HubModel, str], dict[st
     if lacking:
         raise CheckpointError(
             f"not a checkpoint that can be loaded: {model} lacks {', '.join(lacking)}",
-            "choose a repository with safetensors weights; ONNX and .bin files are not read, and a GGUF file "
-            "is to be downloaded first: hf download REPOSITORY FILE --local-dir .",
+            "choose a repository with safetensors weights; ONNX and .bin files are not supported. Download a "
+            "GGUF file first: hf download REPOSITORY FILE --local-dir .",
         )
     return DownloadPlan(
         commit=listing.commit,
@@ -83,11 +83,11 @@ def plan_download(model: HubModel, read_index: Callable[[HubModel, str], dict[st
 
 
 def fetch_index(model: HubModel, commit: str) -> dict[str, str]:
-    """Read the index of the weights without keeping it.
+    """Fetch the weight index without storing it.
 
     Raises:
-        CheckpointError: It is none.
-        RefusedError: The Hub says no.
+        CheckpointError: The index is invalid.
+        RefusedError: The Hub answers with an error status.
     """
     source = f"{WEIGHTS_INDEX} of {model}"
     try:

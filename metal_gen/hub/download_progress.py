@@ -1,6 +1,6 @@
-"""How far a download is: what the terminal is told, and the sum over the files in flight.
+"""Progress of a download, summed over the files being transferred.
 
-Owns the counting. Draws nothing, and knows nothing of the Hub or of huggingface_hub.
+Only counts: draws nothing, and does not know the Hub or huggingface_hub.
 """
 
 import threading
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """The state of a download at one moment; what was on the disk before counts as done."""
+    """Progress of a download at one moment; files already on disk count as done."""
 
     done_bytes: int
     total_bytes: int
@@ -23,16 +23,16 @@ ProgressCallback = Callable[[DownloadProgress], None]
 
 
 class DownloadCancelledError(Exception):
-    """Ends the threads of a download whose caller has gone; never reaches the caller."""
+    """Ends the threads of a download whose caller has stopped; never reaches the caller."""
 
 
 class ProgressMeter:
-    """Adds up what the threads of a download count, and reports each change, one call at a time.
+    """Sums the counts of a download's threads, and reports each change, one call at a time.
 
     Args:
-        on_progress: Told of every change; None to count in silence.
-        total_bytes: The size of all the files, those on the disk included.
-        files_total: Their number.
+        on_progress: Called after every change; None to count only.
+        total_bytes: Total size of all files, including those on disk.
+        files_total: Number of files.
     """
 
     def __init__(self, on_progress: ProgressCallback | None, total_bytes: int, files_total: int) -> None:
@@ -47,7 +47,7 @@ class ProgressMeter:
         self._files = 0
 
     def begin_stage(self, bytes_before: int, files_before: int) -> None:
-        """Start counting anew on top of what is on the disk by now."""
+        """Reset the counts; files on disk by now are given as the new base."""
         with self._lock:
             self._bytes_before = bytes_before
             self._files_before = files_before
@@ -57,24 +57,24 @@ class ProgressMeter:
 
     @property
     def counted_bytes(self) -> int:
-        """What was counted since the stage began."""
+        """Bytes counted since the stage began."""
         with self._lock:
             return self._sum()
 
     def add_bytes(self, file: str, counter: int, amount: int) -> None:
-        """Count bytes of a file; of several counters for one, the one furthest on is believed."""
+        """Add bytes to a file's counter; a file with several counters counts as the highest one."""
         with self._lock:
             self._bytes[file][counter] += amount
             self._report()
 
     def add_files(self, amount: int) -> None:
-        """Count files that are whole."""
+        """Add complete files."""
         with self._lock:
             self._files += amount
             self._report()
 
     def cancel(self) -> None:
-        """Make the next count in any thread raise, so that the threads end."""
+        """Make the next count in any thread raise, which ends the thread."""
         self._cancelled = True
 
     def _report(self) -> None:
@@ -86,7 +86,7 @@ class ProgressMeter:
         self._on_progress(
             DownloadProgress(
                 done_bytes=done_bytes,
-                total_bytes=max(done_bytes, self._total_bytes),  # the Hub does not say every size
+                total_bytes=max(done_bytes, self._total_bytes),  # the Hub does not give every size
                 files_done=min(self._files_before + self._files, self._files_total),
                 files_total=self._files_total,
             )

@@ -1,7 +1,7 @@
-"""What huggingface_hub can raise, as sentences with a way out.
+"""Translates the exceptions of huggingface_hub into sentences with a hint.
 
-Owns the table of exceptions. An exception that is not in it is left as it is: a traceback tells more than
-a sentence that guesses.
+An exception that is not listed here is passed on unchanged: a traceback says more than a sentence that
+guesses.
 """
 
 import errno
@@ -19,18 +19,18 @@ from metal_gen.hub.reference import HubModel
 
 _TOKEN_REFUSED = "Invalid credentials in Authorization header"
 _DISABLED = "Access to this resource is disabled."
-MAKE_ROOM = "make room (`metal-gen models list` shows what is there), or set HF_HOME to another disk"
+MAKE_ROOM = "make room (`metal-gen models list` shows the cached models), or set HF_HOME to another disk"
 _RUN_AGAIN = "run the same command again"
-_RUN_AGAIN_TO_GO_ON = f"{_RUN_AGAIN}: files that are whole are kept"
+_RUN_AGAIN_TO_GO_ON = f"{_RUN_AGAIN}: complete files are kept"
 
 
 @contextmanager
 def hub_errors_explained(model: HubModel, *, keeps_files: bool = True) -> Iterator[None]:
-    """Turn what the library raises in the block into the error to show.
+    """Translate the library's exceptions in the block into the errors to show.
 
     Args:
         model: As for `explain_hub_error`.
-        keeps_files: Likewise.
+        keeps_files: As for `explain_hub_error`.
     """
     try:
         yield
@@ -42,12 +42,12 @@ def hub_errors_explained(model: HubModel, *, keeps_files: bool = True) -> Iterat
 
 
 def explain_hub_error(error: Exception, model: HubModel, *, keeps_files: bool = True) -> MetalGenError | None:
-    """Return the error to show for one of huggingface_hub's, or None when it is not known, or one of ours.
+    """Return the error to show for an exception; None if it is unknown or already a MetalGenError.
 
     Args:
-        error: What was raised; its causes are looked at too, as the library wraps what the network raised.
-        model: The model that was asked for.
-        keeps_files: What had come before stays in the cache.
+        error: The exception. Its causes are checked too, because the library wraps network errors.
+        model: The requested model.
+        keeps_files: Whether files received so far stay in the cache.
     """
     for cause in _causes(error):
         known = (
@@ -79,8 +79,8 @@ def _explain_answer(error: BaseException, model: HubModel) -> MetalGenError | No
         )
     if isinstance(error, ValueError) and "too large to be downloaded using the regular" in str(error):
         return ModelNotFoundError(
-            f"a file of {model} is too large to be downloaded in one piece",
-            "unset HF_HUB_DISABLE_XET; or install what downloads it in parts: pip install hf_xet",
+            f"a file of {model} is too large for a plain download",
+            "unset HF_HUB_DISABLE_XET; or install the package for large files: pip install hf_xet",
         )
     return None
 
@@ -103,7 +103,7 @@ def _explain_status(status: int, headers: Mapping[str, str], model: HubModel) ->
         return ModelNotFoundError(
             f"the Hub does not accept the token: {model}", "`hf auth login` again, or correct HF_TOKEN"
         )
-    # The Hub does not say of a 401 whether the repository is private or does not exist.
+    # With status 401 the Hub does not say whether the repository is private or does not exist.
     if code == "RepoNotFound" or status in (401, 404):
         return _no_such_model(model)
     if status == 403:
@@ -133,20 +133,20 @@ def _no_such_model(model: HubModel) -> ModelNotFoundError:
 
 
 def _explain_network(error: BaseException, model: HubModel, *, keeps_files: bool) -> MetalGenError | None:
-    # By name: huggingface_hub 1 raises httpx's classes, huggingface_hub 2 httpx2's, and neither is ours.
+    # Compare names: huggingface_hub 1 raises httpx's classes, huggingface_hub 2 httpx2's; we import neither.
     names = {kind.__name__ for kind in type(error).__mro__}
     if (isinstance(error, UnicodeEncodeError) and error.encoding == "ascii") or "LocalProtocolError" in names:
         return ConfigError(
-            "the request to the Hub cannot be written: the token has letters that no token has",
+            "the request to the Hub cannot be sent: the token contains invalid characters",
             "correct HF_TOKEN, or unset it and run `hf auth login`",
         )
     if names & {"InvalidURL", "UnicodeError"}:
         return ConfigError(
-            f"no address of a Hub: {endpoint()}", "correct or unset HF_ENDPOINT; check the proxy settings"
+            f"not a Hub address: {endpoint()}", "correct or unset HF_ENDPOINT; check the proxy settings"
         )
     if "TooManyRedirects" in names:
         return ModelNotFoundError(
-            f"the Hub sends in a circle: {endpoint()}", "check HF_ENDPOINT and the proxy settings"
+            f"the Hub redirects in a loop: {endpoint()}", "check HF_ENDPOINT and the proxy settings"
         )
     if names & {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}:
         return ModelNotFoundError(
@@ -154,10 +154,10 @@ def _explain_network(error: BaseException, model: HubModel, *, keeps_files: bool
             f"check the connection, the proxy and HF_ENDPOINT, and {_RUN_AGAIN}",
         )
     cut_short = type(error) is OSError and str(error).startswith("Consistency check failed")
-    # hf_xet, through which most files come, has no classes for this.
+    # hf_xet, which transfers most files, has no exception class for this.
     xet_gave_up = isinstance(error, RuntimeError) and "CAS Client Error" in str(error)
     if names & {"TransportError", "DecodingError", "StreamError"} or cut_short or xet_gave_up:
-        when = "during the download" if keeps_files else "while the headers of files were read"
+        when = "during the download" if keeps_files else "while the file headers were read"
         hint = _RUN_AGAIN_TO_GO_ON if keeps_files else _RUN_AGAIN
         return ModelNotFoundError(f"the connection to the Hub broke {when}: {model}", hint)
     return None

@@ -1,6 +1,6 @@
-"""Fetches of a model on the Hub what tells its size, and nothing of its weights.
+"""Fetches the parts of a Hub model that determine its size, without its weights.
 
-Imports huggingface_hub, so it is itself imported only to ask the Hub.
+Imports huggingface_hub, so import this module only to query the Hub.
 """
 
 import os
@@ -18,18 +18,18 @@ from metal_gen.hub.session import hub_session, unusable
 from metal_gen.hub.watch import run_watched
 
 JSON_FILES = ("config.json", "generation_config.json", WEIGHTS_INDEX)
-# Nearly every header fits into this.
+# Nearly every header fits.
 FIRST_BYTES = 100_000
-# Of all headers together: ten times what the largest models have.
+# Limit for all headers together: ten times what the largest models have.
 MOST_HEADER_BYTES = 256 << 20
 
 
 def fetch_headers(model: HubModel, folder: Path) -> None:
-    """Fill a folder with a checkpoint whose weights are holes: they take no room on the disk.
+    """Fill a folder with a checkpoint whose weights are sparse files, which take no disk space.
 
     Args:
         model: The repository and the revision.
-        folder: An empty one, to be thrown away; the cache is left as it is.
+        folder: An empty temporary folder; the cache is not changed.
 
     Raises:
         MetalGenError: As for `locate_checkpoint`.
@@ -49,12 +49,12 @@ def _fill(model: HubModel, folder: Path) -> None:
         header, stored_bytes = _header(file_url(model, plan.commit, name))
         left_bytes -= len(header)
         if left_bytes < 0:
-            raise unusable("the headers of its weights are larger than those of any model")
+            raise unusable("the headers of its weights are larger than those of any known model")
         file_bytes = stored_bytes if listed_bytes is None else listed_bytes
         if file_bytes is None:
             raise ModelNotFoundError(
                 f"the Hub does not say how large {excerpt(name)} of {model} is",
-                "`metal-gen models pull` downloads it, after which it can be planned for",
+                "download it with `metal-gen models pull`, then plan again",
             )
         (folder / name).write_bytes(header)
         try:
@@ -64,7 +64,7 @@ def _fill(model: HubModel, folder: Path) -> None:
 
 
 def _header(url: str) -> tuple[bytes, int | None]:
-    """The first bytes of a safetensors file: the length of its header, and the header; the file's size."""
+    """Return the start of a safetensors file (8 length bytes and the header), and the file's size."""
     data, file_bytes = fetch_beginning(url, FIRST_BYTES)
     length = 8 + min(int.from_bytes(data[:8], "little"), MAX_HEADER_BYTES)
     if length > len(data) == FIRST_BYTES:

@@ -1,4 +1,4 @@
-"""The constants of huggingface_hub, which reads the environment when they are imported."""
+"""The constants of huggingface_hub, which reads the environment when it is imported."""
 
 import os
 import re
@@ -15,13 +15,13 @@ def library_constants() -> ModuleType:
     """Return the constants of huggingface_hub; importing them takes 4 ms.
 
     Raises:
-        ConfigError: A variable of its environment cannot be used.
+        ConfigError: An environment variable of the library has an invalid value.
     """
     for name in _SECONDS:
         value = os.environ.get(name)
         if value and not (value.isascii() and value.isdigit() and 0 < int(value[:9]) <= _LONGEST_S):
             raise ConfigError(
-                f"{name} is no number of seconds: {excerpt(value)}", f"unset it, or set {name}=10"
+                f"{name} must be a number of seconds: {excerpt(value)}", f"unset it, or set {name}=10"
             )
 
     from huggingface_hub import constants
@@ -30,5 +30,5 @@ def library_constants() -> ModuleType:
 
 
 def endpoint() -> str:
-    """Return the address of the Hub as a message may quote it: without a password, and not too long."""
+    """Return the address of the Hub for messages: without a password, and shortened."""
     return excerpt(re.sub(r"//[^/@]*@", "//", str(library_constants().ENDPOINT)))

@@ -1,7 +1,7 @@
-"""Where a checkpoint is: a local folder, a snapshot in the Hub's cache, or one to be downloaded.
+"""Locates a checkpoint: a local folder, a snapshot in the Hub's cache, or a download.
 
-Owns the order in which they are tried. Imports nothing of huggingface_hub for a local folder, its constants
-alone (4 ms) for a cached model, and the library (200 ms) only to download. Prints nothing.
+Fixes the order in which these are tried. Imports nothing of huggingface_hub for a local folder, only its
+constants (4 ms) for a cached model, and the library (200 ms) only to download. Prints nothing.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ _OFFLINE = ", and HF_HUB_OFFLINE is set"
 
 
 def find_checkpoint(model: str) -> Path:
-    """Return the folder, or the GGUF file, of a checkpoint that is on this disk; the Hub is never asked.
+    """Return the folder or the GGUF file of a checkpoint on this disk; never queries the Hub.
 
     Args:
         model: A folder, a GGUF file, or `org/name[@revision]`.
 
     Raises:
-        UsageError: The string is no path and no well-formed id.
-        ModelNotFoundError: No such folder; or the model is not in the cache, or not all of it.
+        UsageError: The string is neither a path nor a well-formed id.
+        ModelNotFoundError: The folder does not exist, or the model is not in the cache or incomplete.
         ConfigError: The cache cannot be read.
     """
     reference = _parse(model)
@@ -42,16 +42,16 @@ def find_checkpoint(model: str) -> Path:
         return reference.path
     snapshot, missing = _look_in_cache(reference)
     if snapshot is None or missing:
-        raise _miss(reference, missing, way_out=f"`metal-gen models pull {reference}` downloads it")
+        raise _miss(reference, missing, way_out=f"download it with `metal-gen models pull {reference}`")
     return snapshot
 
 
 @contextmanager
 def borrowed_headers(model: str) -> Iterator[Path]:
-    """Give, for a while, the folder of a checkpoint of which nothing but headers is to be read.
+    """Provide a folder from which the headers of a checkpoint can be read.
 
-    That of a model on this disk is its own. Of another one the Hub is asked, for headers only: the cache
-    stays as it is.
+    A model on this disk has its own folder. For any other model the headers are fetched from the Hub into a
+    temporary folder; the cache is not changed.
 
     Args:
         model: A folder, a GGUF file, or `org/name[@revision]`.
@@ -79,26 +79,26 @@ def borrowed_headers(model: str) -> Iterator[Path]:
 
 
 def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) -> Path:
-    """Return the folder that holds a checkpoint, after downloading what the cache lacks of it.
+    """Return the folder of a checkpoint, after downloading what the cache lacks.
 
-    A cached snapshot that is complete is returned as it is: the Hub is not asked whether it has moved on.
-    An incomplete one is completed; files that are whole are not fetched again.
+    A complete cached snapshot is returned as is; the Hub is not asked for updates. An incomplete snapshot is
+    completed; complete files are not downloaded again.
 
     Args:
         model: A folder, a GGUF file, or `org/name[@revision]`.
-        on_progress: Told how far a download is, from the download's threads but never by two at once.
-            What it raises ends the download.
+        on_progress: Receives the progress of a download, from the download's threads, one call at a time.
+            An exception from it ends the download.
 
     Returns:
-        A folder. One from the cache or the Hub holds config.json, tokenizer.json and the weights; a local
-        one is not looked into.
+        A folder. From the cache or the Hub, it holds config.json, tokenizer.json and the weights; the
+        contents of a local folder are not checked.
 
     Raises:
-        UsageError: The string is no path and no well-formed id.
-        ModelNotFoundError: No such folder; or the model is not in the cache, and the Hub does not have it,
-            does not give it, or cannot be reached.
-        CheckpointError: The repository holds no checkpoint of the kind that can be loaded.
-        DoesNotFitError: The disk has too little room; nothing was downloaded, or the disk became full.
+        UsageError: The string is neither a path nor a well-formed id.
+        ModelNotFoundError: The folder does not exist; or the model is not in the cache and the Hub does not
+            have it, denies access, or cannot be reached.
+        CheckpointError: The repository has no loadable checkpoint.
+        DoesNotFitError: There is too little disk space (nothing was downloaded), or the disk became full.
         ConfigError: The cache cannot be read or written to.
     """
     reference = _parse(model)
@@ -111,27 +111,27 @@ def locate_checkpoint(model: str, *, on_progress: ProgressCallback | None = None
 
 
 def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) -> Path:
-    """Bring the cache's copy of a model to what the Hub has now, and return its folder.
+    """Update the cache's copy of a model from the Hub, and return its folder.
 
-    Files are fetched that the cache lacks, or has in another size than the Hub. With HF_HUB_OFFLINE a
-    complete copy is returned as it is.
+    Downloads the files that the cache lacks or has with a different size. With HF_HUB_OFFLINE, a complete
+    copy is returned as is.
 
     Args:
         model: `org/name[@revision]`.
-        on_progress: As for `locate_checkpoint`, whose Raises hold here too.
+        on_progress: As for `locate_checkpoint`, which also documents the other exceptions.
 
     Raises:
-        UsageError: The model is a folder or a file.
+        UsageError: The model is a local folder or file.
     """
     reference = _parse(model)
     if isinstance(reference, LocalModel):
         raise UsageError(
-            f"what is on this disk cannot be pulled: {model}",
-            "give the Hub's id: org/name, org/name@revision",
+            f"cannot pull a local model: {model}",
+            "give a Hub id: org/name, org/name@revision",
         )
     try:
         snapshot, missing = _look_in_cache(reference)
-    except CheckpointError:  # an index that cannot be read, which the Hub's may replace
+    except CheckpointError:  # the index is unreadable; a download may replace it
         if _is_offline():
             raise
         snapshot, missing = None, []
@@ -141,11 +141,11 @@ def pull_checkpoint(model: str, *, on_progress: ProgressCallback | None = None) 
 
 
 def _parse(model: str) -> LocalModel | HubModel:
-    """Decide what a model string means; a miss names what the cache has that resembles it.
+    """Parse a model string; the hint of an error names similar cached models.
 
     Raises:
-        UsageError: The string is no path and no well-formed id.
-        ModelNotFoundError: No such folder.
+        UsageError: The string is neither a path nor a well-formed id.
+        ModelNotFoundError: The folder does not exist.
     """
     try:
         return parse_model_reference(model)
@@ -157,7 +157,7 @@ def _parse(model: str) -> LocalModel | HubModel:
 
 
 def _look_in_cache(model: HubModel) -> tuple[Path | None, list[str]]:
-    """The model's snapshot, if there is one, and what it lacks."""
+    """Return the model's snapshot, if any, and the files that it lacks."""
     snapshot = cached_snapshot(model)
     return snapshot, [] if snapshot is None else missing_files(snapshot)
 
@@ -179,12 +179,12 @@ def _miss(model: HubModel, missing: list[str], why: str = "", *, way_out: str) -
     if missing:
         if file := cached_gguf_file(model):
             return ModelNotFoundError(
-                f"cached model has no files but GGUF to load: {model} lacks {', '.join(missing)}",
+                f"cached model has only GGUF files: {model} lacks {', '.join(missing)}",
                 f"name the GGUF file itself: {file}",
             )
         return ModelNotFoundError(
             f"cached model is incomplete{why}: {model} lacks {', '.join(missing)}",
-            f"{way_out}; what is there already is not fetched again",
+            f"{way_out}; complete files are not downloaded again",
         )
     near = near_matches(model.repo_id)
     if near:

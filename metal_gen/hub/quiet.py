@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def library_kept_quiet() -> Iterator[None]:
-    """Hold back its warnings (no token, a retry); what matters of them comes back as an exception.
+    """Suppress the library's warnings (no token, a retry); real failures come as exceptions.
 
-    A level that somebody has lowered to see more is left alone.
+    A log level that the user has set is left alone.
     """
     library = logging.getLogger("huggingface_hub")
     level = library.level
@@ -18,7 +18,7 @@ def library_kept_quiet() -> Iterator[None]:
         library.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Of a full disk, which is looked at before.
+            # It warns of a full disk, which `download` checks before.
             warnings.filterwarnings("ignore", module="huggingface_hub")
             yield
     finally:

@@ -1,7 +1,7 @@
-"""What a model string means: a folder or a GGUF file on this disk, or a repository on the Hub.
+"""Parses a model string: a folder or a GGUF file on this disk, or a repository on the Hub.
 
-Owns the grammar of `--model`. Asks the disk only whether there is such a thing; knows nothing of the cache,
-the network or huggingface_hub.
+Defines the grammar of `--model`. Checks only whether a path exists; does not know the cache, the network or
+huggingface_hub.
 """
 
 import os
@@ -13,22 +13,22 @@ from metal_gen.errors import ModelNotFoundError, UsageError
 
 DEFAULT_REVISION = "main"
 GGUF_SUFFIX = ".gguf"
-# In the names of GGUF files that hold what sees and hears for a model in another one.
+# Part of the names of GGUF files that hold a model's vision or audio encoder.
 PROJECTOR = "mmproj"
 _ID_FORM = "a Hub id is org/name or org/name@revision"
 _PATH_START = re.compile(r"[/.~]|[A-Za-z]:")
 _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)([^/?#]+/[^/?#]+)")
-# The Hub's rules: letters, digits, - _ . ; no - or . at either end of a part; 96 characters at most.
+# The Hub's rules: letters, digits, - _ . in each part; no - or . at either end; at most 96 characters.
 _ID_PART = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _MAX_PART_LENGTH = 96
 _NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@\ud800-\udfff]|\.\.|//|^[/.]|[/.]$")
-# So that it can be a file's name in the cache.
+# Short enough for a file name in the cache.
 _MAX_REVISION_BYTES = 250
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A folder, or a GGUF file, that exists on this disk."""
+    """A folder or a GGUF file on this disk."""
 
     path: Path
 
@@ -45,20 +45,20 @@ class HubModel:
 
 
 def parse_model_reference(model: str) -> LocalModel | HubModel:
-    """Decide what a model string means, without the network and without the cache.
+    """Parse a model string, without the network and without the cache.
 
-    A path is what begins with `/`, `.`, `~` or a drive letter, contains a backslash, ends with `/` or
-    `.gguf`, exists on disk, or has not exactly one slash before an `@`. Everything else is a Hub id.
+    A string is a path if it begins with `/`, `.`, `~` or a drive letter, contains a backslash, ends with `/`
+    or `.gguf`, exists on disk, or does not have exactly one slash before an `@`. Anything else is a Hub id.
 
     Args:
         model: A folder, a `.gguf` file, or `org/name[@revision]`.
 
     Returns:
-        The folder or file, which exists, or the repository, whose id and revision are well formed.
+        An existing folder or file, or a repository with a well-formed id and revision.
 
     Raises:
-        ModelNotFoundError: The string is a path, and no model is there or it may not be read.
-        UsageError: The string is empty, or an id the Hub would not accept.
+        ModelNotFoundError: The string is a path, but no model is there or it is not readable.
+        UsageError: The string is empty, or is an id that the Hub would not accept.
     """
     if not model.strip():
         raise UsageError(f"no model named: {model!r}", f"give a folder, or a Hub id; {_ID_FORM}")
@@ -70,7 +70,7 @@ def parse_model_reference(model: str) -> LocalModel | HubModel:
         raise ModelNotFoundError(
             f"model is a file, not a folder: {model}",
             "give the folder that holds config.json, tokenizer.json and the *.safetensors files; "
-            f"of files, {GGUF_SUFFIX} ones are read",
+            f"the only files that can be loaded are {GGUF_SUFFIX} files",
         )
     if _looks_like_a_path(model):
         raise _no_such_folder(model)
@@ -83,10 +83,10 @@ def parse_model_reference(model: str) -> LocalModel | HubModel:
 
 
 def is_on_disk(model: str) -> bool:
-    """Say whether a model string is the path of something, whatever that is.
+    """Return whether a model string is an existing path of any kind.
 
     Raises:
-        ModelNotFoundError: It may not be looked at.
+        ModelNotFoundError: There is no permission to look.
     """
     return _look_at(_expand_home(model))[0]
 
@@ -94,7 +94,7 @@ def is_on_disk(model: str) -> bool:
 def _expand_home(model: str) -> Path:
     try:
         return Path(model).expanduser()
-    except (RuntimeError, ValueError):  # "~name" of a user this machine does not have
+    except (RuntimeError, ValueError):  # "~name" of an unknown user
         return Path(model)
 
 
@@ -103,7 +103,7 @@ def _look_at(path: Path) -> tuple[bool, bool]:
         exists, is_folder = path.exists(), path.is_dir()
     except PermissionError:
         raise _not_readable(path) from None
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False, False
     if is_folder and not os.access(path, os.R_OK | os.X_OK):
         raise _not_readable(path)
@@ -112,7 +112,7 @@ def _look_at(path: Path) -> tuple[bool, bool]:
 
 def _not_readable(folder: Path) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"folder may not be read: {folder}", "give a folder that you may read, or change its permissions"
+        f"folder is not readable: {folder}", "give a folder that you may read, or change its permissions"
     )
 
 
@@ -131,7 +131,7 @@ def _no_such_folder(model: str) -> ModelNotFoundError:
     if model.lower().endswith(GGUF_SUFFIX):
         return ModelNotFoundError(
             f"no such file: {model}",
-            "one on the Hub is to be downloaded first: hf download REPOSITORY FILE --local-dir .",
+            "download a file from the Hub first: hf download REPOSITORY FILE --local-dir .",
         )
     address = _ADDRESS.match(model)
     if address is not None:
@@ -160,13 +160,13 @@ def _check_repo_id(repo_id: str) -> None:
 
 
 def _check_revision(model: str, revision: str) -> None:
-    # Also what keeps a revision from naming a file outside the cache's refs folder.
+    # This also prevents a revision from naming a file outside the cache's refs folder.
     is_too_long = len(revision.encode(errors="replace")) > _MAX_REVISION_BYTES
     if not revision or is_too_long or _NOT_IN_A_REVISION.search(revision):
         raise UsageError(f"not a revision: {model}", "after @ comes a branch, a tag or a commit's hash")
 
 
 def gguf_files(folder: Path) -> list[Path]:
-    """The GGUF files in a folder, by name; those of a model alone, where there is one."""
+    """Return the GGUF files in a folder, by name; without projector files, if there are others."""
     files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
     return [file for file in files if PROJECTOR not in file.name.lower()] or files

@@ -1,7 +1,7 @@
-"""The connection to the Hub: what every answer says is checked before the library makes paths of it.
+"""The connection to the Hub; checks the headers of every answer before the library makes paths of them.
 
-huggingface_hub names files in its cache after headers of answers: a commit, an ETag, a hash. A mirror, or
-whoever is on a plain line, can say anything there.
+huggingface_hub names cache files after values from headers: a commit, an ETag, a hash. A mirror, or an
+attacker on an unencrypted connection, can send any value.
 """
 
 import re
@@ -20,7 +20,7 @@ from metal_gen.hub.download_progress import DownloadCancelledError
 from metal_gen.hub.library import endpoint
 from metal_gen.hub.quiet import library_kept_quiet
 
-# With ".incomplete", ".lock" and a number behind it, it still fits into a file's name.
+# With ".incomplete", ".lock" and a number appended, an ETag of this length still fits into a file name.
 MOST_ETAG_BYTES = 128
 _XET_HASH = re.compile(r"[0-9a-fA-F]{64}")
 _RANGE = re.compile(r"bytes \d{1,18}-\d{1,18}/\d{1,18}", re.ASCII)
@@ -30,7 +30,7 @@ _LONG_NUMBER = re.compile(r"\d{6,}")
 
 
 class HubSession:
-    """Counts what answers bring, and ends what is under way."""
+    """Counts received bytes, and can end all requests."""
 
     def __init__(self) -> None:
         self._answers: list[Any] = []
@@ -38,16 +38,16 @@ class HubSession:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes of the bodies of all answers so far."""
+        """Bytes received in the bodies of all answers so far."""
         return sum(answer.num_bytes_downloaded for answer in tuple(self._answers))
 
     def stop(self) -> None:
-        """Make every request from now on raise, and close the connections."""
+        """Close the connections and make every later request raise."""
         self._is_stopped = True
         close_session()
 
     def add_to(self, client: Any) -> Any:
-        """Let a client of httpx tell this session of its requests and answers."""
+        """Add hooks to an httpx client that report its requests and answers to this session."""
         hooks = client.event_hooks
         client.event_hooks = {
             "request": [*hooks["request"], self._before_request],
@@ -66,20 +66,20 @@ class HubSession:
         check_headers(answer.request.method, answer.status_code, answer.headers)
         is_streamed = "/resolve/" in answer.request.url.path and answer.request.method == "GET"
         if answer.status_code >= 400 and is_streamed:
-            # The library reads reasons there, whatever their length; those in the headers are enough.
+            # The library would read an error body of any length; the headers are enough.
             answer.close()
 
 
 def check_headers(method: str, status: int, headers: Any) -> None:
-    """Require that what the library takes from the headers of an answer can be taken.
+    """Check the headers that the library uses.
 
     Args:
-        method: Of the request; of the answers to HEAD the library makes names.
-        status: Of the answer.
-        headers: Values by name; how long to wait is taken out where it makes no sense.
+        method: Method of the request; the library names files after the answers to HEAD requests.
+        status: Status of the answer.
+        headers: Headers by name; an unreasonable waiting time is removed.
 
     Raises:
-        ModelNotFoundError: They name no commit, no file, or no range.
+        ModelNotFoundError: A commit, a file name, an address or a range is invalid.
     """
     commit, hash_ = headers.get("X-Repo-Commit"), headers.get("X-Xet-Hash")
     if commit is not None and not is_commit(commit):
@@ -96,7 +96,7 @@ def check_headers(method: str, status: int, headers: Any) -> None:
     try:
         urlsplit(headers.get("Location", ""))
     except ValueError:
-        raise unusable("it sends to an address that is none") from None
+        raise unusable("it redirects to an invalid address") from None
     for name in _WAITING:
         value = headers.get(name)
         if value is not None and (not _MOST_WAITING.fullmatch(value) or _LONG_NUMBER.search(value)):
@@ -108,19 +108,19 @@ def _tag(etag: str) -> str:
 
 
 def unusable(problem: str) -> ModelNotFoundError:
-    """The refusal of an answer that no Hub gives."""
+    """Return the error of an answer that a real Hub would not give."""
     return ModelNotFoundError(
         f"the answer of {endpoint()} cannot be used: {problem}",
-        "check HF_ENDPOINT and the proxy settings: this is not what the Hub answers",
+        "check HF_ENDPOINT and the proxy settings: a real Hub does not answer like this",
     )
 
 
 @contextmanager
 def hub_session() -> Iterator[HubSession]:
-    """Check what comes through the library's connections while the block lasts.
+    """Check the answers on the library's connections inside the block.
 
     Raises:
-        ConfigError: The environment sets up a connection that cannot be made.
+        ConfigError: The environment's connection settings are invalid.
     """
     session = HubSession()
     before: Callable[[], Any] = _http._GLOBAL_CLIENT_FACTORY
@@ -136,7 +136,7 @@ def hub_session() -> Iterator[HubSession]:
 def _open_connections() -> None:
     try:
         get_session()
-    except Exception as error:  # certificates, proxies: whatever keeps a client from being made
+    except Exception as error:  # certificates, proxies: anything that prevents creating a client
         raise ConfigError(
             f"the connection to the Hub cannot be set up: {excerpt(error)}",
             "check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",

@@ -1,4 +1,4 @@
-"""Work with the Hub that can be stopped, and that ends when the Hub hardly sends anything."""
+"""Runs work with the Hub that can be stopped, and that ends if the Hub hardly sends anything."""
 
 import time
 from collections import deque
@@ -8,7 +8,7 @@ from typing import TypeVar
 from metal_gen.background import Background
 from metal_gen.errors import ModelNotFoundError
 
-# Slower than any line over which a model is downloaded; longer than the Hub asks to wait between requests.
+# Less than any connection used to download models; the window is longer than the Hub's waiting times.
 FEWEST_BYTES = 256 << 10
 WINDOW_S = 360.0
 LOOK_S = 0.5
@@ -23,20 +23,20 @@ def run_watched(
     *,
     most_bytes: int | None = None,
 ) -> Result:
-    """Return what the work returns, and stop it where the caller is interrupted or too little comes.
+    """Return the result of the work; stop it if the caller is interrupted or too little arrives.
 
-    The library waits for its threads to finish their files before Ctrl-C gets through; from a thread of our
-    own they can be told to stop.
+    The library lets its threads finish their files before Ctrl-C takes effect. Work in our own thread can be
+    stopped sooner.
 
     Args:
-        work: Done in a thread of its own.
-        received_bytes: What has come so far.
+        work: Runs in its own thread.
+        received_bytes: Returns the number of bytes received so far.
         stop: Makes the work fail soon.
-        most_bytes: That may come in all; None where nothing is known of it.
+        most_bytes: Limit of the bytes received; None for no limit.
 
     Raises:
-        ModelNotFoundError: Fewer than FEWEST_BYTES have come in WINDOW_S, or more than may.
-        BaseException: What the work raises.
+        ModelNotFoundError: Fewer than FEWEST_BYTES arrive within WINDOW_S, or more than `most_bytes` in all.
+        BaseException: Any exception of the work.
     """
     task = Background(work)
     begin_s, begin_bytes = time.monotonic(), received_bytes()
@@ -60,16 +60,16 @@ def run_watched(
     except BaseException:
         if not task.wait(0):
             stop()
-            # Long enough to take away what is not whole. A thread that hears nothing ends with the process.
+            # Long enough to delete partial files. A thread that does not react ends with the process.
             task.wait(_FAREWELL_S)
         raise
 
 
 def for_each(names: list[str], work: Callable[[str], None], most_threads: int) -> None:
-    """Do the work for every name, several at a time; after a failure nothing new is begun.
+    """Do the work for every name, several at a time; after a failure, start nothing new.
 
     Raises:
-        Exception: The first failure, once what was under way has ended.
+        Exception: The first failure, once the work in progress has ended.
     """
     waiting = deque(names)
     failures: list[Exception] = []
@@ -78,7 +78,7 @@ def for_each(names: list[str], work: Callable[[str], None], most_threads: int) -
         while waiting and not failures:
             try:
                 name = waiting.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread took the last name
                 return
             try:
                 work(name)

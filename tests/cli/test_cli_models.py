@@ -139,7 +139,7 @@ def test_a_variable_of_the_library_that_makes_no_sense(run_here, arguments, monk
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "x")
     outcome = run_here(*arguments)
     assert outcome.code == CONFIGURATION
-    assert "HF_HUB_ETAG_TIMEOUT is no number of seconds: x" in outcome.stderr
+    assert "HF_HUB_ETAG_TIMEOUT must be a number of seconds: x" in outcome.stderr
 
 
 def test_path_is_the_folder_and_nothing_else(run_here, hub, tmp_path):

@@ -108,7 +108,7 @@ def test_what_the_disk_and_the_transfer_raise_is_said_in_a_sentence(error, exit_
 
 def test_files_are_said_to_be_kept_only_where_they_are():
     error, model = RuntimeError("Task error: CAS Client Error: x"), HubModel("org/name")
-    assert "files that are whole are kept" in explain_hub_error(error, model).hint
+    assert "complete files are kept" in explain_hub_error(error, model).hint
     of_headers = explain_hub_error(error, model, keeps_files=False)
     assert "kept" not in of_headers.hint
     assert "download" not in of_headers.message

@@ -96,7 +96,7 @@ def test_of_files_gguf_ones_are_models(empty_folder):
 def test_a_folder_that_may_not_be_read_is_not_taken_for_an_id(empty_folder):
     locked = empty_folder / "locked"
     locked.mkdir(mode=0)
-    with pytest.raises(ModelNotFoundError, match="folder may not be read: locked/model"):
+    with pytest.raises(ModelNotFoundError, match="folder is not readable: locked/model"):
         parse_model_reference("locked/model")
 
 
@@ -117,5 +117,5 @@ def test_what_the_hub_would_not_accept_is_a_mistake_in_usage(model):
 
 def test_a_folder_without_permission_to_list_it_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(ModelNotFoundError, match="folder may not be read"):
+    with pytest.raises(ModelNotFoundError, match="folder is not readable"):
         parse_model_reference(str(tmp_path))
