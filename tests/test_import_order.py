@@ -26,7 +26,7 @@ LAYERS = (
     ("generation",),
     ("__init__", "environment"),
     ("bench", "batch", "device_checks"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "llm_plugin"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "Models and memory",
     "bench": "Models and memory",
     "config": "Settings and help",
+    "completion": "Settings and help",
     "info": "Settings and help",
     "help": "Settings and help",
 }

@@ -131,6 +131,17 @@ class Conversation:
             raise UsageError("the message is empty")
         return self._answer([*self.messages, {"role": USER, "content": text}], on_prefill)
 
+    def answer(
+        self, messages: Sequence[Message], *, on_prefill: PrefillProgress | None = None
+    ) -> Generator[Piece, None, None]:
+        """Answer these messages, which take the place of those there are; arguments and errors as of `ask`.
+
+        What they have in common with the last prompt, from the beginning, is not computed again.
+        """
+        if not messages:
+            raise UsageError("there is nothing to answer")
+        return self._answer(list(messages), on_prefill)
+
     def retry(self, *, on_prefill: PrefillProgress | None = None) -> Generator[Piece, None, None]:
         """Answer the user's last message again, with another seed; arguments and errors as in `ask`.
 
