@@ -1,1 +1,1 @@
-"""From a model name to its files, and from files to weights and a tokenizer."""
+"""Opens a checkpoint: its files, its weights and its tokenizer."""

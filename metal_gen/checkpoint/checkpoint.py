@@ -1,6 +1,6 @@
-"""A checkpoint, opened: its model's shape, its weights' headers, its tokenizer.
+"""An opened checkpoint: the model's configuration, the headers of its weights, and its tokenizer.
 
-Opening reads small files only; the weights are read by `weights.load`.
+Opening reads small files only. `weights.load` reads the weights.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ class Checkpoint:
     """A checkpoint in Hugging Face's layout, or a GGUF file.
 
     Args:
-        path: A folder that holds config.json, tokenizer.json and safetensors files; or a GGUF file, or
-            a folder that holds one.
-        rope_scaling: As for `ModelConfig.from_hf`.
-        adapters: As for `open_adapters`.
-        packing: That matrices are quantized to while they are read, adapters added; None leaves them as they
-            are.
+        path: A folder with config.json, tokenizer.json and safetensors files; or a GGUF file, or a folder
+            with one.
+        rope_scaling: Fields that override the file's, as for `ModelConfig.from_hf`.
+        adapters: Adapters to add, as for `open_adapters`.
+        packing: Quantize matrices to this while they are read, after adding adapters; None leaves them as
+            they are.
 
     Attributes:
         folder: The folder, or the GGUF file.
@@ -42,7 +42,7 @@ class Checkpoint:
     Raises:
         CheckpointError: config.json or a weight file is missing, damaged or not supported; or an adapter
             is, or does not fit.
-        ConfigError: The weights are quantized in another way already.
+        ConfigError: The weights are already quantized in another way.
         ModelNotFoundError: There is no such adapter.
     """
 
@@ -74,33 +74,33 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Reads tokenizer.json on first use."""
+        """The tokenizer, read from tokenizer.json on first use."""
         return Tokenizer(self._documents.tokenizer(), self.config.vocab_size)
 
     def read_tokenizer(self) -> None:
-        """Read tokenizer and chat template now, which raise as at their first use."""
+        """Read tokenizer and chat template now. Errors are those of their first use."""
         _ = self.tokenizer, self.chat_template
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
-        """The template for messages; None for a base model."""
+        """The chat template; None for a base model."""
         return read_chat_template(self.folder, self.tokenizer.config)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the files."""
+        """Notices to the user about the files."""
         return self._documents.notices + self.weights.notices
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is one, which may be damaged all the same."""
+        """Whether there is a tokenizer, which may be damaged."""
         return self._documents.has_tokenizer
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a text: those of config.json, generation_config.json and the tokenizer.
+        """Tokens that end a text, from config.json, generation_config.json and the tokenizer.
 
-        An id that the model cannot give is left out.
+        Ids outside the model's vocabulary are left out.
         """
         ids = (
             self._config_eos
@@ -111,7 +111,7 @@ class Checkpoint:
 
 
 def _opened(adapters: Sequence[str]) -> "tuple[Adapter, ...]":
-    """Imported here, because few runs have any."""
+    """Open adapters. The import is here because few runs have any."""
     from metal_gen.checkpoint.adapters.adapter import open_adapters
 
     return open_adapters(adapters)

@@ -1,4 +1,4 @@
-"""What a checkpoint says beside its weights: in Hugging Face's files, or within a GGUF file."""
+"""Everything a checkpoint contains besides weights, in Hugging Face's files or inside a GGUF file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFIG_FILE = "config.json"
 
 
 class Documents(Protocol):
-    """Where a model's shape, its tensors and its tokenizer are described."""
+    """The descriptions of a model's configuration, tensors and tokenizer."""
 
     @property
     def path(self) -> Path:
@@ -26,12 +26,12 @@ class Documents(Protocol):
 
     @property
     def config_source(self) -> str:
-        """What to call that which `config` was read from."""
+        """Name of the source of `config`, for messages."""
         ...
 
     @property
     def config_name(self) -> str:
-        """The same without its place."""
+        """Name of the source of `config`, without its folder."""
         ...
 
     @property
@@ -41,29 +41,29 @@ class Documents(Protocol):
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
-        """The object in generation_config.json, empty where there is none."""
+        """The object in generation_config.json; empty if there is none."""
         ...
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is one, which may be damaged all the same."""
+        """Whether there is a tokenizer, which may be damaged."""
         ...
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know."""
+        """Notices to the user."""
         ...
 
     def tensors(self) -> dict[str, TensorInfo]:
-        """All tensors, by Hugging Face's names."""
+        """Return all tensors, by Hugging Face's names."""
         ...
 
     def stored_name(self, name: str) -> str:
-        """What the tensor of this name is called in the file."""
+        """Return the name of a tensor in the file."""
         ...
 
     def tokenizer(self) -> TokenizerDocument:
-        """The objects in tokenizer.json and tokenizer_config.json."""
+        """Return the objects in tokenizer.json and tokenizer_config.json."""
         ...
 
 
@@ -81,15 +81,15 @@ class FolderDocuments:
         self.has_tokenizer = (folder / TOKENIZER_FILE).is_file()
 
     def tensors(self) -> dict[str, TensorInfo]:
-        """Those of its safetensors files."""
+        """Return the tensors of the safetensors files."""
         return read_headers(self.path)
 
     def stored_name(self, name: str) -> str:
-        """The same."""
+        """Return the name unchanged."""
         return name
 
     def tokenizer(self) -> TokenizerDocument:
-        """Those in the files."""
+        """Read tokenizer.json and tokenizer_config.json."""
         return read_tokenizer(self.path)
 
 
@@ -97,7 +97,7 @@ def open_documents(path: Path) -> Documents:
     """Open a folder in Hugging Face's layout, a GGUF file, or a folder that holds one.
 
     Raises:
-        CheckpointError: What is there cannot be read, or a folder has several GGUF files.
+        CheckpointError: The path cannot be read, or the folder has several GGUF files.
     """
     if path.is_file():
         return _gguf_documents(path)
@@ -113,7 +113,7 @@ def open_documents(path: Path) -> Documents:
 
 
 def _gguf_documents(file: Path) -> Documents:
-    """Imported here, because a folder needs none of it."""
+    """Open a GGUF file. The import is here because a folder does not need it."""
     from metal_gen.checkpoint.gguf.documents import GgufDocuments
 
     return GgufDocuments(file)

@@ -1,4 +1,4 @@
-"""What a checkpoint's own generation_config.json asks for."""
+"""Reads a checkpoint's own generation_config.json."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from metal_gen.files.json_file import read_json
 from metal_gen.models.config.fields import quoted
 
 FILE = "generation_config.json"
-# Values that the file may have and that do nothing.
+# Values in the file that have no effect.
 IDLE = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """Return the object in generation_config.json, empty where there is none."""
+    """Return the object in generation_config.json, or an empty one if there is no file."""
     path = folder / FILE
     return read_json(path) if path.is_file() else {}
 
@@ -24,14 +24,14 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 def sampling_defaults(
     generation_config: Mapping[str, Any], replaced: Collection[str] = ()
 ) -> dict[str, object]:
-    """The sampling settings it gives, by setting name.
+    """Return the file's sampling settings, by setting name.
 
-    As in transformers, those of a draw count only with `do_sample`; `top_k` 0 and `top_p` 1 are no
-    filter.
+    As in transformers, settings of random sampling count only with `do_sample`. `top_k` 0 and `top_p` 1
+    mean no filter.
 
     Args:
         generation_config: The object in the file.
-        replaced: Settings that somebody has set, and that are not looked at.
+        replaced: Settings that are set elsewhere; the file's values are not checked.
 
     Raises:
         CheckpointError: A value is out of its range.

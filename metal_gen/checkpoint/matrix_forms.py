@@ -1,4 +1,4 @@
-"""In which form a checkpoint keeps each of its matrices."""
+"""Finds the form in which a checkpoint stores each of its matrices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MatrixForms:
-    """Chooses the form of a matrix by what is found of it.
+    """Chooses the form of a matrix from the tensors that the checkpoint has.
 
     Args:
-        found: The checkpoint's tensors, by the model's names for them.
-        quantization: What its config.json says of that.
-        adapters: Add to matrices.
-        quantizing: What is quantized while it is read; None for nothing.
+        found: The checkpoint's tensors, by the model's names.
+        quantization: Quantization according to config.json.
+        adapters: Adapters to add to matrices.
+        quantizing: Matrices to quantize while they are read; None for none.
     """
 
     found: Mapping[str, TensorInfo]
@@ -35,30 +35,30 @@ class MatrixForms:
     quantizing: QuantizingRules | None = None
 
     def shape_of(self, name: str) -> Shape | None:
-        """The shape of the tensor of this name, or None where there is none."""
+        """Return the shape of this tensor, or None if there is none."""
         return self.found[name].shape if name in self.found else None
 
     def parts(self, rows: Mapping[str, int], columns: Sequence[int], axis: int) -> list[Stored]:
-        """Matrices that are joined along an axis; see `ParameterSource.matrix`."""
+        """Return the forms of matrices that are joined along an axis; see `ParameterSource.matrix`."""
         return [self.matrix(name, (*columns[:axis], count, *columns[axis:])) for name, count in rows.items()]
 
     def stacked(self, name: str, shape: Shape, *, is_turned: bool) -> Stored:
-        """The tensor that holds a matrix for each expert; see `ParameterSource.experts`."""
+        """Return the form of a tensor with a matrix for each expert; see `ParameterSource.experts`."""
         return self._read_as(name, StoredNumbers(name, shape, is_turned))
 
     def matrix(self, name: str, shape: Shape) -> Stored:
-        """The matrix (..., out, in) of this name, without `.weight`, with what adapters add to it.
+        """Return the form of a matrix (..., out, in), named without `.weight`, with its adapters.
 
         Raises:
-            CheckpointError: Its rows cannot be quantized in the way that config.json says.
-            ConfigError: It is quantized, and is to be in another way.
+            CheckpointError: Its rows cannot be quantized as config.json says.
+            ConfigError: It is already quantized, but another quantization is requested.
         """
         added = tuple(each.low_ranks[name] for each in self.adapters if name in each.low_ranks)
         base = self.base(name, shape)
         return self._read_as(name, StoredAdapted(base, added) if added else base)
 
     def _read_as(self, name: str, form: Stored) -> Stored:
-        """A form, quantized in memory if it is to be and is not so yet."""
+        """Return the form, quantized while it is read if requested and not yet quantized."""
         packing = None if self.quantizing is None else self.quantizing.packing_of(name, form.shape[-1])
         if self.quantizing is None or packing is None or packing == form.packing:
             return form
@@ -72,10 +72,10 @@ class MatrixForms:
         return StoredToQuantize(form, packing, self.quantizing.dtype)
 
     def base(self, name: str, shape: Shape) -> Stored:
-        """The same as it is stored, without adapters, and quantized only if it is already.
+        """Return the form as stored: without adapters, and quantized only if it already is.
 
         Raises:
-            CheckpointError: As for `matrix`.
+            CheckpointError: Its rows cannot be quantized as config.json says.
         """
         weight = self.found.get(f"{name}.weight")
         if weight is not None and weight.dtype in QUANTIZED:

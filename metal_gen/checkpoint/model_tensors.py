@@ -1,6 +1,6 @@
-"""Which of a checkpoint's tensors is which of the model's, and whether there are enough of them.
+"""Maps a checkpoint's tensors to those of the model, and checks that there are enough of them.
 
-What config.json counts is compared with the files here, before anything is listed for each of what it counts.
+The counts of config.json are compared with the files here, before anything is listed for each of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,15 +19,15 @@ Named = TypeVar("Named")
 
 
 def named_as_in_model(stored: Mapping[str, Named], config: ModelConfig, source: object) -> dict[str, Named]:
-    """The tensors or modules of the language part, by the names of a text model.
+    """Return the tensors or modules of the language part, by the names of a text model.
 
     Args:
-        stored: By their names in the file.
-        config: The model.
-        source: What to call the file in messages.
+        stored: Tensors or modules by their names in the file.
+        config: Configuration of the model.
+        source: Name of the file in error messages.
 
     Raises:
-        CheckpointError: Two are the same one of the model.
+        CheckpointError: Two of them have the same name in the model.
     """
     has_other_parts = config.model_type in WITH_OTHER_PARTS
     named: dict[str, Named] = {}
@@ -46,7 +46,7 @@ def named_as_in_model(stored: Mapping[str, Named], config: ModelConfig, source: 
 
 
 def with_embedding(named: dict[str, Named], config: ModelConfig) -> dict[str, Named]:
-    """The same; of a tied embedding and head that are stored once, under the embedding's name."""
+    """Return the tensors, with a tied embedding and head that are stored once under the embedding's name."""
     if not config.tie_word_embeddings or any(name.startswith(f"{EMBEDDING}.") for name in named):
         return named
     head = f"{HEAD}."
@@ -57,12 +57,12 @@ def with_embedding(named: dict[str, Named], config: ModelConfig) -> dict[str, Na
 
 
 def miscount(config: ModelConfig, count: int, shape_of: Callable[[str], Shape | None]) -> str | None:
-    """Say that there are fewer tensors than layers and experts need at the least; None where that is not so.
+    """Describe why there are too few tensors for the layers and experts. Return None if there are enough.
 
     Args:
-        config: The model.
-        count: Of the tensors.
-        shape_of: Gives the shape of a tensor, or None where there is none.
+        config: Configuration of the model.
+        count: Number of tensors.
+        shape_of: Returns the shape of a tensor, or None if there is none.
     """
     layers, experts = config.num_hidden_layers, config.experts
     if layers > count:

@@ -1,4 +1,4 @@
-"""The two sources that a model is built from: one that notes what is asked for, and one that reads it."""
+"""The two sources that a model is built from: one records the requests, and one reads the weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix, join_ada
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix, JoinedMatrix, by_expert, computed
 from metal_gen.models.matrices.parameters import Shape
 
-# Of MLX: of an axis, and of an array.
+# Limits of MLX: for an axis, and for an array.
 LARGEST_AXIS, LARGEST_SIZE = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """Weights that are asked for at one time.
+    """Weights that are requested at once.
 
     Attributes:
-        parts: In the form in which they are stored.
-        is_of_experts: They are those of all experts, of which a token needs a few.
+        parts: The weights, in the form in which they are stored.
+        is_of_experts: Whether they are the weights of all experts, of which a token needs a few.
     """
 
     parts: tuple[Stored, ...]
@@ -34,28 +34,28 @@ class Request:
 
     @property
     def is_copied(self) -> bool:
-        """What is returned is made of them, rather than being the one that there is."""
+        """Whether the result is a joined copy, rather than the only part itself."""
         return len(self.parts) > 1
 
     @property
     def is_apart(self) -> bool:
-        """What is returned is multiplied by in parts, or has an adapter beside it."""
+        """Whether the result is multiplied in several products, for its parts or for an adapter."""
         is_adapted = any(isinstance(part, StoredAdapted) and part.rank_beside for part in self.parts)
         return is_adapted or len({part.packing for part in self.parts}) > 1
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return sum(part.nbytes(dtype) for part in self.parts) + zeros_bytes(self.parts, dtype)
 
 
 class WeightRecorder:
-    """A source that keeps a list of what is asked for and answers with unevaluated zeros.
+    """A source that records the requests and answers with unevaluated zeros.
 
     Args:
-        forms: How matrices are stored.
+        forms: Forms in which matrices are stored.
 
     Attributes:
-        requests: In their order.
+        requests: All requests, in order.
     """
 
     def __init__(self, forms: MatrixForms) -> None:
@@ -63,27 +63,27 @@ class WeightRecorder:
         self.requests: list[Request] = []
 
     def shape_of(self, name: str) -> Shape | None:
-        """As the file's header says."""
+        """Return the shape according to the file's header."""
         return self.forms.shape_of(name)
 
     def tensor(self, name: str, *shape: int) -> mx.array:
-        """Note the name and shape."""
+        """Record the name and shape."""
         self._note([StoredNumbers(name, shape)])
         return unread_array(shape)
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
-        """Note each of the parts."""
+        """Record each part."""
         self._note([StoredNumbers(name, (size,)) for name, size in sizes.items()])
         return unread_array((sum(sizes.values()),))
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
-        """Note each of the parts."""
+        """Record each part."""
         parts = self.forms.parts(rows, columns, axis)
         self._note(parts, is_of_experts=axis == 1)
         return DenseMatrix(unread_array((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
-        """Note each of the parts, which must be stored alike."""
+        """Record each part. All must be stored in the same form."""
         parts = self.forms.parts(rows, (inputs,), 0)
         for name, part in zip(rows, parts, strict=True):
             if isinstance(part, StoredAdapted) and part.rank_beside:
@@ -100,7 +100,7 @@ class WeightRecorder:
         return DenseMatrix(unread_array((experts, sum(rows.values()) // experts, inputs)))
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
-        """Note the tensor."""
+        """Record the tensor."""
         self._note([self.forms.stacked(name, shape, is_turned=is_turned)], is_of_experts=True)
         return DenseMatrix(unread_array(shape))
 
@@ -109,9 +109,9 @@ class WeightRecorder:
 
 
 def unread_array(shape: Shape) -> mx.array:
-    """What stands for numbers while nothing is read; an empty array where no array can have the shape.
+    """Return a stand-in for an unread array. It is empty if no array can have the shape.
 
-    Whether a checkpoint has something of this shape is seen when all is known that is asked for.
+    The check that a checkpoint has tensors of these shapes comes later, when all requests are known.
     """
     is_possible = max(shape, default=1) <= LARGEST_AXIS and math.prod(shape) <= LARGEST_SIZE
     return mx.zeros(shape if is_possible else (0,) * len(shape))
@@ -120,13 +120,13 @@ def unread_array(shape: Shape) -> mx.array:
 class WeightReader:
     """A source that reads, converts and joins weights.
 
-    Each is computed before the next is asked for, so that besides the finished weights memory holds the
-    parts of one only.
+    It computes each weight before the next is requested, so that memory holds the finished weights and the
+    parts of only one other.
 
     Args:
-        forms: How matrices are stored.
-        tensors: Of the checkpoint, which have been checked.
-        dtype: Computed with.
+        forms: Forms in which matrices are stored.
+        tensors: Tensors of the checkpoint, which have been checked.
+        dtype: Dtype of computation.
     """
 
     def __init__(self, forms: MatrixForms, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
@@ -134,7 +134,7 @@ class WeightReader:
         self.files = TensorFiles(tensors, dtype)
 
     def shape_of(self, name: str) -> Shape | None:
-        """As the file's header says."""
+        """Return the shape according to the file's header."""
         return self.forms.shape_of(name)
 
     def tensor(self, name: str, *shape: int) -> mx.array:

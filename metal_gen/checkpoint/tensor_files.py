@@ -1,4 +1,4 @@
-"""Reads tensors from files, one by one and each once."""
+"""Reads tensors from files, one by one and each only once."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -15,11 +15,11 @@ from metal_gen.files.safetensors_header import TensorInfo
 
 
 class TensorFiles:
-    """The tensors of a checkpoint, of which none is kept here once it was read.
+    """The tensors of a checkpoint. A tensor is not kept here after it has been read.
 
     Args:
-        tensors: By the model's names for them.
-        dtype: That numbers are returned in.
+        tensors: Tensors by the model's names.
+        dtype: Dtype of the returned numbers.
 
     Raises:
         CheckpointError: MLX cannot read a file.
@@ -40,17 +40,17 @@ class TensorFiles:
             self._arrays.update({(path, name): array for name, array in loaded.items()})
 
     def in_dtype(self, dtype: mx.Dtype) -> "TensorFiles":
-        """The same tensors, with numbers returned in another dtype."""
+        """Return the same tensors, with numbers returned in another dtype."""
         others = copy(self)
         others.dtype = dtype
         return others
 
     def stored(self, name: str) -> mx.array:
-        """Read a tensor as it is."""
+        """Read a tensor without conversion."""
         return self._read(name, self._take(name))
 
     def numbers(self, name: str) -> mx.array:
-        """Read a tensor of floating-point numbers, converted."""
+        """Read a tensor of floating-point numbers and convert it to `dtype`."""
         info = self._tensors[name]
         if isinstance(info, GgufTensor):
             return read_blocks(info, self.dtype)[0]
@@ -70,7 +70,7 @@ class TensorFiles:
         return array
 
     def _read(self, name: str, array: mx.array) -> mx.array:
-        """Make MLX read the file now, which it has not done before."""
+        """Make MLX read the file now, which it defers until the array is used."""
         try:
             mx.eval(array)
         except RuntimeError as error:
@@ -82,6 +82,6 @@ class TensorFiles:
 
 def _changed(info: TensorInfo) -> CheckpointError:
     return CheckpointError(
-        f"{info.path} was changed while it was read: it has {excerpt(info.name)} no more",
+        f"{info.path} was changed while it was read: {excerpt(info.name)} is gone",
         "run the same command again once nothing writes to the checkpoint",
     )

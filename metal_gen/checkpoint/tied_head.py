@@ -1,7 +1,7 @@
-"""A head that is stored although config.json ties it to the embedding: a copy, or one of its own.
+"""Checks a stored head that config.json ties to the embedding: it is a copy, or a head of its own.
 
-Which of the two cannot be told from names and shapes, so the bytes are compared. Few checkpoints have such a
-head; of those that do, most have a copy.
+Names and shapes do not tell which, so the bytes are compared. Few checkpoints store such a head, and in most
+of them it is a copy.
 """
 
 from metal_gen.checkpoint.matrix_forms import MatrixForms
@@ -14,10 +14,10 @@ PIECE_BYTES = 1 << 22
 
 
 def has_own_head(config: ModelConfig, forms: MatrixForms) -> bool:
-    """Return whether a whole head is stored whose numbers, or whose form, are not those of the embedding.
+    """Return whether a complete head is stored that differs from the embedding in numbers or form.
 
     Raises:
-        CheckpointError: A file cannot be read, or the head cannot be computed with.
+        CheckpointError: A file cannot be read, or the head cannot be used.
     """
     shape = (config.vocab_size, config.hidden_size)
     head = forms.base(HEAD, shape).tensors()

@@ -1,4 +1,4 @@
-"""Tensors that checkpoints have though the model does not need them."""
+"""Recognises tensors that checkpoints contain although the model does not need them."""
 
 from collections.abc import Collection
 
@@ -8,31 +8,31 @@ from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
 
-# What any of the forms of a matrix consists of.
+# Parts of a matrix in any of its forms.
 MATRIX_PARTS = frozenset(
     """weight scales biases qweight qzeros g_idx weight_packed weight_scale weight_scale_inv weight_shape
     weight_zero_point input_scale""".split()
 )
-# Of keys, values, queries and probabilities, where attention or its cache is in 8 bits. Here they are not.
+# Scales of keys, values, queries and probabilities for 8-bit attention or caches, which are not used here.
 CACHE_SCALES = frozenset(
     "k_scale v_scale q_scale prob_scale output_scale prob_output_scale k_zero_point v_zero_point".split()
 )
 ATTENTION_PARTS = (".self_attn", ".self_attn.attn", *(f".self_attn.{part}_proj" for part in "qkv"))
-# Of trainers that reward or rank texts; it is no part of what writes them.
+# A head that trainers use to reward or rank texts. It takes no part in generation.
 VALUE_HEAD = "v_head."
 
 
 def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:
-    """Return whether a tensor may be there without a place in the model.
+    """Return whether a tensor without a place in the model is known to be harmless.
 
-    Old checkpoints store rotary frequencies, tied ones a copy of the embedding as head or what is left of
-    one, those in FP8 have scales of activations and of the cache, which are not quantized here, those of
-    AutoGPTQ a bias for every projection, and those of some trainers a second head.
+    Old checkpoints store rotary frequencies. Tied ones store a copy of the embedding as head, or remains of
+    one. FP8 ones have scales of activations and of the cache, which are not quantized here. AutoGPTQ's have
+    a bias for every projection, and those of some trainers a second head.
 
     Args:
-        name: Of the tensor.
-        expected: The names of those that are read.
-        tied: The embedding is also the head.
+        name: Name of the tensor.
+        expected: Names of the tensors that are read.
+        tied: Whether the embedding is also the head.
     """
     module, _, last = name.rpartition(".")
     return (
@@ -46,13 +46,13 @@ def is_unread(name: str, expected: Collection[str], *, tied: bool) -> bool:
 
 
 def is_spare_bias(name: str, expected: Collection[str]) -> bool:
-    """Return whether a tensor is the bias of a projection that has none in the model, which must be zero."""
+    """Return whether a tensor is a bias that the model does not have. Such a bias must be zero."""
     module, _, last = name.rpartition(".")
     return last == "bias" and name not in expected and f"{module}.qweight" in expected
 
 
 def require_zeros(info: TensorInfo, name: str, files: TensorFiles) -> None:
-    """Read a spare bias.
+    """Read a spare bias and check that it is zero.
 
     Raises:
         CheckpointError: It is not zero.

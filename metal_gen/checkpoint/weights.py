@@ -1,7 +1,7 @@
-"""The weights of a checkpoint: whether they fit the model, and reading them.
+"""The weights of a checkpoint: checks that they fit the model, and reads them.
 
-Owns the check of every name and shape. Reads safetensors and GGUF only: nothing is unpickled and no
-code from a checkpoint runs.
+Checks every name and shape. Reads only safetensors and GGUF: nothing is unpickled, and no code from a
+checkpoint runs.
 """
 
 import math
@@ -33,11 +33,11 @@ from metal_gen.models.transformer import Transformer
 if TYPE_CHECKING:
     from metal_gen.checkpoint.adapters.adapter import Adapter
 
-# Dtypes of the format that MLX cannot read, not even past.
+# Dtypes of safetensors that MLX cannot read. It cannot open a file that contains one either.
 UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
 LISTED_PROBLEMS = 6
-# Quantized blocks do not say what the model was trained in. It has the range of float32: results of Qwen
-# do not always stay within that of float16.
+# Quantized blocks do not name the dtype that the model was trained in. bfloat16 has the range of float32,
+# and Qwen's results do not always stay within the range of float16.
 DTYPE_OF_BLOCKS = "bfloat16"
 
 
@@ -45,23 +45,22 @@ class WeightFiles:
     """The tensors of a checkpoint, known by their headers and checked against the model.
 
     Args:
-        documents: Of the checkpoint.
-        config: Its model.
-        quantization: How its matrices are quantized.
-        adapters: Added to its matrices, or standing in their place.
-        packing: Matrices that are not quantized are quantized to this while they are read; None leaves them
-            plain.
+        documents: Documents of the checkpoint.
+        config: Configuration of the model.
+        quantization: Quantization of its matrices.
+        adapters: Adapters that add to its matrices or replace them.
+        packing: Quantize unquantized matrices to this while they are read; None leaves them unquantized.
 
     Attributes:
-        config: The model as the files have it: a head that config.json does not know of is not tied.
-        tensors: By the model's names for them.
-        adapters: By those names too.
-        forms: How matrices are stored, and read.
-        notices: What a person should know of them.
+        config: Configuration that matches the files: if they have a head of its own, it is not tied.
+        tensors: Tensors by the model's names.
+        adapters: Adapters by the model's names.
+        forms: Forms in which matrices are stored and read.
+        notices: Notices to the user about the weights.
 
     Raises:
-        CheckpointError: A file is damaged, or tensors are missing, left over, misshapen or of a
-            dtype that is not read; or an adapter does not fit.
+        CheckpointError: A file is damaged; tensors are missing, unknown, of a wrong shape or of an
+            unsupported dtype; or an adapter does not fit.
     """
 
     def __init__(
@@ -86,8 +85,8 @@ class WeightFiles:
         if config.tie_word_embeddings and has_own_head(config, self.forms):
             config = replace(config, tie_word_embeddings=False)
             self.notices = (
-                f"{documents.config_name} ties the head to the embedding, and the head that is stored beside "
-                "it differs: the stored one is used",
+                f"{documents.config_name} ties the head to the embedding, but the checkpoint also stores a "
+                "different head: the stored head is used",
             )
         self.config = config
         recorder = WeightRecorder(self.forms)
@@ -104,7 +103,7 @@ class WeightFiles:
 
     @property
     def dtype(self) -> str:
-        """The dtype that most of the floating-point numbers are stored in, or are best computed in."""
+        """The dtype of most of the stored floating-point numbers, or the best one to compute them in."""
         sizes: dict[str, int] = {}
         for info in self.tensors.values():
             dtype = DTYPE_OF_BLOCKS if info.dtype in QUANTIZED else FLOATS.get(info.dtype)
@@ -119,7 +118,7 @@ class WeightFiles:
 
     @property
     def has_products_apart(self) -> bool:
-        """Whether what is one product elsewhere is several, whose results are joined or added."""
+        """Whether some products are computed in parts, whose results are joined or added."""
         return any(request.is_apart for request in self._requests)
 
     @property
@@ -129,18 +128,18 @@ class WeightFiles:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the model; a tied embedding counts once."""
+        """Number of parameters; a tied embedding counts once."""
         return sum(math.prod(part.shape) for part in self._parts)
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes of the weights in memory, where numbers that are not quantized have this dtype."""
+        """Return the bytes of the weights in memory, if unquantized numbers have this dtype."""
         return sum(request.nbytes(dtype) for request in self._requests)
 
     def bytes_per_token(self, dtype: str) -> int:
-        """Bytes that a step from one token to the next reads.
+        """Return the bytes that one decode step reads.
 
-        Of experts those that a token goes through, and of an embedding one row; a tied one is read whole
-        as the head besides.
+        The step reads only the experts that a token goes through, and one row of the embedding. A tied
+        embedding is also read completely, as the head.
         """
         config, experts = self.config, self.config.experts
         embedding, *others = self._requests
@@ -155,9 +154,9 @@ class WeightFiles:
         return read
 
     def loading_peak_bytes(self, dtype: str) -> int:
-        """Most bytes that `load` has in memory: what is done, and what is asked for at one time.
+        """Return the peak memory of `load`: the weights already read, and those being read.
 
-        Parts are joined beside the whole, and what is stored in another form is converted beside itself.
+        Joined parts are in memory together with the result, and so are numbers before and after conversion.
         """
         done = peak = 0
         for request in self._requests:
@@ -172,10 +171,10 @@ class WeightFiles:
         """Read the weights and build the model.
 
         Args:
-            dtype: `float32`, `bfloat16` or `float16`; numbers stored otherwise are converted.
+            dtype: `float32`, `bfloat16` or `float16`; other numbers are converted to it.
 
         Raises:
-            CheckpointError: Contents are not what the headers let expect.
+            CheckpointError: The contents contradict the headers.
         """
         reader = WeightReader(self.forms, self._sources, dtype_named(dtype))
         model = builder_for(self.config.model_type)(self.config, reader)
@@ -183,10 +182,10 @@ class WeightFiles:
         return model
 
     def require_spare_zeros(self, files: TensorFiles) -> None:
-        """Read the biases that the model has no place for.
+        """Read the biases that the model does not have, and check that they are zero.
 
         Raises:
-            CheckpointError: One is not zero.
+            CheckpointError: A bias is not zero.
         """
         for name, info in self.tensors.items():
             if is_spare_bias(name, self._expected):
@@ -194,7 +193,7 @@ class WeightFiles:
 
 
 def _tensors_of(adapters: "Sequence[Adapter]") -> dict[str, TensorInfo]:
-    """What is read of adapters, by the names that it is asked for by."""
+    """Return the tensors to read from adapters, by the names used to request them."""
     tensors: dict[str, TensorInfo] = {}
     for adapter in adapters:
         tensors.update(adapter.whole)
@@ -205,7 +204,7 @@ def _tensors_of(adapters: "Sequence[Adapter]") -> dict[str, TensorInfo]:
 def _check(
     documents: Documents, tensors: Mapping[str, TensorInfo], expected: Mapping[str, Expected], *, tied: bool
 ) -> None:
-    """Compare what the files hold with what the model needs; report everything at once."""
+    """Compare the files with what the model needs, and report all problems at once."""
     problems = [f"{documents.stored_name(name)} is missing" for name in expected if name not in tensors]
     for name, wanted in expected.items():
         info = tensors.get(name)
@@ -218,10 +217,10 @@ def _check(
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(
-                f"{info.place} is stored as {info.dtype}, and only {', '.join(wanted.dtypes)} are read"
+                f"{info.place} is stored as {info.dtype}, and only {', '.join(wanted.dtypes)} are supported"
             )
     problems += [
-        f"{info.place} is stored as {info.dtype}, which MLX does not read"
+        f"{info.place} is stored as {info.dtype}, which MLX cannot read"
         for name, info in tensors.items()
         if name not in expected and info.dtype in UNREADABLE
     ]

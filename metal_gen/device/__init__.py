@@ -1,1 +1,1 @@
-"""The build of MLX in use, its memory and its BLAS."""
+"""The installed build of MLX, its memory and its BLAS."""

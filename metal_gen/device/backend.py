@@ -1,6 +1,6 @@
-"""The MLX build in use: whether it is there, what device it runs on, how much memory that has.
+"""The installed MLX build: whether it works, which device it uses, and how much memory the device has.
 
-Owns every question whose answer differs between Metal, CUDA and the CPU.
+Answers every question that differs between Metal, CUDA and the CPU.
 """
 
 import platform
@@ -19,14 +19,14 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def require_mlx(blas: str = AUTO) -> None:
-    """Import MLX, or say which command installs a build of it for this machine.
+    """Import MLX, or raise an error with the command that installs a build for this machine.
 
     Args:
-        blas: The library for matrix products on a CPU, as for `prefer_openblas`.
+        blas: Library for matrix products on a CPU, as for `prefer_openblas`.
 
     Raises:
         BackendError: MLX is not installed, is installed without a backend, or finds no GPU on a Mac.
-        ConfigError: The library that was named cannot be used.
+        ConfigError: The named library cannot be used.
         DoesNotFitError: There is no room for MLX's threads.
     """
     require_address_space()
@@ -46,7 +46,7 @@ def require_mlx(blas: str = AUTO) -> None:
 
 
 def _require_gpu() -> None:
-    """See that Metal has a device: in some virtual machines and sandboxes it has none."""
+    """Check that Metal has a device. Some virtual machines and sandboxes have none."""
     import mlx.core as mx
 
     try:
@@ -78,7 +78,7 @@ def runs_on_cpu() -> bool:
 
 
 def device_name() -> str:
-    """The device as a person would name it: `Apple M3 Max, Metal`."""
+    """Return the name of the device for users, such as `Apple M3 Max, Metal`."""
     import mlx.core as mx
 
     backend = "CPU" if runs_on_cpu() else "Metal" if mx.metal.is_available() else "CUDA"
@@ -88,27 +88,27 @@ def device_name() -> str:
 def dtype_to_compute_in(
     wanted: str, checkpoint_dtype: str, *, has_experts: bool, is_quantized: bool = False
 ) -> str:
-    """The dtype of weights and results.
+    """Return the dtype of weights and results.
 
-    A GPU computes in the checkpoint's own dtype. On a CPU a BLAS computes in float32 and nothing
-    has fast half-precision kernels; but the reference BLAS is so slow that MLX's bfloat16 is
-    faster, by its smaller weights. Products of quantized matrices MLX adds up in the dtype itself
-    there, which in bfloat16 loses a few percent and is slower too.
+    A GPU computes in the checkpoint's own dtype. On a CPU, a BLAS computes in float32, and nothing has fast
+    half-precision kernels. But the reference BLAS is so slow that MLX's bfloat16 is faster, because its
+    weights are smaller. For quantized matrices on a CPU, MLX adds products up in the dtype itself, which
+    loses a few percent of precision in bfloat16 and is slower too.
 
     Args:
-        wanted: A dtype's name, or `auto`.
-        checkpoint_dtype: What the weights are stored in.
-        has_experts: There are matrices to be gathered, which MLX does on a CPU in float32 only.
-        is_quantized: There are quantized matrices.
+        wanted: Name of a dtype, or `auto`.
+        checkpoint_dtype: Dtype of the stored weights.
+        has_experts: Whether matrices are gathered, which MLX supports on a CPU in float32 only.
+        is_quantized: Whether there are quantized matrices.
 
     Raises:
-        ConfigError: What is wanted cannot be computed.
+        ConfigError: The wanted dtype cannot be computed.
     """
     if not runs_on_cpu():
         return checkpoint_dtype if wanted == AUTO else wanted
     if has_experts and wanted not in (AUTO, "float32"):
         raise ConfigError(
-            f"dtype = {wanted!r} cannot be computed: on a CPU MLX has experts in float32 only",
+            f"dtype = {wanted!r} is not supported: on a CPU, MLX computes experts in float32 only",
             "leave dtype under [model], or --model-dtype, at auto",
         )
     if wanted != AUTO:
@@ -119,35 +119,35 @@ def dtype_to_compute_in(
 
 
 def preferred_chunk_size() -> int:
-    """Prompt tokens to compute at once when nothing else is asked for.
+    """Return the default number of prompt tokens to compute at once.
 
-    A GPU waits at the end of each chunk; a CPU, whose attention keeps all scores, has nothing to gain.
+    A GPU waits at the end of each chunk. A CPU, whose attention keeps all scores, gains nothing from more.
     """
     return 512 if runs_on_cpu() else 2048
 
 
 def prompt_stride() -> int:
-    """Prompt tokens of a batch that attention looks at together, and whose multiples rows can share.
+    """Return the number of prompt tokens in one part of a batch; rows share multiples of it.
 
-    More of them keep a GPU busy; fewer share more.
+    More tokens keep a GPU busy. Fewer tokens allow more sharing.
     """
     return 64 if runs_on_cpu() else 256
 
 
 def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
-    """Return whether the step from one token to the next is to be compiled.
+    """Return whether to compile the decode step.
 
-    `auto` does so with Metal, and with CUDA for several texts at once. CUDA has no fused attention with
-    a mask, which a compiled step needs: for one text the step is slower there. For a CPU MLX writes C++
-    and calls a compiler, some seconds at the first step of a machine's first run; only a very small
-    model gains much by it.
+    `auto` compiles it with Metal, and with CUDA for several texts at once. A compiled step needs attention
+    with a mask, and CUDA has no fused one, so for one text the step is slower there. For a CPU, MLX writes
+    C++ and calls a compiler, which takes some seconds at the first step of a machine's first run. Only a
+    very small model gains much by it.
 
     Args:
         wanted: `auto`, `on` or `off`.
-        most_slots: Texts that may be generated at once.
+        most_slots: Maximum number of texts generated at once.
 
     Raises:
-        ConfigError: It is wanted on a CPU, and there is no compiler, or no safe place for what it makes.
+        ConfigError: It is `on` on a CPU, and there is no compiler, or no safe place for compiled code.
     """
     import mlx.core as mx
 
@@ -156,7 +156,7 @@ def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
     if runs_on_cpu():
         if shutil.which("g++") is None:
             raise ConfigError(
-                "compile = 'on' cannot be done: on a CPU MLX compiles through g++, which is not installed",
+                "compile = 'on' is not possible: on a CPU, MLX compiles with g++, which is not installed",
                 "install g++, or leave it at auto: on a CPU there is little to gain",
             )
         require_own_code()
@@ -164,11 +164,10 @@ def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
 
 
 def available_memory_bytes() -> int:
-    """Memory that the default device can still give to arrays, in bytes.
+    """Return the memory that the default device can still give to arrays, in bytes; 0 if unknown.
 
-    Metal reports the size of the working set it recommends and CUDA the card's memory; on the
-    CPU it is what the operating system, or whatever limits this process, has left.
-    Returns 0 where none of them says.
+    Metal reports the recommended size of the working set, and CUDA the card's memory. On the CPU it is what
+    the operating system, or any limit on this process, leaves.
     """
     import mlx.core as mx
 
@@ -182,20 +181,20 @@ def available_memory_bytes() -> int:
 
 
 def can_wire_memory() -> bool:
-    """Return whether this device can be asked to keep memory where it is: Metal, from macOS 15 on."""
+    """Return whether this device can wire memory: Metal can, from macOS 15 on."""
     import mlx.core as mx
 
     return not runs_on_cpu() and mx.metal.is_available()
 
 
 def wire_memory(nbytes: int) -> None:
-    """Have so many bytes of arrays kept in memory, or as many as the system allows.
+    """Wire this many bytes of arrays in memory, or as many as the system allows.
 
-    Without it macOS may compress what was not used for a while, or swap it out, and the next token waits
-    for it. With it other programs have less, which is why nothing is wired unless somebody asks.
+    Without wiring, macOS may compress or swap out memory that was not used for a while, and the next token
+    waits for it. With wiring, other programs have less memory, so nothing is wired unless requested.
 
     Args:
-        nbytes: What the arrays of a run will take.
+        nbytes: Bytes of the arrays of a run.
     """
     import mlx.core as mx
 

@@ -1,9 +1,9 @@
-"""The library that computes matrix products on the CPU: finds a fast one, and says which is used.
+"""The library that computes matrix products on the CPU: loads a fast one, and finds which one is in use.
 
-MLX's Linux wheels for the CPU bring the reference BLAS. The dynamic linker looks a symbol up in
-what is loaded for everybody before it looks into a library's own dependencies, so an OpenBLAS
-that is loaded globally before MLX takes the place of that BLAS. MLX's symbols are bound when it
-is imported; afterwards nothing can be changed.
+MLX's Linux wheels for the CPU contain the reference BLAS. The dynamic linker looks for a symbol in globally
+loaded libraries before it looks in a library's own dependencies. So an OpenBLAS that is loaded globally
+before MLX replaces the reference BLAS. MLX's symbols are bound when it is imported, and cannot be changed
+afterwards.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ from pathlib import Path
 from metal_gen.errors import ConfigError
 
 AUTO, OFF = "auto", "off"
-# With threads first: Fedora's libopenblas.so.0 has none. Names with 64 in them, which are not
-# here, take integers of another size than MLX passes.
+# The one with threads first: Fedora's libopenblas.so.0 has none. Names with 64 in them are left out, because
+# those libraries take integers of another size than MLX passes.
 OPENBLAS_NAMES = ("libopenblasp.so.0", "libopenblas.so.0")
 OPENBLAS_HINT = "apt install libopenblas0-pthread, or dnf install openblas-threads"
 SYMBOL = "cblas_sgemm"
@@ -31,10 +31,10 @@ class Blas:
     """The library that MLX's matrix products are bound to.
 
     Attributes:
-        file: Where it is.
-        version: Such as `OpenBLAS 0.3.21`; None where it is another BLAS.
-        threads: That OpenBLAS uses at most.
-        core: The processor whose kernels OpenBLAS uses, in its own words.
+        file: Path of the library.
+        version: Version, such as `OpenBLAS 0.3.21`; None for another BLAS.
+        threads: Maximum number of threads of OpenBLAS.
+        core: Processor whose kernels OpenBLAS uses, by OpenBLAS's name.
     """
 
     file: Path
@@ -44,7 +44,7 @@ class Blas:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is the slow one that MLX's wheel brings."""
+        """Whether this is the slow BLAS in MLX's wheel."""
         return self.file.parent.name == WHEEL_LIBRARIES
 
     def __str__(self) -> str:
@@ -58,17 +58,17 @@ class Blas:
 
 
 def prefer_openblas(wanted: str, *, most_threads: int | None = None) -> None:
-    """Load OpenBLAS so that MLX, imported later, uses it.
+    """Load OpenBLAS so that MLX uses it when it is imported later.
 
-    Nothing is done where MLX has been imported, on anything but Linux, or beside a CUDA build.
+    This does nothing if MLX is already imported, on any system but Linux, and with a CUDA build.
 
     Args:
-        wanted: `auto` takes the system's if MLX would use the reference BLAS, `off` takes none;
+        wanted: `auto` loads the system's OpenBLAS if MLX would use the reference BLAS; `off` loads none;
             anything else is the name or path of an OpenBLAS.
-        most_threads: Bounds the number of threads, which OPENBLAS_NUM_THREADS may set lower.
+        most_threads: Maximum number of threads; OPENBLAS_NUM_THREADS may set a lower one.
 
     Raises:
-        ConfigError: The library that was named cannot be used.
+        ConfigError: The named library cannot be used.
     """
     if wanted == OFF or "mlx.core" in sys.modules or not may_matter():
         return
@@ -90,7 +90,7 @@ def _load_for_all(name: str, most_threads: int | None) -> None:
     if config is None or not hasattr(library, SYMBOL):
         raise ConfigError(f"cannot use {name} as BLAS: it is not OpenBLAS", OPENBLAS_HINT)
     if "USE64BITINT" in config:
-        raise ConfigError(f"cannot use {name} as BLAS: it takes 64-bit integers", OPENBLAS_HINT)
+        raise ConfigError(f"cannot use {name} as BLAS: it uses 64-bit integers", OPENBLAS_HINT)
     ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     if most_threads is not None and most_threads < library.openblas_get_num_threads():
         library.openblas_set_num_threads(most_threads)
@@ -102,17 +102,17 @@ def may_matter() -> bool:
 
 
 def has_cuda() -> bool:
-    """Return whether MLX is a build for CUDA."""
+    """Return whether MLX is a CUDA build."""
     return _is_beside_mlx("mlx_cuda*")
 
 
 def brings_reference_blas() -> bool:
-    """Return whether MLX is the wheel that comes with the reference BLAS."""
+    """Return whether MLX is the wheel that contains the reference BLAS."""
     return _is_beside_mlx(f"{WHEEL_LIBRARIES}/libblas*")
 
 
 def _is_beside_mlx(pattern: str) -> bool:
-    """Look where MLX is installed, without importing it; reading packages' metadata takes longer."""
+    """Look next to the installed MLX without importing it. Reading package metadata would take longer."""
     spec = find_spec("mlx")
     folders = map(Path, (spec.submodule_search_locations if spec else None) or ())
     found = (path for folder in folders if (folder / "lib").is_dir() for path in folder.parent.glob(pattern))
@@ -120,12 +120,12 @@ def _is_beside_mlx(pattern: str) -> bool:
 
 
 def _openblas_config(library: ctypes.CDLL) -> str | None:
-    """A line such as `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH SkylakeX MAX_THREADS=64`."""
+    """Return a line such as `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH SkylakeX MAX_THREADS=64`."""
     return _openblas_text(library, "openblas_get_config")
 
 
 def _openblas_text(library: ctypes.CDLL, name: str) -> str | None:
-    """What a function without arguments says; None where there is no such function."""
+    """Return the text from a function without arguments, or None if there is no such function."""
     if not hasattr(library, name):
         return None
     function = getattr(library, name)
@@ -137,7 +137,7 @@ def blas_in_use() -> Blas | None:
     """Ask the dynamic linker which library MLX is bound to.
 
     Returns:
-        The library; None where MLX has not been imported, or does not compute with a BLAS.
+        The library; None if MLX has not been imported, or does not compute with a BLAS.
     """
     if not may_matter():
         return None
@@ -159,7 +159,7 @@ def blas_in_use() -> Blas | None:
 
 
 def blas_notice(wanted: str) -> str | None:
-    """Say so where a library was named and MLX is bound to another one."""
+    """Return a notice if a library was named but MLX is bound to another one."""
     if wanted in (AUTO, OFF) or (in_use := blas_in_use()) is None:
         return None
     try:
@@ -167,7 +167,7 @@ def blas_notice(wanted: str) -> str | None:
             return None
     except (OSError, ValueError):
         pass
-    return f"blas = {wanted!r} has no effect: MLX was bound to {in_use} before"
+    return f"blas = {wanted!r} has no effect: MLX is already bound to {in_use}"
 
 
 def _loaded(file: str) -> ctypes.CDLL:
@@ -186,7 +186,7 @@ class _SymbolInfo(ctypes.Structure):
 
 
 def _file_of_symbol(scope: ctypes.CDLL) -> str | None:
-    """The file that a lookup of the symbol in a scope ends in."""
+    """Return the file that contains the symbol, looked up in a scope."""
     if not hasattr(scope, SYMBOL):
         return None
     info = _SymbolInfo()
@@ -202,7 +202,7 @@ class _LoadedObject(ctypes.Structure):
 
 
 def _loaded_files() -> list[str]:
-    """The program's libraries in the order in which they were loaded."""
+    """Return the program's libraries in the order in which they were loaded."""
     files = []
 
     def note(loaded: "ctypes._Pointer[_LoadedObject]", size: int, data: int | None) -> int:

@@ -1,4 +1,4 @@
-"""What would make matrix products on this CPU faster: another BLAS, or other kernels of the one in use."""
+"""Advice on faster matrix products on this CPU: another BLAS, or other kernels of the current one."""
 
 import os
 from pathlib import Path
@@ -7,18 +7,18 @@ from metal_gen.device.blas import AUTO, OPENBLAS_HINT, Blas
 
 CPU_INFO = Path("/proc/cpuinfo")
 CORE_VARIABLE = "OPENBLAS_CORETYPE"
-# The names that OpenBLAS has for its kernels on x86, by the newest instructions that they use. A version
-# that is older than a processor takes it for one of the oldest.
+# OpenBLAS's names for its kernels on x86, by the newest instructions that they use. A version older than a
+# processor takes the processor for one of the oldest.
 AVX512_CORES = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 AVX2_CORES = frozenset({"Haswell", "Zen"})
 
 
 def blas_advice(blas: Blas, wanted: str = AUTO) -> str | None:
-    """Say what is faster, and how to have it; None where nothing is known to be.
+    """Return what is faster and how to get it, or None if nothing is known to be.
 
     Args:
-        blas: In use.
-        wanted: What was asked for: `off` or the name of a library needs no other one.
+        blas: Library in use.
+        wanted: Value of the setting; with `off` or the name of a library, no other one is advised.
     """
     if blas.is_reference:
         return f"OpenBLAS is many times faster: {OPENBLAS_HINT}" if wanted == AUTO else None
@@ -26,13 +26,13 @@ def blas_advice(blas: Blas, wanted: str = AUTO) -> str | None:
     if core is None or CORE_VARIABLE in os.environ:
         return None
     return (
-        f"it takes this processor for an older one ({blas.core}): set {CORE_VARIABLE}={core}, or install a "
-        "newer OpenBLAS"
+        f"it mistakes this processor for an older one ({blas.core}): set {CORE_VARIABLE}={core}, or install "
+        "a newer OpenBLAS"
     )
 
 
 def _better_core(core: str | None) -> str | None:
-    """Kernels that use more of what the processor has; None where those in use are as good."""
+    """Return kernels that use more of the processor's instructions, or None if there are none."""
     if core is None or core in AVX512_CORES:
         return None
     features = _cpu_features()
@@ -42,7 +42,7 @@ def _better_core(core: str | None) -> str | None:
 
 
 def _cpu_features() -> frozenset[str]:
-    """The instructions that an x86 processor has, in the words of Linux; empty for any other."""
+    """Return the instruction sets of an x86 processor, by Linux's names; empty for other processors."""
     try:
         lines = CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

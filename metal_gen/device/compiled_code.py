@@ -1,7 +1,7 @@
-"""Where MLX keeps code that it has compiled, which must be a place that nobody else can write to.
+"""Checks that the folder where MLX keeps compiled code can be written by nobody else.
 
-MLX runs what lies under a name that it knows in `mlx/VERSION` of the folder for temporary files, whoever
-put it there.
+MLX runs any file with a name it knows in `mlx/VERSION` of the folder for temporary files, whoever put it
+there.
 
 Source: `compile` in `mlx/backend/cpu/compiled.cpp` and `ptx_cache_dir` in `mlx/backend/cuda/jit_module.cpp`
 of MLX 0.32.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metal_gen.errors import ConfigError
 
-# As C++ looks for the folder.
+# Variables in the order in which C++ looks for the folder.
 TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
 DEFAULT = "/tmp"
 PTX_VARIABLE = "MLX_PTX_CACHE_DIR"
@@ -22,22 +22,22 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def require_own_code() -> None:
-    """See that what MLX compiles for a CPU comes from nobody else.
+    """Check that code compiled for the CPU can come from nobody else.
 
     Raises:
-        ConfigError: Somebody else can put something there.
+        ConfigError: Somebody else can put code there.
     """
     try:
         _require_own(_code_folder("cpu"))
     except OSError as error:
         raise ConfigError(
-            f"what is compiled for the CPU cannot be kept safely: {error.filename}: {error.strerror}",
+            f"code compiled for the CPU cannot be kept safely: {error.filename}: {error.strerror}",
             "set TMPDIR to a folder that only you can write to, or leave compile at auto",
         ) from None
 
 
 def keep_own_ptx() -> None:
-    """Have MLX keep no compiled kernels for CUDA where somebody else could put some."""
+    """Turn off MLX's cache of compiled CUDA kernels if somebody else could write to it."""
     if PTX_VARIABLE in os.environ:
         return
     try:
@@ -54,21 +54,21 @@ def _code_folder(kind: str) -> Path:
 
 
 def _require_own(folder: Path) -> None:
-    """Make a folder of code that nobody else can open, or see that it and what is in it are ours.
+    """Make a folder that nobody else can open, or check that it and its contents are ours.
 
     Raises:
-        OSError: It is not, or cannot be made; which place, and why.
+        OSError: It is not, or cannot be made. The error names the place and the reason.
     """
     mlx, version = folder.parents[1], folder.parents[0]
     for parent in mlx.parents:
         mode = parent.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise PermissionError(0, "others can move what is in it", str(parent))
+            raise PermissionError(0, "others can move its contents", str(parent))
     for place in (mlx, version, folder):
         place.mkdir(mode=OWNER_MAY, exist_ok=True)
         status = place.lstat()
         if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(0, "it is a link, or no folder", str(place))
+            raise NotADirectoryError(0, "it is a link, or not a folder", str(place))
         _require_ours(place, status)
         if status.st_mode & OTHERS_WRITE:
             raise PermissionError(0, "others can write to it", str(place))

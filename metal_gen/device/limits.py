@@ -1,8 +1,7 @@
-"""What the operating system leaves to this process: memory, and processors.
+"""What the operating system leaves to this process: memory and processors.
 
-On Linux a control group may have limits, and so may each of those that it is in: they are those of
-containers, of services of systemd, of jobs of Slurm. Version 1 keeps a tree for each resource, version 2
-one for all, and both may be there.
+On Linux, a control group and each of its parents may have limits: those of containers, systemd services and
+Slurm jobs. Version 1 has a tree for each resource, version 2 has one tree for all, and both may exist.
 """
 
 import math
@@ -16,12 +15,12 @@ from metal_gen.errors import DoesNotFitError
 
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
-# Address space that is taken beside arrays: stacks and heaps of threads, libraries that are loaded later.
+# Address space in addition to arrays: stacks and heaps of threads, and libraries that are loaded later.
 BESIDE_ARRAYS_BYTES = 512 << 20
 
 
 def host_memory_bytes() -> int:
-    """Memory that arrays on the CPU can still take, in bytes; 0 where nothing says."""
+    """Return the memory that arrays on the CPU can still take, in bytes; 0 if unknown."""
     limits = [limit for limit in (_meminfo_available_bytes(), *_memory_left_in_groups()) if limit is not None]
     if (left := _address_space_left()) is not None:
         limits.append(left - BESIDE_ARRAYS_BYTES)
@@ -34,27 +33,27 @@ def host_memory_bytes() -> int:
 
 
 def require_address_space() -> None:
-    """Refuse to begin where MLX could not start its threads, which ends a process without a word.
+    """Refuse to start if MLX could not start its threads, which would end the process without a message.
 
     Raises:
-        DoesNotFitError: The address space is limited to less than they take.
+        DoesNotFitError: The limit on the address space is lower than they need.
     """
     left = _address_space_left()
     if left is not None and left < BESIDE_ARRAYS_BYTES:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         whole, rest, needed = map(format_bytes, (limit, max(0, left), BESIDE_ARRAYS_BYTES))
         raise DoesNotFitError(
-            f"the address space of a process is limited to {whole}, of which {rest} are left, and threads "
-            f"alone take {needed}",
+            f"the address space of a process is limited to {whole}, of which {rest} are left, but threads "
+            f"alone need {needed}",
             "raise the limit: ulimit -v unlimited",
         )
 
 
 def control_group_cpus() -> int | None:
-    """Processors that the control group may keep busy; threads beyond them would only wait their turn.
+    """Return how many processors the control group may keep busy. More threads would only wait.
 
     Returns:
-        At least 1; None where there is no limit.
+        At least 1; None if there is no limit.
     """
     limits = [limit for group in _groups("cpu") if (limit := _cpus(group)) is not None]
     return min(limits, default=None)
@@ -71,7 +70,7 @@ def _meminfo_available_bytes() -> int | None:
 
 
 def _address_space_left() -> int | None:
-    """Bytes that may still be mapped; None where there is no limit, or nothing says what is mapped."""
+    """Return the bytes that may still be mapped, or None if there is no limit or usage is unknown."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None
@@ -83,20 +82,20 @@ def _address_space_left() -> int | None:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The folders of the groups that limit this process: its own, and each of those that it is in.
+    """Yield the folders of the groups that limit this process: its own, and all parents.
 
-    Within a container, whose tree may begin at its own group, that is the top of the tree.
+    In a container, whose tree may begin at its own group, that is the top of the tree.
     """
     for tree, group in _own_groups(controller):
         parts = [part for part in group.split("/") if part]
-        if ".." in parts:  # From outside of what is seen here.
+        if ".." in parts:  # The group is outside the visible tree.
             parts = []
         for length in range(len(parts), -1, -1):
             yield tree.joinpath(*parts[:length])
 
 
 def _own_groups(controller: str) -> Iterator[tuple[Path, str]]:
-    """The trees that control something, and this process's group in each."""
+    """Yield the trees with this controller, and this process's group in each."""
     try:
         lines = OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -119,7 +118,7 @@ def _memory_left_in_groups() -> list[int]:
 
 
 def _memory_left(group: Path) -> int | None:
-    """What a group may still take; files that were read lately count as used, and give way."""
+    """Return what a group may still take. Recently read files count as used, but are evicted."""
     for limit_file, used_file, inactive in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -1,1 +1,1 @@
-"""Whether this device computes what a CPU computes: one file per kind of kernel."""
+"""Checks that this device computes what a CPU computes: one file per kind of kernel."""

@@ -1,7 +1,7 @@
-"""Attention as decode and prefill ask for it: the fused kernels of a GPU, and what stands in for them.
+"""Checks attention as decode and prefill use it: a GPU's fused kernels, and their replacements.
 
-Which kernel MLX takes depends on the head size, on how many tokens are new and in the cache, on the mask and
-on how many heads share a key.
+MLX chooses a kernel by the head size, the number of new tokens and of tokens in the cache, the mask, and the
+number of heads that share a key.
 
 Axes: B sequences, H query heads, G key/value heads, L new tokens, S tokens in the cache, D head size.
 """
@@ -42,20 +42,20 @@ class _Case:
 
 
 def attention_checks() -> Iterator[Check]:
-    """Each kernel at least once: one and few tokens, many, short and long caches, with and without a mask."""
+    """Yield checks of each kernel: one, few and many tokens, short and long caches, with and without mask."""
     for head_dim in (64, 128, 256):
         for heads, kv_heads, seen in ((8, 8, 250), (8, 4, 250), (16, 2, 250)):
             yield _check(_Case(head_dim, heads, kv_heads, 1, seen))
             yield _check(_Case(head_dim, heads, kv_heads, 6, 300))
             yield _check(_Case(head_dim, heads, kv_heads, 100, 300))
-        # Long caches are read in two passes; where eight heads share a key, by a kernel of their own.
+        # Long caches are read in two passes; if eight heads share a key, by a separate kernel.
         for heads, kv_heads, seen in ((4, 4, 1500), (4, 2, 4500), (8, 1, 8300)):
             yield _check(_Case(head_dim, heads, kv_heads, 1, seen))
             yield _check(_Case(head_dim, heads, kv_heads, 1, seen, has_mask=True))
         yield _check(_Case(head_dim, 8, 2, 300, 300, dtype=mx.float32))
         yield _check(_Case(head_dim, 8, 2, 1, 1100, dtype=mx.float16))
         yield _check(_Case(head_dim, 8, 2, 1, 700, batch=3, has_mask=True))
-    # Not among the sizes that are fused.
+    # A head size without a fused kernel.
     yield _check(_Case(32, 4, 2, 1, 300))
     yield _check(_Case(32, 4, 2, 40, 300))
 
@@ -67,7 +67,7 @@ def _check(case: _Case) -> Check:
 def _pairs(case: _Case) -> list[Pair]:
     queries = random_numbers(1, case.batch, case.heads, case.new, case.head_dim, dtype=case.dtype)
     buffer_shape = (case.batch, case.kv_heads, case.seen + CAPACITY_BEYOND, case.head_dim)
-    # As the cache has them: the beginning of a longer buffer.
+    # As in the cache: the beginning of a longer buffer.
     keys, values = (
         random_numbers(seed, *buffer_shape, dtype=case.dtype)[:, :, : case.seen] for seed in (2, 3)
     )
@@ -81,7 +81,7 @@ def _pairs(case: _Case) -> list[Pair]:
 
 
 def _mask(case: _Case) -> mx.array:
-    """What each query may look at: (L, S), or (B, 1, 1, S) where every sequence has its own length."""
+    """Return what each query may attend to: (L, S), or (B, 1, 1, S) if sequences have their own lengths."""
     if case.has_mask:
         lengths = mx.array([case.seen - 1 - 11 * sequence for sequence in range(case.batch)])
         return seen_by(lengths, mx.arange(case.seen), None)[0]

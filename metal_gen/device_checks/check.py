@@ -1,7 +1,7 @@
-"""A check: numbers that the device computes, beside the same from plain operations on the CPU.
+"""A check: compares numbers that the device computes with the same from plain operations on the CPU.
 
-Owns how the two are compared. Every check computes its own inputs from a fixed seed, so that a report from
-one machine can be repeated on another.
+Every check computes its own inputs from a fixed seed, so that a report from one machine can be repeated on
+another.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-# What a kernel computed, and what it should have.
+# Computed numbers, and expected ones.
 Pair = tuple[mx.array, mx.array]
 
 # Largest difference allowed, as a share of the largest expected number. Unless MLX_ENABLE_TF32=0, some GPUs
@@ -22,7 +22,7 @@ TOLERANCES = {mx.float32: 5e-3, mx.float16: 5e-3, mx.bfloat16: 3e-2}
 
 @dataclass(frozen=True)
 class Check:
-    """One kernel path.
+    """A check of one kernel path.
 
     Attributes:
         name: What is computed.
@@ -37,14 +37,14 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How a check went.
+    """The result of a check.
 
     Attributes:
-        name: Of the check.
-        difference: The largest one, as a share of the largest expected number; NaN where numbers are not
-            finite, and None where nothing was computed.
-        tolerance: Of the check.
-        seconds: What it took.
+        name: Name of the check.
+        difference: Largest difference, as a share of the largest expected number; NaN if numbers are not
+            finite, and None if nothing was computed.
+        tolerance: Tolerance of the check.
+        seconds: Duration in seconds.
         error: Why nothing was computed.
     """
 
@@ -56,24 +56,27 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the device computes what it should."""
+        """Whether the device computes the expected numbers."""
         return self.difference is not None and self.difference <= self.tolerance
 
 
 def run_check(check: Check) -> CheckResult:
-    """Compute and compare; whatever the device refuses becomes part of the result."""
+    """Compute and compare. An error of the device becomes part of the result."""
     begin_s = time.perf_counter()
     difference, error = None, None
     try:
         shares = [_difference(computed, expected) for computed, expected in check.pairs()]
         difference = math.nan if any(map(math.isnan, shares)) else max(shares)
-    except (RuntimeError, ValueError) as refusal:  # MLX's own: a kernel that does not compile, no memory
+    except (
+        RuntimeError,
+        ValueError,
+    ) as refusal:  # From MLX: a kernel does not compile, or no memory is left.
         error = f"{type(refusal).__name__}: {refusal}"
     return CheckResult(check.name, difference, check.tolerance, time.perf_counter() - begin_s, error)
 
 
 def dtype_name(dtype: mx.Dtype) -> str:
-    """As settings and messages have it: `bfloat16`."""
+    """Return the name of a dtype in settings and messages, such as `bfloat16`."""
     return str(dtype).removeprefix("mlx.core.")
 
 
@@ -89,7 +92,7 @@ def on_cpu() -> Iterator[None]:
 
 
 def random_numbers(seed: int, *shape: int, dtype: mx.Dtype = mx.float32, scale: float = 1.0) -> mx.array:
-    """Normally distributed numbers, the same on every device: they are computed on the CPU."""
+    """Return normally distributed numbers, the same on every device because the CPU computes them."""
     with on_cpu():
         numbers = (mx.random.normal(shape, key=mx.random.key(seed)) * scale).astype(dtype)
         mx.eval(numbers)

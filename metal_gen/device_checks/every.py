@@ -10,7 +10,7 @@ from metal_gen.device_checks.samplers import sampler_checks
 
 
 def every_check() -> Iterator[Check]:
-    """Attention, matrices, whole models, samplers."""
+    """Yield the checks of attention, matrices, whole models and samplers."""
     yield from attention_checks()
     yield from matrix_checks()
     yield from model_checks()
@@ -21,7 +21,7 @@ def run_every_check(on_result: Callable[[int, int], None] | None = None) -> list
     """Run all checks on the default device.
 
     Args:
-        on_result: Called after each with the checks done and the checks in all.
+        on_result: Called after each check with the number of checks done and their total.
     """
     checks = list(every_check())
     results = []

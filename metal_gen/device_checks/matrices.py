@@ -1,4 +1,4 @@
-"""Products of matrices: plain numbers, and every packing that a checkpoint may have.
+"""Checks matrix products: unquantized, and with every packing that a checkpoint may have.
 
 Axes: R rows.
 """
@@ -15,7 +15,7 @@ from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 INPUTS, OUTPUTS, EXPERTS = 512, 384, 8
-# One token, a few, part of a prompt: each has a kernel of its own.
+# One token, a few tokens, and a part of a prompt. Each has its own kernel.
 ROWS = (1, 5, 70)
 PACKINGS = (
     *(Packing(bits, size) for bits in (2, 3, 4, 5, 6, 8) for size in (32, 64, 128)),
@@ -26,7 +26,7 @@ PACKINGS = (
 
 
 def matrix_checks() -> Iterator[Check]:
-    """Products with one matrix, then with those of experts."""
+    """Yield checks of products with one matrix, then with the matrices of experts."""
     for dtype in (mx.float32, mx.bfloat16, mx.float16):
         yield Check(
             f"matrix, {dtype_name(dtype)}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype))
@@ -42,10 +42,10 @@ def matrix_checks() -> Iterator[Check]:
 
 
 def _dtype_of_packed() -> mx.Dtype:
-    """What quantized weights are computed in.
+    """Return the dtype in which quantized weights are computed.
 
-    A CPU adds up in the dtype itself, and in bfloat16 loses percents. CUDA compiles kernels for float32 when
-    they are first used, for half a minute.
+    A CPU adds up in the dtype itself, which loses a few percent in bfloat16. CUDA compiles kernels for
+    float32 at their first use, which takes half a minute.
     """
     return mx.float32 if runs_on_cpu() else mx.bfloat16
 

@@ -1,6 +1,6 @@
-"""Whole models, two to four layers of random weights: prefill in chunks, decode, compiled, over slots.
+"""Checks whole models of two to four layers with random weights: prefill, decode, compiled steps and slots.
 
-What the device computes step by step over its cache is compared with one pass over the whole text on the CPU.
+Compares what the device computes step by step over its cache with one pass over the whole text on the CPU.
 
 Axes: V vocabulary.
 """
@@ -29,7 +29,7 @@ from metal_gen.sampling.strategy import Greedy
 
 CAPACITY, CHUNK = 320, 64
 PROMPT_TOKENS, NEW_TOKENS = 150, 5
-# Of the prompts of several slots: one shares its beginning with the first.
+# Lengths of the prompts of several slots. One prompt shares its beginning with the first.
 SLOT_PROMPT_TOKENS = (150, 9, 140)
 
 BASE: dict[str, Any] = {
@@ -73,9 +73,10 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def model_checks() -> Iterator[Check]:
-    """Every family, then what only dense models do yet: compiled steps and slots.
+    """Yield checks of every family, then of compiled steps and slots, which only dense models support yet.
 
-    Weights are plain: CUDA compiles kernels for long prompts over quantized ones, for half a minute each.
+    Weights are unquantized: for long prompts over quantized ones, CUDA compiles kernels for half a minute
+    each.
     """
     plain = TOLERANCES[mx.float32]
     for name, fields in MODELS.items():
@@ -83,7 +84,7 @@ def model_checks() -> Iterator[Check]:
     for name in ("qwen2", "qwen2, sliding window", "qwen3", "qwen3_moe"):
         fields = MODELS[name]
         yield Check(f"{name}: slots", plain, partial(_slots, fields))
-        # On a CPU a compiled step calls a C++ compiler, for seconds.
+        # On a CPU, a compiled step calls a C++ compiler, which takes seconds.
         if not runs_on_cpu():
             yield Check(f"{name}: compiled step", plain, partial(_decoded, fields, compiles=True))
             yield Check(f"{name}: compiled slots", plain, partial(_slots, fields, compiles=True))
@@ -133,7 +134,7 @@ def _slots(fields: Mapping[str, Any], *, compiles: bool = False) -> Iterator[Pai
 
 
 def _expected(fields: Mapping[str, Any], prompt: Sequence[int], drawn: Sequence[int]) -> mx.array:
-    """(new tokens, V) logits of one pass over prompt and drawn tokens, on the CPU."""
+    """Return logits, (new tokens, V), of one pass over prompt and drawn tokens on the CPU."""
     with on_cpu():
         model = _model(fields)
         hidden = model(mx.array([[*prompt, *drawn[:-1]]]), _cache(model.config))

@@ -1,4 +1,4 @@
-"""Draws from logits of a whole vocabulary: every strategy, with the same keys as on the CPU.
+"""Checks draws from logits of a whole vocabulary: every strategy, with the same keys as on the CPU.
 
 Axes: V vocabulary.
 """
@@ -27,7 +27,7 @@ STRATEGIES = {
 
 
 def sampler_checks() -> Iterator[Check]:
-    """One per strategy: the same tokens for the same keys."""
+    """Yield one check per strategy: the same keys must give the same tokens."""
     for name, strategy in STRATEGIES.items():
         yield Check(f"sampler: {name}", 0.0, partial(_draws, strategy))
 

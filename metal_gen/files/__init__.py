@@ -1,1 +1,1 @@
-"""Files without knowing any model: formats that are read, and how anything reaches the disk whole."""
+"""Files without knowledge of models: formats to read, and safe ways to write."""

@@ -1,4 +1,4 @@
-"""Opens and reads files whose size and kind nobody has looked at yet."""
+"""Opens and reads files of unknown size and kind."""
 
 import errno
 import os
@@ -10,17 +10,17 @@ from metal_gen.byte_sizes import format_bytes
 
 
 def open_regular(path: Path) -> tuple[BinaryIO, int]:
-    """Open a regular file for reading, and say how many bytes it has.
+    """Open a regular file for reading, and return it with its size in bytes.
 
-    What is no regular file is refused before it is read: a device has no end, and a pipe may never begin.
+    Anything but a regular file is refused before it is read: a device has no end, and a pipe may never begin.
 
     Raises:
-        OSError: It is missing, unreadable or no regular file; its `strerror` says so.
+        OSError: The file is missing, unreadable or not a regular file; `strerror` says which.
     """
     try:
-        # O_NONBLOCK: to open a pipe would wait for somebody who writes.
+        # O_NONBLOCK, because opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError:  # NUL, or half of a surrogate pair
+    except ValueError:  # NUL, or an unpaired surrogate
         raise OSError(errno.EINVAL, "No file can have this name", str(path)) from None
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
@@ -35,13 +35,13 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        OSError: As for `open_regular`; or it is larger than allowed.
+        OSError: The file cannot be opened, as for `open_regular`, or is larger than allowed.
     """
     file, size = open_regular(path)
     with file:
-        # As many bytes as are asked for are allocated before any is read.
+        # `read` allocates as many bytes as requested before it reads any.
         data = file.read(size + 1) if size <= most_bytes else b""
-        if len(data) > size:  # It has grown since.
+        if len(data) > size:  # The file has grown since.
             data += file.read(most_bytes + 1 - len(data))
     if size > most_bytes or len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"File of more than {format_bytes(most_bytes)}", str(path))

@@ -1,4 +1,4 @@
-"""Paths that stand for something that is open already: `/dev/stdout`, `/dev/fd/3`, a link to one of them."""
+"""Paths that stand for an open descriptor: `/dev/stdout`, `/dev/fd/3`, or a link to one of them."""
 
 import errno
 import fcntl
@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 FOLDERS = ("/dev/fd", "/proc/self/fd")
-# As many as Linux follows.
+# The same limit as Linux's.
 MOST_LINKS = 40
 
 
 def descriptor_named(path: Path) -> int | None:
-    """The descriptor that a path stands for; None where it names a file of its own.
+    """Return the descriptor that a path stands for, or None if it names a file of its own.
 
     Raises:
         OSError: A link on the way cannot be read.
@@ -30,16 +30,16 @@ def descriptor_named(path: Path) -> int | None:
 
 
 def open_for_writing(path: Path) -> int | None:
-    """A descriptor that writes into what a path stands for, where nothing can be put in its place.
+    """Open a path for writing if it cannot be replaced by a file.
 
-    What is open already is written to where it stands, a FIFO or a device from its beginning. A FIFO waits
-    for its reader.
+    An open descriptor is written to at its current position, and a FIFO or a device from its beginning. A
+    FIFO waits for its reader.
 
     Returns:
-        None for a file or a folder, or where there is nothing yet.
+        A descriptor; None for a file, a folder, or a path that does not exist.
 
     Raises:
-        OSError: It cannot be written to.
+        OSError: The path cannot be written to.
     """
     descriptor = descriptor_named(path)
     if descriptor is not None:
@@ -49,10 +49,10 @@ def open_for_writing(path: Path) -> int | None:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether a path can only be written to: what is open already, a FIFO or a device.
+    """Return whether a path can only be written to: an open descriptor, a FIFO or a device.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The path cannot be examined.
     """
     if descriptor_named(path) is not None:
         return True
@@ -60,7 +60,7 @@ def is_stream(path: Path) -> bool:
 
 
 def _require_writable(descriptor: int) -> None:
-    """Refuse one that is only read, or that this process has opened for itself."""
+    """Refuse a descriptor that is read-only, or that this process has opened for itself."""
     try:
         is_ours = not os.get_inheritable(descriptor)
         access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE

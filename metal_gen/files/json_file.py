@@ -1,7 +1,7 @@
-"""Reads JSON that others wrote: one door for text and files, bounded in size, depth and numbers.
+"""Reads JSON from outside, as text or file, with limits on its size, depth and numbers.
 
-What passes can be counted with, written again and quoted: no number overflows a float, no text holds half of
-a surrogate pair, and nothing is nested so deep that code which follows it runs out of stack.
+Accepted values can be computed with, written again and quoted: no number overflows a float, no text has an
+unpaired surrogate, and nothing is nested so deep that later code runs out of stack.
 """
 
 import gc
@@ -19,17 +19,17 @@ from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_words import why_not_json
 
 MOST_BYTES = 128 << 20
-# Each takes some 60 bytes of memory at least. A tokenizer of 256,000 tokens has 2 million.
+# Each value takes at least 60 bytes of memory. A tokenizer of 256,000 tokens has 2 million values.
 MOST_VALUES = 8_000_000
 MOST_LEVELS = 100
-# 10^30, which is common, has 31; a float holds 308.
+# 10^30, which is common, has 31 digits. A float holds 308.
 MOST_DIGITS = 100
-# Or a whole one: both halves are written so.
+# It may also be one half of a pair: both halves are written like this.
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class NotJsonError(ValueError):
-    """Text that is not JSON, or JSON that is not taken; it reads on after a name: `is not JSON: ...`."""
+    """The text is not JSON, or is refused. The message continues after a name: `is not JSON: ...`."""
 
 
 def parse_json(
@@ -44,16 +44,16 @@ def parse_json(
     Args:
         data: UTF-8, with or without a byte order mark, or decoded text.
         unique_names: Refuse an object that has a name twice; otherwise the last one counts.
-        half_characters: Take texts with half of a surrogate pair, which have no UTF-8.
-        is_vocabulary: Take numbers of up to 4,300 digits and any depth that Python reads, as the search for
-            them costs a tenth of a second for each million values.
+        half_characters: Accept texts with unpaired surrogates, which have no UTF-8.
+        is_vocabulary: Accept numbers of up to 4,300 digits and any depth that Python reads, because checking
+            for them takes a tenth of a second per million values.
 
     Raises:
-        NotJsonError: It is no JSON, has more than MOST_VALUES values, is nested deeper than MOST_LEVELS, or
-            has a number beyond a float's range, NaN, or half of a surrogate pair.
+        NotJsonError: The text is not JSON, has more than MOST_VALUES values, is nested deeper than
+            MOST_LEVELS, or has a number beyond a float's range, NaN, or an unpaired surrogate.
     """
     text = _decode(data)
-    # A value takes two letters at least, and counting takes a tenth of the time of reading.
+    # A value takes at least two characters. Counting takes a tenth of the time of parsing.
     if len(text) > 2 * MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:
         raise NotJsonError(f"is JSON with more than {MOST_VALUES:,} values")
     try:
@@ -84,12 +84,12 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES, is_vocabulary: bool =
     """Return the object in a JSON file of a checkpoint.
 
     Args:
-        path: The file.
-        most_bytes: A larger one is refused before it is read.
-        is_vocabulary: As for `parse_json`.
+        path: Path of the file.
+        most_bytes: Maximum size; a larger file is refused before it is read.
+        is_vocabulary: Skip the limits that `parse_json` skips for a vocabulary.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, too large, no JSON that is taken, or not an object.
+        CheckpointError: The file is missing, unreadable, too large, not accepted JSON, or not an object.
     """
     try:
         value = parse_json(read_bounded(path, most_bytes), is_vocabulary=is_vocabulary)
@@ -109,9 +109,10 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES, is_vocabulary: bool =
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Do without Python's search for cycles.
+    """Disable Python's garbage collector.
 
-    Half a million new objects without a cycle among them: it takes a tenth more, or several times as long.
+    Searching half a million new objects for cycles, of which they have none, takes a tenth more time, or
+    several times as long.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -146,20 +147,20 @@ def _float(digits: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise NotJsonError(f"is not JSON: {name} is no number")
+    raise NotJsonError(f"is not JSON: {name} is not a number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
-            raise NotJsonError(f"is JSON with a name that is there twice: {excerpt(name)}")
+            raise NotJsonError(f"is JSON with a name that occurs twice: {excerpt(name)}")
         values[name] = value
     return values
 
 
 def _require_shallow(value: Any) -> None:
-    """Look at one level after the other, without recursion."""
+    """Check one level after the other, without recursion."""
     level = [value]
     for _ in range(MOST_LEVELS):
         level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
@@ -182,6 +183,6 @@ def _require_whole_characters(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise NotJsonError("is JSON with half of a surrogate pair") from None
+        raise NotJsonError("is JSON with an unpaired surrogate") from None
     except RecursionError:
         raise _too_deep() from None

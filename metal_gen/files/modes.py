@@ -1,4 +1,4 @@
-"""Who may read and write what takes the place of a file, or is new."""
+"""Permissions and owner of a new file, or of one that replaces another."""
 
 import os
 import stat
@@ -10,12 +10,12 @@ ALL_BUT_GROUP = 0o707
 
 
 def take_mode(descriptor: int, old: os.stat_result | None, *, private: bool) -> None:
-    """Give a file the mode and the owner of the one that it replaces, or those of a new one.
+    """Give a file the mode and the owner of the file that it replaces, or those of a new one.
 
     Args:
-        descriptor: Of the file.
-        old: Of the one that it replaces.
-        private: Where there is none, only the owner may read it.
+        descriptor: Descriptor of the file.
+        old: Status of the file that it replaces; None for a new file.
+        private: Whether only the owner may read a new file.
 
     Raises:
         OSError: They cannot be set.
@@ -29,14 +29,14 @@ def take_mode(descriptor: int, old: os.stat_result | None, *, private: bool) -> 
         try:
             os.fchown(descriptor, old.st_uid if os.geteuid() == 0 else -1, old.st_gid)
         except OSError:
-            # What one group may do, another one may not.
+            # The old group's permissions are not meant for another group.
             mode &= ALL_BUT_GROUP
     os.fchmod(descriptor, mode)
 
 
 def umask() -> int:
-    """What this process takes from the modes of what it makes."""
-    # It can only be read by being set: to the strictest, in case another thread makes a file meanwhile.
+    """Return this process's umask."""
+    # It can only be read by setting it: to the strictest, in case another thread makes a file meanwhile.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

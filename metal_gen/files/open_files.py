@@ -1,15 +1,15 @@
-"""How many files this process may have open: 256 by default on a Mac, and large checkpoints have as many."""
+"""The limit on open files: 256 by default on a Mac, and large checkpoints have as many."""
 
 import resource
 
 from metal_gen.errors import ConfigError
 
-# What Python, MLX, the tokenizer and pipes have open besides.
+# Open files of Python, MLX, the tokenizer and pipes.
 OTHERS = 64
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's own limit where it is too low for so many files at once.
+    """Raise this process's own limit if it is too low for `count` files at once.
 
     Raises:
         ConfigError: The system's limit is too low as well.
@@ -20,7 +20,7 @@ def allow_open_files(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise ConfigError(
-            f"{count} files have to be open at once, and this process may open {hard}",
+            f"{count} files must be open at once, and this process may open {hard}",
             f"raise the limit: ulimit -Hn {wanted}",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,7 +1,7 @@
-"""What is written beside its place until it is whole: its name, its lock, and what dead writers leave.
+"""Parts: files that are written next to their target until they are complete, and what killed writers leave.
 
-A name that cannot be foreseen keeps others from planting a link there. A lock, which the system gives
-up with the process that has it, tells the part of a writer at work from one that was left.
+The unpredictable name keeps others from planting a link there. A lock, which the system releases when the
+process ends, distinguishes the part of an active writer from one that was left behind.
 """
 
 import fcntl
@@ -13,33 +13,33 @@ from contextlib import suppress
 from pathlib import Path
 
 TOKEN_BYTES = 8
-# What follows the stem of a name; the stem is cut so that a name as long as may be still has a part.
+# Ending after the stem of a name. The stem is shortened, so that the longest possible name can have a part.
 ENDING = re.compile(rf"\.[0-9a-f]{{{2 * TOKEN_BYTES}}}\.part")
 LONGEST_STEM_BYTES = 100
 
 
 def part_path(path: Path) -> Path:
-    """A name beside a path that nobody can foresee."""
+    """Return an unpredictable name next to a path."""
     return path.parent / f"{_stem(path)}.{os.urandom(TOKEN_BYTES).hex()}.part"
 
 
 def hold_part(descriptor: int, part: Path) -> bool:
-    """Mark a new part as that of a writer at work, until its descriptor is closed.
+    """Mark a new part as that of an active writer, until its descriptor is closed.
 
     Returns:
-        False where another run has just taken it for a dead writer's.
+        False if another run has just taken it for the part of a dead writer.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # This file system has no locks: nothing is taken away there.
+        return True  # This file system has no locks, so no parts are removed there.
     return has_name(descriptor, part)
 
 
 def has_name(descriptor: int, path: Path) -> bool:
-    """Return whether a name still stands for the file that is open; a link is never that file."""
+    """Return whether a name still belongs to the open file. A link is never that file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -47,9 +47,9 @@ def has_name(descriptor: int, path: Path) -> bool:
 
 
 def remove_dead_parts(path: Path) -> None:
-    """Take away what writers of the same path have left that were killed."""
+    """Remove the parts that killed writers of the same path left behind."""
     stem = _stem(path)
-    # Nothing depends on it: what cannot be taken away stays.
+    # Parts that cannot be removed stay. Nothing depends on their removal.
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             if entry.name.startswith(stem) and ENDING.fullmatch(entry.name, len(stem)):

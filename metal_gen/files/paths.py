@@ -1,4 +1,4 @@
-"""Where a path leads, and why nothing can be written there, in a sentence."""
+"""Resolves paths, and explains why a file cannot be written."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def resolve(path: Path) -> Path:
-    """Follow the links in a path; its last parts need not be there.
+    """Follow the links in a path. Its last parts need not exist.
 
     Raises:
-        OSError: Links lead in a circle, the working folder is gone, or no file can have such a name.
+        OSError: Links form a circle, the working folder is gone, or no file can have such a name.
     """
     try:
         resolved = path.resolve()
-        # Newer Pythons give a link of a circle back as it is.
+        # Newer Python versions return a link in a circle unchanged.
         if resolved.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     except RuntimeError:
@@ -27,21 +27,21 @@ def resolve(path: Path) -> Path:
 
 
 def why_not_written(error: OSError, path: Path) -> tuple[str, str]:
-    """Say why a file cannot be written.
+    """Explain why a file cannot be written.
 
     Args:
-        error: What was raised.
-        path: As it was given.
+        error: Error that was raised.
+        path: Path as the user gave it.
 
     Returns:
-        A reason, to stand after a colon, and a hint.
+        A reason, to follow a colon, and a hint.
     """
     if isinstance(error, FileNotFoundError):
         if not path.is_absolute() and _working_folder_is_gone():
-            return "the working folder is gone", "cd into a folder that is there"
+            return "the working folder is gone", "cd into a folder that exists"
         if not path.parent.exists():
             folder = shlex.quote(str(path.parent))
-            return f"there is no folder {path.parent}", f"mkdir -p {folder} makes it"
+            return f"there is no folder {path.parent}", f"create it with: mkdir -p {folder}"
     reason = error.strerror or str(error)
     if error.errno == errno.ELOOP:
         return reason, "name another file: this link leads back to itself"

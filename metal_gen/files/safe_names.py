@@ -1,7 +1,7 @@
-"""Names and hashes from outside that become parts of a path: the one check that all of them pass.
+"""Checks names and hashes from outside before they become parts of a path.
 
-A listing, an index, an answer's headers or a note in the cache can say anything. What is joined with a folder
-must stay in that folder: a name that passes has no separator, is not `..`, and can be a file's name.
+A listing, an index, an answer's headers or a note in the cache can contain anything. A path made from them
+must stay in its folder: an accepted name has no separator, is not `..`, and can be the name of a file.
 """
 
 import re
@@ -13,11 +13,11 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_plain_name(name: object, most_bytes: int = MOST_NAME_BYTES) -> TypeGuard[str]:
-    """Say whether this is the name of a file directly in a folder, whichever folder it is joined with.
+    """Return whether this is the name of a file directly in a folder, whatever the folder.
 
     Args:
-        name: Anything.
-        most_bytes: Length in UTF-8 at most.
+        name: Value of any type.
+        most_bytes: Maximum length in UTF-8.
     """
     if not isinstance(name, str) or not name or name in (".", ".."):
         return False
@@ -25,10 +25,10 @@ def is_plain_name(name: object, most_bytes: int = MOST_NAME_BYTES) -> TypeGuard[
         return False
     try:
         return len(name.encode()) <= most_bytes
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # unpaired surrogate
         return False
 
 
 def is_commit(text: object) -> TypeGuard[str]:
-    """Say whether this is the hash of a commit: 40 hexadecimal digits."""
+    """Return whether this is the hash of a commit: 40 hexadecimal digits."""
     return isinstance(text, str) and _COMMIT.fullmatch(text) is not None

@@ -1,8 +1,7 @@
-"""Reads the header of a safetensors file: which tensors it holds, without reading any of them.
+"""Reads the header of a safetensors file: the list of its tensors, without their contents.
 
-The `safetensors` package would do this too, but imports numpy to open a file, which takes longer
-than everything else before the first token of a small model.
-
+The `safetensors` package could do this too, but it imports numpy to open a file, which takes longer than
+everything else before the first token of a small model.
 Source: https://github.com/huggingface/safetensors#format
 """
 
@@ -21,7 +20,7 @@ BITS = {
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000
-# Of bits and offsets, as the format counts them.
+# Largest number of bits and largest offset in the format.
 _LARGEST = 2**64 - 1
 
 
@@ -30,12 +29,12 @@ class TensorInfo:
     """One tensor of a file.
 
     Attributes:
-        name: In the file.
-        dtype: As the format spells it: `BF16`, `F32`.
+        name: Name in the file.
+        dtype: Dtype as the format spells it: `BF16`, `F32`.
         shape: Sizes of the axes.
         nbytes: Bytes in the file.
-        path: The file.
-        offset: Of its first byte in the file.
+        path: Path of the file.
+        offset: Offset of its first byte in the file.
     """
 
     name: str
@@ -47,15 +46,15 @@ class TensorInfo:
 
     @property
     def place(self) -> str:
-        """Its name and its file, for a message."""
+        """Name and file of the tensor, for messages."""
         return f"{excerpt(self.name)} in {self.path.name}"
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """List the tensors of a safetensors file by name.
 
-    What the `safetensors` package refuses is refused: a name that is there twice, tensors that overlap, and
-    bytes that belong to none.
+    Refuses what the `safetensors` package refuses: a name that occurs twice, tensors that overlap, and bytes
+    that belong to no tensor.
 
     Raises:
         CheckpointError: The file is not safetensors, or is shorter or longer than its header says.
@@ -101,7 +100,7 @@ def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> TensorInfo:
 
 
 def _is_size(value: object) -> bool:
-    # Not of bool, which is an int to Python.
+    # Compare types, because bool is an int in Python.
     return type(value) is int and 0 <= value <= _LARGEST
 
 
@@ -112,7 +111,7 @@ def _check_notes(path: Path, notes: Any) -> None:
 
 
 def _check_places(path: Path, tensors: dict[str, TensorInfo], first_byte: int) -> int:
-    """Require that one tensor begins where another ends; return where the last one ends."""
+    """Check that each tensor begins where the one before ends. Return where the last one ends."""
     place = first_byte
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset != place:

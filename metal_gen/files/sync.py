@@ -1,4 +1,4 @@
-"""The one place where data reaches the disk itself, not only the memory in front of it."""
+"""The only place that syncs data to the disk itself."""
 
 import errno
 import fcntl
@@ -6,17 +6,17 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# On macOS alone: `fsync` leaves the data in the disk's own memory there, which a power failure empties.
+# Only on macOS, where `fsync` leaves data in the disk's own cache, which a power failure empties.
 FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-# What a file system answers that has no such thing.
+# Errors of file systems that do not support it.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.ENODEV)
 
 
 def sync_file(descriptor: int) -> None:
-    """Have everything that was written to a file on the disk.
+    """Sync everything written to a file to the disk.
 
     Raises:
-        OSError: It is not there.
+        OSError: The sync failed.
     """
     if FULL_SYNC is not None:
         try:
@@ -29,15 +29,15 @@ def sync_file(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can do that for a folder.
+    """Sync the names in a folder to the disk, if the system supports that.
 
     Raises:
-        OSError: They are not there.
+        OSError: The sync failed.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        return  # A folder that one may write to and not read.
+        return  # A folder that one may write to but not read.
     try:
         sync_file(descriptor)
     except OSError as error:

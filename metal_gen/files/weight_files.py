@@ -1,4 +1,4 @@
-"""Which files of a checkpoint hold its weights: one rule for a folder, the cache and the Hub."""
+"""Chooses the files of a checkpoint that hold its weights: one rule for a folder, the cache and the Hub."""
 
 import re
 from collections.abc import Collection
@@ -18,29 +18,29 @@ WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_PATTERN = "model*.safetensors"
 NUMBERED_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 LISTED_NAMES = 6
-# The largest models published have some hundreds.
+# The largest published models have a few hundred.
 MOST_FILES = 10_000
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Return the weight file of each tensor that an index names; nothing when there is no index.
+    """Return the weight file of each tensor that an index names, or nothing if there is no index.
 
     Raises:
-        CheckpointError: It cannot be read, or names files that are not beside it.
+        CheckpointError: The index cannot be read, or names files in another folder.
     """
     return weight_map_of(read_json(index), str(index)) if _is_file(index) else {}
 
 
 def weight_map_of(index: Any, source: str) -> dict[str, str]:
-    """Return the weight file of each tensor that the content of an index names.
+    """Return the weight file of each tensor from the contents of an index.
 
     Args:
-        index: Of any type.
-        source: What to call it in messages.
+        index: Value of any type.
+        source: Name of the index in error messages.
 
     Raises:
-        CheckpointError: It is no index, or names files that are not beside it: they could be any of the
-            machine's.
+        CheckpointError: The value is not an index, or names files in another folder, which could be any
+            files of the machine.
     """
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
@@ -48,8 +48,8 @@ def weight_map_of(index: Any, source: str) -> dict[str, str]:
     for file in weight_map.values():
         if not is_plain_name(file):
             raise CheckpointError(
-                f"{source} names no file next to it: {excerpt(repr(file))}",
-                "choose a repository whose weights lie next to their index",
+                f"{source} names a file outside its folder: {excerpt(repr(file))}",
+                "choose a repository whose weights are next to their index",
             )
     if len(set(weight_map.values())) > MOST_FILES:
         raise CheckpointError(f"{source} names more than {MOST_FILES:,} files")
@@ -57,17 +57,17 @@ def weight_map_of(index: Any, source: str) -> dict[str, str]:
 
 
 def choose_weights(names: Collection[str], shards: Collection[str]) -> list[str]:
-    """Choose among a repository's files those that hold the weights.
+    """Choose the files that hold the weights from a repository's files.
 
-    Published repositories carry stale indexes and stray files: the index counts only when every file it
-    names exists, then comes the single file, then numbered shards, then whatever has the right name.
+    Published repositories contain stale indexes and stray files. So the index counts only if every file it
+    names exists. Next comes the single file, then numbered shards, then any file with the right name.
 
     Args:
-        names: Every file in the repository.
-        shards: The files its index names; empty without an index.
+        names: All files in the repository.
+        shards: Files that its index names; empty without an index.
 
     Returns:
-        The weight files, sorted; empty when the repository has none.
+        The weight files, sorted; empty if the repository has none.
     """
     names = {name for name in names if is_plain_name(name) and name.endswith(WEIGHTS_SUFFIX)}
     if shards and set(shards) <= names:
@@ -81,11 +81,11 @@ def choose_weights(names: Collection[str], shards: Collection[str]) -> list[str]
 def read_headers(folder: Path) -> dict[str, TensorInfo]:
     """List the tensors of a folder's weight files by name.
 
-    Of a tensor that several files have, the one counts that is in the file which the index names.
+    If several files have the same tensor, the one in the file that the index names counts.
 
     Raises:
         CheckpointError: A file is missing or damaged, or several files have a tensor and no index says
-            which of them counts.
+            which one counts.
     """
     weight_map = read_index(folder / WEIGHTS_INDEX)
     paths = _find_weights(folder, sorted(set(weight_map.values())))
@@ -102,13 +102,13 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(
                 f"{folder} has {excerpt(name)} both in {one.name} and in {other.name}, and no "
                 f"{WEIGHTS_INDEX} says which of them counts",
-                "take away the file that is not of this model, or add the index",
+                "remove the file that does not belong to this model, or add the index",
             )
     return tensors
 
 
 def _find_weights(folder: Path, shards: list[str]) -> list[Path]:
-    """The files that are there, all of them."""
+    """Return the weight files of a folder. All of them must exist."""
     chosen = choose_weights([path.name for path in folder.glob(f"*{WEIGHTS_SUFFIX}")], shards)
     missing = _missing_shards(chosen, shards)
     if missing:
@@ -117,7 +117,7 @@ def _find_weights(folder: Path, shards: list[str]) -> list[Path]:
     if not chosen:
         raise CheckpointError(
             f"{folder} has no weights: {WEIGHTS_FILE} is missing",
-            "of folders only safetensors are read: save .bin files as such with transformers, "
+            "in a folder, only safetensors are supported: save .bin files as such with transformers, "
             "and name a .gguf file itself",
         )
     return [folder / name for name in chosen]
@@ -126,12 +126,12 @@ def _find_weights(folder: Path, shards: list[str]) -> list[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # which whoever reads it explains
+    except OSError:  # reading it later raises an error with the reason
         return True
 
 
 def _missing_shards(chosen: list[str], shards: list[str]) -> list[str]:
-    """Some of the shards that the index, or the numbers of those that are there, say are missing."""
+    """Return some of the shards that are missing, by the index or by the numbers of those that exist."""
     if set(chosen) & set(shards) or not chosen:
         return [name for name in shards if name not in chosen]
     last = NUMBERED_SHARD.fullmatch(chosen[-1])

@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all, whatever ends the process."""
+"""A file that appears completely or not at all, whatever ends the process."""
 
 import errno
 import os
@@ -14,24 +14,24 @@ from metal_gen.files.sync import sync_file, sync_folder
 
 
 class WholeFile:
-    """Written beside its place, and put there by `commit`; given up otherwise.
+    """A file that is written next to its target, and moved there by `commit`.
 
-    Used in a `with`, it is given up at its end unless it has been put in its place. Until then nobody
-    else can read it. A file that was there keeps its mode, and its owner where that can be; a new one
-    gets what the umask leaves. What a run has left that was killed is taken away by the next one.
+    Used in a `with` statement, it is discarded at the end unless it was committed. Until then, nobody else
+    can read it. An existing file keeps its mode, and its owner if possible. A new file gets the mode that
+    the umask leaves. The next run removes what a killed run left behind.
 
     Args:
-        path: Of the file; an older one stays as it is until `commit`.
-        private: A new file can be read by its owner alone.
-        follows_link: Of a link, what it points to is replaced; otherwise the link itself is, as befits a
-            name that nobody has given.
+        path: Path of the file; an existing file stays unchanged until `commit`.
+        private: Whether only the owner may read a new file.
+        follows_link: Replace the target of a link; otherwise replace the link itself, as is right for a
+            name that no user gave.
 
     Attributes:
-        path: Of the file; of a link, where it points to.
+        path: Path of the file, or the target of the link.
 
     Raises:
-        OSError: It cannot be written: no folder, a folder or device there, a file that is read-only, a
-            circle of links, a name that no file can have.
+        OSError: The file cannot be written: there is no folder, the path is a folder or a device, the file is
+            read-only, links form a circle, or no file can have such a name.
     """
 
     def __init__(self, path: Path, *, private: bool = False, follows_link: bool = True) -> None:
@@ -49,10 +49,10 @@ class WholeFile:
         self._file = open(descriptor, "wb")  # noqa: SIM115, PTH123
 
     def write(self, content: bytes) -> None:
-        """Add to it.
+        """Append content.
 
         Raises:
-            OSError: It cannot be written; it is given up, and an older file is as before.
+            OSError: It cannot be written. The new file is discarded, and an existing file is unchanged.
         """
         try:
             self._file.write(content)
@@ -61,10 +61,10 @@ class WholeFile:
             raise
 
     def sync(self) -> None:
-        """Have what was written so far on the disk, while an older file still is where it was.
+        """Sync the content so far to the disk, while an existing file stays in place.
 
         Raises:
-            OSError: It is not there; it is given up.
+            OSError: The sync failed. The new file is discarded.
         """
         try:
             self._file.flush()
@@ -74,10 +74,10 @@ class WholeFile:
             raise
 
     def commit(self) -> None:
-        """Put it in its place, on the disk.
+        """Sync the file to the disk and move it to its target.
 
         Raises:
-            OSError: It cannot be written; it is given up, and an older file is as before.
+            OSError: It cannot be written. The new file is discarded, and an existing file is unchanged.
         """
         try:
             self._file.flush()
@@ -86,7 +86,7 @@ class WholeFile:
             take_mode(descriptor, None if _is_link(old) else old, private=self._private)
             sync_file(descriptor)
             if not has_name(descriptor, self._part):
-                raise FileNotFoundError(errno.ENOENT, f"{self._part} was taken away meanwhile")
+                raise FileNotFoundError(errno.ENOENT, f"{self._part} was removed meanwhile")
             self._part.replace(self.path)
         except BaseException:
             self.discard()
@@ -95,13 +95,13 @@ class WholeFile:
         sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Leave nothing behind of what was not put in its place; what was, stays."""
+        """Remove a file that was not committed. A committed file stays."""
         if self._file.closed:
             return
         with suppress(OSError):
             if has_name(self._file.fileno(), self._part):
                 self._part.unlink()
-        # Closing writes what is left in memory, which may fail once more.
+        # Closing writes buffered content, which may fail again.
         with suppress(OSError):
             self._file.close()
 
@@ -113,7 +113,7 @@ class WholeFile:
 
 
 def write_whole(path: Path, content: bytes, *, private: bool = False, follows_link: bool = True) -> None:
-    """Write a file whole, or leave what is there as it is; as `WholeFile` does.
+    """Write a whole file, or leave the existing one unchanged, as `WholeFile` does.
 
     Raises:
         OSError: It cannot be written.
@@ -143,6 +143,7 @@ def _require_replaceable(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is read-only", str(path))

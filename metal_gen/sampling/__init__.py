@@ -1,1 +1,1 @@
-"""From logits to a token: what a strategy is, and how it draws."""
+"""From logits to a token: sampling strategies, and how they draw."""

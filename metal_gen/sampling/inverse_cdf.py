@@ -1,4 +1,4 @@
-"""Draws from weights by inverting their cumulative distribution, in the order of ids.
+"""Draws from weights by inverting their cumulative distribution, in the order of token ids.
 
 Axes: R rows, N weights.
 """
@@ -7,10 +7,10 @@ import mlx.core as mx
 
 from metal_gen.sampling.blocks import BLOCK, in_blocks
 
-# Up to here a running sum in float32 is exact enough. Over a flat vocabulary of 151,936 it would
+# Up to this length, a running sum in float32 is exact enough. Over a flat vocabulary of 151,936 it would
 # drift by parts in a thousand, because each addend is rounded to the size of the total.
 PLAIN_SUM = 8192
-# Keeps the target below the total whatever the rounding of either.
+# Keeps the target below the total, however either is rounded.
 BELOW_ONE = 1 - 2**-20
 
 
@@ -18,11 +18,11 @@ def draw(weights: mx.array, uniform: mx.array) -> mx.array:
     """Draw one place per row.
 
     Args:
-        weights: (R, N), not negative; a row's sum is positive.
-        uniform: (R, 1) in [0, 1).
+        weights: Weights, (R, N), not negative; the sum of each row is positive.
+        uniform: Random numbers in [0, 1), (R, 1).
 
     Returns:
-        (R, 1) places among the N; never one of weight 0.
+        Drawn places among the N, (R, 1), never with weight 0.
     """
     if weights.shape[-1] <= PLAIN_SUM:
         ends = mx.cumsum(weights, axis=-1)
@@ -38,6 +38,6 @@ def draw(weights: mx.array, uniform: mx.array) -> mx.array:
 
 
 def _first_beyond(ends: mx.array, target: mx.array, weights: mx.array) -> mx.array:
-    """The first place, (R, 1), that has a weight and ends beyond the target."""
+    """Return the first place, (R, 1), with a weight above 0 and a running sum beyond the target."""
     target = mx.minimum(target, ends[:, -1:] * BELOW_ONE)
     return mx.argmax((ends > target) & (weights > 0), axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How probable a token was: to the model, and in the distribution it was drawn from.
+"""Log-probabilities of a token: under the model, and under the distribution that it was drawn from.
 
 Axes: V vocabulary, C candidates.
 """
@@ -15,11 +15,11 @@ class LogprobArrays(NamedTuple):
     """Log-probabilities on the device.
 
     Attributes:
-        model: (1,) of the token, under the softmax of the model's own logits.
-        sampling: (1,) of the token, under what it was drawn from: after penalties, bias,
-            temperature and truncation.
-        top_ids: (K,) the most probable tokens to the model.
-        top_model: (K,) their log-probabilities under the model.
+        model: Log-probability of the token under the softmax of the model's logits, (1,).
+        sampling: Log-probability of the token under the distribution it was drawn from, after penalties,
+            bias, temperature and truncation, (1,).
+        top_ids: Ids of the model's most probable tokens, (K,).
+        top_model: Their log-probabilities under the model, (K,).
     """
 
     model: mx.array
@@ -30,7 +30,7 @@ class LogprobArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probabilities, natural, of one token; attributes as on `LogprobArrays`."""
+    """Natural log-probabilities of one token; see `LogprobArrays`."""
 
     model_logprob: float
     sampling_logprob: float
@@ -43,10 +43,10 @@ def token_logprobs(
     """Start to compute a token's log-probabilities.
 
     Args:
-        logits: (1, V) as the model gave them.
-        token: (1,) its id.
-        weights: What it was drawn from, (1, C), and their ids, None for all; None when greedy.
-        top: How many of the most probable tokens to add.
+        logits: The model's logits, (1, V).
+        token: Id of the token, (1,).
+        weights: Weights that it was drawn from, (1, C), and their ids (None for all); None if greedy.
+        top: Number of most probable tokens to add.
     """
     logits = logits.astype(mx.float32)
     normaliser = mx.logsumexp(logits, axis=-1)
@@ -63,7 +63,7 @@ def token_logprobs(
 
 
 def read_logprobs(arrays: LogprobArrays) -> TokenLogprobs:
-    """Bring log-probabilities to the host."""
+    """Read log-probabilities from the device."""
     ids: list[int] = arrays.top_ids.tolist()  # type: ignore[assignment]
     values: list[float] = arrays.top_model.tolist()  # type: ignore[assignment]
     return TokenLogprobs(

@@ -1,4 +1,4 @@
-"""Penalties on tokens that have occurred, in memory that does not depend on the text's length.
+"""Penalties on tokens that have occurred. Their memory does not depend on the length of the text.
 
 Axes: V vocabulary, S capacity of the history.
 """
@@ -14,8 +14,8 @@ class TokenHistory:
     """The prompt and the new tokens of one text, on the device.
 
     Args:
-        prompt: Token ids.
-        capacity: Most tokens there can be, the prompt's included.
+        prompt: Token ids of the prompt.
+        capacity: Maximum number of tokens, including the prompt's.
     """
 
     def __init__(self, prompt: Sequence[int], capacity: int) -> None:
@@ -30,11 +30,11 @@ class TokenHistory:
         self._length += 1
 
     def drop_last(self, count: int) -> None:
-        """Take the last tokens back."""
+        """Remove the last tokens."""
         self._length -= count
 
     def recent(self, window: int | None) -> mx.array:
-        """The last tokens, prompt included: all of them, or as many as the window holds."""
+        """Return the last tokens, prompt included: as many as the window holds, or all."""
         begin = 0 if window is None else max(0, self._length - window)
         return self._ids[begin : self._length]
 
@@ -45,18 +45,18 @@ class TokenHistory:
 
 
 def penalize(logits: mx.array, strategy: SamplingStrategy, history: TokenHistory) -> mx.array:
-    """Apply the repetition, then the presence and frequency penalties.
+    """Apply the repetition penalty, then the presence and frequency penalties.
 
-    Each penalised logit is computed from the one it replaces, so that a token that occurs several
-    times is penalised once, save by the frequency penalty, which counts.
+    Each penalised logit is computed from the one it replaces. So a token that occurs several times is
+    penalised once, except by the frequency penalty, which counts.
 
     Args:
-        logits: (1, V) float32.
-        strategy: Gives the penalties.
-        history: What has occurred.
+        logits: Logits, (1, V) float32.
+        strategy: Strategy with the penalties.
+        history: Tokens that have occurred.
 
     Returns:
-        (1, V) float32.
+        Penalised logits, (1, V) float32.
     """
     if strategy.repetition_penalty != 1:
         ids = history.recent(strategy.repetition_window)

@@ -1,8 +1,8 @@
 """Draws one token after another from logits, in float32, with explicit keys.
 
-Owns the order of the steps and the state between them. A draw looks at a few thousand candidates
-first; whether they were enough is known when its token is read, one step later, so that no draw
-makes the decode loop wait. `Sampler.redraw` then draws from the whole vocabulary.
+Defines the order of the steps and the state between them. A draw first searches a few thousand candidates.
+Whether they were enough is known when the token is read, one step later, so no draw makes the decode loop
+wait. If they were not, `Sampler.redraw` draws from the whole vocabulary.
 
 Axes: R rows, V vocabulary.
 """
@@ -24,7 +24,7 @@ from metal_gen.sampling.random_keys import RandomKeys, fold, uniform, words
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
-# Enough for most nuclei; those of a few tokens would do with less, at hardly less cost.
+# Enough for most nuclei. Small nuclei need fewer blocks, but save hardly any time.
 NUCLEUS_BLOCKS = 128
 FEWEST_BLOCKS, MOST_BLOCKS = 32, 256
 SMALL_VOCABULARY = 16_384
@@ -32,7 +32,7 @@ DRAWS_AFTER_A_MISS = 16
 
 
 class Status(IntEnum):
-    """What became of a draw."""
+    """The result of a draw."""
 
     CERTAIN = 0
     UNCERTAIN = 1
@@ -40,24 +40,24 @@ class Status(IntEnum):
 
 
 class LogitsError(CheckpointError):
-    """Logits with NaN or plus infinity, or nothing but minus infinity: no token was chosen."""
+    """The logits contain NaN or plus infinity, or only minus infinity. No token was chosen."""
 
 
 class NoTokenLeftError(LogitsError):
-    """The logits are sound, but a strategy bans every token."""
+    """The logits are valid, but the strategy bans every token."""
 
     exit_code = ExitCode.CONFIGURATION
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A token on its way.
+    """The draw of a token, which may not be computed yet.
 
     Attributes:
-        logits: (1, V) as the model gave them.
-        index: Of the new token.
-        outcome: (2,) int32: the token's id and its `Status`, to be read together.
-        logprobs: Where they were asked for.
+        logits: The model's logits, (1, V).
+        index: Index of the new token.
+        outcome: Token id and `Status`, to be read together, (2,) int32.
+        logprobs: Log-probabilities, if requested.
     """
 
     logits: mx.array
@@ -67,12 +67,12 @@ class Draw:
 
     @property
     def token(self) -> mx.array:
-        """(1,) id; valid to compute on even where the draw will turn out uncertain."""
+        """The token id, (1,). It is valid input for the next step even if the draw turns out uncertain."""
         return self.outcome[:1]
 
     @property
     def results(self) -> list[mx.array]:
-        """What is to be computed."""
+        """Arrays to compute."""
         return [self.outcome, *(self.logprobs or ())]
 
 
@@ -81,8 +81,8 @@ class DrawRule:
     """How a token is drawn from logits: a function of arrays alone, which can be compiled.
 
     Args:
-        strategy: Its penalties and `min_tokens` have been applied before.
-        logprobs: As for `Sampler`.
+        strategy: Strategy, whose penalties and `min_tokens` are applied beforehand.
+        logprobs: Number of most probable tokens to report, as for `Sampler`.
     """
 
     strategy: SamplingStrategy
@@ -91,16 +91,16 @@ class DrawRule:
     def __call__(
         self, logits: mx.array, adjusted: mx.array, keys: mx.array, *, whole: bool = False
     ) -> tuple[mx.array, LogprobArrays | None]:
-        """Draw one token for each row, which no other row has a part in.
+        """Draw one token for each row, independently of the other rows.
 
         Args:
-            logits: (R, V) as the model gave them; one row where `logprobs` are wanted.
-            adjusted: (R, V) float32, after penalties and bias.
-            keys: (R, 2), or (2,) for one row; greedy takes no account of them.
-            whole: Look at the whole vocabulary at once.
+            logits: The model's logits, (R, V); a single row if `logprobs` are requested.
+            adjusted: Logits after penalties and bias, (R, V) float32.
+            keys: Keys, (R, 2), or (2,) for one row; a greedy draw ignores them.
+            whole: Search the whole vocabulary at once.
 
         Returns:
-            (2 R,) int32, the ids and then the `Status` of each; and `Draw.logprobs`.
+            Token ids followed by the `Status` of each, (2 R,) int32; and `Draw.logprobs`.
         """
         weights = None
         if self.strategy.is_greedy:
@@ -118,16 +118,17 @@ class Sampler:
     """Draws the tokens of one text.
 
     Args:
-        strategy: How.
-        keys: Of this text.
-        prompt: Its token ids; they count for the repetition penalty.
-        capacity: Most tokens of prompt and text together.
-        ending_ids: Tokens not drawn before `strategy.min_tokens`.
-        logprobs: Give log-probabilities, and those of so many of the most probable tokens.
+        strategy: Sampling strategy.
+        keys: Random keys of this text.
+        prompt: Token ids of the prompt, which count for the repetition penalty.
+        capacity: Maximum number of tokens, prompt and text together.
+        ending_ids: Tokens that are not drawn before `strategy.min_tokens`.
+        logprobs: Number of most probable tokens to report with the log-probabilities of each token; None
+            reports no log-probabilities.
 
     Attributes:
-        rule: How a token is drawn.
-        keys: As given.
+        rule: Rule for drawing a token.
+        keys: Random keys of this text.
     """
 
     def __init__(
@@ -163,12 +164,12 @@ class Sampler:
         return self._draw(missed.logits, missed.index, whole=True)
 
     def accept(self, draw: Draw) -> None:
-        """Note a draw's token as part of the text, computed or not."""
+        """Add a draw's token to the text, whether or not it is computed yet."""
         if self._history is not None:
             self._history.append(draw.token.astype(mx.uint32))
 
     def retract(self, count: int) -> None:
-        """Take the tokens that were noted last back."""
+        """Remove the tokens that were added last."""
         if self._history is not None:
             self._history.drop_last(count)
 
@@ -184,20 +185,20 @@ class Sampler:
 
 
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:
-    """Choose one token per row, without regard to tokens before it.
+    """Choose one token per row, without regard to earlier tokens.
 
     Args:
-        logits: (R, V) or (V,), of any floating dtype; computed on in float32.
-        strategy: Its penalties and `min_tokens` need a text and are left to `generate`.
-        key: As `mx.random.key` makes it. A row's draw depends on it and on the row's number.
+        logits: Logits, (R, V) or (V,), of any floating dtype; computation is in float32.
+        strategy: Strategy; its penalties and `min_tokens` need a text and are left to `generate`.
+        key: Key from `mx.random.key`. A row's draw depends on it and on the row's index.
 
     Returns:
-        (R,) or () token ids.
+        Token ids, (R,) or ().
 
     Raises:
         UsageError: The strategy's bias names a token beyond V.
-        LogitsError: A row has NaN, plus infinity, or nothing but minus infinity; NoTokenLeftError where
-            that is the strategy's doing.
+        LogitsError: A row has NaN, plus infinity, or only minus infinity; NoTokenLeftError if the strategy
+            caused it.
     """
     require_vocabulary(strategy, logits.shape[-1])
     rows = logits.reshape(-1, logits.shape[-1]).astype(mx.float32)
@@ -218,11 +219,11 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
 
 
 def no_token(problem: str, logits: mx.array) -> LogitsError:
-    """The error of a token that could not be chosen.
+    """Return the error for a token that could not be chosen.
 
     Args:
         problem: What failed.
-        logits: As the model gave them; they tell whether it is the model or the strategy that leaves none.
+        logits: The model's logits, which tell whether the model or the strategy is the cause.
     """
     if mx.isfinite(logits).all().item():
         return NoTokenLeftError(
@@ -241,10 +242,10 @@ def draw_once(
     """Draw one token per row.
 
     Args:
-        logits: (R, V) float32, penalties and bias applied.
-        strategy: Gives temperature, top-k, top-p and min-p.
-        uniform: (R, 1) in [0, 1).
-        whole: Look at the whole vocabulary at once.
+        logits: Logits after penalties and bias, (R, V) float32.
+        strategy: Strategy with temperature, top-k, top-p and min-p.
+        uniform: Random numbers in [0, 1), (R, 1).
+        whole: Search the whole vocabulary at once.
 
     Returns:
         Token ids (R,), `Status` (R,), and the weights drawn from with their ids, each (R, C).
@@ -266,7 +267,7 @@ def draw_once(
 
 
 def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
-    """How many blocks of candidates to look at first; 0 for the whole vocabulary."""
+    """Return how many blocks of candidates to search first; 0 for the whole vocabulary."""
     if strategy.top_k is not None:
         count = max(FEWEST_BLOCKS, strategy.top_k + 1)
     elif strategy.truncates_by_mass or strategy.min_p:
@@ -278,14 +279,14 @@ def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
 
 
 def bias_arrays(pairs: dict[int, float]) -> tuple[mx.array, mx.array] | None:
-    """Token ids and what to add to their logits; None for nothing."""
+    """Return token ids and the values to add to their logits, or None if there are none."""
     if not pairs:
         return None
     return mx.array(list(pairs), dtype=mx.int32), mx.array(list(pairs.values()), dtype=mx.float32)
 
 
 def add_bias(logits: mx.array, bias: tuple[mx.array, mx.array] | None) -> mx.array:
-    """Add to the logits (R, V) of some tokens."""
+    """Add the bias to the logits (R, V) of its tokens."""
     if bias is None:
         return logits
     ids, values = bias

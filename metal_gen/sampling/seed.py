@@ -1,4 +1,4 @@
-"""A seed to use where none is given."""
+"""Chooses a random seed."""
 
 import secrets
 
@@ -6,5 +6,5 @@ SEED_BITS = 32
 
 
 def choose_seed() -> int:
-    """A seed to use, and to report, when none is given."""
+    """Return a random seed, for a run without a given one."""
     return secrets.randbits(SEED_BITS)

@@ -1,4 +1,4 @@
-"""What a sampling strategy is: numbers that have been checked. Nothing is computed here."""
+"""Defines sampling strategies: validated parameters, without any computation."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from metal_gen.config.ranges import (
 from metal_gen.config.switched import value_in_force
 from metal_gen.errors import UsageError
 
-# Below it the quotient of two different float32 logits leaves no doubt, or no number.
+# Below this, dividing two different float32 logits gives certainty or overflows.
 LOWEST_TEMPERATURE = 1e-9
 
 
@@ -31,23 +31,22 @@ class SamplingStrategy:
     Steps are applied in this order: penalties, bias, temperature, top-k, top-p, min-p, draw.
 
     Args:
-        temperature: Logits are divided by it; 0, and what is below 1e-9, takes the most probable
-            token and makes the steps after it idle.
-        top_k: Keep the k most probable tokens; None, 0, -1, or k beyond the vocabulary, keeps all.
-        top_p: Keep the smallest set of most probable tokens whose probability together reaches
-            p, the token that crosses p included (nucleus sampling, arXiv 1904.09751); None or
-            1 keeps all. With top-k, probabilities are those among the k.
+        temperature: Divisor of the logits. 0, or a value below 1e-9, takes the most probable token and
+            disables the later steps.
+        top_k: Keep the k most probable tokens; None, 0, -1, or k beyond the vocabulary keeps all.
+        top_p: Keep the smallest set of most probable tokens whose total probability reaches p,
+            including the token that crosses p (nucleus sampling, arXiv 1904.09751); None or 1 keeps all.
+            With top-k, probabilities are those among the k.
         min_p: Keep tokens at least this many times as probable as the most probable one
             (arXiv 2407.01082); None or 0 keeps all.
-        repetition_penalty: Divides positive and multiplies negative logits of tokens that
-            occurred in the prompt or since, once per distinct token (arXiv 1909.05858); 1 is
-            none.
-        repetition_window: How many last tokens `repetition_penalty` looks at; None or -1 is all.
-        presence_penalty: Subtracted from the logit of each token generated before.
-        frequency_penalty: Subtracted for each time that it was generated.
-        logit_bias: Added to the logits of these token ids; minus infinity bans a token. A
+        repetition_penalty: Divisor of positive logits and factor of negative ones, for tokens that occurred
+            in the prompt or since, once per distinct token (arXiv 1909.05858); 1 disables it.
+        repetition_window: Number of last tokens that `repetition_penalty` covers; None or -1 covers all.
+        presence_penalty: Value subtracted from the logit of each token generated before.
+        frequency_penalty: Value subtracted for each time that the token was generated.
+        logit_bias: Values to add to the logits of these token ids; minus infinity bans a token. A
             mapping, or pairs.
-        min_tokens: Tokens that end a text are not drawn before so many.
+        min_tokens: Number of tokens before which tokens that end a text are not drawn.
 
     Raises:
         UsageError: A value is out of its range.
@@ -84,7 +83,7 @@ class SamplingStrategy:
 
     @property
     def truncates_by_mass(self) -> bool:
-        """Whether top-p leaves anything out."""
+        """Whether top-p removes any tokens."""
         return self.top_p is not None and self.top_p < 1
 
     @property
@@ -93,7 +92,7 @@ class SamplingStrategy:
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     def __str__(self) -> str:
-        """The steps that do something, in their order."""
+        """Describe the steps that have an effect, in order."""
         idle = {field.name: field.default for field in fields(self)}
         parts = ["greedy" if self.is_greedy else f"temperature {self.temperature:g}"]
         for name in ("top_k", "top_p", "min_p"):
@@ -131,7 +130,7 @@ _ALWAYS_SHOWN = (
 
 
 def Greedy() -> SamplingStrategy:
-    """Always take the most probable token; of equals, the one with the lowest id."""
+    """Always take the most probable token. Of equally probable ones, take the lowest id."""
     return SamplingStrategy(temperature=0.0)
 
 
@@ -154,7 +153,7 @@ def require_vocabulary(strategy: SamplingStrategy, vocab_size: int) -> None:
     """Refuse a bias on a token that the model does not have.
 
     Raises:
-        UsageError: Naming the id.
+        UsageError: A token is beyond the vocabulary. The error names its id.
     """
     for token in dict(strategy.logit_bias):
         if token >= vocab_size:
@@ -166,7 +165,7 @@ def _number(value: float) -> str:
 
 
 def _checked(name: str, value: object, check: Check) -> object:
-    """The value as the sampler takes it: None where there is no such step."""
+    """Return the value as the sampler takes it; None disables the step."""
     if value is None and name in _OPTIONAL:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Draws for several texts at once, each as its own sampler would draw it.
+"""Draws tokens for several texts at once, each as its own sampler would draw it.
 
 Axes: R texts, V vocabulary.
 """
@@ -12,15 +12,15 @@ from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_a
 
 
 def draw_together(logits: mx.array, samplers: Sequence[Sampler], indices: Sequence[int]) -> list[Draw]:
-    """Start to draw a token for each of several texts, in one go where they are drawn alike.
+    """Start to draw a token for each of several texts, in one operation for texts with the same rule.
 
     Args:
-        logits: (R, V) of the texts in turn.
-        samplers: Of each text.
-        indices: Of each text's new token.
+        logits: Logits of the texts in turn, (R, V).
+        samplers: Sampler of each text.
+        indices: Index of each text's new token.
 
     Returns:
-        What each text's own `Sampler.draw` would give.
+        The draw that each text's own `Sampler.draw` would return.
     """
     rows = list(zip(samplers, indices, strict=True))
     alike: dict[DrawRule, list[int]] = {}
@@ -45,12 +45,12 @@ def draw_together(logits: mx.array, samplers: Sequence[Sampler], indices: Sequen
 
 
 def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:
-    """What the keys of several draws are folded from: (R, 2) bases and (R, 2) words."""
+    """Return what the keys of several draws are folded from: bases, (R, 2), and words, (R, 2)."""
     numbers = [[index >> 32, index & 0xFFFFFFFF] for index in indices]
     return mx.stack([sampler.keys.base for sampler in samplers]), mx.array(numbers, dtype=mx.uint32)
 
 
 def split_draws(logits: mx.array, outcomes: mx.array, indices: Sequence[int]) -> list[Draw]:
-    """Part what `DrawRule` gave for several rows."""
+    """Split the outcomes of a `DrawRule` for several rows into draws."""
     pairs = outcomes.reshape(2, -1)
     return [Draw(logits[row : row + 1], index, pairs[:, row], None) for row, index in enumerate(indices)]

@@ -1,8 +1,8 @@
-"""Top-k, top-p and min-p, on logits that the temperature has divided.
+"""Applies top-k, top-p and min-p to logits that have been divided by the temperature.
 
-Owns which tokens are kept, exactly: of equal logits the lowest ids come first. A few candidates
-are put in order, and so is the whole vocabulary on a GPU. A CPU sorts a large one slowly: there the
-range of the smallest logit of a nucleus is halved 32 times instead.
+Decides exactly which tokens are kept: of equal logits, the lowest ids come first. A few candidates are
+sorted, and on a GPU so is the whole vocabulary. A CPU sorts a large vocabulary slowly, so there a bisection
+of 32 steps finds the smallest logit of the nucleus instead.
 
 Axes: R rows, C candidates.
 """
@@ -17,26 +17,26 @@ from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import PLAIN_SUM
 from metal_gen.sampling.strategy import SamplingStrategy
 
-# How many candidates are put in order to look for a nucleus among them.
+# Number of candidates to sort when searching for a nucleus among them.
 NUCLEUS_SEARCH = 1024
-# On a CPU, halving is quicker than sorting for larger vocabularies than this.
+# On a CPU, bisection is faster than sorting for vocabularies larger than this.
 SORTED_QUICKLY = 65_536
 
 
 def truncate(
     candidates: Candidates, strategy: SamplingStrategy, total: mx.array | None
 ) -> tuple[mx.array, mx.array]:
-    """Leave out what top-k, then top-p, then min-p leave out.
+    """Remove tokens by top-k, then top-p, then min-p.
 
     Args:
-        candidates: Of the scaled logits.
-        strategy: Not greedy.
-        total: (R, 1) sum over the vocabulary of exp(logit - largest); needed where the candidates
-            are not the whole vocabulary and there is a top-p without top-k.
+        candidates: Candidates from the scaled logits.
+        strategy: Strategy that is not greedy.
+        total: Sum over the vocabulary of exp(logit - largest), (R, 1); needed if the candidates are not the
+            whole vocabulary and there is a top-p without top-k.
 
     Returns:
-        Weights (R, C): exp(logit - largest) of what is kept and 0 of the rest; and whether they
-        are certain, (R, 1): false where a token that is no candidate may belong to them.
+        Weights (R, C): exp(logit - largest) of the kept tokens, and 0 for the others. And whether they are
+        certain, (R, 1): false if a token that is not a candidate may belong to them.
     """
     logits, largest = candidates.logits, candidates.largest
     weights = exp(logits - largest)
@@ -58,13 +58,13 @@ def truncate(
 def _cut(
     logits: mx.array, largest: mx.array, strategy: SamplingStrategy, searched: int, total: mx.array | None
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Find where top-k and top-p cut, by putting the largest candidates in order.
+    """Find where top-k and top-p cut, by sorting the largest candidates.
 
-    Without top-k a nucleus is looked for among so many of them as are `searched`.
+    Without top-k, the nucleus is searched among `searched` candidates.
 
     Returns:
-        The smallest logit to keep, how many are kept, and the smallest logit that this rests on:
-        minus infinity where the candidates do not hold the mass. Each (R, 1).
+        The smallest logit to keep; how many are kept; and the smallest logit that this result depends on,
+        which is minus infinity if the candidates do not hold the mass. Each (R, 1).
     """
     count = min(strategy.top_k or searched, logits.shape[-1])
     few = mx.topk(logits, count, axis=-1) if count < logits.shape[-1] else logits
@@ -83,7 +83,7 @@ def _cut(
 
 
 def _first_of(logits: mx.array, smallest: mx.array, size: mx.array) -> mx.array:
-    """Where the `size` largest are, given the smallest of them; of equals the lowest ids."""
+    """Return where the `size` largest are, given the smallest of them. Of equals, the lowest ids count."""
     above = logits > smallest
     equal = logits == smallest
     places = size - above.sum(axis=-1, keepdims=True)
@@ -95,7 +95,7 @@ def _is_sorted_slowly(logits: mx.array) -> bool:
 
 
 def _running_sum(values: mx.array) -> mx.array:
-    """Running sum of (R, N); in blocks where it is long, since long sums in float32 drift."""
+    """Return the running sum of (R, N), in blocks if it is long, because long sums in float32 drift."""
     if values.shape[-1] <= PLAIN_SUM:
         return mx.cumsum(values, axis=-1)
     blocks = in_blocks(values, 0.0)
@@ -107,33 +107,34 @@ def _running_sum(values: mx.array) -> mx.array:
 
 
 def _reaching(logits: mx.array, weights: mx.array, share: float) -> mx.array:
-    """Where the fewest largest logits are whose weights reach a share of all, without a sort.
+    """Return the fewest largest logits whose weights reach a share of the total, without a sort.
 
     Args:
-        logits: (R, V).
-        weights: (R, V) exp(logit - largest).
-        share: Above 0 and below 1.
+        logits: Logits, (R, V).
+        weights: exp(logit - largest), (R, V).
+        share: Share of the total, above 0 and below 1.
 
     Returns:
-        Boolean (R, V).
+        Boolean mask of the kept logits, (R, V).
     """
     keys = _ordered_integers(logits)
     key_blocks, weight_blocks = in_blocks(keys, 0), in_blocks(weights, 0.0)
 
     def mass_from(key: mx.array) -> mx.array:
-        # In blocks: MLX's CPU backend adds one by one, and long sums in float32 drift.
+        # In blocks: MLX's CPU backend adds one number at a time, and long sums in float32 drift.
         return (weight_blocks * (key_blocks >= key[:, :, None])).sum(axis=-1).sum(axis=-1, keepdims=True)
 
     low = mx.zeros((logits.shape[0], 1), mx.uint32)
     wanted = share * mass_from(low)
-    # All from `low` on reach what is wanted; all from `high` on do not.
+    # The weights from `low` on reach the wanted mass, and those from `high` on do not.
     high = keys.max(axis=-1, keepdims=True) + 1
     for _ in range(32):
         middle = low + ((high - low) >> 1)
         enough = mass_from(middle) >= wanted
         low, high = mx.where(enough, middle, low), mx.where(enough, high, middle)
     equal = keys == low
-    # Of those equal to the last one kept, as many as are still needed.
+    # Of the logits equal to the last one kept, keep as many as are still needed.
+
     each = (weights * equal).max(axis=-1, keepdims=True)
     lacking = wanted - mass_from(low + 1)
     places = mx.maximum(mx.ceil(lacking / each), 1)

@@ -1,1 +1,1 @@
-"""Everything about text: messages, templates, tokens, thinking, stop strings."""
+"""Text handling: messages, templates, tokens, thinking and stop strings."""

@@ -1,6 +1,6 @@
 """Renders messages with a checkpoint's chat template, in a sandbox.
 
-Source: `chat_template_utils.py` of Hugging Face transformers, whose environment this repeats.
+Source: `chat_template_utils.py` of Hugging Face transformers; the environment is the same as there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,29 +22,29 @@ OLD_FILE = "chat_template.json"
 THINKING_SWITCH = "enable_thinking"
 CLOCK = "strftime_now"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-# Of a message, what the model thought before it; the first is what templates mostly ask for.
+# Fields of a message that hold the thinking before it. Most templates use the first.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 LONGEST_REASON, LONGEST_DATE = 300, 1000
 WITHOUT_IT = "use --raw to do without it"
 
 
 class MessagesRefusedError(CheckpointError):
-    """A chat template has no place for these messages."""
+    """The chat template does not accept these messages."""
 
 
 class ChatTemplate:
     """A template that turns messages into a prompt.
 
     Args:
-        source: Jinja text.
-        special_tokens: Texts that it may name, such as `bos_token`.
+        source: Jinja source.
+        special_tokens: Texts that the template may use by name, such as `bos_token`.
 
     Attributes:
-        names: Of the variables that occur in it.
-        moment: What it takes for now; None is the time of each rendering.
+        names: Names of the variables in the template.
+        moment: Time to use as the current time; None is the time of each rendering.
 
     Raises:
-        CheckpointError: It is not valid Jinja, too long, or needs other templates.
+        CheckpointError: The source is not valid Jinja, is too long, or needs other templates.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
@@ -55,22 +55,22 @@ class ChatTemplate:
         environment.globals.update(special_tokens or {})
         try:
             self._template, self.names = environment.read(source)
-        except Exception as error:  # Jinja lets errors of Python's compiler through, of any kind.
+        except Exception as error:  # Jinja lets any error of Python's compiler through.
             raise CheckpointError(f"the chat template is not valid: {_reason(error)}", WITHOUT_IT) from error
 
     @property
     def has_thinking_switch(self) -> bool:
-        """Whether it asks for `enable_thinking`."""
+        """Whether the template uses `enable_thinking`."""
         return THINKING_SWITCH in self.names
 
     @property
     def tells_time(self) -> bool:
-        """Whether what it renders may depend on the time."""
+        """Whether the rendered text may depend on the time."""
         return CLOCK in self.names
 
     def _formatted_now(self, format: str) -> str:
         if len(format) > LONGEST_DATE:
-            raise TemplateError(f"a format of a date has more than {LONGEST_DATE} characters")
+            raise TemplateError(f"a date format has more than {LONGEST_DATE} characters")
         return (self.moment or datetime.now()).strftime(format)
 
     def render(
@@ -83,13 +83,13 @@ class ChatTemplate:
         """Return the prompt that asks for the assistant's next message.
 
         Args:
-            messages: Each with `role` and `content`.
-            thinking: Sets the template's `enable_thinking`; None leaves it to the template.
+            messages: Messages, each with `role` and `content`.
+            thinking: Value of the template's `enable_thinking`; None leaves it to the template.
             arguments: Other variables by name.
 
         Raises:
-            MessagesRefusedError: The template raised an error, gave half a character, or took too long or
-                too much memory.
+            MessagesRefusedError: The template raised an error, produced a lone surrogate, or took too
+                much time or memory.
         """
         variables: dict[str, Any] = {
             "messages": list(map(_with_reasoning, messages)),
@@ -116,7 +116,7 @@ class ChatTemplate:
 
 
 def _with_reasoning(message: Message) -> Message:
-    """A message whose reasoning is found by every name that it has anywhere."""
+    """Return a message with its reasoning under every name that templates use."""
     reasoning = next((message[name] for name in REASONING_FIELDS if name in message), None)
     if reasoning is None:
         return message
@@ -124,14 +124,14 @@ def _with_reasoning(message: Message) -> Message:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, on one line that is not too long."""
+    """Return the message of an error, on one line of limited length."""
     if isinstance(error, MemoryError):
         return "it runs out of memory"
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, TemplateSyntaxError):
         text = f"{error.message} in line {error.lineno}"
     elif isinstance(error, SyntaxError):
-        # The line is one of what Jinja has made of the template.
+        # The line number would refer to the code that Jinja generates from the template.
         text = error.msg
     text = text.encode(errors="replace").decode()
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
@@ -141,7 +141,7 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
     """Find the template: chat_template.jinja, then tokenizer_config.json, then chat_template.json.
 
     Returns:
-        None where the checkpoint has none, as base models do.
+        The template; None if the checkpoint has none, like base models.
     """
     special_tokens = _special_tokens(tokenizer_config)
     if (folder / FILE).is_file():
@@ -160,7 +160,7 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> ChatTe
 
 
 def _read_source(path: Path) -> str:
-    """Read a file, unless it is longer than any template may be."""
+    """Read a file, but not more than a template may have."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(LONGEST_SOURCE + 1)
@@ -169,7 +169,7 @@ def _read_source(path: Path) -> str:
 
 
 def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
-    """The tokens that transformers hands to templates, each a text or an object with one."""
+    """Return the tokens that transformers passes to templates, each a text or an object with one."""
     named = {name: tokenizer_config.get(name) for name in SPECIAL_TOKENS}
     texts = {
         name: token.get("content") if isinstance(token, dict) else token for name, token in named.items()

@@ -1,4 +1,4 @@
-"""From bytes to text: prompts, messages, rows and transcripts are decoded alike."""
+"""Decodes bytes to text, in the same way for prompts, messages, rows and transcripts."""
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 
@@ -12,13 +12,13 @@ def decode_text(data: bytes, what: str, *, is_start: bool = True, drops_line_end
     r"""Decode UTF-8.
 
     Args:
-        data: All of a text, or a part that begins and ends with whole characters.
-        what: What to call it in a refusal.
-        is_start: Nothing comes before it: a byte order mark is no part of the text.
-        drops_line_end: One `\n` or `\r\n` at the end is no part of it either.
+        data: A whole text, or a part that begins and ends with whole characters.
+        what: Name of the text in error messages.
+        is_start: Whether the data is the start of the text, where a byte order mark is removed.
+        drops_line_end: Whether to remove one `\n` or `\r\n` at the end.
 
     Raises:
-        UsageError: It is not UTF-8.
+        UsageError: The data is not UTF-8.
     """
     try:
         text = data.decode()
@@ -34,5 +34,5 @@ def decode_text(data: bytes, what: str, *, is_start: bool = True, drops_line_end
 
 
 def without_line_end(text: str) -> str:
-    r"""Take away one `\n` or `\r\n` at the end."""
+    r"""Remove one `\n` or `\r\n` at the end."""
     return next((text.removesuffix(end) for end in LINE_ENDS if text.endswith(end)), text)

@@ -1,4 +1,4 @@
-"""Token ids to text, piece by piece."""
+"""Turns token ids into text, piece by piece."""
 
 import codecs
 
@@ -6,10 +6,10 @@ from metal_gen.text.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """Turns a stream of tokens into pieces of text that are final once given out.
+    """Turns a stream of tokens into pieces of text that are final once returned.
 
-    A character is held back until its last byte has come. The pieces joined equal the decoding
-    of all tokens at once, with U+FFFD for bytes that are no UTF-8.
+    A character is held back until its last byte arrives. The joined pieces equal the decoding of all tokens
+    at once, with U+FFFD for invalid UTF-8.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -17,9 +17,9 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token: int) -> str:
-        """Return the characters that this token completes; often none."""
+        """Return the characters that this token completes, often none."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """Return what is held back: U+FFFD for a character that was never completed."""
+        """Return the held-back text: U+FFFD for a character that was never completed."""
         return self._decoder.decode(b"", final=True)

@@ -1,18 +1,18 @@
-"""A prompt as token ids, and what is known of it."""
+"""A prompt as token ids, with its properties."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, encoded.
+    """An encoded prompt.
 
     Attributes:
-        ids: At least one.
-        opens_thinking: The chat template opens a thinking block, which the answer continues.
-        is_chat: It was rendered by a chat template.
-        prefill: The answer's beginning, which the ids end with.
-        notices: What a person should know about how it was made.
+        ids: Token ids, at least one.
+        opens_thinking: Whether the chat template opens a thinking block, which the answer continues.
+        is_chat: Whether a chat template rendered the prompt.
+        prefill: Beginning of the answer, which ends the prompt.
+        notices: Notices to the user about how the prompt was made.
     """
 
     ids: list[int]

@@ -1,7 +1,7 @@
-"""The `tokenizers` library: builds its tokenizers, and turns whatever goes wrong in it into one error.
+"""The `tokenizers` library: builds its tokenizers, and converts all of its errors into one type.
 
-A tokenizer.json may hold the state of another program's session, expressions that never end, and rules
-that make a text a million times longer. The first has no part in a prompt, and the others are refused.
+A tokenizer.json may contain the state of another program's session, regular expressions that never end, and
+rules that make a text a million times longer. The first is ignored, and the others are refused.
 """
 
 import re
@@ -14,13 +14,13 @@ from tokenizers import Tokenizer
 
 from metal_gen.excerpt import excerpt
 
-# What the library's compiled part raises, which is no Exception.
+# Raised by the compiled part of the library. It is not an Exception.
 PANIC = "PanicException"
-# The library gives up an expression after ten million steps: so many characters of one kind are too many.
+# The library stops a match after ten million steps, so a run of this many equal characters is too long.
 LONGEST_RUN = 8_000_000
 RUN = re.compile(rf"\s{{{LONGEST_RUN}}}")
 MOST_GROWTH = 100
-# Of an expression: escapes and classes, which are passed over; groups; and what leaves a choice.
+# Parts of a regular expression: escapes and classes, which are skipped; groups; and operators with a choice.
 PIECES = re.compile(
     r"\\p\{[^}]*\}|\\.|\[\^?\]?(?:\\.|\[:[^\]]*:\]|[^\]\\])*\]|(?P<open>\()\??|(?P<close>\))|(?P<choice>[*+?|]"
     r"|\{\d*,\d*\})",
@@ -30,17 +30,17 @@ WITHOUT_END = re.compile(r"[*+]|\{\d+,\}")
 
 
 class LibraryError(Exception):
-    """The library cannot do something; the reason reads on after a colon."""
+    """The library cannot do something. The message continues a sentence after a colon."""
 
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Turn what the library raises into a `LibraryError`."""
+    """Convert errors of the library into a `LibraryError`."""
     try:
         yield
     except LibraryError:
         raise
-    except Exception as error:  # The library raises nothing narrower.
+    except Exception as error:  # The library raises no narrower type.
         raise LibraryError(excerpt(error)) from error
     except BaseException as error:
         if type(error).__name__ != PANIC:
@@ -49,18 +49,18 @@ def library_errors() -> Iterator[None]:
 
 
 def build_tokenizer(source: Path | str) -> Tokenizer:
-    """Build a tokenizer that encodes the whole of a text, and nothing else.
+    """Build a tokenizer that encodes a whole text, and nothing else.
 
     Args:
-        source: A tokenizer.json, or what would be in one.
+        source: A tokenizer.json, or its contents.
 
     Raises:
-        LibraryError: It cannot be built.
+        LibraryError: The tokenizer cannot be built.
     """
     with library_errors():
         is_file = isinstance(source, Path)
         tokenizer = Tokenizer.from_file(str(source)) if is_file else Tokenizer.from_str(str(source))
-        # Left behind by a trainer, which cuts and fills up its texts, and leaves out merges at random.
+        # A trainer may leave settings behind that truncate and pad texts, and drop merges at random.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if getattr(tokenizer.model, "dropout", None):
@@ -72,31 +72,31 @@ def encode_text(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) ->
     """Encode a text.
 
     Args:
-        tokenizer: Of the library.
+        tokenizer: Tokenizer of the library.
         text: Valid Unicode.
-        add_special_tokens: Put a start token before it, where the tokenizer has one.
+        add_special_tokens: Put a start token first, if the tokenizer has one.
 
     Raises:
-        LibraryError: It cannot be encoded.
+        LibraryError: The text cannot be encoded.
     """
     if len(text) >= LONGEST_RUN and RUN.search(text):
-        raise LibraryError(f"it has more than {LONGEST_RUN:,} blank characters in a row")
+        raise LibraryError(f"it has more than {LONGEST_RUN:,} whitespace characters in a row")
     with library_errors():
         ids: list[int] = tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
 
 def least_tokens(tokenizer: Tokenizer, beginning: str, uncertain: int) -> int:
-    """Count the tokens that every text has which begins so.
+    """Return the smallest number of tokens of any text that begins like this.
 
     Args:
-        tokenizer: Of the library.
+        tokenizer: Tokenizer of the library.
         beginning: Valid Unicode.
-        uncertain: Characters at its end of which another token may be made: those of the longest added one.
-            So may be of the two words before.
+        uncertain: Number of characters at its end that may become part of other tokens: the length of the
+            longest added token. The two words before them are uncertain too.
 
     Raises:
-        LibraryError: It cannot be encoded.
+        LibraryError: The text cannot be encoded.
     """
     with library_errors():
         encoding = tokenizer.encode(beginning, add_special_tokens=False)
@@ -112,10 +112,10 @@ def least_tokens(tokenizer: Tokenizer, beginning: str, uncertain: int) -> int:
 
 
 def require_harmless(document: dict[str, Any]) -> None:
-    """Refuse expressions that may never end, and normalizers that make a text much longer.
+    """Refuse regular expressions that may never end, and normalizers that make a text much longer.
 
     Raises:
-        LibraryError: There is one.
+        LibraryError: The tokenizer has one of them.
     """
     frame = (document.get("pre_tokenizer"), document.get("normalizer"))
     for part in _parts_of(frame):
@@ -133,7 +133,7 @@ def require_harmless(document: dict[str, Any]) -> None:
 
 
 def _parts_of(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects within a value, which is nested as deep as JSON may be."""
+    """Yield all objects within a value, nested as deep as JSON may be."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -145,9 +145,9 @@ def _parts_of(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def repeats_choices(pattern: str) -> bool:
-    """Return whether a regular expression repeats without end a group that can match in several ways.
+    """Return whether a regular expression repeats, without a limit, a group that can match in several ways.
 
-    Such as `(a+)+` and `(a|aa)*`: on some texts, each character doubles the time.
+    Examples are `(a+)+` and `(a|aa)*`: on some texts, each character doubles the time.
     """
     varies = [False]
     for piece in PIECES.finditer(pattern):

@@ -1,4 +1,4 @@
-"""The messages of a conversation, as JSON gives them."""
+"""Validates the messages of a conversation from JSON."""
 
 from metal_gen.config.checks import SURROGATES
 from metal_gen.config.sources import nearest
@@ -11,17 +11,17 @@ ROLES = [SYSTEM, USER, ASSISTANT, TOOL]
 
 
 def checked_messages(name: str, value: object) -> list[Message]:
-    """Accept a list of messages, each with a role, a content and perhaps other texts.
+    """Validate a list of messages, each with a role, a content and possibly other text fields.
 
-    A field that is null, an empty list or an empty object says nothing: answers of servers have such, as in
-    `"tool_calls": []`, and come back in a conversation.
+    A field that is null, an empty list or an empty object is ignored. Answers of servers have such fields,
+    as in `"tool_calls": []`, and come back in a conversation.
 
     Args:
-        name: What to call it in a refusal.
-        value: From JSON.
+        name: Name of the list in error messages.
+        value: Value from JSON.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: It is not such a list.
     """
     if not isinstance(value, list):
         raise UsageError(f"{name} must be a list of messages, each with a role and a content")
@@ -39,7 +39,7 @@ def _message(place: str, message: object) -> Message:
     if role not in ROLES:
         raise UsageError(f"{place} has the role {role[:40]!a}: {nearest(role[:40], ROLES)}")
     if content is None and "content" in message and role == ASSISTANT:
-        content = ""  # So is an answer that ended while thinking.
+        content = ""  # An answer that ended while thinking has no content.
     checked = {"role": role, "content": ""}
     for name, value in message.items():
         if name in checked or value is None or value in ([], {}):
@@ -66,10 +66,10 @@ def _part(place: str, part: object) -> str:
 
 
 def checked_text(place: str, text: str) -> str:
-    """Accept a text without halves of characters.
+    """Accept a text without unpaired surrogates.
 
     Raises:
-        UsageError: There is one.
+        UsageError: The text has one.
     """
     if found := SURROGATES.search(text):
         raise UsageError(

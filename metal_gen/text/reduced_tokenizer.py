@@ -1,8 +1,8 @@
-"""A tokenizer for one text: the same file, less the merges that cannot occur in that text.
+"""A tokenizer for one text: the same file without the merges that cannot occur in that text.
 
-Building the whole of Qwen's tokenizer takes longer than everything else before the first token of
-a small model. But a merge of byte-pair encoding makes a part of a word, and a short text has few
-words: all other merges, left out, change nothing. The encoding itself is the `tokenizers` library's.
+Building all of Qwen's tokenizer takes longer than everything else before the first token of a small model.
+But a byte-pair merge makes a part of a word, and a short text has few words. All other merges can be left
+out without any effect. The encoding itself is done by the `tokenizers` library.
 """
 
 import json
@@ -15,10 +15,10 @@ from tokenizers import Tokenizer as HubTokenizer
 
 from metal_gen.text.library import build_tokenizer
 
-# Beyond so many parts of words the whole tokenizer is as quick.
+# Beyond this many parts of words, the whole tokenizer is as fast.
 MOST_PARTS = 100_000
 LONGEST_TEXT = 200_000
-# What a model must say for a word's encoding to follow from the merges alone.
+# Model fields and values for which a word's encoding follows from the merges alone.
 PLAIN_BPE = {
     "type": "BPE",
     "dropout": None,
@@ -31,10 +31,10 @@ PLAIN_BPE = {
 
 
 class TokenizerReducer:
-    """Makes reduced tokenizers of a tokenizer.json.
+    """Makes reduced tokenizers from a tokenizer.json.
 
     Args:
-        document: The parsed file; its model is plain byte-pair encoding (see `is_plain`).
+        document: The parsed file, whose model is plain byte-pair encoding (see `is_plain`).
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class TokenizerReducer:
         self.letters_only = self._with(self._letters, [])
 
     def reduced_for(self, text: str) -> HubTokenizer | None:
-        """A tokenizer that encodes this text as the whole one does; None where it would be too large.
+        """Return a tokenizer that encodes this text like the whole one, or None if it would be too large.
 
         Args:
             text: Valid Unicode.
@@ -60,7 +60,7 @@ class TokenizerReducer:
         return self._with(parts | self._letters, merges)
 
     def _with(self, tokens: set[str], merges: list[tuple[str, str]]) -> HubTokenizer:
-        """The tokenizer with these tokens, as far as there are such, and these merges alone."""
+        """Return the tokenizer with these tokens, as far as they exist, and only these merges."""
         known = self._model["vocab"]
         vocabulary = {token: known[token] for token in tokens if token in known} | self._added
         model = {**self._model, "vocab": vocabulary, "merges": merges}
@@ -68,7 +68,7 @@ class TokenizerReducer:
 
 
 def is_plain(document: dict[str, Any]) -> bool:
-    """Return whether a tokenizer.json can be reduced; one that is damaged cannot."""
+    """Return whether a tokenizer.json can be reduced. A damaged one cannot."""
     model, added = document.get("model"), document.get("added_tokens")
     if not isinstance(model, dict) or not isinstance(added, list):
         return False
@@ -87,7 +87,7 @@ def is_plain(document: dict[str, Any]) -> bool:
 
 
 def _has_ids_in_turn(vocabulary: dict[str, int], added: list[dict[str, Any]]) -> bool:
-    """Return whether added tokens have the ids that the library gives them, whatever the file says."""
+    """Return whether added tokens have the ids that the library assigns, whatever the file says."""
     new = [entry for entry in added if entry["content"] not in vocabulary]
     known = [entry for entry in added if entry["content"] in vocabulary]
     return [entry["id"] for entry in new] == list(range(len(vocabulary), len(vocabulary) + len(new))) and all(
@@ -96,7 +96,7 @@ def _has_ids_in_turn(vocabulary: dict[str, int], added: list[dict[str, Any]]) ->
 
 
 def _words(encoding: Encoding) -> Iterable[str]:
-    """What is encoded by itself, as the letters of the byte-level alphabet."""
+    """Yield the words, which are encoded separately, as letters of the byte-level alphabet."""
     letters = zip(encoding.word_ids, encoding.tokens, strict=True)
     for _, group in groupby(letters, key=lambda letter: letter[0]):
         yield "".join(letter for _, letter in group)

@@ -1,18 +1,17 @@
-"""Finds stop strings in a text that comes in pieces."""
+"""Finds stop strings in a text that arrives in pieces."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Lets a text through up to the first stop string.
+    """Passes a text on up to the first stop string.
 
-    What could still become a stop string is held back. The result does not depend on how the text
-    is cut into pieces: of several stop strings the one that is complete first counts, and of those
-    the one that began first.
+    Text that could still become a stop string is held back. The result does not depend on how the text is cut
+    into pieces: the stop string that is complete first counts, and of several, the one that began first.
 
     Args:
-        stops: None of them empty.
+        stops: Stop strings, none of them empty.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -24,7 +23,7 @@ class StopMatcher:
         """Take the next piece.
 
         Returns:
-            What is certain to come before any stop string, and the stop string that ends the text.
+            Text that is certain to come before any stop string, and the stop string that ends the text.
         """
         if not self._stops:
             return text, None
@@ -42,15 +41,15 @@ class StopMatcher:
         return released, None
 
     def finish(self) -> str:
-        """Return what is held back, when no more text comes."""
+        """Return the held-back text when no more text comes."""
         held, self._held = self._held, ""
         return held
 
     def _could_begin(self) -> int:
-        """The length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest end of the held text that begins a stop string."""
         for place in range(len(self._held)):
             end = self._held[place:]
-            # In order, what begins with `end` comes right where `end` itself would stand.
+            # In sorted order, strings that begin with `end` follow right after the place of `end` itself.
             at = bisect_left(self._in_order, end)
             if at < len(self._in_order) and self._in_order[at].startswith(end):
                 return len(end)

@@ -1,4 +1,4 @@
-"""Tells a model's thinking from its answer, in a text that comes in pieces."""
+"""Separates a model's thinking from its answer, in a text that arrives in pieces."""
 
 from enum import Enum, auto
 
@@ -10,7 +10,7 @@ TAGS = (THINK_OPEN, THINK_CLOSE)
 
 
 class _Place(Enum):
-    """What comes next."""
+    """The kind of text that comes next."""
 
     START = auto()
     THINKING = auto()
@@ -18,17 +18,17 @@ class _Place(Enum):
 
 
 class ThinkingSplitter:
-    """Follows the thinking tags, each in any number of pieces, and takes them out of the text.
+    """Follows the thinking tags, which may be split over pieces, and removes them from the text.
 
-    Thinking is a block at the very start, white space aside, and there is one at most: a tag anywhere else
-    is a part of what is said. The blank lines that models put after a tag are taken out too. A prompt
-    without a chat template is not split: there the tags are text like any other.
+    Thinking is a single block at the very start, apart from whitespace. A tag anywhere else is part of the
+    text. Blank lines after a tag are removed too. A prompt without a chat template is not split: its tags are
+    ordinary text.
 
     Args:
-        prompt: That the text follows. Its prefill is the text's beginning.
+        prompt: Prompt that the text follows. Its prefill is the beginning of the text.
 
     Attributes:
-        prefilled: The thinking and the answer in the prefill.
+        prefilled: Thinking and answer in the prefill.
     """
 
     def __init__(self, prompt: Prompt) -> None:
@@ -52,7 +52,7 @@ class ThinkingSplitter:
         """Take the next piece.
 
         Returns:
-            The thinking and the answer that are certain by now; what may belong to a tag is held back.
+            The thinking and the answer that are certain so far. Text that may belong to a tag is held back.
         """
         self._held += text
         if self._place is _Place.START:
@@ -64,7 +64,7 @@ class ThinkingSplitter:
         return thinking, answer
 
     def finish(self) -> tuple[str, str]:
-        """Return the thinking and the answer that are held back, when no more text comes."""
+        """Return the held-back thinking and answer when no more text comes."""
         held, self._held = self._held, ""
         return (held, "") if self.is_thinking else ("", held)
 
@@ -86,7 +86,7 @@ class ThinkingSplitter:
         return text.removesuffix(self._held)
 
     def _without_blank_lines(self, text: str) -> str:
-        """A text without the blank lines that follow a tag."""
+        """Remove the blank lines that follow a tag."""
         if self._after_tag:
             text = text.lstrip("\n")
             self._after_tag = not text

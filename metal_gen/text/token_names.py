@@ -1,4 +1,4 @@
-"""Tokens that a person names: by their text, or by their id."""
+"""Finds tokens that the user names by text or id."""
 
 from metal_gen.errors import UsageError
 from metal_gen.text.tokenizer import Tokenizer
@@ -7,12 +7,12 @@ LONGEST_ID = 20
 
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:
-    """Find the token that a name means.
+    """Find the token with this name.
 
     Args:
-        tokenizer: Of the checkpoint.
-        name: Digits are an id; otherwise the text of a token, special ones such as `<|im_end|>`
-            included, or a text that is encoded as a single token.
+        tokenizer: Tokenizer of the checkpoint.
+        name: An id in digits; or the text of a token, including special ones such as `<|im_end|>`; or a
+            text that is encoded as a single token.
 
     Raises:
         UsageError: There is no such token.

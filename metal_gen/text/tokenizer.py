@@ -1,7 +1,7 @@
-"""Text to token ids, and a token id to the bytes it stands for.
+"""Turns text into token ids, and a token id into its bytes.
 
-Encoding is the `tokenizers` library's. Decoding is byte by byte, so that a stream of tokens can
-be shown as soon as its characters are whole: see `detokenizer`.
+The `tokenizers` library encodes. Decoding is byte by byte, so that a stream of tokens can be shown as soon as
+its characters are complete: see `detokenizer`.
 """
 
 import json
@@ -30,17 +30,17 @@ from metal_gen.text.thinking import TAGS
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 FEW_TEXTS = 4
-# A text longer than this takes its time; most have more tokens than an eighth of their characters.
+# Encoding a text longer than this takes noticeable time. Most have more than one token per 8 characters.
 LONG_TEXT = 1 << 20
 MOST_CHARACTERS = 8
-# Of a tokenizer's ids, the part that may be beyond the model's embedding.
+# Share of a tokenizer's ids that may be beyond the model's embedding.
 MOST_BEYOND = 1 / 16
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level vocabulary.
+    """Return the byte that each character stands for in a byte-level vocabulary.
 
-    Printable bytes stand for themselves and the others for characters from U+0100 on.
+    Printable bytes stand for themselves, and the others are written as characters from U+0100 on.
     Source: `bytes_to_unicode` of GPT-2's encoder.py.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -51,17 +51,17 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 ALPHABET = _byte_level_alphabet()
-# Normalizing (NFC) makes a character of up to four times its bytes; of ASCII it makes these alone.
+# Normalization (NFC) makes a character from up to four times its bytes, but only these from ASCII.
 MOST_SHRINKING = 4
 MADE_BY_NORMALIZING = frozenset(b";K`")
 
 
 @dataclass(frozen=True)
 class TokenizerDocument:
-    """What a checkpoint says of its tokenizer.
+    """A checkpoint's description of its tokenizer.
 
     Attributes:
-        path: The file that says it.
+        path: File that contains it.
         document: The object in tokenizer.json.
         config: The object in tokenizer_config.json.
     """
@@ -72,10 +72,10 @@ class TokenizerDocument:
 
 
 def read_tokenizer(folder: Path) -> TokenizerDocument:
-    """Read the files in a folder.
+    """Read the tokenizer files in a folder.
 
     Raises:
-        CheckpointError: tokenizer.json is missing, or one of them cannot be read.
+        CheckpointError: tokenizer.json is missing, or a file cannot be read.
     """
     path, config = folder / FILE, folder / CONFIG_FILE
     if not path.is_file():
@@ -91,22 +91,23 @@ class Tokenizer:
     """The tokenizer of a checkpoint.
 
     Attributes:
-        added_ids: Tokens beside the byte-level ones, such as `<|im_end|>`, by their text.
-        special_ids: Those that are not shown; thinking tags are told from the text where they count.
+        added_ids: Tokens added to the byte-level ones, such as `<|im_end|>`, by their text.
+        special_ids: Added tokens that are not shown. Thinking tags are not among them, because they are
+            recognised in the text.
 
     Args:
-        source: A checkpoint's folder, or what the files there would say.
-        vocab_size: Of the model's embedding.
+        source: A checkpoint's folder, or the contents of its files.
+        vocab_size: Vocabulary size of the model's embedding.
 
     Raises:
-        CheckpointError: tokenizer.json is missing, cannot be read, is not byte-level, or has
-            many ids beyond the embedding.
+        CheckpointError: tokenizer.json is missing, cannot be read, is not byte-level, or has many ids
+            beyond the embedding.
     """
 
     def __init__(self, source: "Path | TokenizerDocument", vocab_size: int) -> None:
         given = read_tokenizer(source) if isinstance(source, Path) else source
         self._path, document = given.path, given.document
-        # Half a million objects, of which nothing is kept that the file can give again.
+        # Half a million objects: keep nothing that can be read from the file again.
         self._kept = None if self._path.name == FILE else document
         try:
             with library_errors():
@@ -132,7 +133,7 @@ class Tokenizer:
         self.config = given.config
 
     def _require_own(self, vocab_size: int, ids: list[int]) -> None:
-        """See that it is not another model's; a few ids beyond the embedding just cannot be in a prompt."""
+        """Refuse another model's tokenizer. A few ids beyond the embedding are fine but cannot be used."""
         largest = max(ids, default=0)
         if not ids or min(ids) < 0:
             raise CheckpointError(f"{self._path} has {'token ids below 0' if ids else 'no tokens'}")
@@ -148,7 +149,7 @@ class Tokenizer:
 
     @cached_property
     def _texts_as_written(self) -> list[str]:
-        """The vocabulary in the order of its file, which nearly always is that of its ids."""
+        """The vocabulary in the order of its file, which is nearly always the order of its ids."""
         return list(self._ids)
 
     @cached_property
@@ -156,7 +157,7 @@ class Tokenizer:
         return {token: text for text, token in self._ids.items()}
 
     def _text_of(self, token: int) -> str | None:
-        """A token as it is written in the vocabulary; to turn the whole of it around takes a while."""
+        """Return a token as the vocabulary writes it. Inverting the whole vocabulary would take a while."""
         if token < len(self._texts_as_written):
             text = self._texts_as_written[token]
             if self._ids[text] == token:
@@ -180,13 +181,13 @@ class Tokenizer:
         """Build the whole tokenizer now.
 
         Raises:
-            CheckpointError: It cannot be built.
+            CheckpointError: The tokenizer cannot be built.
         """
         self._reducer = None
         _ = self._whole
 
     def _tokenizer_for(self, text: str) -> HubTokenizer:
-        """The first few short texts do not need the whole tokenizer, which takes longer to build."""
+        """Return a reduced tokenizer for the first few short texts; the whole one takes longer to build."""
         self._encoded += 1
         if self._reducer is None or self._encoded > FEW_TEXTS:
             self._reducer = None
@@ -195,12 +196,12 @@ class Tokenizer:
             with library_errors():
                 return self._reducer.reduced_for(text) or self._whole
         except LibraryError:
-            # The whole one says what is wrong with the file.
+            # The whole tokenizer's own error says what is wrong with the file.
             return self._whole
 
     @property
     def eos_id(self) -> int | None:
-        """The id of tokenizer_config.json's `eos_token`."""
+        """Id of tokenizer_config.json's `eos_token`; None if it has none."""
         token = self.config.get("eos_token")
         content = token.get("content") if isinstance(token, dict) else token
         return self.id_of(content) if isinstance(content, str) else None
@@ -212,42 +213,41 @@ class Tokenizer:
         return max(*of_words, *(_most_bytes(text.encode()) for text in self.added_ids), 1)
 
     def most_bytes(self, tokens: int) -> int:
-        """The bytes of UTF-8 that so many tokens can stand for at most: a longer text need not be encoded."""
+        """Return the most UTF-8 bytes that this many tokens can stand for. A longer text has more tokens."""
         return tokens * self._most_bytes_of_a_token
 
     def _require_length(self, text: str, most_tokens: int) -> None:
-        """Count characters, of which none has less than a byte; of a long text encode the beginning."""
+        """Check by the number of characters, each at least a byte. Of a long text, encode the beginning."""
         fits = len(text) <= self.most_bytes(most_tokens)
         beginning = text[: MOST_CHARACTERS * most_tokens]
         if fits and len(text) > LONG_TEXT and len(beginning) < len(text):
-            with suppress(LibraryError):  # For which the whole is refused, with a reason.
+            with suppress(LibraryError):  # Encoding the whole text then fails, with a reason.
                 uncertain = max(map(len, self.added_ids), default=0)
                 fits = least_tokens(self._whole, beginning, uncertain) <= most_tokens
         if not fits:
             raise DoesNotFitError(
                 f"the prompt of {len(text):,} characters does not fit: it has more than {most_tokens:,} "
-                "tokens, the most that there can be",
-                "shorten the prompt; metal-gen plan says how many tokens fit",
+                "tokens, which is the limit",
+                "shorten the prompt; `metal-gen plan` shows how many tokens fit",
             )
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token given by its text, such as `<think>`."""
+        """Return the id of a token given by its text, such as `<think>`, or None if there is none."""
         return self.added_ids.get(token, self._ids.get(token))
 
     def encode(self, text: str, *, add_special_tokens: bool, most_tokens: int | None = None) -> list[int]:
-        """Encode text; special tokens written in it count as such.
+        """Encode text. Special tokens in the text count as such.
 
         Args:
-            text: Of any length.
-            add_special_tokens: Put a start token before it where the tokenizer has one; not for
-                text from a chat template, which has its own.
-            most_tokens: A text that is known to have more is refused before it is encoded, for which the
-                library takes more than a hundred times its size; None encodes any.
+            text: Text of any length.
+            add_special_tokens: Put a start token first, if the tokenizer has one. Not for text from a chat
+                template, which contains its own.
+            most_tokens: Refuse a text that is known to have more tokens before encoding it, because the
+                library needs more than a hundred times its size; None encodes any text.
 
         Raises:
-            DoesNotFitError: The text has more than `most_tokens`, by its length or its beginning alone.
-            UsageError: The text has halves of characters (lone surrogates), or is one that the library cannot
-                encode.
+            DoesNotFitError: Its length or its beginning shows that the text has more tokens than that.
+            UsageError: The text has unpaired surrogates, or the library cannot encode it.
             CheckpointError: The text needs ids that the model does not have.
         """
         if most_tokens is not None and len(text) > most_tokens:
@@ -263,16 +263,16 @@ class Tokenizer:
             raise UsageError(f"the prompt cannot be encoded with {self._path.name}: {error}") from error
         if ids and max(ids) >= self.vocab_size:
             raise CheckpointError(
-                f"{self._path.name} gives token {max(ids)} and the model's vocabulary ends at "
+                f"{self._path.name} gives token {max(ids)}, but the model's vocabulary ends at "
                 f"{self.vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
         return ids
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for.
+        """Return the bytes that a token stands for.
 
-        Special tokens and ids beyond the vocabulary (Qwen pads its embedding) have none.
+        Special tokens have none, and neither do ids beyond the vocabulary (Qwen pads its embedding).
         """
         if token in self.special_ids:
             return b""
@@ -283,12 +283,12 @@ class Tokenizer:
 
 
 def _most_bytes(token: bytes) -> int:
-    """The bytes of the longest text that is normalized to those of a token."""
+    """Return the length in bytes of the longest text that is normalized to the bytes of a token."""
     return sum(1 if byte < 0x80 and byte not in MADE_BY_NORMALIZING else MOST_SHRINKING for byte in token)
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes that a token stands for, from how the vocabulary writes it."""
+    """Return the bytes of a token from its text in the vocabulary."""
     if all(character in ALPHABET for character in text):
         return bytes(ALPHABET[character] for character in text)
     return text.encode()

@@ -1,4 +1,4 @@
-"""A conversation as a file: a JSON object with its messages, as a row of a batch has them too."""
+"""Reads and writes a conversation as a file: a JSON object with messages, like a row of a batch."""
 
 import json
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from metal_gen.text.decoding import decode_text
 from metal_gen.text.messages import Message, checked_messages
 
 MESSAGES = "messages"
-# Far more than any cache holds.
+# Much more than any cache holds.
 MOST_BYTES = 64 << 20
 
 
 def format_transcript(messages: Sequence[Message]) -> str:
-    """The text of a file with these messages."""
+    """Return the text of a file with these messages."""
     return json.dumps({MESSAGES: list(messages)}, ensure_ascii=False, indent=2) + "\n"
 
 
 def read_transcript(path: Path) -> list[Message]:
-    """Read the messages of a file: an object that has them, whatever else it has, or a bare list.
+    """Read the messages of a file: an object with messages and possibly other fields, or a bare list.
 
     Raises:
-        UsageError: It cannot be read, or a message in it cannot be used.
+        UsageError: The file cannot be read, or a message in it cannot be used.
     """
     try:
         text = decode_text(read_bounded(path, MOST_BYTES), f"the transcript {path}")
-        document = parse_json(text, half_characters=True)  # which the messages' own check names
+        document = parse_json(text, half_characters=True)  # the check of the messages names them
     except OSError as error:
         raise UsageError(
             f"cannot read the transcript {path}: {error.strerror}",

@@ -101,7 +101,7 @@ def test_a_number_and_its_digits_are_two_ids():
         (b'{"prompt": "hi", "seed": NaN}', "NaN"),
         (b'{"prompt": "hi", "seed": -Infinity}', "-Infinity"),
         (b'{"prompt": "hi", "temperature": 1e999}', "too large: 1e999"),
-        (b'{"prompt": "hi", "prompt": "ho"}', "a name that is there twice: prompt"),
+        (b'{"prompt": "hi", "prompt": "ho"}', "a name that occurs twice: prompt"),
         (b'{"prompt": "hi", "seed": ' + b"9" * 5000 + b"}", "a number of 5,000 digits"),
         (b'{"prompt": ' + b"[" * 101 + b"]" * 101 + b"}", "nested deeper than 100 levels"),
         (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested deeper than 100 levels"),

@@ -245,8 +245,8 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without(f"{OF_V}B.weight"), f"has {OF_V}A.weight and no lora_B for it"),
-        (without(f"{OF_V}A.weight"), f"has {OF_V}B.weight and no lora_A for it"),
+        (without(f"{OF_V}B.weight"), f"has {OF_V}A.weight, but its lora_B is missing"),
+        (without(f"{OF_V}A.weight"), f"has {OF_V}B.weight, but its lora_A is missing"),
         (
             with_tensor(f"{OF_V}A.weight", floats(RANK, 48)),
             f"A.weight in adapter_model.safetensors is 4 x 48 where {V_PROJ}, at rank 4, makes it 4 x 32",
@@ -256,12 +256,12 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
         (with_tensor(f"{OF_V}B.weight", np.zeros((64, RANK), np.int8)), "is stored as I8, and only"),
         (with_fields(r=8), "is 4 x 32 where"),
         (with_fields(rank_pattern={"v_proj": 2}), f"where {V_PROJ}, at rank 2, makes it 2 x 32"),
-        (with_fields(rank_pattern={"v_proj(": 2}), "rank_pattern has 'v_proj(', and only names of modules"),
+        (with_fields(rank_pattern={"v_proj(": 2}), "rank_pattern has 'v_proj(', and only module names"),
         (
             with_fields(alpha_pattern={".*v_proj": 2}),
-            "alpha_pattern has '.*v_proj', and only names of modules",
+            "alpha_pattern has '.*v_proj', and only module names",
         ),
-        (with_fields(rank_pattern={"^(a+)+$": 2}), "rank_pattern has '^(a+)+$', and only names of modules"),
+        (with_fields(rank_pattern={"^(a+)+$": 2}), "rank_pattern has '^(a+)+$', and only module names"),
         (with_fields(alpha_pattern=[1]), "alpha_pattern must be an object"),
         (with_fields(r="8"), "r must be a whole number of at least 1, not '8'"),
         (
@@ -319,7 +319,7 @@ def test_a_factor_of_no_module_is_named(name, tiny, tmp_path):
     adapter = Path(write_mlx(tmp_path / "adapter", random_factors(TINY_SHAPES)))
     path = adapter / "adapters.safetensors"
     save_file({**load_file(path), name: floats(32, RANK)}, path)
-    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} in adapters|has {name} and no lora_b"):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} in adapters|has {name}, but its lora_b"):
         Checkpoint(tiny, adapters=[str(adapter)])
 
 
@@ -327,7 +327,7 @@ def test_names_without_end_cost_nothing(tiny, tmp_path):
     adapter = Path(write_peft(tmp_path / "adapter", peft_tensors(random_factors(TINY_SHAPES))))
     with_tensor(f"{'a.' * 200_000}lora_A.weight", floats(RANK, 8))(adapter)
     with_fields(rank_pattern={"v_proj": RANK})(adapter)
-    with pytest.raises(CheckpointError, match="and no lora_B for it") as caught:
+    with pytest.raises(CheckpointError, match="but its lora_B is missing") as caught:
         Checkpoint(tiny, adapters=[str(adapter)])
     assert len(str(caught.value)) <= 2000
 
@@ -338,7 +338,7 @@ def test_a_folder_may_be_called_as_if_it_had_a_scale(tiny, logits_of, tmp_path):
     assert np.array_equal(logits_of(tiny, adapter), logits_of(tiny, f"{adapter}=1"))
     assert (logits_of(tiny, adapter) != logits_of(tiny, f"{adapter}=0.5")).any()
     other = write_peft(tmp_path / "adapter", peft_tensors(factors))
-    with pytest.raises(ConfigError, match="can be two: there are folders") as caught:
+    with pytest.raises(ConfigError, match="is ambiguous: there are folders") as caught:
         Checkpoint(tiny, adapters=[adapter])
     for hinted in (f"{adapter}=1", f"{other}=5.000000e-01"):
         assert hinted in caught.value.hint
@@ -414,9 +414,9 @@ def test_whole_tensors_are_neither_scaled_nor_packed_nor_taken_twice(tiny, quant
     one, other = (write_peft(tmp_path / name, tensors) for name in ("one", "other"))
     with pytest.raises(CheckpointError, match=r"cannot be scaled by 0.5: base_model.model.lm_head.weight in"):
         Checkpoint(tiny, adapters=[f"{one}=0.5"])
-    with pytest.raises(CheckpointError, match=r"both take the place of lm_head.weight"):
+    with pytest.raises(CheckpointError, match=r"both replace lm_head.weight"):
         Checkpoint(tiny, adapters=[one, other])
-    with pytest.raises(CheckpointError, match="cannot take the place of quantized numbers"):
+    with pytest.raises(CheckpointError, match="cannot replace quantized numbers"):
         Checkpoint(quantized, adapters=[one])
 
 
@@ -435,7 +435,7 @@ def test_names_are_folders_that_are_there_once(tiny, tmp_path):
     assert Checkpoint(tiny, adapters=[f"{adapter}=0.25"]).weights.adapters[0].scale == 0.25
     with pytest.raises(ConfigError, match="is given 2 times"):
         Checkpoint(tiny, adapters=[adapter, f"{adapter}=0.5"])
-    with pytest.raises(ModelNotFoundError, match="org/name is no folder on this disk") as caught:
+    with pytest.raises(ModelNotFoundError, match="org/name does not exist") as caught:
         Checkpoint(tiny, adapters=["org/name=0.5"])
     assert "hf download" in caught.value.hint
 
@@ -481,7 +481,7 @@ def test_a_setting_of_adapters_is_a_list_of_texts():
 def test_a_scale_that_is_no_number_is_not_taken_for_a_part_of_the_folder(tmp_path):
     folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3"))
     (tmp_path / "adapter").mkdir()
-    with pytest.raises(ConfigError, match="is no number: 'half'"):
+    with pytest.raises(ConfigError, match="is not a number: 'half'"):
         Checkpoint(folder, adapters=[f"{tmp_path / 'adapter'}=half"])
 
 

@@ -50,7 +50,7 @@ REFUSALS = [
     (
         AWQ,
         with_tensor("qweight", lambda words: words.astype(np.int64)),
-        "stored as I64, and only I32 are read",
+        "stored as I64, and only I32 are supported",
     ),
     (AWQ, with_tensor("scales", lambda scales: scales.astype(np.int32)), "stored as I32, and only F32"),
     (
@@ -58,28 +58,40 @@ REFUSALS = [
         with_tensor("weight", lambda _: np.ones(4, np.float32)),
         f"weight {IN_FILE} has no place in the model",
     ),
-    (AWQ, with_config(bits=8), "bits is 8, and 4 is all that is read"),
-    (AWQ, with_config(version="gemv"), "version is 'gemv', and gemm is all that is read"),
-    (AWQ, with_config(backend="llm-awq"), "backend is 'llm-awq', and autoawq and gptqmodel are read"),
+    (AWQ, with_config(bits=8), "bits is 8, and only 4 is supported"),
+    (AWQ, with_config(version="gemv"), "version is 'gemv', and only gemm is supported"),
+    (
+        AWQ,
+        with_config(backend="llm-awq"),
+        "backend is 'llm-awq', and only autoawq and gptqmodel are supported",
+    ),
     (AWQ, with_config(group_size=0), "group_size must be above 0, or -1 for whole rows, not 0"),
     (
         AWQ,
         with_config(group_size=48),
-        "in groups of 48, and only such are read as can be cut into groups of 32",
+        "in groups of 48, which cannot be split into groups of 32",
     ),
-    (AWQ, with_config(quant_method="bitnet"), "quant_method is 'bitnet', and awq, gptq, auto-round, fp8 and"),
-    (AWQ, with_config(quant_method=["awq"]), "quant_method is ['awq'], and awq, gptq, auto-round, fp8 and"),
+    (
+        AWQ,
+        with_config(quant_method="bitnet"),
+        "quant_method is 'bitnet', and only awq, gptq, auto-round, fp8 and",
+    ),
+    (
+        AWQ,
+        with_config(quant_method=["awq"]),
+        "quant_method is ['awq'], and only awq, gptq, auto-round, fp8 and",
+    ),
     (GPTQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
     (GPTQ, with_config(bits=8), f"qweight {IN_FILE} is 8 x 128 where config.json makes it 16 x 128"),
-    (GPTQ, with_config(bits=3), "bits is 3, and 2, 4 and 8 are read"),
-    (GPTQ, with_config(bits=True), "bits is True, and 2, 4 and 8 are read"),
-    (GPTQ, with_config(desc_act=True), "desc_act is true, which puts inputs into groups by their importance"),
+    (GPTQ, with_config(bits=3), "bits is 3, and only 2, 4 and 8 are supported"),
+    (GPTQ, with_config(bits=True), "bits is True, and only 2, 4 and 8 are supported"),
+    (GPTQ, with_config(desc_act=True), "desc_act is true, which groups inputs by importance"),
     (
         GPTQ,
         with_config(checkpoint_format="marlin"),
-        "checkpoint_format is 'marlin', and gptq and gptq_v2 are",
+        "checkpoint_format is 'marlin', and only gptq and gptq_v2 are",
     ),
-    (GPTQ, with_config(is_marlin_format=True), "is_marlin_format is True, and False is all that is read"),
+    (GPTQ, with_config(is_marlin_format=True), "is_marlin_format is True, and only False is supported"),
     (
         GPTQ,
         with_config(dynamic={"+:.*down": {"bits": 8}}),
@@ -100,7 +112,7 @@ REFUSALS = [
     (
         GPTQ,
         with_tensor("g_idx", lambda index: index[::-1]),
-        f"g_idx {IN_FILE} puts inputs into groups by their",
+        f"g_idx {IN_FILE} groups inputs by importance",
     ),
     (GPTQ, with_tensor("bias", lambda _: np.zeros(64, np.float16)), None),
     (
@@ -119,10 +131,10 @@ REFUSALS = [
     (
         AUTO_ROUND,
         with_config(packing_format=None),
-        "packing_format is None, and auto_round:auto_gptq, auto_round:",
+        "packing_format is None, and only auto_round:auto_gptq, auto_round:",
     ),
-    (AUTO_ROUND, with_config(data_type="mx_fp"), "data_type is 'mx_fp', and int is all that is read"),
-    (AUTO_ROUND, with_config(act_bits=8), "act_bits is 8, and 16 and 32 are read"),
+    (AUTO_ROUND, with_config(data_type="mx_fp"), "data_type is 'mx_fp', and only int is supported"),
+    (AUTO_ROUND, with_config(act_bits=8), "act_bits is 8, and only 16 and 32 are supported"),
     (AUTO_ROUND, with_config(extra_config=[1]), "extra_config must be an object of objects"),
     (
         AUTO_ROUND,
@@ -142,7 +154,7 @@ REFUSALS = [
         with_config(weight_block_size=[64]),
         "weight_block_size must be two whole numbers above 0, not [64]",
     ),
-    (FP8, with_config(fmt="e5m2"), "fmt is 'e5m2', and e4m3 and float8_e4m3fn are read"),
+    (FP8, with_config(fmt="e5m2"), "fmt is 'e5m2', and only e4m3 and float8_e4m3fn are supported"),
     (
         FP8,
         with_tensor("weight", lambda weight: Stored(weight.bits, "F8_E5M2")),
@@ -151,24 +163,32 @@ REFUSALS = [
     (
         FP8,
         with_tensor("weight_scale_inv", lambda scale: Stored(scale.bits.view(np.uint8)[:, ::2], "F8_E8M0")),
-        "stored as F8_E8M0, and only F32, F16, BF16 are read",
+        "stored as F8_E8M0, and only F32, F16, BF16 are supported",
     ),
     (PACKED, without("weight_zero_point"), f"{PROJECTION}.weight_zero_point is missing"),
     (
         PACKED,
         with_config(format="int-quantized"),
-        "format is 'int-quantized', and pack-quantized, float-quantized",
+        "format is 'int-quantized', and only pack-quantized, float-quantized",
     ),
-    (PACKED, with_config(config_groups={}), "config_groups must be an object that has one group"),
+    (PACKED, with_config(config_groups={}), "config_groups must be an object with one group"),
     (PACKED, with_config(config_groups={"a": 1}), "config_groups has no weights"),
     (
         PACKED,
         with_config(transform_config={"rotate": {}}),
         "transform_config is given, and such weights are not",
     ),
-    (PACKED, with_weights(num_bits=5), "num_bits is 5, and 4 and 8 are read"),
-    (PACKED, with_weights(actorder="group"), "actorder is 'group', and False, weight and static are read"),
-    (PACKED, with_weights(strategy="tensor"), "strategy is 'tensor', and group and channel are read"),
+    (PACKED, with_weights(num_bits=5), "num_bits is 5, and only 4 and 8 are supported"),
+    (
+        PACKED,
+        with_weights(actorder="group"),
+        "actorder is 'group', and only False, weight and static are supported",
+    ),
+    (
+        PACKED,
+        with_weights(strategy="tensor"),
+        "strategy is 'tensor', and only group and channel are supported",
+    ),
 ]
 
 
@@ -204,7 +224,7 @@ def test_a_mode_that_mlx_does_not_have_is_refused(mode):
 def test_numbers_of_8_bits_without_a_word_in_the_config_are_refused(tmp_path):
     folder, _ = write_published(tmp_path, FP8, "qwen3")
     change(folder, lambda tensors, config: config.pop("quantization_config"))
-    with pytest.raises(CheckpointError, match="stored as F8_E4M3, and only F32, F16, BF16 are read"):
+    with pytest.raises(CheckpointError, match="stored as F8_E4M3, and only F32, F16, BF16 are supported"):
         Checkpoint(folder)
 
 

@@ -134,7 +134,7 @@ def test_an_unknown_command_is_told_the_nearest(refuse):
 
 NOT_THERE = [
     (("generate", "--prompt-file", "nope"), "No such file or directory", "--prompt"),
-    (("generate", "-p", "x", "-o", "no/where"), "there is no folder no", "mkdir -p no makes it"),
+    (("generate", "-p", "x", "-o", "no/where"), "there is no folder no", "create it with: mkdir -p no"),
     (("generate", "-p", "x", "-o", "."), "it is a folder", "name a file in it"),
     (("generate", "-p", "x", "-o", ""), "the file name of the output is empty", "name a file"),
     (("generate", "--prompt-file", ""), "the file name of the prompt is empty", "name a file"),

@@ -153,7 +153,7 @@ def test_nothing_is_loaded_once_mlx_has_been_imported(make_linker, install_mlx, 
     [
         ("missing.so", "cannot load the BLAS missing.so: missing.so: cannot open shared object file"),
         ("other.so", "cannot use other.so as BLAS: it is not OpenBLAS"),
-        ("wide.so", "cannot use wide.so as BLAS: it takes 64-bit integers"),
+        ("wide.so", "cannot use wide.so as BLAS: it uses 64-bit integers"),
     ],
 )
 def test_a_library_that_was_named_must_do(make_linker, install_mlx, name, message):
@@ -262,7 +262,7 @@ def test_a_library_that_comes_after_mlx_is_reported_as_such(speaker, tmp_path):
     )
     assert run_python(code, tmp_path).stdout.splitlines() == [
         "the reference BLAS in MLX",
-        f"blas = {OPENBLAS!r} has no effect: MLX was bound to the reference BLAS in MLX before",
+        f"blas = {OPENBLAS!r} has no effect: MLX is already bound to the reference BLAS in MLX",
     ]
 
 

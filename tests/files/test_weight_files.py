@@ -57,9 +57,9 @@ def test_a_tensor_in_two_files_that_no_index_decides_is_refused(tmp_path, weight
         ("[]", "must hold a JSON object"),
         ("{}", "has no weight_map"),
         ('{"weight_map": []}', "has no weight_map"),
-        ('{"weight_map": {"a": ["x"]}}', "names no file next to it"),
-        ('{"weight_map": {"a": "../model.safetensors"}}', "names no file next to it"),
-        ('{"weight_map": {"a": "' + "x" * 10**6 + '"}}', "names no file next to it"),
+        ('{"weight_map": {"a": ["x"]}}', "names a file outside its folder"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "names a file outside its folder"),
+        ('{"weight_map": {"a": "' + "x" * 10**6 + '"}}', "names a file outside its folder"),
     ],
     ids=lambda value: value[:30],
 )

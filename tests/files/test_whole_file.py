@@ -120,7 +120,7 @@ def test_a_part_that_is_taken_away_is_noticed(path):
         part = part_of(path)
         part.unlink()
         part.write_bytes(b"another's")
-        with pytest.raises(OSError, match="taken away"):
+        with pytest.raises(OSError, match="was removed"):
             file.commit()
     assert names(path.parent) == [part.name]
 
@@ -192,7 +192,7 @@ def circle(folder):
         ("missing/out", "there is no folder"),
         ("file/out", "Not a directory"),
         ("folder", "it is a folder"),
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
         ("circle", "Too many levels of symbolic links"),
         ("circle/out", "Too many levels of symbolic links"),
         ("a\0b", "null"),

@@ -99,7 +99,7 @@ def test_an_index_that_names_a_file_elsewhere_is_refused(hub, tmp_path, ask, nam
     name = str(victim) if name.startswith("/") else name
     hub.repos[MODEL].files[name] = b"touch /tmp/owned"
     hub.repos[MODEL].files[INDEX] = json.dumps({"weight_map": {"a": name}}).encode()
-    assert "names no file next to it" in refusal_of(ask)
+    assert "names a file outside its folder" in refusal_of(ask)
     assert victim.read_text() == "mine"
     assert outside_of_cache(tmp_path) == [victim]
 

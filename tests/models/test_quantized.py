@@ -123,7 +123,7 @@ PROJECTION = "model.layers.1.mlp.down_proj"
             narrower(f"{PROJECTION}.scales"),
             f"{PROJECTION}.scales in model.safetensors is 64 x 1 where config.json makes it 64 x 2",
         ),
-        (as_floats(f"{PROJECTION}.weight"), "is stored as F32, and only U32 are read"),
+        (as_floats(f"{PROJECTION}.weight"), "is stored as F32, and only U32 are supported"),
         (with_quantization(bits=8), "model.safetensors is 64 x 8 where config.json makes it 64 x 16"),
         (with_quantization(bits=7), "bits is 7, and MLX has 2, 3, 4, 5, 6, 8"),
         (with_quantization(group_size=48), "group_size is 48, and MLX has 32, 64, 128"),

@@ -105,7 +105,7 @@ FOLDERS = {
     "no weights": (
         without("model.safetensors"),
         "has no weights: model.safetensors is missing",
-        "only safetensors are read",
+        "only safetensors are supported",
     ),
     "weights cut": (cut_weights(5000), "model.safetensors is damaged: its header describes", AGAIN),
     "header cut": (cut_weights(50), "model.safetensors is damaged: it has no safetensors header", AGAIN),
@@ -147,7 +147,7 @@ FOLDERS = {
     ),
     "quantized": (
         with_config(quantization_config={"quant_method": "hqq"}),
-        "quant_method is 'hqq', and awq, gptq, auto-round, fp8 and compressed-tensors are read",
+        "quant_method is 'hqq', and only awq, gptq, auto-round, fp8 and compressed-tensors are supported",
         "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16",
     ),
     "hidden_act": (with_config(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is supported", ""),
@@ -251,7 +251,7 @@ RARE_FOLDERS = {
     ),
     "rms_norm_eps infinite": (
         with_config(rms_norm_eps=float("inf")),
-        "config.json is not JSON: Infinity is no number",
+        "config.json is not JSON: Infinity is not a number",
     ),
     "offsets texts": (
         with_header(lambda header: header[NORM].update(data_offsets=["a", "b"])),

@@ -180,7 +180,7 @@ def test_blank_runs_that_the_library_gives_up_are_refused_before_it_does(open_to
     monkeypatch.setattr(library, "LONGEST_RUN", 20)
     monkeypatch.setattr(library, "RUN", library.re.compile(r"\s{20}"))
     tokenizer = open_tokenizer()
-    with pytest.raises(UsageError, match="blank characters in a row"):
+    with pytest.raises(UsageError, match="whitespace characters in a row"):
         tokenizer.encode("a" + " \n" * 10, add_special_tokens=False)
     assert tokenizer.encode("a " * 20, add_special_tokens=False) == list(b"a " * 20)
 

@@ -1,7 +1,7 @@
-"""An adapter's folder, opened: what it adds to which matrix, and what it has in place of the model's own.
+"""Opens an adapter's folder: the matrices that it adds to, and the tensors that replace the model's own.
 
-Opening reads adapter_config.json and the header of the weights; nothing is unpickled. Whether an adapter
-fits a model is for `adapter_fit` to say.
+Opening reads adapter_config.json and the header of the weights. Nothing is unpickled. `fit` checks whether
+an adapter fits a model.
 """
 
 import os
@@ -26,15 +26,15 @@ CONFIG_FILE = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter holds.
+    """An opened adapter.
 
     Attributes:
-        folder: Where it is.
-        scale: That was given with it.
-        weights_file: The file of its tensors.
-        low_ranks: What is added to matrices, by their names without `.weight`.
-        whole: Tensors in place of the model's, by its names for them.
-        moves_tied_head: What it does to an embedding is also done to a head that is the same matrix.
+        folder: Its folder.
+        scale: Scale from the settings.
+        weights_file: File with its tensors.
+        low_ranks: Low-rank updates of matrices, by their names without `.weight`.
+        whole: Tensors that replace the model's, by the model's names.
+        moves_tied_head: Whether an update of an embedding also applies to a head that is the same matrix.
     """
 
     folder: Path
@@ -46,29 +46,29 @@ class Adapter:
 
     @property
     def files(self) -> tuple[Path, Path]:
-        """All that is read of it."""
+        """All files that are read."""
         return self.folder / CONFIG_FILE, self.weights_file
 
     @property
     def record(self) -> dict[str, object]:
-        """What JSON output says of it."""
+        """The adapter's entry in JSON output."""
         return {"folder": str(self.folder), "scale": self.scale}
 
     def renamed(self, rename: Callable[[Mapping[str, Any]], dict[str, Any]]) -> "Adapter":
-        """The same, by the model's names for its own tensors."""
+        """Return the adapter with the model's names for its tensors."""
         return replace(self, low_ranks=rename(self.low_ranks), whole=rename(self.whole))
 
 
 def open_adapters(given: Sequence[str]) -> tuple[Adapter, ...]:
-    """Open adapters as they are named in the settings.
+    """Open the adapters that the settings name.
 
     Args:
         given: `FOLDER` or `FOLDER=SCALE`.
 
     Raises:
         ModelNotFoundError: There is no such folder.
-        CheckpointError: One is damaged, or of a kind that is not supported.
-        ConfigError: One is given twice.
+        CheckpointError: An adapter is damaged or not supported.
+        ConfigError: An adapter is given twice.
     """
     adapters = tuple(_open(*_parted(text)) for text in given)
     for folder, count in Counter(adapter.folder.resolve() for adapter in adapters).items():
@@ -80,14 +80,14 @@ def open_adapters(given: Sequence[str]) -> tuple[Adapter, ...]:
 
 
 def _parted(text: str) -> tuple[str, float]:
-    """Folder and scale; a folder may be called as if it had one."""
+    """Split a text into folder and scale. The name of a folder may itself look as if it had a scale."""
     folder, scale = split_scale(text)
     if folder == text or not _is_folder(text):
         return folder, scale
     if _is_folder(folder):
         raise ConfigError(
-            f"the adapter {text} can be two: there are folders {folder} and {text}",
-            f"give {text}=1 for the latter, {folder}={scale:e} for the former",
+            f"the adapter {text} is ambiguous: there are folders {folder} and {text}",
+            f"give {text}=1 for the latter, or {folder}={scale:e} for the former",
         )
     return text, 1.0
 
@@ -113,14 +113,13 @@ def _open(name: str, scale: float) -> Adapter:
     if not weights_file.is_file():
         raise CheckpointError(
             f"{folder} has no weights: {layout.WEIGHTS_FILE} is missing",
-            "only safetensors are read, not .bin or .npz: save the adapter again as safetensors",
+            "only safetensors are supported, not .bin or .npz: save the adapter again as safetensors",
         )
     tensors: AdapterTensors = layout.sort_tensors(read_header(weights_file), fields)
     if tensors.whole and scale != 1:
         info = next(iter(tensors.whole.values()))
         raise CheckpointError(
-            f"the adapter {folder} cannot be scaled by {scale:g}: "
-            f"{info.place} takes the place of the model's own",
+            f"the adapter {folder} cannot be scaled by {scale:g}: {info.place} replaces the model's own",
             "give it without a scale",
         )
     return Adapter(
@@ -141,10 +140,10 @@ def _folder(name: str) -> Path:
         if folder.is_dir():
             problem = "may not be read"
         else:
-            problem = "is a file, not a folder" if folder.exists() else "is no folder on this disk"
+            problem = "is a file, not a folder" if folder.exists() else "does not exist"
             _require_scale(name)
     except (OSError, RuntimeError, ValueError) as error:
-        problem = f"cannot be looked at: {error}"
+        problem = f"cannot be read: {error}"
     raise ModelNotFoundError(
         f"the adapter {name} {problem}",
         f"give the folder that has {CONFIG_FILE}; `hf download ORG/NAME --local-dir FOLDER` brings one "
@@ -153,9 +152,9 @@ def _folder(name: str) -> Path:
 
 
 def _require_scale(name: str) -> None:
-    """Refuse a folder with something after it that is no scale."""
+    """Refuse the name of a folder that is followed by something other than a scale."""
     folder, equals, scale = name.rpartition("=")
     if equals and Path(folder).expanduser().is_dir():
         raise ConfigError(
-            f"the scale of the adapter {folder} is no number: {scale!r}", f"give one: {folder}=0.5"
+            f"the scale of the adapter {folder} is not a number: {scale!r}", f"give one: {folder}=0.5"
         )

@@ -1,4 +1,4 @@
-"""Whether adapters fit the model that they are to be added to."""
+"""Checks that adapters fit the model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,17 +24,17 @@ OF_EXPERTS = "this checkpoint keeps its experts in another layout: fuse the adap
 def require_fit(
     adapters: Sequence[Adapter], parts: Sequence[Stored], expected: Mapping[str, Expected], *, tied: bool
 ) -> None:
-    """Compare what adapters hold with the model's weights, before anything is read.
+    """Compare adapters with the model's weights, before anything is read.
 
     Args:
-        adapters: By the model's names.
+        adapters: Adapters with the model's names.
         parts: All weights of the model, adapted.
-        expected: All its tensors.
-        tied: The head is the embedding.
+        expected: All tensors of the model.
+        tied: Whether the head is the embedding.
 
     Raises:
-        CheckpointError: Tensors have other shapes, have no place, or would take a place twice; there are
-            none; or one would tell apart an embedding and a head that are one matrix here.
+        CheckpointError: Tensors have a wrong shape, have no place, or share a place; an adapter has no
+            tensors; or it changes an embedding and a head separately that are one matrix here.
     """
     shapes = {
         low.down.key: form.shape
@@ -70,13 +70,13 @@ def _what_to_do(adapter: Adapter, shapes: Mapping[str, Shape], expected: Mapping
 
 
 def _require_apart(adapters: Sequence[Adapter]) -> None:
-    """See that no two take the same place."""
+    """Check that no two adapters replace the same tensor."""
     taken: dict[str, TensorInfo] = {}
     for adapter in adapters:
         for name, info in adapter.whole.items():
             if name in taken:
                 raise CheckpointError(
-                    f"{taken[name].path} and {info.path} both take the place of {excerpt(name)}",
+                    f"{taken[name].path} and {info.path} both replace {excerpt(name)}",
                     "give one of them only",
                 )
             taken[name] = info
@@ -94,7 +94,7 @@ def _require_tied(adapter: Adapter) -> None:
 
 
 def _misfits(adapter: Adapter, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    """Of factors."""
+    """Yield the problems of low-rank factors."""
     for name, low in adapter.low_ranks.items():
         if low.down.key not in shapes:
             yield f"{low.down.info.place} has no place: there is no matrix {excerpt(name)}"
@@ -107,13 +107,13 @@ def _misfits(adapter: Adapter, shapes: Mapping[str, Shape]) -> Iterator[str]:
 
 
 def _misplaced(adapter: Adapter, expected: Mapping[str, Expected]) -> Iterator[str]:
-    """Of tensors that take the place of the model's own."""
+    """Yield the problems of tensors that replace the model's own."""
     for name, info in adapter.whole.items():
         place = expected.get(name)
         if place is None:
             yield f"{info.place} has no place in the model"
         elif tuple(place.dtypes) != tuple(FLOATS):
-            yield f"{info.place} cannot take the place of quantized numbers"
+            yield f"{info.place} cannot replace quantized numbers"
         elif info.shape != place.shape:
             yield (
                 f"{info.place} is {shown_shape(info.shape)} where the model has {shown_shape(place.shape)}"

@@ -1,4 +1,4 @@
-"""What an adapter adds to one matrix, W + scale * U D (LoRA, arXiv 2106.09685), as its file keeps it."""
+"""The low-rank update of one matrix, W + scale * U D (LoRA, arXiv 2106.09685), as an adapter stores it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Factor:
     """One of the two factors.
 
     Attributes:
-        info: Its tensor.
-        is_turned: The tensor's last two axes are exchanged.
+        info: Tensor of the factor.
+        is_turned: Whether the tensor's last two axes are swapped.
     """
 
     info: TensorInfo
@@ -24,15 +24,15 @@ class Factor:
 
     @property
     def key(self) -> str:
-        """What to call it beside the tensors of the model and of other adapters."""
+        """Name that is unique among the tensors of the model and of all adapters."""
         return f"{self.info.path}: {self.info.name}"
 
     def stored_shape(self, shape: Shape) -> Shape:
-        """What the tensor's shape is where the factor's is this."""
+        """Return the shape of the tensor for a factor of this shape."""
         return (*shape[:-2], shape[-1], shape[-2]) if self.is_turned else shape
 
     def read(self, files: TensorFiles) -> mx.array:
-        """Read it, in float32."""
+        """Read the factor in float32."""
         numbers = files.stored(self.key).astype(mx.float32)
         return numbers.swapaxes(-1, -2) if self.is_turned else numbers
 
@@ -44,8 +44,8 @@ class LowRank:
     Attributes:
         down: D, (..., rank, in).
         up: U, (..., out, rank).
-        rank: As adapter_config.json says.
-        scale: Of their product.
+        rank: Rank according to adapter_config.json.
+        scale: Scale of the product.
     """
 
     down: Factor
@@ -55,11 +55,11 @@ class LowRank:
 
     @property
     def factors(self) -> tuple[Factor, Factor]:
-        """Both."""
+        """Both factors, D first."""
         return self.down, self.up
 
     def misfits(self, shape: Shape) -> Iterator[tuple[TensorInfo, Shape]]:
-        """Tensors that do not fit a matrix (..., out, in), and the shapes that would."""
+        """Yield the tensors that do not fit a matrix (..., out, in), with the shapes that would."""
         wanted = (*shape[:-2], self.rank, shape[-1]), (*shape[:-1], self.rank)
         for factor, needed in zip(self.factors, wanted, strict=True):
             if factor.info.shape != factor.stored_shape(needed):
@@ -67,10 +67,10 @@ class LowRank:
 
 
 def read_together(low_ranks: Sequence[LowRank], files: TensorFiles) -> tuple[mx.array, mx.array]:
-    """Read what several adapters add to a matrix as one pair of factors, whose ranks add up.
+    """Read the updates of several adapters as one pair of factors, whose rank is the sum of theirs.
 
     Returns:
-        D (..., rank, in) and the scaled U (..., out, rank), in float32.
+        D, (..., rank, in), and the scaled U, (..., out, rank), in float32.
     """
     downs = [each.down.read(files) for each in low_ranks]
     ups = [each.scale * each.up.read(files) for each in low_ranks]
@@ -78,5 +78,5 @@ def read_together(low_ranks: Sequence[LowRank], files: TensorFiles) -> tuple[mx.
 
 
 def factor_tensors(low_ranks: Sequence[LowRank]) -> Mapping[str, TensorInfo]:
-    """The tensors of all factors, by their keys."""
+    """Return the tensors of all factors, by their keys."""
     return {factor.key: factor.info for each in low_ranks for factor in each.factors}

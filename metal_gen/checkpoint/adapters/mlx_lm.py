@@ -1,4 +1,4 @@
-"""Adapters as mlx-lm saves them.
+"""Reads adapters as mlx-lm saves them.
 
 Source: `mlx_lm/tuner/utils.py` and `mlx_lm/tuner/lora.py` of mlx-lm 0.32.2.
 """
@@ -11,7 +11,7 @@ from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.fields import FieldReader, quoted
 
 WEIGHTS_FILE = "adapters.safetensors"
-# It has no head beside an embedding that is one.
+# mlx-lm has no separate head if the head is the embedding.
 MOVES_TIED_HEAD = True
 FACTORS = ("lora_a", "lora_b")
 FACTOR_ENDINGS = tuple(f".{factor}" for factor in FACTORS)
@@ -20,15 +20,15 @@ EXPERT_AXES = 3
 
 
 def require_supported(fields: FieldReader) -> None:
-    """See that adapter_config.json asks for what can be computed.
+    """Check that adapter_config.json asks only for supported features.
 
     Raises:
-        CheckpointError: It does not, or is of neither layout.
+        CheckpointError: It asks for something else, or is of neither layout.
     """
     if not fields.has("fine_tune_type") and not fields.has("lora_parameters"):
         raise fields.error(
             "it has neither peft_type nor fine_tune_type nor lora_parameters",
-            "adapters are read as PEFT and mlx-lm save them",
+            "only adapters saved by PEFT or mlx-lm are supported",
         )
     kind = fields.fields.get("fine_tune_type") or "lora"
     if kind not in ("lora", "full"):
@@ -38,11 +38,11 @@ def require_supported(fields: FieldReader) -> None:
 
 
 def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> AdapterTensors:
-    """Tell factors from tensors that stand by themselves, which a full fine-tune has.
+    """Separate low-rank factors from whole tensors, which a full fine-tune has.
 
     Args:
-        tensors: By their names in the file.
-        fields: Of adapter_config.json.
+        tensors: Tensors by their names in the file.
+        fields: Fields of adapter_config.json.
 
     Raises:
         CheckpointError: A factor has no partner, or a field is wrong.
@@ -63,7 +63,7 @@ def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> Adap
 def _low_rank(name: str, tensors: Mapping[str, TensorInfo], rank: int, scale: float) -> LowRank:
     """Pair two factors.
 
-    A and B are (in, r) and (r, out); of an embedding (V, r) and (r, hidden); of experts (E, r, in) and
+    A and B are (in, r) and (r, out); for an embedding (V, r) and (r, hidden); for experts (E, r, in) and
     (E, out, r).
     """
     found = {each: tensors[f"{name}.{each}"] for each in FACTORS if f"{name}.{each}" in tensors}

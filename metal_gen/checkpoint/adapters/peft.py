@@ -1,4 +1,4 @@
-"""Adapters as PEFT saves them.
+"""Reads adapters as PEFT saves them.
 
 Source: `config.py`, `layer.py` and `model.py` of peft 0.21's `tuners/lora`, and its
 `utils/save_and_load.py`.
@@ -16,19 +16,19 @@ from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.fields import FieldReader, quoted
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-# An embedding and a head of the same numbers are adapted each by itself.
+# PEFT adapts an embedding and its tied head separately.
 MOVES_TIED_HEAD = False
 PREFIX = "base_model.model."
-# Between the name of a module and that of its own tensor, where PEFT has put itself in its place.
+# Parts that PEFT inserts between a module's name and its tensor when it wraps the module.
 WRAPPERS = re.compile(r"\.(base_layer|modules_to_save)(?=\.)")
 LINEAR_FACTORS = ("lora_A", "lora_B")
 EMBEDDING_FACTORS = ("lora_embedding_A", "lora_embedding_B")
 FACTOR = re.compile(rf"(.+)\.({'|'.join((*LINEAR_FACTORS, *EMBEDDING_FACTORS))})(?:\.weight)?")
-# A name as `rank_pattern` and `alpha_pattern` have it, where a point may be written as in an expression.
+# A name in `rank_pattern` or `alpha_pattern`, where a dot may be escaped as in a regular expression.
 MODULE_PATTERN = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\?\.)+)\$?")
-# Of a module's name; no model has one of so many.
+# Limit on the parts of a module's name, above that of any model.
 MOST_PARTS = 32
-# Each changes what is computed, if it is set.
+# Each of these changes the result if it is set.
 UNSUPPORTED = (
     "lora_bias",
     "layer_replication",
@@ -39,16 +39,16 @@ UNSUPPORTED = (
     "kasa_config",
     "monteclora_config",
 )
-# These say where A and B began, with the model as it was; others change the model.
+# These initialise A and B and leave the model as it is. Others change the model.
 HARMLESS_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 MERGE_HINT = "merge it first, with peft's merge_and_unload, and save the model"
 
 
 def require_supported(fields: FieldReader) -> None:
-    """See that adapter_config.json asks for nothing but sums of matrices.
+    """Check that adapter_config.json asks only for sums of matrices.
 
     Raises:
-        CheckpointError: It does.
+        CheckpointError: It asks for something else.
     """
     kind = fields.fields["peft_type"]
     if kind != "LORA":
@@ -65,11 +65,11 @@ def require_supported(fields: FieldReader) -> None:
 
 
 def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> AdapterTensors:
-    """Tell factors from tensors that stand by themselves.
+    """Separate low-rank factors from whole tensors.
 
     Args:
-        tensors: By their names in the file.
-        fields: Of adapter_config.json.
+        tensors: Tensors by their names in the file.
+        fields: Fields of adapter_config.json.
 
     Raises:
         CheckpointError: A factor has no partner, or a field is wrong.
@@ -88,7 +88,7 @@ def sort_tensors(tensors: Mapping[str, TensorInfo], fields: FieldReader) -> Adap
 
 
 def _low_rank(name: str, found: Mapping[str, TensorInfo], scales: "_Scales") -> LowRank:
-    """A of a linear map is (r, in) and B (out, r); of an embedding A is (r, V) and B (hidden, r)."""
+    """Pair two factors: A (r, in) and B (out, r), or for an embedding A (r, V) and B (hidden, r)."""
     rank, scale = scales.of(name)
     if EMBEDDING_FACTORS[0] in found or EMBEDDING_FACTORS[1] in found:
         up, down = pair_of(found, EMBEDDING_FACTORS)
@@ -116,10 +116,10 @@ class _Scales:
 
 
 class _Patterns:
-    """Values of single matrices, by names that their modules end in.
+    """Values for single matrices, by the ends of their modules' names.
 
-    PEFT takes the names for regular expressions. One that is no name is refused: an expression from a file
-    can take forever.
+    PEFT treats the names as regular expressions. Anything but a plain name is refused, because a regular
+    expression from a file can take forever.
     """
 
     def __init__(self, fields: FieldReader, field_name: str) -> None:
@@ -127,13 +127,13 @@ class _Patterns:
         if not isinstance(given, Mapping):
             raise fields.error(f"{field_name} must be an object")
         self.values = FieldReader(given, f"{field_name} of {fields.source}")
-        # By name, and whether it is a module's whole name: the first pattern of those that say the same.
+        # By name and whether it is a module's whole name; the first of equivalent patterns.
         self._keys: dict[tuple[str, bool], tuple[int, str]] = {}
         for place, pattern in enumerate(given):
             name = MODULE_PATTERN.fullmatch(pattern)
             if name is None:
                 raise fields.error(
-                    f"{field_name} has {quoted(pattern)}, and only names of modules are read, "
+                    f"{field_name} has {quoted(pattern)}, and only module names are supported, "
                     "not regular expressions",
                     MERGE_HINT,
                 )
@@ -141,7 +141,7 @@ class _Patterns:
             self._keys.setdefault((name[1].replace("\\", ""), is_whole), (place, pattern))
 
     def matching(self, name: str) -> str | None:
-        """The first pattern that the end of a module's name matches."""
+        """Return the first pattern that matches the end of a module's name."""
         parts = name.split(".", MOST_PARTS)
         ends = [".".join(parts[begin:]) for begin in range(len(parts))] if len(parts) <= MOST_PARTS else []
         found = [self._keys[end, False] for end in ends if (end, False) in self._keys]

@@ -1,4 +1,4 @@
-"""A matrix to which adapters add something when it is read."""
+"""A stored matrix that adapters add to when it is read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from metal_gen.models.matrices.quantized import Packing
 
 @dataclass(frozen=True)
 class StoredAdapted:
-    """A matrix of plain numbers with the adapters merged, or a packed one with them beside.
+    """An unquantized matrix with merged adapters, or a packed one with its adapters kept separately.
 
     Args:
         base: The matrix itself.
-        low_ranks: What is added; at least one.
+        low_ranks: Low-rank updates; at least one.
     """
 
     base: Stored
@@ -31,31 +31,31 @@ class StoredAdapted:
 
     @property
     def shape(self) -> Shape:
-        """Of the matrix: (..., out, in)."""
+        """Shape of the matrix, (..., out, in)."""
         return self.base.shape
 
     @property
     def packing(self) -> Packing | None:
-        """Of the matrix itself."""
+        """Packing of the matrix itself."""
         return self.base.packing
 
     @property
     def rank_beside(self) -> int:
-        """Of the factors that are kept beside it; 0 where they are merged."""
+        """Total rank of the factors kept separately; 0 if they are merged."""
         return 0 if self.packing is None else sum(each.rank for each in self.low_ranks)
 
     def tensors(self) -> dict[str, Expected]:
-        """Those of the matrix itself."""
+        """Return the tensors of the matrix itself."""
         return self.base.tensors()
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, with what is kept beside."""
+        """Return the bytes in memory, including separate factors."""
         *experts, out, width = self.shape
         beside = math.prod(experts) * self.rank_beside * (out + width)
         return self.base.nbytes(dtype) + beside * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """Factors are read in float32, and numbers are added to in float32."""
+        """Return the peak memory of reading: factors and sums are in float32."""
         factors = [factor.info for each in self.low_ranks for factor in each.factors]
         reading = 2 * sum(math.prod(info.shape) for info in factors)
         if self.packing is None:
@@ -63,7 +63,7 @@ class StoredAdapted:
         return max(self.base.reading_bytes(dtype, found), reading * DTYPE_BYTES["float32"])
 
     def read(self, files: TensorFiles) -> SingleMatrix:
-        """Read it with what is added, computed."""
+        """Read and compute the matrix with its updates."""
         base = self.base.read(files)
         down, up = read_together(self.low_ranks, files)
         if isinstance(base, DenseMatrix):
@@ -75,7 +75,7 @@ class StoredAdapted:
 
 
 def zeros_bytes(parts: Sequence[Stored], dtype: str) -> int:
-    """What joining parts adds to them: zeros, where U of one part has the columns of others."""
+    """Return the bytes of zeros that joining adds, where U of one part has the columns of the others."""
     ranks = [part.rank_beside if isinstance(part, StoredAdapted) else 0 for part in parts]
     places = [math.prod(part.shape[:-1]) for part in parts]
     whole = sum(ranks) * sum(places)

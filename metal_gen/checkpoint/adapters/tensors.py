@@ -1,4 +1,4 @@
-"""The tensors of an adapter, sorted: pairs of factors, and what stands in place of the model's own."""
+"""The tensors of an adapter: pairs of low-rank factors, and whole tensors that replace the model's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from metal_gen.files.safetensors_header import TensorInfo
 
 @dataclass(frozen=True)
 class AdapterTensors:
-    """What an adapter holds, by the names of modules and tensors as its layout has them.
+    """The tensors of an adapter, by module and tensor names of its layout.
 
     Attributes:
-        low_ranks: By the name of the matrix.
-        whole: By the name of the tensor whose place it takes.
+        low_ranks: Low-rank updates by the name of the matrix.
+        whole: Whole tensors by the name of the tensor they replace.
     """
 
     low_ranks: Mapping[str, LowRank]
@@ -24,34 +24,34 @@ class AdapterTensors:
 
 
 def require_floats(tensors: Mapping[str, TensorInfo]) -> None:
-    """See that all can be added to a weight.
+    """Check that every tensor can be added to a weight.
 
     Raises:
-        CheckpointError: One is of another dtype.
+        CheckpointError: A tensor has another dtype.
     """
     for info in tensors.values():
         if info.dtype not in FLOATS:
             raise CheckpointError(
                 f"{excerpt(info.name)} in {info.path} is stored as {excerpt(info.dtype)}, "
-                f"and only {', '.join(FLOATS)} are read"
+                f"and only {', '.join(FLOATS)} are supported"
             )
 
 
 def pair_of(found: Mapping[str, TensorInfo], names: tuple[str, str]) -> tuple[TensorInfo, TensorInfo]:
-    """Both factors of a matrix.
+    """Return both factors of a matrix.
 
     Args:
-        found: At least one, by what it is called.
-        names: What the two are called.
+        found: One or two factors, by their kind.
+        names: The two kinds.
 
     Raises:
-        CheckpointError: One is missing.
+        CheckpointError: A factor is missing.
     """
     for name in names:
         if name not in found:
             other = next(iter(found.values()))
             raise CheckpointError(
-                f"{other.path} has {excerpt(other.name)} and no {name} for it",
+                f"{other.path} has {excerpt(other.name)}, but its {name} is missing",
                 "download or copy the adapter again",
             )
     return found[names[0]], found[names[1]]

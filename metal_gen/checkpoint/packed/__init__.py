@@ -1,1 +1,1 @@
-"""How checkpoints store matrices: plain, or quantized by MLX, AWQ, GPTQ and other programs."""
+"""How checkpoints store matrices: unquantized, or quantized by MLX, AWQ, GPTQ and other programs."""

@@ -1,4 +1,4 @@
-"""Matrices as AWQ is published: packed along the outputs, eight to a word, in an order of its own.
+"""Reads AWQ matrices: packed along the outputs, eight to a word, in an order of its own.
 
 Source: the layout `gemm` of AutoAWQ.
 
@@ -28,19 +28,19 @@ from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 AWQ_BITS = 4
 PER_WORD = 8
-# The place in a word, from the lowest bits, of each of eight neighbouring outputs.
+# Position in a word, from the lowest bits, of each of eight neighbouring outputs.
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 PARTS = ("qweight", "qzeros", "scales")
 
 
 @dataclass(frozen=True)
 class Awq:
-    """What config.json says of such matrices."""
+    """AWQ quantization according to config.json."""
 
     groups: Groups
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredAwq | None":
-        """The form of a matrix; None if it is not quantized.
+        """Return the form of a matrix, or None if it is not quantized.
 
         Raises:
             CheckpointError: Its outputs or inputs cannot be packed.
@@ -54,13 +54,13 @@ class Awq:
 
 @dataclass(frozen=True)
 class StoredAwq:
-    """A matrix in this form.
+    """A matrix stored as AWQ stores it.
 
     Args:
-        name: Without `.qweight`.
-        shape: Of the matrix.
-        groups: That share a scale and a zero.
-        packing: Once it is read.
+        name: Name without `.qweight`.
+        shape: Shape of the matrix.
+        groups: Groups that share a scale and a zero.
+        packing: Packing after reading.
     """
 
     name: str
@@ -69,7 +69,7 @@ class StoredAwq:
     packing: Packing
 
     def tensors(self) -> dict[str, Expected]:
-        """Packed numbers (in, out / 8), packed zeros (G, out / 8) and scales (G, out)."""
+        """Return packed numbers (in, out / 8), packed zeros (G, out / 8) and scales (G, out)."""
         out, width = self.shape
         count = self.groups.count(width)
         return {
@@ -79,16 +79,16 @@ class StoredAwq:
         }
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The words as stored, one of eight outputs taken out of them, and those that are done."""
+        """Return the bytes of the stored words, one of eight unpacked outputs, and the finished outputs."""
         words, zeros = found[f"{self.name}.qweight"], found[f"{self.name}.qzeros"]
         return max(3 * words.nbytes, unpacking_bytes(zeros, AWQ_BITS))
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
         packed = _packed_along_inputs(files.stored(f"{self.name}.qweight").view(mx.uint32))
         in_places = unpacked(files.stored(f"{self.name}.qzeros"), AWQ_BITS)
         zeros = in_places.reshape(-1, PER_WORD)[:, mx.array(PLACES)].reshape(in_places.shape)
@@ -97,13 +97,13 @@ class StoredAwq:
 
 
 def _packed_along_inputs(words: mx.array) -> mx.array:
-    """Pack anew, (in, out / 8) to (out, in / 8), lowest bits first."""
+    """Repack (in, out / 8) to (out, in / 8), lowest bits first."""
     width, count = words.shape
     inputs = words.reshape(width // PER_WORD, PER_WORD, count)
     shifts = mx.arange(0, 32, AWQ_BITS, dtype=mx.uint32)[:, None]
 
     def outputs_in(place: int) -> mx.array:
-        """One of eight outputs: (in / 8, out / 8), computed before the next takes memory."""
+        """Return one of eight outputs, (in / 8, out / 8), computed before the next one takes memory."""
         numbers = (inputs >> (AWQ_BITS * place)) & 15
         return computed((numbers << shifts).sum(axis=1))
 

@@ -1,7 +1,7 @@
-"""Matrices as compressed-tensors packs whole numbers: along the inputs, as MLX does.
+"""Reads integer matrices of compressed-tensors: packed along the inputs, as MLX packs them.
 
-Source: `pack_quantized` of compressed-tensors. Numbers and zeros are both stored with the same number added
-that makes them positive, so that their difference is what it was.
+Source: `pack_quantized` of compressed-tensors. It adds the same offset to numbers and zeros to make them
+positive, so their difference is unchanged.
 
 Axes: G groups of inputs.
 """
@@ -32,18 +32,18 @@ PARTS = ("weight_packed", "weight_scale", "weight_zero_point")
 
 @dataclass(frozen=True)
 class PackQuantized:
-    """What config.json says of such matrices.
+    """Quantization by compressed-tensors according to config.json.
 
     Attributes:
-        groups: That share a scale and a zero.
-        is_symmetric: Zeros are not stored: they are the middle of the range.
+        groups: Groups that share a scale and a zero.
+        is_symmetric: Whether zeros are the middle of the range and not stored.
     """
 
     groups: Groups
     is_symmetric: bool
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredPackQuantized | None":
-        """The form of a matrix; None if it is not quantized.
+        """Return the form of a matrix, or None if it is not quantized.
 
         Raises:
             CheckpointError: Its outputs or inputs cannot be packed.
@@ -59,13 +59,13 @@ class PackQuantized:
 
 @dataclass(frozen=True)
 class StoredPackQuantized:
-    """A matrix in this form.
+    """A matrix stored as compressed-tensors stores it.
 
     Args:
-        name: Without `.weight_packed`.
-        shape: Of the matrix.
-        method: What config.json says.
-        packing: Once it is read.
+        name: Name without `.weight_packed`.
+        shape: Shape of the matrix.
+        method: Quantization according to config.json.
+        packing: Packing after reading.
     """
 
     name: str
@@ -74,7 +74,7 @@ class StoredPackQuantized:
     packing: Packing
 
     def tensors(self) -> dict[str, Expected]:
-        """Packed (out, in * bits / 32), scales (out, G), packed zeros (out * bits / 32, G); the shape."""
+        """Return packed (out, in * bits / 32), scales (out, G), zeros (out * bits / 32, G), and the shape."""
         (out, width), bits = self.shape, self.packing.bits
         count = self.method.groups.count(width)
         tensors = {
@@ -88,16 +88,16 @@ class StoredPackQuantized:
         return tensors
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """What the zeros are unpacked to; numbers stay as they are."""
+        """Return the bytes of the unpacked zeros. Numbers stay packed."""
         zeros = found.get(f"{self.name}.weight_zero_point")
         return 0 if zeros is None else unpacking_bytes(zeros, self.packing.bits)
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
         bits = self.packing.bits
         zeros: mx.array | int = 1 << (bits - 1)
         if not self.method.is_symmetric:

@@ -1,7 +1,7 @@
-"""Matrices of 8-bit floating-point numbers (E4M3) whose blocks, rows or whole share a scale.
+"""Reads matrices of 8-bit floating-point numbers (E4M3) with a scale per block, per row or per matrix.
 
-They are read into plain numbers of the dtype that is computed with. Numbers are multiplied by their scale in
-float32 and rounded once.
+They become unquantized numbers in the dtype of computation. Numbers are multiplied by their scale in float32
+and rounded once.
 
 Source: `integrations/finegrained_fp8.py` of Hugging Face transformers; compressed-tensors.
 """
@@ -24,16 +24,16 @@ FP8 = ("F8_E4M3",)
 
 @dataclass(frozen=True)
 class Fp8:
-    """What config.json says of such matrices.
+    """FP8 quantization according to config.json.
 
     Attributes:
-        block: Rows and columns that share a scale; None where rows or whole matrices do.
+        block: Rows and columns that share a scale; None for one scale per row or matrix.
     """
 
     block: tuple[int, int] | None
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredFp8 | None":
-        """The form of a matrix; None if it is not quantized."""
+        """Return the form of a matrix, or None if it is not quantized."""
         weight = found.get(f"{name}.weight")
         scales = [scale for scale in FP8_SCALES if f"{name}.{scale}" in found]
         if not scales and (weight is None or weight.dtype in FLOATS):
@@ -53,14 +53,14 @@ class Fp8:
 
 @dataclass(frozen=True)
 class StoredFp8:
-    """A matrix in this form.
+    """A matrix stored in FP8.
 
     Args:
-        name: Without `.weight`.
-        shape: Of the matrix.
-        block: Rows and columns that share a scale; at the matrix's ends there may be fewer.
-        scale: The ending of its scales' name.
-        scale_shape: Of the scales.
+        name: Name without `.weight`.
+        shape: Shape of the matrix.
+        block: Rows and columns that share a scale; blocks at the edges may be smaller.
+        scale: Last part of the name of its scales.
+        scale_shape: Shape of the scales.
     """
 
     name: str
@@ -71,29 +71,29 @@ class StoredFp8:
     packing: None = None
 
     def tensors(self) -> dict[str, Expected]:
-        """Numbers and scales."""
+        """Return numbers and scales."""
         return {
             f"{self.name}.weight": Expected(self.shape, FP8),
             f"{self.name}.{self.scale}": Expected(self.scale_shape),
         }
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return math.prod(self.shape) * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The numbers as stored, filled up to whole blocks, and in float32 unless they stay so."""
+        """Return the bytes of the stored numbers, of those padded to whole blocks, and of a float32 copy."""
         stays = dtype == "float32" and self._is_whole_blocks
         filled = 0 if self._is_whole_blocks else 1
         return (1 + filled + (0 if stays else DTYPE_BYTES["float32"])) * math.prod(self.shape)
 
     def read(self, files: TensorFiles) -> DenseMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
         (out, width), (rows, columns) = self.shape, self.block
         scales = files.stored(f"{self.name}.{self.scale}").astype(mx.float32)
         by_block = scales.reshape(-(-out // rows), 1, -(-width // columns), 1)
         blocks = (by_block.shape[0], rows, by_block.shape[2], columns)
-        # Held by no name, each array takes the place of the one before.
+        # No name holds an array longer than needed, so that each takes the memory of the one before.
         numbers = files.stored(f"{self.name}.weight")
         if not self._is_whole_blocks:
             numbers = mx.pad(numbers, [(0, -out % rows), (0, -width % columns)])

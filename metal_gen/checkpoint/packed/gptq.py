@@ -1,4 +1,4 @@
-"""Matrices as GPTQ is published: packed along the inputs, as MLX does, but with inputs as rows.
+"""Reads GPTQ matrices: packed along the inputs, as in MLX, but with inputs as rows.
 
 Source: AutoGPTQ and GPTQModel, formats `gptq` and `gptq_v2`.
 
@@ -33,13 +33,13 @@ PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 @dataclass(frozen=True)
 class Gptq:
-    """What config.json says of such matrices.
+    """GPTQ quantization according to config.json.
 
     Attributes:
-        groups: That share a scale and a zero.
-        has_zeros_less_one: As the format `gptq` has them; `gptq_v2` stores zeros as they are.
-        is_symmetric: All zeros are the middle of the range. Checkpoints that say so are published with zeros
-            of either format, whichever they name.
+        groups: Groups that share a scale and a zero.
+        has_zeros_less_one: Whether stored zeros are 1 less, as in the format `gptq` but not in `gptq_v2`.
+        is_symmetric: Whether all zeros are the middle of the range. Published checkpoints that say so may
+            store zeros of either format, whichever they name.
     """
 
     groups: Groups
@@ -47,7 +47,7 @@ class Gptq:
     is_symmetric: bool = False
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> "StoredGptq | None":
-        """The form of a matrix; None if it is not quantized.
+        """Return the form of a matrix, or None if it is not quantized.
 
         Raises:
             CheckpointError: Its outputs or inputs cannot be packed.
@@ -62,15 +62,15 @@ class Gptq:
 
 @dataclass(frozen=True)
 class StoredGptq:
-    """A matrix in this form.
+    """A matrix stored as GPTQ stores it.
 
     Args:
-        name: Without `.qweight`.
-        shape: Of the matrix.
-        method: What config.json says.
-        packing: Once it is read.
-        group_index: The tensor that says which group each input belongs to, where there is one.
-        zeros: The tensor of the zeros; None where it is missing.
+        name: Name without `.qweight`.
+        shape: Shape of the matrix.
+        method: Quantization according to config.json.
+        packing: Packing after reading.
+        group_index: Tensor with the group of each input; None if there is none.
+        zeros: Tensor of the zeros; None if it is missing.
     """
 
     name: str
@@ -81,7 +81,7 @@ class StoredGptq:
     zeros: TensorInfo | None
 
     def tensors(self) -> dict[str, Expected]:
-        """Packed numbers (in * bits / 32, out), packed zeros (G, out * bits / 32), scales (G, out)."""
+        """Return packed (in * bits / 32, out), zeros (G, out * bits / 32) and scales (G, out)."""
         (out, width), bits = self.shape, self.packing.bits
         count = self.method.groups.count(width)
         tensors = {
@@ -94,19 +94,19 @@ class StoredGptq:
         )
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The words as stored, which are turned, or later the zeros."""
+        """Return the bytes of the stored words, which are transposed, or later of the zeros."""
         words, zeros = found[f"{self.name}.qweight"], found[f"{self.name}.qzeros"]
         return max(words.nbytes, unpacking_bytes(zeros, self.packing.bits))
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:
-        """Read it, computed.
+        """Read and compute the matrix.
 
         Raises:
-            CheckpointError: Its groups are not of neighbouring inputs, or its zeros contradict config.json.
+            CheckpointError: A group is not of neighbouring inputs, or the zeros contradict config.json.
         """
         self._check_groups(files)
         packed = computed(mx.contiguous(files.stored(f"{self.name}.qweight").view(mx.uint32).T))
@@ -115,14 +115,14 @@ class StoredGptq:
         return self.method.groups.matrix(packed, scales.T, zeros, self.packing, files.dtype)
 
     def _zeros(self, files: TensorFiles) -> mx.array | int:
-        """Of each output and group, (out, G), or the one of all."""
+        """Return the zero of each output and group, (out, G), or a single one for all."""
         bits = self.packing.bits
         words = files.stored(f"{self.name}.qzeros").view(mx.uint32)
-        # A word whose numbers are all 1.
+        # A word in which every packed number is 1.
         ones = sum(1 << place for place in range(0, WORD_BITS, bits))
         if not self.method.is_symmetric:
-            # 1 was taken from each number of a word as if the word were one number, so that a zero of 0
-            # borrows from the next.
+            # The writer subtracted 1 from each number as if the word were a single number, so a zero of 0
+            # borrows from the next one.
             return unpacked(words + ones if self.method.has_zeros_less_one else words, bits).T
         middle = 1 << (bits - 1)
         if not any((words == zero * ones).all().item() for zero in (middle, middle - 1)):
@@ -130,7 +130,7 @@ class StoredGptq:
             raise CheckpointError(
                 f"{self.zeros.place} has zero points other than {middle}, and "
                 "config.json says that quantization is symmetric (sym)",
-                "the checkpoint contradicts itself: get the model in another one",
+                "the checkpoint contradicts itself: get another version of the model",
             )
         return middle
 
@@ -141,6 +141,6 @@ class StoredGptq:
         neighbours = mx.arange(width) // self.method.groups.size_in(width)
         if (files.stored(f"{self.name}.g_idx") != neighbours).any().item():
             raise CheckpointError(
-                f"{self.group_index.place} puts inputs into groups by their "
-                "importance (desc_act), and only groups of neighbouring inputs are read"
+                f"{self.group_index.place} groups inputs by importance (desc_act), "
+                "and only groups of neighbouring inputs are supported"
             )

@@ -1,7 +1,7 @@
-"""What config.json says of how programs other than MLX have quantized a checkpoint.
+"""Reads from config.json how programs other than MLX have quantized a checkpoint.
 
-Whether a single matrix is quantized is seen in the files, so that lists of those that are not
-(`modules_to_not_convert`, `ignore`) need no reading.
+The files show which matrices are quantized, so the lists of unquantized ones (`modules_to_not_convert`,
+`ignore`) are not read.
 
 Source: `utils/quantization_config.py` of Hugging Face transformers; the documentation of GPTQModel
 (`dynamic`) and of compressed-tensors; `inference/backend.py` of AutoRound.
@@ -22,11 +22,11 @@ from metal_gen.models.config.fields import FieldReader, quoted
 
 HINT = "use the checkpoint's MLX version (mlx-community has many), or one in bfloat16"
 AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ = "auto_round:auto_gptq", "auto_round:auto_awq"
-# The last has the zeros of GPTQ as they are.
+# The last one stores GPTQ's zeros unchanged.
 AUTO_ROUND_LAYOUTS = (AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ, "auto_round:gptqmodel")
-# From so many on, numbers are not quantized.
+# Numbers with this many bits or more are not quantized.
 PLAIN_BITS = 16
-# By which GPTQModel lets single matrices differ from the others, in what is computed here.
+# Supported fields in which GPTQModel lets single matrices differ from the others.
 GPTQ_FIELDS = ("bits", "group_size", "sym", "desc_act", "pack_dtype", "checkpoint_format", "format")
 
 
@@ -34,12 +34,14 @@ def read_method(fields: FieldReader) -> Method:
     """Read an object that has a `quant_method`.
 
     Raises:
-        CheckpointError: Such weights cannot be computed with.
+        CheckpointError: Such weights are not supported.
     """
     name = fields.fields["quant_method"]
     reader = _READERS.get(name) if isinstance(name, str) else None
     if reader is None:
-        raise _refusal(fields, f"quant_method is {quoted(name)}, and {_listed(list(_READERS))} are read")
+        raise _refusal(
+            fields, f"quant_method is {quoted(name)}, and only {_listed(list(_READERS))} are supported"
+        )
     return reader(fields)
 
 
@@ -59,8 +61,8 @@ def _read_gptq(fields: FieldReader) -> Method:
     if size is not None and fields.flag("desc_act", False):
         raise _refusal(
             fields,
-            "desc_act is true, which puts inputs into groups by their importance, "
-            "and only groups of neighbouring inputs are read",
+            "desc_act is true, which groups inputs by importance, "
+            "and only groups of neighbouring inputs are supported",
         )
     named = "format" if fields.has("format") and not fields.has("checkpoint_format") else "checkpoint_format"
     layout = _one_of(fields, named, ("gptq", "gptq_v2"), default="gptq")
@@ -69,7 +71,7 @@ def _read_gptq(fields: FieldReader) -> Method:
 
 
 def _check_dynamic(fields: FieldReader) -> None:
-    """Patterns that begin with `-:` name matrices that are not quantized, others those that are otherwise."""
+    """Check `dynamic`: `-:` patterns name unquantized matrices, and others name matrices that differ."""
     dynamic = fields.fields.get("dynamic") or {}
     if not isinstance(dynamic, Mapping):
         raise fields.error("dynamic must be an object")
@@ -81,12 +83,12 @@ def _check_dynamic(fields: FieldReader) -> None:
                 raise _refusal(
                     fields,
                     f"dynamic gives {excerpt(pattern)} {name} {quoted(changes[name])}, "
-                    "and only checkpoints are read whose matrices are quantized alike",
+                    "and only checkpoints with one quantization for all matrices are supported",
                 )
 
 
 def _read_auto_round(fields: FieldReader) -> Method:
-    """Read what AutoRound saves in a format of its own, whose tensors are those of GPTQ or AWQ."""
+    """Read AutoRound's own format, whose tensors are those of GPTQ or AWQ."""
     layout = _one_of(fields, "packing_format", AUTO_ROUND_LAYOUTS)
     _one_of(fields, "data_type", ("int",), default="int")
     _one_of(fields, "act_bits", (16, 32), default=16)
@@ -98,7 +100,7 @@ def _read_auto_round(fields: FieldReader) -> Method:
 
 
 def _check_extra_config(fields: FieldReader) -> None:
-    """Matrices that are named are not quantized, which their bits say, or are as the others are."""
+    """Check that each named matrix is unquantized, as its bits say, or like the others."""
     extra = fields.fields.get("extra_config") or {}
     if not isinstance(extra, Mapping) or not all(isinstance(each, Mapping) for each in extra.values()):
         raise fields.error("extra_config must be an object of objects")
@@ -111,7 +113,7 @@ def _check_extra_config(fields: FieldReader) -> None:
                 raise _refusal(
                     fields,
                     f"extra_config gives {excerpt(matrix)} {name} {quoted(given[name])}, "
-                    "and only checkpoints are read whose matrices are quantized alike",
+                    "and only checkpoints with one quantization for all matrices are supported",
                 )
 
 
@@ -122,10 +124,10 @@ def _read_fp8(fields: FieldReader) -> Method:
 
 def _read_compressed_tensors(fields: FieldReader) -> Method:
     groups = fields.fields.get("config_groups")
-    if not groups and fields.fields.get("format") == "dense":  # The cache alone is in 8 bits, elsewhere.
+    if not groups and fields.fields.get("format") == "dense":  # Only the cache is in 8 bits, but not here.
         return NotQuantized()
     if not isinstance(groups, Mapping) or len(groups) != 1:
-        raise _refusal(fields, "config_groups must be an object that has one group, which is what is read")
+        raise _refusal(fields, "config_groups must be an object with one group; others are not supported")
     group = next(iter(groups.values()))
     given = group.get("weights") if isinstance(group, Mapping) else None
     if not isinstance(given, Mapping):
@@ -133,7 +135,7 @@ def _read_compressed_tensors(fields: FieldReader) -> Method:
     for name in ("sparsity_config", "transform_config"):
         value = fields.fields.get(name)
         if value and not (isinstance(value, Mapping) and value.get("format") == "dense"):
-            raise _refusal(fields, f"{name} is given, and such weights are not read")
+            raise _refusal(fields, f"{name} is given, and such weights are not supported")
     weights = FieldReader(given, f"weights of config_groups of {fields.source}")
     formats = ("pack-quantized", "float-quantized", "naive-quantized")
     if _one_of(fields, "format", formats) == "pack-quantized":
@@ -154,18 +156,18 @@ def _read_pack_quantized(weights: FieldReader) -> Method:
 
 
 def _one_of(fields: FieldReader, name: str, known: Sequence[Any], default: Any = None) -> Any:
-    """The value of a field, words in lower case; one that is not known is refused."""
+    """Return the value of a field, with words in lower case. Refuse a value that is not known."""
     value = fields.fields[name] if fields.has(name) else default
     plain = value.lower() if isinstance(value, str) else value
-    # A number that is only equal, as True is to 1, is not the same.
+    # Types must match too: True equals 1, but is another value.
     if not any(type(plain) is type(one) and plain == one for one in known):
-        verb = "are" if len(known) > 1 else "is all that is"
-        raise _refusal(fields, f"{name} is {quoted(value)}, and {_listed(known)} {verb} read")
+        verb = "are" if len(known) > 1 else "is"
+        raise _refusal(fields, f"{name} is {quoted(value)}, and only {_listed(known)} {verb} supported")
     return plain
 
 
 def _group_size(fields: FieldReader) -> int | None:
-    """Numbers that share a scale; -1 is a whole row."""
+    """Read how many numbers share a scale. Return None for a whole row, which the field writes as -1."""
     size = fields.integer("group_size", 128, minimum=-1)
     if size == 0:
         raise fields.error("group_size must be above 0, or -1 for whole rows, not 0")

@@ -1,4 +1,4 @@
-"""What config.json says of how weights are quantized.
+"""Reads from config.json how weights are quantized.
 
 Source: `mlx_lm/utils.py` of mlx-lm 0.32.2, which writes `quantization` and reads it.
 """
@@ -14,7 +14,7 @@ from metal_gen.models.config.fields import FieldReader, quoted
 from metal_gen.models.config.language_part import model_name
 from metal_gen.models.matrices.quantized import Packing
 
-# The one packing of each of the other modes.
+# The only packing of each of the other modes.
 MICROSCALED = {mode: Packing(bits, size, mode) for mode, (bits, size) in quantize.MICROSCALED.items()}
 PACKING_FIELDS = ("bits", "group_size", "mode")
 
@@ -24,9 +24,9 @@ class Quantization:
     """How the matrices of a checkpoint are quantized.
 
     Attributes:
-        default: Of matrices that are not named; None where only those are quantized that are.
-        by_name: Of single matrices; None where one is not.
-        method: Of other programs, by which the matrices are stored in place of both.
+        default: Packing of matrices that are not named; None if only named matrices are quantized.
+        by_name: Packing of single matrices; None for one that is not quantized.
+        method: Method of another program, which replaces the other two.
     """
 
     default: Packing | None = None
@@ -34,7 +34,7 @@ class Quantization:
     method: Method | None = None
 
     def packing_of(self, name: str) -> Packing | None:
-        """Of the matrix of this name, if it is quantized."""
+        """Return the packing of a matrix, or None if it is not quantized."""
         return self.by_name.get(name, self.default)
 
 
@@ -43,10 +43,10 @@ def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
 
     Args:
         config: The parsed JSON object.
-        source: What to call it in messages.
+        source: Name of the file in error messages.
 
     Raises:
-        CheckpointError: What it says is wrong, or cannot be computed.
+        CheckpointError: The quantization is invalid or not supported.
     """
     for field_name in ("quantization", "quantization_config"):
         given = config.get(field_name)

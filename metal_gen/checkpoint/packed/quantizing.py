@@ -1,4 +1,4 @@
-"""Quantizes matrices while they are read, one by one, so that the whole model never has to fit.
+"""Quantizes matrices while they are read, one by one, so that the whole model never has to fit in memory.
 
 Source: `quantize_model` in `mlx_lm/utils.py` of mlx-lm 0.32.2, and the `quant_predicate` of its models.
 """
@@ -17,7 +17,7 @@ from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import PIECE_BYTES, Packing, QuantizedMatrix
 
 ROUTER, SHARED_EXPERT_GATE = "mlp.gate", "mlp.shared_expert_gate"
-# Matrices that choose or weigh experts get more bits in these families.
+# In these families, matrices that choose or weight experts get more bits.
 GATES: Mapping[str, tuple[str, ...]] = {
     "qwen3_moe": (ROUTER,),
     "qwen3_vl_moe": (ROUTER,),
@@ -28,7 +28,7 @@ GATE_PACKING = Packing(8, 64)
 
 
 def packing_named(quantize: str) -> Packing:
-    """What a value of the setting `quantize` stands for."""
+    """Return the packing for a value of the setting `quantize`."""
     if quantize in MICROSCALED:
         return MICROSCALED[quantize]
     match = AFFINE.fullmatch(quantize)
@@ -38,13 +38,13 @@ def packing_named(quantize: str) -> Packing:
 
 @dataclass(frozen=True)
 class QuantizingRules:
-    """Which matrices are to be quantized, and how.
+    """Which matrices to quantize, and how.
 
     Args:
-        packing: Of most.
-        model_type: The family, some of whose matrices get another.
-        dtype: Of the numbers that are quantized, whatever is computed with, so that nothing depends on
-            whether a checkpoint is quantized beforehand.
+        packing: Packing of most matrices.
+        model_type: Family, which may give some matrices another packing.
+        dtype: Dtype of the numbers to quantize, whatever the dtype of computation, so that the result is the
+            same as that of quantizing the checkpoint beforehand.
     """
 
     packing: Packing
@@ -52,7 +52,7 @@ class QuantizingRules:
     dtype: str
 
     def packing_of(self, name: str, width: int) -> Packing | None:
-        """Of a matrix with rows of this width; None where they are not whole groups."""
+        """Return the packing of a matrix with rows of this width, or None if they are not whole groups."""
         if not self.packing.divides(width):
             return None
         packing = GATE_PACKING if name.endswith(GATES.get(self.model_type, ())) else self.packing
@@ -64,9 +64,9 @@ class StoredToQuantize:
     """A matrix that is quantized when it has been read.
 
     Args:
-        form: In which it is stored; it is read as plain numbers.
-        packing: It gets.
-        dtype: Of the numbers before.
+        form: Form in which it is stored; it is read as unquantized numbers.
+        packing: Packing to quantize it to.
+        dtype: Dtype of the numbers before quantization.
     """
 
     form: Stored
@@ -75,31 +75,31 @@ class StoredToQuantize:
 
     @property
     def shape(self) -> Shape:
-        """(..., out, in)."""
+        """Shape of the matrix, (..., out, in)."""
         return self.form.shape
 
     def tensors(self) -> dict[str, Expected]:
-        """Those of the stored form."""
+        """Return the tensors of the stored form."""
         return self.form.tensors()
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The plain numbers, and beside the result its pieces or its scales in their dtype."""
+        """Return the bytes of the unquantized numbers, and of the pieces or scales of the result."""
         plain = self.form.nbytes(self.dtype) + self.form.reading_bytes(self.dtype, found)
         if not self.packing.has_biases:
             plain += self.nbytes(dtype) + PIECE_BYTES
         return plain if self.dtype == dtype else max(plain, self.nbytes(self.dtype))
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
         plain = self.form.read(files.in_dtype(dtype_named(self.dtype)))
         assert isinstance(plain, DenseMatrix)
         return QuantizedMatrix.quantize(plain.numbers, self.packing).computing_in(files.dtype)
 
 
 def before_quantizing(form: Stored) -> Stored:
-    """The form that is quantized, or this one if none is."""
+    """Return the form before quantization, or the form itself if it is not to be quantized."""
     return form.form if isinstance(form, StoredToQuantize) else form

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps a weight in: which tensors, what they take, and how they are read."""
+"""How a checkpoint stores a weight: its tensors, its size in memory, and how it is read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
-# What is computed with, by the format's names.
+# Dtypes of computation, by the format's names.
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# By which numbers in FP8 are multiplied; named here, where nothing has to be loaded to know them.
+# Names of FP8 scales, defined here because this module loads little.
 FP8_SCALES = ("weight_scale_inv", "weight_scale")
-# Of packed numbers.
+# Dtype of packed numbers.
 WORDS = ("U32",)
-# Of scales that are not floating-point numbers.
+# Dtype of scales that are not floating-point numbers.
 BYTES = ("U8",)
 
 
@@ -33,8 +33,8 @@ class Expected:
     """A tensor that a checkpoint should have.
 
     Attributes:
-        shape: Its shape.
-        dtypes: Those that are read, as the format spells them.
+        shape: Shape of the tensor.
+        dtypes: Supported dtypes, as the format spells them.
     """
 
     shape: Shape
@@ -42,73 +42,73 @@ class Expected:
 
 
 def shown_shape(shape: Shape) -> str:
-    """A shape as messages have it."""
+    """Format a shape for messages."""
     return excerpt(" x ".join(map(str, shape))) or "a scalar"
 
 
 def shown_problems(problems: Sequence[str], most: int) -> str:
-    """The first so many of what is wrong, and how many more there are."""
+    """Join the first `most` problems, and say how many more there are."""
     more = len(problems) - most
     return "; ".join(problems[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Stored(Protocol):
-    """A weight in the form in which a checkpoint keeps it."""
+    """A weight in the form in which a checkpoint stores it."""
 
     @property
     def shape(self) -> Shape:
-        """Of the weight: (..., out, in) of a matrix."""
+        """Shape of the weight; (..., out, in) for a matrix."""
         ...
 
     @property
     def packing(self) -> Packing | None:
-        """How it is quantized once it is read; None if it is not."""
+        """Packing after reading; None if it is not quantized."""
         ...
 
     def tensors(self) -> dict[str, Expected]:
-        """Those it is kept in, by name."""
+        """Return the tensors that hold the weight, by name."""
         ...
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         ...
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """The most that reading takes besides, at one time."""
+        """Return the peak memory that reading takes in addition."""
         ...
 
     def read(self, files: TensorFiles) -> SingleMatrix:
-        """Read it, computed."""
+        """Read and compute the weight."""
         ...
 
 
 class Method(Protocol):
-    """How a program other than MLX has quantized a checkpoint."""
+    """How a program other than MLX quantizes matrices."""
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> Stored | None:
-        """The form of a matrix (out, in), without `.weight`; None if it is not quantized.
+        """Return the form of a matrix (out, in), named without `.weight`, or None if it is not quantized.
 
         Raises:
-            CheckpointError: It cannot be computed with.
+            CheckpointError: The form is not supported.
         """
         ...
 
 
 class NotQuantized:
-    """Said by a program that has quantized something else than the matrices."""
+    """A method that has quantized something other than the matrices."""
 
     def form(self, name: str, shape: Shape, found: Mapping[str, TensorInfo]) -> None:
-        """None of them."""
+        """Return None: no matrix is quantized."""
 
 
 @dataclass(frozen=True)
 class StoredNumbers:
-    """A weight kept as plain numbers.
+    """A weight stored as unquantized numbers.
 
     Args:
-        name: Of its tensor.
-        shape: Of the weight.
-        is_turned: The tensor's last two axes are exchanged.
+        name: Name of its tensor.
+        shape: Shape of the weight.
+        is_turned: Whether the tensor's last two axes are swapped.
     """
 
     name: str
@@ -117,16 +117,16 @@ class StoredNumbers:
     packing: None = None
 
     def tensors(self) -> dict[str, Expected]:
-        """One."""
+        """Return the only tensor."""
         turned = (*self.shape[:-2], *self.shape[:-3:-1])
         return {self.name: Expected(turned if self.is_turned else self.shape)}
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return math.prod(self.shape) * DTYPE_BYTES[dtype]
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """What is stored in another dtype or turned is converted beside itself; GGUF, in parts."""
+        """Return the bytes of a converted or transposed copy; GGUF tensors are converted in parts."""
         stored = found[self.name]
         if isinstance(stored, GgufTensor):
             return converting_bytes(math.prod(self.shape))
@@ -134,7 +134,7 @@ class StoredNumbers:
         return max(converted, self.nbytes(dtype) if self.is_turned else 0)
 
     def read(self, files: TensorFiles) -> DenseMatrix:
-        """Read it, computed."""
+        """Read and compute the weight."""
         numbers = files.numbers(self.name)
         if self.is_turned:
             numbers = mx.contiguous(numbers.swapaxes(-1, -2))
@@ -144,12 +144,12 @@ class StoredNumbers:
 
 @dataclass(frozen=True)
 class StoredPacked:
-    """A matrix kept quantized, as MLX packs numbers.
+    """A matrix stored quantized, as MLX packs numbers.
 
     Args:
-        name: Without `.weight`.
-        shape: Of the matrix.
-        packing: Of its numbers, which divides its rows.
+        name: Name without `.weight`.
+        shape: Shape of the matrix.
+        packing: Packing of its numbers; its groups divide the rows.
     """
 
     name: str
@@ -157,7 +157,7 @@ class StoredPacked:
     packing: Packing
 
     def tensors(self) -> dict[str, Expected]:
-        """Packed numbers, scales and, if affine, biases."""
+        """Return packed numbers, scales and, if affine, biases."""
         scales = Expected(
             self.packing.scales_shape(self.shape), tuple(FLOATS) if self.packing.has_biases else BYTES
         )
@@ -168,16 +168,16 @@ class StoredPacked:
         return {**tensors, f"{self.name}.biases": scales} if self.packing.has_biases else tensors
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """Scales that are stored in another dtype are converted beside themselves."""
+        """Return the bytes of a converted copy of the scales, if they are stored in another dtype."""
         scales = found[f"{self.name}.scales"]
         return scales.nbytes if FLOATS.get(scales.dtype, dtype) != dtype else 0
 
     def read(self, files: TensorFiles) -> QuantizedMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
 
         def number_or_byte(name: str) -> mx.array:
             return files.numbers(name) if self.packing.has_biases else files.stored(name)

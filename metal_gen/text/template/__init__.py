@@ -1,1 +1,1 @@
-"""What a chat template can do, and how much of it."""
+"""The sandbox of chat templates, and its limits."""

@@ -1,4 +1,4 @@
-"""Where a chat template could make much of little: foreseen, and refused before it is made."""
+"""Predicts where a chat template would make a large value from a small one, and refuses it beforehand."""
 
 import json
 import re
@@ -12,17 +12,17 @@ from markupsafe import Markup
 
 from metal_gen.text.template.limits import PLACE_BYTES, VALUE_BYTES, Allowance, TemplateLimitError
 
-# A conversion of `%`, with a width that does no harm.
+# A conversion of `%` with a harmless width.
 PLAIN_CONVERSION = re.compile(r"%(\(\w*\))?[-#0 +]*\d{0,4}(\.\d{0,4})?[a-zA-Z%]")
 WIDE = re.compile(r"\d{5}")
 MOST_INDENT, MOST_PLACES = 100, 100
 
 
 def foresee_operator(operator: str, left: Any, right: Any, allowance: Allowance) -> None:
-    """Refuse a result of `*`, `**` or `%` that is too large.
+    """Refuse an operation `*`, `**` or `%` whose result would be too large.
 
     Raises:
-        TemplateLimitError: It would be.
+        TemplateLimitError: The result would be too large.
     """
     if operator == "%" and isinstance(left, str):
         foresee_percent(left, right, allowance)
@@ -36,14 +36,14 @@ def foresee_operator(operator: str, left: Any, right: Any, allowance: Allowance)
 
 
 def foresee_percent(text: str, values: Any, allowance: Allowance) -> None:
-    """The same for `text % values`: each conversion may take all values, or give one a width."""
+    """Refuse `text % values` if it is too large. Each conversion may take all values, or set a width."""
     if "%" in PLAIN_CONVERSION.sub("", text):
-        raise TemplateLimitError("it formats a text in a way that is not supported")
+        raise TemplateLimitError("it formats a text in an unsupported way")
     allowance.reserve(len(text) + text.count("%") * (10**4 + allowance.weigh(values)))
 
 
 def foresee_method(text: str, name: str, args: tuple[Any, ...], allowance: Allowance) -> tuple[Any, ...]:
-    """The same for a method of a text; returns the arguments to call it with."""
+    """Refuse a call of a text's method if its result is too large. Return the arguments to call it with."""
     if name == "replace":
         _foresee_replacement(text, *args[:2], allowance=allowance)
     elif name == "join" and len(args) == 1:
@@ -95,7 +95,7 @@ def _format(environment: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
 @pass_environment
 def _sum(environment: Any, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
     if not isinstance(start, int | float):
-        raise TemplateLimitError("it adds up what are no numbers")
+        raise TemplateLimitError("it adds up values that are not numbers")
     return FILTERS["sum"](environment, iterable, attribute, start)
 
 
@@ -114,7 +114,7 @@ def _to_json(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter escapes HTML characters, which a prompt must not have escaped.
+    """Encode as JSON without Jinja's escapes of HTML characters, which a prompt must not have.
 
     Names and order of the arguments are those of transformers' filter.
     """
@@ -131,7 +131,7 @@ def _to_json(
     return "".join(parts)
 
 
-# In place of Jinja's own filters.
+# Replacements for Jinja's own filters.
 CAREFUL_FILTERS: dict[str, Callable[..., Any]] = {
     "replace": _replace,
     "join": _join,
@@ -144,22 +144,22 @@ CAREFUL_FILTERS: dict[str, Callable[..., Any]] = {
 
 
 class _CarefulFormatter(SandboxedFormatter):
-    """`str.format`, piece by piece."""
+    """`str.format` that checks each piece."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        """Refuse a width that makes a text of any length."""
+        """Refuse a width that would make a text of any length."""
         if WIDE.search(format_spec):
-            raise TemplateLimitError("it formats a text in a way that is not supported")
+            raise TemplateLimitError("it formats a text in an unsupported way")
         allowance: Allowance = self._env.allowance  # type: ignore[attr-defined]
         return allowance.take(super().format_field(value, format_spec))
 
 
 class _CarefulEscapeFormatter(_CarefulFormatter, SandboxedEscapeFormatter):
-    """The same for a text that is marked as safe."""
+    """A careful formatter for a text that is marked as safe."""
 
 
 def formatter_for(environment: SandboxedEnvironment, text: str) -> SandboxedFormatter:
-    """What formats a text, within an environment that has an `allowance`."""
+    """Return the formatter for a text, in an environment that has an `allowance`."""
     if isinstance(text, Markup):
         return _CarefulEscapeFormatter(environment, escape=text.escape)
     return _CarefulFormatter(environment)

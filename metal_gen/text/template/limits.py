@@ -1,4 +1,4 @@
-"""What the rendering of a chat template may take: time, and memory for what it makes."""
+"""Limits on rendering a chat template: time, and memory for the values that it makes."""
 
 import sys
 import time
@@ -10,26 +10,26 @@ from jinja2 import TemplateRuntimeError
 
 MOST_SECONDS = 5.0
 MOST_BYTES = 32 * 2**20
-# An ordinary template copies each character a few times; one that gathers messages, once for each of them.
+# An ordinary template copies each character a few times. One that collects messages copies it once a message.
 MOST_BYTES_PER_BYTE = 256
-# Of a value beside its characters, about; and of a place in a list.
+# Approximate bytes of a value in addition to its characters, and of a place in a list.
 VALUE_BYTES, PLACE_BYTES = 60, 8
 MOST_BITS = 2**16
 NESTED: Any = (list, tuple, dict, type({}.keys()), type({}.values()), type({}.items()))
 
 
 class TemplateLimitError(TemplateRuntimeError):
-    """A chat template takes more than it may."""
+    """A chat template exceeds a limit."""
 
 
 class Allowance:
-    """What is left of the time and the memory of one rendering.
+    """The time and memory left for one rendering.
 
-    Time is that of the thread's own work: a machine that sleeps or is busy changes nothing. Memory is that
-    of all values ever made, which is more than there are at once.
+    Time is the thread's own CPU time, so a sleeping or busy machine changes nothing. Memory is the total of
+    all values ever made, which is more than exists at once.
 
     Args:
-        given: What the template is given; the more that is, the more it may make.
+        given: Values given to the template. The larger they are, the more the template may make.
     """
 
     def __init__(self, given: object = ()) -> None:
@@ -38,30 +38,30 @@ class Allowance:
         self._left_bytes = self._most_bytes
 
     def check(self) -> None:
-        """Raise `TemplateLimitError` when the time is over."""
+        """Raise `TemplateLimitError` if the time is over."""
         if time.thread_time() > self._end_s:
             raise TemplateLimitError(f"it takes more than {MOST_SECONDS:g} seconds")
 
     def reserve(self, nbytes: int) -> None:
-        """Refuse what is about to be made, if there is no room for it."""
+        """Refuse a value that is about to be made if there is no room for it."""
         if nbytes > self._left_bytes:
             raise TemplateLimitError(
                 f"it makes more than {self._most_bytes // 2**20:,} MiB of text and lists"
             )
 
     def require_digits(self, bits: int) -> None:
-        """Refuse a number that is too large."""
+        """Refuse a number with too many bits."""
         if bits > MOST_BITS:
-            raise TemplateLimitError("it reckons with numbers of thousands of digits")
+            raise TemplateLimitError("it computes with numbers of thousands of digits")
 
     def charge(self, nbytes: int) -> None:
-        """Take something that was made into account."""
+        """Count the bytes of a value that was made."""
         self.check()
         self.reserve(nbytes)
         self._left_bytes -= nbytes
 
     def take(self, value: Any) -> Any:
-        """Take a value that the template has made into account, and return it."""
+        """Count a value that the template has made, and return it."""
         if isinstance(value, GeneratorType):
             return self._counted(value)
         nbytes = VALUE_BYTES
@@ -75,16 +75,16 @@ class Allowance:
         return value
 
     def take_whole(self, value: Any) -> Any:
-        """The same for a value that may hold others in a new way.
+        """Count a value that may contain others in a new way, and return it.
 
-        A small list can hold another so often that to write, to compare or to hash it never ends.
+        A small list can contain another so many times that writing, comparing or hashing it never ends.
         """
         if isinstance(value, NESTED):
             self.reserve(self.weigh(value))
         return self.take(value)
 
     def weigh(self, value: object) -> int:
-        """The bytes of a value with all that is in it, each part as often as it occurs."""
+        """Return the bytes of a value with everything in it, each part as often as it occurs."""
         return _nbytes(value, self._most_bytes)
 
     def _counted(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -94,7 +94,7 @@ class Allowance:
 
 
 def _nbytes(value: Any, most: int) -> int:
-    """Count until it is certain to be more than `most`."""
+    """Count the bytes of a value, until they certainly exceed `most`."""
     nbytes, parts = 0, [value]
     while parts and nbytes <= most:
         part = parts.pop()

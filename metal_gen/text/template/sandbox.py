@@ -1,8 +1,8 @@
-"""The world of a chat template: what it can reach, and what watches over what it does there.
+"""The environment of a chat template: what it can access, and the checks on what it does.
 
-Jinja's sandbox keeps a template from files and from the interpreter. It does not keep it from running for
-ever, nor from filling the memory. Here each value that a template makes and each turn of a loop is taken
-into account, what makes much of little is foreseen, and what no chat template needs is left out.
+Jinja's sandbox keeps a template away from files and from the interpreter. It does not stop it from running
+forever or filling the memory. Here, every value that a template makes and every iteration of a loop is
+counted, large results are predicted, and features that no chat template needs are removed.
 """
 
 import warnings
@@ -23,23 +23,23 @@ from metal_gen.text.template.growth import CAREFUL_FILTERS, foresee_method, fore
 from metal_gen.text.template.limits import VALUE_BYTES, Allowance
 from metal_gen.text.template.tree import CHECK, JOIN, STEP, TAKE, TAKE_WHOLE, with_checks
 
-# Twice the longest that is published. To compile ten times as much can take minutes.
+# Twice the longest published template. Compiling ten times as much can take minutes.
 LONGEST_SOURCE = 2**16
-# They give numbers a width, or a list a length; one draws at random.
+# These pad numbers to a width, split values into lists of a given length, or draw at random.
 LEFT_OUT_FILTERS = ("batch", "center", "pprint", "random", "slice", "urlize", "wordwrap", "xmlattr")
 LEFT_OUT_METHODS = frozenset(
     "center encode expandtabs format_map from_bytes ljust maketrans rjust to_bytes translate zfill".split()
 )
-# They go through all the characters of a text, or make a list of them.
+# These go through all characters of a text, or make a list of them.
 LISTING_FILTERS = ("groupby", "join", "list", "max", "min", "sort", "title", "unique", "urlencode")
 FOREIGN = (nodes.Block, nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles templates, and watches over one rendering at a time.
+    """Compiles templates, and checks one rendering at a time.
 
     Attributes:
-        allowance: Of the rendering under way.
+        allowance: Allowance of the current rendering.
     """
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
@@ -49,7 +49,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[loopcontrols, _GenerationTag],
-            # Nothing is computed while a template is compiled.
+            # Compute nothing while a template is compiled.
             optimized=False,
         )
         self.finalize = self._shown
@@ -70,11 +70,11 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         """Compile a template.
 
         Returns:
-            It, and the names of variables that occur in it.
+            The template, and the names of its variables.
 
         Raises:
-            TemplateError: It is not valid, too long, or needs other templates. Jinja lets errors of Python's
-                own compiler through.
+            TemplateError: It is not valid, is too long, or needs other templates. Jinja also lets errors of
+                Python's own compiler through.
         """
         if len(source) > LONGEST_SOURCE:
             raise TemplateSyntaxError(f"it has more than {LONGEST_SOURCE:,} characters", 1)
@@ -84,36 +84,36 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             raise TemplateSyntaxError(f"it has the tag {tag!r}, which needs other templates", foreign.lineno)
         names = {node.name for node in tree.find_all(nodes.Name)}
         with warnings.catch_warnings():
-            # Python's compiler doubts some of what Jinja makes of a template, and would say so on stderr.
+            # Python's compiler warns about some of the code that Jinja generates, on stderr.
             warnings.simplefilter("ignore")
             code = self.compile(with_checks(tree))
         return self.template_class.from_code(self, code, self.make_globals(None)), names
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Leave out methods that make a text of any length."""
+        """Exclude methods that make a text of any length."""
         if isinstance(obj, str | int) and attr in LEFT_OUT_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Look a part up."""
+        """Look up an item after checking the time."""
         self.allowance.check()
         return super().getitem(obj, argument)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method, a macro or a function."""
+        """Call a method, a macro or a function, and count its result."""
         self.allowance.check()
         if isinstance(function, BuiltinMethodType | MethodType) and isinstance(function.__self__, str):
             args = foresee_method(function.__self__, function.__name__, args, self.allowance)
         return self.allowance.take_whole(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute what an operator makes."""
+        """Compute the result of an operator, and count it."""
         foresee_operator(operator, left, right, self.allowance)
         return self.allowance.take_whole(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Have `str.format` in the sandbox too."""
+        """Keep `str.format` in the sandbox too."""
         if super().wrap_str_format(value) is None or value.__name__ != "format":
             return None
         text = value.__self__
@@ -126,13 +126,13 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     @pass_context
     def _shown(self, context: Context, value: Any) -> str:
-        """The text of a value that is put out; Jinja does that at once where no context is passed."""
+        """Return the text of an output value. Without a context argument, Jinja would call this at once."""
         text = value if isinstance(value, str) else str(value)
         self.allowance.charge(len(text))
         return text
 
     def _step(self, nbytes: int) -> bool:
-        """Begin a turn of a loop, which puts out so much of the template's own text."""
+        """Begin an iteration of a loop that outputs `nbytes` of the template's own text."""
         self.allowance.charge(nbytes)
         return True
 
@@ -152,7 +152,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return self.allowance.take("".join(texts))
 
     def _watched(self, function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
-        """A filter or a test, what it makes taken into account."""
+        """Wrap a filter or a test to count its result."""
 
         @wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -166,7 +166,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Namespace(Namespace):
-    """Jinja's own, which is written as its values are; as in transformers, no name begins with `_`."""
+    """Jinja's namespace, shown without its values; as in transformers, no name begins with `_`."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *given = args
@@ -189,7 +189,7 @@ def _require_open(name: object) -> None:
 
 
 class _GenerationTag(Extension):
-    """Ignores `{% generation %}`, which marks the assistant's words for training."""
+    """Ignores `{% generation %}`, which marks the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""Puts what watches over a chat template into it: a call where Jinja itself makes none."""
+"""Inserts checks into a chat template, where Jinja itself makes no call that could be checked."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-# Filters that no template can name.
+# Names that no template can use for a filter.
 STEP, CHECK, TAKE, TAKE_WHOLE, JOIN = "step in a loop", "check", "take", "take whole", "join texts"
 
 
 def with_checks(tree: nodes.Template) -> nodes.Template:
-    """The same template, in which loops, comparisons, slices, lists and `~` go through filters."""
+    """Return the template with filters around loops, comparisons, slices, lists and `~`."""
     _Checks().visit(tree)
     return tree
 
@@ -56,7 +56,7 @@ def _filter(name: str, value: nodes.Expr) -> nodes.Filter:
 
 
 def _nbytes_put_out(body: Iterable[nodes.Node]) -> int:
-    """How much of the template's own text one turn of a loop puts out at most, inner loops apart."""
+    """Return the most bytes of its own text that one iteration outputs, not counting inner loops."""
     nbytes = 0
     for node in body:
         if isinstance(node, nodes.TemplateData):
