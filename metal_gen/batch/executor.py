@@ -1,9 +1,9 @@
 """The interface that generates rows, and its results. One implementation is local, one uses a cluster."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from metal_gen.batch.input.rows import BatchRow, RowError
+from metal_gen.batch.input.rows import RowError
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ Outcome = RowResult | RowError
 
 
 class RowExecutor(Protocol):
-    """Generates the texts of several rows concurrently."""
+    """Computes several rows concurrently."""
 
     @property
     def slots(self) -> int:
@@ -42,7 +42,7 @@ class RowExecutor(Protocol):
     def is_idle(self) -> bool:
         """Whether no row is being generated."""
 
-    def begin(self, row: BatchRow, seed: int) -> RowError | None:
+    def begin(self, row: Any, seed: int) -> RowError | None:
         """Add a row; `seed` applies if the row sets none. Return an error if the row cannot be run."""
 
     def advance(self) -> list[tuple[int, Outcome]]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 REQUEST_FIELDS = {"id", "custom_id", "response", "error"}
 REQUEST_PREFIX = "batch_req_"
+# A record without an error has at least one of these fields.
+RESULTS = {"text", "texts", "logprob", "ranking"}
 
 
 def success_record(
@@ -71,7 +73,7 @@ def record_key(record: Mapping[str, object]) -> tuple[str, bool] | None:
         line, code = error.get("line"), error.get("code")
         if id is None or code == RowErrorCode.DUPLICATE_ID:
             return (line_key(line), True) if _is_whole(line) else None
-    elif not (is_request and record["response"]) and "text" not in record and "texts" not in record:
+    elif not (is_request and record["response"]) and not RESULTS & record.keys():
         return None
     if not isinstance(id, str) and not _is_whole(id):
         return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from metal_gen.batch.executor import Outcome, RowExecutor
-from metal_gen.batch.input.rows import BatchRow, RowError, repeated
+from metal_gen.batch.input.rows import AnyRow, Row, RowError, repeated
 from metal_gen.batch.output.index import IdIndex
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.order import AnyOrder, RowOrder
@@ -74,7 +74,7 @@ def row_seed(seed: int, key: str) -> int:
 
 
 def run_rows(
-    rows: Iterator[BatchRow | RowError | None],
+    rows: Iterator[Row | RowError | None],
     executor: RowExecutor,
     journal: Journal | StreamJournal,
     *,
@@ -125,8 +125,8 @@ def run_rows(
 
 
 def pending_rows(
-    rows: Iterator[BatchRow | RowError | None], finished: Container[str], counts: BatchCounts
-) -> Iterator[BatchRow | RowError | None]:
+    rows: Iterator[AnyRow | RowError | None], finished: Container[str], counts: BatchCounts
+) -> Iterator[AnyRow | RowError | None]:
     """Yield the rows still to run; a row that repeats an id becomes an error."""
     with IdIndex() as seen:
         for row in rows:
@@ -150,7 +150,7 @@ class _Feed:
 
     def __init__(
         self,
-        rows: Iterator[BatchRow | RowError | None],
+        rows: Iterator[Row | RowError | None],
         executor: RowExecutor,
         queue: RowOrder | AnyOrder,
         seed: int,

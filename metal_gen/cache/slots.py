@@ -64,15 +64,19 @@ class SlotCache:
         begin = self.positions[slot]
         if length <= begin:
             return 0
-        source = shared.index(length)
+        self.copy(shared.index(length), slot, length)
+        self.hold(slot, prompt)
+        return length - begin
+
+    def copy(self, source: int, slot: int, length: int) -> None:
+        """Copy keys and values from another slot, from this slot's position up to a length."""
+        begin = self.positions[slot]
         for place, buffer in enumerate(self.cache.buffers):
             # Copy before the write: with a view in use, MLX would copy the whole buffer.
             new = mx.contiguous(buffer[source, :, begin:length].swapaxes(0, 1)).swapaxes(0, 1)
             buffer[slot, :, begin:length] = new
             self.cache.buffers[place] = buffer
         self.positions[slot] = length
-        self.hold(slot, prompt)
-        return length - begin
 
     def forget(self, slot: int) -> None:
         """Stop sharing the contents of this slot with other slots."""

@@ -137,13 +137,18 @@ class PreparedModel:
 
 
 def prepare(
-    settings: Settings, *, most_slots: int = 1, on_download: ProgressCallback | None = None
+    settings: Settings,
+    *,
+    most_slots: int = 1,
+    scores: bool = False,
+    on_download: ProgressCallback | None = None,
 ) -> PreparedModel:
     """Find the checkpoint, check it, and check that it fits.
 
     Args:
         settings: Settings; `model` names the checkpoint, and None is the bundled one.
         most_slots: Number of texts to generate at once, if the settings leave it open and memory allows it.
+        scores: Texts are scored, not generated.
         on_download: Called while files come from the Hub.
 
     Raises:
@@ -162,6 +167,8 @@ def prepare(
     defaults = sampling_defaults(checkpoint.generation_config, replaced=settings.sources)
     settings = settings.fill(defaults, GENERATION_FILE)
     require_lengths(settings)
+    if scores and checkpoint.config.linear is not None:
+        most_slots = 1
     if most_slots > 1 and checkpoint.config.linear is not None:
         raise CheckpointError(
             f"batches of {folder} are not supported: {checkpoint.config.model_type} has layers of "
@@ -173,11 +180,13 @@ def prepare(
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     plan = plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
-    compiles = compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
+    compiles = (
+        not scores and compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
+    )
     notices = notices_of(settings, checkpoint)
-    if settings.compile == "on" and not compiles:
+    if settings.compile == "on" and not (compiles or scores):
         notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
-    if settings.compile == "on" and plan.cache.batch_size > most_slots == 1:
+    if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
 

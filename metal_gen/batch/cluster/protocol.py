@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metal_gen.batch.executor import Outcome
-from metal_gen.batch.input.rows import BatchRow
+from metal_gen.batch.input.rows import Row
+from metal_gen.batch.work import RowWork
 from metal_gen.config.settings import Settings
 
 Value = str | int | None
@@ -22,11 +23,13 @@ class NodeTask:
         settings: Settings of the run.
         most_slots: Maximum number of slots, if the settings do not fix it; the node's memory may allow fewer.
         mark: The values that texts depend on; a node with any different value is refused.
+        work: The kind of work to do with rows.
     """
 
     settings: Settings
     most_slots: int
     mark: Mapping[str, Value]
+    work: RowWork
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class BlockReport:
 
 
 Message = NodeReady | NodeRefusal | NodeLost | BlockReport
-SeededRow = tuple[BatchRow, int]
+SeededRow = tuple[Row, int]
 
 
 class Cluster(Protocol):

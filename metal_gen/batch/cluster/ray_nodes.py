@@ -45,11 +45,10 @@ class _NodeActor:
             require_mlx(task.settings.blas)
 
             from metal_gen.batch.cluster.worker import BlockRunner, load_at_node
-            from metal_gen.batch.slot_rows import slot_rows
             from metal_gen.device.backend import device_name
 
             # The context stays open until the process ends.
-            self._slots = slot_rows(load_at_node(task))
+            self._slots = task.work.open(load_at_node(task))
             executor = self._slots.__enter__()
         except MetalGenError as error:
             return NodeRefusal(error.message)

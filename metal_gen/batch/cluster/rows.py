@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from metal_gen.batch.cluster.protocol import BlockReport, Cluster, Message, NodeLost, NodeReady, NodeRefusal
 from metal_gen.batch.executor import Outcome
 from metal_gen.batch.input.encoding import failed_row
-from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
+from metal_gen.batch.input.rows import Row, RowError, RowErrorCode
 from metal_gen.errors import MetalGenError
 
 # Rows per slot that a node holds: one in the slot, one to start before the next message arrives.
@@ -29,7 +29,7 @@ class ClusterLostError(MetalGenError):
 class _Held:
     """A row without an outcome."""
 
-    row: BatchRow
+    row: Row
     seed: int
     losses: int = 0
 
@@ -97,7 +97,7 @@ class ClusterRows:
         """Whether no row is being generated."""
         return not self._waiting and not any(node.in_hand for node in self._nodes.values())
 
-    def begin(self, row: BatchRow, seed: int) -> RowError | None:
+    def begin(self, row: Row, seed: int) -> RowError | None:
         """Add a row; `seed` applies if the row sets none. The node reports whether the row can be run."""
         self._waiting.append(_Held(row, seed))
         return None

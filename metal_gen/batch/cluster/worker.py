@@ -38,7 +38,7 @@ def load_at_node(task: NodeTask) -> TextModel:
         UsageError: This node would generate different texts.
         MetalGenError: The model cannot be loaded; see `prepare`.
     """
-    prepared = prepare(task.settings, most_slots=task.most_slots)
+    prepared = prepare(task.settings, most_slots=task.most_slots, scores=task.work.scores)
     require_same(node_mark(prepared), task.mark)
     return prepared.load()
 

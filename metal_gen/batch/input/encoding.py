@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
+from metal_gen.batch.input.rows import BatchRow, Row, RowError, RowErrorCode
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
@@ -82,8 +82,6 @@ class RowEncoder:
             self.longest = length
 
 
-def failed_row(
-    row: BatchRow, error: MetalGenError, code: RowErrorCode = RowErrorCode.INVALID_REQUEST
-) -> RowError:
+def failed_row(row: Row, error: MetalGenError, code: RowErrorCode = RowErrorCode.INVALID_REQUEST) -> RowError:
     """Return the error of a row that failed."""
     return RowError(row.number, row.id, row.key, row.form, error.message, row.carried, code, error.hint)

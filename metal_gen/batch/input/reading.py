@@ -3,13 +3,13 @@
 With a pipe, None stands for a line that has not arrived yet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from metal_gen.batch.input.row_json import first_fields
 from metal_gen.batch.input.row_parsing import parse_row
-from metal_gen.batch.input.rows import BatchRow, RowError, RowForm, unreadable
+from metal_gen.batch.input.rows import AnyRow, BatchRow, RowError, RowForm, unreadable
 from metal_gen.errors import MetalGenError
 
 LONGEST_LINE = 2 * 2**20
@@ -42,12 +42,22 @@ class TooLong:
 def read_rows(
     source: ByteSource, *, field: str | None = None, keep_fields: bool = False
 ) -> Iterator[BatchRow | RowError | None]:
+    """Read rows of prompts; arguments as for `parse_row`, errors as for `parsed_rows`."""
+
+    def parse(number: int, line: bytes, form: RowForm) -> BatchRow | RowError:
+        return parse_row(number, line, field=field, keep_fields=keep_fields, form=form)
+
+    return parsed_rows(source, parse)
+
+
+def parsed_rows(
+    source: ByteSource, parse: Callable[[int, bytes, RowForm], AnyRow | RowError]
+) -> Iterator[AnyRow | RowError | None]:
     """Read rows; a line that cannot be read is assumed to have the form of the previous line.
 
     Args:
         source: JSON Lines.
-        field: As for `parse_row`.
-        keep_fields: As for `parse_row`.
+        parse: Makes a row from the number of a line, its bytes, and the form to use if it cannot be read.
 
     Raises:
         MetalGenError: The source cannot be read.
@@ -60,9 +70,9 @@ def read_rows(
         number, line = numbered
         if isinstance(line, TooLong):
             reason = f"the line has {line.nbytes:,} bytes, and at most {LONGEST_LINE:,} are read"
-            row: BatchRow | RowError = unreadable(number, reason, form, first_fields(line.beginning))
+            row: AnyRow | RowError = unreadable(number, reason, form, first_fields(line.beginning))
         else:
-            row = parse_row(number, line, field=field, keep_fields=keep_fields, form=form)
+            row = parse(number, line, form)
         form = row.form
         yield row
 

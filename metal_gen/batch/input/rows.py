@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from metal_gen.batch.input.row_json import shown
 from metal_gen.batch.input.row_prompt import Prompt
@@ -32,6 +33,33 @@ class RowErrorCode(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     GENERATION_FAILED = "generation_failed"
     NO_ANSWER = "no_answer"
+
+
+class Row(Protocol):
+    """The attributes that all kinds of rows have; they are as in `BatchRow`."""
+
+    @property
+    def number(self) -> int:
+        """Number of the line, from 1."""
+
+    @property
+    def id(self) -> RowId | None:
+        """The id as given, or the number of the line."""
+
+    @property
+    def key(self) -> str:
+        """The id as a text."""
+
+    @property
+    def form(self) -> RowForm:
+        """The format of the row."""
+
+    @property
+    def carried(self) -> dict[str, object]:
+        """Fields to copy to the record."""
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(frozen=True)
@@ -146,7 +174,7 @@ def unreadable(
     return RowError(number, id, line_key(number) if id is None else id_key(id), form, reason, {})
 
 
-def repeated(row: BatchRow | RowError) -> RowError:
+def repeated(row: Row | RowError) -> RowError:
     """Return the error of a row that repeats the id of an earlier one; its key is that of the line."""
     reason = f"an earlier row has the same id {shown(row.id)}"
     if isinstance(row, RowError):

@@ -50,10 +50,11 @@ class BatchReporter:
         elif self._failures == MOST_REASONS + 1:
             self.notice(f"more rows fail: why, is in {self._output or 'their records'}")
 
-    def finish(self, counts: "BatchCounts", seed: int) -> None:
-        """Say what has been done."""
+    def finish(self, counts: "BatchCounts", seed: int | None) -> None:
+        """Say what has been done, and the seed where any text was drawn."""
         self._progress.close()
-        self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s; seed {seed}")
+        drawn = "" if seed is None else f"; seed {seed}"
+        self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s{drawn}")
         if counts.failed and self._output is not None:
             import shlex
 

@@ -1,4 +1,4 @@
-"""One run of `metal-gen batch`: opens the files, has the rows run, and says how it went."""
+"""One run over rows: opens the files, has the rows computed, and says how it went."""
 
 import io
 import os
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metal_gen.batch.executor import RowExecutor
     from metal_gen.batch.input.stream import InputStream
     from metal_gen.batch.output.journal import Journal, StreamJournal
+    from metal_gen.batch.work import GenerateRows, RowWork
     from metal_gen.generation.loading import PreparedModel, TextModel
 
 # Where batch_size is left open.
@@ -40,8 +41,6 @@ class BatchOptions:
 
     input: str
     output: str | None
-    field: str | None
-    keep_fields: bool
     resume: bool
     retry_failed: bool
     overwrite: bool
@@ -53,33 +52,42 @@ class BatchOptions:
 
 
 class BatchRun:
-    """One run over one input."""
+    """One run over one input.
 
-    def __init__(self, settings: Settings, options: BatchOptions, console: Console) -> None:
+    Args:
+        settings: In force.
+        options: What was asked for beside them.
+        work: What is done with rows.
+        console: Says how it goes.
+    """
+
+    def __init__(self, settings: Settings, options: BatchOptions, work: "RowWork", console: Console) -> None:
         from metal_gen.device.backend import require_mlx
 
         require_mlx(settings.blas)
         self._options = options
+        self._work = work
         self._console = console
         self._input = _open_input(options.input)
         if self._input.is_file:
             self._input.require_json_lines()
-        self._prepared: PreparedModel = prepare_model(settings, console, most_slots=MOST_SLOTS)
+        self._prepared: PreparedModel = prepare_model(
+            settings, console, most_slots=MOST_SLOTS, scores=work.scores
+        )
         for notice in self._prepared.notices:
             console.warn(notice)
 
-    def check(self) -> int:
+    def check(self, work: "GenerateRows") -> int:
         """Say what is wrong with which row, and what the longest needs; returns how many are bad."""
         from metal_gen.batch.checking import check_rows
         from metal_gen.batch.input.encoding import RowEncoder
-        from metal_gen.batch.input.reading import read_rows
 
-        prepared, options, console = self._prepared, self._options, self._console
+        prepared, console = self._prepared, self._console
         prepared.checkpoint.read_tokenizer()
         encoder = RowEncoder(prepared.checkpoint, prepared.settings, prepared.plan)
         self._input.require_json_lines()
         counts = check_rows(
-            read_rows(self._input, field=options.field, keep_fields=options.keep_fields),
+            work.read(self._input),
             encoder,
             on_idle=self._input.wait,
             on_error=lambda row: console.warn(failure_line(row)),
@@ -91,7 +99,6 @@ class BatchRun:
 
     def write(self) -> int:
         """Run what the output lacks; returns how many rows failed."""
-        from metal_gen.batch.input.reading import read_rows
         from metal_gen.batch.runner import run_rows
 
         options, console = self._options, self._console
@@ -119,7 +126,7 @@ class BatchRun:
             output = None if options.output == STREAM else options.output
             reporter = opened.enter_context(BatchReporter(console, progress, output))
             counts = run_rows(
-                read_rows(self._input, field=options.field, keep_fields=options.keep_fields),
+                self._work.read(self._input),
                 open_executor(),
                 journal,
                 seed=journal.seed,
@@ -131,7 +138,7 @@ class BatchRun:
                 on_failure=reporter.failure,
             )
             journal.require_same_input()
-            reporter.finish(counts, journal.seed)
+            reporter.finish(counts, None if self._work.scores else journal.seed)
             if summary is not None:
                 write_summary(summary, counts, self._prepared, journal.seed)
         return counts.failed + journal.found.failed
@@ -150,7 +157,6 @@ class BatchRun:
             )
 
     def _open_journal(self, stdout: TextIO) -> "Journal | StreamJournal":
-        from metal_gen.batch.output.fingerprint import fingerprint
         from metal_gen.batch.output.journal import Journal, StreamJournal
         from metal_gen.batch.output.run_file import MOMENT
         from metal_gen.sampling.seed import choose_seed
@@ -160,9 +166,7 @@ class BatchRun:
             seed = self._prepared.settings.seed
             return StreamJournal(stdout.buffer, choose_seed() if seed is None else seed)
         input = self._input if self._input.is_file and options.input != STREAM else None
-        mark = {**fingerprint(self._prepared, options.field), "ordered": str(options.ordered)}
-        if options.keep_fields:
-            mark["keep_fields"] = "True"
+        mark = {**self._work.mark(self._prepared), "ordered": str(options.ordered)}
         template = self._prepared.checkpoint.chat_template
         if template is not None and template.tells_time:
             mark[MOMENT] = None
@@ -176,13 +180,13 @@ class BatchRun:
         )
 
     def _open_slots(self, loading: "Background[TextModel]", opened: ExitStack) -> "RowExecutor":
-        from metal_gen.batch.slot_rows import slot_rows
+        from metal_gen.batch.slot_rows import SlotRows
 
         report_start(self._prepared, self._console)
         with ProgressBar(self._console, LOADING):
             model = loading.result()
-        executor = opened.enter_context(slot_rows(model))
-        if self._console.verbosity:
+        executor = opened.enter_context(self._work.open(model))
+        if self._console.verbosity and isinstance(executor, SlotRows):
             self._console.note(_shown_rows(executor.slots, executor.rows_per_step))
         return executor
 
@@ -200,7 +204,7 @@ class BatchRun:
         if adapters := self._prepared.checkpoint.weights.adapters:
             named = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
             settings = settings.override({"adapter": named}, settings.source("adapter"))
-        task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared))
+        task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared), self._work)
         # Ray writes what happens to its processes to standard output, which is for records.
         nowhere = opened.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115
         opened.enter_context(redirect_stdout(nowhere))

@@ -140,8 +140,6 @@ def batch(
     options = BatchOptions(
         input=input,
         output=output,
-        field=field,
-        keep_fields=keep_fields,
         resume=resume,
         retry_failed=retry_failed,
         overwrite=overwrite,
@@ -151,8 +149,11 @@ def batch(
         summary=summary,
         cluster=cluster,
     )
-    run = BatchRun(settings, options, console)
-    if run.check() if check else run.write():
+    from metal_gen.batch.work import GenerateRows
+
+    work = GenerateRows(field, keep_fields)
+    run = BatchRun(settings, options, work, console)
+    if run.check(work) if check else run.write():
         raise typer.Exit(ExitCode.FAILED_ROWS)
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 
 
-def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) -> "PreparedModel":
+def prepare_model(
+    settings: Settings, console: Console, *, most_slots: int = 1, scores: bool = False
+) -> "PreparedModel":
     """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
     from metal_gen.generation.loading import prepare
 
@@ -26,7 +28,7 @@ def prepare_model(settings: Settings, console: Console, *, most_slots: int = 1) 
             f"for a real one give --model {EXAMPLE_MODEL}, or set METAL_GEN_MODEL for every command"
         )
     with DownloadReporter(settings.model or "the model", console) as reporter:
-        return prepare(settings, most_slots=most_slots, on_download=reporter.update)
+        return prepare(settings, most_slots=most_slots, scores=scores, on_download=reporter.update)
 
 
 class Preparation:
