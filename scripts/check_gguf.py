@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares logits of files from llama.cpp's own quantizer with those over the dequantized weights.
 
-Needs llama.cpp's `llama-quantize` and its Python package `gguf` beside metal-gen. The models are tiny, with random
-weights; what blocks stand for is what `gguf.dequantize` says.
+Needs llama.cpp's `llama-quantize` and its Python package `gguf` beside metal-gen. The models are tiny, with
+random weights; what blocks stand for is what `gguf.dequantize` says.
 
     python scripts/check_gguf.py ~/llama.cpp/build/bin/llama-quantize
     python scripts/check_gguf.py ~/llama.cpp/build/bin/llama-quantize --types Q3_K_M IQ4_XS
@@ -50,9 +50,7 @@ def quantized(quantizer: Path, file: Path, kind: str) -> Path:
 def dequantized(file: Path) -> tuple[Path, Counter[str]]:
     """The same model in float32, and how many tensors of each type it was made of."""
     reader = gguf.GGUFReader(file)
-    metadata = {
-        key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")
-    }
+    metadata = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     tensors = {}
     for tensor in reader.tensors:
         numbers = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from metal_gen.checkpoint.generation_defaults import read_generation_config
 from metal_gen.errors import CheckpointError
+from metal_gen.files.gguf_names import gguf_files
 from metal_gen.files.json_file import read_json
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.files.weight_files import read_headers
-from metal_gen.hub.reference import gguf_files
 from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
 from metal_gen.text.tokenizer import TokenizerDocument, read_tokenizer
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from metal_gen.errors import ConfigError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.gguf_names import gguf_files
 from metal_gen.files.safe_names import is_plain_name
 from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX, WEIGHTS_PATTERN, read_index
 from metal_gen.hub.library import library_constants
-from metal_gen.hub.reference import DEFAULT_REVISION, HubModel, gguf_files
+from metal_gen.hub.reference import DEFAULT_REVISION, HubModel
 
 REQUIRED_FILES = ("config.json", "tokenizer.json")
 _REPO_PREFIX = "models--"

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metal_gen.errors import ModelNotFoundError, UsageError
+from metal_gen.files.gguf_names import GGUF_SUFFIX
 
 DEFAULT_REVISION = "main"
-GGUF_SUFFIX = ".gguf"
-# Part of the names of GGUF files that hold a model's vision or audio encoder.
-PROJECTOR = "mmproj"
 _ID_FORM = "a Hub id is org/name or org/name@revision"
 _PATH_START = re.compile(r"[/.~]|[A-Za-z]:")
 _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)([^/?#]+/[^/?#]+)")
@@ -164,9 +162,3 @@ def _check_revision(model: str, revision: str) -> None:
     is_too_long = len(revision.encode(errors="replace")) > _MAX_REVISION_BYTES
     if not revision or is_too_long or _NOT_IN_A_REVISION.search(revision):
         raise UsageError(f"not a revision: {model}", "after @ comes a branch, a tag or a commit's hash")
-
-
-def gguf_files(folder: Path) -> list[Path]:
-    """Return the GGUF files in a folder, by name; without projector files, if there are others."""
-    files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
-    return [file for file in files if PROJECTOR not in file.name.lower()] or files

@@ -59,8 +59,6 @@ MATRIX = "blk.0.ffn_up.weight"
             {"qwen3.rope.scaling.type": "yarn", "qwen3.rope.scaling.attn_factor": 2.0},
             "attn_factor is not 1",
         ),
-        ({"split.count": 3}, "the file is one of several parts"),
-        ({"split.count": 3, "general.architecture": None}, "the file is one of several parts"),
         ({"general.alignment": 0}, "general.alignment is 0"),
         ({"general.alignment": 48}, "general.alignment is 48, and no power of 2"),
         ({"general.alignment": True}, "general.alignment is True"),

@@ -5,6 +5,7 @@ Source: `docs/gguf.md` of https://github.com/ggml-org/ggml
 
 import re
 import struct
+from itertools import islice
 
 import numpy as np
 from gguf_numbers import BLOCKS, numbers_in, random_blocks
@@ -175,3 +176,14 @@ def write_tiny_gguf(folder, config, kind_of, metadata=None, **changes):
     stored, plain = gguf_tensors(config, kind_of)
     file = write_gguf(folder / "tiny.gguf", {**metadata_of(config), **(metadata or {})}, stored, **changes)
     return file, write_checkpoint(folder / "plain", config, plain)
+
+
+def write_parts(folder, metadata, tensors, counts, name="tiny"):
+    """Write a file in parts, each with so many of the tensors, as `llama-gguf-split` does."""
+    names, paths = iter(tensors), []
+    for place, count in enumerate(counts):
+        split = {"split.no": place, "split.count": len(counts), "split.tensors.count": len(tensors)}
+        part = {each: tensors[each] for each in islice(names, count)}
+        path = folder / f"{name}-{place + 1:05d}-of-{len(counts):05d}.gguf"
+        paths.append(write_gguf(path, {**metadata, **split} if place == 0 else split, part))
+    return paths

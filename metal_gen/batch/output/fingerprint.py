@@ -68,6 +68,8 @@ def checkpoint_digest(checkpoint: Checkpoint) -> str:
     for info in checkpoint.weights.tensors.values():
         begin = weights.get(info.path, sys.maxsize)
         weights[info.path] = min(begin, info.offset) if isinstance(info, GgufTensor) else END_BYTES
+    if checkpoint.folder.is_file():  # The first of several parts may have metadata only.
+        weights.setdefault(checkpoint.folder, checkpoint.folder.stat().st_size)
     small = [checkpoint.folder / name for name in SMALL_FILES if (checkpoint.folder / name).is_file()]
     return _digest_of_files(small, ends_of=dict(sorted(weights.items())))
 

@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metal_gen.checkpoint.gguf.header import read_gguf_header
 from metal_gen.checkpoint.gguf.model import model_config, model_tensors, name_in_file
+from metal_gen.checkpoint.gguf.parts import read_gguf
 from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document, tokenizer_notices
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.text.tokenizer import TokenizerDocument
@@ -19,10 +19,10 @@ class GgufDocuments:
     has_tokenizer = True
 
     def __init__(self, file: Path) -> None:
-        self.path = file
-        self.config_source = f"the metadata of {file}"
+        self._header = read_gguf(file)
+        self.path = self._header.path
+        self.config_source = f"the metadata of {self.path}"
         self.generation_config: dict[str, Any] = {}
-        self._header = read_gguf_header(file)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

@@ -77,7 +77,6 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         CheckpointError: The file's architecture is not supported, or its metadata is incomplete.
     """
     fields = FieldReader(header.metadata, f"the metadata of {header.path}")
-    _refuse_parts(fields)  # Parts but the first say nothing else.
     architecture = fields.fields.get(ARCHITECTURE)
     if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
         raise fields.error(
@@ -118,13 +117,6 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         "norm_topk_prob": model_type == "qwen3_moe",
         "eos_token_id": sorted(end_ids(header.metadata)),
     }  # fmt: skip
-
-
-def _refuse_parts(fields: FieldReader) -> None:
-    if fields.integer("split.count", 1, minimum=0) > 1:
-        raise fields.error(
-            "the file is one of several parts", "join them: llama-gguf-split --merge FIRST_PART JOINED.gguf"
-        )
 
 
 def _rope_scaling(fields: FieldReader, architecture: str) -> dict[str, Any] | None:

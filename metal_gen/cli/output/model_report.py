@@ -11,6 +11,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.cli.terminal.tables import Column, rows_table, shown
 from metal_gen.device.backend import require_mlx
 from metal_gen.errors import MetalGenError
+from metal_gen.files.gguf_names import part_paths
 from metal_gen.files.json_file import read_json
 from metal_gen.hub.cache import unreadable
 from metal_gen.hub.cached_models import CachedModel, cache_contents
@@ -81,7 +82,7 @@ def describe_model(model: str) -> tuple[dict[str, object], MetalGenError | None]
     cached = next(iter(commits), None)
     folder = find_checkpoint(model) if cached is None else cached.folder
     try:
-        paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+        paths = sorted(folder.iterdir()) if folder.is_dir() else part_paths(folder)
         files = {path.name: path.stat().st_size for path in paths if path.is_file()}
     except OSError as error:
         raise unreadable(error) from None

@@ -1,0 +1,46 @@
+"""What the names of GGUF files say: which are parts of one, and which hold something else than a model.
+
+Source: `llama_split_path` in `src/llama.cpp` of https://github.com/ggml-org/llama.cpp
+"""
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+GGUF_SUFFIX = ".gguf"
+# Part of the names of GGUF files that hold a model's vision or audio encoder.
+PROJECTOR = "mmproj"
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_LISTED_NAMES = 6
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """Return the GGUF files in a folder, by name; without projector files, if there are others.
+
+    A file in several parts counts as the first part that exists.
+    """
+    files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+    files = [file for file in files if PROJECTOR not in file.name.lower()] or files
+    firsts: dict[object, Path] = {}
+    for file in files:
+        part = _PART.fullmatch(file.name)
+        firsts.setdefault((part[1], part[3]) if part else file.name, file)
+    return list(firsts.values())
+
+
+def part_paths(file: Path) -> Iterable[Path]:
+    """All parts of a file in the order of their numbers, whether or not they are there.
+
+    Only itself, if its name is not that of a part.
+    """
+    part = _PART.fullmatch(file.name)
+    if part is None:
+        return (file,)
+    name, _, count, suffix = part.groups()
+    return (file.with_name(f"{name}-{number:05d}-of-{count}{suffix}") for number in range(1, int(count) + 1))
+
+
+def missing_parts(file: Path) -> list[str]:
+    """The names of some parts that are not there."""
+    return list(islice((path.name for path in part_paths(file) if not path.is_file()), _LISTED_NAMES))
