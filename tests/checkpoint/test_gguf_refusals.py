@@ -60,22 +60,22 @@ MATRIX = "blk.0.ffn_up.weight"
             "attn_factor is not 1",
         ),
         ({"general.alignment": 0}, "general.alignment is 0"),
-        ({"general.alignment": 48}, "general.alignment is 48, and no power of 2"),
+        ({"general.alignment": 48}, "general.alignment is 48, which is not a power of 2"),
         ({"general.alignment": True}, "general.alignment is True"),
-        ({"": 1}, "there twice, or empty: ''"),
+        ({"": 1}, "occurs twice, or is empty: ''"),
         ({"qwen3.block_count": 2}, "blk.1.attn_norm.weight is missing"),
         ({"qwen3.block_count": 2_000_000}, "qwen3.block_count must be a whole number from 1 to 10,000"),
         ({"qwen3.block_count": 9_000}, "14 tensors cannot make 9000 layers"),
         ({"qwen3.feed_forward_length": 512}, "is 256 x 256 where metadata makes it 512 x 256"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama', and only 'gpt2' is read"),
-        ({"tokenizer.ggml.pre": "llama-bpe"}, "tokenizer.ggml.pre is 'llama-bpe', and only 'qwen2' is read"),
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama', and only 'gpt2' and"),
+        ({"tokenizer.ggml.pre": "llama-bpe"}, "tokenizer.ggml.pre is 'llama-bpe', and only 'qwen2' and"),
         ({"tokenizer.ggml.add_bos_token": True}, "tokenizer.ggml.bos_token_id is missing"),
         (
             {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 512},
             "tokenizer.ggml.bos_token_id must be a whole number from 0 to 511, not 512",
         ),
         ({"tokenizer.ggml.add_bos_token": 1}, "add_bos_token must be true or false, not 1"),
-        ({"tokenizer.ggml.token_type": [3] * 512}, "none of its tokenizer.ggml.tokens is of a kind"),
+        ({"tokenizer.ggml.token_type": [3] * 512}, "none of its tokenizer.ggml.tokens has a type"),
         ({"tokenizer.ggml.token_type": [1, 3]}, "it has 512 tokenizer.ggml.tokens and 2"),
         ({"tokenizer.ggml.merges": ["h e l"]}, "tokenizer.ggml.merges must be pairs"),
         ({"tokenizer.ggml.merges": ["h ?!"]}, "cannot be used as a tokenizer"),
@@ -104,7 +104,7 @@ def test_a_missing_field_of_experts(tmp_path):
             f"{MATRIX} is stored as IQ3_S, and only F32, F16",
         ),
         ({MATRIX: (77, (256, 256), b"")}, f"the type of {MATRIX} has the number 77"),
-        ({MATRIX: ("Q8_0", (256, 250), b"")}, "has rows of 250 and Q8_0 has blocks of 32"),
+        ({MATRIX: ("Q8_0", (256, 250), b"")}, "has rows of 250, but Q8_0 has blocks of 32"),
         ({MATRIX: ("F32", (1, 1, 1, 1, 1), bytes(4))}, f"{MATRIX} has 5 axes"),
         ({MATRIX: ("F32", (2**60, 2**60), bytes(4))}, f"{MATRIX} has more numbers than any file"),
         ({MATRIX: ("F32", (2**20, 2**20), bytes(4))}, "it is cut short"),
@@ -117,7 +117,7 @@ def test_tensors_that_do_not_fit(changed, message, refuse):
 
 
 def test_versions_that_are_not_read(refuse):
-    assert "GGUF of version 1, and 2 and 3 are read" in refuse(version=1)
+    assert "GGUF of version 1, and only 2 and 3 are supported" in refuse(version=1)
     assert "GGUF of version 50331648" in refuse(version=3 << 24)
 
 
@@ -188,7 +188,7 @@ def test_tensors_that_do_not_follow_each_other(tensors, message, tmp_path):
 def test_a_key_that_is_there_twice(tmp_path):
     entry = KEY + struct.pack("<II", 4, 5)
     (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + 2 * entry)
-    assert "a key of its metadata is there twice, or empty: 'a'" in message_of(tmp_path / "x.gguf")
+    assert "a key of its metadata occurs twice, or is empty: 'a'" in message_of(tmp_path / "x.gguf")
 
 
 def test_lists_have_so_many_items_at_most_together(tmp_path):

@@ -1,1 +1,1 @@
-"""GGUF files, as llama.cpp writes them."""
+"""Reads GGUF files, as llama.cpp writes them."""

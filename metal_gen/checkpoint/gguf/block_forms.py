@@ -1,8 +1,8 @@
-"""Which blocks of a GGUF file are read, and what each of them becomes.
+"""The supported blocks of GGUF files, and the form that each is read into.
 
-Where MLX has groups of numbers that stand for exactly the same, blocks become those: q becomes
-q * scale + bias. Where the numbers of a table or the products of two integers fit into 8 bits, those are
-the q. All other blocks become plain numbers.
+If MLX has groups of numbers with exactly the same values, blocks become those: q becomes q * scale + bias. If
+the numbers of a table or the products of two integers fit into 8 bits, those are the q. All other blocks
+become unquantized numbers.
 
 Source: `ggml-common.h` and `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
 """
@@ -15,8 +15,8 @@ import mlx.core as mx
 from metal_gen.checkpoint.gguf import k_quants, small_blocks, tables
 from metal_gen.models.matrices.quantized import Packing
 
-# Blocks (N, bytes) uint8 to plain numbers (N, numbers); or to integers (N, numbers) uint8 with the scales
-# and, if they are affine, the biases of their groups.
+# Blocks (N, bytes) uint8 become unquantized numbers (N, numbers); or integers (N, numbers) uint8 with the
+# scales and, if they are affine, the biases of their groups.
 Decoded = tuple[mx.array, ...]
 
 
@@ -25,10 +25,10 @@ class BlockForm:
     """A type of blocks.
 
     Attributes:
-        numbers: Of a block.
-        nbytes: Of a block.
-        decode: What it stands for.
-        packing: Of the matrix that it becomes; None where that is one of plain numbers.
+        numbers: Numbers per block.
+        nbytes: Bytes per block.
+        decode: Function that decodes blocks.
+        packing: Packing of the resulting matrix; None if it is unquantized.
     """
 
     numbers: int

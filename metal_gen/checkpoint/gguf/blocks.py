@@ -1,4 +1,4 @@
-"""Reads the blocks of numbers of a GGUF file, as arrays that MLX computes with.
+"""Reads the blocks of a GGUF file into arrays that MLX computes with.
 
 Axes: N blocks.
 """
@@ -13,7 +13,7 @@ from metal_gen.checkpoint.gguf.block_forms import FORMS, BlockForm, Decoded
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
 
-# Numbers that are converted at one time, and what each takes then at most.
+# Numbers to convert at a time, and the most bytes that each takes meanwhile.
 PART_NUMBERS = 1 << 21
 CONVERTING_BYTES = 12
 
@@ -22,12 +22,12 @@ def read_blocks(tensor: GgufTensor, dtype: mx.Dtype) -> list[mx.array]:
     """Read a tensor, some rows at a time.
 
     Args:
-        tensor: (..., out, in) or (in,), of a type in `FORMS`.
-        dtype: Of plain numbers, scales and biases.
+        tensor: Tensor (..., out, in) or (in,), of a type in `FORMS`.
+        dtype: Dtype of unquantized numbers, scales and biases.
 
     Returns:
-        Plain numbers of its shape; or packed numbers, scales and, if affine, biases, as `QuantizedMatrix` has
-        them.
+        Unquantized numbers in the shape of the tensor; or packed numbers, scales and, if affine, biases, as
+        in `QuantizedMatrix`.
 
     Raises:
         CheckpointError: The file cannot be read any more.
@@ -57,12 +57,12 @@ def _empty(form: BlockForm, shape: tuple[int, int], dtype: mx.Dtype) -> list[mx.
 
 
 def converting_bytes(count: int) -> int:
-    """The most that `read_blocks` takes besides what it returns, of a tensor of so many numbers."""
+    """Return the peak memory of `read_blocks`, without its result, for a tensor of `count` numbers."""
     return CONVERTING_BYTES * min(PART_NUMBERS, count)
 
 
 def _fill(arrays: Sequence[mx.array], begin: int, end: int, form: BlockForm, decoded: Decoded) -> None:
-    """Write these rows in place, which MLX does where nothing else knows the array."""
+    """Write these rows in place. MLX does that if nothing else refers to the array."""
     first, *others = decoded
     parts = [first if form.packing is None else pack(first, form.packing.bits), *others]
     for array, part in zip(arrays, parts, strict=True):
@@ -89,11 +89,11 @@ def pack(values: mx.array, bits: int) -> mx.array:
     """Pack integers as MLX does, as one stream of bits that begins with the lowest.
 
     Args:
-        values: (N, n) uint8, of so many bits each; n is a multiple of 32.
-        bits: Of each.
+        values: Integers of `bits` bits, (N, n) uint8; n is a multiple of 32.
+        bits: Bits per integer.
 
     Returns:
-        (N, n * bits / 32) uint32.
+        Packed integers, (N, n * bits / 32) uint32.
     """
     eights = values.reshape(len(values), -1, 8)
     of_eight = []

@@ -1,6 +1,6 @@
-"""Reads the values before a GGUF file's numbers, one after the other, and no more of the file than they take.
+"""Reads the values in the header of a GGUF file, one after the other, and no more of the file than needed.
 
-The file is read, not mapped: of a mapped one that is cut short meanwhile, the system ends the process.
+The file is read, not mapped: if a mapped file is cut short meanwhile, the system kills the process.
 """
 
 import struct
@@ -14,23 +14,23 @@ from metal_gen.excerpt import excerpt
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
 MOST_AXES = 4
-# Of all lists together. A tokenizer of 256,000 tokens has 1.3 million.
+# Limit on the items of all lists together. A tokenizer of 256,000 tokens has 1.3 million.
 MOST_ITEMS = 4_000_000
-# The largest headers have some 20 MB, nearly all of it the tokenizer's.
+# The largest headers have about 20 MB, nearly all of it for the tokenizer.
 MOST_HEADER_BYTES = 256 << 20
 _PART_BYTES = 8 << 20
 _LENGTH = struct.Struct("<Q")
 
 
 class Cursor:
-    """A place in the header.
+    """A position in the header.
 
     Args:
-        path: What to call the file in messages.
-        file: At its beginning.
+        path: Path of the file, for error messages.
+        file: The file, at its beginning.
 
     Attributes:
-        place: Of the next byte.
+        place: Offset of the next byte.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -41,17 +41,17 @@ class Cursor:
         self._items = 0
 
     def damaged(self, problem: str) -> CheckpointError:
-        """The refusal that names the file."""
+        """Return the error that refuses this file."""
         return CheckpointError(f"{self._path} is damaged: {problem}", "download or copy the file again")
 
     def take(self, count: int) -> bytes:
-        """So many bytes."""
+        """Read `count` bytes."""
         self._require(self.place + count)
         self.place += count
         return self._data[self.place - count : self.place]
 
     def numbers(self, letter: str, count: int) -> tuple[Any, ...]:
-        """So many numbers of one type."""
+        """Read `count` numbers of one type."""
         nbytes = count * struct.calcsize(f"<{letter}")
         self._require(self.place + nbytes)
         values = struct.unpack_from(f"<{count}{letter}", self._data, self.place)
@@ -59,15 +59,15 @@ class Cursor:
         return values
 
     def number(self, letter: str) -> Any:
-        """One number."""
+        """Read one number."""
         return self.numbers(letter, 1)[0]
 
     def text(self) -> str:
-        """One text."""
+        """Read one text."""
         return self.texts(1)[0]
 
     def texts(self, count: int) -> list[str]:
-        """So many texts; a tokenizer's are hundreds of thousands."""
+        """Read `count` texts. A tokenizer has hundreds of thousands."""
         place, unpack, values = self.place, _LENGTH.unpack_from, []
         data, size = self._data, len(self._data)
         try:
@@ -85,7 +85,7 @@ class Cursor:
         return values
 
     def value(self, key: str) -> Any:
-        """A value of the metadata, preceded by its type."""
+        """Read a value of the metadata, preceded by its type."""
         kind = self.number("I")
         if kind != LIST:
             return self._values(key, kind, 1)[0]
@@ -100,12 +100,12 @@ class Cursor:
             return self.texts(count)
         if kind not in NUMBERS:
             raise self.damaged(
-                f"{excerpt(key)} has values of a type with the number {kind}, which is not known here"
+                f"{excerpt(key)} has values of a type with the number {kind}, which is unknown"
             )
         return list(self.numbers(NUMBERS[kind], count))
 
     def tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
-        """A tensor's name, its shape with rows last, the number of its type, and its place."""
+        """Read a tensor's name, its shape with rows last, the number of its type, and its offset."""
         name, axes = self.text(), self.number("I")
         if not 1 <= axes <= MOST_AXES:
             raise self.damaged(f"{excerpt(name)} has {axes} axes")
@@ -113,9 +113,9 @@ class Cursor:
         return name, shape, self.number("I"), self.number("Q")
 
     def _require(self, end: int) -> tuple[bytes, int]:
-        """Have the file up to a byte; return what there is of it, and how much."""
+        """Read the file up to a byte. Return the data so far and its size."""
         while len(self._data) < min(end, MOST_HEADER_BYTES):
-            # Twice as much each time: what is there is copied.
+            # Read twice as much each time, because appending copies the data.
             part = self._file.read(max(_PART_BYTES, len(self._data)))
             if not part:
                 break

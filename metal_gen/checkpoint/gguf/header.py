@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file: its metadata, and which tensors it holds, without reading any of them.
+"""Reads the header of a GGUF file: its metadata, and the list of its tensors without their contents.
 
 Source: `docs/gguf.md` and `src/gguf.cpp` of https://github.com/ggml-org/ggml
 """
@@ -16,7 +16,7 @@ from metal_gen.files.safetensors_header import TensorInfo
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# By number: a type's name, how many numbers its blocks have, and the bytes of a block.
+# Each type by its number: its name, the numbers per block, and the bytes per block.
 TENSOR_TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84),
@@ -28,26 +28,26 @@ TENSOR_TYPES = {
     35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }  # fmt: skip
 DEFAULT_ALIGNMENT = 32
-# llama.cpp's.
+# llama.cpp's limit.
 MOST_NAME_BYTES = 63
 LARGEST_SIZE = 2**63 - 1
-# Of tensors, and of keys; the largest models have some thousands of the one and a hundred of the other.
+# Limit on tensors and on keys. The largest models have a few thousand tensors and a hundred keys.
 MOST_ENTRIES = 100_000
 
 
 @dataclass(frozen=True)
 class GgufTensor(TensorInfo):
-    """One tensor of a GGUF file, whose dtype is spelled as ggml does: `Q4_K`."""
+    """One tensor of a GGUF file. Its dtype is ggml's name of the type, such as `Q4_K`."""
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says before its numbers.
+    """The header of a GGUF file.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         metadata: Numbers, texts and lists of either, by key.
-        tensors: By their names in the file.
+        tensors: Tensors by their names in the file.
     """
 
     path: Path
@@ -56,14 +56,13 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read what comes before the numbers.
+    """Read the header of a GGUF file.
 
-    What llama.cpp refuses is refused: keys and names that are there twice, and tensors that do not follow
-    each other.
+    Refuses what llama.cpp refuses: keys and names that occur twice, and tensors that do not follow each
+    other.
 
     Raises:
-        CheckpointError: The file is not GGUF, is damaged or cut short, or has tensors of a type that this
-            program has never heard of.
+        CheckpointError: The file is not GGUF, is damaged or cut short, or has tensors of an unknown type.
     """
     try:
         file, file_bytes = open_regular(path)
@@ -85,7 +84,7 @@ def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
     if version not in VERSIONS:
         is_turned = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
         raise CheckpointError(
-            f"{path} is GGUF of version {version}, and {' and '.join(map(str, VERSIONS))} are read",
+            f"{path} is GGUF of version {version}, and only {' and '.join(map(str, VERSIONS))} are supported",
             "it is big-endian: get the little-endian file"
             if is_turned
             else "convert the model again with llama.cpp",
@@ -97,7 +96,7 @@ def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
     for _ in range(entry_count):
         key = cursor.text()
         if not key or key in metadata:
-            raise cursor.damaged(f"a key of its metadata is there twice, or empty: {excerpt(repr(key))}")
+            raise cursor.damaged(f"a key of its metadata occurs twice, or is empty: {excerpt(repr(key))}")
         metadata[key] = cursor.value(key)
     infos: dict[str, tuple[tuple[int, ...], int, int]] = {}
     for _ in range(tensor_count):
@@ -107,7 +106,7 @@ def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
         infos[name] = (shape, kind, offset)
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise cursor.damaged(f"general.alignment is {excerpt(repr(alignment))}, and no power of 2")
+        raise cursor.damaged(f"general.alignment is {excerpt(repr(alignment))}, which is not a power of 2")
     begin = _next_multiple(cursor.place, alignment)
     tensors = {name: _tensor(path, begin, name, *info) for name, info in infos.items()}
     _check_places(path, file_bytes, begin, alignment, tensors)
@@ -119,12 +118,12 @@ def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int
         raise _damaged(path, f"the name of a tensor is too long: {excerpt(name)}")
     if kind not in TENSOR_TYPES:
         raise CheckpointError(
-            f"{path} cannot be used: the type of {name} has the number {kind}, which is not known here",
+            f"{path} cannot be used: the type of {name} has the number {kind}, which is unknown",
             "get the model as Q4_K_M, Q8_0, BF16 or F16",
         )
     dtype, block_numbers, block_bytes = TENSOR_TYPES[kind]
     if shape[-1] % block_numbers:
-        raise _damaged(path, f"{name} has rows of {shape[-1]} and {dtype} has blocks of {block_numbers}")
+        raise _damaged(path, f"{name} has rows of {shape[-1]}, but {dtype} has blocks of {block_numbers}")
     if max(shape) > LARGEST_SIZE or math.prod(shape) > LARGEST_SIZE:
         raise _damaged(path, f"{name} has more numbers than any file")
     nbytes = math.prod(shape) // block_numbers * block_bytes
@@ -134,17 +133,17 @@ def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int
 def _check_places(
     path: Path, file_bytes: int, begin: int, alignment: int, tensors: dict[str, GgufTensor]
 ) -> None:
-    """Require that the tensors follow each other from the beginning of the numbers, and are all there."""
+    """Check that the tensors follow each other from the beginning of the numbers, and are complete."""
     place = begin
     for tensor in tensors.values():
         if tensor.offset != place:
             raise _damaged(
-                path, f"{tensor.name} begins at byte {tensor.offset}, and the one before it ends at {place}"
+                path, f"{tensor.name} begins at byte {tensor.offset}, but the one before it ends at {place}"
             )
         end = place + tensor.nbytes
         if end > file_bytes:
             raise _damaged(
-                path, f"{tensor.name} ends at byte {end} and the file has {file_bytes}: it is cut short"
+                path, f"{tensor.name} ends at byte {end}, but the file has {file_bytes}: it is cut short"
             )
         place += _next_multiple(tensor.nbytes, alignment)
 

@@ -1,4 +1,4 @@
-"""A matrix kept as a GGUF file keeps it."""
+"""A matrix as a GGUF file stores it."""
 
 import math
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ class StoredBlocks:
     """A matrix in quantized blocks.
 
     Args:
-        name: Of its tensor.
-        shape: Of the matrix.
-        block_type: As ggml spells it.
+        name: Name of its tensor.
+        shape: Shape of the matrix.
+        block_type: Type of its blocks, as ggml spells it.
     """
 
     name: str
@@ -31,25 +31,25 @@ class StoredBlocks:
 
     @property
     def packing(self) -> Packing | None:
-        """How it is quantized once it is read; None for those types that become plain numbers."""
+        """Packing after reading; None for types that become unquantized numbers."""
         return FORMS[self.block_type].packing
 
     def tensors(self) -> dict[str, Expected]:
-        """One."""
+        """Return the only tensor."""
         return {self.name: Expected(self.shape, (self.block_type,))}
 
     def nbytes(self, dtype: str) -> int:
-        """Bytes in memory, computed with in this dtype."""
+        """Return the bytes in memory, if computed with in this dtype."""
         if self.packing is None:
             return math.prod(self.shape) * DTYPE_BYTES[dtype]
         return self.packing.nbytes(self.shape, DTYPE_BYTES[dtype])
 
     def reading_bytes(self, dtype: str, found: Mapping[str, TensorInfo]) -> int:
-        """Some rows at a time are converted."""
+        """Return the peak memory of converting some rows at a time."""
         return converting_bytes(math.prod(self.shape))
 
     def read(self, files: TensorFiles) -> ArrayMatrix:
-        """Read it, computed."""
+        """Read and compute the matrix."""
         arrays = files.blocks(self.name)
         if self.packing is None:
             return DenseMatrix(*arrays)

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file, as the tokenizer.json and tokenizer_config.json that it was made of.
+"""Rebuilds tokenizer.json and tokenizer_config.json from the tokenizer in a GGUF file.
 
 Source: of https://github.com/ggml-org/llama.cpp, `convert_hf_to_gguf.py`, `gguf-py/gguf/constants.py` and
 `src/llama-vocab.cpp`; the tokenizer.json of Qwen3.
@@ -14,13 +14,13 @@ from metal_gen.text.tokenizer import TokenizerDocument
 
 PREFIX = "tokenizer.ggml"
 MODEL = "gpt2"
-# Of `tokenizer.ggml.pre`: the tokenizers whose texts llama.cpp splits as it does those of Qwen2.
+# Values of `tokenizer.ggml.pre` for tokenizers whose texts llama.cpp splits like those of Qwen2.
 SPLITTINGS = ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez")
-# Of `tokenizer.ggml.token_type`; tokens of other types fill up the embedding.
+# Values of `tokenizer.ggml.token_type`. Tokens of other types fill up the embedding.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
-# A text ends at these, whether or not the metadata says so.
+# Tokens that end a text, whether or not the metadata says so.
 END_TOKENS = ("<|endoftext|>", "<|im_end|>")
-# These are control tokens, whatever type some converted files give them: no text has another use for them.
+# Control tokens, whatever type some converted files give them. Texts have no other use for them.
 CONTROL_TOKENS = (*END_TOKENS, "<|im_start|>")
 END_FIELDS = ("eos_token_id", "eot_token_id")
 TEMPLATE = "tokenizer.chat_template"
@@ -46,7 +46,7 @@ FRAME: dict[str, Any] = {
 
 
 def end_ids(metadata: Mapping[str, Any]) -> set[int]:
-    """Tokens that end a text, as far as the file has them."""
+    """Return the ids of the tokens that end a text, as far as the file has them."""
     tokens, kinds = _list(metadata, "tokens"), _kinds(metadata)
     given = [metadata.get(f"{PREFIX}.{field}") for field in END_FIELDS]
     named = zip(range(len(tokens)), tokens, kinds, strict=False)
@@ -55,17 +55,17 @@ def end_ids(metadata: Mapping[str, Any]) -> set[int]:
 
 
 def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
-    """Make the two files.
+    """Build the contents of both files.
 
     Raises:
-        CheckpointError: The file has no tokenizer, one of another kind, or one that makes no sense.
+        CheckpointError: The file has no tokenizer, one of another kind, or an invalid one.
     """
     metadata = header.metadata
     fields = FieldReader(metadata, f"the metadata of {header.path}")
     for field, known in (("model", (MODEL,)), ("pre", (*SPLITTINGS, None))):
         if (found := metadata.get(f"{PREFIX}.{field}")) not in known:
             raise fields.error(
-                f"{PREFIX}.{field} is {quoted(found)}, and only {known[0]!r} is read, or what means the same",
+                f"{PREFIX}.{field} is {quoted(found)}, and only {known[0]!r} and equivalents are supported",
                 "use the model's checkpoint in safetensors",
             )
     tokens, kinds, merges = _list(metadata, "tokens"), _kinds(metadata), _list(metadata, "merges")
@@ -84,14 +84,14 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
     ]
     normal = {text: index for index, text in enumerate(tokens) if kinds[index] == NORMAL}
     if not normal:
-        raise fields.error(f"none of its {PREFIX}.tokens is of a kind that texts are made of")
+        raise fields.error(f"none of its {PREFIX}.tokens has a type for ordinary text")
     return TokenizerDocument(
         path=header.path,
         document={
             **FRAME,
             "added_tokens": added,
             "post_processor": _beginning(fields, tokens),
-            # Added tokens too, or the library would number them as it likes.
+            # With added tokens, or the library would number them itself.
             "model": _byte_pair_encoding(
                 {**normal, **{entry["content"]: entry["id"] for entry in added}}, pairs
             ),
@@ -101,17 +101,17 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
 
 
 def tokenizer_notices(header: GgufHeader) -> tuple[str, ...]:
-    """What a person should know of the tokenizer."""
+    """Return notices to the user about the tokenizer."""
     if header.metadata.get(f"{PREFIX}.pre") is not None:
         return ()
     return (
         f"{header.path} does not say how its tokenizer splits words ({PREFIX}.pre), "
-        "and it is taken for Qwen2's",
+        "and it is assumed to be Qwen2's",
     )
 
 
 def _beginning(fields: FieldReader, tokens: list[str]) -> dict[str, Any] | None:
-    """What puts a token in front of texts that are encoded as they are, if the file asks for one."""
+    """Return a post-processor that puts a start token before raw texts, if the file asks for one."""
     if not fields.flag(f"{PREFIX}.add_bos_token", False):
         return None
     token = fields.integer(f"{PREFIX}.bos_token_id", minimum=0, maximum=len(tokens) - 1)
@@ -152,7 +152,7 @@ def _added_token(token: int, text: str, kind: int) -> dict[str, Any]:
 
 
 def _special_tokens(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, str]:
-    """The texts of those that tokenizer_config.json names."""
+    """Return the texts of the tokens that tokenizer_config.json names."""
     ids = {
         "bos_token": metadata.get(f"{PREFIX}.bos_token_id"),
         "eos_token": metadata.get(f"{PREFIX}.eos_token_id"),
@@ -163,7 +163,7 @@ def _special_tokens(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str,
 
 
 def _kinds(metadata: Mapping[str, Any]) -> list[Any]:
-    """The types of the tokens; as many as the file gives."""
+    """Return the types of the tokens, as many as the file has."""
     tokens, kinds = _list(metadata, "tokens"), list(_list(metadata, "token_type"))
     for text in CONTROL_TOKENS:
         if text in tokens and (token := tokens.index(text)) < len(kinds):
