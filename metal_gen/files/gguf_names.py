@@ -1,4 +1,4 @@
-"""What the names of GGUF files say: which are parts of one, and which hold something else than a model.
+"""Recognises GGUF files by their names: parts of one file, and files that hold something else than a model.
 
 Source: `llama_split_path` in `src/llama.cpp` of https://github.com/ggml-org/llama.cpp
 """
@@ -30,9 +30,9 @@ def gguf_files(folder: Path) -> list[Path]:
 
 
 def part_paths(file: Path) -> Iterable[Path]:
-    """All parts of a file in the order of their numbers, whether or not they are there.
+    """Return all parts of a file in the order of their numbers, whether or not they exist.
 
-    Only itself, if its name is not that of a part.
+    Return only the file itself if its name is not that of a part.
     """
     part = _PART.fullmatch(file.name)
     if part is None:
@@ -42,5 +42,5 @@ def part_paths(file: Path) -> Iterable[Path]:
 
 
 def missing_parts(file: Path) -> list[str]:
-    """The names of some parts that are not there."""
+    """Return the names of some parts that do not exist."""
     return list(islice((path.name for path in part_paths(file) if not path.is_file()), _LISTED_NAMES))

@@ -81,14 +81,14 @@ def test_tensors_are_there_once_and_all_of_them(parts, tensors):
     write_gguf(parts[2], split, {name: tensors[0][name]})
     assert f"{name} is in another part too" in refusal(parts[0])
     write_gguf(parts[2], split, {})
-    assert "its parts should have 14 tensors and have 5" in refusal(parts[0])
+    assert "its parts should have 14 tensors, but they have 5" in refusal(parts[0])
 
 
 def test_a_part_under_another_name_is_refused(parts):
     other = parts[1].rename(parts[1].with_name("other.gguf"))
-    assert "it is one of 3 parts, and its name does not say so" in refusal(other)
+    assert "it is one of 3 parts, but its name is not that of a part" in refusal(other)
     wrong = parts[0].rename(parts[0].with_name("tiny-00001-of-99999.gguf"))
-    assert "it is one of 3 parts, and its name does not say so" in refusal(wrong)
+    assert "it is one of 3 parts, but its name is not that of a part" in refusal(wrong)
 
 
 @pytest.mark.parametrize("count", [100_000, 2**31, 1.5, True, "three", [3]])

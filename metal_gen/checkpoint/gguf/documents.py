@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model beside the weights: it has it all."""
+"""The description of a model in a GGUF file, which contains all of it."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -26,22 +26,22 @@ class GgufDocuments:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """Made of the metadata."""
+        """Configuration made from the metadata."""
         return model_config(self._header)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Of its tokenizer."""
+        """Notices to the user about the tokenizer."""
         return tokenizer_notices(self._header)
 
     def tensors(self) -> dict[str, TensorInfo]:
-        """Those that its header names."""
+        """Return the tensors in the header."""
         return dict(model_tensors(self._header))
 
     def stored_name(self, name: str) -> str:
-        """In the spelling of GGUF files."""
+        """Return the name of a tensor in GGUF's spelling."""
         return name_in_file(name)
 
     def tokenizer(self) -> TokenizerDocument:
-        """Made of the metadata."""
+        """Build the tokenizer's files from the metadata."""
         return tokenizer_document(self._header)

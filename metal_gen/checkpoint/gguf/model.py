@@ -1,4 +1,4 @@
-"""The model in a GGUF file, in the words of Hugging Face: its config.json and its tensors' names.
+"""Maps the model in a GGUF file to Hugging Face's layout: its config.json and its tensors' names.
 
 Source: of https://github.com/ggml-org/llama.cpp, `convert_hf_to_gguf.py` and `gguf-py/gguf/constants.py`,
 which write such files, and `src/llama-model.cpp`, which reads them.
@@ -19,7 +19,7 @@ from metal_gen.models.config.model_config import MOST_LAYERS
 
 ARCHITECTURE = "general.architecture"
 MODEL_TYPES = {"qwen2": "qwen2", "qwen2moe": "qwen2_moe", "qwen3": "qwen3", "qwen3moe": "qwen3_moe"}
-# Fields of the metadata, after the architecture's name, as config.json spells them.
+# Fields of the metadata after the architecture's name, and their names in config.json.
 SIZES = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -34,7 +34,7 @@ EXPERT_SIZES = {
 }
 SHARED_EXPERT_SIZES = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
 ROPE_SCALING = {"factor": "factor", "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
-# Read here besides, or without any effect on the computed text.
+# Other fields that are read, and fields that do not affect the generated text.
 OTHER_FIELDS = frozenset(
     """attention.head_count_kv attention.key_length attention.value_length
     attention.layer_norm_rms_epsilon rope.freq_base rope.dimension_count rope.scaling.type
@@ -71,7 +71,7 @@ SHARED_EXPERT_GATE = re.compile(r"blk\.\d+\.ffn_gate_inp_shexp\.weight")
 
 
 def model_config(header: GgufHeader) -> dict[str, Any]:
-    """What config.json would say.
+    """Return the contents of the equivalent config.json.
 
     Raises:
         CheckpointError: The file's architecture is not supported, or its metadata is incomplete.
@@ -81,7 +81,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
         raise fields.error(
             f"{ARCHITECTURE} is {quoted(architecture)}",
-            f"of GGUF files {', '.join(MODEL_TYPES)} are supported",
+            f"supported in GGUF files: {', '.join(MODEL_TYPES)}",
         )
     model_type = MODEL_TYPES[architecture]
     sizes = SIZES | (EXPERT_SIZES if model_type.endswith("_moe") else DENSE_SIZES)
@@ -125,7 +125,7 @@ def _rope_scaling(fields: FieldReader, architecture: str) -> dict[str, Any] | No
     if kind == "none":
         return None
     if fields.number(f"{prefix}.attn_factor", 1.0) != 1.0:
-        raise fields.error(f"{prefix}.attn_factor is not 1, and nothing else is computed")
+        raise fields.error(f"{prefix}.attn_factor is not 1, and only 1 is supported")
     scaling: dict[str, Any] = {"rope_type": kind}
     for field, name in ROPE_SCALING.items():
         scaling[name] = fields.optional_number(f"{prefix}.{field}")
@@ -142,21 +142,21 @@ def _vocabulary_size(header: GgufHeader) -> int:
 
 
 def model_tensors(header: GgufHeader) -> dict[str, GgufTensor]:
-    """The tensors by the model's names for them.
+    """Return the tensors by the model's names.
 
     Raises:
-        CheckpointError: One is of a type that is not read.
+        CheckpointError: A tensor is of an unsupported type.
     """
     named: dict[str, GgufTensor] = {}
     for tensor in header.tensors.values():
         if tensor.dtype not in FORMS:
             raise CheckpointError(
                 f"{header.path} cannot be used: {excerpt(tensor.name)} is stored as {tensor.dtype}, "
-                f"and only {', '.join(FORMS)} are read",
+                f"and only {', '.join(FORMS)} are supported",
                 "get the model as Q4_K_M, Q8_0, BF16 or F16",
             )
         if SHARED_EXPERT_GATE.fullmatch(tensor.name) and len(tensor.shape) == 1:
-            # A matrix of one row, which some files have as a vector.
+            # A matrix of one row, which some files store as a vector.
             tensor = replace(tensor, shape=(1, *tensor.shape))
         name = model_name(tensor.name)
         if name in named:
@@ -169,7 +169,7 @@ def model_tensors(header: GgufHeader) -> dict[str, GgufTensor]:
 
 
 def model_name(name: str) -> str:
-    """What a tensor is called in Hugging Face's layout; one that has no place there keeps its name."""
+    """Return the name of a tensor in Hugging Face's layout, or its own if it has no place there."""
     if layer := IN_A_LAYER.fullmatch(name):
         index, part, kind = layer.groups()
         if part in NAMES_IN_LAYERS:
@@ -180,7 +180,7 @@ def model_name(name: str) -> str:
 
 
 def name_in_file(name: str) -> str:
-    """What a tensor that is called so in Hugging Face's layout is called in a GGUF file."""
+    """Return the name in a GGUF file of a tensor in Hugging Face's layout."""
     part, _, kind = name.rpartition(".")
     if layer := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", part):
         return f"blk.{layer[1]}.{_turned(NAMES_IN_LAYERS).get(layer[2], layer[2])}.{kind}"

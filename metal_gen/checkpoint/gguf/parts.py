@@ -1,4 +1,4 @@
-"""Reads the headers of a GGUF file that was split into parts, as those of one file.
+"""Reads the headers of a GGUF file that is split into parts, as if it were one file.
 
 Source: `tools/gguf-split` and `src/llama-model-loader.cpp` of https://github.com/ggml-org/llama.cpp
 """
@@ -12,7 +12,7 @@ from metal_gen.excerpt import excerpt
 from metal_gen.files.gguf_names import missing_parts, part_paths
 
 COUNT, PLACE, TENSORS = "split.count", "split.no", "split.tensors.count"
-# Of parts, which are numbered with five digits, and of tensors.
+# Largest number of parts, which have five digits, and of tensors.
 MOST_NUMBER = 99_999
 
 
@@ -23,10 +23,11 @@ def read_gguf(path: Path) -> GgufHeader:
         path: The file, or any of its parts.
 
     Returns:
-        What the first part says, with the tensors of all parts.
+        The header of the first part, with the tensors of all parts.
 
     Raises:
-        CheckpointError: As for `read_gguf_header`; or a part is missing, or belongs to another file.
+        CheckpointError: The file cannot be read, as for `read_gguf_header`; or a part is missing, or belongs
+            to another file.
     """
     header = read_gguf_header(path)
     count = _number(header, COUNT)
@@ -35,8 +36,8 @@ def read_gguf(path: Path) -> GgufHeader:
     paths = [path for path, _ in zip(part_paths(path), range(count + 1), strict=False)]
     if len(paths) != count:
         raise CheckpointError(
-            f"{path} cannot be used: it is one of {count} parts, and its name does not say so",
-            f"call the parts as they were published: NAME-00001-of-{count:05d}.gguf and so on",
+            f"{path} cannot be used: it is one of {count} parts, but its name is not that of a part",
+            f"rename the parts as they were published: NAME-00001-of-{count:05d}.gguf and so on",
         )
     if missing := missing_parts(path):
         raise CheckpointError(
@@ -56,7 +57,7 @@ def _joined(parts: list[GgufHeader]) -> GgufHeader:
             raise _damaged(part, f"{excerpt(twice[0])} is in another part too")
         tensors.update(part.tensors)
     if (expected := _number(first, TENSORS, len(tensors))) != len(tensors):
-        raise _damaged(first, f"its parts should have {expected:,} tensors and have {len(tensors):,}")
+        raise _damaged(first, f"its parts should have {expected:,} tensors, but they have {len(tensors):,}")
     return replace(first, tensors=tensors)
 
 
