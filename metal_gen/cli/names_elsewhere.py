@@ -58,7 +58,7 @@ _HINTS = {
     "-ctk --cache-type-k -ctv --cache-type-v": "--cache-dtype float16 sets the dtype of keys and values",
     "--kv-bits --kv-group-size --quantized-kv-start": "the cache cannot be quantized; --cache-dtype float16 "
     "halves one in float32",
-    "--mlock": "on a Mac, set wired = true under [memory] in a settings file",
+    "--mlock": "on a Mac memory is kept in place from macOS 15 on, unless a settings file has wired = false",
     "-hf -hfr --hf-repo -mu --model-url --hf-path": "the model is named by its Hub id, a folder or a file",
     "--mlx-path": "`metal-gen convert MODEL OUT` names the folder second, without a flag",
     "--q-bits": "--quantize BITS sets the bits",

@@ -122,12 +122,13 @@ class Settings:
         key="limit_bytes",
         unset="all that is free",
     )
-    wired_memory: bool = setting(
+    wired_memory: bool | None = setting(
         "memory",
         Flag(),
-        False,
+        None,
         "Keep macOS from compressing or swapping out weights and cache, with Metal only",
         key="wired",
+        unset="on from macOS 15 on",
     )
     blas: str = setting(
         "cpu",
@@ -140,7 +141,7 @@ class Settings:
         Whole(1),
         None,
         "Compute this many prompt tokens at once",
-        unset="512 on a CPU, 2048 on a GPU",
+        unset="512 on a CPU, 2048 on a GPU; less where memory asks for it",
     )
     compile: str = setting(
         "decode",

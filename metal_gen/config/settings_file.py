@@ -29,6 +29,7 @@ EXAMPLES: dict[str, object] = {
     "num_kv_heads": 8,
     "head_dim": 128,
     "memory_limit_bytes": "8G",
+    "wired_memory": False,
     "chunk_size": 512,
     "temperature": 0.7,
     "top_k": 20,

@@ -15,6 +15,7 @@ from metal_gen.errors import BackendError, ConfigError
 if TYPE_CHECKING:
     import mlx.core as mx
 
+FIRST_MACOS_THAT_WIRES = 15
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -77,11 +78,18 @@ def runs_on_cpu() -> bool:
     return mx.default_device().type == mx.DeviceType.cpu
 
 
+def runs_on_cuda() -> bool:
+    """Return whether arrays are computed on an NVIDIA GPU."""
+    import mlx.core as mx
+
+    return not runs_on_cpu() and not mx.metal.is_available()
+
+
 def device_name() -> str:
     """Return the name of the device for users, such as `Apple M3 Max, Metal`."""
     import mlx.core as mx
 
-    backend = "CPU" if runs_on_cpu() else "Metal" if mx.metal.is_available() else "CUDA"
+    backend = "CPU" if runs_on_cpu() else "CUDA" if runs_on_cuda() else "Metal"
     return f"{mx.device_info().get('device_name', 'unknown device')}, {backend}"
 
 
@@ -180,18 +188,37 @@ def available_memory_bytes() -> int:
     return 0
 
 
+def counts_other_programs() -> bool:
+    """Return whether `available_memory_bytes` excludes memory of other programs; on a Mac it does not."""
+    return platform.system() != "Darwin"
+
+
 def can_wire_memory() -> bool:
     """Return whether this device can wire memory: Metal can, from macOS 15 on."""
     import mlx.core as mx
 
-    return not runs_on_cpu() and mx.metal.is_available()
+    if runs_on_cpu() or not mx.metal.is_available():
+        return False
+    major = platform.mac_ver()[0].partition(".")[0]
+    return major.isdecimal() and int(major) >= FIRST_MACOS_THAT_WIRES
+
+
+def wires_memory(wanted: bool | None) -> bool:
+    """Return whether to wire the memory of a run: by default wherever the device can.
+
+    mlx-lm wires the whole recommended working set.
+
+    Args:
+        wanted: The setting; None if it is not set.
+    """
+    return wanted is not False and can_wire_memory()
 
 
 def wire_memory(nbytes: int) -> None:
-    """Wire this many bytes of arrays in memory, or as many as the system allows.
+    """Wire this many bytes of arrays in memory, at most the recommended working set.
 
     Without wiring, macOS may compress or swap out memory that was not used for a while, and the next token
-    waits for it. With wiring, other programs have less memory, so nothing is wired unless requested.
+    waits for it. MLX refuses a limit above the recommended working set. Arrays beyond the limit stay unwired.
 
     Args:
         nbytes: Bytes of the arrays of a run.

@@ -8,6 +8,7 @@ of MLX 0.32.
 """
 
 import os
+import platform
 import stat
 from pathlib import Path
 
@@ -37,20 +38,40 @@ def require_own_code() -> None:
 
 
 def keep_own_ptx() -> None:
-    """Turn off MLX's cache of compiled CUDA kernels if somebody else could write to it."""
+    """Move MLX's cache of compiled CUDA kernels below the user's home if somebody else could write to it.
+
+    Compiling them again takes minutes. Without a home, the cache is turned off.
+    """
     if PTX_VARIABLE in os.environ:
         return
     try:
         _require_own(_code_folder("ptx"))
     except OSError:
-        os.environ[PTX_VARIABLE] = ""
+        os.environ[PTX_VARIABLE] = _ptx_at_home()
+
+
+def _ptx_at_home() -> str:
+    """Return a folder of this user on this machine: a machine with the same home may have another GPU."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        own = caches / "metal-gen" / (platform.node() or "here")
+        own.mkdir(mode=OWNER_MAY, parents=True, exist_ok=True)
+        folder = _folder_below(own, "ptx")
+        _require_own(folder)
+    except (OSError, RuntimeError):  # There is no home.
+        return ""
+    return str(folder)
 
 
 def _code_folder(kind: str) -> Path:
+    temporary = next((os.environ[name] for name in TEMPORARY if name in os.environ), DEFAULT)
+    return _folder_below(Path(temporary).absolute(), kind)
+
+
+def _folder_below(place: Path, kind: str) -> Path:
     import mlx.core as mx
 
-    temporary = next((os.environ[name] for name in TEMPORARY if name in os.environ), DEFAULT)
-    return Path(temporary).absolute() / "mlx" / str(vars(mx)["__version__"]) / kind
+    return place / "mlx" / str(vars(mx)["__version__"]) / kind
 
 
 def _require_own(folder: Path) -> None:

@@ -59,6 +59,10 @@ class CheckResult:
         """Whether the device computes the expected numbers."""
         return self.difference is not None and self.difference <= self.tolerance
 
+    def __str__(self) -> str:
+        outcome = "ok" if self.passed else self.error or f"differs by {self.difference:.2g}"
+        return f"{self.name}: {outcome} ({self.seconds:.2f} s)"
+
 
 def run_check(check: Check) -> CheckResult:
     """Compute and compare. An error of the device becomes part of the result."""

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterator
 
+import mlx.core as mx
+
 from metal_gen.device_checks.attention import attention_checks
 from metal_gen.device_checks.check import Check, CheckResult, run_check
 from metal_gen.device_checks.matrices import matrix_checks
 from metal_gen.device_checks.models import model_checks
 from metal_gen.device_checks.samplers import sampler_checks
+
+CACHE_BYTES = 1 << 30
 
 
 def every_check() -> Iterator[Check]:
@@ -17,16 +21,22 @@ def every_check() -> Iterator[Check]:
     yield from sampler_checks()
 
 
-def run_every_check(on_result: Callable[[int, int], None] | None = None) -> list[CheckResult]:
+def run_every_check(on_result: Callable[[CheckResult, int, int], None] | None = None) -> list[CheckResult]:
     """Run all checks on the default device.
 
     Args:
-        on_result: Called after each check with the number of checks done and their total.
+        on_result: Called after each check with its result, the number of checks done and their total.
     """
     checks = list(every_check())
     results = []
-    for check in checks:
-        results.append(run_check(check))
-        if on_result is not None:
-            on_result(len(results), len(checks))
+    # A model loaded earlier may have set a limit so small that MLX frees each result at once. A GPU waits
+    # for that.
+    before = mx.set_cache_limit(CACHE_BYTES)
+    try:
+        for check in checks:
+            results.append(run_check(check))
+            if on_result is not None:
+                on_result(results[-1], len(results), len(checks))
+    finally:
+        mx.set_cache_limit(before)
     return results

@@ -3,12 +3,12 @@
 Axes: R rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import mlx.core as mx
 
-from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
 from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
 from metal_gen.models.experts.linear import expert_linear
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
@@ -16,12 +16,20 @@ from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 INPUTS, OUTPUTS, EXPERTS = 512, 384, 8
 # One token, a few tokens, and a part of a prompt. Each has its own kernel.
-ROWS = (1, 5, 70)
+ROWS, PROMPT_ROWS = (1, 5), 70
+# Rows of each expert. CUDA uses the kernel of `PROMPT_ROWS` for this number too.
+GROUP_ROWS = 40
 PACKINGS = (
     *(Packing(bits, size) for bits in (2, 3, 4, 5, 6, 8) for size in (32, 64, 128)),
     Packing(4, 32, "mxfp4"),
     Packing(8, 32, "mxfp8"),
     Packing(4, 16, "nvfp4"),
+)
+# Packings in wide use. CUDA compiles a kernel for prompts for each packing, which takes seconds.
+COMMON_PACKINGS = (
+    *(Packing(bits, size) for bits in (4, 8) for size in (32, 64)),
+    Packing(4, 128),
+    Packing(4, 32, "mxfp4"),
 )
 
 
@@ -29,11 +37,14 @@ def matrix_checks() -> Iterator[Check]:
     """Yield checks of products with one matrix, then with the matrices of experts."""
     for dtype in (mx.float32, mx.bfloat16, mx.float16):
         yield Check(
-            f"matrix, {dtype_name(dtype)}", TOLERANCES[dtype], partial(_products, partial(_dense, dtype))
+            f"matrix, {dtype_name(dtype)}",
+            TOLERANCES[dtype],
+            partial(_products, partial(_dense, dtype), (*ROWS, PROMPT_ROWS)),
         )
     tolerance = TOLERANCES[_dtype_of_packed()]
     for packing in PACKINGS:
-        yield Check(f"matrix, {packing}", tolerance, partial(_products, partial(_packed, packing)))
+        rows = (*ROWS, PROMPT_ROWS) if packing in COMMON_PACKINGS or not runs_on_cuda() else ROWS
+        yield Check(f"matrix, {packing}", tolerance, partial(_products, partial(_packed, packing), rows))
     of_experts = partial(_dense, mx.float32, EXPERTS)
     yield Check("experts, float32", TOLERANCES[mx.float32], partial(_expert_products, of_experts))
     for packing in (Packing(4, 64), Packing(8, 64), Packing(4, 32, "mxfp4")):
@@ -61,9 +72,9 @@ def _packed(packing: Packing, *experts: int) -> QuantizedMatrix:
         return QuantizedMatrix.quantize(numbers, packing)
 
 
-def _products(make_matrix: Callable[[], ArrayMatrix]) -> Iterator[Pair]:
+def _products(make_matrix: Callable[[], ArrayMatrix], counts: Sequence[int]) -> Iterator[Pair]:
     matrix = make_matrix()
-    for count in ROWS:
+    for count in counts:
         rows = random_numbers(count, count, INPUTS, dtype=matrix.dtype)
         computed = matrix.times(rows)
         mx.eval(computed)
@@ -77,7 +88,7 @@ def _expert_products(make_matrix: Callable[[], ArrayMatrix]) -> Iterator[Pair]:
     chosen = mx.array([[0, 3], [7, 1], [3, 5]])
     rows = random_numbers(6, 3, 1, INPUTS, dtype=matrix.dtype)
     groups = mx.array([0, 2, 2, 6])
-    grouped_rows = random_numbers(7, 4, 9, INPUTS, dtype=matrix.dtype)
+    grouped_rows = random_numbers(7, 4, GROUP_ROWS, INPUTS, dtype=matrix.dtype)
     each, grouped = linear.each(rows, chosen), linear.grouped(grouped_rows, groups)
     mx.eval(each, grouped)
     with on_cpu():

@@ -69,10 +69,15 @@ def capacity_for_chat(plan: MemoryPlan) -> Capacity:
 def _bounded(plan: MemoryPlan, needed: int, wanted: int, reason: str) -> Capacity:
     """Return as many tokens as wanted, within the model's context and memory.
 
-    The needed tokens may take all the memory. Tokens beyond those leave some memory to other programs.
+    The needed tokens may take all the memory and shrink a prompt's chunks. Tokens beyond those leave some
+    memory to other programs and keep the chunks.
     """
     trained = plan.model.context_length
-    spared = replace(plan, available_bytes=plan.available_bytes - plan.available_bytes // SPARED_PART)
+    spared = replace(
+        plan,
+        available_bytes=plan.available_bytes - plan.available_bytes // SPARED_PART,
+        least_chunk=plan.most_chunk,
+    )
     tokens = max(plan.longest_fit(min(needed, trained)), spared.longest_fit(min(wanted, trained)))
     if tokens >= wanted:
         return Capacity(tokens, reason)

@@ -19,11 +19,11 @@ from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import (
     available_memory_bytes,
-    can_wire_memory,
     compiles_steps,
     dtype_to_compute_in,
     preferred_chunk_size,
     wire_memory,
+    wires_memory,
 )
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
@@ -36,11 +36,14 @@ from metal_gen.generation.capacity import (
     usual_capacity,
 )
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.model_notices import notices_of
+from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
+
+# Smallest chunk to try if memory is short. Smaller ones would save little.
+FEWEST_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class PreparedModel:
         """Allocate the cache. The tokenizer is read at its first use."""
         # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
         mx.set_cache_limit(self.plan.working_bytes)
-        if self.settings.wired_memory and can_wire_memory():
+        if wires_memory(self.settings.wired_memory):
             wire_memory(self.plan.total_bytes)
         decoder = Decoder(
             model,
@@ -188,6 +191,8 @@ def prepare(
         notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
+    if crowded := memory_notice(plan):
+        notices.append(crowded)
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
 
 
@@ -233,7 +238,8 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         has_products_apart=checkpoint.weights.has_products_apart,
         has_head_norms=checkpoint.weights.has_head_norms,
         cache=cache_config(settings, checkpoint.config, dtype),
-        chunk_size=settings.chunk_size or preferred_chunk_size(),
+        most_chunk=settings.chunk_size or preferred_chunk_size(),
+        least_chunk=settings.chunk_size or FEWEST_CHUNK,
         available_bytes=_available_bytes(settings.memory_limit_bytes),
     )
     if settings.batch_size is None:

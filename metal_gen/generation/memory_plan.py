@@ -21,7 +21,8 @@ class MemoryPlan:
         weights_read_bytes: Bytes of the weights that one decode step reads.
         loading_bytes: Peak memory of reading the weights, before there is a cache.
         cache: Size of the KV cache.
-        chunk_size: Number of prompt tokens computed at once.
+        most_chunk: Number of prompt tokens computed at once, if memory allows it.
+        least_chunk: Smallest number to try otherwise; equal to `most_chunk` if the user has set it.
         available_bytes: Memory that the device has left; 0 if unknown.
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
@@ -34,29 +35,44 @@ class MemoryPlan:
     weights_read_bytes: int
     loading_bytes: int
     cache: KVCacheConfig
-    chunk_size: int
+    most_chunk: int
+    least_chunk: int
     available_bytes: int
     has_products_apart: bool = False
     has_head_norms: bool = True
 
     @property
+    def chunk_size(self) -> int:
+        """Number of prompt tokens computed at once: `most_chunk`, halved until the run fits."""
+        size = self.most_chunk
+        while size > self.least_chunk and not self._holds(self._total_bytes(size)):
+            size = max(size // 2, self.least_chunk)
+        return size
+
+    @property
+    def chunk_reason(self) -> str | None:
+        """Why the chunks of a prompt are smaller than usual; None if they are not."""
+        if self.chunk_size == self.most_chunk:
+            return None
+        return f"{self.most_chunk:,} would take {format_bytes(self._total_bytes(self.most_chunk))} in all"
+
+    @property
     def working_bytes(self) -> int:
         """Estimated peak memory of intermediate results."""
-        return self._working.nbytes
+        return self._working(self.chunk_size).nbytes
 
     @property
     def ahead_bytes(self) -> int | None:
         """Memory of the work that prefill queues ahead on a GPU; None on a CPU."""
-        return self._working.ahead_bytes
+        return self._working(self.chunk_size).ahead_bytes
 
-    @property
-    def _working(self) -> WorkingMemory:
+    def _working(self, chunk_size: int) -> WorkingMemory:
         slots, capacity = self.cache.batch_size, self.cache.max_seq_len
         return WorkingMemory(
             model=self.model,
             dtype=self.dtype,
             # Tokens of prompts, and one token of each other text.
-            tokens=min(self.chunk_size, slots * capacity) + slots - 1,
+            tokens=min(chunk_size, slots * capacity) + slots - 1,
             capacity=capacity,
             texts=slots,
             has_products_apart=self.has_products_apart,
@@ -66,12 +82,18 @@ class MemoryPlan:
     @property
     def total_bytes(self) -> int:
         """Peak memory of the run."""
-        return max(self.loading_bytes, self.running_bytes)
+        return self._total_bytes(self.chunk_size)
+
+    def _total_bytes(self, chunk_size: int) -> int:
+        return max(self.loading_bytes, self._running_bytes(chunk_size))
+
+    def _running_bytes(self, chunk_size: int) -> int:
+        return self.weights_bytes + self.cache.nbytes + self._working(chunk_size).nbytes
 
     @property
     def running_bytes(self) -> int:
         """Weights, cache and working memory together."""
-        return self.weights_bytes + self.cache.nbytes + self.working_bytes
+        return self._running_bytes(self.chunk_size)
 
     @property
     def is_loading_more(self) -> bool:
@@ -81,7 +103,10 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether the run fits the available memory; true if that is unknown."""
-        return not self.available_bytes or self.total_bytes <= self.available_bytes
+        return self._holds(self.total_bytes)
+
+    def _holds(self, nbytes: int) -> bool:
+        return not self.available_bytes or nbytes <= self.available_bytes
 
     def with_slots(self, most: int) -> "MemoryPlan":
         """Return the plan with as many slots as fit, up to `most`, and with one if none do."""

@@ -1,14 +1,19 @@
 """Notices to the user about a model and its settings, before it runs."""
 
+from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import can_wire_memory, runs_on_cpu
+from metal_gen.device.backend import can_wire_memory, counts_other_programs, runs_on_cpu
 from metal_gen.device.blas import blas_in_use, blas_notice
 from metal_gen.device.blas_advice import blas_advice
+from metal_gen.device.mac_memory import unused_memory_bytes
+from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.models.config.fields import listed
 
 # A model with this many parameters feels slow if matrix products are slow.
 SLOW_PARAMETERS = 100_000_000
+# A smaller run finds room on any Mac.
+LARGE_BYTES = 1 << 30
 
 
 def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
@@ -26,12 +31,27 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         )
     if settings.wired_memory and not can_wire_memory():
         source = settings.source("wired_memory")
-        notices.append(f"wired_memory has no effect ({source}): memory is wired with Metal only")
+        notices.append(
+            f"wired_memory has no effect ({source}): memory is wired with Metal only, from macOS 15 on"
+        )
     if late := blas_notice(settings.blas):
         notices.append(late)
     if slow := _slow_products(settings, checkpoint):
         notices.append(slow)
     return notices
+
+
+def memory_notice(plan: MemoryPlan) -> str | None:
+    """Warn of a run on a Mac that takes more memory than other programs leave; None if it does not."""
+    if plan.total_bytes < LARGE_BYTES or counts_other_programs() or runs_on_cpu():
+        return None
+    unused = unused_memory_bytes()
+    if unused is None or plan.total_bytes <= unused:
+        return None
+    return (
+        f"the run takes {format_bytes(plan.total_bytes)}, and other programs leave {format_bytes(unused)} "
+        "now: macOS may swap; close some of them, or take a smaller model"
+    )
 
 
 def _slow_products(settings: Settings, checkpoint: Checkpoint) -> str | None:

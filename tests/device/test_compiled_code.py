@@ -1,6 +1,7 @@
 """Code that MLX has compiled and runs by its name: only from a place that nobody else can write to."""
 
 import os
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -16,6 +17,7 @@ def temporary(tmp_path, monkeypatch):
     folder.mkdir()
     folder.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
     monkeypatch.delenv(PTX_VARIABLE, raising=False)
     yield folder
     os.environ.pop(PTX_VARIABLE, None)
@@ -95,7 +97,7 @@ def test_no_compiled_step_without_a_safe_place(temporary, monkeypatch):
     assert not backend.compiles_steps("auto")
 
 
-def test_kernels_for_cuda_are_kept_in_a_safe_place_or_not_at_all(temporary, monkeypatch):
+def test_kernels_for_cuda_are_kept_in_a_safe_place_or_not_at_all(temporary, monkeypatch, tmp_path):
     keep_own_ptx()
     assert PTX_VARIABLE not in os.environ
     assert code_folder(temporary, "ptx").is_dir()
@@ -103,6 +105,12 @@ def test_kernels_for_cuda_are_kept_in_a_safe_place_or_not_at_all(temporary, monk
     temporary.chmod(0o777)
     keep_own_ptx()
     assert os.environ[PTX_VARIABLE] == "/chosen"
+    monkeypatch.delenv(PTX_VARIABLE)
+    keep_own_ptx()
+    own = Path(os.environ[PTX_VARIABLE])
+    assert own.is_relative_to(tmp_path / "home" / "cache" / "metal-gen")
+    assert own.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "home").chmod(0o777)
     monkeypatch.delenv(PTX_VARIABLE)
     keep_own_ptx()
     assert os.environ[PTX_VARIABLE] == ""

@@ -7,8 +7,8 @@ import pytest
 
 from metal_gen.device_checks.attention import attention_checks
 from metal_gen.device_checks.check import Check, on_cpu, random_numbers, run_check
-from metal_gen.device_checks.every import every_check, run_every_check
-from metal_gen.device_checks.matrices import matrix_checks
+from metal_gen.device_checks.every import CACHE_BYTES, every_check, run_every_check
+from metal_gen.device_checks.matrices import COMMON_PACKINGS, PACKINGS, PROMPT_ROWS, matrix_checks
 from metal_gen.device_checks.models import MODELS, model_checks
 from metal_gen.device_checks.samplers import sampler_checks
 from metal_gen.models.linear_attention import gated_delta_net
@@ -75,7 +75,8 @@ def test_wrong_linear_attention_is_named(monkeypatch):
         return right(queries, keys, values, decay - (0.1 if keys.shape[2] == 1 else 0), beta, memory)
 
     monkeypatch.setattr(gated_delta_net, "delta_rule", wrong)
-    decoded = [check for check in model_checks() if check.name.endswith("prefill and decode")]
+    names = [f"{name}: prefill and decode" for name in ("qwen3", "qwen3_next", "qwen3_5")]
+    decoded = [check for check in model_checks() if check.name in names]
     assert failing(decoded) == ["qwen3_next: prefill and decode", "qwen3_5: prefill and decode"]
 
 
@@ -117,9 +118,36 @@ def test_progress_counts_every_check(monkeypatch):
     few = [Check(str(place), 1.0, lambda: [(mx.ones(1), mx.ones(1))]) for place in range(FEW)]
     monkeypatch.setattr("metal_gen.device_checks.every.every_check", lambda: iter(few))
     seen = []
-    results = run_every_check(lambda done, total: seen.append((done, total)))
-    assert seen == [(place + 1, FEW) for place in range(FEW)]
+    results = run_every_check(lambda result, done, total: seen.append((result.name, done, total)))
+    assert seen == [(str(place), place + 1, FEW) for place in range(FEW)]
     assert all(result.passed for result in results)
+
+
+def test_buffers_are_kept_for_reuse_whatever_a_model_has_set_before(monkeypatch):
+    limits = []
+
+    def note():
+        limits.append(mx.set_cache_limit(CACHE_BYTES))
+        return [(mx.ones(1), mx.ones(1))]
+
+    check = Check("a check", 1.0, note)
+    monkeypatch.setattr("metal_gen.device_checks.every.every_check", lambda: iter([check]))
+    before = mx.set_cache_limit(1000)
+    run_every_check()
+    assert mx.set_cache_limit(before) == 1000
+    assert limits == [CACHE_BYTES]
+
+
+def test_an_nvidia_gpu_compiles_kernels_for_the_prompts_of_few_packings(monkeypatch):
+    """Each takes seconds there at first, and is already there on a Mac."""
+
+    def long_products():
+        checks = [check for check in matrix_checks() if check.name.startswith("matrix, ")]
+        return sum(PROMPT_ROWS in check.pairs.args[1] for check in checks if "groups" in check.name)
+
+    assert long_products() == len(PACKINGS)
+    monkeypatch.setattr("metal_gen.device_checks.matrices.runs_on_cuda", lambda: True)
+    assert long_products() == len(COMMON_PACKINGS) < len(PACKINGS) / 2
 
 
 def test_every_family_is_checked():

@@ -10,7 +10,6 @@ from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation import loading
 from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -111,23 +110,41 @@ def test_metal_reports_its_recommended_working_set(monkeypatch):
     assert backend.available_memory_bytes() == 9 * 2**30
 
 
-def test_memory_is_wired_where_it_is_asked_for_and_as_far_as_it_may(monkeypatch, tmp_path):
+def test_memory_is_wired_unless_somebody_wants_it_otherwise_and_as_far_as_it_may(monkeypatch, tmp_path):
     """Stands in for a Mac: nothing of this has run on one."""
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     limits = []
     monkeypatch.setattr(mx, "set_wired_limit", limits.append)
     prepare(Settings(model=folder, wired_memory=True)).load()
     assert limits == []
-    monkeypatch.setattr(loading, "can_wire_memory", lambda: True)
+    monkeypatch.setattr(backend, "can_wire_memory", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2**40})
-    prepare(Settings(model=folder)).load()
+    prepare(Settings(model=folder, wired_memory=False)).load()
     assert limits == []
-    prepared = prepare(Settings(model=folder, wired_memory=True))
-    prepared.load()
-    assert limits == [prepared.plan.total_bytes]
+    for wanted in (None, True):
+        prepared = prepare(Settings(model=folder, wired_memory=wanted))
+        prepared.load()
+        assert limits.pop() == prepared.plan.total_bytes
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 5})
     prepared.load()
-    assert limits[1:] == [5]
+    assert limits == [5]
+
+
+@pytest.mark.parametrize(
+    ("macos", "on_cpu", "can"),
+    [
+        ("15.1", False, True),
+        ("26.0", False, True),
+        ("14.6", False, False),
+        ("15.1", True, False),
+        ("", False, False),
+    ],
+)
+def test_metal_wires_memory_from_macos_15_on(monkeypatch, macos, on_cpu, can):
+    monkeypatch.setattr(backend, "runs_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(backend.platform, "mac_ver", lambda: (macos, ("", "", ""), "arm64"))
+    assert backend.can_wire_memory() is can
 
 
 def test_memory_that_cannot_be_wired_is_said_to_be_so(tmp_path):

@@ -125,6 +125,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "quantize": prepared.settings.quantize,
         "dtype": prepared.plan.dtype,
         "max_seq_len": prepared.plan.cache.max_seq_len,
+        "chunk_size": prepared.plan.chunk_size,
         "planned_memory_bytes": prepared.plan.total_bytes,
         "peak_memory_bytes": mx.get_peak_memory(),
         "metal_gen": __version__,

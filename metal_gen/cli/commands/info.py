@@ -1,6 +1,6 @@
 """`metal-gen info`: what this program finds on this machine, for a person and for a report of a bug."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,12 +9,16 @@ from metal_gen.cli.output.diagnosis import BACKENDS, PACKAGES
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import ProgressBar
 
+if TYPE_CHECKING:
+    from metal_gen.device_checks.check import CheckResult
+
 # For its help.
 EXAMPLES = ("metal-gen info", "metal-gen info --deep --json > info.json")
 # As people write what JSON has in one word.
 LABELS = {
     **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
     "blas": "BLAS",
+    "can_use_gpu": "may use the GPU",
     "blas_advice": "BLAS advice",
     "cpu_count": "CPUs",
     "cpus": "CPUs that may be used",
@@ -25,9 +29,12 @@ LABELS = {
     "mlx_says": "MLX says",
     "os": "OS",
     "python": "Python",
+    "macos": "macOS",
     "self_test": "self-test",
+    "started_by": "started by",
     "term": "TERM",
     "ttft_s": "first token after",
+    "why_no_gpu": "why not",
 }
 
 
@@ -35,10 +42,13 @@ def info(
     json: JsonOption = False,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Check every kernel that models use against the CPU, for some seconds."),
+        typer.Option("--deep", help="Check every kernel that models use against the CPU"),
     ] = False,
 ) -> None:
     """Show versions, device, memory, limits, cache and settings file, and try out the bundled model.
+
+    --deep takes some seconds; on an NVIDIA GPU minutes at first, while kernels are compiled. Each check is
+    reported on stderr when it is done: all of them in a log, the failed ones on a terminal.
 
     Anything that cannot be determined is reported as such. The output contains no secrets: only whether
     there is a token, and where settings come from.
@@ -52,7 +62,15 @@ def info(
     console = Console()
     console.require_stdout()
     with ProgressBar(console, "checking the device") as bar:
-        diagnosis = diagnose(bar.update if deep else None)
+
+        def show(result: "CheckResult", done: int, total: int) -> None:
+            bar.update(done, total)
+            if not result.passed:
+                console.warn(f"{done}/{total} {result}")
+            elif not console.draws_bars:
+                console.note(f"{done}/{total} {result}")
+
+        diagnosis = diagnose(show if deep else None)
     if json:
         problems = [getattr(problem, "message", repr(problem)) for problem in diagnosis.problems]
         print_json({**diagnosis.sections, "problems": problems}, console)

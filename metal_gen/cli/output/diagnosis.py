@@ -5,21 +5,28 @@ Says nothing of secrets: of a token only whether there is one, of settings only 
 
 import math
 import os
+import platform
 import resource
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from metal_gen.cli.output.session import Section, describe_mac, describe_session
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import resolve_settings, unknown_variables, user_config_file
 from metal_gen.errors import MetalGenError
 
+if TYPE_CHECKING:
+    from metal_gen.device_checks.check import CheckResult
+
 PACKAGES = ("huggingface-hub", "tokenizers", "typer", "rich")
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal")
 
-Section = dict[str, object]
+# Gets a check's result, the checks done and the checks in all.
+OnCheck = Callable[["CheckResult", int, int], None]
 
 
 @dataclass
@@ -42,12 +49,12 @@ class Diagnosis:
             self.problems.append(error)
 
 
-def diagnose(on_check: Callable[[int, int], None] | None = None) -> Diagnosis:
-    """Look at everything; the self-test comes last.
+def diagnose(on_check: OnCheck | None = None) -> Diagnosis:
+    """Look at everything; what computes comes last.
 
     Args:
-        on_check: Check every kernel path of the device too, and call this after each check, with the number
-            done and the number in all.
+        on_check: Check every kernel path of the device too, and call this after each check, with its result,
+            the number done and the number in all.
     """
     diagnosis = Diagnosis()
     settings = Settings()
@@ -58,6 +65,9 @@ def diagnose(on_check: Callable[[int, int], None] | None = None) -> Diagnosis:
     diagnosis.add("versions", _versions)
     diagnosis.add("device", lambda: _device(settings))
     has_mlx = "device" in diagnosis.sections
+    diagnosis.add("session", lambda: describe_session(has_mlx=has_mlx))
+    if platform.system() == "Darwin":
+        diagnosis.add("mac", describe_mac)
     if has_mlx:
         diagnosis.add("memory", lambda: _memory(settings))
     diagnosis.add("limits", _limits)
@@ -99,14 +109,25 @@ def _device(settings: Settings) -> Section:
 def _memory(settings: Settings) -> Section:
     import mlx.core as mx
 
-    from metal_gen.device.backend import available_memory_bytes, can_wire_memory
+    from metal_gen.device.backend import (
+        available_memory_bytes,
+        can_wire_memory,
+        counts_other_programs,
+        preferred_chunk_size,
+        wires_memory,
+    )
+    from metal_gen.device.mac_memory import unused_memory_bytes
 
+    on_mac = platform.system() == "Darwin"
     return {
         "total_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "available_bytes": available_memory_bytes() or None,
+        **({"left_by_other_programs_bytes": unused_memory_bytes()} if on_mac else {}),
+        "counts_other_programs": counts_other_programs(),
         "memory_limit_bytes": settings.memory_limit_bytes,
+        "chunk_size": settings.chunk_size or preferred_chunk_size(),
         "can_be_wired": can_wire_memory(),
-        "is_wired": settings.wired_memory,
+        "is_wired": wires_memory(settings.wired_memory),
         "mlx_says": dict(mx.device_info()),
     }
 
@@ -185,7 +206,7 @@ def _self_test() -> Section:
     }
 
 
-def _device_checks(on_check: Callable[[int, int], None]) -> Section:
+def _device_checks(on_check: OnCheck) -> Section:
     from metal_gen.device_checks.every import run_every_check
 
     results = run_every_check(on_check)
@@ -199,6 +220,7 @@ def _device_checks(on_check: Callable[[int, int], None]) -> Section:
                 "passed": result.passed,
                 "difference": result.difference,
                 "tolerance": result.tolerance,
+                "seconds": round(result.seconds, 3),
                 "error": result.error,
             }
             for result in results

@@ -94,6 +94,7 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
         "memory": {
             "cache_tokens": statistics.cache_tokens,
             "max_seq_len": model.plan.cache.max_seq_len,
+            "chunk_size": model.plan.chunk_size,
             "peak_memory_bytes": statistics.peak_memory_bytes,
         },
         "seed": statistics.seed,

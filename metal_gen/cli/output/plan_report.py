@@ -11,7 +11,7 @@ from metal_gen.checkpoint.adapters.adapter import Adapter
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.terminal.tables import Column, pairs_table, rows_table, shown
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import DTYPE_BYTES, device_name
+from metal_gen.device.backend import DTYPE_BYTES, counts_other_programs, device_name
 from metal_gen.generation.memory_plan import MemoryPlan
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -52,6 +52,7 @@ def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int)
 def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[str, str]]:
     cache = plan.cache
     texts = "1 text" if cache.batch_size == 1 else f"{cache.batch_size:,} texts"
+    others = "" if counts_other_programs() else "; what other programs use is not taken off"
     known = format_bytes(plan.available_bytes) if plan.available_bytes else "not known"
     return [
         ("model", f"{shown(name)}, {checkpoint.weights.num_parameters:,} parameters"),
@@ -65,11 +66,12 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
         ),
         (
             "working memory",
-            f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once",
+            f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once"
+            + ("" if plan.chunk_reason is None else f": {plan.chunk_reason}"),
         ),
         *([("while loading", _shown_loading(plan))] if plan.is_loading_more else []),
         ("in all", format_bytes(plan.total_bytes)),
-        ("available", f"{known} on {device_name()}"),
+        ("available", f"{known} on {device_name()}{others}"),
         ("fits", "yes" if plan.fits else "no"),
         ("largest max_seq_len", f"{_longest(plan)}; the model was trained for {plan.model.context_length:,}"),
     ]
@@ -108,10 +110,12 @@ def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> d
         "quantize": settings.quantize,
         "context_length": plan.model.context_length,
         "chunk_size": plan.chunk_size,
+        "chunk_reason": plan.chunk_reason,
         "max_seq_len": plan.cache.max_seq_len,
         "weights_bytes": plan.weights_bytes,
         "loading_bytes": plan.loading_bytes,
         "available_bytes": plan.available_bytes or None,
+        "counts_other_programs": counts_other_programs(),
         **_cache_json(plan),
         "alternatives": [_cache_json(other) for other in _others(plan)],
     }

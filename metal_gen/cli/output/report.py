@@ -14,7 +14,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.config.settings_file import shown_value
-    from metal_gen.device.backend import device_name
+    from metal_gen.device.backend import counts_other_programs, device_name
     from metal_gen.device.blas import blas_in_use
     from metal_gen.device.blas_advice import blas_advice
     from metal_gen.generation.strategy_settings import strategy_from
@@ -25,6 +25,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         f"weights {format_bytes(plan.weights_bytes)} + cache {format_bytes(cache.nbytes)} "
         f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}{loading}, "
         f"of {format_bytes(plan.available_bytes)} available"
+        f"{'' if counts_other_programs() else ' (what other programs use is not taken off)'}"
     )
     if not console.verbosity:
         return
@@ -32,6 +33,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     if blas := blas_in_use():
         advice = blas_advice(blas, settings.blas)
         console.note(f"blas: {blas}{'' if advice is None else f'; {advice}'}")
+    reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
+    console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
     console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(

@@ -1,0 +1,91 @@
+"""Fewer prompt tokens are computed at once where memory would not hold what more of them take."""
+
+import pytest
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.config.settings import Settings
+from metal_gen.errors import DoesNotFitError
+from metal_gen.generation import loading, model_notices, working_memory
+from metal_gen.generation.capacity import USUAL_TOKENS
+from metal_gen.generation.loading import FEWEST_CHUNK, prepare
+
+MOST = 2048
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model whose prompts take much more than its weights."""
+    config = tiny_config(
+        "qwen3", head_dim=64, intermediate_size=512, num_hidden_layers=1, max_position_embeddings=8192
+    )
+    return str(write_checkpoint(tmp_path_factory.mktemp("model"), config))
+
+
+@pytest.fixture(autouse=True)
+def _on_a_gpu(monkeypatch):
+    """Stands in for a Mac."""
+    monkeypatch.setattr(loading, "preferred_chunk_size", lambda: MOST)
+    monkeypatch.setattr(working_memory, "runs_on_cpu", lambda: False)
+
+
+def planned(folder, most_slots=1, **settings):
+    return prepare(Settings(model=folder, **settings), most_slots=most_slots).plan
+
+
+def taken_with(folder, chunk_size, **settings):
+    return planned(folder, chunk_size=chunk_size, max_seq_len=USUAL_TOKENS, **settings).total_bytes
+
+
+def test_where_there_is_room_nothing_is_saved(folder):
+    plan = planned(folder)
+    assert (plan.chunk_size, plan.chunk_reason) == (MOST, None)
+
+
+@pytest.mark.parametrize("chunk_size", [1024, 512, 256])
+def test_what_fits_with_fewer_tokens_at_once_is_not_refused(folder, chunk_size):
+    limit = taken_with(folder, chunk_size)
+    for settings in ({}, {"max_seq_len": USUAL_TOKENS}):
+        plan = planned(folder, memory_limit_bytes=limit, **settings)
+        assert plan.chunk_size == chunk_size
+        assert plan.cache.max_seq_len == USUAL_TOKENS
+        assert plan.total_bytes <= limit
+        assert "2,048 would take" in plan.chunk_reason
+    batch = planned(folder, most_slots=8, memory_limit_bytes=limit)
+    assert batch.fits
+    assert batch.chunk_size <= chunk_size
+
+
+def test_there_are_fewest(folder):
+    limit = taken_with(folder, FEWEST_CHUNK) - 1
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(folder, memory_limit_bytes=limit, max_seq_len=USUAL_TOKENS)
+    longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
+    plan = planned(folder, memory_limit_bytes=limit, max_seq_len=longest)
+    assert plan.chunk_size == FEWEST_CHUNK
+
+
+def test_what_somebody_has_set_stays(folder):
+    limit = taken_with(folder, 512)
+    with pytest.raises(DoesNotFitError):
+        planned(folder, memory_limit_bytes=limit, max_seq_len=USUAL_TOKENS, chunk_size=MOST)
+    assert planned(folder, memory_limit_bytes=limit, max_seq_len=64, chunk_size=100).chunk_size == 100
+
+
+def test_room_that_is_only_wanted_does_not_slow_prompts_down(folder):
+    whole = planned(folder, chunk_size=MOST, max_seq_len=8000).total_bytes
+    prepared = prepare(Settings(model=folder, memory_limit_bytes=whole - 1))
+    chat = prepared.for_chat().plan
+    assert chat.chunk_size == MOST
+    assert USUAL_TOKENS <= chat.cache.max_seq_len < 8192
+    assert prepared.for_prompt(8000).plan.chunk_size < MOST
+
+
+def test_what_other_programs_have_is_said(folder, monkeypatch):
+    monkeypatch.setattr(model_notices, "counts_other_programs", lambda: False)
+    monkeypatch.setattr(model_notices, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(model_notices, "LARGE_BYTES", 0)
+    total = planned(folder).total_bytes
+    for unused, is_said in ((total - 1, True), (total, False), (None, False)):
+        monkeypatch.setattr(model_notices, "unused_memory_bytes", lambda unused=unused: unused)
+        notices = prepare(Settings(model=folder)).notices
+        assert any("other programs leave" in notice for notice in notices) is is_said
