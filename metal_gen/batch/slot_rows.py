@@ -19,14 +19,14 @@ from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Clock, Generation, Piece, join
 from metal_gen.generation.strategy_settings import endings_from, strategy_from
 from metal_gen.generation.text_assembly import TextAssembly
 from metal_gen.models.row_independence import rows_computed, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.encoded_prompt import Prompt
 
@@ -181,10 +181,10 @@ class SlotRows:
         text = self.decoder.begin(ids, sampler, endings=job.endings, max_tokens=settings.max_tokens)
         self._running[text] = _Sample(job, number, assembly)
 
-    def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | LogitsError) -> bool:
+    def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | MetalGenError) -> bool:
         """Add a token to its sample; return whether the row may be complete now."""
         job = sample.job
-        if isinstance(token, LogitsError):
+        if isinstance(token, MetalGenError):
             job.failure = failed_row(job.row, token, RowErrorCode.GENERATION_FAILED)
             self._give_up(job)
             return True

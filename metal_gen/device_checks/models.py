@@ -20,11 +20,12 @@ from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
 from metal_gen.engine.slots import SlotDecoder
+from metal_gen.errors import MetalGenError
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
 CAPACITY, CHUNK = 320, 64
@@ -156,8 +157,9 @@ def _slots(family: _Family, *, compiles: bool = False) -> Iterator[Pair]:
     drawn: list[list[int]] = [[] for _ in texts]
     while slots.in_use:
         for text, token in slots.step():
-            if isinstance(token, LogitsError):
+            if isinstance(token, MetalGenError):
                 raise ValueError(token.message)
+            assert token.draw is not None
             place = texts.index(text)
             logits[place].append(token.draw.logits)
             drawn[place].append(token.id)

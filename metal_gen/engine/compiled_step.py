@@ -17,9 +17,10 @@ from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.logprobs import LogprobArrays
 from metal_gen.sampling.random_keys import fold, fold_rows, words
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_arrays
+from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 
 SHORTEST_STRIDE = 256
 STRIDES_PER_DOUBLING = 8
@@ -69,6 +70,13 @@ class CompiledStep:
             token, [cache.start], periods, rule, sampler.keys.base, words(index)
         )
         return sampler.draw(logits, index) if outcome is None else Draw(logits, index, outcome, logprobs)
+
+    def step(self, token: mx.array) -> mx.array:
+        """See `Decoder.step`; of a cache of one sequence."""
+        cache = self.cache
+        cache.claim(1)
+        periods, nothing = self.model.rope.periods(cache.position), mx.zeros(2, mx.uint32)
+        return self.run(token, [cache.start], periods, None, nothing, nothing)[0]
 
     def run(
         self,

@@ -83,7 +83,23 @@ class Decoder:
         Raises:
             CacheOverflowError: The cache is full. It is unchanged.
         """
+        if self.compiled is not None:
+            return self.compiled.step(token)
         return self.model.logits(self.model(token[:, None], self.cache)[:, -1])
+
+    def extend(self, tokens: Sequence[int]) -> mx.array:
+        """Add known tokens to the cache in one pass.
+
+        Args:
+            tokens: Token ids, at least one.
+
+        Returns:
+            Logits of the token after them, (1, V), not yet computed.
+
+        Raises:
+            CacheOverflowError: They do not fit; the cache is as before.
+        """
+        return self.model.logits(self.model(mx.array([list(tokens)]), self.cache)[:, -1])
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token to the cache and draw the next.

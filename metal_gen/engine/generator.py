@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.logprobs import LogprobArrays
 from metal_gen.sampling.sampler import Draw, LogitsError, Sampler, Status, no_token
 
 
@@ -21,13 +22,18 @@ class GeneratedToken:
 
     Attributes:
         id: Token id.
-        draw: The draw that chose it.
+        draw: The draw that chose it; None if the token was forced.
         finish: Why the text ends with this token; None if it does not.
     """
 
     id: int
-    draw: Draw
+    draw: Draw | None
     finish: FinishDetail | None
+
+    @property
+    def logprobs(self) -> LogprobArrays | None:
+        """Its log-probabilities, if requested."""
+        return None if self.draw is None else self.draw.logprobs
 
 
 def generate_tokens(

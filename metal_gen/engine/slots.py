@@ -6,61 +6,22 @@ before is computed, and handed to the device when that one is done.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
+from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
+from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.errors import MetalGenError
 from metal_gen.models.transformer import Transformer
-from metal_gen.sampling.sampler import Draw, DrawRule, LogitsError, Sampler, Status
+from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, Status
 from metal_gen.sampling.together import draw_together, key_rows, split_draws
-
-
-@dataclass
-class _Pass:
-    """A pass that has been built.
-
-    Attributes:
-        fed: Texts whose last token it adds to the cache.
-        prefilled: Texts whose prompts it computes a part of.
-        draws: Draws it makes, with their texts.
-        outputs: Arrays to compute.
-    """
-
-    fed: list[SlotText] = field(default_factory=list)
-    prefilled: list[SlotText] = field(default_factory=list)
-    draws: list[tuple[SlotText, Draw]] = field(default_factory=list)
-    outputs: list[mx.array] = field(default_factory=list)
-
-
-@dataclass
-class _Rows:
-    """Rows that go through the model together, and the rows among them that give a token."""
-
-    periods: mx.array
-    nexts: list[NextToken] = field(default_factory=list)
-    parts: list[PromptPart] = field(default_factory=list)
-    drawn: list[tuple[SlotText, int]] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return len(self.nexts) + sum(len(part.tokens) for part in self.parts)
-
-    def apart(self) -> "list[_Rows]":
-        """Split into parts of prompts and next tokens. Leave out a group that is empty."""
-        count = len(self.nexts)
-        prompts = _Rows(
-            self.periods, [], self.parts, [(text, row - count) for text, row in self.drawn[count:]]
-        )
-        nexts = _Rows(self.periods, self.nexts, [], self.drawn[:count])
-        return [rows for rows in (prompts, nexts) if rows.count]
 
 
 class SlotDecoder:
@@ -95,7 +56,8 @@ class SlotDecoder:
         self.slot_passes = self.busy_slot_passes = self.shared_tokens = 0
         self._texts: list[SlotText | None] = [None] * cache.config.batch_size
         self._waiting: list[SlotText] = []
-        self._ahead: _Pass | None = None
+        self._begun: list[tuple[SlotText, GeneratedToken]] = []
+        self._ahead: BuiltPass | None = None
         self._compiled = CompiledStep(model, cache) if compiles else None
 
     @property
@@ -115,6 +77,7 @@ class SlotDecoder:
         *,
         endings: Mapping[int, FinishDetail],
         max_tokens: int | None = None,
+        guide: TokenGuide | None = None,
     ) -> SlotText:
         """Give a text a slot. The next passes compute its prompt.
 
@@ -123,12 +86,22 @@ class SlotDecoder:
             sampler: Sampler of this text.
             endings: Tokens that end the text once they have been returned, and the reason for each.
             max_tokens: Maximum number of new tokens; default: until the slot is full.
+            guide: Guide of this text; None to allow any token.
         """
         slot = self._texts.index(None)
         limit, limited_by = token_limit(max_tokens, self.slots.capacity - len(prompt))
+        bounds = TextBounds(endings, limit, limited_by, guide)
+        # What the text must begin with is computed like the end of the prompt.
+        begun = bounds.take_forced(0)
+        sampler.note([token.id for token in begun])
+        prompt = [*prompt, *(token.id for token in begun if token.finish is None)]
         rope = self.model.rope
         shareable = prompt if rope.periods(len(prompt)) is rope.periods(1) else ()
-        text = SlotText(slot, prompt, shareable, sampler, endings, limit, limited_by)
+        text = SlotText(slot, prompt, shareable, sampler, bounds, tokens=len(begun))
+        self._begun += [(text, token) for token in begun]
+        if begun and begun[-1].finish is not None:
+            text.is_over = True
+            return text
         self.shared_tokens += self.slots.reuse(slot, shareable)
         self._texts[slot] = text
         self._waiting.append(text)
@@ -142,21 +115,20 @@ class SlotDecoder:
             if text in self._waiting:
                 self._waiting.remove(text)
 
-    def step(self) -> list[tuple[SlotText, GeneratedToken | LogitsError]]:
-        """Compute a pass and return the tokens that it drew.
+    def step(self) -> list[tuple[SlotText, GeneratedToken | MetalGenError]]:
+        """Compute a pass. Return the tokens that it drew and those that must follow them.
 
         Returns:
-            For each text whose prompt is in the cache, a token, or the error why there is none, which ends
+            For each text whose prompt is in the cache, its tokens, or the error why there is none, which ends
             the text as a last token does. The next pass is then being computed.
         """
-        current = self._ahead or self._build()
-        if self._ahead is None:
-            mx.async_eval(current.outputs)
+        current = self._ahead or self._launched(self._build())
         following = self._build()
         mx.eval(current.outputs)
         self.slot_passes += len(self._texts)
         self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))
-        given: list[tuple[SlotText, GeneratedToken | LogitsError]] = []
+        given: list[tuple[SlotText, GeneratedToken | MetalGenError]] = [*self._begun]
+        self._begun = []
         for text, draw in current.draws:
             if text.is_over:
                 continue
@@ -165,58 +137,67 @@ class SlotDecoder:
                 self._draw_again(text, draw, following)
             elif status == Status.NOT_FINITE:
                 self.end(text)
-                given.append((text, not_chosen(draw)))
+                given.append((text, text.bounds.error or not_chosen(draw)))
             else:
-                given.append((text, self._token(text, draw, token)))
-        self._ahead = following if following.outputs else None
-        if self._ahead is not None:
-            mx.async_eval(self._ahead.outputs)
+                given += [(text, each) for each in self._tokens(text, draw, token)]
+        self._ahead = self._launched(following) if following.outputs else None
         return given
 
-    def _token(self, text: SlotText, draw: Draw, token: int) -> GeneratedToken:
-        is_last = draw.index + 1 == text.limit
-        finish = text.endings.get(token, text.limited_by if is_last else None)
-        if finish is not None:
-            self.end(text)
-        return GeneratedToken(token, draw, finish)
+    def _launched(self, built: BuiltPass) -> BuiltPass:
+        """Start to compute a pass. Meanwhile ask the guides, and draw what they had to be asked for."""
+        mx.async_eval(built.outputs)
+        # A text that is over needs no draw; one with forced tokens draws after these.
+        asking = [(text, row) for text, row in built.undrawn if not text.is_over and not text.forced]
+        if asking:
+            texts = [text for text, _ in asking]
+            logits = mx.concatenate([row for _, row in asking])
+            draws = draw_together(logits, *draw_places(texts), [text.bounds.allowed() for text in texts])
+            for text, draw in zip(texts, draws, strict=True):
+                built.add_draw(text, draw)
+            mx.async_eval([result for draw in draws for result in draw.results])
+        return built
 
-    def _draw_again(self, text: SlotText, missed: Draw, following: _Pass) -> None:
+    def _tokens(self, text: SlotText, draw: Draw, token: int) -> list[GeneratedToken]:
+        """Return the token that was drawn and those that must follow it."""
+        tokens = [GeneratedToken(token, draw, text.bounds.finish(token, draw.index))]
+        if tokens[0].finish is None:
+            tokens += text.take_forced()
+        if tokens[-1].finish is not None:
+            self.end(text)
+        return tokens
+
+    def _draw_again(self, text: SlotText, missed: Draw, following: BuiltPass) -> None:
         """Search the whole vocabulary for a token, and let the text continue one pass later."""
         if text in following.fed:
             self.slots.rewind(text.slot, 1)
             text.sampler.retract(1)
-        text.draw = text.sampler.redraw(missed)
-        following.draws = [(other, draw) for other, draw in following.draws if other is not text]
-        following.draws.append((text, text.draw))
-        following.outputs += text.draw.results
+        following.replace_draw(text, text.sampler.redraw(missed))
 
-    def _build(self) -> _Pass:
+    def _build(self) -> BuiltPass:
         """Build the pass that follows those already built."""
-        built = _Pass()
+        built = BuiltPass()
         built.fed = [
             text for text in self._texts if text is not None and text.draw is not None and not text.is_last
         ]
-        groups: dict[int, _Rows] = {}
-        self._add_nexts(built.fed, groups)
+        groups: dict[int, PassRows] = {}
+        self._add_nexts([text for text in built.fed if not text.forced], groups)
+        self._add_forced([text for text in built.fed if text.forced], groups)
         self._add_prompts(built.prefilled, groups)
         # The compiled step has exactly one row for each slot.
         compiled = self._compiled if len(groups) == 1 else None
         for group in groups.values():
             for rows in [group] if compiled is None else group.apart():
-                for text, draw in self._run(rows, compiled):
-                    text.draw = draw
-                    built.draws.append((text, draw))
-                    built.outputs += draw.results
+                self._run(rows, compiled, built)
         if groups:
             built.outputs += self.slots.cache.buffers
         return built
 
-    def _rows(self, groups: dict[int, _Rows], sequence_length: int) -> _Rows:
+    def _rows(self, groups: dict[int, PassRows], sequence_length: int) -> PassRows:
         """Return the rows that use the rotary periods of this length; nearly always all rows."""
         periods = self.model.rope.periods(sequence_length)
-        return groups.setdefault(id(periods), _Rows(periods))
+        return groups.setdefault(id(periods), PassRows(periods))
 
-    def _add_nexts(self, texts: Sequence[SlotText], groups: dict[int, _Rows]) -> None:
+    def _add_nexts(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
         for text in texts:
             assert text.draw is not None
             position = self.slots.claim(text.slot, 1)
@@ -225,12 +206,21 @@ class SlotDecoder:
             rows.nexts.append(NextToken(text.slot, text.draw.token, position))
             text.sampler.accept(text.draw)
 
-    def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, _Rows]) -> None:
+    def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
+        for text in texts:
+            start = self.slots.claim(text.slot, len(text.forced))
+            rows = self._rows(groups, start + len(text.forced))
+            rows.parts.append(PromptPart(text.slot, text.forced, start))
+            rows.drawn.append((text, rows.count - 1))
+            text.sampler.note(text.forced)
+            text.forced = []
+
+    def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, PassRows]) -> None:
         """Add parts of the prompts that have waited longest.
 
         A prompt that begins like another one of this pass waits for it, to copy the part they share.
         """
-        room = self.chunk_size
+        room = self.chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
         for text in tuple(self._waiting):
             slot, prompt, shareable = text.slot, text.prompt, text.shareable
             self.shared_tokens += self.slots.extend(slot, shareable)
@@ -252,24 +242,35 @@ class SlotDecoder:
         for text in prefilled:
             self.slots.hold(text.slot, text.shareable)
 
-    def _run(self, rows: _Rows, compiled: CompiledStep | None) -> list[tuple[SlotText, Draw]]:
+    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> None:
+        """Run rows through the model. Draw the next tokens, unless a guide must be asked first."""
         texts = [text for text, _ in rows.drawn]
-        samplers = [text.sampler for text in texts]
-        indices = [0 if text.draw is None else text.draw.index + 1 for text in texts]
+        draws: Sequence[Draw] | None = None
         if compiled is not None and not rows.parts:
-            draws = self._run_compiled(compiled, rows, samplers, indices)
-            return list(zip(texts, draws, strict=True))
-        hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
-        if not texts:
-            return []
-        if len(texts) < rows.count:
-            hidden = hidden[mx.array([row for _, row in rows.drawn])]
-        return list(zip(texts, draw_together(self.model.logits(hidden), samplers, indices), strict=True))
+            logits, draws = self._run_compiled(compiled, rows, texts)
+        else:
+            hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
+            if not texts:
+                return
+            if len(texts) < rows.count:
+                hidden = hidden[mx.array([row for _, row in rows.drawn])]
+            logits = self.model.logits(hidden)
+        if any(text.bounds.guide is not None for text in texts):
+            built.leave_undrawn(texts, logits)
+            return
+        draws = draws or draw_together(logits, *draw_places(texts))
+        for text, draw in zip(texts, draws, strict=True):
+            built.add_draw(text, draw)
 
     def _run_compiled(
-        self, compiled: CompiledStep, rows: _Rows, samplers: Sequence[Sampler], indices: Sequence[int]
-    ) -> list[Draw]:
-        """Run all slots. Results of slots without a text are written to unused positions."""
+        self, compiled: CompiledStep, rows: PassRows, texts: Sequence[SlotText]
+    ) -> tuple[mx.array, list[Draw] | None]:
+        """Run all slots. Results of slots without a text are written to unused positions.
+
+        Returns:
+            Logits of the texts, (R, V), and their draws if all texts have the same rule and no guide.
+        """
+        samplers, indices = draw_places(texts)
         last = self.slots.capacity - 1
         for slot, position in enumerate(self.slots.positions):
             if position > last:
@@ -283,8 +284,10 @@ class SlotDecoder:
         rule: DrawRule | None = samplers[0].rule
         assert rule is not None
         if rule.logprobs is not None or not all(
-            sampler.rule == rule and sampler.follows_rule_alone(index)
-            for sampler, index in zip(samplers, indices, strict=True)
+            text.sampler.rule == rule
+            and text.sampler.follows_rule_alone(text.tokens)
+            and text.bounds.guide is None
+            for text in texts
         ):
             rule = None
         logits, outcomes, _ = compiled.run(
@@ -292,6 +295,6 @@ class SlotDecoder:
         )
         slots = [each.slot for each in rows.nexts]
         if outcomes is None:
-            return draw_together(logits[mx.array(slots)], samplers, indices)
+            return logits[mx.array(slots)], None
         draws = split_draws(logits, outcomes, [index for _, index in by_slot])
-        return [draws[slot] for slot in slots]
+        return logits, [draws[slot] for slot in slots]

@@ -23,6 +23,8 @@ class FinishDetail(StrEnum):
     EOS = "eos"
     STOP_TOKEN = "stop_token"
     STOP_TEXT = "stop_text"
+    GRAMMAR = "grammar"
+    LOOP = "loop"
     MAX_TOKENS = "max_tokens"
     CACHE_FULL = "cache_full"
     CANCELLED = "cancelled"

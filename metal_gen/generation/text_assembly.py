@@ -54,7 +54,7 @@ class TextAssembly:
             text, stop_text = self._matcher.feed(text)
             finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
             text += self._matcher.finish() if finish else ""
-        logprobs = None if token.draw.logprobs is None else read_logprobs(token.draw.logprobs)
+        logprobs = None if token.logprobs is None else read_logprobs(token.logprobs)
         statistics = self._clock.statistics(cache_tokens)
         return Piece(text, token.id, is_thinking, finish, stop_text, logprobs, self._sample, statistics)
 

@@ -24,10 +24,10 @@ class TokenHistory:
             [mx.array(list(prompt), mx.uint32), mx.zeros(capacity - len(prompt), mx.uint32)]
         )
 
-    def append(self, token: mx.array) -> None:
-        """Add a token (1,), which need not be computed yet."""
-        self._ids[self._length : self._length + 1] = token
-        self._length += 1
+    def append(self, tokens: mx.array) -> None:
+        """Add tokens (N,), which need not be computed yet."""
+        self._ids[self._length : self._length + tokens.size] = tokens
+        self._length += tokens.size
 
     def drop_last(self, count: int) -> None:
         """Remove the last tokens."""

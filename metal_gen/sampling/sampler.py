@@ -16,6 +16,8 @@ import mlx.core as mx
 
 from metal_gen.errors import CheckpointError, ExitCode
 from metal_gen.sampling import blocks
+from metal_gen.sampling.allowed import keep_allowed
+from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
@@ -58,12 +60,14 @@ class Draw:
         index: Index of the new token.
         outcome: Token id and `Status`, to be read together, (2,) int32.
         logprobs: Log-probabilities, if requested.
+        allowed: Bits of the tokens it was drawn from, as for `keep_allowed`; None for all tokens.
     """
 
     logits: mx.array
     index: int
     outcome: mx.array
     logprobs: LogprobArrays | None
+    allowed: mx.array | None = None
 
     @property
     def token(self) -> mx.array:
@@ -154,29 +158,42 @@ class Sampler:
         """Return whether the draw at this index depends on logits and key alone, and in the usual way."""
         return self._history is None and index >= max(self.strategy.min_tokens, self._whole_until)
 
-    def draw(self, logits: mx.array, index: int) -> Draw:
-        """Start to draw the new token at this index from logits (1, V)."""
-        return self._draw(logits, index, whole=index < self._whole_until)
+    def draw(self, logits: mx.array, index: int, allowed: mx.array | None = None) -> Draw:
+        """Start to draw a new token.
+
+        Args:
+            logits: The model's logits, (1, V).
+            index: Index of the new token.
+            allowed: Bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens.
+        """
+        return self._draw(logits, index, allowed, whole=index < self._whole_until)
 
     def redraw(self, missed: Draw) -> Draw:
         """Draw again from the whole vocabulary, with the same random number."""
         self._whole_until = missed.index + DRAWS_AFTER_A_MISS
-        return self._draw(missed.logits, missed.index, whole=True)
+        return self._draw(missed.logits, missed.index, missed.allowed, whole=True)
 
     def accept(self, draw: Draw) -> None:
         """Add a draw's token to the text, whether or not it is computed yet."""
         if self._history is not None:
             self._history.append(draw.token.astype(mx.uint32))
 
+    def note(self, tokens: Sequence[int]) -> None:
+        """Record tokens of the text that were not drawn."""
+        if self._history is not None:
+            self._history.append(mx.array(list(tokens), mx.uint32))
+
     def retract(self, count: int) -> None:
         """Remove the tokens that were added last."""
         if self._history is not None:
             self._history.drop_last(count)
 
-    def _draw(self, logits: mx.array, index: int, *, whole: bool) -> Draw:
+    def _draw(self, logits: mx.array, index: int, allowed: mx.array | None, *, whole: bool) -> Draw:
         adjusted = self._adjust(logits.astype(mx.float32), index)
+        if allowed is not None:
+            adjusted = keep_allowed(adjusted, allowed)
         outcome, logprobs = self.rule(logits, adjusted, self.keys.key(index), whole=whole)
-        return Draw(logits, index, outcome, logprobs)
+        return Draw(logits, index, outcome, logprobs, allowed)
 
     def _adjust(self, logits: mx.array, index: int) -> mx.array:
         if self._history is not None:
@@ -276,18 +293,3 @@ def candidate_blocks(strategy: SamplingStrategy, vocabulary: int) -> int:
         return 0
     too_small = vocabulary <= SMALL_VOCABULARY or count * blocks.BLOCK >= vocabulary
     return 0 if too_small or count > MOST_BLOCKS else count
-
-
-def bias_arrays(pairs: dict[int, float]) -> tuple[mx.array, mx.array] | None:
-    """Return token ids and the values to add to their logits, or None if there are none."""
-    if not pairs:
-        return None
-    return mx.array(list(pairs), dtype=mx.int32), mx.array(list(pairs.values()), dtype=mx.float32)
-
-
-def add_bias(logits: mx.array, bias: tuple[mx.array, mx.array] | None) -> mx.array:
-    """Add the bias to the logits (R, V) of its tokens."""
-    if bias is None:
-        return logits
-    ids, values = bias
-    return logits.at[:, ids].add(values)

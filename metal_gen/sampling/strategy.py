@@ -28,7 +28,8 @@ LOWEST_TEMPERATURE = 1e-9
 class SamplingStrategy:
     """How to choose a token from logits.
 
-    Steps are applied in this order: penalties, bias, temperature, top-k, top-p, min-p, draw.
+    Steps are applied in this order: penalties, bias, what a constraint allows, temperature, top-k, top-p,
+    min-p, draw.
 
     Args:
         temperature: Divisor of the logits. 0, or a value below 1e-9, takes the most probable token and

@@ -7,40 +7,51 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from metal_gen.sampling.allowed import keep_allowed
+from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.random_keys import fold_rows
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, add_bias, bias_arrays
+from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 
 
-def draw_together(logits: mx.array, samplers: Sequence[Sampler], indices: Sequence[int]) -> list[Draw]:
+def draw_together(
+    logits: mx.array,
+    samplers: Sequence[Sampler],
+    indices: Sequence[int],
+    allowed: Sequence[mx.array | None] = (),
+) -> list[Draw]:
     """Start to draw a token for each of several texts, in one operation for texts with the same rule.
 
     Args:
         logits: Logits of the texts in turn, (R, V).
         samplers: Sampler of each text.
         indices: Index of each text's new token.
+        allowed: For each text, as for `Sampler.draw`; empty if all texts may have any token.
 
     Returns:
         The draw that each text's own `Sampler.draw` would return.
     """
-    rows = list(zip(samplers, indices, strict=True))
-    alike: dict[DrawRule, list[int]] = {}
-    for row, (sampler, index) in enumerate(rows):
+    rows = list(zip(samplers, indices, allowed or [None] * len(samplers), strict=True))
+    alike: dict[tuple[DrawRule, bool], list[int]] = {}
+    for row, (sampler, index, bits) in enumerate(rows):
         if sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
-            alike.setdefault(sampler.rule, []).append(row)
+            alike.setdefault((sampler.rule, bits is not None), []).append(row)
     draws: dict[int, Draw] = {}
-    for rule, members in alike.items():
+    for (rule, _), members in alike.items():
         if len(members) == 1:
             continue
         few = logits if len(members) == len(rows) else logits[mx.array(members)]
         bias = bias_arrays(dict(rule.strategy.logit_bias))
         keys = fold_rows(*key_rows([samplers[row] for row in members], [indices[row] for row in members]))
-        outcomes, _ = rule(few, add_bias(few.astype(mx.float32), bias), keys)
-        draws |= dict(
-            zip(members, split_draws(few, outcomes, [indices[row] for row in members]), strict=True)
-        )
+        adjusted = add_bias(few.astype(mx.float32), bias)
+        masks = [bits for row in members if (bits := rows[row][2]) is not None]
+        if masks:
+            adjusted = keep_allowed(adjusted, mx.concatenate(masks))
+        outcomes, _ = rule(few, adjusted, keys)
+        split = split_draws(few, outcomes, [indices[row] for row in members], masks)
+        draws |= dict(zip(members, split, strict=True))
     return [
-        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index)
-        for row, (sampler, index) in enumerate(rows)
+        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index, bits)
+        for row, (sampler, index, bits) in enumerate(rows)
     ]
 
 
@@ -50,7 +61,12 @@ def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.ar
     return mx.stack([sampler.keys.base for sampler in samplers]), mx.array(numbers, dtype=mx.uint32)
 
 
-def split_draws(logits: mx.array, outcomes: mx.array, indices: Sequence[int]) -> list[Draw]:
-    """Split the outcomes of a `DrawRule` for several rows into draws."""
+def split_draws(
+    logits: mx.array, outcomes: mx.array, indices: Sequence[int], allowed: Sequence[mx.array] = ()
+) -> list[Draw]:
+    """Split the outcomes of a `DrawRule` for several rows into draws, each with its bits if there are any."""
     pairs = outcomes.reshape(2, -1)
-    return [Draw(logits[row : row + 1], index, pairs[:, row], None) for row, index in enumerate(indices)]
+    return [
+        Draw(logits[row : row + 1], index, pairs[:, row], None, allowed[row] if allowed else None)
+        for row, index in enumerate(indices)
+    ]

@@ -52,7 +52,8 @@ def truncate(
         weights = weights * (logits >= threshold)
     if candidates.bound is None:
         return weights, mx.ones(largest.shape, mx.bool_)
-    return weights, needed > candidates.bound
+    # If every token outside the candidates has probability 0, none of them can be missing.
+    return weights, (needed > candidates.bound) | (candidates.bound == -mx.inf)
 
 
 def _cut(

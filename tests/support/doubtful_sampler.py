@@ -15,8 +15,8 @@ def doubtful_sampler(redrawn):
     """
 
     class Doubtful(Sampler):
-        def draw(self, logits, index):
-            draw = super().draw(logits, index)
+        def draw(self, logits, index, allowed=None):
+            draw = super().draw(logits, index, allowed)
             if index % 3 or index < self._whole_until - 16:
                 return draw
             wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])

@@ -1,0 +1,77 @@
+"""Guides: objects that decide, token by token, how a text may continue."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+from metal_gen.engine.generator import GeneratedToken
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.errors import MetalGenError
+
+# Maximum number of forced tokens added to the cache in one pass.
+MOST_FORCED = 64
+
+
+class TokenGuide(Protocol):
+    """Follows the tokens of one text and says which may come next.
+
+    The loop passes it each token, asks which tokens must follow, and if there are none, which may. It asks
+    before each draw: no token is drawn before the guide has allowed it.
+
+    Attributes:
+        error: Why the guide allows no token, if it has failed.
+    """
+
+    error: MetalGenError | None
+
+    def accept(self, token: int) -> FinishDetail | None:
+        """Record the next token. Return why the text ends with it; None if it does not."""
+
+    def forced(self) -> Sequence[int]:
+        """Return tokens that must come next, without a draw. The loop passes those it takes to `accept`."""
+
+    def allowed(self) -> mx.array | None:
+        """Return the bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens."""
+
+
+@dataclass(frozen=True)
+class TextBounds:
+    """What ends a text.
+
+    Attributes:
+        endings: Tokens that end it, and the reason for each.
+        limit: Maximum number of new tokens.
+        limited_by: Reason to report when the limit is reached.
+        guide: Guide of the text; None to allow any token.
+    """
+
+    endings: Mapping[int, FinishDetail]
+    limit: int
+    limited_by: FinishDetail
+    guide: TokenGuide | None = None
+
+    @property
+    def error(self) -> MetalGenError | None:
+        """Why the guide allows no token, if it has failed."""
+        return None if self.guide is None else self.guide.error
+
+    def allowed(self) -> mx.array | None:
+        """See `TokenGuide`."""
+        return None if self.guide is None else self.guide.allowed()
+
+    def finish(self, token: int, index: int) -> FinishDetail | None:
+        """Record the next token, by its index. Return why the text ends with it; None if it does not."""
+        finish = None if self.guide is None else self.guide.accept(token)
+        return self.endings.get(token, finish or (self.limited_by if index + 1 == self.limit else None))
+
+    def take_forced(self, index: int) -> list[GeneratedToken]:
+        """Record the tokens that must come next, at most `MOST_FORCED`; `index` is that of the first."""
+        taken: list[GeneratedToken] = []
+        must_come = () if self.guide is None else self.guide.forced()[:MOST_FORCED]
+        for place, token in enumerate(must_come, index):
+            taken.append(GeneratedToken(token, None, self.finish(token, place)))
+            if taken[-1].finish is not None:
+                break
+        return taken

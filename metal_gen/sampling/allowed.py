@@ -1,0 +1,41 @@
+"""Masks: one bit per token says whether the token may come next.
+
+Axes: R rows, V vocabulary, W words of 32 bits.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import mlx.core as mx
+
+WORD_BITS = 32
+
+
+def word_count(vocabulary: int) -> int:
+    """Return W, the number of words that hold one bit per token."""
+    return -(-vocabulary // WORD_BITS)
+
+
+def keep_allowed(logits: mx.array, allowed: mx.array) -> mx.array:
+    """Set the logits of all other tokens to minus infinity.
+
+    Args:
+        logits: Logits, (R, V) float32.
+        allowed: Bits, (R, W) or (1, W) uint32. Token t is bit t % 32 of word t // 32, lowest bit first.
+
+    Returns:
+        Logits, (R, V) float32.
+    """
+    return _compiled()(logits, allowed)
+
+
+@cache
+def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
+    # Not compiled, each operation writes an array of the size of the vocabulary.
+    return mx.compile(_keep)
+
+
+def _keep(logits: mx.array, allowed: mx.array) -> mx.array:
+    bits = (allowed[:, :, None] >> mx.arange(WORD_BITS, dtype=mx.uint32)) & 1
+    is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
+    return mx.where(is_allowed, logits, -mx.inf)

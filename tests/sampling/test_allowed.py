@@ -1,0 +1,103 @@
+"""Draws from some tokens alone: exactly what is left of the distribution, made whole again."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from sampling_reference import probabilities
+
+from metal_gen.sampling.allowed import keep_allowed, word_count
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import DrawRule, Sampler, Status
+from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.sampling.together import draw_together
+
+pytestmark = pytest.mark.metal
+
+BIG = 40_011
+STRATEGIES = [
+    SamplingStrategy(temperature=0.0),
+    SamplingStrategy(temperature=1.0),
+    SamplingStrategy(temperature=1.5, top_k=7),
+    SamplingStrategy(temperature=0.8, top_p=0.9),
+    SamplingStrategy(temperature=1.2, min_p=0.05),
+    SamplingStrategy(temperature=1.0, top_k=20, top_p=0.95),
+]
+
+
+def logits_of(vocabulary, seed=0):
+    return (3 * np.random.RandomState(seed).standard_normal(vocabulary)).astype(np.float32)
+
+
+def some(vocabulary, count, seed=1):
+    return np.sort(np.random.RandomState(seed).choice(vocabulary, count, replace=False))
+
+
+def bits(tokens, vocabulary):
+    words = np.zeros(word_count(vocabulary), np.uint32)
+    np.bitwise_or.at(words, tokens // 32, np.uint32(1) << (tokens % 32).astype(np.uint32))
+    return mx.array(words[None])
+
+
+def masked(logits, tokens):
+    left = np.full_like(logits, -np.inf)
+    left[tokens] = logits[tokens]
+    return left
+
+
+@pytest.mark.parametrize("vocabulary", [1, 31, 32, 33, 300, BIG])
+def test_the_bits_are_those_of_the_tokens(vocabulary):
+    logits, tokens = logits_of(vocabulary), some(vocabulary, 1 + vocabulary // 3)
+    left = keep_allowed(mx.array(logits[None]), bits(tokens, vocabulary))
+    assert np.array_equal(np.array(left)[0], masked(logits, tokens))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=range(6))
+def test_frequencies_are_those_of_the_distribution_made_whole(strategy):
+    vocabulary, draws = 300, 40_000
+    logits, tokens = logits_of(vocabulary), some(vocabulary, 25)
+    rows = mx.broadcast_to(mx.array(logits), (draws, vocabulary))
+    keys = mx.random.split(mx.random.key(5), draws)
+    outcome, _ = DrawRule(strategy, None)(rows, keep_allowed(rows, bits(tokens, vocabulary)), keys)
+    drawn, status = np.array(outcome).reshape(2, -1)
+    assert (status == Status.CERTAIN).all()
+    expected = probabilities(masked(logits, tokens).astype(np.float64), strategy)
+    found = np.bincount(drawn, minlength=vocabulary) / draws
+    assert set(np.flatnonzero(found)) <= set(np.flatnonzero(expected)) <= set(tokens)
+    assert np.abs(found - expected).max() < 0.012
+
+
+@pytest.mark.parametrize("count", [1, 3, 500, BIG - 7])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=range(6))
+def test_a_large_vocabulary_is_drawn_from_as_if_it_had_no_other_tokens(strategy, count):
+    logits, tokens = logits_of(BIG), some(BIG, count)
+    sampler = Sampler(strategy, RandomKeys(2), prompt=[1], capacity=9)
+    for index in range(3):
+        draw = sampler.draw(mx.array(logits[None]), index, bits(tokens, BIG))
+        reference = sampler.draw(mx.array(masked(logits, tokens)[None]), index)
+        if draw.outcome.tolist()[1] == Status.UNCERTAIN:
+            draw, reference = sampler.redraw(draw), sampler.redraw(reference)
+        assert draw.outcome.tolist() == reference.outcome.tolist()
+        assert draw.outcome.tolist()[0] in tokens
+        # A few tokens are not looked for twice.
+        assert draw.outcome.tolist()[1] == Status.CERTAIN
+
+
+def test_texts_that_are_drawn_together_have_each_their_own_tokens():
+    logits = mx.array(np.stack([logits_of(300, seed) for seed in range(6)]))
+    samplers = [
+        Sampler(STRATEGIES[1 + row % 2], RandomKeys(4, row), prompt=[1], capacity=9) for row in range(6)
+    ]
+    allowed = [None if row in (1, 4) else bits(some(300, 5, row), 300) for row in range(6)]
+    together = draw_together(logits, samplers, [3] * 6, allowed)
+    for row, (sampler, draw) in enumerate(zip(samplers, together, strict=True)):
+        alone = sampler.draw(logits[row : row + 1], 3, allowed[row])
+        assert draw.outcome.tolist() == alone.outcome.tolist()
+        assert (draw.allowed is None) == (allowed[row] is None)
+
+
+def test_penalties_come_before_and_the_temperature_after():
+    strategy = SamplingStrategy(temperature=0.0, repetition_penalty=2.0)
+    sampler = Sampler(strategy, RandomKeys(0), prompt=[4], capacity=9)
+    logits = mx.zeros((1, 64)) + mx.array([3.0 if token in (4, 5) else 9.0 for token in range(64)])
+    drawn = sampler.draw(logits, 0, bits(np.array([4, 5]), 64))
+    assert drawn.outcome.tolist() == [5, Status.CERTAIN]

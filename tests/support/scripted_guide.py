@@ -1,0 +1,43 @@
+"""A guide whose rules are simple functions of the tokens so far."""
+
+import mlx.core as mx
+
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.sampling.allowed import word_count
+
+
+def bits_of(tokens, vocabulary):
+    """The bits of some tokens, as `keep_allowed` takes them."""
+    words = [0] * word_count(vocabulary)
+    for token in tokens:
+        words[token // 32] |= 1 << token % 32
+    return mx.array([words], mx.uint32)
+
+
+class ScriptedGuide:
+    """Guides a text over a small vocabulary.
+
+    Args:
+        allows: Gives the tokens that may follow those so far; None for any.
+        forces: Gives those that must.
+        ends: Tells whether the text is complete.
+        vocabulary: Of the model.
+    """
+
+    def __init__(self, allows=lambda tokens: None, forces=lambda tokens: (), ends=lambda tokens: False):
+        self.allows, self.forces, self.ends = allows, forces, ends
+        self.tokens = []
+        self.asked_at = []
+        self.error = None
+
+    def accept(self, token):
+        self.tokens.append(token)
+        return FinishDetail.GRAMMAR if self.ends(self.tokens) else None
+
+    def forced(self):
+        return list(self.forces(self.tokens))
+
+    def allowed(self):
+        self.asked_at.append(len(self.tokens))
+        allowed = self.allows(self.tokens)
+        return None if allowed is None else bits_of(allowed, 64)
