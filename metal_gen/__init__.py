@@ -1,4 +1,4 @@
-"""Text generation with Qwen checkpoints on MLX, in memory that is fixed before it starts.
+"""Text generation with Qwen checkpoints on MLX, with memory fixed before generation starts.
 
     import metal_gen
 
@@ -6,7 +6,7 @@
     for piece in metal_gen.stream_generate(model, "Why is the sky blue?"):
         print(piece.text, end="", flush=True)
 
-Importing the package imports nothing else; names are loaded when they are first used.
+Importing the package imports nothing else; names are loaded on first use.
 """
 
 from importlib import import_module

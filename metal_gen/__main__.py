@@ -1,4 +1,4 @@
-"""`python -m metal_gen` is `metal-gen`."""
+"""Makes `python -m metal_gen` the same as `metal-gen`."""
 
 from metal_gen.cli.main import run
 

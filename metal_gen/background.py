@@ -1,4 +1,4 @@
-"""Work that goes on beside what the calling thread does meanwhile."""
+"""Runs work in a thread while the caller does something else."""
 
 import threading
 from collections.abc import Callable
@@ -9,13 +9,13 @@ Result = TypeVar("Result")
 
 
 class Background(Generic[Result]):
-    """A computation on a thread of its own.
+    """A computation in its own thread.
 
-    As a context manager it waits for the work where the block fails, so that nothing goes on behind the
-    back of whoever handles the failure.
+    As a context manager, it waits for the work if the block fails, so that nothing runs on while the failure
+    is handled.
 
     Args:
-        work: Begun at once.
+        work: The computation; it starts at once.
     """
 
     def __init__(self, work: Callable[[], Result]) -> None:
@@ -25,15 +25,15 @@ class Background(Generic[Result]):
         self._thread.start()
 
     def result(self) -> Result:
-        """Wait for it.
+        """Wait for the result.
 
         Raises:
-            BaseException: What the work raised.
+            BaseException: Any exception of the work.
         """
         return self._future.result()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for at most so long; return whether it has ended."""
+        """Wait up to a timeout in seconds; return whether the work has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

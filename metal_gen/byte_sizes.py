@@ -1,10 +1,10 @@
-"""Bytes as a person reads them."""
+"""Formats sizes in bytes for people."""
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
 
 def format_bytes(count: int) -> str:
-    """Write a size in the largest unit of which there is one: `24.0 MiB`, `1.20 GiB`."""
+    """Format a size in the largest unit that gives at least 1: `24.0 MiB`, `1.20 GiB`."""
     if count >= TIB:
         return f"{count / TIB:,.2f} TiB"
     if count >= GIB:

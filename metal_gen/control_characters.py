@@ -1,13 +1,13 @@
-"""Characters that a terminal would obey, and how they are shown instead."""
+"""Makes control characters visible, so that a terminal does not obey them."""
 
 import re
 
-# C0 but tab and newline, DEL, C1, and the marks that reorder or hide text.
+# C0 except tab and newline, DEL, C1, and the marks that reorder or hide text.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    """Replace what a terminal would obey by what a person can see: ESC becomes U+241B."""
+    """Replace control characters by visible ones: ESC becomes U+241B."""
     return CONTROLS.sub(lambda match: _picture(ord(match[0])), text)
 
 

@@ -1,4 +1,4 @@
-"""What is run with: versions, device, and the commit where this is a checkout."""
+"""The environment of a run: versions, device, and the commit of a git checkout."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def describe_versions() -> dict[str, str | None]:
-    """What is installed; None for what is not. Does not load MLX."""
+    """Return the installed versions; None for what is not installed. Does not load MLX."""
     return {
         "metal_gen": __version__,
         "commit": commit(PACKAGE),
@@ -26,7 +26,7 @@ def describe_versions() -> dict[str, str | None]:
 
 
 def describe_device() -> dict[str, str | int | None]:
-    """What computes."""
+    """Return the device that computes, its BLAS and the number of CPUs."""
     blas = blas_in_use()
     return {
         "device": device_name(),
@@ -36,12 +36,12 @@ def describe_device() -> dict[str, str | int | None]:
 
 
 def describe_environment() -> dict[str, str | int | None]:
-    """Names and versions; None for what is not there."""
+    """Return versions and device together."""
     return {**describe_versions(), **describe_device()}
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed package, without importing it."""
+    """Return the version of an installed package without importing it; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -49,13 +49,13 @@ def installed_version(package: str) -> str | None:
 
 
 def commit(package: Path) -> str | None:
-    """The commit that a package's folder is checked out at, `-dirty` where it has been changed.
+    """Return the commit of a package's checkout, with `-dirty` if files have changed.
 
     Returns:
-        None for a package that is installed rather than checked out, even inside some repository.
+        None if the package is installed rather than checked out, even inside some repository.
     """
     if not any((folder / ".git").exists() for folder in package.parents):
-        return None  # On a Mac without developer tools, git itself would open a dialog to install them.
+        return None  # on a Mac without developer tools, git itself would open a dialog to install them
     try:
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--match=")

@@ -1,19 +1,18 @@
-"""Every way metal-gen can refuse, and the exit code each one has in a shell.
+"""The errors of metal-gen, with their exit codes in a shell.
 
-Owns the exception types and the exit codes. Knows nothing of MLX, files or terminals.
+Defines the exception types and the exit codes. Does not know MLX, files or terminals.
 """
 
 from enum import IntEnum
 
 from metal_gen.excerpt import excerpt
 
-# Room for a path of the longest kind there is, in most cases. What is quoted is cut where it is quoted; this
-# is for what nobody thought of.
+# Enough for most paths. Quoted values are shortened where they are quoted; this limit catches the rest.
 MOST_LETTERS = 2_000
 
 
 class ExitCode(IntEnum):
-    """What the process returns to the shell."""
+    """Exit codes of the process."""
 
     DONE = 0
     UNEXPECTED = 1
@@ -32,11 +31,11 @@ class ExitCode(IntEnum):
 
 
 class MetalGenError(Exception):
-    """A failure that has a cause to name and a way out to offer.
+    """An error with a known cause and, if possible, a remedy.
 
     Args:
         message: One sentence without a full stop: what failed, then the value that caused it.
-        hint: The next command or setting to try; empty when there is none.
+        hint: The next command or setting to try; empty if there is none.
     """
 
     exit_code = ExitCode.UNEXPECTED
@@ -48,46 +47,46 @@ class MetalGenError(Exception):
 
 
 class UsageError(MetalGenError):
-    """An argument, a flag or a prompt that cannot be used."""
+    """An argument, a flag or a prompt is invalid."""
 
     exit_code = ExitCode.USAGE
 
 
 class ConfigError(MetalGenError):
-    """A TOML file, an environment variable or a setting that cannot be used."""
+    """A TOML file, an environment variable or a setting is invalid."""
 
     exit_code = ExitCode.CONFIGURATION
 
 
 class ModelNotFoundError(MetalGenError):
-    """The model is neither on this disk nor to be had from the Hub."""
+    """The model is neither on this disk nor available from the Hub."""
 
     exit_code = ExitCode.MODEL_NOT_FOUND
 
 
 class CheckpointError(MetalGenError):
-    """The checkpoint is damaged, incomplete, or of a kind that is not supported."""
+    """The checkpoint is damaged, incomplete or not supported."""
 
     exit_code = ExitCode.BAD_CHECKPOINT
 
 
 class DoesNotFitError(MetalGenError):
-    """The cache, the memory or the disk is too small for what was asked."""
+    """The cache, the memory or the disk is too small for the request."""
 
     exit_code = ExitCode.DOES_NOT_FIT
 
 
 class OutputHeldError(MetalGenError):
-    """Another run writes the same output."""
+    """Another run is writing the same output."""
 
     exit_code = ExitCode.OUTPUT_HELD
 
 
 class NoAnswerError(MetalGenError):
-    """A text has ended before the model has begun its answer."""
+    """A text ended before the model began its answer."""
 
     exit_code = ExitCode.NO_ANSWER
 
 
 class BackendError(MetalGenError):
-    """MLX cannot be loaded, or lacks a build for this machine."""
+    """MLX cannot be loaded, or is not built for this machine."""

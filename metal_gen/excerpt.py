@@ -1,27 +1,27 @@
-"""What a message quotes of bytes from outside: a bounded part of it.
+"""Shortens values from outside for messages.
 
-A name or a value from a file may have a megabyte. A message is for a person, and a log keeps every line.
+A name or a value from a file may have a megabyte. A message is read by people, and a log keeps every line.
 """
 
 MOST_LETTERS = 120
-# What stands for what was left out of a text: its beginning and its end tell more than either alone.
+# Marks the omitted middle: the beginning and the end together tell more than either alone.
 GAP = " ... "
 
 
-# A quotation is part of a line.
+# A quotation must stay on one line.
 _BREAKS = str.maketrans({"\n": "\u240a", "\r": "\u240d"})
 
 
 def excerpt(value: object, most_letters: int = MOST_LETTERS) -> str:
-    """Return a value as a part of a line, its middle left out where it is long.
+    """Return a value as part of a line, with the middle omitted if it is long.
 
     Args:
-        value: A text is quoted as it is, but for breaks of lines; anything else as `str` writes it.
-        most_letters: Length of the result at most.
+        value: A text is used as is, except for line breaks; anything else is converted with `str`.
+        most_letters: Maximum length of the result.
     """
     try:
         text = str(value)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts
         return "a number of thousands of digits"
     except RecursionError:
         return "lists within lists"
@@ -29,7 +29,7 @@ def excerpt(value: object, most_letters: int = MOST_LETTERS) -> str:
 
 
 def shortened(text: str, most_letters: int) -> str:
-    """Return a text, its middle left out where it is longer than so many letters."""
+    """Return a text, with the middle omitted if it is longer than `most_letters` characters."""
     if len(text) <= most_letters:
         return text
     kept = most_letters - len(GAP)

@@ -1,1 +1,1 @@
-"""What `metal-gen bench` measures: one file per subject. Returns figures, prints nothing."""
+"""The measurements of `metal-gen bench`, one file per subject. Returns figures, prints nothing."""

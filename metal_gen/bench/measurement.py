@@ -1,4 +1,4 @@
-"""A figure that is taken several times: what it is, its values, and how two of them compare."""
+"""A figure that is measured several times: its definition, its values, and the comparison of two."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 METAL_GEN, MLX_LM = "metal-gen", "mlx-lm"
-# What a figure may depend on, in the order in which it is named.
+# Parameters that a figure may depend on, in the order in which they are shown.
 PARAMETERS = ("prompt_tokens", "depth", "capacity", "length")
 
 
 class Unit(StrEnum):
-    """What the values count."""
+    """The unit of a figure's values."""
 
     SECONDS = "s"
     MILLISECONDS = "ms"
@@ -25,19 +25,19 @@ class Unit(StrEnum):
 
     @property
     def more_is_better(self) -> bool:
-        """Speeds should be high; times, bytes, counts and shares low."""
+        """Whether higher values are better: true for speeds and ratios, false for everything else."""
         return self in (Unit.BYTES_PER_SECOND, Unit.TOKENS_PER_SECOND, Unit.RATIO)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several values in short.
+    """A summary of several values.
 
     Attributes:
-        median: Of an even number of values, the mean of the two in the middle.
-        minimum: The least.
-        maximum: The most.
-        n: How many there are.
+        median: Median; for an even number of values, the mean of the middle two.
+        minimum: Lowest value.
+        maximum: Highest value.
+        n: Number of values.
     """
 
     median: float
@@ -47,22 +47,22 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Summarise at least one value."""
+        """Summarize one or more values."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A figure and the values it has had so far.
+    """A figure and its values so far.
 
     Attributes:
-        section: The part of the benchmark that it belongs to.
-        name: Ends in its unit, as in `ttft_s`.
-        unit: Of the values.
-        program: Who was measured.
-        parameters: What it depends on, such as `{"depth": 512}`; keys are of `PARAMETERS`.
-        ceiling: The most that the hardware allows, in the same unit, where that is known.
-        values: One per repeat, in the order in which they were taken; warm-up is not among them.
+        section: Section of the benchmark that the figure belongs to.
+        name: Name with its unit, as in `ttft_s`.
+        unit: Unit of the values.
+        program: The program measured.
+        parameters: Parameters of the measurement, such as `{"depth": 512}`; the keys are in `PARAMETERS`.
+        ceiling: The hardware limit, in the same unit; None if unknown.
+        values: One value per repeat, in order; warm-up rounds are not included.
     """
 
     section: str
@@ -75,28 +75,28 @@ class Measurement:
 
     @property
     def spread(self) -> Spread:
-        """Median, minimum and maximum; there must be a value."""
+        """Median, minimum and maximum; requires at least one value."""
         return Spread.of(self.values)
 
     @property
     def ceiling_share(self) -> float | None:
-        """The part of the ceiling that the median reaches."""
+        """The median as a share of the ceiling; None without a ceiling or values."""
         return self.spread.median / self.ceiling if self.ceiling and self.values else None
 
     def same_figure(self, other: "Measurement") -> bool:
-        """Whether the other one is this figure, of whatever program."""
+        """Return whether the other measurement is the same figure, of any program."""
         mine = (self.section, self.name, dict(self.parameters))
         return mine == (other.section, other.name, dict(other.parameters))
 
 
 def advantage(ours: Measurement, theirs: Measurement) -> Spread | None:
-    """How many times better one is than the other; above 1 the first is better.
+    """Return how many times better the first figure is; above 1 it is better.
 
     Speeds are divided ours by theirs, everything else theirs by ours.
 
     Returns:
-        The ratio of the medians, and the least and the greatest ratio of any turn; None where no
-        turn has a value of both.
+        The ratio of the medians, and the lowest and highest ratio of any round; None if no round has values
+        of both.
     """
     turns = min(len(ours.values), len(theirs.values))
     above, below = ours.values[:turns], theirs.values[:turns]
@@ -111,11 +111,11 @@ def advantage(ours: Measurement, theirs: Measurement) -> Spread | None:
 
 @dataclass(frozen=True)
 class Trial:
-    """Something that is run again and again, in turns with others.
+    """A measurement that is repeated in turn with others.
 
     Attributes:
-        measurements: What a run gives, in order.
-        run: Returns one value for each of them.
+        measurements: The figures that a run yields, in order.
+        run: Runs once and returns one value per figure.
     """
 
     measurements: tuple[Measurement, ...]
@@ -128,13 +128,13 @@ TrialProgress = Callable[[int, int], None]
 def alternate(
     trials: Sequence[Trial], *, repeats: int, warmup: int, on_progress: TrialProgress | None = None
 ) -> None:
-    """Run the trials in turns, so that what disturbs the machine disturbs all of them alike.
+    """Run the trials in turn, so that disturbances of the machine affect all of them alike.
 
     Args:
-        trials: Run once each, in their order, per round.
-        repeats: Rounds whose values are kept.
-        warmup: Rounds before them whose values are not.
-        on_progress: Called with the runs done and the runs in all after each run.
+        trials: Trials, run once each per round, in order.
+        repeats: Number of rounds whose values are kept.
+        warmup: Number of earlier rounds whose values are discarded.
+        on_progress: Called after each run with the number of runs done and the total.
     """
     total, done = (warmup + repeats) * len(trials), 0
     for turn in range(warmup + repeats):

@@ -1,7 +1,7 @@
-"""Runs a command, and writes how long it took and the most memory it had as one line of JSON.
+"""Runs a command and prints its duration and peak memory as one line of JSON.
 
-Executed as a file of its own by a bare interpreter: what the operating system reports as a process's
-peak memory begins with that of the process it was started from.
+Executed as a script by a bare interpreter: the peak memory that the operating system reports for a process
+starts at that of its parent.
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 
 
 def main(command: list[str]) -> None:
-    """Run it with its output thrown away."""
+    """Run the command and discard its output."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -28,7 +28,7 @@ def main(command: list[str]) -> None:
             "stderr": stderr.decode(errors="replace"),
             "wall_s": wall_s,
             "cpu_s": usage.ru_utime + usage.ru_stime,
-            # Linux counts in KiB.
+            # Linux reports KiB, macOS bytes.
             "peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         },
         sys.stdout,

@@ -1,4 +1,4 @@
-"""All figures of a run with what they were taken with, as an object and as JSON's types."""
+"""The figures of a run with their environment, as an object and as JSON types."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 from metal_gen.bench.measurement import METAL_GEN, Measurement, Spread, Unit, advantage
 
 SCHEMA_VERSION = 1
-RATIO_MEANING = "above 1 metal-gen is better: ours/theirs for speeds, theirs/ours for all else"
+RATIO_MEANING = "above 1, metal-gen is better: ours/theirs for speeds, theirs/ours for everything else"
 
 
 @dataclass
 class BenchReport:
-    """What has been measured so far.
+    """The figures measured so far.
 
     Attributes:
         environment: Versions, device and commit.
         setup: Model, dtypes, sizes and repeats.
-        measurements: In the order in which they were begun; some may have no values yet.
-        notes: What a reader should know about them.
-        complete: Nothing is missing of what was asked for.
+        measurements: Figures in the order in which they were started; some may have no values yet.
+        notes: Notes for the reader of the figures.
+        complete: Whether everything requested was measured.
     """
 
     environment: Mapping[str, Any]
@@ -30,7 +30,7 @@ class BenchReport:
 
     @property
     def own(self) -> list[Measurement]:
-        """Figures with values of metal-gen, and those that only another program has."""
+        """Figures of metal-gen that have values, and figures that only another program has."""
         taken = [measurement for measurement in self.measurements if measurement.values]
         return [
             figure
@@ -40,19 +40,19 @@ class BenchReport:
         ]
 
     def beside(self, measurement: Measurement) -> Measurement | None:
-        """The same figure of the program that metal-gen is compared with."""
+        """Return the same figure of the program that metal-gen is compared with; None if there is none."""
         for other in self.measurements:
             if other.values and other.program != measurement.program and other.same_figure(measurement):
                 return other
         return None
 
     def ratio(self, measurement: Measurement) -> Spread | None:
-        """How many times better metal-gen is; see `RATIO_MEANING`."""
+        """Return how many times better metal-gen is; see `RATIO_MEANING`."""
         other = self.beside(measurement)
         return None if other is None else advantage(measurement, other)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON's types; `measurements` has an entry for each program's figure."""
+        """Return the report as JSON types; `measurements` has one entry per figure and program."""
         return {
             "schema_version": SCHEMA_VERSION,
             "complete": self.complete,
@@ -81,10 +81,10 @@ class BenchReport:
 
     @classmethod
     def from_dict(cls, document: object) -> "BenchReport":
-        """Read what `to_dict` gave.
+        """Read a report from the result of `to_dict`.
 
         Raises:
-            ValueError: It is of another version, or something else altogether.
+            ValueError: The document is of another version, or is not a report.
         """
         version = document.get("schema_version") if isinstance(document, dict) else None
         if not isinstance(document, dict) or version != SCHEMA_VERSION:

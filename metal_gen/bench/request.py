@@ -1,4 +1,4 @@
-"""What can be measured, and what is asked for."""
+"""The sections of a benchmark, and a request to run some of them."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ CAPACITY = "capacity"
 UNCACHED = "uncached"
 PARTS = "parts"
 GRAPH = "graph"
-# In the order in which they are measured: what must not find a model in memory comes first.
+# In the order in which they run: sections that need a process without a model come first.
 SECTIONS = (CEILING, COLD_START, LOAD, MEMORY, PREFILL, DECODE, CAPACITY, UNCACHED, PARTS, GRAPH)
 NEED_CEILING = frozenset((CEILING, DECODE, CAPACITY))
 NEED_NO_MODEL = frozenset((CEILING, COLD_START, LOAD))
@@ -20,17 +20,17 @@ NEED_NO_MODEL = frozenset((CEILING, COLD_START, LOAD))
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
-    """What a person asks for; None is left to the defaults.
+    """A request to run a benchmark; None means the default.
 
     Attributes:
-        repeats: Values of each figure.
-        warmup: Rounds before them that are not counted.
-        prompt_tokens: Lengths of prompts.
-        depths: Tokens in the cache before those that are timed.
-        capacities: Of caches that are compared.
-        decode_tokens: New tokens of one value of a decode speed.
-        sections: Of `SECTIONS`.
-        compare: Measure mlx-lm beside metal-gen.
+        repeats: Number of values per figure.
+        warmup: Number of discarded rounds before them.
+        prompt_tokens: Prompt lengths in tokens.
+        depths: Numbers of tokens in the cache before the timed ones.
+        capacities: Cache capacities to compare, in tokens.
+        decode_tokens: Number of new tokens per value of a decode speed.
+        sections: Sections to run, from `SECTIONS`.
+        compare: Measure mlx-lm as well.
     """
 
     repeats: int = 5

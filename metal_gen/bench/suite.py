@@ -1,4 +1,4 @@
-"""The order of a benchmark: what is measured after what, and what is in memory meanwhile."""
+"""Runs a benchmark: the order of its sections, and which models are in memory during each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,12 +52,12 @@ class Suite:
     """One run of the benchmark.
 
     Attributes:
-        settings: In force.
+        settings: Settings in force.
         request: What to measure.
         prepared: The checkpoint, checked against the settings.
-        settings_arguments: Give `metal-gen generate` the same settings.
+        settings_arguments: Arguments that give `metal-gen generate` the same settings.
         print_texts: Prints pieces as the command line does.
-        on_progress: Called with a section, the runs done in it and the runs in all.
+        on_progress: Called with the section, the number of runs done in it, and the total.
     """
 
     settings: Settings
@@ -68,7 +68,7 @@ class Suite:
     on_progress: SectionProgress
 
     def __post_init__(self) -> None:
-        """Choose the sizes; raises as `plan_workload` does, and where a second model does not fit."""
+        """Choose the sizes; raises as `plan_workload` does, and if the second model does not fit."""
         self.workload: Workload = plan_workload(self.request, self.prepared.plan)
         if self.request.compare:
             plan = self.prepared.plan
@@ -79,7 +79,7 @@ class Suite:
         mx.set_cache_limit(self._default_cache_limit)
 
     def run(self) -> None:
-        """Measure everything; `report` holds what there is at any time, also after an exception."""
+        """Measure everything; `report` always holds the figures so far, even after an exception."""
         self._ceiling()
         compare_with = self.prepared.checkpoint.folder if self.request.compare else None
         plan = self.prepared.plan
@@ -97,7 +97,7 @@ class Suite:
         return section in self.request.sections
 
     def _ceiling(self) -> None:
-        """Comes first, and with every decode speed."""
+        """Measure the ceiling; runs first, and with every decode section."""
         if not NEED_CEILING & set(self.request.sections):
             return
         plan = self.prepared.plan
@@ -112,7 +112,7 @@ class Suite:
         mx.clear_cache()
 
     def _with_models(self) -> None:
-        """Everything that is measured on models in memory."""
+        """Run the sections that need a model in memory."""
         capacity = self.prepared.plan.cache.max_seq_len
         tokenizer = self.prepared.checkpoint.tokenizer
         prompt = synthetic_prompt(tokenizer, capacity)
@@ -186,18 +186,18 @@ class Suite:
         return peak_memory.load_measured(load, prompt, measurement)
 
     def _note_comparison(self, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
-        """Say whether both do the same work, and what they share that they would not share apart."""
+        """Note whether both programs compute the same tokens, and whether they share a BLAS only here."""
         blas = blas_in_use()
         if blas is not None and not blas.is_reference:
             self.report.notes.append(
-                f"mlx-lm computes with the same {blas} here; by itself, as in {COLD_START}, it does not"
+                f"mlx-lm uses the same {blas} here; on its own, as in {COLD_START}, it does not"
             )
         count = min(AGREEMENT_TOKENS, self.workload.decode_tokens)
         text = prompt[: max(1, (len(prompt) - count) // 2)]
         ours, theirs = (runner.greedy_tokens(text, count) for runner in runners)
         same = next((place for place in range(count) if ours[place] != theirs[place]), count)
         self.report.notes.append(
-            f"metal-gen and mlx-lm give the same first {same} of {count} greedy tokens "
+            f"metal-gen and mlx-lm generate the same first {same} of {count} greedy tokens "
             f"after {len(text)} synthetic ones"
         )
 

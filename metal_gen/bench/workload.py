@@ -1,4 +1,4 @@
-"""How much is measured: the sizes that were asked for, or those that suit the cache."""
+"""The sizes of a benchmark: those requested, or defaults that fit the cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Workload:
     Attributes:
         prompt_tokens: As in `BenchRequest`, ascending.
         depths: As in `BenchRequest`, ascending.
-        lengths: Of texts that are continued with the cache and without.
+        lengths: Lengths of the texts that are continued with and without the cache.
         capacities: As in `BenchRequest`, ascending.
-        capacity_depth: The depth at which they are compared.
+        capacity_depth: The depth at which capacities are compared.
         decode_tokens: As in `BenchRequest`.
     """
 
@@ -36,11 +36,11 @@ class Workload:
 
 
 def plan_workload(request: BenchRequest, plan: MemoryPlan) -> Workload:
-    """Choose sizes, and refuse those that cannot be.
+    """Choose sizes, and refuse requested ones that do not fit.
 
     Raises:
         UsageError: A prompt, a depth or the new tokens do not fit the cache.
-        DoesNotFitError: Caches of the capacities that were asked for do not fit into memory.
+        DoesNotFitError: Caches of the requested capacities do not fit into memory.
     """
     capacity = plan.cache.max_seq_len
     count = request.decode_tokens or min(DECODE_TOKENS, capacity // 2)
@@ -67,18 +67,18 @@ def plan_workload(request: BenchRequest, plan: MemoryPlan) -> Workload:
 def _within(
     asked: Sequence[int] | None, usual: Sequence[int], most: int, flag: str, capacity: int, more: str = ""
 ) -> tuple[int, ...]:
-    """The sizes in use: of the usual ones those that fit; one that was asked for has to."""
+    """Return the requested sizes, which must all fit, or those of the usual ones that fit."""
     for size in asked or ():
         if size > most:
             raise UsageError(
                 f"{flag} {size}{more} do not fit the cache: max_seq_len is {capacity}",
-                f"raise --max-seq-len, or go to {most} at most",
+                f"raise --max-seq-len, or use at most {most}",
             )
     return tuple(sorted({size for size in (asked or usual) if size <= most}))
 
 
 def _capacities(request: BenchRequest, plan: MemoryPlan, count: int) -> tuple[int, ...]:
-    """All caches stand side by side, beside the one of the settings."""
+    """Return the capacities to compare; their caches are all in memory, next to that of the settings."""
     if request.capacities is not None:
         chosen = tuple(sorted(set(request.capacities)))
         if chosen[0] < count:
@@ -99,15 +99,15 @@ def _bytes_of(plan: MemoryPlan, capacities: Sequence[int]) -> int:
 
 
 def require_room(plan: MemoryPlan, more_bytes: int, what: str, hint: str) -> None:
-    """Refuse what would not fit beside the model and its cache.
+    """Check that more memory fits next to the model and its cache.
 
     Raises:
-        DoesNotFitError: With what is needed in all, and what there is.
+        DoesNotFitError: It does not fit; the message has the memory needed and available.
     """
     if not _has_room(plan, more_bytes):
         raise DoesNotFitError(
-            f"{what} do not fit beside the model: {format_bytes(plan.total_bytes + more_bytes)} of memory "
-            f"are needed in all and {format_bytes(plan.available_bytes)} are available",
+            f"{what} do not fit next to the model: {format_bytes(plan.total_bytes + more_bytes)} of memory "
+            f"are needed in total and {format_bytes(plan.available_bytes)} are available",
             hint,
         )
 

@@ -1,1 +1,1 @@
-"""Settings: what can be set, in which range, and from where each value came."""
+"""Settings: their names, ranges, defaults and sources."""

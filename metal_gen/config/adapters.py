@@ -1,4 +1,4 @@
-"""The setting that names adapters: folders, each with a factor."""
+"""The setting for adapters: folders, each with an optional scale."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Adapters(Check):
     """A list of `FOLDER` and `FOLDER=SCALE`."""
 
     def __call__(self, value: object) -> tuple[str, ...]:
-        """Accept a list of texts, or one."""
+        """Accept a list of texts, or one text."""
         try:
             texts = _TEXTS([value] if isinstance(value, str) else value)
             for text in texts:
@@ -23,7 +23,7 @@ class Adapters(Check):
         return texts
 
     def from_text(self, text: str) -> tuple[str, ...]:
-        """Read a JSON list, or take the text as the only one."""
+        """Read a JSON list, or take the text as the only adapter."""
         try:
             texts = _TEXTS.from_text(text)
         except ValueError:
@@ -31,7 +31,7 @@ class Adapters(Check):
         return self(texts)
 
     def from_texts(self, texts: list[str]) -> tuple[str, ...]:
-        """Take each as it is."""
+        """Take each text as one adapter."""
         return self(texts)
 
     def __str__(self) -> str:
@@ -39,12 +39,12 @@ class Adapters(Check):
 
 
 def split_scale(text: str) -> tuple[str, float]:
-    """Part the folder and the factor, which is 1 where none is given.
+    """Split off the scale, which is 1 if none is given.
 
-    What comes after the last `=` is the factor if it is a number at all.
+    The part after the last `=` is the scale if it is a number.
 
     Raises:
-        ValueError: The factor is out of its range, or there is no folder.
+        ValueError: The scale is out of range, or the folder is missing.
     """
     folder, _, scale = text.rpartition("=")
     number = _number(scale) if folder or text.startswith("=") else None

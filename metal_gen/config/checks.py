@@ -1,7 +1,7 @@
-"""The kinds of values a setting can have, and the range of each.
+"""The types of setting values, with their ranges.
 
-One check serves the flag, the environment variable, the TOML key and the library's argument.
-Each raises `ValueError` with a phrase that completes "NAME ...".
+One check serves the flag, the environment variable, the TOML key and the library's argument. Each raises
+`ValueError` with a phrase that completes "NAME ...".
 """
 
 import json
@@ -11,39 +11,39 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SURROGATES = re.compile("[\ud800-\udfff]")
-# Of whole numbers that nothing else bounds: beyond any count of tokens or bytes, and short when written.
+# Bound of whole numbers without another one: beyond any count of tokens or bytes, and short when written.
 LARGEST = 2**63 - 1
 
 
 class Check(Protocol):
-    """Accepts a value, or says what it must be."""
+    """Accepts a value, or raises an error that says what it must be."""
 
     def __call__(self, value: object) -> object:
-        """Return the value in its own type.
+        """Return the value in the setting's own type.
 
         Raises:
-            ValueError: With a phrase such as "must be a whole number of at least 1".
+            ValueError: The value is invalid; the phrase is like "must be a whole number of at least 1".
         """
         ...
 
     def from_text(self, text: str) -> object:
-        """Read an environment variable."""
+        """Parse the text of an environment variable."""
         ...
 
     def from_texts(self, texts: list[str]) -> object:
-        """Read an option that was given several times; by default the last one counts."""
+        """Parse an option that is given several times; by default the last one counts."""
         return self.from_text(texts[-1])
 
 
 @dataclass(frozen=True)
 class Whole(Check):
-    """A whole number within bounds that are both allowed."""
+    """A whole number between inclusive bounds."""
 
     minimum: int
     maximum: int = LARGEST
 
     def __call__(self, value: object) -> int:
-        """Accept an int; a bool is not one."""
+        """Accept an int, but not a bool."""
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"must be {self}")
         if value > LARGEST == self.maximum:
@@ -53,7 +53,7 @@ class Whole(Check):
         return value
 
     def from_text(self, text: str) -> int:
-        """Read decimal digits; underscores may group them."""
+        """Parse decimal digits; underscores may group them."""
         try:
             value = int(text)
         except ValueError:
@@ -88,7 +88,7 @@ class Real(Check):
         return number
 
     def from_text(self, text: str) -> float:
-        """Read a decimal number."""
+        """Parse a decimal number."""
         try:
             value = float(text)
         except ValueError:
@@ -102,7 +102,7 @@ class Real(Check):
 
 @dataclass(frozen=True)
 class Text(Check):
-    """A text, which may have to say something."""
+    """A text, optionally required not to be empty."""
 
     may_be_empty: bool = True
 
@@ -113,7 +113,7 @@ class Text(Check):
         return value
 
     def from_text(self, text: str) -> str:
-        """Take the text as it is."""
+        """Take the text unchanged."""
         return self(text)
 
     def __str__(self) -> str:
@@ -127,13 +127,13 @@ class Choice(Check):
     words: tuple[str, ...]
 
     def __call__(self, value: object) -> str:
-        """Accept one of the words, spelt exactly."""
+        """Accept one of the words, spelled exactly."""
         if not isinstance(value, str) or value not in self.words:
             raise ValueError(f"must be {self}")
         return value
 
     def from_text(self, text: str) -> str:
-        """Take the text as it is."""
+        """Take the text unchanged."""
         return self(text)
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ class Flag(Check):
         return value
 
     def from_text(self, text: str) -> bool:
-        """Read true, yes, on, 1 and their opposites."""
+        """Parse true, yes, on, 1 and their opposites."""
         word = text.strip().lower()
         if word in ("true", "yes", "on", "1"):
             return True
@@ -164,7 +164,7 @@ class Flag(Check):
 
 
 def _is_text(value: object) -> bool:
-    """Whether this is a text that is not empty and has no halves of characters."""
+    """Return whether the value is a text that is not empty and has no unpaired surrogates."""
     return isinstance(value, str) and bool(value) and not SURROGATES.search(value)
 
 
@@ -183,7 +183,7 @@ class Texts(Check):
         return tuple(value)
 
     def from_text(self, text: str) -> tuple[str, ...]:
-        """Read a JSON list, or take the text as the only one."""
+        """Parse a JSON list, or take the text as the only element."""
         if text.lstrip().startswith("["):
             try:
                 return self(json.loads(text))
@@ -192,7 +192,7 @@ class Texts(Check):
         return self([text])
 
     def from_texts(self, texts: list[str]) -> tuple[str, ...]:
-        """Take each as it is."""
+        """Take each text as one element."""
         if not all(texts):
             raise ValueError("must not be empty")
         return self(texts)
@@ -203,7 +203,7 @@ class Texts(Check):
 
 @dataclass(frozen=True)
 class Biases(Check):
-    """A number for each of some tokens, which are named by their text or id."""
+    """A number for each of some tokens, which are given by their text or id."""
 
     bias: "Real"
 
@@ -218,7 +218,7 @@ class Biases(Check):
             raise ValueError(f"must be {self}") from None
 
     def from_text(self, text: str) -> tuple[tuple[str, float], ...]:
-        """Read a JSON object, or `TOKEN=BIAS`."""
+        """Parse a JSON object, or `TOKEN=BIAS`."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -226,7 +226,7 @@ class Biases(Check):
         return self(value)
 
     def from_texts(self, texts: list[str]) -> tuple[tuple[str, float], ...]:
-        """Read several `TOKEN=BIAS`; of one token the last counts."""
+        """Parse several `TOKEN=BIAS`; for a repeated token the last one counts."""
         try:
             parts = [text.rpartition("=") for text in texts]
             return self({name: float(bias) for name, _, bias in parts})

@@ -1,4 +1,4 @@
-"""The setting that quantizes weights: how many bits a number gets, or the name of a kind of numbers."""
+"""The setting for quantization: a number of bits, or the name of a microscaling format."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from metal_gen.config.checks import Check
 
 DEFAULT_GROUP_SIZE = 64
-# What MLX has: bits of a number, and how many share a scale.
+# Supported by MLX: bits per weight, and weights per scale.
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUP_SIZES = (32, 64, 128)
 AFFINE = re.compile(rf"({'|'.join(map(str, AFFINE_BITS))})(?:g({'|'.join(map(str, AFFINE_GROUP_SIZES))}))?")
-# Bits and group size of the other kinds.
+# Bits and group size of the microscaling formats.
 MICROSCALED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 
 
@@ -19,7 +19,7 @@ class Quantize(Check):
     """`4`, `4g32` or `mxfp4`."""
 
     def __call__(self, value: object) -> str:
-        """Accept a number of bits, or a text; the default group size is left out of it."""
+        """Accept a number of bits, or a text; the default group size is omitted from the result."""
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         if isinstance(text, str) and text in MICROSCALED:
             return text
@@ -29,7 +29,7 @@ class Quantize(Check):
         return match[0].removesuffix(f"g{DEFAULT_GROUP_SIZE}")
 
     def from_text(self, text: str) -> str:
-        """Take the text as it is."""
+        """Take the text unchanged."""
         return self(text)
 
     def __str__(self) -> str:
@@ -40,15 +40,15 @@ class Quantize(Check):
 
 
 def name_packing(quantize: str, group_size: int | None, mode: str | None) -> str:
-    """The value of the setting for what mlx-lm asks for in three.
+    """Return the value of the setting for mlx-lm's three options.
 
     Args:
         quantize: Bits, or the whole value.
-        group_size: Numbers that share a scale.
-        mode: `affine`, or the name of a kind of numbers.
+        group_size: Weights per scale.
+        mode: `affine`, or the name of a microscaling format.
 
     Raises:
-        ValueError: They contradict each other.
+        ValueError: The options contradict each other.
     """
     named = quantize if mode is None or mode == "affine" else mode
     if named in MICROSCALED:

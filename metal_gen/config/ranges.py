@@ -1,4 +1,4 @@
-"""What the numbers of a text may be: those of sampling, and those that bound its length."""
+"""Ranges of the numbers for sampling and for the length of a text."""
 
 from metal_gen.config.checks import Biases, Real, Whole
 from metal_gen.config.switched import Switched

@@ -1,4 +1,4 @@
-"""The setting that stretches a model's positions, in the words of config.json's `rope_parameters`."""
+"""The setting for RoPE scaling, in the format of config.json's `rope_parameters`."""
 
 import json
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ RopeFields = tuple[tuple[str, object], ...]
 
 @dataclass(frozen=True)
 class RopeScaling(Check):
-    """Fields that are laid over the checkpoint's own."""
+    """Fields that override the checkpoint's own."""
 
     def __call__(self, value: object) -> RopeFields:
-        """Accept a mapping, or pairs; `type` is the older word for `rope_type`."""
+        """Accept a mapping, or pairs; `type` is an older name of `rope_type`."""
         try:
             fields: dict[str, object] = dict(value)  # type: ignore[call-overload]
         except (TypeError, ValueError):
@@ -46,7 +46,7 @@ class RopeScaling(Check):
         return tuple(fields.items())
 
     def from_text(self, text: str) -> RopeFields:
-        """Read a JSON object."""
+        """Parse a JSON object."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):

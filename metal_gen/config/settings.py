@@ -1,6 +1,6 @@
-"""Every setting: its TOML section and key, its range, its default, and what it does.
+"""Every setting: its TOML section and key, its range, its default and its help text.
 
-One word serves in three places: `max_seq_len` in TOML, `--max-seq-len` on the command line,
+Each setting has one name in three places: `max_seq_len` in TOML, `--max-seq-len` on the command line,
 `METAL_GEN_MAX_SEQ_LEN` in the environment.
 """
 
@@ -35,18 +35,18 @@ from metal_gen.config.template_args import TemplateArgs
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
-# The section of what only the command line knows: a library shows nothing.
+# Settings in this section apply only to the command line: the library displays nothing.
 TERMINAL = "terminal"
-# What happens without a filter that the checkpoint's generation_config.json may have.
+# Default of a filter that the checkpoint's generation_config.json may set.
 OWN_OR_OFF = "the model's, or else off"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings in force.
+    """The settings in force.
 
     Attributes:
-        sources: Where each value came from, for those that are not defaults.
+        sources: Source of each value that is not a default, by setting name.
     """
 
     model: str | None = setting(
@@ -147,7 +147,7 @@ class Settings:
         "decode",
         Choice(("auto", "on", "off")),
         "auto",
-        "Compile the step from one token to the next; auto does so where it is faster",
+        "Compile the decode step; auto does so where it is faster",
     )
     temperature: float | None = setting(
         "sampling",
@@ -212,10 +212,10 @@ class Settings:
     min_tokens: int = setting("generation", MIN_TOKENS, 0, "Generate at least this many tokens")
     ignore_eos: bool = setting("generation", Flag(), False, "Never draw an end token")
     stop: tuple[str, ...] = setting(
-        "generation", Texts(), (), "End the answer where this text comes, and cut it off"
+        "generation", Texts(), (), "Stop when the answer contains this text, and cut the text off"
     )
     stop_token: tuple[str, ...] = setting(
-        "generation", Texts(), (), "End the answer at this token, named by its text or id"
+        "generation", Texts(), (), "Stop at this token, named by its text or id"
     )
     samples: int = setting("generation", SAMPLES, 1, "Draw this many answers to each prompt")
     logprobs: int | None = setting(
@@ -237,29 +237,29 @@ class Settings:
         "generation", Text(may_be_empty=False), None, "Begin the answer with this text"
     )
     template_arg: tuple[tuple[str, object], ...] = setting(
-        "generation", TemplateArgs(), (), "Set a variable of the chat template to JSON, or else to a text"
+        "generation", TemplateArgs(), (), "Set a variable of the chat template to a JSON value or a text"
     )
 
     markdown: bool = setting(
         TERMINAL, Flag(), False, "Render Markdown on a terminal; a pipe gets the text as it is"
     )
-    hide_thinking: bool = setting(TERMINAL, Flag(), False, "Hide what the model thinks")
+    hide_thinking: bool = setting(TERMINAL, Flag(), False, "Hide the model's thinking")
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def source(self, name: str) -> str:
-        """Where the value in force came from."""
+        """Return the source of the value in force."""
         return self.sources.get(name, DEFAULT_SOURCE)
 
     def override(self, values: Mapping[str, object], source: str | Mapping[str, str]) -> "Settings":
-        """Return these settings with checked values laid over them; what is switched off becomes None."""
+        """Return these settings overridden by checked values; a value that means "off" becomes None."""
         named = {name: source if isinstance(source, str) else source[name] for name in values}
         in_force = {name: value_in_force(SETTINGS[name].check, value) for name, value in values.items()}
         changes: dict[str, Any] = {**in_force, "sources": {**self.sources, **named}}
         return replace(self, **changes)
 
     def fill(self, values: Mapping[str, object], source: str) -> "Settings":
-        """Return these settings with values for those that nobody has set."""
+        """Return these settings with values for those that are not set."""
         return self.override({k: v for k, v in values.items() if k not in self.sources}, source)
 
 

@@ -1,4 +1,4 @@
-"""A settings file with every setting in a comment, for a person to change."""
+"""Writes a settings file that lists every setting in a comment, ready to edit."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ HEADING = """\
 # METAL_GEN_* variables and command-line options override this file.
 """
 NOT_SET = "not set"
-# Where a default would show nothing.
+# Shown instead of a default that is not a value.
 EXAMPLES: dict[str, object] = {
     "model": "Qwen/Qwen3-0.6B",
     "quantize": 4,
@@ -51,7 +51,7 @@ EXAMPLES: dict[str, object] = {
 
 
 def commented_settings() -> str:
-    """Write a TOML file that sets nothing and shows everything."""
+    """Return a TOML file that sets nothing and shows every setting."""
     return HEADING + "".join(_lines())
 
 
@@ -62,7 +62,7 @@ def _lines() -> Iterator[str]:
 
 
 def example_of(info: SettingInfo) -> str:
-    """A value as TOML has it: the default, or an example where that would show nothing."""
+    """Return the default as TOML, or an example if the default is not a value."""
     return toml_value(EXAMPLES.get(info.name, info.default))
 
 
@@ -73,7 +73,7 @@ def _setting(info: SettingInfo) -> str:
 
 
 def plain_value(settings: Settings, name: str) -> object:
-    """A setting's value, as a file could have it; None where it is not set."""
+    """Return a setting's value as a file could contain it; None if it is not set."""
     value = getattr(settings, name)
     if settings.source(name) != DEFAULT_SOURCE:
         value = value_to_write(SETTINGS[name].check, value)
@@ -82,17 +82,17 @@ def plain_value(settings: Settings, name: str) -> object:
 
 
 def shown_value(settings: Settings, name: str) -> str:
-    """A setting's value as a file would have it."""
+    """Return a setting's value as TOML."""
     value = plain_value(settings, name)
     return NOT_SET if value is None else toml_value(value)
 
 
 def toml_value(value: object) -> str:
-    """Write a setting's value as TOML does."""
+    """Return a value as TOML."""
     if isinstance(value, dict):
         pairs = ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
-    # JSON writes texts, numbers, true and false in the same way.
+    # JSON writes texts, numbers, true and false like TOML.
     return json.dumps(value, ensure_ascii=False)

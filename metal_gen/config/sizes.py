@@ -12,7 +12,7 @@ SIZE = re.compile(rf"(\d{{1,20}}(?:\.\d{{1,20}})?) ?(?:([{PREFIXES}])(I?B)?|B)?"
 
 @dataclass(frozen=True)
 class Size(Check):
-    """`12G` and `12GiB` are 12 times 2^30 bytes, `12GB` is 12 times 10^9."""
+    """A size in bytes: `12G` and `12GiB` are 12 times 2^30 bytes, `12GB` is 12 times 10^9."""
 
     def __call__(self, value: object) -> int:
         """Accept an int, or a text with a unit."""
@@ -24,7 +24,7 @@ class Size(Check):
             raise ValueError(f"must be {self}") from None
 
     def from_text(self, text: str) -> int:
-        """Read a number and its unit."""
+        """Parse a number and its unit."""
         match = SIZE.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"must be {self}")

@@ -1,7 +1,7 @@
-"""Reads settings from TOML files, the environment and arguments, and lays them over each other.
+"""Reads settings from TOML files, the environment and arguments, and merges them.
 
-Owns the order: arguments, then variables, then `--config FILE`, then the user's file, then the
-defaults. Is handed the environment and the arguments; reads neither itself.
+Defines the order of precedence: arguments, variables, `--config FILE`, the user's file, defaults. The
+environment and the arguments are passed in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,21 @@ from metal_gen.errors import ConfigError, UsageError
 
 LONGEST_SHOWN = 200
 PREFIX = "METAL_GEN_"
-# Of the project's own checks.
+# Variables of the project's own tests.
 OTHER_VARIABLES = ("METAL_GEN_EXTRAS", "METAL_GEN_TEST_TOKENIZER")
 
 
 def resolve_settings(
     *, config_file: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Lay files and variables over the defaults.
+    """Override the defaults with files and variables.
 
     Args:
-        config_file: A TOML file that must be there.
-        environ: Environment variables; with them the user's own file is read too, if there is one.
+        config_file: A TOML file, which must exist.
+        environ: Environment variables; if given, the user's own file is read too, if it exists.
 
     Raises:
-        ConfigError: A file or a variable cannot be used.
+        ConfigError: A file or a variable is invalid.
     """
     settings = Settings()
     own_file = user_config_file(environ) if environ is not None else None
@@ -45,10 +45,10 @@ def resolve_settings(
 
 
 def override_with_arguments(settings: Settings, arguments: Mapping[str, object]) -> Settings:
-    """Lay a program's arguments over settings; None stands for "not given".
+    """Override settings with a program's arguments; None means "not given".
 
     Raises:
-        UsageError: A name is unknown or of the command line alone, or a value is out of its range.
+        UsageError: A name is unknown or for the command line only, or a value is out of range.
     """
     values = {}
     known = [name for name, info in SETTINGS.items() if info.section != TERMINAL]
@@ -67,12 +67,12 @@ FlagValue = str | bool | Sequence[str] | None
 
 
 def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> Settings:
-    """Lay command-line options over settings; None stands for "not given".
+    """Override settings with command-line options; None means "not given".
 
     A sequence is an option that can be given several times; an empty one was not given.
 
     Raises:
-        UsageError: A value is out of its range.
+        UsageError: A value is out of range.
     """
     values: dict[str, object] = {}
     for name, given in flags.items():
@@ -92,7 +92,7 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that look like settings and are none, each with the nearest name, or nothing."""
+    """Return unknown METAL_GEN_* variables, each with the nearest setting's variable, or an empty text."""
     names = [info.variable for info in SETTINGS.values()]
     unknown = [
         name
@@ -103,7 +103,7 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def user_config_file(environ: Mapping[str, str]) -> Path | None:
-    """`$XDG_CONFIG_HOME/metal-gen/config.toml`; None where there is no home."""
+    """Return `$XDG_CONFIG_HOME/metal-gen/config.toml`; None without a home folder."""
     if base := environ.get("XDG_CONFIG_HOME"):
         return Path(base) / "metal-gen" / "config.toml"
     if home := environ.get("HOME"):
@@ -112,10 +112,10 @@ def user_config_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def is_there(own_file: Path) -> bool:
-    """Whether there is a file of the user's own.
+    """Return whether the user's own settings file exists.
 
     Raises:
-        ConfigError: Nobody can say.
+        ConfigError: There is no permission to look.
     """
     try:
         return own_file.is_file()
@@ -130,14 +130,14 @@ def read_toml(path: Path, *, is_own: bool = False) -> dict[str, object]:
     """Read a settings file.
 
     Args:
-        path: Of the file.
-        is_own: It is the user's own, which may name a library to be loaded by its path.
+        path: Path of the file.
+        is_own: Whether it is the user's own file, which may name a library by its path.
 
     Returns:
         Checked values by setting name.
 
     Raises:
-        ConfigError: Naming the file, and the key where one is at fault.
+        ConfigError: The file or a key is invalid; the message names both.
     """
     values: dict[str, object] = {}
     for section, table in read_document(path).items():
@@ -181,7 +181,7 @@ def _unknown_section(path: Path, name: str) -> ConfigError:
     places = [f"[{info.section}]" for info in SETTINGS.values() if name in (info.key, info.name)]
     if places:
         hint = f"write it under {' or '.join(places)}"
-        return ConfigError(f"{path}: {name} stands outside its section", hint)
+        return ConfigError(f"{path}: {name} is outside its section", hint)
     sections = sorted({info.section for info in SETTINGS.values()})
     return ConfigError(f"{path}: there is no section [{_cut(name)}]", nearest(name, sections))
 
@@ -197,7 +197,7 @@ def _unknown_key(path: Path, section: str, key: str) -> ConfigError:
 
 
 def _short(value: object) -> str:
-    """A value for a message, which may be of any length."""
+    """Return a value as text, shortened for a message."""
     try:
         text = repr(value)
     except ValueError:
@@ -212,8 +212,8 @@ def _cut(text: str) -> str:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """A hint that names the closest of some names, or all of them."""
-    # The time goes by the square of the length.
+    """Return a hint with the closest of the names, or with all of them."""
+    # Matching takes quadratic time, so only the beginning of a long name is compared.
     if close := get_close_matches(name[:LONGEST_SHOWN], names, n=1):
         return f"did you mean {close[0]}?"
     return f"there are {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The setting that gives variables to a chat template: names, each with a JSON value."""
+"""The setting for variables of the chat template: names with JSON values."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import NoReturn
 from metal_gen.config.checks import SURROGATES, Check
 
 TemplateArgsValue = tuple[tuple[str, object], ...]
-# What the program itself gives to every template.
+# Set by metal-gen itself for every template.
 TAKEN = ("messages", "add_generation_prompt")
 DEEPEST = 100
 LARGEST = 2**64
@@ -34,13 +34,13 @@ class TemplateArgs(Check):
         return tuple((str(name), given) for name, given in arguments.items())
 
     def from_text(self, text: str) -> TemplateArgsValue:
-        """Read a JSON object, or `NAME=VALUE`."""
+        """Parse a JSON object, or `NAME=VALUE`."""
         return self.from_texts([text])
 
     def from_texts(self, texts: list[str]) -> TemplateArgsValue:
-        """Read several `NAME=VALUE` or JSON objects; of one name the last counts.
+        """Parse several `NAME=VALUE` or JSON objects; for a repeated name the last one counts.
 
-        A value that is no JSON is a text.
+        A value that is not JSON is a text.
         """
         arguments: dict[object, object] = {}
         for text in texts:
@@ -69,7 +69,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _require_json(value: object) -> None:
-    """Refuse what cannot be written as JSON again."""
+    """Check that a value can be written as JSON."""
     level = [value]
     for _ in range(DEEPEST):
         below: list[object] = []

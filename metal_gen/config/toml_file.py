@@ -1,4 +1,4 @@
-"""Reads a TOML file, of any size and kind, into its tables."""
+"""Reads a TOML file safely, whatever its size and kind."""
 
 import re
 import stat
@@ -8,9 +8,9 @@ from pathlib import Path
 from metal_gen.errors import ConfigError
 from metal_gen.excerpt import excerpt
 
-# Every setting with its comment takes a tenth of it. Reading TOML takes time by the square of its length.
+# Ten times a file with every setting and its comments. Parsing takes quadratic time in the length.
 MOST_BYTES = 131_072
-# A key needs three parts, as in sampling.logit_bias.token; Python's reader takes hours for thousands.
+# A key needs at most three parts, as in sampling.logit_bias.token; tomllib takes hours for thousands.
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
 LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{100}}")
 
@@ -19,10 +19,10 @@ def read_document(path: Path) -> dict[str, object]:
     """Read a TOML file.
 
     Args:
-        path: A regular file, or a pipe that a shell has made.
+        path: A regular file, or a pipe that a shell has created.
 
     Raises:
-        ConfigError: It is missing or unreadable, a folder or a device, too large, or no TOML.
+        ConfigError: The file is missing, unreadable, a folder, a device, too large, or not TOML.
     """
     try:
         document = tomllib.loads(_text(path))
@@ -59,7 +59,7 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"there is no settings file {path}", "`metal-gen config init` writes one") from None
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except ValueError:  # NUL, or half of a surrogate pair
+    except ValueError:  # NUL, or an unpaired surrogate
         raise ConfigError(f"no file can have this name: {str(path)!a}") from None
     if len(data) > MOST_BYTES:
         raise ConfigError(f"the settings file {path} has more than {MOST_BYTES // 1024} KiB")

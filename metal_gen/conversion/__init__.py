@@ -1,1 +1,1 @@
-"""Writes checkpoints anew, as mlx-lm has them."""
+"""Converts checkpoints to mlx-lm's format."""

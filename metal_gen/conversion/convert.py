@@ -1,7 +1,7 @@
-"""Writes a checkpoint as mlx-lm has them, quantized if that is wanted.
+"""Converts a checkpoint to mlx-lm's format, optionally quantized.
 
-mlx-lm's own conversion has the whole model in memory, and does not read what transformers 5 saves. Here
-memory holds a file of 1 GiB at most and the matrix, or experts of a layer, that is read at the time.
+mlx-lm's own conversion holds the whole model in memory, and does not read what transformers 5 saves. Here
+memory holds at most one file of 1 GiB, plus the matrix (or the experts of one layer) being read.
 """
 
 import errno
@@ -25,7 +25,7 @@ from metal_gen.models.registry import builder_for
 
 SHARD_BYTES = 1 << 30
 CONFIG_FILE = "config.json"
-# Copied as they are, where they are there.
+# Copied unchanged if they exist.
 COPIED_FILES = (
     *("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
@@ -34,17 +34,17 @@ COPIED_FILES = (
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "free some room, or name a folder on another disk"
-# Gets the bytes that are done and those there will be.
+# Called with the number of bytes done and the expected total.
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
-        size_bytes: Of the weights.
-        bits_per_parameter: Of the weights, scales and biases included.
+        size_bytes: Size of the weights.
+        bits_per_parameter: Mean bits per parameter, scales and biases included.
     """
 
     size_bytes: int
@@ -59,20 +59,21 @@ def convert(
     on_progress: OnProgress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Conversion:
-    """Write a checkpoint anew.
+    """Convert a checkpoint.
 
     Args:
-        checkpoint: Opened with the packing that it is to get, if any.
-        out: Gets it.
-        dtype: Of what is not quantized, and of numbers before they are; None for what they are stored in.
-        on_progress: Told how far it is.
-        shard_bytes: Of the largest file.
+        checkpoint: The checkpoint, opened with the packing to write, if any.
+        out: The folder to write.
+        dtype: Dtype of weights that are not quantized, and of the others before quantization; None keeps the
+            stored dtype.
+        on_progress: Called after each tensor.
+        shard_bytes: Maximum size of a weight file.
 
     Raises:
-        CheckpointError: It is a GGUF file, whose tokenizer cannot be copied; or it could not be told apart
-            from an unconverted one afterwards.
-        DoesNotFitError: The disk has too little room, or is full; nothing is left there.
-        MetalGenError: The folder cannot be written for another reason, and nothing is left either.
+        CheckpointError: The checkpoint is a GGUF file, whose tokenizer cannot be copied; or the result could
+            not be told apart from an unconverted checkpoint.
+        DoesNotFitError: The disk has too little room or is full; nothing is left behind.
+        MetalGenError: The folder cannot be written for another reason; nothing is left behind.
     """
     dtype = dtype or checkpoint.weights.dtype
     _require_convertible(checkpoint)
@@ -98,13 +99,13 @@ def convert(
 def _require_convertible(checkpoint: Checkpoint) -> None:
     if checkpoint.folder.is_file():
         raise CheckpointError(
-            f"{checkpoint.folder} cannot be converted: only folders with a config.json are",
-            "convert the checkpoint that it was made from",
+            f"{checkpoint.folder} cannot be converted: only folders with a config.json can",
+            "convert the checkpoint that the file was made from",
         )
     if checkpoint.config.linear is not None and not checkpoint.config.num_linear_layers:
         raise CheckpointError(
-            f"{checkpoint.folder} cannot be converted: without a layer of linear attention "
-            "nothing would tell how its norms are stored"
+            f"{checkpoint.folder} cannot be converted: it has no layer of linear attention, "
+            "which is needed to tell how its norms are stored"
         )
 
 
@@ -135,14 +136,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _require_room(checkpoint: Checkpoint, place: Path, dtype: str) -> int:
-    """Bytes of the weights that are to be written; there has to be room for them, and for the rest."""
+    """Check that the disk has room for the whole result; return the bytes of the weights to write."""
     weights_bytes = checkpoint.weights.nbytes(dtype)
     paths = [checkpoint.folder / name for name in COPIED_FILES]
     needed_bytes = weights_bytes + sum(path.stat().st_size for path in paths if path.is_file())
     free_bytes = shutil.disk_usage(place).free
     if needed_bytes > free_bytes:
         raise DoesNotFitError(
-            f"no room for what is converted: {format_bytes(needed_bytes)} needed, "
+            f"no room for the converted checkpoint: {format_bytes(needed_bytes)} needed, "
             f"{format_bytes(free_bytes)} free in {place}",
             MAKE_ROOM,
         )

@@ -1,4 +1,4 @@
-"""The config.json of a converted checkpoint: all that mlx-lm asks for, whoever wrote the original.
+"""Builds the config.json of a converted checkpoint, with every field that mlx-lm needs.
 
 Source: `ModelArgs` of the models of mlx-lm 0.32.2, and `save_config` in its `utils.py`.
 """
@@ -15,14 +15,14 @@ from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.config.rope import RopeConfig
 from metal_gen.models.matrices.quantized import Packing
 
-# What remains of a vision-language model without its eyes.
+# The text-only models of vision-language models.
 TEXT_MODELS = {
     "qwen2_vl": ("qwen2", "Qwen2ForCausalLM"),
     "qwen2_5_vl": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3_vl": ("qwen3", "Qwen3ForCausalLM"),
     "qwen3_vl_moe": ("qwen3_moe", "Qwen3MoeForCausalLM"),
 }
-# Spellings of what is written anew here.
+# Fields that are replaced or dropped, in all spellings.
 REPLACED = VISION_FIELDS | {
     *("_name_or_path", "dtype", "num_local_experts", "original_max_position_embeddings"),
     *("quantization", "quantization_config", "rope_parameters", "rope_scaling", "rope_theta"),
@@ -31,20 +31,20 @@ SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"),
 )
-# Beside the fields of the language part, where that is a part.
+# Fields repeated outside `text_config` in nested configs.
 OUTSIDE = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "torch_dtype")
 
 
 def mlx_config(
     original: Mapping[str, Any], config: ModelConfig, dtype: str, packings: Mapping[str, Packing]
 ) -> dict[str, Any]:
-    """Describe converted weights.
+    """Return the config.json of converted weights.
 
     Args:
-        original: The contents of the config.json.
-        config: What was read from it.
-        dtype: Of what is not quantized.
-        packings: Of what is, by mlx-lm's names.
+        original: Contents of the original config.json.
+        config: The config parsed from it.
+        dtype: Dtype of the weights that are not quantized.
+        packings: Packing of each quantized matrix, by mlx-lm's name.
     """
     merged = language_fields(original)
     fields = {name: value for name, value in merged.items() if name not in REPLACED}
@@ -53,7 +53,7 @@ def mlx_config(
         "model_type": text_model_type(config),
         "torch_dtype": dtype,
         "layer_types": list(config.layer_types),
-        # mlx-lm asks for one also where no layer is without experts.
+        # mlx-lm requires this field even if every layer has experts.
         "intermediate_size": config.intermediate_size
         or fields.get("intermediate_size")
         or config.hidden_size,
@@ -84,12 +84,12 @@ def mlx_config(
 
 
 def text_model_type(config: ModelConfig) -> str:
-    """What a model is without what only images need."""
+    """Return the model type without the vision part."""
     return TEXT_MODELS.get(config.model_type, (config.model_type,))[0]
 
 
 def interval(config: ModelConfig) -> int:
-    """Every so many layers have full attention, as far as a number can say it."""
+    """Return the interval of full-attention layers, as far as one number can express them."""
     kinds = config.layer_types
     return kinds.index("full_attention") + 1 if "linear_attention" in kinds else DEFAULT_INTERVAL
 
@@ -101,7 +101,7 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope_fields(rope: RopeConfig) -> dict[str, Any]:
-    """How positions are stretched, in the older spelling and the newer."""
+    """Return the RoPE scaling fields, in the older and the newer spelling."""
     fields: dict[str, Any] = {"type": rope.rope_type, "rope_type": rope.rope_type}
     if rope.rope_type != "default":
         fields["factor"] = rope.factor
@@ -114,7 +114,7 @@ def _rope_fields(rope: RopeConfig) -> dict[str, Any]:
 
 
 def _quantization(packings: Mapping[str, Packing]) -> dict[str, Any]:
-    """The packing that most matrices have, and by name those that have another."""
+    """Return the most common packing, and by name the matrices with another one."""
     ((usual, _),) = Counter(packings.values()).most_common(1)
     others = {name: packing.keywords for name, packing in packings.items() if packing != usual}
     return {**usual.keywords, **others}

@@ -1,4 +1,4 @@
-"""What some checkpoints ask for and mlx-lm does not compute: it refuses those, or says something else.
+"""Features of checkpoints that mlx-lm does not support: it refuses them or computes something else.
 
 Source: the models of mlx-lm 0.32.2.
 """
@@ -8,10 +8,10 @@ from metal_gen.models.config.model_config import ModelConfig
 
 
 def limits_of_mlx_lm(config: ModelConfig) -> list[str]:
-    """Say what mlx-lm lacks for a model; empty for nearly every published one.
+    """Return the features of a model that mlx-lm lacks; empty for nearly every published model.
 
     Args:
-        config: Of the checkpoint that is converted.
+        config: Config of the checkpoint to convert.
     """
     return [*_attention_limits(config), *_rope_limits(config), *_layer_limits(config)]
 
@@ -26,7 +26,7 @@ def _attention_limits(config: ModelConfig) -> list[str]:
     if model_type == "qwen2_moe" and not config.qkv_bias:
         limits.append("qkv_bias = false")
     if model_type.startswith("qwen2") and config.head_dim * config.num_attention_heads != config.hidden_size:
-        limits.append("heads that are not hidden_size together")
+        limits.append("heads that do not add up to hidden_size")
     return limits
 
 
@@ -44,7 +44,7 @@ def _layer_limits(config: ModelConfig) -> list[str]:
     model_type, experts = text_model_type(config), config.experts
     if experts is not None and model_type in ("qwen2_moe", "qwen3_5_moe"):
         if not all(map(experts.are_in, range(config.num_hidden_layers))):
-            limits.append("layers without experts among those that have some")
+            limits.append("a mix of layers with and without experts")
         if model_type == "qwen2_moe" and experts.norm_topk_prob:
             limits.append("norm_topk_prob")
     if model_type == "qwen2_moe" and config.tie_word_embeddings:
@@ -53,5 +53,5 @@ def _layer_limits(config: ModelConfig) -> list[str]:
         numbers = range(1, config.num_hidden_layers + 1)
         is_full = [number % interval(config) == 0 for number in numbers]
         if is_full != [kind == "full_attention" for kind in config.layer_types]:
-            limits.append("full attention at other than equal intervals")
+            limits.append("full attention at unequal intervals")
     return limits

@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Creates a folder that appears complete or not at all."""
 
 import os
 import shutil
@@ -13,18 +13,18 @@ from metal_gen.files.sync import sync_file, sync_folder
 
 
 class NewFolder:
-    """Made beside its place and, once it is whole, put there; left without that, it is taken away.
+    """A folder that is written next to its final place and moved there when complete; otherwise deleted.
 
-    What a conversion has left that was killed is taken away by the next one to the same place.
+    The remains of a killed conversion are deleted by the next conversion to the same place.
 
     Args:
-        path: Nothing may be there, or an empty folder.
+        path: The final place; it must not exist, or be an empty folder.
 
     Attributes:
-        part: Where to write until then; there from `__enter__` on.
+        part: The folder to write to; it exists from `__enter__` on.
 
     Raises:
-        UsageError: Something is there.
+        UsageError: The place is taken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,29 +37,29 @@ class NewFolder:
                 return
         except OSError as error:
             reason, hint = why_not_written(error, path)
-            raise UsageError(f"{path} cannot be made: {reason}", hint) from None
+            raise UsageError(f"{path} cannot be created: {reason}", hint) from None
         kind = "a folder that is not empty" if self.path.is_dir() else "a file"
-        raise UsageError(f"{path} is {kind}", "name one that is not there yet")
+        raise UsageError(f"{path} is {kind}", "name a folder that does not exist yet")
 
     def __enter__(self) -> Self:
-        """Make it.
+        """Create the folder.
 
         Raises:
-            UsageError: It cannot be made.
+            UsageError: The folder cannot be created.
         """
         try:
             remove_dead_parts(self.path)
             self._descriptor = self._make()
         except OSError as error:
             reason, hint = why_not_written(error, self.path)
-            raise UsageError(f"{self.path} cannot be made: {reason}", hint) from None
+            raise UsageError(f"{self.path} cannot be created: {reason}", hint) from None
         return self
 
     def publish(self) -> None:
-        """Put it in its place.
+        """Move the folder to its final place.
 
         Raises:
-            UsageError: Something has come there meanwhile.
+            UsageError: The place has been taken meanwhile.
         """
         try:
             for file in self.part.iterdir():
@@ -73,8 +73,8 @@ class NewFolder:
             sync_folder(self.path.parent)
         except OSError as error:
             raise UsageError(
-                f"{self.path} cannot be put in its place: {error.strerror}",
-                "something has come there meanwhile: name a folder of its own for each conversion",
+                f"{self.path} cannot be moved into place: {error.strerror}",
+                "something else was written there meanwhile: give each conversion its own folder",
             ) from error
 
     def __exit__(self, *exception: object) -> None:
@@ -82,7 +82,7 @@ class NewFolder:
         os.close(self._descriptor)
 
     def _make(self) -> int:
-        """Make a folder that nobody else can look into, and hold it."""
+        """Create and lock a folder that no other user can look into; return its descriptor."""
         while True:
             self.part = part_path(self.path)
             self.part.mkdir(0o700)

@@ -1,4 +1,4 @@
-"""Weights on their way into safetensors files, of which memory holds one at a time.
+"""Writes weights to safetensors files; memory holds one file at a time.
 
 Source: `save_model` in `mlx_lm/utils.py` of mlx-lm 0.32.2, for the names and the index.
 """
@@ -14,15 +14,15 @@ from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
 
 
 class ShardWriter:
-    """Writes tensors in the order in which they come.
+    """Writes tensors in the order in which they are added.
 
     Args:
-        folder: Gets the files.
-        shard_bytes: Most that a file holds, unless it is of one tensor that is larger.
-        on_tensor: Told after each how many bytes there have been.
+        folder: The folder of the files.
+        shard_bytes: Maximum size of a file, unless a single tensor is larger.
+        on_tensor: Called after each tensor with the total bytes so far.
 
     Attributes:
-        total_bytes: Of all tensors so far.
+        total_bytes: Size of all tensors so far.
     """
 
     def __init__(self, folder: Path, shard_bytes: int, on_tensor: Callable[[int], object]) -> None:
@@ -34,10 +34,10 @@ class ShardWriter:
         self._shards: list[list[str]] = []
 
     def add(self, name: str, array: mx.array) -> None:
-        """Take the next tensor, and write those before it if they fill a file.
+        """Add a tensor; first write the pending tensors if it would overfill their file.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: A file cannot be written.
         """
         pending_bytes = sum(other.nbytes for other in self._pending.values())
         if self._pending and pending_bytes + array.nbytes > self._shard_bytes:
@@ -47,13 +47,13 @@ class ShardWriter:
         self._on_tensor(self.total_bytes)
 
     def finish(self, num_parameters: int) -> None:
-        """Write what is left and the index, and give the files their names.
+        """Write the remaining tensors and the index, and give the files their final names.
 
         Args:
-            num_parameters: Of the model, for the index.
+            num_parameters: Number of parameters of the model, for the index.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: A file cannot be written.
         """
         self._flush()
         count = len(self._shards)
@@ -68,7 +68,7 @@ class ShardWriter:
 
     def _flush(self) -> None:
         self._shards.append(list(self._pending))
-        # By way of a file of Python's, whose errors say why.
+        # MLX writes through a Python file, whose errors give the reason.
         with self._unnamed(len(self._shards)).open("wb") as file:
             mx.save_safetensors(file, self._pending, metadata={"format": "mlx"})
             file.flush()
@@ -77,5 +77,5 @@ class ShardWriter:
         mx.clear_cache()
 
     def _unnamed(self, number: int) -> Path:
-        """A file's place until it is known how many there are."""
+        """Return the path of a file until the number of files is known."""
         return self._folder / f"{number}.part"

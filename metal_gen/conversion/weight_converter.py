@@ -1,7 +1,7 @@
-"""Writes a model's weights under the names, and in the layouts, that mlx-lm has for them.
+"""Writes a model's weights under mlx-lm's names and in its layouts.
 
-The builders of the models ask for weights in the order of the layers, so this is a source that hands them
-on to a file instead: one is in memory at a time.
+Models read weights layer by layer from a source. The source below writes each weight to a file when it is
+read, so that only one is in memory at a time.
 
 Source: `sanitize` of the models of mlx-lm 0.32.2.
 """
@@ -21,7 +21,7 @@ from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
-# Families whose language part is a part in mlx-lm too.
+# Families whose config and weights nest the language model in mlx-lm too.
 NESTED = frozenset({"qwen3_5", "qwen3_5_moe"})
 LANGUAGE_PREFIX = "language_model."
 NORMS = (
@@ -32,24 +32,24 @@ EXPERTS, STACKED_EXPERTS = ".experts.", ".switch_mlp."
 
 
 class TensorSink(Protocol):
-    """Takes tensors one by one."""
+    """Receives tensors one by one."""
 
     def add(self, name: str, array: mx.array) -> None:
-        """Take the next."""
+        """Receive the next tensor."""
         ...
 
 
 class WeightConverter:
-    """A source that writes what it is asked for, and answers with unevaluated zeros.
+    """A weight source that writes each requested weight and returns unevaluated zeros.
 
     Args:
-        config: The model.
-        forms: How matrices are stored, and what is quantized.
-        files: The checkpoint's tensors; numbers are written in its dtype.
-        sink: Gets them.
+        config: Config of the model.
+        forms: How matrices are stored, and which to quantize.
+        files: The checkpoint's tensors, converted to the output dtype.
+        sink: Receives the tensors to write.
 
     Attributes:
-        packings: Of the quantized matrices that were written, by mlx-lm's names.
+        packings: Packing of each quantized matrix written, by mlx-lm's name.
     """
 
     def __init__(self, config: ModelConfig, forms: MatrixForms, files: TensorFiles, sink: TensorSink) -> None:
@@ -61,12 +61,12 @@ class WeightConverter:
         self._norms_less_one = has_norms_around_zero(config, self)
 
     def shape_of(self, name: str) -> Shape | None:
-        """As the file's header says."""
+        """Return the shape in the file's header; None if there is no such tensor."""
         return self.forms.shape_of(name)
 
     def tensor(self, name: str, *shape: int) -> mx.array:
-        """Write one tensor; mlx-lm has norms' weights whole, and a convolution's taps before its inputs."""
-        # It decides how fast the states of linear attention fade, and is not made shorter.
+        """Write one tensor; mlx-lm stores 1 + w for norms, and (channels, taps, inputs) for convolutions."""
+        # A_log sets how fast linear-attention states decay; it keeps its precision.
         keeps_dtype = name.endswith(".A_log")
         array = self._files.stored(name) if keeps_dtype else self._files.numbers(name)
         if self._norms_less_one and name.endswith(NORMS):
@@ -77,19 +77,19 @@ class WeightConverter:
         return mx.zeros(shape)
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
-        """Write each of the parts."""
+        """Write each part."""
         for name in sizes:
             self._write(name, self._files.numbers(name))
         return mx.zeros(sum(sizes.values()))
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
-        """Write each of the parts."""
+        """Write each part."""
         for name, part in zip(rows, self.forms.parts(rows, columns, axis), strict=True):
             self._write_matrix(name, self._read(part))
         return DenseMatrix(mx.zeros((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
-        """Write the matrices of single experts as one for each projection."""
+        """Write the matrices of the single experts, stacked to one tensor per projection."""
         parts = dict(zip(rows, self.forms.parts(rows, (inputs,), 0), strict=True))
         for projection, names in _by_projection(rows).items():
             matrices = [self._read(parts[name]) for name in names]
@@ -98,7 +98,7 @@ class WeightConverter:
         return DenseMatrix(mx.zeros((experts, sum(rows.values()) // experts, inputs)))
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> DenseMatrix:
-        """Write the tensor, and gate and up projections apart."""
+        """Write stacked experts; gate and up projections are written separately."""
         matrix = self._read(self.forms.stacked(name, shape, is_turned=is_turned))
         target = name.replace(EXPERTS, STACKED_EXPERTS)
         if not name.endswith(".gate_up_proj"):
@@ -118,21 +118,21 @@ class WeightConverter:
         return matrix
 
     def _write_matrix(self, name: str, matrix: ArrayMatrix) -> None:
-        """Write a matrix, named without `.weight`."""
+        """Write a matrix; `name` does not include `.weight`."""
         if isinstance(matrix, QuantizedMatrix):
             self.packings[self._prefix + name] = matrix.packing
         for part, array in zip(("weight", "scales", "biases"), matrix.arrays, strict=False):
             self._write(f"{name}.{part}", array)
 
     def _write(self, name: str, array: mx.array) -> None:
-        # What is kept until a file is full would otherwise be a view of something larger.
+        # Copy: the array is kept until the file is full, and a view would keep a larger array alive.
         array = mx.contiguous(array)
         mx.eval(array)
         self._sink.add(self._prefix + name, array)
 
 
 def _by_projection(rows: Mapping[str, int]) -> dict[str, list[str]]:
-    """The matrices of single experts, by what mlx-lm calls them together."""
+    """Group the matrices of single experts by mlx-lm's name of the stacked tensor."""
     together: dict[str, list[str]] = {}
     for name in rows:
         prefix, _, own = name.partition(EXPERTS)

@@ -1,7 +1,7 @@
-"""The models in the Hub's cache: which there are, of what kind, how large, and when last used.
+"""Lists the models in the Hub's cache, with their kind, size and last use.
 
-Looks into folders and config.json files only. huggingface_hub's own scan takes longer to import than
-this takes for a thousand models, and leaves out what is damaged, which is what a person looks for.
+Reads folders and config.json files only. Importing huggingface_hub's own scan takes longer than listing a
+thousand models here, and that scan leaves out damaged models, which are what a user looks for.
 """
 
 import os
@@ -15,27 +15,27 @@ from metal_gen.files.json_file import read_json
 from metal_gen.hub.cache import cached_commits, cached_repositories, missing_files, reference_of
 from metal_gen.models.config.summary import ConfigSummary
 
-# What identifies a file that several names may stand for: device and inode.
+# Identifies a file that may have several names: device and inode.
 _FileId = tuple[int, int]
-# In the year 9999, the last that a date can have.
+# In the year 9999, the last year of a datetime.
 _LATEST_S = 253_402_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedModel:
-    """One commit of a model in the cache, or what is there of a model of which no commit is.
+    """One commit of a model in the cache, or the remains of a model without a commit.
 
     Attributes:
         repo_id: `org/name`.
-        folder: Of the commit, or of the repository where there is none.
-        commit: Its hash; None where there are only parts of files.
-        names: Branches and tags that stand for this commit.
-        size_bytes: Of its files, and of parts of those that are still to come.
-        used_s: When a file that is not JSON was last read, in seconds since 1970, as far as the file
-            system notes that, which many do once a day; None where there is no such file.
-        summary: What config.json says.
-        missing: Files without which it cannot be loaded.
-        problem: Why it cannot be read; None where it can.
+        folder: Folder of the commit; of the repository if there is no commit.
+        commit: Commit hash; None if there are only partial files.
+        names: Branches and tags that refer to the commit.
+        size_bytes: Total size of the files, partial downloads included.
+        used_s: Last access of a file that is not JSON, in seconds since 1970; None if there is no such file.
+            Many file systems update access times only once a day.
+        summary: Summary of config.json.
+        missing: Files that are needed to load the model but are missing.
+        problem: Why the model cannot be read; None if it can.
     """
 
     repo_id: str
@@ -50,12 +50,12 @@ class CachedModel:
 
     @property
     def reference(self) -> str:
-        """What `--model` takes for it."""
+        """The `--model` value that selects this commit."""
         return reference_of(self.repo_id, self.commit, self.names)
 
     @property
     def state(self) -> str:
-        """`ready`, as far as can be seen without the weights, or `incomplete`, or `unreadable`."""
+        """`ready` (judged without reading the weights), `incomplete` or `unreadable`."""
         if self.problem is not None:
             return "unreadable"
         return "incomplete" if self.missing else "ready"
@@ -63,13 +63,13 @@ class CachedModel:
 
 @dataclass(frozen=True)
 class CacheContents:
-    """The models of a cache, by name, and the bytes of all their files, each counted once."""
+    """The models of a cache, sorted by name, and the total size of their files, each counted once."""
 
     models: tuple[CachedModel, ...]
     size_bytes: int
 
     def matching(self, model: str) -> list[CachedModel]:
-        """Return every commit of `org/name`, or the one of `org/name@revision`; none that is not there."""
+        """Return the commits that `org/name` or `org/name@revision` selects; empty if there are none."""
         repo_id, _, revision = model.partition("@")
         return [
             found
@@ -79,10 +79,10 @@ class CacheContents:
 
 
 def cache_contents() -> CacheContents:
-    """Look at every model in the cache; one that cannot be read does not hide the others.
+    """List every model in the cache; a model that cannot be read is listed with its problem.
 
     Raises:
-        ConfigError: The cache itself may not be read.
+        ConfigError: The cache itself cannot be read.
     """
     sizes: dict[_FileId, int] = {}
     models: list[CachedModel] = []
@@ -97,7 +97,7 @@ def cache_contents() -> CacheContents:
 
 
 def _models_of(repo_id: str, folder: Path, sizes: dict[_FileId, int]) -> list[CachedModel]:
-    """One per commit; notes the size of every file that was found."""
+    """Return one entry per commit, and add the sizes of all files to `sizes`."""
     parts, _ = _usage((folder / "blobs").glob("*.incomplete"))
     sizes |= parts
     models = []
@@ -131,15 +131,15 @@ def _models_of(repo_id: str, folder: Path, sizes: dict[_FileId, int]) -> list[Ca
 
 
 def _usage(files: Iterable[Path]) -> tuple[dict[_FileId, int], float | None]:
-    """The bytes of each file, and when the last of those that are not JSON was read."""
+    """Return the size of each file, and the last access of those that are not JSON."""
     sizes, used_s = {}, None
     for file in files:
         try:
             status = file.stat()
-        except FileNotFoundError:  # a link to a file that is gone
+        except FileNotFoundError:  # a broken link
             continue
         sizes[status.st_dev, status.st_ino] = status.st_size
-        # JSON is read to list a model, not only to use it. A file system can note any time.
+        # JSON files are also read to list a model, so their access time does not show use.
         if file.suffix != ".json" and 0 <= status.st_atime <= _LATEST_S:
             used_s = max(used_s or 0.0, status.st_atime)
     return sizes, used_s

@@ -332,7 +332,7 @@ TOML = [
         "there are cache, cpu, decode, generation, memory, model, prefill, sampling",
     ),
     ("[cache]\nseed = 8", "[cache] has no setting seed", "seed belongs under [sampling]"),
-    ("seed = 8", "seed stands outside its section", "write it under [sampling]"),
+    ("seed = 8", "seed is outside its section", "write it under [sampling]"),
     ("cache = 8", "[cache] must be a table of settings, not 8", ""),
     ("[[cache]]\nmax_seq_len = 8", "[cache] must be a table of settings", ""),
     ("[cache]\nnum_layers = 3", "[cache] num_layers is 3 and the checkpoint has 2", "leave it out"),

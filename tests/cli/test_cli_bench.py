@@ -275,9 +275,7 @@ def test_a_comparison_without_mlx_lm_is_refused_with_the_command_that_installs_i
     assert main(["bench", "--model", gambler, "--compare", "mlx-lm"]) == USAGE
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
-    assert stderr == (
-        "metal-gen: there is nothing to compare with: mlx-lm is not installed\nhint: pip install mlx-lm\n"
-    )
+    assert stderr == ("metal-gen: cannot compare: mlx-lm is not installed\nhint: pip install mlx-lm\n")
 
 
 def test_a_run_that_fails_in_a_process_of_its_own_says_why(gambler, tmp_path):

@@ -76,7 +76,7 @@ def test_home_is_where_the_users_file_is(tmp_path):
     [
         ("[cache]\nmax_seq_lenn = 1", "[cache] has no setting max_seq_lenn", "did you mean max_seq_len?"),
         ("[cachee]\nmax_seq_len = 1", "there is no section [cachee]", "did you mean cache?"),
-        ("max_seq_len = 1", "max_seq_len stands outside its section", "write it under [cache]"),
+        ("max_seq_len = 1", "max_seq_len is outside its section", "write it under [cache]"),
         ("[sampling]\nmax_seq_len = 1", "[sampling] has no setting max_seq_len", "belongs under [cache]"),
         ("[cache]\nmax_seq_len = '1'", "[cache] max_seq_len must be a whole number of at least 1: '1'", ""),
         ("[cache]\nmax_seq_len = true", "must be a whole number", ""),

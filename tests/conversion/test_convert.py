@@ -237,7 +237,7 @@ def test_what_else_the_disk_says_is_not_taken_for_a_lack_of_room(speaker, tmp_pa
 def test_room_is_looked_for_before_anything_is_written(speaker, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda place: usage)
-    with pytest.raises(DoesNotFitError, match="no room for what is converted"):
+    with pytest.raises(DoesNotFitError, match="no room for the converted checkpoint"):
         converted(Path(speaker), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -275,7 +275,7 @@ def test_a_gguf_file_is_not_converted(run_here, tmp_path):
     file, _ = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q8_0")
     outcome = run_here("convert", file, "out")
     assert outcome.code == BAD_CHECKPOINT
-    assert "tiny.gguf cannot be converted: only folders with a config.json are" in outcome.stderr
+    assert "tiny.gguf cannot be converted: only folders with a config.json can" in outcome.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -285,7 +285,7 @@ def test_norms_that_nothing_would_tell_apart_are_not_converted(tmp_path):
     weights = {name.replace("layers.3", "layers.0"): array for name, array in fourth.items()}
     config.update(num_hidden_layers=1, layer_types=["full_attention"])
     folder = write_checkpoint(tmp_path / "plain", config, weights)
-    with pytest.raises(CheckpointError, match="without a layer of linear attention nothing would tell"):
+    with pytest.raises(CheckpointError, match="it has no layer of linear attention, which is needed to tell"):
         converted(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -305,7 +305,7 @@ def test_norms_that_nothing_would_tell_apart_are_not_converted(tmp_path):
         (("out", "--dtype", "int8"), USAGE, "--dtype must be one of float32, bfloat16, float16"),
         (("full",), USAGE, "full is a folder that is not empty"),
         (("full/file",), USAGE, "full/file is a file"),
-        (("nowhere/out",), USAGE, "nowhere/out cannot be made: there is no folder"),
+        (("nowhere/out",), USAGE, "nowhere/out cannot be created: there is no folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused(arguments, code, message, run_here, speaker, tmp_path):
@@ -323,12 +323,12 @@ def test_what_cannot_be_done_is_refused(arguments, code, message, run_here, spea
         ("qwen3_moe-yarn", "rope_type yarn"),
         ("qwen2_moe-yarn", "rope_type yarn"),
         ("qwen3-yarn-tuned", "attention_factor"),
-        ("qwen2_moe-one-dense", "layers without experts"),
+        ("qwen2_moe-one-dense", "layers with and without experts"),
         ("qwen2_moe-tied", "tie_word_embeddings"),
         ("qwen2_moe-no-bias", "qkv_bias"),
         ("qwen3_moe-bias", "attention_bias"),
         ("qwen2-sliding", "sliding windows"),
-        ("qwen2-linear", "heads that are not hidden_size together"),
+        ("qwen2-linear", "heads that do not add up to hidden_size"),
     ],
 )
 def test_what_mlx_lm_does_not_compute_is_known(name, limit, make_cache, tmp_path):
@@ -344,7 +344,7 @@ def test_what_comes_to_the_place_meanwhile_is_left_alone(speaker, tmp_path):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "other").touch()
 
-    with pytest.raises(UsageError, match="cannot be put in its place"):
+    with pytest.raises(UsageError, match="cannot be moved into place"):
         converted(Path(speaker), tmp_path / "out", on_progress=come)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["other"]

@@ -1,4 +1,4 @@
-"""Drives metal-gen's own engine: the only file here that knows its decoder, its loop and its sampler."""
+"""Drives metal-gen's own engine; the only file here that uses its decoder, its loop and its sampler."""
 
 import io
 import time
@@ -21,10 +21,10 @@ FIRST_TOKEN = 1
 
 
 class EngineRunner:
-    """The engine over one cache.
+    """The engine with one cache.
 
     Args:
-        decoder: Its cache is cleared by each run.
+        decoder: The decoder; every run clears its cache.
     """
 
     program = METAL_GEN
@@ -34,7 +34,7 @@ class EngineRunner:
 
     @classmethod
     def with_capacity(cls, model: TextModel, cache: KVCacheConfig) -> "EngineRunner":
-        """The same model over another cache, allocated now."""
+        """Return a runner of the same model with a new cache, allocated now."""
         used = model.decoder
         return cls(
             Decoder(
@@ -48,7 +48,7 @@ class EngineRunner:
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache holds."""
+        """Capacity of the cache in tokens."""
         return self.decoder.cache.config.max_seq_len
 
     def first_token_s(self, prompt: Sequence[int]) -> float:
@@ -84,7 +84,7 @@ class EngineRunner:
         return count
 
     def sample_s(self, strategy: SamplingStrategy, logits: mx.array, count: int) -> float:
-        """Seconds for drawing so many tokens from the same logits, each read on the host."""
+        """Return the seconds to sample `count` tokens from the same logits, reading each on the host."""
         sampler = self._sampler(strategy)
         begin = time.perf_counter()
         for index in range(count):
@@ -97,14 +97,14 @@ class EngineRunner:
         return time.perf_counter() - begin
 
     def logits(self, prompt: Sequence[int]) -> mx.array:
-        """(1, V) logits after a prompt, computed."""
+        """Return the evaluated logits (1, V) after a prompt."""
         self.decoder.cache.clear()
         logits = self.decoder.prefill(prompt)
         mx.eval(logits)
         return logits
 
     def cache_write_s(self, depth: int, count: int) -> float:
-        """Seconds for writing the keys and values of so many tokens, one token after another."""
+        """Return the seconds to write the keys and values of `count` tokens, one token after another."""
         cache = self.decoder.cache
         cache.clear()
         cache.claim(depth)
@@ -123,14 +123,14 @@ class EngineRunner:
         return Sampler(strategy, RandomKeys(0), prompt=[FIRST_TOKEN], capacity=self.capacity)
 
     def _generate(self, prompt: Sequence[int], count: int) -> Iterator[int]:
-        """Ids that follow a prompt and what is in the cache; end tokens end nothing."""
+        """Yield the ids that follow the cache contents and a prompt; end tokens do not stop it."""
         logits = self.decoder.prefill(prompt)
         tokens = generate_tokens(self.decoder, logits, self._sampler(Greedy()), endings={}, max_tokens=count)
         return (token.id for token in tokens)
 
 
 def timed(tokens: Iterator[int]) -> DecodeRun:
-    """Take all tokens and note when the first and the last came."""
+    """Consume all tokens, and record when the first and the last arrived."""
     ids = []
     first_s = last_s = 0.0
     for token in tokens:
@@ -141,7 +141,7 @@ def timed(tokens: Iterator[int]) -> DecodeRun:
 
 
 def count_primitives(*outputs: mx.array) -> int:
-    """Operations in the graph that computes these arrays, which have not been computed yet."""
+    """Return the number of operations in the graph of unevaluated arrays."""
     graph = io.StringIO()
     mx.export_to_dot(graph, *outputs)
     return graph.getvalue().count("shape=rectangle")

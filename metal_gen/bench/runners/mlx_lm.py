@@ -1,4 +1,4 @@
-"""Drives mlx-lm through its own generation loop: the only file that imports it, and only when asked."""
+"""Drives mlx-lm through its own generation loop; the only file that imports it, and only on request."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,36 +19,36 @@ from metal_gen.errors import MetalGenError, UsageError
 
 
 def require_mlx_lm() -> None:
-    """Refuse a comparison with what is not there.
+    """Check that mlx-lm is installed.
 
     Raises:
-        UsageError: mlx-lm is not installed.
+        UsageError: It is not.
     """
     if find_spec("mlx_lm") is None:
-        raise UsageError("there is nothing to compare with: mlx-lm is not installed", "pip install mlx-lm")
+        raise UsageError("cannot compare: mlx-lm is not installed", "pip install mlx-lm")
 
 
 def require_for_mlx_lm(checkpoint: Path) -> None:
-    """Refuse a comparison over a file that only metal-gen reads.
+    """Check that mlx-lm can read the checkpoint's format.
 
     Raises:
-        UsageError: The checkpoint is not a folder.
+        UsageError: The checkpoint is a GGUF file, not a folder.
     """
     if not checkpoint.is_dir():
         raise UsageError(f"mlx-lm does not read GGUF files: {checkpoint}", "measure without --compare")
 
 
 class MlxLmRunner:
-    """mlx-lm's model of a checkpoint, with a growing cache of its own for each run.
+    """mlx-lm's model of a checkpoint; each run has a new, growing cache.
 
     Args:
         folder: The checkpoint.
-        dtype: Its parameters are cast to this.
-        cache_limit_bytes: Freed memory that MLX may keep while mlx-lm runs: its default, which
-            metal-gen's own loading lowers.
+        dtype: The dtype that the parameters are cast to.
+        cache_limit_bytes: MLX's default limit of freed memory, which applies while mlx-lm runs; loading
+            metal-gen's model lowers it.
 
     Raises:
-        MetalGenError: mlx-lm cannot load it, or there is no safe place for what it compiles.
+        MetalGenError: mlx-lm cannot load the model, or there is no safe place for its compiled code.
     """
 
     program = MLX_LM
@@ -57,11 +57,11 @@ class MlxLmRunner:
         from mlx_lm.utils import load_model
 
         if runs_on_cpu():
-            require_own_code()  # mlx-lm compiles without being asked.
+            require_own_code()  # mlx-lm compiles by default
         self._cache_limit_bytes = cache_limit_bytes
         try:
             self.model, _ = load_model(folder)
-        except Exception as error:  # Whatever it raises, the comparison cannot be made.
+        except Exception as error:  # with any exception, the comparison is impossible
             raise MetalGenError(
                 f"mlx-lm cannot load {folder}: {error}", "measure without --compare"
             ) from error
@@ -98,14 +98,14 @@ class MlxLmRunner:
         return ids
 
     def primitives(self, depth: int) -> int:
-        """See `Runner`; what its `generate_step` builds for one token."""
+        """See `Runner`; counts what mlx-lm's `generate_step` builds for one token."""
         cache = self._cache(depth)
         logits = self.model(mx.array([[FIRST_TOKEN]]), cache=cache)[:, -1, :]
         logprobs = logits - mx.logsumexp(logits, keepdims=True)
         return count_primitives(mx.argmax(logprobs, axis=-1), logprobs)
 
     def _cache(self, depth: int = 0) -> list[Any]:
-        """Its cache after `depth` tokens, which are nought."""
+        """Return mlx-lm's cache after `depth` tokens with zero keys and values."""
         from mlx_lm.models.cache import make_prompt_cache
 
         cache: list[Any] = make_prompt_cache(self.model)
@@ -126,7 +126,7 @@ class MlxLmRunner:
 
     @contextmanager
     def _own_limits(self) -> Iterator[None]:
-        """Let it have the memory that it would have in a process of its own."""
+        """Give mlx-lm the memory limits that it would have in its own process."""
         from mlx_lm.generate import generation_stream, wired_limit
 
         before = mx.set_cache_limit(self._cache_limit_bytes)
@@ -139,7 +139,7 @@ class MlxLmRunner:
 
 
 def load_s(folder: Path) -> float:
-    """Seconds for model and tokenizer, in the checkpoint's own dtype, as `mlx_lm.load` does it."""
+    """Return the seconds to load model and tokenizer in the stored dtype, as `mlx_lm.load` does."""
     from mlx_lm.utils import load
 
     begin = time.perf_counter()
@@ -148,7 +148,7 @@ def load_s(folder: Path) -> float:
 
 
 def _finish(tokens: Iterator[int], cache: list[Any]) -> None:
-    """Wait for the step that it computes ahead, which would run into what is measured next."""
+    """Wait for the step that mlx-lm computes ahead; it would disturb the next measurement."""
     for _ in tokens:
         pass
     _wait(cache)

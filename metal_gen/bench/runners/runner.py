@@ -1,4 +1,4 @@
-"""What is measured of any program that generates text: an interface that each one is driven through."""
+"""The interface through which every program is measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class DecodeRun:
-    """New tokens and when the first and the last of them had come.
+    """New tokens, and when the first and the last of them arrived.
 
     Attributes:
-        tokens: Ids, at least two.
-        first_s: On the clock of `time.perf_counter`.
-        last_s: As `first_s`.
+        tokens: Token ids, at least two.
+        first_s: Time of the first token on the clock of `time.perf_counter`.
+        last_s: Time of the last token on the same clock.
     """
 
     tokens: tuple[int, ...]
@@ -21,31 +21,31 @@ class DecodeRun:
 
     @property
     def decode_tps(self) -> float:
-        """(n - 1) / (t_last - t_first)."""
+        """Decode speed in tokens per second: (n - 1) / (t_last - t_first)."""
         return (len(self.tokens) - 1) / (self.last_s - self.first_s)
 
 
 class Runner(Protocol):
-    """A model in memory and the program that runs it, greedily and without regard to end tokens."""
+    """A model in memory and the program that runs it, with greedy sampling and ignoring end tokens."""
 
     program: str
 
     def first_token_s(self, prompt: Sequence[int]) -> float:
-        """Seconds from the prompt's ids to the first new token's id on the host, from an empty cache."""
+        """Return the seconds from the prompt's ids to the first new id on the host, with an empty cache."""
         ...
 
     def decode(self, depth: int, count: int) -> DecodeRun:
-        """Generate after `depth` tokens that stand in the cache without having been computed.
+        """Generate tokens after `depth` cached tokens that have not been computed.
 
-        What a cache holds does not change what a step costs, so its positions are only claimed.
+        The cost of a step does not depend on the cache's contents, so the positions are only claimed.
         One token is computed first, as a prompt.
         """
         ...
 
     def greedy_tokens(self, prompt: Sequence[int], count: int) -> list[int]:
-        """The ids that follow a prompt."""
+        """Return the greedy ids that follow a prompt."""
         ...
 
     def primitives(self, depth: int) -> int:
-        """Operations in the graph of one decode step, sampling included."""
+        """Return the number of operations in the graph of one decode step, sampling included."""
         ...

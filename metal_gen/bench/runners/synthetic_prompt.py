@@ -8,9 +8,9 @@ SEED = 20240229
 
 
 def synthetic_prompt(tokenizer: Tokenizer, length: int) -> list[int]:
-    """Ordinary token ids: none is special, added, or without a text.
+    """Return ordinary token ids: no special or added tokens, and none without text.
 
-    A shorter prompt is the beginning of a longer one.
+    A shorter prompt is a prefix of a longer one.
     """
     stream = random.Random(SEED)
     added = frozenset(tokenizer.added_ids.values())

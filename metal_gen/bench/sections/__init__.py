@@ -1,1 +1,1 @@
-"""One file per thing that is measured."""
+"""The sections of the benchmark, one file each."""

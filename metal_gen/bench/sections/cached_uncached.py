@@ -1,4 +1,4 @@
-"""The next token with the cache, and without: by computing the whole text again."""
+"""The time of the next token with the cache, and without it: computing the whole text again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +8,12 @@ from metal_gen.bench.runners.runner import Runner
 
 
 def cached_uncached_trials(runner: Runner, prompts: Mapping[int, Sequence[int]], count: int) -> list[Trial]:
-    """Both ways one after the other, at each length.
+    """Return trials that measure both ways in turn, at each length.
 
     Args:
-        runner: With a cache that holds the longest text and the new tokens.
-        prompts: Texts by their length.
-        count: New tokens over which the time with the cache is averaged, at least two.
+        runner: Its cache must hold the longest text and the new tokens.
+        prompts: Texts by length in tokens.
+        count: Number of new tokens, at least two, over which the time with the cache is averaged.
     """
     return [_trial(runner, prompt, count) for prompt in prompts.values()]
 

@@ -1,7 +1,7 @@
-"""What the hardware allows: the memory bandwidth of this machine, and the bytes that a token reads.
+"""The hardware limit: the machine's memory bandwidth, and the bytes that a token reads.
 
-A decode step has to read every weight and the keys and values so far. Divided by the bandwidth
-that gives the time below which no program can come while it reads them once per token.
+A decode step has to read every weight, and all keys and values so far. These bytes divided by the bandwidth
+are a lower bound of the step's time for any program that reads the weights once per token.
 """
 
 import os
@@ -17,18 +17,18 @@ from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.generation.memory_plan import MemoryPlan
 
-# Large enough that starting an operation does not count, small enough to fit beside nothing else.
+# Large enough that the start of an operation does not matter, small enough to fit next to a model.
 SMALLEST_BYTES, LARGEST_BYTES = 8 * MIB, 1024 * MIB
 MOST_STREAMS = 16
-# On a GPU a pass over a few MiB takes less than starting it does.
+# On a GPU, starting an operation takes longer than a pass over a few MiB.
 SHORTEST_S = 0.02
 
 
 def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
-    """Bytes that one decode step has to read after `depth` tokens.
+    """Return the bytes that one decode step has to read after `depth` tokens.
 
-    The weights that a token needs, and the keys and values that attention looks at, or the state that
-    linear attention keeps.
+    These are the weights that a token needs, the keys and values that attention reads, and the states of
+    linear attention.
     """
     model, cache = plan.model, plan.cache
     window = model.sliding_window or depth
@@ -40,15 +40,15 @@ def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
 
 
 def ceiling_tps(bandwidth: float, plan: MemoryPlan, depth: int) -> float:
-    """The most tokens per second that this bandwidth, in bytes per second, allows."""
+    """Return the maximum tokens per second at this bandwidth in bytes per second."""
     return bandwidth / read_bytes_per_token(plan, depth)
 
 
 def bandwidth_trials(plan: MemoryPlan) -> list[Trial]:
-    """Three ways to keep the memory busy, of which the fastest is the ceiling.
+    """Return trials of three ways to keep the memory busy; the fastest one is the ceiling.
 
-    Each works on as many bytes as a token reads, so that weights which stay in a processor's cache
-    are compared with that cache.
+    Each works on as many bytes as a token reads, so that weights which fit into a processor's cache are
+    compared with that cache.
     """
     nbytes = min(max(read_bytes_per_token(plan, 0), SMALLEST_BYTES), LARGEST_BYTES)
     columns = plan.model.hidden_size
@@ -59,19 +59,19 @@ def bandwidth_trials(plan: MemoryPlan) -> list[Trial]:
         _trial("matvec_bytes_per_s", _matvec(rows, columns, dtype, [mx.default_stream(mx.default_device())])),
     ]
     if runs_on_cpu():
-        # MLX computes an operation on one thread unless the BLAS does better.
+        # MLX computes an operation on one thread unless the BLAS uses more.
         streams = [mx.new_stream(mx.cpu) for _ in range(min(os.cpu_count() or 1, MOST_STREAMS))]
         trials.append(_trial("parallel_bytes_per_s", _matvec(rows, columns, dtype, streams)))
     return trials
 
 
 def best_bandwidth(measurements: Sequence[Measurement]) -> float | None:
-    """The highest bandwidth that was seen, in bytes per second."""
+    """Return the highest bandwidth measured, in bytes per second; None without values."""
     return max((value for measurement in measurements for value in measurement.values), default=None)
 
 
 def ceiling_measurements(bandwidth: float, plan: MemoryPlan, depths: Sequence[int]) -> list[Measurement]:
-    """The ceiling and what it follows from, at each depth."""
+    """Return the ceiling and the bytes it follows from, at each depth."""
     figures = []
     for depth in depths:
         where = {"depth": depth}
@@ -85,11 +85,11 @@ def ceiling_measurements(bandwidth: float, plan: MemoryPlan, depths: Sequence[in
 
 
 def _trial(name: str, run: Callable[[int], int]) -> Trial:
-    """Measures passes that are computed together, as many as it takes to hide what starting them costs.
+    """Return a trial of enough passes, computed together, to hide the cost of starting them.
 
     Args:
-        name: Of the figure.
-        run: Makes so many passes and returns the bytes that were moved.
+        name: Name of the figure.
+        run: Makes the given number of passes and returns the bytes moved.
     """
 
     def measure() -> tuple[float]:
@@ -106,7 +106,7 @@ def _trial(name: str, run: Callable[[int], int]) -> Trial:
 
 
 def _copy(nbytes: int) -> Callable[[int], int]:
-    """Copies into memory that is there already: half is read and half is written."""
+    """Return a run that copies into existing memory: half the bytes are read, half are written."""
     words = nbytes // 2 // DTYPE_BYTES["float32"]
     source, target = mx.full((words,), 1.5), mx.full((words,), 2.5)
     mx.eval(source, target)
@@ -121,7 +121,7 @@ def _copy(nbytes: int) -> Callable[[int], int]:
 
 
 def _matvec(rows: int, columns: int, dtype: mx.Dtype, streams: Sequence[mx.Stream]) -> Callable[[int], int]:
-    """Multiplies a row by a matrix as a model's layers do, in one part per stream."""
+    """Return a run that multiplies a row by a matrix like a model's layers, one part per stream."""
     vector = mx.ones((1, columns), dtype)
     parts = [mx.full((max(1, rows // len(streams)), columns), 0.5, dtype) for _ in streams]
     mx.eval(vector, parts)

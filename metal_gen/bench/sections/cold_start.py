@@ -1,4 +1,4 @@
-"""Whole processes, as a person starts them: until one token has come, and until there is nothing to do."""
+"""Whole processes, as a user starts them: up to one new token, and with nothing to do."""
 
 import json
 import os
@@ -23,12 +23,12 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class ProcessCost:
-    """What a process took.
+    """The cost of a process.
 
     Attributes:
-        wall_s: From its start to its end.
+        wall_s: Time from its start to its end.
         cpu_s: User and system time of all its threads.
-        peak_rss_bytes: The most memory that it had resident.
+        peak_rss_bytes: Peak resident memory.
     """
 
     wall_s: float
@@ -37,10 +37,10 @@ class ProcessCost:
 
 
 def run_process(module: str, arguments: Sequence[str]) -> ProcessCost:
-    """Run a module of this interpreter, and this very package whatever the working directory holds.
+    """Run a module of this package with this interpreter, whatever the working directory contains.
 
     Raises:
-        MetalGenError: It failed; with its own last words.
+        MetalGenError: The process failed; the message has its last line on stderr.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
     search_path = [str(PACKAGE_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -49,7 +49,7 @@ def run_process(module: str, arguments: Sequence[str]) -> ProcessCost:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        # A group of its own: an interrupt ends it through this process, with nothing left running.
+        # In its own process group: an interrupt ends it through this process, and nothing is left running.
         start_new_session=True,
     )
     try:
@@ -64,7 +64,7 @@ def run_process(module: str, arguments: Sequence[str]) -> ProcessCost:
         said = next((line for line in words if line.startswith("metal-gen: ")), words[-1])
         raise MetalGenError(
             f"{module} ended with exit code {result['exit_code']}: {said.removeprefix('metal-gen: ')}",
-            f"see for yourself: {shlex.join(['python', '-m', module, *arguments])}",
+            f"to reproduce: {shlex.join(['python', '-m', module, *arguments])}",
         )
     return ProcessCost(result["wall_s"], result["cpu_s"], result["peak_rss_bytes"])
 
@@ -72,12 +72,12 @@ def run_process(module: str, arguments: Sequence[str]) -> ProcessCost:
 def cold_start_trials(
     plan: MemoryPlan, settings_arguments: Sequence[str], compare_with: Path | None
 ) -> list[Trial]:
-    """One token by each program, and metal-gen's `--version` and `--help`.
+    """Return trials of one token by each program, and of metal-gen's `--version` and `--help`.
 
     Args:
-        plan: What metal-gen will take for weights and cache.
-        settings_arguments: Give `metal-gen generate` the settings in force.
-        compare_with: The checkpoint for mlx-lm; None measures metal-gen alone.
+        plan: Memory plan with the sizes of weights and cache.
+        settings_arguments: Arguments that give `metal-gen generate` the settings in force.
+        compare_with: The checkpoint for mlx-lm; None measures metal-gen only.
     """
     own = ["generate", "--prompt", PROMPT, *settings_arguments, "--max-tokens", "1", "--samples", "1"]
     planned = plan.weights_bytes + plan.cache.nbytes if runs_on_cpu() else None
@@ -90,7 +90,7 @@ def cold_start_trials(
 
 
 def _one_token(program: str, module: str, arguments: Sequence[str], planned: int | None) -> Trial:
-    """Wall and CPU time and peak memory, with what of it is neither weights nor cache."""
+    """Return a trial of wall time, CPU time and peak memory, in total and beyond weights and cache."""
     figures = {"wall_s": Unit.SECONDS, "cpu_s": Unit.SECONDS, "peak_rss_bytes": Unit.BYTES}
     if planned is not None:
         figures["rss_beyond_plan_bytes"] = Unit.BYTES

@@ -1,4 +1,4 @@
-"""Tokens per second by depth, and at one depth by the cache's capacity."""
+"""Decode speed in tokens per second, by depth, and by cache capacity at one depth."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,14 +12,14 @@ from metal_gen.generation.memory_plan import MemoryPlan
 def decode_trials(
     runners: Sequence[Runner], depths: Sequence[int], count: int, plan: MemoryPlan, bandwidth: float | None
 ) -> list[Trial]:
-    """Each depth through each runner in turn.
+    """Return trials of each depth with each runner in turn.
 
     Args:
-        runners: With caches that hold the deepest depth and the new tokens.
-        depths: Tokens before the new ones.
-        count: New tokens, at least two.
-        plan: Gives the bytes that a token reads.
-        bandwidth: In bytes per second; None leaves the ceiling out.
+        runners: Their caches must hold the greatest depth and the new tokens.
+        depths: Numbers of tokens before the new ones.
+        count: Number of new tokens, at least two.
+        plan: Memory plan with the bytes that a token reads.
+        bandwidth: Memory bandwidth in bytes per second; None omits the ceiling.
     """
     return [
         _trial(DECODE, runner, {"depth": depth}, count, plan, bandwidth)
@@ -36,7 +36,7 @@ def capacity_trials(
     plan: MemoryPlan,
     bandwidth: float | None,
 ) -> list[Trial]:
-    """The same depth in caches of several capacities; `others` have none, and are measured beside them."""
+    """Return trials of one depth in caches of several capacities; `others` have no fixed capacity."""
     trials = [
         _trial(CAPACITY, runner, {"depth": depth, "capacity": capacity}, count, plan, bandwidth)
         for capacity, runner in runners.items()
@@ -53,7 +53,7 @@ def _trial(
     bandwidth: float | None,
 ) -> Trial:
     depth = where["depth"]
-    # The mean over the new tokens, which read a little more each.
+    # The ceiling at the middle of the new tokens, because each of them reads a little more.
     ceiling = None if bandwidth is None else ceiling_tps(bandwidth, plan, depth + count // 2)
     measurement = Measurement(section, "decode_tps", Unit.TOKENS_PER_SECOND, runner.program, where, ceiling)
     return Trial((measurement,), lambda: (runner.decode(depth, count).decode_tps,))

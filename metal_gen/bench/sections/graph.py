@@ -1,4 +1,4 @@
-"""How many operations one decode step consists of."""
+"""The number of operations in one decode step."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from metal_gen.bench.runners.runner import Runner
 
 
 def graph_measurements(runners: Sequence[Runner], depth: int) -> list[Measurement]:
-    """Counted once: nothing about it varies."""
+    """Return the number of operations of each runner, counted once because it never varies."""
     return [
         Measurement(
             GRAPH,

@@ -1,4 +1,4 @@
-"""From files on a warm disk to a model and a tokenizer in memory, in this process."""
+"""The time to load a model and its tokenizer from cached files, within this process."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from metal_gen.generation.loading import PreparedModel
 
 
 def load_trials(prepare: Callable[[], PreparedModel], compare_with: Path | None) -> list[Trial]:
-    """Load and forget, by each program.
+    """Return trials that load a model with each program and discard it.
 
     Args:
-        prepare: Opens and checks the checkpoint anew.
-        compare_with: The checkpoint for mlx-lm; None measures metal-gen alone.
+        prepare: Opens and checks the checkpoint again.
+        compare_with: The checkpoint for mlx-lm; None measures metal-gen only.
     """
     trials = [_trial(METAL_GEN, lambda: _load_s(prepare))]
     if compare_with is not None:

@@ -1,4 +1,4 @@
-"""What a token costs beside the model: cache upkeep, sampling, detokenizing, printing."""
+"""The cost of a token apart from the model: cache writes, sampling, detokenizing, printing."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ def parts_trial(
     print_texts: Callable[[Sequence[str]], None],
     count: int,
 ) -> Trial:
-    """Each part alone, and a whole step of the decode loop beside them.
+    """Return a trial of each part alone and of a whole decode step.
 
-    A part's share is of the time that a token takes in all: the step, which contains the cache's
-    writes and a greedy draw, with detokenizing and printing, which follow it.
+    A part's share is relative to the total time of a token: the step, which contains the cache writes and a
+    greedy draw, plus detokenizing and printing, which follow it.
 
     Args:
-        runner: Whose steps are taken, after the prompt's length.
-        tokenizer: Of the checkpoint.
-        strategy: In force.
-        prompt: Gives logits to sample from, and text to detokenize and print.
+        runner: The runner to measure, at a depth of the prompt's length.
+        tokenizer: Tokenizer of the checkpoint.
+        strategy: Sampling strategy in force.
+        prompt: Provides logits to sample from, and text to detokenize and print.
         print_texts: Prints pieces as the command line does.
-        count: Tokens per run, at least two; the cache has room for them after the prompt.
+        count: Tokens per run, at least two; the cache must have room for them after the prompt.
     """
     logits = runner.logits(prompt)
     ids = [prompt[index % len(prompt)] for index in range(count)]

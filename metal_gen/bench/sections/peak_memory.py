@@ -1,4 +1,4 @@
-"""The most memory that loading and a prompt which fills the cache take, beside what was planned."""
+"""Peak memory of loading and of a prompt that fills the cache, compared with the plan."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,15 +16,15 @@ AnyRunner = TypeVar("AnyRunner", bound=Runner)
 def load_measured(
     load: Callable[[], AnyRunner], prompt: Sequence[int], measurement: Measurement
 ) -> AnyRunner:
-    """Load a runner and note the most that MLX had allocated for it, in bytes.
+    """Load a runner and record MLX's peak memory in bytes, including a prompt.
 
-    Loading counts for metal-gen alone: another program's weights are cast to another dtype here,
-    which it would not do by itself.
+    Loading itself counts only for metal-gen: another program's weights are cast to another dtype here, which
+    it would not do on its own.
 
     Args:
-        load: Returns the runner; nothing else is allocated meanwhile.
-        prompt: Fills the cache.
-        measurement: Gets the value.
+        load: Returns the runner; nothing else may be allocated meanwhile.
+        prompt: A prompt that fills the cache.
+        measurement: Receives the value.
     """
     mx.clear_cache()
     before = mx.get_active_memory()
@@ -39,13 +39,13 @@ def load_measured(
 
 
 def peak_measurement(program: str, prompt_tokens: int) -> Measurement:
-    """The figure to fill."""
+    """Return the figure for the peak memory, without values."""
     where = {"prompt_tokens": prompt_tokens}
     return Measurement(MEMORY, "peak_memory_bytes", Unit.BYTES, program, where)
 
 
 def planned_measurements(plan: MemoryPlan) -> list[Measurement]:
-    """What the memory plan says, in all and in its parts."""
+    """Return the planned memory, in total and by part."""
     where = {"prompt_tokens": plan.cache.max_seq_len}
     planned = {
         "planned_bytes": plan.total_bytes,

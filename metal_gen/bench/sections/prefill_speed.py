@@ -1,4 +1,4 @@
-"""The time to the first token, and the prompt tokens per second of it, by the prompt's length."""
+"""Time to the first token, and prefill speed in prompt tokens per second, by prompt length."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from metal_gen.bench.runners.runner import Runner
 
 
 def prefill_trials(runners: Sequence[Runner], prompts: Mapping[int, Sequence[int]]) -> list[Trial]:
-    """Each prompt, by its length, through each runner in turn."""
+    """Return trials of each prompt with each runner in turn."""
     return [_trial(runner, prompt) for prompt in prompts.values() for runner in runners]
 
 
