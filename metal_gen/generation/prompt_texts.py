@@ -85,7 +85,7 @@ class PromptTexts:
 
 def _require_cache(cached: CachedText) -> None:
     if not cached.has_the_cache:
-        raise UsageError("another text has been begun with this model", "finish one before the next")
+        raise UsageError("another text has started with this model", "finish one text before the next")
 
 
 def _while_in_cache(cached: CachedText, tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:

@@ -1,4 +1,4 @@
-"""The cache: exact size, fixed buffers, exact fit, and one step more refused."""
+"""Tests the KV cache: exact size, fixed buffers, exact fit, and refusal of one step more."""
 
 import mlx.core as mx
 import numpy as np
@@ -32,7 +32,7 @@ def test_allocated_bytes_equal_the_formula(dtype, batch_size):
     before = mx.get_active_memory()
     cache = KVCache(size)
     assert cache.nbytes == size.nbytes
-    # Each buffer may be rounded up to the allocator's page.
+    # The allocator may round each buffer up to a page.
     assert 0 <= mx.get_active_memory() - before - size.nbytes <= 2 * 3 * 16384
 
 
@@ -76,7 +76,7 @@ def test_clear_reuses_the_buffers():
     assert mx.get_active_memory() <= before + 4096
 
 
-def test_another_text_may_begin_with_the_first_tokens_of_the_one_before():
+def test_a_new_text_may_keep_the_first_tokens():
     cache = KVCache(config())
     cache.claim(4)
     cache.update(0, block(cache, 4, 3.0), block(cache, 4))

@@ -1,4 +1,4 @@
-"""LoRA adapters: logits are those of the unmerged computation, and what does not fit is refused by name."""
+"""Tests LoRA adapters: logits equal those of unmerged ones, and errors name what does not fit."""
 
 import json
 import re
@@ -41,7 +41,7 @@ TINY_SHAPES = {V_PROJ: (64, 32), DOWN_PROJ: (32, 48)}
 
 @pytest.fixture
 def logits_of(make_cache):
-    """Computes the prompt's logits, (L, V)."""
+    """Compute the prompt's logits, (L, V)."""
 
     def compute(folder, *adapters):
         model = Checkpoint(folder, adapters=adapters).weights.load("float32")
@@ -98,7 +98,7 @@ def test_logits_are_those_of_mlx_lm(name, is_quantized, logits_of, tmp_path):
 
 
 def with_sums(weights, *added):
-    """Weights W + scale * B A, computed in float64."""
+    """Return the weights W + scale * B A, computed in float64."""
     for factors, scale in added:
         for name, (first, second) in factors.items():
             whole = weights[f"{name}.weight"] + scale * second.astype(np.float64) @ first
@@ -152,7 +152,7 @@ def test_adapters_add_to_what_other_programs_have_quantized(method, logits_of, t
     assert np.abs(logits_of(published) - expected).max() > 0.1 * np.abs(expected).max()
 
 
-def test_of_a_vision_language_model_the_language_part_is_adapted(logits_of, tmp_path):
+def test_adapters_apply_to_the_language_part(logits_of, tmp_path):
     config = dict(vision_language_configs())["qwen3_vl-untied"]
     prefix = "model.language_model.layers.1"
     factors = random_factors({f"{prefix}.mlp.down_proj": (32, 48)})
@@ -164,7 +164,7 @@ def test_of_a_vision_language_model_the_language_part_is_adapted(logits_of, tmp_
     assert_close(logits_of(base, adapter), logits_of(summed))
 
 
-def test_what_is_merged_takes_no_memory_and_what_is_not_stays_thin(tiny, tmp_path):
+def test_merged_adapters_take_no_memory_and_others_little(tiny, tmp_path):
     adapter = write_peft(tmp_path / "adapter", peft_tensors(random_factors(TINY_SHAPES)))
     model = Checkpoint(tiny, adapters=[adapter]).weights.load("float32")
     assert all(isinstance(layer.attention.qkv.weight, DenseMatrix) for layer in model.layers)
@@ -176,7 +176,7 @@ def test_what_is_merged_takes_no_memory_and_what_is_not_stays_thin(tiny, tmp_pat
 
 
 @pytest.mark.parametrize(("dtype", "is_quantized"), [("float32", True), ("bfloat16", False)])
-def test_memory_is_what_was_planned(dtype, is_quantized, tmp_path):
+def test_memory_equals_the_plan(dtype, is_quantized, tmp_path):
     config = quantizable_config("qwen3", vocab_size=4096)
     base = quantize_with_mlx_lm(
         tmp_path, config, FOUR_BITS, None if is_quantized else lambda path, module: False
@@ -286,7 +286,7 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
         (lambda folder: (folder / "adapter_config.json").unlink(), "is not an adapter: it has no"),
     ],
 )
-def test_what_cannot_be_added_is_refused_by_name(change, message, tiny, tmp_path):
+def test_refusals_name_what_cannot_be_added(change, message, tiny, tmp_path):
     write_peft(tmp_path / "adapter", peft_tensors(random_factors(TINY_SHAPES)))
     change(tmp_path / "adapter")
     with pytest.raises(CheckpointError) as caught:
@@ -332,7 +332,7 @@ def test_names_without_end_cost_nothing(tiny, tmp_path):
     assert len(str(caught.value)) <= 2000
 
 
-def test_a_folder_may_be_called_as_if_it_had_a_scale(tiny, logits_of, tmp_path):
+def test_a_folder_name_may_look_like_a_scale(tiny, logits_of, tmp_path):
     factors = random_factors(TINY_SHAPES)
     adapter = write_peft(tmp_path / "adapter=0.5", peft_tensors(factors))
     assert np.array_equal(logits_of(tiny, adapter), logits_of(tiny, f"{adapter}=1"))
@@ -362,7 +362,7 @@ def test_experts_in_another_layout_are_refused_with_what_to_do(tmp_path):
     assert "mlx_lm.fuse" in caught.value.hint
 
 
-def test_experts_of_another_rank_are_not_said_to_be_in_another_layout(tmp_path):
+def test_experts_of_another_rank_are_not_reported_as_another_layout(tmp_path):
     base = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3_moe"), FOUR_BITS)
     name = "model.layers.0.mlp.switch_mlp.down_proj"
     adapter = write_mlx(tmp_path / "adapter", {name: (floats(64, 2), floats(2, 64))})
@@ -420,7 +420,7 @@ def test_whole_tensors_are_neither_scaled_nor_packed_nor_taken_twice(tiny, quant
         Checkpoint(quantized, adapters=[one])
 
 
-def test_a_full_fine_tune_of_mlx_lm_takes_the_place_of_the_weights(tiny, logits_of, tmp_path):
+def test_a_full_fine_tune_replaces_the_weights(tiny, logits_of, tmp_path):
     config = tiny_config("qwen3")
     others = {name: array for name, array in tiny_weights(config, seed=5).items() if "layers.1" in name}
     folder = Path(write_mlx(tmp_path / "adapter", {}, fine_tune_type="full"))
@@ -429,7 +429,7 @@ def test_a_full_fine_tune_of_mlx_lm_takes_the_place_of_the_weights(tiny, logits_
     assert np.array_equal(logits_of(tiny, str(folder)), expected)
 
 
-def test_names_are_folders_that_are_there_once(tiny, tmp_path):
+def test_adapters_are_existing_folders_given_once(tiny, tmp_path):
     adapter = write_peft(tmp_path / "a=b", peft_tensors(random_factors(TINY_SHAPES)))
     assert Checkpoint(tiny, adapters=[adapter]).weights.adapters[0].scale == 1
     assert Checkpoint(tiny, adapters=[f"{adapter}=0.25"]).weights.adapters[0].scale == 0.25
@@ -454,7 +454,7 @@ def test_the_command_line_adds_adapters_and_says_so(run_here, tiny, tmp_path, mo
     assert run_here("plan", tiny, "--adapter", adapter).code == 5
 
 
-def test_a_batch_is_not_gone_on_with_under_other_adapters(tiny, tmp_path):
+def test_a_batch_is_not_resumed_with_other_adapters(tiny, tmp_path):
     one, other = (
         write_peft(tmp_path / str(seed) / "same name", peft_tensors(random_factors(TINY_SHAPES, seed)))
         for seed in (1, 2)
@@ -478,7 +478,7 @@ def test_a_setting_of_adapters_is_a_list_of_texts():
             check(wrong)
 
 
-def test_a_scale_that_is_no_number_is_not_taken_for_a_part_of_the_folder(tmp_path):
+def test_an_invalid_scale_is_not_part_of_the_folder_name(tmp_path):
     folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3"))
     (tmp_path / "adapter").mkdir()
     with pytest.raises(ConfigError, match="is not a number: 'half'"):

@@ -1,4 +1,4 @@
-"""generation_config.json: what it asks for, unless somebody asks for something else."""
+"""Tests that generation_config.json sets defaults, which settings override."""
 
 import json
 
@@ -10,7 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
 
-# What no setting may be, and what it may.
+# Invalid values, and valid ones.
 RANGES = {"temperature": (-1, 0.5), "top_k": (-2, 5), "top_p": (1.5, 0.9), "min_p": (2, 0.1)}
 
 
@@ -29,11 +29,11 @@ def test_a_value_out_of_range_stops_a_run_unless_it_is_replaced(name, tmp_path):
 @pytest.mark.parametrize(
     "idle", [{"top_k": 0}, {"top_k": -1}, {"top_p": 1.0}, {"min_p": 0}, {"repetition_penalty": 1}]
 )
-def test_what_filters_nothing_is_no_setting(idle):
+def test_values_without_effect_are_no_settings(idle):
     assert sampling_defaults({"do_sample": True, **idle}) == {"temperature": 1.0}
 
 
-def test_a_draw_is_asked_for():
+def test_drawing_needs_do_sample():
     given = {"temperature": 0.5, "top_k": 5, "repetition_penalty": 1.1}
     assert sampling_defaults(given) == {"repetition_penalty": 1.1}
     assert sampling_defaults({**given, "do_sample": True}) == given

@@ -1,4 +1,4 @@
-"""GGUF files: logits are those of the dequantized weights, whatever blocks they are in."""
+"""Tests GGUF files: logits equal those of the dequantized weights, for every type of block."""
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +22,7 @@ KINDS = [
 
 
 def q4_k_m(name):
-    """More bits where they matter, as llama.cpp chooses them."""
+    """Choose more bits where they matter, as llama.cpp does."""
     return "Q6_K" if "attn_v" in name or "ffn_down" in name or name == "output.weight" else "Q4_K"
 
 
@@ -134,7 +134,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mmproj-F16.gguf", "a.mmproj-Q8_0.gguf", "tiny-MMPROJ.gguf"])
-def test_what_sees_for_a_model_is_not_taken_for_it(name, tmp_path):
+def test_a_vision_projector_is_not_a_model(name, tmp_path):
     (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match=name):
         Checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""GGUF files in several parts are one model, and nothing less."""
+"""Tests GGUF files in several parts: all parts together are one model."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_a_part_under_another_name_is_refused(parts):
 
 
 @pytest.mark.parametrize("count", [100_000, 2**31, 1.5, True, "three", [3]])
-def test_counts_that_make_no_sense(count, tensors, tmp_path):
+def test_invalid_counts_are_refused(count, tensors, tmp_path):
     path = write_gguf(tmp_path / "x.gguf", {**metadata_of(CONFIG), "split.count": count}, tensors[0])
     assert refusal(path) == f"{path} is damaged: split.count is {count!r}"
 

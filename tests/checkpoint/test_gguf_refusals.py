@@ -1,4 +1,4 @@
-"""GGUF files that are damaged, incomplete or of another kind are refused by name."""
+"""Tests that GGUF files that are damaged, incomplete or unsupported are refused with a reason."""
 
 import os
 import struct
@@ -21,7 +21,7 @@ def tensors():
 
 @pytest.fixture
 def refuse(tmp_path, tensors):
-    """Says what is wrong with a file of this metadata and these tensors."""
+    """Return a function that reports what is wrong with a file of given metadata and tensors."""
 
     def refused(metadata=None, changed=None, **options):
         given = {**metadata_of(CONFIG), **(metadata or {})}
@@ -82,7 +82,7 @@ MATRIX = "blk.0.ffn_up.weight"
         ({"tokenizer.ggml.merges": [1]}, "must be texts"),
     ],
 )
-def test_metadata_that_cannot_be_used(metadata, message, refuse):
+def test_invalid_metadata_is_refused(metadata, message, refuse):
     assert message in refuse(metadata)
 
 
@@ -116,7 +116,7 @@ def test_tensors_that_do_not_fit(changed, message, refuse):
     assert message in refuse(changed=changed)
 
 
-def test_versions_that_are_not_read(refuse):
+def test_unsupported_versions_are_refused(refuse):
     assert "GGUF of version 1, and only 2 and 3 are supported" in refuse(version=1)
     assert "GGUF of version 50331648" in refuse(version=3 << 24)
 
@@ -161,7 +161,7 @@ KEY = struct.pack("<Q", 1) + b"a"
         (COUNTS + struct.pack("<Q", 2) + b"\xff\xfe", "is not UTF-8"),
     ],
 )
-def test_a_header_that_makes_no_sense(content, message, tmp_path):
+def test_an_invalid_header_is_refused(content, message, tmp_path):
     (tmp_path / "x.gguf").write_bytes(content)
     assert message in message_of(tmp_path / "x.gguf")
 
@@ -185,21 +185,21 @@ def test_tensors_that_do_not_follow_each_other(tensors, message, tmp_path):
     assert message in message_of(tmp_path / "x.gguf")
 
 
-def test_a_key_that_is_there_twice(tmp_path):
+def test_a_duplicate_key_is_refused(tmp_path):
     entry = KEY + struct.pack("<II", 4, 5)
     (tmp_path / "x.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + 2 * entry)
     assert "a key of its metadata occurs twice, or is empty: 'a'" in message_of(tmp_path / "x.gguf")
 
 
-def test_lists_have_so_many_items_at_most_together(tmp_path):
-    """Each takes many times as much memory as room in the file."""
+def test_the_items_of_all_lists_are_limited(tmp_path):
+    """Each item takes much more memory than space in the file."""
     lists = [struct.pack("<Q", 1) + name + struct.pack("<IIQ", 9, 0, 2_500_000) for name in (b"a", b"b")]
     content = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + b"".join(entry + bytes(2_500_000) for entry in lists)
     (tmp_path / "x.gguf").write_bytes(content)
     assert "b claims to have 2,500,000 items" in message_of(tmp_path / "x.gguf")
 
 
-def test_what_is_no_file_is_refused_unread(tmp_path):
+def test_other_than_regular_files_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "x.gguf")
     with pytest.raises(CheckpointError, match="Not a regular file"):
         read_gguf_header(tmp_path / "x.gguf")

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file is the one that the file was made of."""
+"""Tests that the tokenizer of a GGUF file equals the one that the file was made from."""
 
 import json
 import os
@@ -31,7 +31,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A checkpoint with a tokenizer of five merges."""
+    """A checkpoint whose tokenizer has five merges."""
     folder = tmp_path_factory.mktemp("gguf")
     return Checkpoint(write_tiny_gguf(folder, tiny_gguf_config("qwen3"), lambda name: "Q8_0")[0])
 
@@ -60,7 +60,7 @@ def header_of(checkpoint, **changes):
 
 
 def normalised(text):
-    """As the tokenizer has it, which composes characters."""
+    """Normalize a text as the tokenizer does, which composes characters."""
     import unicodedata
 
     return unicodedata.normalize("NFC", text)
@@ -76,7 +76,7 @@ def test_control_tokens_are_special_and_not_shown(tiny):
 
 
 @pytest.mark.parametrize("kind", [1, 2, 4, 5])
-def test_control_tokens_are_such_whatever_type_the_file_gives_them(kind, tiny):
+def test_known_control_tokens_are_special_whatever_their_type(kind, tiny):
     kinds = list(header_of(tiny).metadata["tokenizer.ggml.token_type"])
     for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"):
         kinds[TOKENS.index(text)] = kind
@@ -87,7 +87,7 @@ def test_control_tokens_are_such_whatever_type_the_file_gives_them(kind, tiny):
 
 
 @pytest.mark.parametrize("name", ["deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"])
-def test_names_that_mean_the_same_splitting(name, tiny):
+def test_equivalent_splittings_are_accepted(name, tiny):
     document = tokenizer_document(header_of(tiny, pre=name)).document
     assert document == tokenizer_document(header_of(tiny)).document
 
@@ -122,8 +122,8 @@ def test_the_chat_template_is_the_file_s(tiny):
 
 
 @pytest.mark.skipif(REAL is None, reason="METAL_GEN_TEST_TOKENIZER names no folder")
-def test_text_is_encoded_and_decoded_as_by_the_real_one():
-    """Made of the real tokenizer.json as files are converted, and compared with it."""
+def test_text_is_encoded_and_decoded_as_by_the_original():
+    """Convert the real tokenizer.json as llama.cpp does, and compare the result with it."""
     document = json.loads(Path(REAL, "tokenizer.json").read_bytes())
     metadata = metadata_of(tiny_gguf_config("qwen3")) | real_metadata(document)
     ours = Tokenizer(tokenizer_document(GgufHeader(Path("real.gguf"), metadata, {})), 151_936)

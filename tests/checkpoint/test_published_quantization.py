@@ -1,4 +1,4 @@
-"""AWQ, GPTQ, FP8 and compressed-tensors: logits are those of the plain numbers that are stood for."""
+"""Tests AWQ, GPTQ, FP8 and compressed-tensors: logits equal those of the dequantized weights."""
 
 import json
 
@@ -31,7 +31,7 @@ IN_BLOCKS = {"num_bits": 8, "type": "float", "strategy": "block", "block_structu
 
 
 def auto_round(layout, method, **fields):
-    """AutoRound's own format, whose tensors are those of another."""
+    """Return AutoRound's own format, whose tensors are those of another format."""
     extra = {"lm_head": {"bits": 16, "data_type": "float"}, "model.layers.0.mlp.up_proj": {"bits": 4}}
     config = {
         "quant_method": "auto-round",
@@ -80,7 +80,7 @@ def assert_close(ours, expected):
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3_moe"])
 @pytest.mark.parametrize("method", METHODS)
-def test_logits_are_those_of_the_plain_numbers(method, family, make_cache, tmp_path):
+def test_logits_equal_those_of_the_dequantized_weights(method, family, make_cache, tmp_path):
     published, plain = write_published(tmp_path, METHODS[method], family)
     assert_close(logits(published, make_cache), logits(plain, make_cache))
 
@@ -88,7 +88,7 @@ def test_logits_are_those_of_the_plain_numbers(method, family, make_cache, tmp_p
 @pytest.mark.parametrize(
     "method", [awq(32), gptq(4, 32), fp8((48, 40)), pack_quantized(4, 32, symmetric=True)]
 )
-def test_some_matrices_may_be_plain(method, make_cache, tmp_path):
+def test_some_matrices_may_be_unquantized(method, make_cache, tmp_path):
     published, plain = write_published(tmp_path, method, "qwen3")
     numbers = read_safetensors(plain)
 
@@ -106,7 +106,7 @@ def test_linear_attention_may_be_in_fp8(make_cache, tmp_path):
     assert_close(logits(published, make_cache), logits(plain, make_cache))
 
 
-def test_awq_is_what_mlx_lm_makes_of_it(make_cache, tmp_path):
+def test_awq_equals_mlx_lm_s_conversion(make_cache, tmp_path):
     published, _ = write_published(tmp_path, awq(64, "float32"), "qwen3")
 
     def in_float32(tensors, config):
@@ -118,7 +118,7 @@ def test_awq_is_what_mlx_lm_makes_of_it(make_cache, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["mxfp4", "mxfp8"])
-def test_methods_of_mlx_modes_are_what_mlx_lm_makes_of_them(mode, make_cache, tmp_path):
+def test_mlx_modes_equal_mlx_lm_s(mode, make_cache, tmp_path):
     packing = Packing(4 if mode == "mxfp4" else 8, 32, mode)
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), packing)
     config = json.loads((folder / "config.json").read_text())
@@ -128,7 +128,7 @@ def test_methods_of_mlx_modes_are_what_mlx_lm_makes_of_them(mode, make_cache, tm
 
 
 def test_a_zero_of_0_borrows_from_the_next_in_the_first_format(make_cache, tmp_path):
-    """GPTQModel takes 1 from every number of a word at once, and adds it again so."""
+    """GPTQModel subtracts 1 from every number of a word at once, and adds it in the same way."""
     later, _ = write_published(tmp_path, gptq(4, 64, layout="gptq_v2"), "qwen3")
     first, _ = write_published(tmp_path / "first", gptq(4, 64, layout="gptq"), "qwen3")
 
@@ -151,15 +151,13 @@ def test_a_zero_of_0_borrows_from_the_next_in_the_first_format(make_cache, tmp_p
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("layout", ["gptq", "gptq_v2"])
 @pytest.mark.parametrize("named", ["gptq", "gptq_v2", None])
-def test_symmetric_zeros_are_the_middle_whichever_way_they_are_stored(
-    bits, layout, named, make_cache, tmp_path
-):
+def test_symmetric_zeros_are_the_middle_in_either_format(bits, layout, named, make_cache, tmp_path):
     method = gptq(bits, 32, zero=1 << (bits - 1), layout=layout, checkpoint_format=named)
     published, plain = write_published(tmp_path, method, "qwen3")
     assert_close(logits(published, make_cache), logits(plain, make_cache))
 
 
-def test_weights_that_stay_plain_while_the_cache_is_in_fp8(make_cache, tmp_path):
+def test_an_fp8_cache_leaves_weights_unquantized(make_cache, tmp_path):
     config = quantizable_config("qwen3")
     plain = write_checkpoint(tmp_path / "plain", config)
     scheme = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}
@@ -176,7 +174,7 @@ def test_weights_that_stay_plain_while_the_cache_is_in_fp8(make_cache, tmp_path)
     "method", [awq(32), gptq(4, 32), fp8((128, 128)), pack_quantized(4, 32, symmetric=True)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_memory_is_what_was_planned(method, dtype, tmp_path):
+def test_memory_equals_the_plan(method, dtype, tmp_path):
     published, _ = write_published(tmp_path, method, "qwen3", hidden_size=256, intermediate_size=2048)
     weights = Checkpoint(published).weights
     before = begin_peak()

@@ -1,4 +1,4 @@
-"""AWQ, GPTQ, FP8 and compressed-tensors: what does not fit is refused in a sentence that names it."""
+"""Tests refusals of AWQ, GPTQ, FP8 and compressed-tensors: each error names what does not fit."""
 
 from pathlib import Path
 
@@ -193,7 +193,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("method", "what", "message"), REFUSALS)
-def test_what_does_not_fit_is_refused_by_name(method, what, message, tmp_path):
+def test_refusals_name_what_does_not_fit(method, what, message, tmp_path):
     folder, _ = write_published(tmp_path, method, "qwen3")
     change(folder, what)
     if message is None:
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_by_name(method, what, message, tmp_path):
     assert str(folder) in str(caught.value) or "model.safetensors" in str(caught.value)
 
 
-def test_a_method_that_is_not_read_is_refused_with_what_to_use(tmp_path):
+def test_an_unsupported_method_is_refused_with_an_alternative(tmp_path):
     folder, _ = write_published(tmp_path, AWQ, "qwen3")
     change(folder, with_config(quant_method="hqq"))
     with pytest.raises(CheckpointError) as caught:
@@ -221,7 +221,7 @@ def test_a_mode_that_mlx_does_not_have_is_refused(mode):
     assert len(caught.value.message) < 300
 
 
-def test_numbers_of_8_bits_without_a_word_in_the_config_are_refused(tmp_path):
+def test_fp8_without_a_config_is_refused(tmp_path):
     folder, _ = write_published(tmp_path, FP8, "qwen3")
     change(folder, lambda tensors, config: config.pop("quantization_config"))
     with pytest.raises(CheckpointError, match="stored as F8_E4M3, and only F32, F16, BF16 are supported"):

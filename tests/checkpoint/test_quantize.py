@@ -1,4 +1,4 @@
-"""Weights quantized while they are read: they are those that mlx-lm quantizes, and the plan knows them."""
+"""Tests quantizing while reading: matrices equal those of mlx-lm, and the plan includes them."""
 
 import json
 from itertools import product
@@ -40,7 +40,7 @@ def read(folder, packing=None, dtype="float32"):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_matrices_and_logits_are_those_of_mlx_lm(family, make_cache, tmp_path):
+def test_matrices_and_logits_equal_those_of_mlx_lm(family, make_cache, tmp_path):
     config = quantizable_config(family, tie_word_embeddings=family == "qwen3")
     quantized = quantize_with_mlx_lm(tmp_path, config, FOUR_BITS)
     model = read(tmp_path / "plain", FOUR_BITS)
@@ -53,8 +53,8 @@ def test_matrices_and_logits_are_those_of_mlx_lm(family, make_cache, tmp_path):
 
 @pytest.mark.parametrize("packing", [Packing(3, 32), *MICROSCALED.values()], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_is_the_stored_numbers_that_are_quantized(packing, dtype, tmp_path):
-    """Whatever is computed with, the result is that of quantizing beforehand."""
+def test_the_stored_numbers_are_quantized(packing, dtype, tmp_path):
+    """Whatever the dtype of computation, the result equals that of quantizing beforehand."""
     config = quantizable_config("qwen3_moe")
     write_checkpoint(tmp_path / "plain", config, tiny_weights(config))
     store_in(tmp_path / "plain", "bfloat16")
@@ -89,22 +89,22 @@ def test_rows_that_are_not_whole_groups_stay_as_they_are(tmp_path):
     ],
     ids=str,
 )
-def test_memory_is_what_was_planned(family, stored, packing, tmp_path):
-    """So little that the plain weights would not have fitted."""
+def test_memory_equals_the_plan(family, stored, packing, tmp_path):
+    """The memory is so small that the unquantized weights would not fit."""
     config = {**quantizable_config(family, num_hidden_layers=6), "intermediate_size": 4096}
     if family == "qwen3_moe":
         config["moe_intermediate_size"] = 512
     write_checkpoint(tmp_path, config, tiny_weights(config))
     store_in(tmp_path, stored)
     weights = Checkpoint(tmp_path, packing=packing).weights
-    mx.clear_cache()  # A buffer that is reused may be larger than what was asked for.
+    mx.clear_cache()  # A reused buffer may be larger than requested.
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     model = weights.load("float32")
     taken, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
     assert abs(taken - weights.nbytes("float32")) < 0.03 * taken
     assert peak < 1.05 * weights.loading_peak_bytes("float32")
-    if packing == FOUR_BITS:  # The model is too small for what quantizing to the others takes.
+    if packing == FOUR_BITS:  # Quantizing to the others needs more than this small model.
         assert weights.loading_peak_bytes("float32") < 0.7 * Checkpoint(tmp_path).weights.nbytes(stored)
     assert model.config.num_hidden_layers == 6
 
@@ -126,7 +126,7 @@ def test_no_other_can(value):
         Quantize()(value)
 
 
-def test_what_is_quantized_already_is_left_alone_or_refused(tmp_path):
+def test_quantized_weights_stay_as_they_are_or_are_refused(tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
     assert_same_matrices(read(folder, FOUR_BITS), read(folder))
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_what_is_quantized_already_is_left_alone_or_refused(tmp_path):
 
 def test_fp8_is_quantized_and_whole_numbers_are_not(tmp_path):
     published, plain = write_published(tmp_path / "fp8", fp8(None, "(out, 1)"), "qwen3")
-    store_in(plain, "float16")  # In which the others are, and FP8 is taken for.
+    store_in(plain, "float16")  # The dtype of the other tensors, and the one that FP8 counts as.
     assert_same_matrices(read(published, FOUR_BITS), read(plain, FOUR_BITS))
     published, _ = write_published(tmp_path / "awq", awq(32), "qwen3")
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_an_adapter_is_merged_before(tmp_path):
 
 @pytest.fixture(scope="module")
 def quantizable(tmp_path_factory):
-    """Has random weights, and says what depends on the seed."""
+    """A model with random weights, whose text depends on the seed."""
     return write_text_checkpoint(tmp_path_factory.mktemp("text"), hidden_size=64, intermediate_size=128)
 
 
@@ -184,7 +184,7 @@ def test_a_command_says_it_and_plans_with_it(run_here, quantizable):
     assert b"quantized to 4 bits in groups of 32" in table
 
 
-def test_a_run_is_not_gone_on_with_in_other_bits(run_here, quantizable, tmp_path):
+def test_a_run_is_not_resumed_with_other_bits(run_here, quantizable, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "a"}\n')
     command = ("batch", "in.jsonl", "-o", "out.jsonl", "-m", quantizable, "-n", "2", "--resume")
     assert run_here(*command, "--quantize", "4").code == 0
@@ -204,7 +204,7 @@ def test_a_run_is_not_gone_on_with_in_other_bits(run_here, quantizable, tmp_path
         (("nvfp4", None, "nvfp4"), "nvfp4"),
     ],
 )
-def test_what_mlx_lm_asks_for_in_three_is_one_name_here(options, named):
+def test_mlx_lm_s_three_options_are_one_here(options, named):
     assert name_packing(*options) == named
 
 

@@ -1,4 +1,4 @@
-"""Numbers in config.json that no file could bear out cost nothing before they are refused."""
+"""Tests that huge numbers in config.json cost nothing before they are refused."""
 
 import pytest
 from tiny_checkpoint import tiny_config, tiny_weights, write_checkpoint
@@ -37,7 +37,7 @@ HUGE = 2**31 - 1
         ("qwen3_next", {"linear_conv_kernel_dim": HUGE}, f"where config.json makes it 160 x 1 x {HUGE}"),
     ],
 )
-def test_sizes_that_the_files_do_not_have(arch, changes, message, tmp_path):
+def test_huge_sizes_are_refused_at_once(arch, changes, message, tmp_path):
     config = tiny_config(arch)
     write_checkpoint(tmp_path, config)
     folder = write_checkpoint(tmp_path, {**config, **changes}, tiny_weights(config))

@@ -1,4 +1,4 @@
-"""Weights that change between the reading of their header and that of their numbers."""
+"""Tests weight files that change after their header was read."""
 
 import mlx.core as mx
 import numpy as np

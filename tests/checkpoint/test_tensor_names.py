@@ -1,4 +1,4 @@
-"""Names that tensors go by elsewhere, and tensors that are there for what is not computed here."""
+"""Tests tensor names of other programs, and tensors that are not needed here."""
 
 import mlx.core as mx
 import numpy as np
@@ -26,7 +26,7 @@ def logits_of(make_cache):
 
 
 def without_model(name):
-    """As a model that is saved without its head names its parts."""
+    """Rename parts as in a model that is saved without its head."""
     return name.removeprefix("model.")
 
 
@@ -43,7 +43,7 @@ def test_a_model_saved_without_its_head_is_the_same_model(config, tmp_path, logi
     assert np.array_equal(logits_of(write_checkpoint(tmp_path / "bare", config, bare)), expected)
 
 
-def test_so_are_its_adapters_and_its_packings(tmp_path, logits_of):
+def test_adapters_and_packings_without_a_head_are_renamed_too(tmp_path, logits_of):
     config = quantizable_config("qwen3", tie_word_embeddings=True)
     name = "model.layers.1.mlp.down_proj"
     folder = quantize_with_mlx_lm(tmp_path, config, Packing(4, 64), lambda path, module: path != name)
@@ -88,14 +88,14 @@ def test_a_tied_embedding_may_be_stored_as_the_head_alone(tmp_path, logits_of):
         "v_head.summary.bias",
     ],
 )
-def test_tensors_for_what_is_not_computed_change_nothing(name, tmp_path, logits_of):
+def test_unneeded_tensors_change_nothing(name, tmp_path, logits_of):
     expected = logits_of(write_checkpoint(tmp_path / "plain", TIED))
     weights = {**tiny_weights(TIED), name: np.full((1,), 7, np.float32)}
     assert np.array_equal(logits_of(write_checkpoint(tmp_path / "more", TIED, weights)), expected)
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.mlp.k_scale", "lm_head.bias", "model.v_head.weight"])
-def test_others_are_refused(name, tmp_path):
+def test_unknown_tensors_are_refused(name, tmp_path):
     weights = {**tiny_weights(TIED), name: np.full((1,), 7, np.float32)}
     with pytest.raises(CheckpointError, match=f"{name} in model.safetensors has no place in the model"):
         Checkpoint(write_checkpoint(tmp_path, TIED, weights))

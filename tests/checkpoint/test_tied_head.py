@@ -1,4 +1,4 @@
-"""A head that is stored though config.json ties it to the embedding: a copy is dropped, another is used."""
+"""Tests stored heads that config.json ties to the embedding: a copy is dropped, another head is used."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_a_converted_checkpoint_keeps_its_own_head(tmp_path, logits_of):
     assert np.array_equal(logits_of(tmp_path / "converted"), logits_of(folder))
 
 
-def test_of_a_head_that_mlx_has_quantized_the_same_is_true(tmp_path, logits_of):
+def test_a_head_quantized_by_mlx_is_compared_too(tmp_path, logits_of):
     config = quantizable_config("qwen3", tie_word_embeddings=True)
     folder = quantize_with_mlx_lm(tmp_path, config, Packing(4, 64))
     tied = logits_of(folder)
@@ -102,7 +102,7 @@ def test_of_a_head_that_mlx_has_quantized_the_same_is_true(tmp_path, logits_of):
     assert np.array_equal(logits_of(folder), tied)
     assert not rewrite({**copies, "lm_head.scales": 2 * copies["lm_head.scales"]}).config.tie_word_embeddings
     assert (logits_of(folder) != tied).any()
-    # mlx-lm takes away the numbers of a tied head, and leaves their scales.
+    # mlx-lm removes the numbers of a tied head, but leaves their scales.
     del copies["lm_head.weight"]
     assert rewrite(copies).config.tie_word_embeddings
     assert np.array_equal(logits_of(folder), tied)

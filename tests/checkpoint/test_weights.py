@@ -1,4 +1,4 @@
-"""Which files are read, what is checked before reading, and what reading takes."""
+"""Tests which weight files are read, the checks before reading, and the memory of reading."""
 
 import json
 import shutil
@@ -130,7 +130,7 @@ def test_a_message_is_short_whatever_tensors_are_called(tmp_path):
     assert len(caught.value.message) < 1_000
 
 
-def test_all_that_is_wrong_is_counted(tmp_path):
+def test_all_problems_are_counted(tmp_path):
     def drop_a_layer(weights):
         for name in [name for name in weights if name.startswith("model.layers.1.")]:
             del weights[name]
@@ -139,7 +139,7 @@ def test_all_that_is_wrong_is_counted(tmp_path):
         Checkpoint(broken(tmp_path, drop_a_layer))
 
 
-def test_buffers_of_old_checkpoints_are_no_error(tmp_path, make_cache, expected):
+def test_buffers_of_old_checkpoints_are_ignored(tmp_path, make_cache, expected):
     def add_buffers(weights):
         weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(16, np.float32)
 
@@ -175,7 +175,7 @@ def test_the_header_says_where_each_tensor_is(tmp_path):
         assert stored == tiny_weights(CONFIG)[name].tobytes()
 
 
-def test_loading_takes_what_was_foreseen(tmp_path):
+def test_loading_takes_the_planned_memory(tmp_path):
     big = tiny_config("qwen3", vocab_size=20000, hidden_size=256, intermediate_size=512)
     weights = Checkpoint(write_checkpoint(tmp_path, big)).weights
     before = begin_peak()

@@ -1,4 +1,4 @@
-"""OpenBLAS takes the place of the reference BLAS where it can, and only there."""
+"""Tests that OpenBLAS replaces the reference BLAS where possible, and only there."""
 
 import ctypes
 import platform
@@ -19,7 +19,7 @@ CONFIG = b"OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH SkylakeX MAX_THREADS=64"
 
 
 class Library:
-    """Stands in for a library that is OpenBLAS."""
+    """Imitates an OpenBLAS library."""
 
     def __init__(self, config=CONFIG, threads=8):
         self.openblas_get_config = lambda: config
@@ -34,7 +34,7 @@ class Library:
 
 
 class Linker:
-    """Stands in for `ctypes.CDLL`: knows some libraries, and notes which were asked for."""
+    """Imitates `ctypes.CDLL`: knows some libraries, and records the requested ones."""
 
     def __init__(self, **libraries):
         self.libraries = libraries
@@ -51,7 +51,7 @@ class Linker:
 
 @pytest.fixture
 def make_linker(monkeypatch):
-    """Puts a linker in place, before MLX is imported."""
+    """Install a fake linker, as before MLX is imported."""
 
     def make(**libraries):
         linker = Linker(**libraries)
@@ -64,7 +64,7 @@ def make_linker(monkeypatch):
 
 @pytest.fixture
 def install_mlx(monkeypatch, tmp_path):
-    """Puts an installation of MLX in place, with files beside it."""
+    """Make an installation of MLX with files next to it."""
 
     def install(*beside, system="Linux"):
         (tmp_path / "mlx" / "lib").mkdir(parents=True)
@@ -72,7 +72,7 @@ def install_mlx(monkeypatch, tmp_path):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         spec = ModuleSpec("mlx", None, is_package=True)
-        # An empty folder of that name is part of the namespace too.
+        # An empty folder of this name is part of the namespace too.
         spec.submodule_search_locations = [str(tmp_path / "empty" / "mlx"), str(tmp_path / "mlx")]
         monkeypatch.setattr(blas, "find_spec", lambda name: spec)
         monkeypatch.setattr(platform, "system", lambda: system)
@@ -92,7 +92,7 @@ def test_auto_takes_the_first_openblas_there_is(make_linker, install_mlx):
     assert linker.loaded_for_all == ["libopenblas.so.0"]
 
 
-def test_auto_passes_over_what_mlx_cannot_call(make_linker, install_mlx):
+def test_auto_skips_libraries_that_mlx_cannot_call(make_linker, install_mlx):
     install_mlx(CPU_WHEEL)
     wide = Library(CONFIG + b" USE64BITINT")
     linker = make_linker(**{"libopenblasp.so.0": wide, "libopenblas.so.0": object()})
@@ -156,7 +156,7 @@ def test_nothing_is_loaded_once_mlx_has_been_imported(make_linker, install_mlx, 
         ("wide.so", "cannot use wide.so as BLAS: it uses 64-bit integers"),
     ],
 )
-def test_a_library_that_was_named_must_do(make_linker, install_mlx, name, message):
+def test_a_named_library_must_be_usable(make_linker, install_mlx, name, message):
     install_mlx(CPU_WHEEL)
     libraries = {"other.so": object(), "wide.so": Library(CONFIG + b" USE64BITINT")}
     linker = make_linker(**libraries)
@@ -185,7 +185,7 @@ def test_a_blas_is_named_with_its_version_and_threads(tmp_path):
     assert str(blas.Blas(tmp_path / CPU_WHEEL)) == "the reference BLAS in MLX"
 
 
-# In processes of their own: in this one MLX has been imported.
+# In separate processes, because MLX is already imported in this one.
 
 
 def _openblas_name():

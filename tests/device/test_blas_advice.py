@@ -1,4 +1,4 @@
-"""What is said of a slow BLAS, and when."""
+"""Tests the advice on a slow BLAS."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def openblas(core):
 
 @pytest.fixture
 def processor(monkeypatch, tmp_path):
-    """A processor with these instructions."""
+    """Imitate a processor with these instructions."""
 
     def processor(flags):
         (tmp_path / "cpuinfo").write_text(
@@ -58,7 +58,7 @@ def test_kernels_for_an_older_processor_are_found(processor, monkeypatch, flags,
         assert blas_advice.blas_advice(openblas(core)) is None, "somebody has chosen it"
 
 
-def test_a_processor_that_says_nothing_gets_no_advice(processor, monkeypatch, tmp_path):
+def test_an_unknown_processor_gets_no_advice(processor, monkeypatch, tmp_path):
     processor("")
     assert blas_advice.blas_advice(openblas("Prescott")) is None
     monkeypatch.setattr(blas_advice, "CPU_INFO", tmp_path / "missing")
@@ -83,7 +83,7 @@ def test_openblas_is_proposed_unless_it_is_not_wanted():
         (100_000_000, True, REFERENCE, {}, None),
     ],
 )
-def test_a_large_model_has_it_said_once(
+def test_a_large_model_gets_the_advice_once(
     processor, monkeypatch, tmp_path, parameters, on_cpu, blas, settings, said
 ):
     processor(NEW)

@@ -1,4 +1,4 @@
-"""Code that MLX has compiled and runs by its name: only from a place that nobody else can write to."""
+"""Tests that MLX runs compiled code only from a folder that nobody else can write to."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_folder_is_made_for_its_owner_alone(temporary):
     require_own_code()
 
 
-def test_what_mlx_has_made_itself_is_closed_to_others(temporary):
+def test_folders_that_mlx_made_are_closed_to_others(temporary):
     folder = code_folder(temporary)
     folder.mkdir(parents=True)
     folder.chmod(0o755)
@@ -77,7 +77,7 @@ def test_a_place_that_others_can_write_to_is_refused(temporary, plant):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_what_belongs_to_somebody_else_is_refused(temporary, depth):
+def test_files_of_another_user_are_refused(temporary, depth):
     folder = code_folder(temporary)
     folder.mkdir(parents=True, mode=0o700)
     (folder / "libcode.so").touch()

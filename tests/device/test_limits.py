@@ -1,4 +1,4 @@
-"""What limits a process beside the machine's size: control groups of both versions, and its address space."""
+"""Tests limits on a process: control groups of both versions, and its address space."""
 
 import resource
 
@@ -8,13 +8,13 @@ from metal_gen.device import limits
 from metal_gen.errors import DoesNotFitError
 
 GIB = 2**30
-# Of version 1, where there is none.
+# The value for no limit in version 1.
 NO_LIMIT = 9223372036854771712
 
 
 @pytest.fixture
 def groups(monkeypatch, tmp_path):
-    """Writes control groups: the lines of /proc/self/cgroup, and files by their places in the tree."""
+    """Write control groups: the lines of /proc/self/cgroup, and files by their paths in the tree."""
 
     def write(own, **files):
         (tmp_path / "own").write_text("".join(f"{line}\n" for line in own), encoding="ascii")
@@ -30,7 +30,7 @@ def groups(monkeypatch, tmp_path):
 
 
 def second(group, most, used=0, inactive=0):
-    """A group of version 2."""
+    """Return the files of a group of version 2."""
     return {
         f"{group}memory.max": most,
         f"{group}memory.current": used,
@@ -39,7 +39,7 @@ def second(group, most, used=0, inactive=0):
 
 
 def first(group, most, used=0, inactive=0):
-    """A group of version 1."""
+    """Return the files of a group of version 1."""
     return {
         f"memory/{group}memory.limit_in_bytes": most,
         f"memory/{group}memory.usage_in_bytes": used,
@@ -86,7 +86,7 @@ def first(group, most, used=0, inactive=0):
         pytest.param(["?", "::", "0::/"], second("", 3 * GIB), 3 * GIB, id="lines-of-another-kind"),
     ],
 )
-def test_the_least_of_all_groups_counts(groups, own, files, left):
+def test_the_lowest_limit_of_all_groups_counts(groups, own, files, left):
     groups(own, **files)
     assert limits.host_memory_bytes() == left
 
@@ -110,7 +110,7 @@ def test_the_least_of_all_groups_counts(groups, own, files, left):
         (["4:cpu:/"], {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100000}, None),
     ],
 )
-def test_a_group_says_how_many_cpus_it_may_keep_busy(groups, own, files, cpus):
+def test_the_cpu_limit_of_a_group_is_read(groups, own, files, cpus):
     groups(own, **files)
     assert limits.control_group_cpus() == cpus
 
@@ -124,7 +124,7 @@ def test_no_proc_is_no_limit(monkeypatch, tmp_path):
 
 @pytest.fixture
 def address_space(monkeypatch):
-    """Sets the limit, of which some is taken already."""
+    """Set the limit, of which a part is already used."""
 
     def limit(nbytes):
         monkeypatch.setattr(limits.resource, "getrlimit", lambda kind: (nbytes, nbytes))
@@ -142,7 +142,7 @@ def test_a_limit_of_the_address_space_is_one_of_memory(groups, address_space):
     limits.require_address_space()
 
 
-def test_one_too_small_for_threads_is_refused(groups, address_space):
+def test_an_address_space_too_small_for_threads_is_refused(groups, address_space):
     groups(["0::/"])
     address_space(220_000_000)
     assert limits.host_memory_bytes() == 1

@@ -1,4 +1,4 @@
-"""What MLX raises without memory or without a GPU becomes a sentence and an exit code."""
+"""Tests that MLX's errors without memory or a GPU become a message and an exit code."""
 
 import platform
 

@@ -1,4 +1,4 @@
-"""The checks of a device: all pass where it is right, and each names what differs where it is not."""
+"""Tests the device checks: all pass on a correct device, and each names what differs on another."""
 
 import math
 
@@ -20,7 +20,7 @@ FEW = 16
 
 @pytest.mark.metal
 @pytest.mark.parametrize("check", list(every_check()), ids=lambda check: check.name)
-def test_this_device_computes_what_it_should(check):
+def test_this_device_passes_all_checks(check):
     result = run_check(check)
     assert result.error is None
     assert result.passed, f"{result.difference} of {result.tolerance}"
@@ -39,7 +39,7 @@ def test_wrong_attention_is_named(monkeypatch):
     right = mx.fast.scaled_dot_product_attention
 
     def wrong(queries, keys, values, **options):
-        """Forgets the last key of long caches, unless they are masked."""
+        """Compute attention without the last key of long caches, unless they are masked."""
         if keys.shape[2] > 1000 and not isinstance(options["mask"], mx.array):
             keys, values = keys[:, :, :-1] * 1.5, values[:, :, :-1]
         return right(queries, keys, values, **options)
@@ -71,7 +71,7 @@ def test_wrong_linear_attention_is_named(monkeypatch):
     right = gated_delta_net.delta_rule
 
     def wrong(queries, keys, values, decay, beta, memory):
-        """Forgets faster where it computes one token at a time."""
+        """Compute a faster decay for single tokens."""
         return right(queries, keys, values, decay - (0.1 if keys.shape[2] == 1 else 0), beta, memory)
 
     monkeypatch.setattr(gated_delta_net, "delta_rule", wrong)
@@ -98,7 +98,7 @@ def test_numbers_that_are_not_finite_do_not_pass():
     assert math.isnan(result.difference)
 
 
-def test_what_the_device_refuses_is_part_of_the_result():
+def test_errors_of_the_device_are_part_of_the_result():
     def refuse():
         raise RuntimeError("[metal::kernel] no such function")
 

@@ -1,4 +1,4 @@
-"""The compiled step: the same tokens as the plain one, from a handful of functions, in place."""
+"""Tests the compiled step: it gives the same tokens as the plain one, with few functions and in place."""
 
 import shutil
 from itertools import pairwise
@@ -41,7 +41,7 @@ needs_a_compiler = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def without_fusing():
-    """MLX joins operations on a CPU through a C++ compiler; what a step computes is the same without."""
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
     mx.disable_compile()
     yield
     mx.enable_compile()
@@ -78,17 +78,17 @@ def text(decoder, strategy, *, seed=0, logprobs=None, count=30):
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_text_is_that_of_the_plain_step(tmp_path, make_cache, short_strides, variant, strategy):
+def test_the_text_equals_that_of_the_plain_step(tmp_path, make_cache, short_strides, variant, strategy):
     model = load(tmp_path, **VARIANTS[variant])
     plain = text(Decoder(model, make_cache(model, max_seq_len=CAPACITY)), strategy)
     decoder = Decoder(model, make_cache(model, max_seq_len=CAPACITY), compiles=True)
     made = text(decoder, strategy)
     assert [token.id for token in made] == [token.id for token in plain]
-    assert decoder.compiled.count >= 4  # It went through several lengths.
+    assert decoder.compiled.count >= 4  # Several lengths were compiled.
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_are_those_of_the_plain_step(tmp_path, make_cache, short_strides, variant):
+def test_logits_equal_those_of_the_plain_step(tmp_path, make_cache, short_strides, variant):
     model = load(tmp_path, **VARIANTS[variant])
     plain = Decoder(model, make_cache(model, max_seq_len=CAPACITY))
     compiled = Decoder(model, make_cache(model, max_seq_len=CAPACITY), compiles=True)
@@ -104,7 +104,7 @@ def test_logits_are_those_of_the_plain_step(tmp_path, make_cache, short_strides,
         assert_close(ours, theirs)
 
 
-def test_what_an_adapter_adds_is_part_of_the_step(tmp_path, make_cache, short_strides):
+def test_adapters_are_part_of_the_compiled_step(tmp_path, make_cache, short_strides):
     model = load_adapted_and_quantized(tmp_path)
     plain, compiled = (
         [token.id for token in text(Decoder(model, make_cache(model, CAPACITY), compiles=compiles), Greedy())]
@@ -113,7 +113,7 @@ def test_what_an_adapter_adds_is_part_of_the_step(tmp_path, make_cache, short_st
     assert compiled == plain
 
 
-def test_log_probabilities_are_those_of_the_plain_step(tiny_model, make_cache):
+def test_log_probabilities_equal_those_of_the_plain_step(tiny_model, make_cache):
     plain = text(Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY)), TopP(0.9), logprobs=3)
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True)
     for ours, theirs in zip(text(decoder, TopP(0.9), logprobs=3), plain, strict=True):
@@ -121,7 +121,7 @@ def test_log_probabilities_are_those_of_the_plain_step(tiny_model, make_cache):
             assert_close(array, other)
 
 
-def test_functions_are_kept_for_the_next_text(tiny_model, make_cache, short_strides):
+def test_functions_are_reused_for_the_next_text(tiny_model, make_cache, short_strides):
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True)
     first = text(decoder, Temperature(1.0), seed=1)
     count = decoder.compiled.count
@@ -133,7 +133,7 @@ def test_functions_are_kept_for_the_next_text(tiny_model, make_cache, short_stri
     assert decoder.compiled.count == 2 * count
 
 
-def test_a_full_cache_is_refused_and_left_as_it_is(tiny_model, make_cache):
+def test_a_full_cache_is_refused_and_unchanged(tiny_model, make_cache):
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=len(PROMPT)), compiles=True)
     logits = decoder.prefill(PROMPT)
     sampler = Sampler(Greedy(), RandomKeys(0), prompt=PROMPT, capacity=len(PROMPT))
@@ -152,7 +152,7 @@ def test_fused_operations_give_the_same_text(tiny_model, make_cache, fusing):
 
 @needs_a_compiler
 def test_buffers_are_written_in_place(tiny_model, make_cache, fusing):
-    """A step takes no more memory in a large cache than in a small one."""
+    """A step takes as little memory in a large cache as in a small one."""
 
     def peak(capacity):
         decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=capacity), compiles=True)

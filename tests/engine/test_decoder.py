@@ -1,4 +1,4 @@
-"""The forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
+"""Tests the forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
 
 import mlx.core as mx
 import numpy as np
@@ -58,8 +58,8 @@ def test_chunked_prefill_equals_whole(model, make_cache, tokens, chunk_size):
     assert progress == [(done, 20) for done in range(chunk_size, 20, chunk_size)]
 
 
-def test_prefill_hands_over_no_more_work_than_its_memory_allows(tiny_model, make_cache, monkeypatch):
-    """Stands in for a GPU, which would keep what many layers need at once."""
+def test_prefill_queues_no_more_than_its_memory_allows(tiny_model, make_cache, monkeypatch):
+    """Imitate a GPU, which would keep the memory of many layers at once."""
     limits = []
     set_limit = mx.set_memory_limit
     monkeypatch.setattr(mx, "set_memory_limit", lambda limit: limits.append(limit) or set_limit(limit))
@@ -76,7 +76,7 @@ def test_prefill_hands_over_no_more_work_than_its_memory_allows(tiny_model, make
         set_limit(usual)
 
 
-def test_what_follows_does_not_move_a_prefix(tiny_model, make_cache, tokens):
+def test_later_tokens_do_not_change_a_prefix(tiny_model, make_cache, tokens):
     prefix = tiny_model.logits(tiny_model(tokens[:, :9], make_cache(tiny_model)))
     whole = tiny_model.logits(tiny_model(tokens, make_cache(tiny_model)))
     assert_close(whole[:, :9], prefix)
@@ -154,7 +154,7 @@ def test_an_end_token_ends_the_text(tiny_model, make_cache):
 
 
 def test_the_next_step_is_started_before_a_token_is_read(tiny_model, make_cache):
-    """When the first token is handed over, the sampler has been asked for the second."""
+    """When the first token is yielded, the sampler has already drawn the second."""
     asked = []
 
     class Watched(Sampler):
@@ -170,8 +170,8 @@ def test_the_next_step_is_started_before_a_token_is_read(tiny_model, make_cache)
     assert asked == [0, 1, 2]
 
 
-def test_an_uncertain_draw_is_taken_back_and_drawn_anew(tiny_model, make_cache):
-    """The text, the history and the cache are as if it had been drawn from everything at once."""
+def test_an_uncertain_draw_is_taken_back_and_repeated(tiny_model, make_cache):
+    """Text, history and cache are as if the token had been drawn from the whole vocabulary at once."""
     strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
     redrawn = []
 
@@ -198,7 +198,7 @@ def test_logits_that_are_not_finite_name_the_step(tiny_model, make_cache):
         next(tokens)
 
 
-def test_rewinding_writes_over_what_was_taken_back(tiny_model, make_cache, tokens):
+def test_rewound_positions_are_overwritten(tiny_model, make_cache, tokens):
     cache = make_cache(tiny_model)
     tiny_model(tokens, cache)
     cache.rewind(15)

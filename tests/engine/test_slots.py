@@ -1,4 +1,4 @@
-"""Many texts at once over slots: each as it would be alone, whatever its company."""
+"""Tests many texts at once in slots: each is the same as if it were alone."""
 
 import random
 from dataclasses import replace
@@ -42,7 +42,7 @@ SYSTEM = [7, 8, 9, 10] * 9
 
 
 def requests(count, seed=0):
-    """Prompts and lengths as they come in real work: some long, some with the same beginning."""
+    """Make prompts and lengths as in real work: some long, some with a common prefix."""
     chance = random.Random(seed)
     made = []
     for number in range(count):
@@ -75,7 +75,7 @@ def alone(model, cache, request):
 
 
 def together(decoder, wanted):
-    """The texts of all requests, by number."""
+    """Return the texts of all requests, by number."""
     wanted = list(wanted)
     texts, running = {}, {}
     while True:
@@ -93,7 +93,7 @@ def together(decoder, wanted):
 
 VARIANTS = {
     "sliding": {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
-    # Of prompts, some are stretched and some are not.
+    # Rope scaling stretches some of the prompts.
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 60},
 }
 MODELS = ["qwen3", "qwen2", *VARIANTS]
@@ -111,7 +111,7 @@ def model(request, tmp_path):
 @pytest.mark.parametrize(
     ("model", "compiles"), [*product(MODELS, [False, True]), ("adapted", False)], indirect=["model"]
 )
-def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
+def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles):
     wanted = requests(15)
     cache = make_cache(model, max_seq_len=CAPACITY)
     expected = {request[0]: alone(model, cache, request) for request in wanted}
@@ -156,7 +156,7 @@ def test_every_product_of_an_adapted_matrix_is_tried():
     assert parts_of(AdaptedMatrix(base, thin, wide)) == (base, thin, wide)
 
 
-def test_matrices_of_other_bits_are_tried_though_they_take_the_same_words(tiny_model, monkeypatch):
+def test_matrices_of_different_bits_are_tried_separately(tiny_model, monkeypatch):
     tried = []
 
     def note(matrix):
@@ -186,7 +186,7 @@ def test_logits_that_are_not_finite_end_one_text_and_leave_the_others(tiny_model
     assert decoder.in_use == 0
 
 
-def test_an_uncertain_draw_is_drawn_anew_and_its_text_goes_on(tiny_model, make_cache):
+def test_an_uncertain_draw_is_repeated_and_its_text_continues(tiny_model, make_cache):
     strategy = SamplingStrategy(top_p=0.9, repetition_penalty=1.3, frequency_penalty=0.5)
     redrawn = []
 

@@ -1,4 +1,4 @@
-"""Why a text ends and where: on checkpoints whose answer is known beforehand."""
+"""Tests why and where a text ends, on checkpoints whose answer is known."""
 
 import json
 import os
@@ -36,14 +36,14 @@ pytest_plugins = ("fixtures_text",)
 
 REAL = os.environ.get("METAL_GEN_TEST_TOKENIZER")
 LETTERS = "abcdefgh"
-# Characters of 1, 2, 3 and 1 bytes, none of which comes twice.
+# Characters of 1, 2, 3 and 1 bytes, all different.
 ANSWER = "aé€b"
 BYTES = ANSWER.encode()
 FIRST_PART = 260
 
 
 def parts(text):
-    """Every run of characters in a text."""
+    """Return every substring of a text."""
     return [text[begin:end] for begin, end in combinations(range(len(text) + 1), 2)]
 
 
@@ -66,24 +66,24 @@ def load(folder, **settings):
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """Says `abcdefgh` and stops."""
+    """A model that says `abcdefgh` and stops."""
     return load(write_text_checkpoint(tmp_path_factory.mktemp("letters"), says=LETTERS.encode()))
 
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory):
-    """Says `CYCLE` again and again."""
+    """A model that says `CYCLE` again and again."""
     return load(write_text_checkpoint(tmp_path_factory.mktemp("endless"), says=CYCLE, forever=True))
 
 
 @pytest.fixture(scope="module")
 def chance(gambler):
-    """Says what the seed says."""
+    """A model whose text depends on the seed."""
     return load(gambler, temperature=1.0, max_tokens=20, ignore_eos=True)
 
 
 def idle_weights(config):
-    """Weights of layers that hand on what they get."""
+    """Return weights of layers that pass their input on unchanged."""
     return {
         name: np.full(shape, not name.endswith("_proj.weight"), dtype=np.float32)
         for name, shape in tensor_shapes(config).items()
@@ -91,7 +91,7 @@ def idle_weights(config):
 
 
 def write_scripted(folder, vocab, hidden, tokens, end):
-    """Write weights of a model that says these tokens whatever the prompt, and then `end`.
+    """Write weights of a model that says these tokens for any prompt, and then `end`.
 
     The embedding tells apart only the tokens that it says, which must differ.
     """
@@ -109,7 +109,7 @@ def write_scripted(folder, vocab, hidden, tokens, end):
 
 
 class Splitter:
-    """Says `ANSWER` in tokens of any bytes: the tokenizer has one for every run of them."""
+    """Models that say `ANSWER` in tokens of any bytes: the tokenizer has one for every run of them."""
 
     def __init__(self, folder):
         tokenizer = json.loads(byte_tokenizer().to_str())
@@ -163,14 +163,14 @@ def test_a_stop_string_at_every_split_over_tokens(splitter, stop):
         assert len(b"".join(split[: len(result.token_ids)])) >= len(ended.encode())
 
 
-def test_what_does_not_come_stops_nothing_at_any_split(splitter):
+def test_absent_stop_strings_stop_nothing_at_any_split(splitter):
     stops = ["bé", "é€bc", "xa", "aé€b\n", "\u00c3", "\ufffd", "B"]
     for split in every_split(BYTES):
         result = metal_gen.generate(splitter.say(split), "x", stop=stops)
         assert (result.text, result.finish, result.stop_text) == (ANSWER, FinishDetail.EOS, None), split
 
 
-def test_pieces_never_take_back_what_they_gave(splitter):
+def test_pieces_are_final(splitter):
     for split in every_split(BYTES):
         pieces = list(metal_gen.stream_generate(splitter.say(split), "x", stop=["€b!", "é€?"]))
         assert "".join(piece.text for piece in pieces) == ANSWER
@@ -207,14 +207,14 @@ def test_several_stop_strings(letters, stops, text, stop):
 
 
 @pytest.mark.parametrize("prompt", ["x stop: cd", "cd", "ab", "x a"])
-def test_a_stop_string_in_the_prompt_is_none(letters, prompt):
-    # The answer begins anew after a prompt that ends in none of its letters.
+def test_stop_strings_in_the_prompt_do_not_count(letters, prompt):
+    # The answer restarts after a prompt that ends in none of its letters.
     prompt += "."
     assert metal_gen.generate(letters, prompt, stop=[prompt, ".a", prompt[-2:]]).text == LETTERS
     assert metal_gen.generate(letters, prompt, stop=["cd"]).text == "ab"
 
 
-def test_a_stop_string_that_the_last_token_allowed_completes_has_stopped_the_text(letters):
+def test_a_stop_string_completed_by_the_last_allowed_token_counts(letters):
     assert metal_gen.generate(letters, "x", stop=["cd"], max_tokens=4).finish is FinishDetail.STOP_TEXT
     assert metal_gen.generate(letters, "x", stop=["cd"], max_tokens=3).finish is FinishDetail.MAX_TOKENS
 
@@ -228,12 +228,12 @@ def test_a_stop_string_that_the_last_token_allowed_completes_has_stopped_the_tex
     ],
     ids=str,
 )
-def test_what_is_held_comes_when_the_text_ends_for_another_reason(letters, settings, finish):
+def test_held_back_text_comes_when_the_text_ends_otherwise(letters, settings, finish):
     result = metal_gen.generate(letters, "x", stop=["bcdefg"], **settings)
     assert (result.text, result.finish, result.stop_text) == ("abcd", finish, None)
 
 
-def test_what_is_held_comes_when_the_cache_is_full(tmp_path):
+def test_held_back_text_comes_when_the_cache_is_full(tmp_path):
     model = load(write_text_checkpoint(tmp_path, says=LETTERS.encode()), max_seq_len=5)
     result = metal_gen.generate(model, "xx", stop=["bcdefg"])
     assert (result.text, result.finish) == ("abcd", FinishDetail.CACHE_FULL)
@@ -241,7 +241,7 @@ def test_what_is_held_comes_when_the_cache_is_full(tmp_path):
     assert result.statistics.cache_tokens == 5
 
 
-def test_a_character_that_is_cut_short_becomes_a_replacement_character(splitter):
+def test_a_cut_character_becomes_a_replacement_character(splitter):
     model = splitter.say([bytes([byte]) for byte in BYTES])
     assert metal_gen.generate(model, "x", max_tokens=2).text == "a\ufffd"
     assert metal_gen.generate(model, "x", max_tokens=5, stop=["é\ufffd"]).stop_text == "é\ufffd"
@@ -274,7 +274,7 @@ def test_stop_strings_over_the_tokens_of_a_real_tokenizer(tmp_path):
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """Thinks `hm.` and answers `42`."""
+    """A model that thinks `hm.` and answers `42`."""
     says = [THINK, *b"hm.", END_THINK, *b"\n42"]
     return load(write_text_checkpoint(tmp_path_factory.mktemp("deep"), says=says), raw=False)
 
@@ -301,7 +301,7 @@ def test_a_stop_token_ends_the_thinking_too(deep):
 
 
 @pytest.mark.parametrize(("max_tokens", "text"), [(3, "ab<think>"), (4, "ab<think>h"), (None, "ab<think>hm")])
-def test_what_is_held_of_the_answer_comes_with_a_tag_that_opens_nothing(tmp_path, max_tokens, text):
+def test_held_back_text_comes_with_a_tag_that_opens_nothing(tmp_path, max_tokens, text):
     model = load(write_text_checkpoint(tmp_path, says=[*b"ab", THINK, *b"hm"]), raw=False)
     assert metal_gen.generate(model, "hi", stop=["abc"], max_tokens=max_tokens).text == text
 
@@ -323,13 +323,13 @@ def test_a_stop_token_with_a_special_name(tmp_path):
     assert metal_gen.generate(model, "x", stop_token=["<|im_end|>"]).finish is FinishDetail.STOP_TOKEN
 
 
-def test_a_digit_is_an_id_and_not_the_token_that_says_it(deep):
+def test_digits_are_an_id_rather_than_a_text(deep):
     assert metal_gen.generate(deep, "hi", stop_token=["4"]).text == "42"
     assert metal_gen.generate(deep, "hi", stop_token=[str(ord("4"))]).text == ""
 
 
 @pytest.mark.parametrize("name", ["é", "Ã", "Ġ"])
-def test_a_character_of_two_tokens_is_no_token(letters, name):
+def test_a_text_of_two_tokens_is_refused_as_a_name(letters, name):
     with pytest.raises(UsageError, match="2 tokens"):
         metal_gen.generate(letters, "x", ban_token=[name])
 
@@ -353,7 +353,7 @@ def test_a_real_token_is_named_by_its_text(real_tokenizer, name):
 
 @pytest.fixture(scope="module")
 def three_ends(tmp_path_factory):
-    """Says `abcdefgh` again and again; config.json ends it at c, a second file at e and f, the tokenizer."""
+    """A model that repeats `abcdefgh`; config.json, a second file (e, f) and the tokenizer name its ends."""
     folder = tmp_path_factory.mktemp("three_ends")
     write_text_checkpoint(folder, says=[*LETTERS.encode(), IM_END], forever=True, eos_token_id=ord("c"))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [ord("e"), ord("f")]}))
@@ -368,7 +368,7 @@ def test_every_source_of_end_tokens_counts(three_ends, prompt, end):
     assert (result.finish, result.finish_reason) == (FinishDetail.EOS, FinishReason.STOP)
 
 
-def test_the_end_token_is_no_part_of_the_text(three_ends):
+def test_the_end_token_is_not_part_of_the_text(three_ends):
     assert metal_gen.generate(three_ends, "x").text == "ab"
 
 
@@ -419,7 +419,7 @@ def test_max_tokens_that_just_fill_the_cache_are_max_tokens(endless):
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 10, 20])
-def test_min_tokens_puts_the_end_off(letters, count):
+def test_min_tokens_delays_the_end(letters, count):
     result = metal_gen.generate(letters, "x", min_tokens=count, max_tokens=30)
     assert result.text.startswith(LETTERS)
     assert IM_END not in result.token_ids[:count]
@@ -429,13 +429,13 @@ def test_min_tokens_puts_the_end_off(letters, count):
         assert (result.text, result.finish) == (LETTERS, FinishDetail.EOS)
 
 
-def test_min_tokens_does_not_put_off_stop_strings(letters):
+def test_min_tokens_does_not_delay_stop_strings(letters):
     result = metal_gen.generate(letters, "x", min_tokens=6, stop=["cd"])
     assert (result.text, result.finish) == ("ab", FinishDetail.STOP_TEXT)
 
 
 @pytest.mark.parametrize("strategy", [None, metal_gen.Greedy()], ids=["settings", "strategy"])
-def test_ignore_eos_goes_on_to_the_limit(letters, strategy):
+def test_ignore_eos_continues_to_the_limit(letters, strategy):
     result = metal_gen.generate(letters, "x", ignore_eos=True, strategy=strategy, max_tokens=40)
     assert (len(result.token_ids), result.finish) == (40, FinishDetail.MAX_TOKENS)
     assert IM_END not in result.token_ids
@@ -448,7 +448,7 @@ def test_ignore_eos_leaves_stop_strings_and_stop_tokens(letters):
     assert metal_gen.generate(letters, "x", ignore_eos=True, stop_token=["e"]).text == "abcd"
 
 
-def test_min_tokens_beside_a_strategy_counts_or_is_refused(letters):
+def test_min_tokens_with_a_strategy_counts_or_is_refused(letters):
     try:
         result = metal_gen.generate(letters, "x", strategy=metal_gen.Greedy(), min_tokens=12, max_tokens=20)
     except UsageError:
@@ -457,7 +457,7 @@ def test_min_tokens_beside_a_strategy_counts_or_is_refused(letters):
 
 
 @pytest.mark.parametrize("settings", [{"ban_token": ["a"]}, {"logit_bias": {"b": 100}}], ids=str)
-def test_sampling_settings_beside_a_strategy_count_or_are_refused(letters, settings):
+def test_sampling_settings_with_a_strategy_count_or_are_refused(letters, settings):
     try:
         result = metal_gen.generate(letters, "x", strategy=metal_gen.Greedy(), max_tokens=1, **settings)
     except UsageError:
@@ -484,12 +484,12 @@ def test_a_callback_cancels_between_tokens(letters, count):
     assert metal_gen.generate(letters, "x").text == LETTERS
 
 
-def test_a_callback_that_refuses_the_last_piece_comes_too_late(letters):
+def test_cancelling_at_the_last_piece_has_no_effect(letters):
     result = metal_gen.generate(letters, "x", on_piece=lambda piece: piece.finish is None)
     assert result.finish is FinishDetail.EOS
 
 
-def test_a_callback_that_returns_nothing_goes_on(letters):
+def test_a_callback_that_returns_nothing_does_not_cancel(letters):
     assert metal_gen.generate(letters, "x", on_piece=lambda piece: None).text == LETTERS
 
 
@@ -517,20 +517,20 @@ def texts(results):
     return [result.text for result in results]
 
 
-def test_samples_have_draws_of_their_own(chance):
+def test_samples_have_their_own_draws(chance):
     results = metal_gen.generate_samples(chance, "x", 4, seed=5)
     assert len({tuple(result.token_ids) for result in results}) == 4
     assert all(result.finish is FinishDetail.MAX_TOKENS for result in results)
 
 
-def test_the_first_sample_is_what_one_alone_would_be(chance):
+def test_the_first_sample_equals_a_single_text(chance):
     alone = metal_gen.generate(chance, "x", seed=5)
     results = metal_gen.generate_samples(chance, "x", 3, seed=5)
     assert results[0].token_ids == alone.token_ids
     assert results[0].text == alone.text
 
 
-def test_how_many_samples_follow_changes_none(chance):
+def test_later_samples_do_not_change_earlier_ones(chance):
     two, four = (metal_gen.generate_samples(chance, "x", count, seed=5) for count in (2, 4))
     assert [result.token_ids for result in two] == [result.token_ids for result in four[:2]]
 

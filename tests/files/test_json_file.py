@@ -1,4 +1,4 @@
-"""The door that JSON from outside comes through: strict, and bounded before it costs anything."""
+"""Tests reading of JSON from outside: strict, and refused before it costs much."""
 
 import json
 import os
@@ -34,7 +34,7 @@ from metal_gen.files.json_file import MOST_LEVELS, NotJsonError, parse_json, rea
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_no_honest_program_writes_is_refused(text, why):
+def test_suspicious_json_is_refused(text, why):
     with pytest.raises(NotJsonError) as refusal:
         parse_json(text)
     assert why in str(refusal.value)
@@ -54,19 +54,19 @@ def test_what_no_honest_program_writes_is_refused(text, why):
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_programs_write_is_read(text, value):
+def test_ordinary_json_is_read(text, value):
     assert value is None or parse_json(text) == value
     parse_json(text)
 
 
-def test_a_name_that_is_there_twice_is_refused_where_names_count():
+def test_duplicate_names_are_refused_on_request():
     with pytest.raises(NotJsonError, match="twice: b"):
         parse_json('[{"a": 1, "b": {"a": 1}, "b": 2}]', unique_names=True)
     many = json.dumps({str(n): n for n in range(100_000)})
     assert len(parse_json(many, unique_names=True)) == 100_000
 
 
-def test_a_vocabulary_is_spared_the_search_and_still_refused_in_a_sentence():
+def test_a_vocabulary_skips_some_checks_but_fails_with_a_message():
     deep = '{"a":' * (MOST_LEVELS + 1) + "1" + "}" * (MOST_LEVELS + 1)
     assert parse_json(deep, is_vocabulary=True)["a"]
     for text in ("9" * 5000, "[" * 200_000, "[NaN]", r'["\ud800"]'):
@@ -94,7 +94,7 @@ def test_any_bytes_are_refused_or_can_be_written_again(data):
         json.dumps(parse_json(data), ensure_ascii=False, allow_nan=False).encode()
 
 
-def test_a_file_is_looked_at_before_it_is_read(tmp_path):
+def test_the_size_of_a_file_is_checked_before_reading(tmp_path):
     large = tmp_path / "large.json"
     with large.open("wb") as file:
         file.truncate(1 << 40)
@@ -118,7 +118,7 @@ def test_a_file_is_looked_at_before_it_is_read(tmp_path):
             read_json(path)
 
 
-def test_a_value_that_is_no_object_is_refused(tmp_path):
+def test_a_value_that_is_not_an_object_is_refused(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("[]")
     with pytest.raises(CheckpointError, match="must hold a JSON object, not list"):
@@ -126,7 +126,7 @@ def test_a_value_that_is_no_object_is_refused(tmp_path):
 
 
 def test_depth_is_the_same_from_wherever_it_is_read():
-    """What is accepted must not depend on how much of the stack is in use."""
+    """The limit on depth must not depend on how much of the stack is in use."""
 
     def deeper(frames):
         return parse_json("[" * MOST_LEVELS + "]" * MOST_LEVELS) if not frames else deeper(frames - 1)

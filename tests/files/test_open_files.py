@@ -1,4 +1,4 @@
-"""The limit of open files, which is 256 on a Mac."""
+"""Tests the limit on open files, which is 256 on a Mac."""
 
 import resource
 
@@ -10,7 +10,7 @@ from metal_gen.files.open_files import OTHERS, allow_open_files
 
 @pytest.fixture
 def limits(monkeypatch):
-    """Stands in for the system's limits: soft, hard."""
+    """Imitates the system's limits: soft, hard."""
     now = [256, resource.RLIM_INFINITY]
     monkeypatch.setattr(resource, "getrlimit", lambda kind: tuple(now))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, new: now.__setitem__(slice(None), new))

@@ -1,4 +1,4 @@
-"""Whatever passes stays in the folder it is joined with."""
+"""Tests that an accepted name stays in the folder it is joined with."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ def test_a_name_that_passes_is_a_file_of_its_folder(name):
 @pytest.mark.parametrize(
     "name", ["config.json", "model-00001-of-00002.safetensors", ".hidden", "a b", "ü", "..."]
 )
-def test_names_of_files_pass(name):
+def test_names_of_files_are_accepted(name):
     assert is_plain_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a/b", "/a", "a\\b", "a\nb", "\x7f", "é" * 128, 5, None, ["a"]]
 )
-def test_what_is_no_name_does_not(name):
+def test_other_names_are_refused(name):
     assert not is_plain_name(name)
 
 

@@ -1,4 +1,4 @@
-"""A header that the safetensors package refuses is refused."""
+"""Tests that headers which the safetensors package refuses are refused."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_headers_that_the_package_refuses(header, tmp_path):
     assert len(caught.value.message) < len(str(path)) + 400
 
 
-def test_the_order_and_the_room_of_a_header_are_free(tmp_path):
+def test_order_and_spacing_of_a_header_are_free(tmp_path):
     text = json.dumps({"b": tensor((2,), (8, 16)), "none": tensor((0, 5), (8, 8)), "a": tensor((2,), (0, 8))})
     tensors = read_header(written(tmp_path, text.encode() + b"    "))
     assert {name: info.offset - tensors["a"].offset for name, info in tensors.items()} == {
@@ -79,7 +79,7 @@ def test_a_header_costs_no_more_than_it_may(tmp_path):
         read_header(written(tmp_path, b'{"x": [' + b"[]," * 10_000_000 + b"[]]}"))
 
 
-def test_what_is_no_file_is_refused_unread(tmp_path):
+def test_other_than_regular_files_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
     for name in ("pipe.safetensors", "zero.safetensors"):

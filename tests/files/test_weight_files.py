@@ -1,4 +1,4 @@
-"""Which files hold the weights, and which of them a tensor comes from."""
+"""Tests which files hold the weights, and which file a tensor comes from."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_an_index_that_forgets_a_tensor_does_not_hide_it(tmp_path):
 
 
 @pytest.mark.parametrize("weight_map", [None, {"a": ONE, "b": TWO, "c": THREE}])
-def test_a_tensor_in_two_files_that_no_index_decides_is_refused(tmp_path, weight_map):
+def test_a_tensor_in_two_files_without_an_index_is_refused(tmp_path, weight_map):
     files = {ONE: ["a", "head"], TWO: ["b", "head"], THREE: ["c"]}
     with pytest.raises(CheckpointError, match=f"has head both in {ONE} and in {TWO}"):
         read_headers(checkpoint(tmp_path, files, weight_map))
@@ -63,7 +63,7 @@ def test_a_tensor_in_two_files_that_no_index_decides_is_refused(tmp_path, weight
     ],
     ids=lambda value: value[:30],
 )
-def test_an_index_that_is_none_is_refused(tmp_path, index, said):
+def test_an_invalid_index_is_refused(tmp_path, index, said):
     checkpoint(tmp_path, {"model.safetensors": ["a"]})
     (tmp_path / WEIGHTS_INDEX).write_text(index)
     with pytest.raises(CheckpointError, match=said) as caught:
@@ -71,7 +71,7 @@ def test_an_index_that_is_none_is_refused(tmp_path, index, said):
     assert len(caught.value.message) < len(str(tmp_path)) + 300
 
 
-def test_an_index_names_so_many_files_at_most():
+def test_an_index_has_a_limited_number_of_files():
     weight_map = {str(n): f"{n}.safetensors" for n in range(10_001)}
     with pytest.raises(CheckpointError, match="more than 10,000 files"):
         weight_map_of({"weight_map": weight_map}, "the index")

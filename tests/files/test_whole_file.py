@@ -1,4 +1,4 @@
-"""Files that are whole or not there: modes, links beside them, full disks, what the killed leave behind."""
+"""Tests files that appear whole or not at all: modes, links, full disks, remains of killed runs."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ def fail(*arguments):
 # Whole or not at all
 
 
-def test_a_file_is_as_before_until_it_is_put_there(path):
+def test_a_file_is_unchanged_until_commit(path):
     path.write_bytes(b"old")
     with WholeFile(path) as file:
         file.write(b"new, ")
@@ -71,7 +71,7 @@ def test_a_file_is_as_before_until_it_is_put_there(path):
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_is_given_up_leaves_nothing(path, is_there):
+def test_a_discarded_file_leaves_nothing(path, is_there):
     if is_there:
         path.write_bytes(b"old")
     with WholeFile(path) as file:
@@ -83,7 +83,7 @@ def test_what_is_given_up_leaves_nothing(path, is_there):
 @pytest.mark.parametrize(
     "place", ["metal_gen.files.whole_file.sync_file", "os.fchmod", "pathlib.Path.replace"]
 )
-def test_what_fails_at_the_end_leaves_nothing(path, place, monkeypatch):
+def test_a_failed_commit_leaves_nothing(path, place, monkeypatch):
     path.write_bytes(b"old")
     monkeypatch.setattr(place, fail)
     with pytest.raises(OSError, match="No space left"):
@@ -115,7 +115,7 @@ except OSError as error:
     assert names(path.parent) == []
 
 
-def test_a_part_that_is_taken_away_is_noticed(path):
+def test_a_removed_part_is_noticed(path):
     with WholeFile(path) as file:
         part = part_of(path)
         part.unlink()
@@ -129,7 +129,7 @@ def test_a_part_that_is_taken_away_is_noticed(path):
 
 
 @pytest.mark.parametrize(("mask", "new"), [(0o022, 0o644), (0o077, 0o600), (0o000, 0o666), (0o007, 0o660)])
-def test_a_new_file_has_what_the_umask_leaves(path, mask, new):
+def test_a_new_file_gets_its_mode_from_the_umask(path, mask, new):
     with umask(mask):
         write_whole(path, b"new")
         assert os.umask(mask) == mask
@@ -145,7 +145,7 @@ def test_an_old_file_keeps_its_mode(path, old, private):
     assert mode(path) == old
 
 
-def test_a_private_file_is_its_owners(path):
+def test_a_private_file_is_for_its_owner_only(path):
     with umask(0):
         write_whole(path, b"new", private=True)
     assert mode(path) == 0o600
@@ -172,7 +172,7 @@ def test_a_link_beside_it_is_not_followed(path, monkeypatch):
     assert not path.is_symlink()
 
 
-def test_of_a_link_it_is_the_target_that_is_replaced(path):
+def test_the_target_of_a_link_is_replaced(path):
     (path.parent / "there").mkdir()
     path.symlink_to("there/real")
     write_whole(path, b"new")
@@ -200,7 +200,7 @@ def circle(folder):
         ("n" * 256, "File name too long"),
     ],
 )
-def test_a_place_that_cannot_be_written(tmp_path, name, reason):
+def test_an_unwritable_path_is_refused(tmp_path, name, reason):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -218,7 +218,7 @@ def test_the_longest_name_can_be_written(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
-def test_a_working_folder_that_is_gone(tmp_path, monkeypatch):
+def test_a_missing_working_folder_is_reported(tmp_path, monkeypatch):
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -229,16 +229,16 @@ def test_a_working_folder_that_is_gone(tmp_path, monkeypatch):
         assert why_not_written(raised.value, Path("out.txt"))[0] == "the working folder is gone"
 
 
-def test_a_circle_of_links_leads_nowhere(tmp_path):
+def test_a_circle_of_links_is_refused(tmp_path):
     with pytest.raises(OSError, match="Too many levels"):
         resolve(circle(tmp_path))
     assert resolve(tmp_path / "a" / ".." / "b") == tmp_path / "b"
 
 
-# What is left behind
+# Remains of killed writers
 
 
-def test_what_a_killed_writer_leaves_is_taken_away(path):
+def test_parts_of_killed_writers_are_removed(path):
     code = [sys.executable, "-c", DIE, path]
     done = subprocess.run(code, env=clean_environment(path.parent), timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -249,7 +249,7 @@ def test_what_a_killed_writer_leaves_is_taken_away(path):
     assert names(path.parent) == ["out.txt"]
 
 
-def test_what_a_writer_at_work_has_is_left_alone(path):
+def test_parts_of_active_writers_stay(path):
     with WholeFile(path) as first:
         first.write(b"first")
         write_whole(path, b"second")
@@ -257,7 +257,7 @@ def test_what_a_writer_at_work_has_is_left_alone(path):
     assert path.read_bytes() == b"first"
 
 
-def test_only_parts_are_taken_away(path):
+def test_only_parts_are_removed(path):
     victim = path.parent / "victim"
     victim.write_bytes(b"precious")
     token = "0123456789abcdef"
@@ -272,13 +272,13 @@ def test_only_parts_are_taken_away(path):
     assert victim.read_bytes() == b"precious"
 
 
-# On the disk
+# Syncs
 
 
 @pytest.mark.parametrize(
     ("answer", "synced"), [(None, ["full"]), (errno.ENOTSUP, ["full", "plain"]), (errno.EIO, ["full"])]
 )
-def test_the_disks_own_memory_is_emptied_where_that_can_be_asked_for(monkeypatch, answer, synced):
+def test_the_disks_cache_is_flushed_if_possible(monkeypatch, answer, synced):
     said = []
 
     def full(descriptor, command):

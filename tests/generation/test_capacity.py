@@ -1,4 +1,4 @@
-"""The size of the cache where nobody has set one: what the work needs, the model can and memory holds."""
+"""Tests the default size of the cache, which depends on the work, the model and the memory."""
 
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
@@ -17,7 +17,7 @@ TRAINED = 40_960
 
 @pytest.fixture(scope="module")
 def long_model(tmp_path_factory):
-    """A model that was trained for long texts."""
+    """A model with a long context."""
     config = tiny_config("qwen3", max_position_embeddings=TRAINED)
     return str(write_checkpoint(tmp_path_factory.mktemp("long"), config))
 
@@ -27,7 +27,7 @@ def prepared_for(folder, **settings):
 
 
 def limit_for(folder, max_seq_len):
-    """Just enough memory for a cache of so many tokens."""
+    """Set the memory to just enough for a cache of this many tokens."""
     return prepared_for(folder, max_seq_len=max_seq_len, chunk_size=16).plan.total_bytes
 
 
@@ -53,7 +53,7 @@ def test_the_cache_holds_the_prompt_and_its_answer(long_model, prompt_tokens, ma
     assert capacity(prepared) == expected
 
 
-def test_what_is_set_stays(long_model):
+def test_a_set_capacity_stays(long_model):
     prepared = prepare(Settings(model=long_model).override({"max_seq_len": 5000}, "job.toml"))
     for chosen in (prepared.for_prompt(10), prepared.for_prompt(4900), prepared.for_chat()):
         assert capacity(chosen) == 5000
@@ -74,7 +74,7 @@ def test_a_chat_has_more_room_than_one_answer(long_model):
     assert capacity(prepared_for(long_model).for_chat()) == CHAT_TOKENS
 
 
-def test_memory_bounds_what_nobody_asked_for(long_model):
+def test_memory_limits_the_default_capacity(long_model):
     limit = limit_for(long_model, 3000)
     prepared = prepared_for(long_model, memory_limit_bytes=limit, chunk_size=16)
     assert capacity(prepared.for_prompt(2900)) >= 2900

@@ -1,4 +1,4 @@
-"""A conversation over one cache: the answers of fresh runs, from as few tokens as possible."""
+"""Tests conversations over one cache: the same answers as fresh runs, from as few tokens as possible."""
 
 import json
 from itertools import takewhile
@@ -19,7 +19,7 @@ pytest_plugins = ("fixtures_text",)
 pytestmark = pytest.mark.metal
 
 QWEN3_TEMPLATE = json.loads((BUNDLED_FOLDER / "tokenizer_config.json").read_text())["chat_template"]
-# Answers of a model of random weights are ASCII, lest bytes that are no UTF-8 are encoded otherwise again.
+# Answers of a model of random weights are ASCII, because invalid UTF-8 would be encoded differently again.
 ASCII = {"ban_token": [str(token) for token in range(128, TEXT_VOCAB)]}
 REQUESTS = ("Who are you?", "And then?", "Why\nis that?")
 # <|im_end|> \n <|im_start|> user \n, then the request, then <|im_end|> \n <|im_start|> assistant \n.
@@ -29,7 +29,7 @@ HELLO = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho
 
 
 class Spy:
-    """A model that notes how many tokens of prompts it computes, and the logits it gives."""
+    """A model that records how many prompt tokens it computes, and its logits."""
 
     def __init__(self, model):
         self._model = model
@@ -60,7 +60,7 @@ def answer(pieces):
 
 
 class Pair:
-    """A conversation, and a second model that computes each prompt of it from the beginning."""
+    """A conversation, and a second model that computes each of its prompts from the beginning."""
 
     def __init__(self, folder, options, **settings):
         self.chat = metal_gen.Conversation(metal_gen.load(folder, **options), **settings)
@@ -106,7 +106,7 @@ VARIANTS = {
 
 @pytest.fixture
 def without_fusing():
-    """MLX joins operations on a CPU through a C++ compiler; what a step computes is the same without."""
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
     mx.disable_compile()
     yield
     mx.enable_compile()
@@ -114,7 +114,7 @@ def without_fusing():
 
 @pytest.mark.usefixtures("without_fusing")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_turn_is_as_if_fresh_and_computes_what_is_new(tmp_path, variant):
+def test_each_turn_equals_a_fresh_run_and_computes_only_new_tokens(tmp_path, variant):
     changes, options, settings = VARIANTS[variant]
     folder = write_text_checkpoint(tmp_path, chat_template=QWEN3_TEMPLATE, **changes)
     pair = Pair(folder, options, max_tokens=12, **settings, **ASCII)
@@ -124,19 +124,19 @@ def test_each_turn_is_as_if_fresh_and_computes_what_is_new(tmp_path, variant):
     assert first.computed_tokens == first.prompt_tokens
     for request in REQUESTS[1:]:
         statistics = pair.turn(pair.chat.ask(request))
-        # One more: the last token of the answer before had no part in that.
+        # One more: the last token of the previous answer is not in the cache.
         assert statistics.computed_tokens == 1 + TOKENS_BETWEEN + len(request)
 
 
 @pytest.fixture(scope="module")
 def folder(text_checkpoints):
-    """Random weights, and Qwen3's template."""
+    """A model with random weights and Qwen3's template."""
     return write_text_checkpoint(text_checkpoints / "talker", chat_template=QWEN3_TEMPLATE)
 
 
 @pytest.fixture
 def talker(folder):
-    """A conversation, and its fresh double."""
+    """A conversation with a fresh copy of it."""
     return Pair(folder, {"chunk_size": 16}, max_tokens=12, temperature=1.0, **ASCII)
 
 
@@ -147,8 +147,8 @@ def test_words_of_many_tokens_are_kept_too():
     assert statistics.computed_tokens < statistics.prompt_tokens / 2
 
 
-def test_a_template_that_drops_something_has_more_computed(folder):
-    """Without thinking, Qwen3's template puts tags before an answer that it leaves out later."""
+def test_a_template_that_drops_text_needs_more_tokens(folder):
+    """Without thinking, Qwen3's template puts tags before an answer, and drops them later."""
     pair = Pair(folder, {}, max_tokens=12, temperature=1.0, thinking=False, **ASCII)
     pair.turn(pair.chat.ask(REQUESTS[0]))
     statistics = pair.turn(pair.chat.ask(REQUESTS[1]))
@@ -165,8 +165,8 @@ def test_thinking_is_kept_apart_and_left_out_of_the_next_prompt(tmp_path):
     assert statistics.computed_tokens == len("42") + TOKENS_BETWEEN + len("hi")
 
 
-def test_dynamic_rope_scaling_has_all_computed_once_it_stretches(tmp_path):
-    """What it makes of a key depends on the length of the prompt that the key was computed in."""
+def test_dynamic_rope_scaling_computes_everything_once_it_stretches(tmp_path):
+    """With dynamic scaling, keys depend on the length of the prompt that they were computed in."""
     changes = {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 90}
     folder = write_text_checkpoint(tmp_path, chat_template=QWEN3_TEMPLATE, **changes)
     pair = Pair(folder, {"max_seq_len": 256}, max_tokens=12, temperature=0.0, **ASCII)
@@ -181,10 +181,10 @@ def test_dynamic_rope_scaling_has_all_computed_once_it_stretches(tmp_path):
     pair.turn(pair.chat.ask("Short."))
 
 
-# Ends before their time
+# Early ends
 
 
-def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came(talker):
+def test_a_stopped_answer_is_kept(talker):
     pieces = talker.chat.ask("hi")
     said = "".join(next(pieces).text for _ in range(5))
     pieces.close()
@@ -194,7 +194,7 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came(talker):
     assert statistics.computed_tokens == TOKENS_BETWEEN + len("and then?")
 
 
-def test_a_prompt_that_is_stopped_is_taken_back_and_its_chunks_are_kept(talker):
+def test_a_stopped_prompt_is_taken_back_and_its_chunks_are_kept(talker):
     class StoppedError(Exception):
         pass
 
@@ -210,7 +210,7 @@ def test_a_prompt_that_is_stopped_is_taken_back_and_its_chunks_are_kept(talker):
     assert talker.turn(talker.chat.ask("x" * 28)).computed_tokens == 47 - 32
 
 
-def test_an_answer_may_have_nothing_in_it(tmp_path):
+def test_an_answer_may_be_empty(tmp_path):
     folder = write_text_checkpoint(tmp_path, says=[IM_END])
     chat = metal_gen.Conversation(metal_gen.load(folder))
     assert answer(chat.ask("hi"))[0] == ""
@@ -220,10 +220,10 @@ def test_an_answer_may_have_nothing_in_it(tmp_path):
     assert chat.turns == 1
 
 
-def test_another_text_in_between_does_no_harm(talker):
+def test_other_texts_may_come_in_between(talker):
     talker.turn(talker.chat.ask("hi"))
     begun = talker.chat.ask("and then?")
-    # A turn without a word is not kept, and what may begin a tag is held back.
+    # An empty turn is not kept, and text that may begin a tag is held back.
     next(piece for piece in begun if piece.text)
     metal_gen.generate(talker.chat.model, "something else", max_tokens=3)
     with pytest.raises(UsageError, match="another text"):
@@ -233,10 +233,10 @@ def test_another_text_in_between_does_no_harm(talker):
     talker.turn(talker.chat.ask("where were we?"))
 
 
-# What has been said, changed
+# Changes of earlier messages
 
 
-def test_undo_takes_the_last_turn_back_and_its_beginning_is_kept(talker):
+def test_undo_removes_the_last_turn_and_keeps_the_rest_cached(talker):
     talker.turn(talker.chat.ask("hi"))
     before = list(talker.chat.messages)
     talker.turn(talker.chat.ask("and then?"))
@@ -249,7 +249,7 @@ def test_undo_takes_the_last_turn_back_and_its_beginning_is_kept(talker):
         talker.chat.undo()
 
 
-def test_a_retry_is_another_answer_to_the_same_from_one_token(talker):
+def test_a_retry_is_another_answer_computed_from_one_token(talker):
     first = talker.turn(talker.chat.ask("hi"))
     answers = {talker.chat.messages[-1]["content"]}
     for _ in range(3):
@@ -292,7 +292,7 @@ def test_the_system_message_is_the_first_and_can_be_changed(tmp_path):
 # Limits
 
 
-def test_what_does_not_fit_is_refused_and_all_is_as_before(tmp_path):
+def test_a_message_that_does_not_fit_changes_nothing(tmp_path):
     folder = write_text_checkpoint(tmp_path, says=b"abc", chat_template=QWEN3_TEMPLATE)
     chat = metal_gen.Conversation(metal_gen.load(folder, max_seq_len=60))
     list(chat.ask("hi"))
@@ -333,7 +333,7 @@ def test_memory_does_not_grow_with_the_conversation(talker):
 # Settings
 
 
-def test_seeds_follow_one_another(talker):
+def test_each_answer_uses_the_next_seed(talker):
     talker.chat.change(seed=7)
     seeds = [answer(talker.chat.ask("hi"))[1].seed, answer(talker.chat.retry())[1].seed]
     talker.chat.change(seed=2**64 - 1)

@@ -1,4 +1,4 @@
-"""What is foreseen is what is taken, and what cannot fit is refused with a number that does."""
+"""Tests that plans match the memory used, and that a refusal names a number that fits."""
 
 import mlx.core as mx
 import pytest
@@ -55,7 +55,7 @@ SHARED = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 5
     ],
 )
 def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, changes, dtype, chunk_size, length):
-    """A prompt that fills the cache, on models whose weights do not hide the rest."""
+    """A prompt fills the cache, on models whose weights do not hide other memory."""
     config = tiny_config(arch, max_position_embeddings=2048, **changes)
     settings = Settings(
         model=str(write_checkpoint(tmp_path, config)),
@@ -68,11 +68,11 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, changes, dt
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("prompt_tokens", [500, 512])
-def test_so_it_is_of_the_bundled_model(dtype, prompt_tokens):
+def test_the_plan_fits_the_bundled_model(dtype, prompt_tokens):
     assert_plan_is_the_peak(prepare(Settings(model_dtype=dtype)), prompt_tokens)
 
 
-def test_what_does_not_fit_is_refused_with_a_size_that_does(tmp_path):
+def test_refusals_name_a_size_that_fits(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3", max_position_embeddings=100_000)))
     limit = 2_000_000
     with pytest.raises(DoesNotFitError) as caught:
@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit_need_another_checkpoint(tmp_path):
 
 
 def test_metal_reports_its_recommended_working_set(monkeypatch):
-    """Stands in for a Mac: what only Metal can say is substituted."""
+    """Imitate a Mac: replace everything that only Metal can answer."""
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(
         mx, "device_info", lambda: {"max_recommended_working_set_size": 10 * 2**30, "memory_size": 16 * 2**30}
@@ -110,8 +110,8 @@ def test_metal_reports_its_recommended_working_set(monkeypatch):
     assert backend.available_memory_bytes() == 9 * 2**30
 
 
-def test_memory_is_wired_unless_somebody_wants_it_otherwise_and_as_far_as_it_may(monkeypatch, tmp_path):
-    """Stands in for a Mac: nothing of this has run on one."""
+def test_memory_is_wired_up_to_the_limit_unless_disabled(monkeypatch, tmp_path):
+    """Imitate a Mac; this has not run on one."""
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     limits = []
     monkeypatch.setattr(mx, "set_wired_limit", limits.append)
@@ -147,23 +147,23 @@ def test_metal_wires_memory_from_macos_15_on(monkeypatch, macos, on_cpu, can):
     assert backend.can_wire_memory() is can
 
 
-def test_memory_that_cannot_be_wired_is_said_to_be_so(tmp_path):
+def test_memory_that_cannot_be_wired_gives_a_notice(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     settings = Settings(model=folder).override({"wired_memory": True}, "job.toml")
     assert any("wired_memory has no effect (job.toml)" in notice for notice in prepare(settings).notices)
 
 
-def test_a_device_that_says_nothing_refuses_nothing(monkeypatch, tmp_path):
+def test_unknown_memory_refuses_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(mx, "device_info", dict)
     assert backend.available_memory_bytes() == 0
 
 
-def test_this_machine_has_memory():
+def test_this_machine_reports_its_memory():
     assert backend.available_memory_bytes() > 2**28
 
 
-def test_bytes_are_written_for_people():
+def test_bytes_are_formatted_with_units():
     assert format_bytes(25_165_824) == "24.0 MiB"
     assert format_bytes(3 * 2**30) == "3.00 GiB"
     assert format_bytes(1536) == "1.5 KiB"

@@ -1,4 +1,4 @@
-"""The library: load, generate, stream_generate, on the bundled model."""
+"""Tests the library's load, generate and stream_generate on the bundled model."""
 
 import shutil
 import subprocess
@@ -65,7 +65,7 @@ def test_a_callback_cancels(model):
     assert len(result.token_ids) == 5
 
 
-def test_statistics_count_what_happened(model):
+def test_statistics_are_correct(model):
     result = metal_gen.generate(model, PROMPT, max_tokens=9, strategy=metal_gen.Greedy())
     statistics = result.statistics
     assert statistics.completion_tokens == len(result.token_ids) == 9
@@ -136,13 +136,13 @@ def test_the_checkpoints_defaults_fill_what_is_not_set(model):
         ({"memory_limit_bytes": 1_000_000}, DoesNotFitError),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(arguments, error):
+def test_impossible_loads_are_refused(arguments, error):
     with pytest.raises(error):
         metal_gen.load(**arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"max_tokens": 0}, {"seed": -2}, {"max_tokens": 300}])
-def test_what_cannot_be_generated_is_refused_at_once(model, arguments):
+def test_impossible_generations_are_refused_at_once(model, arguments):
     with pytest.raises((UsageError, DoesNotFitError)):
         metal_gen.stream_generate(model, PROMPT, **arguments)
 
@@ -183,25 +183,25 @@ def test_a_tag_in_the_users_own_words_starts_no_thinking(model):
 @pytest.mark.parametrize(
     "prompt", [["hi"], b"hi", 5, [{"role": "user"}], [{"content": "hi"}], [{"role": "user", "content": 3}]]
 )
-def test_what_is_no_conversation_is_refused(model, prompt):
+def test_invalid_conversations_are_refused(model, prompt):
     with pytest.raises(UsageError):
         metal_gen.generate(model, prompt)
 
 
-def test_none_stands_for_not_given(model):
+def test_none_means_not_given(model):
     result = metal_gen.generate(model, PROMPT, strategy=metal_gen.Greedy(), temperature=None, max_tokens=3)
     assert len(result.token_ids) == 3
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
-def test_compiling_for_a_wider_cache_is_said_to_have_no_effect():
+def test_compiling_for_a_wider_cache_has_no_effect_and_a_notice():
     model = metal_gen.load(max_seq_len=32, batch_size=2, compile="on")
     assert model.decoder.compiled is None
     assert any("compile = 'on' has no effect" in notice for notice in model.notices)
 
 
 def test_a_failed_load_leaves_nothing_running(tmp_path):
-    """An interpreter that ends while weights are still read would be aborted."""
+    """An interpreter that exits while weights are still being read would abort."""
     shutil.copytree(BUNDLED_FOLDER, tmp_path / "model")
     (tmp_path / "model" / "tokenizer.json").unlink()
     code = "import metal_gen\ntry: metal_gen.load('./model')\nexcept metal_gen.MetalGenError: print('caught')"

@@ -1,4 +1,4 @@
-"""Thinking is found in what a model says, whatever its tokens are and however its prompt ends."""
+"""Tests that thinking is found in a model's text, whatever its tokens and the end of its prompt."""
 
 import pytest
 from tiny_text_checkpoint import CHATML, END_THINK, THINK, write_text_checkpoint
@@ -13,7 +13,7 @@ UNOPENED = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a model that says something, whatever it is asked."""
+    """Load a model that says a given text for any prompt."""
 
     def load(says, **changes):
         return metal_gen.load(
@@ -33,7 +33,7 @@ def test_a_thinking_block_that_the_template_opens(load, has_tags):
     assert (answer.text, answer.stop_text) == ("TO", "P")
 
 
-def test_stop_texts_are_looked_for_in_the_answer_alone(load):
+def test_stop_texts_apply_to_the_answer_only(load):
     model = load([THINK, *b"abSTOP", END_THINK, *b"xyz"])
     answer = metal_gen.generate(model, "hi", stop=["STOP", "z"])
     assert (answer.thinking, answer.text, answer.stop_text) == ("abSTOP", "xy", "z")
@@ -57,13 +57,13 @@ def test_a_tag_that_the_user_ends_with_opens_no_thinking(load):
     assert not encode_prompt(model.checkpoint, conversation).opens_thinking
 
 
-def test_a_user_who_speaks_of_tags_does_not_hide_the_template_s_own(tmp_path):
+def test_tags_in_a_message_do_not_hide_the_template_s_own(tmp_path):
     checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=OPENS))
     assert encode_prompt(checkpoint, "what is <think>").opens_thinking
 
 
 def test_tokens_that_end_the_thinking_and_begin_the_answer(load):
-    """The answer is not lost where one token holds both."""
+    """The answer is not lost if one token contains the end of the thinking and the answer's beginning."""
     model = load(b"ab")
     from metal_gen.generation.pieces import Clock
     from metal_gen.generation.text_assembly import TextAssembly
@@ -91,7 +91,7 @@ def test_a_prefill_can_hold_the_thinking(load):
     assert (answer.thinking, answer.text) == ("on.", "Yes")
 
 
-def test_a_prefill_where_the_template_opens_thinking_is_said_to_be_thinking(tmp_path):
+def test_a_prefill_after_an_opening_tag_is_thinking_with_a_notice(tmp_path):
     checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=OPENS))
     assert any("prefill" in notice for notice in encode_prompt(checkpoint, "hi", prefill="x").notices)
     assert encode_prompt(checkpoint, "hi", prefill="x</think>y").notices == ()

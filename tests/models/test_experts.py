@@ -1,4 +1,4 @@
-"""Mixture of experts: the sum that is meant, in every layout of weights, whichever way it is computed."""
+"""Tests mixtures of experts: every layout of weights and every way to compute them give the same sum."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def rows_of(count):
 
 
 def one_by_one(experts, rows):
-    """A loop over rows and their experts, in float64."""
+    """Compute the sum with a loop over rows and their experts, in float64."""
     router, gate_up, down = (
         np.array(part.numbers, np.float64) for part in (experts.router.weight, experts.gate_up, experts.down)
     )
@@ -69,7 +69,7 @@ def one_by_one(experts, rows):
 
 @pytest.mark.parametrize("sorts", [False, True], ids=["blocks", "sorted, as on a GPU"])
 @pytest.mark.parametrize("count", [1, 5, 6, 70])
-def test_the_sum_is_that_of_a_loop(experts, monkeypatch, count, sorts):
+def test_the_sum_equals_that_of_a_loop(experts, monkeypatch, count, sorts):
     monkeypatch.setattr(expert_groups, "runs_on_cpu", lambda: not sorts)
     experts = replace(experts, normalised=count > 5)
     expected = one_by_one(experts, rows_of(count))
@@ -85,7 +85,7 @@ def test_all_rows_may_choose_the_same_expert(experts, favoured):
     assert np.allclose(np.array(one(rows)), one_by_one(one, rows), atol=1e-4)
 
 
-def test_rows_apart_do_not_depend_on_how_many_there_are(experts, monkeypatch):
+def test_separate_rows_do_not_depend_on_their_number(experts, monkeypatch):
     monkeypatch.delattr("metal_gen.models.experts.experts.group_rows")
     apart, whole = replace(experts, apart=True), rows_of(40)
     for count in (1, 2, 7, 33):
@@ -96,7 +96,7 @@ def test_rows_apart_do_not_depend_on_how_many_there_are(experts, monkeypatch):
 
 
 def stacked(weights, prefix):
-    """As transformers 5 saves them when it is not asked for the published form."""
+    """Save the weights as transformers 5 does unless asked for the published form."""
     gate_up, down = [], []
     for index in range(6):
         gate, up, out = (
@@ -109,7 +109,7 @@ def stacked(weights, prefix):
 
 
 def switched(weights, prefix):
-    """As mlx-lm saves them."""
+    """Save the weights as mlx-lm does."""
     for name in ("gate", "up", "down"):
         parts = [weights.pop(f"{prefix}.experts.{index}.{name}_proj.weight") for index in range(6)]
         weights[f"{prefix}.switch_mlp.{name}_proj.weight"] = np.stack(parts)
@@ -131,7 +131,7 @@ def test_every_layout_is_the_same_model(tmp_path, make_cache, tokens, layout):
 @pytest.mark.parametrize(
     ("layout", "dtype"), [("published", "bfloat16"), (stacked, "float32"), (switched, "bfloat16")]
 )
-def test_loading_takes_what_was_foreseen(tmp_path, layout, dtype):
+def test_loading_takes_the_planned_memory(tmp_path, layout, dtype):
     big = tiny_config("qwen3_moe", hidden_size=256, moe_intermediate_size=512, num_hidden_layers=3)
     weights = tiny_weights(big)
     for layer in range(3 if layout != "published" else 0):
@@ -141,12 +141,12 @@ def test_loading_takes_what_was_foreseen(tmp_path, layout, dtype):
     model = files.load(dtype)
     assert abs(mx.get_active_memory() - before - files.nbytes(dtype)) < 0.02 * files.nbytes(dtype)
     assert peak_since(before) < 1.02 * files.loading_peak_bytes(dtype)
-    # One layer's projections are joined at a time, never the model.
+    # The projections of one layer are joined at a time, never those of the whole model.
     assert files.loading_peak_bytes(dtype) < files.nbytes(dtype) * (1 + 1 / 3)
     del model
 
 
-# What is refused
+# Refusals
 
 
 def drop(*names):
@@ -206,13 +206,13 @@ def test_another_number_of_experts_than_configured(tmp_path):
         ({"model_type": "qwen2_moe"}, "shared_expert_intermediate_size is missing"),
     ],
 )
-def test_fields_that_cannot_be_meant(changes, message):
+def test_invalid_fields_are_refused(changes, message):
     with pytest.raises(CheckpointError) as caught:
         ModelConfig.from_hf({**CONFIG, **changes})
     assert message in caught.value.message
 
 
-def test_either_spelling_and_neither_means_no_unknown_field():
+def test_both_spellings_of_the_expert_count_are_known():
     modern = {**CONFIG, "num_local_experts": 6}
     assert ModelConfig.from_hf(modern) == ModelConfig.from_hf(CONFIG)
     del modern["num_experts"]
@@ -229,7 +229,7 @@ def test_half_precision_on_a_cpu_is_refused_before_it_is_read(tmp_path):
     assert prepare(Settings(model=folder)).plan.dtype == "float32"
 
 
-def test_a_text_is_generated_by_weights_that_another_thread_has_read(tmp_path):
+def test_weights_may_be_read_in_another_thread(tmp_path):
     folder = write_text_checkpoint(tmp_path, model_type="qwen3_moe", **EXPERTS)
     model = metal_gen.load(str(folder), max_seq_len=64)
     result = metal_gen.generate(model, "a", max_tokens=9, ignore_eos=True, seed=1)

@@ -1,4 +1,4 @@
-"""Logits and greedy text equal what transformers computed for the same weights."""
+"""Tests that logits and greedy text equal those of transformers for the same weights."""
 
 from pathlib import Path
 

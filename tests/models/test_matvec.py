@@ -1,4 +1,4 @@
-"""A matrix times one row, in the form that a CPU's BLAS is quickest at."""
+"""Tests a matrix times one row, in the form that is fastest for a CPU's BLAS."""
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +13,7 @@ from metal_gen.models.matrices.matvec import PIECE_NUMBERS, matvec, row_blocks
 
 @cpu_only
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 48), (1187 * 4, 300), (3000, 1024), (2, 2_000_001)])
-def test_the_product_is_that_of_the_whole_matrix(shape):
+def test_the_product_equals_that_of_the_whole_matrix(shape):
     weight = mx.random.normal(shape, key=mx.random.key(1))
     row = mx.random.normal((1, shape[1]), key=mx.random.key(2))
     expected = np.array(row, np.float64) @ np.array(weight, np.float64).T
@@ -21,7 +21,7 @@ def test_the_product_is_that_of_the_whole_matrix(shape):
 
 
 @cpu_only
-def test_pieces_are_about_as_large_as_is_multiplied_unpacked():
+def test_pieces_are_near_the_largest_size_without_packing():
     for rows, columns in [(151_936, 1024), (6144, 1024), (1024, 3072), (151_936, 128)]:
         pieces, height, width = row_blocks(mx.zeros((rows, columns))).shape
         assert (pieces * height, width) == (rows, columns)
@@ -29,7 +29,7 @@ def test_pieces_are_about_as_large_as_is_multiplied_unpacked():
 
 
 @cpu_only
-def test_what_no_blas_computes_is_left_whole(monkeypatch):
+def test_matrices_without_a_blas_stay_whole(monkeypatch):
     assert row_blocks(mx.zeros((64, 64), mx.bfloat16)) is None
     assert row_blocks(mx.zeros((151_643, 896))) is None  # A prime number of rows.
     monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
@@ -37,7 +37,7 @@ def test_what_no_blas_computes_is_left_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_a_row_alone_gives_what_it_gives_among_others(has_bias):
+def test_a_single_row_gives_the_same_as_among_others(has_bias):
     weight = mx.random.normal((300, 200), key=mx.random.key(1))
     bias = mx.random.normal((300,), key=mx.random.key(2)) if has_bias else None
     rows = mx.random.normal((4, 200), key=mx.random.key(3))

@@ -1,4 +1,4 @@
-"""config.json in its several spellings, and what is refused rather than ignored."""
+"""Tests the spellings of config.json, and the fields that are refused rather than ignored."""
 
 import pytest
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_yarn_knows_the_trained_length():
     assert implied.rope.factor == 2.0
 
 
-def test_a_setting_is_laid_over_the_checkpoints_scaling():
+def test_a_setting_overrides_the_checkpoints_scaling():
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
     setting = RopeScaling()({"type": "yarn", "factor": 2})
     plain = tiny_config("qwen3", rope_theta=1e6, max_position_embeddings=40960)
@@ -87,7 +87,7 @@ def test_unknown_fields_are_listed():
     assert read(novel_field=1, transformers_version="5").unknown_fields == ("novel_field",)
 
 
-def test_of_many_unknown_fields_a_few_are_named():
+def test_many_unknown_fields_are_shortened():
     names = read(**{f"novel_{index:03}": 1 for index in range(500)}, **{"x" * 10_000: 1}).unknown_fields
     assert listed(names[:2]) == "novel_000, novel_001"
     assert listed(names).endswith("novel_011 and 489 more")
@@ -104,13 +104,13 @@ def test_of_many_unknown_fields_a_few_are_named():
         ({"rope_theta": 1e6, "mrope_interleaved": True, "original_max_position_embeddings": 16}, []),
     ],
 )
-def test_so_are_those_of_the_rope_that_change_nothing(parameters, unknown):
+def test_unused_rope_fields_are_listed(parameters, unknown):
     names = tuple(f"rope_parameters.{name}" for name in unknown)
     assert read(rope_parameters=parameters).unknown_fields == names
     assert read(rope_scaling=parameters).unknown_fields == names
 
 
-def test_a_setting_that_scales_the_rope_answers_for_its_fields():
+def test_a_rope_setting_silences_unused_rope_fields():
     config = tiny_config("qwen3", rope_scaling={"rope_type": "yarn", "factor": 4, "beta_fast": 16})
     off = RopeScaling()({"rope_type": "default"})
     assert ModelConfig.from_hf(config, rope_scaling=off).unknown_fields == ()
@@ -160,7 +160,7 @@ def test_a_setting_that_scales_the_rope_answers_for_its_fields():
         ({"layer_types": ["full_attention", "sliding_attention"]}, "no sliding_window is in use"),
     ],
 )
-def test_what_cannot_be_computed_is_refused(changes, message):
+def test_unsupported_fields_are_refused(changes, message):
     with pytest.raises(CheckpointError) as caught:
         read(**changes)
     assert message in caught.value.message
@@ -169,7 +169,7 @@ def test_what_cannot_be_computed_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(("partial", "rotated"), [(1e9, None), (1.1, None), (0.01, 0), (0.4, 13)])
-def test_a_part_of_a_head_that_cannot_be_rotated(partial, rotated):
+def test_a_head_that_cannot_be_rotated_is_refused(partial, rotated):
     with pytest.raises(CheckpointError, match="rotat") as caught:
         ModelConfig.from_hf(tiny_config("qwen3_next", head_dim=33, partial_rotary_factor=partial))
     if rotated is not None:
@@ -185,7 +185,7 @@ def test_a_part_of_a_head_that_cannot_be_rotated(partial, rotated):
     original=st.sampled_from([1, 16, 2**31 - 1]),
     length=st.sampled_from([1, 1000, 2**31 - 1]),
 )
-def test_what_is_accepted_has_wavelengths(head_dim, rope_type, numbers, original, length):
+def test_accepted_configs_have_wavelengths(head_dim, rope_type, numbers, original, length):
     scaling = {"rope_type": rope_type, "original_max_position_embeddings": original, **numbers}
     try:
         config = read(head_dim=head_dim, rope_parameters=scaling, max_position_embeddings=original)
@@ -196,7 +196,7 @@ def test_what_is_accepted_has_wavelengths(head_dim, rope_type, numbers, original
     assert all(period > 0 for period in periods)
 
 
-def test_a_summary_is_a_few_words_whatever_the_file_says():
+def test_a_summary_is_short_for_any_file():
     long = "x" * 10_000
     quantization = {"quant_method": long, "bits": 10**90}
     summary = ConfigSummary.from_hf({"model_type": long, "dtype": long, "quantization": quantization})

@@ -1,4 +1,4 @@
-"""Quantized checkpoints: logits equal mlx-lm's on the same files, and what does not fit is refused."""
+"""Tests quantized checkpoints: logits equal mlx-lm's on the same files, and invalid files are refused."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ FAMILIES = ["qwen2", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5"]
 
 
 def assert_like_mlx_lm(folder, make_cache):
-    """Both see the same scales in float32, which is what the tiny weights are in."""
+    """Compare in float32, the dtype of the tiny weights, so that both see the same scales."""
     model = Checkpoint(folder).weights.load("float32")
     hidden = model(mx.array([PROMPT]), make_cache(model))
     expected = logits_of_mlx_lm(folder)
@@ -52,7 +52,7 @@ def test_logits_are_those_of_mlx_lm_in_every_family(family, make_cache, tmp_path
 
 
 def mixed(path, module):
-    """One of three fused projections in other bits, and one not at all."""
+    """Quantize one of three fused projections to other bits, and one not at all."""
     if "v_proj" in path or "up_proj" in path:
         return {"bits": 6, "group_size": 32, "mode": "affine"}
     return "k_proj" not in path and "embed_tokens" not in path
@@ -73,7 +73,7 @@ def test_an_embedding_that_is_also_the_head_is_quantized_once(make_cache, tmp_pa
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])
-def test_memory_is_what_was_planned(family, tmp_path):
+def test_memory_equals_the_plan(family, tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config(family, vocab_size=4096), FOUR_BITS)
     weights = Checkpoint(folder).weights
     before = begin_peak()
@@ -134,7 +134,7 @@ PROJECTION = "model.layers.1.mlp.down_proj"
         (forget, "scales in model.safetensors belongs to quantized weights, and config.json has no"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
+def test_refusals_name_what_does_not_fit(change, message, tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
     tensors = load_file(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
 
 
 def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypatch, tmp_path):
-    """MLX adds up products of quantized matrices in the dtype itself there."""
+    """On a CPU, MLX adds up products of quantized matrices in the dtype itself."""
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: True)
     monkeypatch.setattr(backend, "blas_in_use", lambda: Blas(Path(WHEEL_LIBRARIES) / "libblas.so"))
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3"), FOUR_BITS)
@@ -161,8 +161,8 @@ def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypat
 
 
 @pytest.mark.parametrize("choose", [None, mixed], ids=["alike", "mixed"])
-def test_working_memory_is_what_was_planned(choose, tmp_path):
-    """Products of matrices in different forms are there beside what they are joined to."""
+def test_working_memory_equals_the_plan(choose, tmp_path):
+    """Products of matrices in different forms are in memory together with the joined result."""
     config = {**quantizable_config("qwen3", max_position_embeddings=256), "intermediate_size": 4096}
     folder = quantize_with_mlx_lm(tmp_path, config, FOUR_BITS, choose)
     prepared = prepare(Settings(model=str(folder), max_seq_len=256, chunk_size=256))

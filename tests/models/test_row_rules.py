@@ -1,4 +1,4 @@
-"""Rows come out the same in any company, whatever kernels a BLAS has for how many rows."""
+"""Tests that results of a row do not depend on the other rows, whatever kernels a BLAS uses."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ pytest_plugins = ("fixtures_cli", "fixtures_text")
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix whose product with each row is computed by one of several kernels, which round apart."""
+    """A matrix whose product with each row is computed by one of several kernels, which round differently."""
 
     numbers: mx.array
     kernels: object
@@ -70,7 +70,7 @@ def alike_alone(place, count):
         (alike_alone, RowRule(block=1)),
     ],
 )
-def test_a_rule_is_found_that_holds(kernels, rule):
+def test_a_rule_that_holds_is_found(kernels, rule):
     product = Product(mx.random.normal((600, 16), key=mx.random.key(1)), kernels)
     found = rule_together([outcomes_of(product)])
     assert found == rule
@@ -80,11 +80,11 @@ def test_a_rule_is_found_that_holds(kernels, rule):
     for begin, end in [(0, 2), (0, 7), (1, 8), (0, 12), (3, 20), (0, 31), (2, 42), (0, 64), (0, 70)]:
         together = steady(rows[begin:end])
         assert together.shape == (end - begin, 600)
-        # Not to the last bit: the products here are this machine's own.
+        # Not to the last bit, because this machine computes the products itself.
         assert mx.allclose(together, alone[begin:end], atol=1e-4, rtol=0).item()
 
 
-def test_rules_of_matrices_that_share_rows_hold_for_each():
+def test_a_shared_rule_holds_for_every_matrix():
     few, edge = (
         Product(mx.random.normal((600, 16)), kernels)
         for kernels in (partial(other_for_few, few=12), partial(other_at_the_edge, tile=8))
@@ -94,7 +94,7 @@ def test_rules_of_matrices_that_share_rows_hold_for_each():
 
 
 def test_few_numbers_do_not_agree_by_chance():
-    """A product of one number a row: kernels often round it alike."""
+    """A product with one number per row, which kernels often round alike."""
 
     def rounded(rows, numbers):
         return mx.round((rows @ numbers.T) * 4) / 4
@@ -119,13 +119,13 @@ def test_few_numbers_do_not_agree_by_chance():
         (RowRule(block=16), {1: [16], 16: [16], 17: [16, 16]}),
     ],
 )
-def test_few_rows_are_computed_beside_those_that_count(rule, sizes):
+def test_few_additional_rows_are_computed(rule, sizes):
     assert {count: rule.sizes(count) for count in sizes} == sizes
 
 
 @cpu_only
 @pytest.mark.parametrize(("out", "width"), [(768, 256), (256, 512), (1408, 256), (1024, 1024)])
-def test_rows_of_a_product_do_not_depend_on_how_many_there_are_nor_on_their_places(out, width):
+def test_rows_of_a_product_do_not_depend_on_their_number_or_places(out, width):
     matrix = DenseMatrix(mx.random.normal((out, width), key=mx.random.key(1)))
     steady = SteadyLinear(matrix, None, rule_together([outcomes_of(matrix)]))
     rows = mx.random.normal((40, width), key=mx.random.key(2))
@@ -135,7 +135,7 @@ def test_rows_of_a_product_do_not_depend_on_how_many_there_are_nor_on_their_plac
             assert mx.array_equal(steady(rows[begin:end]), whole[begin:end]).item()
 
 
-def test_it_is_known_how_many_rows_a_model_computes(tiny_model):
+def test_rows_computed_is_the_largest_padded_count(tiny_model):
     head = SteadyLinear(tiny_model.head.weight, None, RowRule(multiple=8))
     layer = tiny_model.layers[0]
     steady = type(tiny_model)(
@@ -148,7 +148,7 @@ def test_it_is_known_how_many_rows_a_model_computes(tiny_model):
 
 
 @cpu_only
-def test_a_batch_says_how_many_rows_it_computes(run_here, gambler, tmp_path, monkeypatch):
+def test_a_batch_reports_how_many_rows_it_computes(run_here, gambler, tmp_path, monkeypatch):
     rule = RowRule(multiple=8)
     monkeypatch.setattr("metal_gen.models.row_independence.rule_together", lambda tried: rule)
     (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "hi"}\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Vision-language checkpoints: the language part is the model, and nothing else is read.
+"""Tests vision-language checkpoints: only the language part is read.
 
 That its logits are right is a matter of the golden files.
 """
@@ -28,7 +28,7 @@ def rename(folder, change):
 
 
 def as_mlx_vlm(name):
-    """`model.language_model.layers` to `language_model.model.layers`."""
+    """Rename `model.language_model.layers` to `language_model.model.layers`."""
     name = name.removeprefix("model.")
     if name.startswith("visual."):
         return "vision_tower." + name.removeprefix("visual.")
@@ -37,7 +37,7 @@ def as_mlx_vlm(name):
     )
 
 
-def test_the_names_of_mlx_are_the_same_model(tmp_path, make_cache, tokens):
+def test_mlx_tensor_names_give_the_same_model(tmp_path, make_cache, tokens):
     found = []
     for name, change in (("published", str), ("mlx", as_mlx_vlm)):
         folder = write_checkpoint(tmp_path / name, NESTED)
@@ -48,7 +48,7 @@ def test_the_names_of_mlx_are_the_same_model(tmp_path, make_cache, tokens):
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl-flat", "qwen3_vl_moe-untied"])
-def test_vision_is_neither_read_nor_reckoned_with(tmp_path, name):
+def test_vision_weights_are_neither_read_nor_planned(tmp_path, name):
     weights = tiny_weights(CONFIGS[name])
     vision = next(tensor for tensor in weights if "visual" in tensor)
     language = sum(array.nbytes for tensor, array in weights.items() if tensor != vision)
@@ -62,7 +62,7 @@ def test_vision_is_neither_read_nor_reckoned_with(tmp_path, name):
     del model
 
 
-def test_a_tensor_is_called_as_in_its_file(tmp_path):
+def test_errors_name_a_tensor_as_in_its_file(tmp_path):
     weights = tiny_weights(NESTED)
     name = "model.language_model.layers.1.input_layernorm.weight"
     weights[name] = np.ones(31, np.float32)
@@ -88,21 +88,21 @@ def test_end_tokens_of_both_parts_count(tmp_path):
         ("qwen3_vl", None, None, False),
     ],
 )
-def test_which_part_says_that_embeddings_are_tied(arch, outside, inside, tied):
+def test_either_part_of_the_config_may_tie_embeddings(arch, outside, inside, tied):
     text = {**NESTED["text_config"], "tie_word_embeddings": inside}
     config = {**NESTED, "model_type": arch, "tie_word_embeddings": outside, "text_config": text}
     assert ModelConfig.from_hf(config).tie_word_embeddings is tied
 
 
 def test_published_fields_are_known():
-    """Those of Qwen2.5-VL-7B-Instruct and Qwen3-VL-4B-Instruct that say nothing of sizes."""
+    """Check the fields of Qwen2.5-VL-7B-Instruct and Qwen3-VL-4B-Instruct that are not sizes."""
     ids = {f"{name}_token_id": 1 for name in ("image", "video", "vision", "vision_start", "vision_end")}
     for name in ("qwen2_5_vl-flat", "qwen3_vl-tied"):
         config = {**CONFIGS[name], **ids, "transformers_version": "4.57.0", "torch_dtype": "bfloat16"}
         assert ModelConfig.from_hf(config).unknown_fields == ()
 
 
-def test_what_is_missing_means_what_the_family_means():
+def test_missing_fields_have_the_defaults_of_the_family():
     flat = {name: value for name, value in CONFIGS["qwen2_vl-flat"].items() if name != "rope_theta"}
     assert ModelConfig.from_hf(flat).rope.rope_theta == 1e6
     with pytest.raises(CheckpointError, match="text_config must be an object"):

@@ -1,4 +1,4 @@
-"""Penalties and filters agree with transformers' logits processors, and so does the reference."""
+"""Tests penalties and filters, and their reference, against transformers' logits processors."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A text's sampler: penalties, bans, keys, errors, log-probabilities; and strategies as values."""
+"""Tests the sampler of a text: penalties, bans, keys, errors, log-probabilities; and strategies."""
 
 import math
 import tomllib
@@ -39,7 +39,7 @@ def make_sampler(strategy, *, prompt=(1,), seed=0, sequence=0, **options):
 
 
 def take(sampler, values, index):
-    """Draw, accept and read a token, from the whole vocabulary where candidates do not do."""
+    """Draw, accept and read a token, from the whole vocabulary if candidates are not enough."""
     drawn = sampler.draw(mx.array(values)[None], index)
     if drawn.outcome[1].item() == Status.UNCERTAIN:
         drawn = sampler.redraw(drawn)
@@ -149,7 +149,7 @@ PENALISING = [
 @pytest.mark.parametrize("strategy", PENALISING, ids=str)
 @pytest.mark.parametrize("greedy", [False, True])
 def test_a_penalised_text_is_drawn_from_the_references_distribution(strategy, greedy):
-    """At every step, with what was drawn before it; and so are its log-probabilities."""
+    """Compare each step after the same earlier draws, and its log-probabilities."""
     if greedy:
         changes = {name: getattr(strategy, name) for name in SamplingStrategy.__dataclass_fields__}
         strategy = SamplingStrategy(**{**changes, "temperature": 0.0})
@@ -168,7 +168,7 @@ def test_a_penalised_text_is_drawn_from_the_references_distribution(strategy, gr
 
 
 def test_a_repetition_is_penalised_once_and_within_its_window():
-    """Logits 2.0, 1.8 and -1: the first is halved while it is among the last two tokens."""
+    """With logits 2.0, 1.8 and -1, the first is halved while it is among the last two tokens."""
     values = np.array([2.0, 1.8, -1.0], np.float32)
     sampler = make_sampler(
         SamplingStrategy(temperature=0, repetition_penalty=2.0, repetition_window=2), prompt=[2, 0, 0]
@@ -202,7 +202,7 @@ def test_the_frequency_penalty_counts_and_the_presence_penalty_does_not():
     assert first(frequency_penalty=0.9) == 3
 
 
-def test_what_is_retracted_is_forgotten():
+def test_retracted_tokens_are_forgotten():
     values = np.array([2.0, 1.5], np.float32)
     sampler = make_sampler(SamplingStrategy(temperature=0, presence_penalty=1.0))
     assert take(sampler, values, 0)[0] == 0
@@ -211,7 +211,7 @@ def test_what_is_retracted_is_forgotten():
     assert take(sampler, values, 1)[0] == 1
 
 
-def test_end_tokens_wait_for_min_tokens():
+def test_end_tokens_come_after_min_tokens():
     values = np.array([9.0, 8.0, 1.0], np.float32)
     strategy = SamplingStrategy(temperature=0, min_tokens=3)
     assert [take(make_sampler(strategy, ending_ids=[0, 1]), values, step)[0] for step in range(5)] == [
@@ -235,7 +235,7 @@ def text_of_constant(strategy, values):
     return {take(sampler, values, step)[0] for step in range(8)}
 
 
-# Draws that cannot be
+# Impossible draws
 
 
 BROKEN = {"nan": math.nan, "inf": math.inf, "nothing": -math.inf}
@@ -259,7 +259,7 @@ def test_no_token_comes_from_logits_that_are_not_finite(strategy, vocabulary, ki
 
 
 def test_greedy_sees_nan_where_argmax_skips_it(monkeypatch):
-    """As it does in MLX before 0.32.4."""
+    """Imitate argmax of MLX before 0.32.4, which skips NaN."""
     right = mx.argmax
     monkeypatch.setattr(mx, "argmax", lambda array, **where: right(mx.nan_to_num(array, nan=-1e9), **where))
     with pytest.raises(LogitsError, match="not finite"):
@@ -291,7 +291,7 @@ def test_banning_every_token_is_an_error():
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_model_that_gives_no_numbers_is_blamed_whatever_is_banned(kind):
+def test_logits_that_are_not_finite_are_the_model_s_fault(kind):
     strategy = SamplingStrategy(logit_bias=dict.fromkeys(range(8), -math.inf))
     with pytest.raises(LogitsError, match="not finite") as caught:
         sample_token(mx.array(broken(kind, 8)), strategy, mx.random.key(0))
@@ -311,8 +311,8 @@ def test_an_error_leaves_later_draws_as_they_were(strategy):
 
 
 @pytest.mark.parametrize("strategy", [TopP(0.95), TopP(0.9, temperature=2.0), TopK(40)], ids=str)
-def test_a_text_with_uncertain_draws_is_that_of_the_whole_vocabulary(strategy):
-    """Flat logits, which candidates cannot cover, now and then between peaked ones."""
+def test_uncertain_draws_give_the_text_of_the_whole_vocabulary(strategy):
+    """Peaked logits with a few flat ones between them, which candidates cannot cover."""
     rows = [random_logits(BIG, seed=step, scale=0.1 if step % 4 == 2 else 6.0) for step in range(24)]
     uncertain = 0
     expected = []
@@ -357,14 +357,14 @@ def test_the_halves_of_a_seed_both_count():
     assert len(texts) == 3
 
 
-def test_a_chosen_seed_is_one_that_can_be_given_again():
+def test_a_chosen_seed_is_a_valid_setting():
     seeds = {choose_seed() for _ in range(20)}
     assert len(seeds) > 1
     assert all(SETTINGS["seed"].check(seed) == seed for seed in seeds)
 
 
 def test_numbers_from_keys_are_uniform_and_do_not_follow_each_other():
-    """Over 64 texts and 64 tokens: means within 5 standard deviations."""
+    """Over 64 texts and 64 tokens, means are within 5 standard deviations."""
     draws = [
         mx.random.uniform(shape=(1,), key=keys.key(index))
         for keys in (RandomKeys(1, sequence) for sequence in range(64))
@@ -391,7 +391,7 @@ def test_the_process_wide_random_state_is_neither_read_nor_changed(strategy):
 
 
 def test_a_draw_depends_on_seed_sequence_and_index_only():
-    """Whether other texts are drawn between its tokens, or its own later ones first."""
+    """Draw other texts between its tokens, or its own later tokens first."""
     alone = text_of(Temperature(1.0), sequence=1)
     rows = [random_logits(20, seed=step) for step in range(12)]
     one, two = (make_sampler(Temperature(1.0), sequence=sequence) for sequence in (0, 1))
@@ -403,7 +403,7 @@ def test_a_draw_depends_on_seed_sequence_and_index_only():
     assert backwards[::-1] == alone
 
 
-def test_a_row_of_sample_token_is_drawn_alike_alone_and_in_company():
+def test_sample_token_draws_each_row_independently():
     rows = mx.array(np.stack([random_logits(50, seed=seed) for seed in range(6)]))
     key = mx.random.key(1)
     firsts = {int(sample_token(rows[:count], Temperature(2.0), key)[0].item()) for count in range(1, 7)}
@@ -415,7 +415,7 @@ def test_a_row_of_sample_token_is_drawn_alike_alone_and_in_company():
 
 @pytest.mark.parametrize("vocabulary", [3, 700, BIG])
 @pytest.mark.parametrize("strategy", [Greedy(), *DRAWING], ids=str)
-def test_logprobs_are_those_of_the_reference(strategy, vocabulary):
+def test_logprobs_equal_those_of_the_reference(strategy, vocabulary):
     for top in (0, 1, 5, 100):
         values = np.round(random_logits(vocabulary, seed=top), 2)
         token, drawn = take(make_sampler(strategy, logprobs=top), values, 0)
@@ -492,13 +492,13 @@ def test_a_bias_beyond_the_vocabulary_is_refused(token):
             sample_token(mx.zeros((2, 8)), biased, mx.random.key(0))
 
 
-def test_the_vocabulary_is_checked_where_it_is_known():
+def test_sample_token_and_generate_check_the_vocabulary():
     require_vocabulary(SamplingStrategy(logit_bias={7: 1.0}), 8)
     with pytest.raises(UsageError, match="token 8, and the vocabulary ends at 7"):
         require_vocabulary(SamplingStrategy(logit_bias={8: 1.0}), 8)
 
 
-def test_kinds_compare_and_hash_as_values():
+def test_strategies_compare_and_hash_as_values():
     assert Greedy() == SamplingStrategy(temperature=0)
     assert TopK(5) == TopK(5, temperature=1) != TopK(6)
     assert TopP(0.9, temperature=0.7) == SamplingStrategy(temperature=0.7, top_p=0.9)
@@ -533,7 +533,7 @@ def test_a_strategy_prints_the_steps_that_do_something(strategy, text):
 
 
 @pytest.mark.parametrize("strategy", PENALISING, ids=str)
-def test_the_long_form_of_a_strategy_is_python_that_makes_it(strategy):
+def test_the_repr_of_a_strategy_is_valid_python(strategy):
     assert eval(repr(strategy), {"SamplingStrategy": SamplingStrategy, "inf": math.inf}) == strategy
 
 

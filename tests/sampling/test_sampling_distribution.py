@@ -1,4 +1,4 @@
-"""What is drawn, and how often: kept sets and frequencies against the float64 reference.
+"""Tests which tokens are drawn and how often: kept sets and frequencies against a float64 reference.
 
 Sums in float32 differ from those in float64 by rounding, so that a token whose cumulative
 probability is within 1e-5 of p may fall on either side. `assert_kept` therefore asks for a set
@@ -56,7 +56,7 @@ def random_logits(vocabulary, *, scale=3.0, seed=0):
 
 
 def zipf_logits(vocabulary, *, exponent=1.2, seed=0):
-    """Few probable tokens, so that neighbours at the edge of a nucleus differ clearly."""
+    """Return logits with few probable tokens, so that neighbours at the edge of a nucleus differ clearly."""
     ranks = np.random.RandomState(seed).permutation(vocabulary) + 1
     return (-exponent * np.log(ranks)).astype(np.float32)
 
@@ -79,13 +79,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def rounded_to(dtype, logits):
-    """The float32 logits (1, V) that a model of this dtype gives, and the same for the reference."""
+    """Return logits (1, V) of a model of this dtype, and the same for the reference."""
     array = mx.array(logits).astype(getattr(mx, dtype)).astype(mx.float32)
     return array[None], np.array(array)
 
 
 def look(logits, strategy, *, whole, uniform=0.5):
-    """Draw once from one row: token, status, which ids have a weight, which were looked at."""
+    """Draw once from one row. Return token, status, ids with a weight, and candidate ids."""
     token, status, (weights, ids) = draw_once(logits, strategy, mx.array([[uniform]]), whole=whole)
     places = np.arange(logits.shape[1]) if ids is None else np.array(ids[0])
     inside = places < logits.shape[1]
@@ -96,7 +96,7 @@ def look(logits, strategy, *, whole, uniform=0.5):
 
 
 def assert_kept(mask, logits, strategy):
-    """The ids with a weight are the reference's, save what no float32 weight has to hold."""
+    """Check that the ids with a weight are the reference's, except weights too small for float32."""
     fewest, most = kept_within(logits, strategy)
     visible = (logits - logits.max()) / strategy.temperature > SMALLEST_WEIGHT_LOG
     assert not (fewest & visible & ~mask).any(), f"{strategy}: too few are kept"
@@ -121,7 +121,7 @@ def test_the_whole_vocabulary_keeps_the_references_set(vocabulary, shape, dtype)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_big_vocabulary_keeps_the_references_set(shape, dtype):
-    """Candidates are the reference's set where they are certain, and uncertain where they lack some."""
+    """Check that candidates equal the reference's set if certain, and are uncertain if they lack some."""
     logits, values = rounded_to(dtype, SHAPES[shape](BIG))
     certain = 0
     for strategy in TRUNCATING:
@@ -158,7 +158,7 @@ def test_qwens_vocabulary_keeps_the_references_set(shape, strategy):
 
 @pytest.mark.parametrize("strategy", TRUNCATING, ids=str)
 def test_candidates_and_the_whole_vocabulary_draw_the_same(strategy):
-    """The candidates' order is that of the ids, so the same number finds the same token."""
+    """Candidates are in the order of ids, so the same random number gives the same token."""
     rows = mx.array(np.stack([zipf_logits(BIG, exponent=4.0, seed=seed) for seed in range(16)]))
     uniform = mx.random.uniform(shape=(16, 1), key=mx.random.key(1))
     some, status, _ = draw_once(rows, strategy, uniform, whole=False)
@@ -169,7 +169,7 @@ def test_candidates_and_the_whole_vocabulary_draw_the_same(strategy):
 
 
 def test_a_clear_edge_is_met_exactly():
-    """Where p is far from every cumulative value, the set is the reference's and no other."""
+    """If p is far from every cumulative value, the set is exactly the reference's."""
     logits, values = rounded_to("float32", zipf_logits(BIG, exponent=2.0))
     ranked = np.sort(probabilities(values, Temperature(1.0)))[::-1]
     mass = np.cumsum(ranked)
@@ -179,7 +179,7 @@ def test_a_clear_edge_is_met_exactly():
         assert (fewest == most).all()
         for whole in (True, False):
             _, status, mask, _ = look(logits, strategy, whole=whole)
-            # The 32 blocks that are looked at need not hold 50 of the largest.
+            # The 32 searched blocks need not hold the 50 largest.
             assert status is Status.CERTAIN or (size == 50 and not whole)
             if status is Status.CERTAIN:
                 np.testing.assert_array_equal(mask, fewest)
@@ -236,7 +236,7 @@ def test_k_at_its_extremes(vocabulary):
     [154, 155, 156, 157, 200, 255],
 )
 def test_k_that_needs_as_many_blocks_as_there_are(k):
-    """20,011 logits are 157 blocks of 128."""
+    """20,011 logits fill 157 blocks of 128."""
     logits, values = rounded_to("float32", random_logits(20_011))
     _, status, mask, _ = look(logits, TopK(k), whole=False)
     assert status is Status.CERTAIN
@@ -259,7 +259,7 @@ def test_ties_at_the_last_place_go_to_the_lowest_ids(vocabulary, whole):
 @pytest.mark.parametrize("vocabulary", [7, 300, BIG])
 @pytest.mark.parametrize("whole", [True, False])
 def test_ties_at_the_edge_of_the_nucleus_go_to_the_lowest_ids(vocabulary, whole):
-    """Twenty equal tokens share nearly all: p half-way through the n-th of them keeps n."""
+    """Twenty equal tokens share nearly everything: p half-way through the n-th keeps n."""
     values = np.full(vocabulary, -60.0, np.float32)
     count = min(vocabulary, 20)
     tied = np.sort(np.random.RandomState(2).permutation(vocabulary)[:count])
@@ -290,8 +290,8 @@ def test_zeros_of_either_sign_are_equal(strategy):
     assert mask.tolist() == kept(values, strategy).tolist()
 
 
-def test_a_tie_with_what_was_left_out_is_uncertain():
-    """One token in each of 313 blocks, all equal: the candidates cannot know the lowest ids."""
+def test_a_tie_with_a_left_out_token_is_uncertain():
+    """One token in each of 313 blocks is largest, all equal: candidates cannot know the lowest ids."""
     values = np.full(BIG, -20.0, np.float32)
     values[::128] = 1.0
     for strategy in (TopK(20), TopP(0.5), SamplingStrategy(min_p=0.5)):
@@ -332,8 +332,8 @@ def test_a_single_finite_logit_is_drawn(vocabulary):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("vocabulary", [1, 2, 129, BIG])
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_row_that_is_not_finite_is_told_from_its_neighbours(value, vocabulary, whole):
-    """NaN or plus infinity anywhere, or nothing but minus infinity."""
+def test_a_row_that_is_not_finite_does_not_affect_others(value, vocabulary, whole):
+    """A row has NaN or plus infinity anywhere, or only minus infinity."""
     for strategy in (Temperature(0.7), TopK(5), TopP(0.9), SamplingStrategy(min_p=0.1)):
         for place in {0, vocabulary // 2, vocabulary - 1}:
             rows = np.stack([random_logits(vocabulary, seed=seed) for seed in range(3)])
@@ -347,13 +347,13 @@ def test_a_row_that_is_not_finite_is_told_from_its_neighbours(value, vocabulary,
 
 
 def critical_value(freedom):
-    """The chi-square value passed by chance once in 100,000 (Wilson and Hilferty's approximation)."""
+    """Return the chi-square value exceeded by chance once in 100,000 (Wilson and Hilferty)."""
     share = 2 / (9 * freedom)
     return freedom * (1 - share + 4.265 * math.sqrt(share)) ** 3
 
 
 def assert_drawn_from(tokens, chances):
-    """Chi-square over bins of at least 10 expected draws; what has no chance is not drawn."""
+    """Check chi-square over bins of at least 10 expected draws, and that impossible tokens are not drawn."""
     counts = np.bincount(tokens, minlength=len(chances))
     assert len(counts) == len(chances)
     assert counts[chances == 0].sum() == 0
@@ -427,7 +427,7 @@ def test_frequencies_of_each_dtype_and_shape(shape, dtype):
     ids=str,
 )
 def test_frequencies_of_a_big_vocabulary(vocabulary, strategy, draws):
-    """The row is truncated once, among candidates where it can be, and drawn from many times."""
+    """Truncate the row once, among candidates if possible, and draw from it many times."""
     logits, values = rounded_to("float32", zipf_logits(vocabulary, exponent=2.0))
     uniform = mx.random.uniform(shape=(draws, 1), key=mx.random.key(13))
     _, status, (weights, ids) = draw_once(logits, strategy, uniform[:1], whole=False)
@@ -445,7 +445,7 @@ def test_frequencies_of_a_big_vocabulary(vocabulary, strategy, draws):
 @pytest.mark.parametrize("shape", ["flat", "random", "equal"])
 @pytest.mark.parametrize("vocabulary", [5, 5000, BIG, QWEN])
 def test_a_number_finds_its_place_in_the_cumulative_distribution(vocabulary, shape):
-    """For evenly spaced numbers: stricter than counting, and affordable at Qwen's vocabulary."""
+    """Evenly spaced numbers are stricter than counting, and affordable for Qwen's vocabulary."""
     values = SHAPES[shape](vocabulary)
     chances = probabilities(values, Temperature(1.0))
     mass = np.cumsum(chances)
@@ -457,8 +457,8 @@ def test_a_number_finds_its_place_in_the_cumulative_distribution(vocabulary, sha
 
 
 @pytest.mark.parametrize("vocabulary", [3, 300, 8192, 8193, BIG])
-def test_what_weighs_nothing_is_never_drawn(vocabulary):
-    """At the ends of the range and at every edge between blocks."""
+def test_tokens_without_weight_are_never_drawn(vocabulary):
+    """Test the ends of the range and every edge between blocks."""
     stream = np.random.RandomState(5)
     weights = stream.random_sample(vocabulary).astype(np.float32)
     weights[stream.random_sample(vocabulary) < 0.5] = 0
@@ -521,7 +521,7 @@ def test_the_highest_temperature_still_leaves_bans_alone():
 
 
 def test_the_order_of_the_steps_shows_in_the_result():
-    """Top-p counts what top-k left, at the temperature given; min-p what both left."""
+    """Top-p counts the tokens that top-k left, at the given temperature; min-p those that both left."""
     values = np.log(np.array([0.4, 0.3, 0.2, 0.1])).astype(np.float32)
     logits = mx.array(values)[None]
 
@@ -543,7 +543,7 @@ def test_the_order_of_the_steps_shows_in_the_result():
 
 @pytest.mark.parametrize("count", [1000, 200_001])
 def test_exp_is_within_3e_7_where_it_matters(count):
-    """Below 16,384 numbers it is MLX's own, which is less exact."""
+    """For fewer than 16,384 numbers it is MLX's own function, which is less exact."""
     points = np.linspace(-80, 0, count).astype(np.float32)
     made = np.array(exp(mx.array(points)), dtype=np.float64)
     error = np.abs(made / np.exp(points.astype(np.float64)) - 1).max()
@@ -567,7 +567,7 @@ def test_exp_of_minus_infinity_is_0():
 
 
 def test_bans_hold_against_every_random_number():
-    """The first of each block is banned: what falls between two blocks must not reach it."""
+    """The first token of each block is banned: a number between two blocks must not reach it."""
     values = random_logits(BIG, scale=1.0)
     values[::128] = -math.inf
     weights = exp(mx.array(values - values.max())[None])
@@ -593,7 +593,7 @@ def test_bans_hold_against_every_random_number():
     ],
 )
 def test_sums_over_a_wide_spread_of_logits_are_exact_enough(p, whole):
-    """Adding 151,936 weights one after another would be off by parts in ten thousand."""
+    """Adding 151,936 weights one by one would be off by parts in ten thousand."""
     values = random_logits(QWEN)
     values[:20] += 14  # So that the candidates hold the mass.
     strategy = TopP(p)
@@ -603,7 +603,7 @@ def test_sums_over_a_wide_spread_of_logits_are_exact_enough(p, whole):
 
 
 def test_a_sum_decides_like_the_reference_at_a_clear_edge():
-    """Among many unlikely tokens that together weigh a fifth."""
+    """Many unlikely tokens together have a fifth of the weight."""
     for spread in (1.0, 2.0, 3.0):
         values = random_logits(QWEN, scale=spread)
         rest = np.log(np.exp(values.astype(np.float64)).sum())

@@ -1,4 +1,4 @@
-"""Chat templates: where they are found, what they may do, and how they fail."""
+"""Tests chat templates: where they are found, what they may do, and how they fail."""
 
 import json
 from datetime import datetime
@@ -53,7 +53,7 @@ def test_the_thinking_switch_is_set_only_when_asked():
     assert not ChatTemplate(SIMPLE).has_thinking_switch
 
 
-def test_a_thinking_switch_that_has_no_effect_is_said_to_have_none(speaker):
+def test_a_missing_thinking_switch_gives_a_notice(speaker):
     (notice,) = encode_prompt(Checkpoint(Path(speaker)), "hi", thinking=False).notices
     assert "no effect" in notice
     assert "template has none" in notice
@@ -68,13 +68,13 @@ def test_a_thinking_switch_that_has_no_effect_is_said_to_have_none(speaker):
         ("{{ enable_thinking }}", None),
     ],
 )
-def test_a_switch_that_makes_no_difference_is_said_to_make_none(tmp_path, source, words):
+def test_a_switch_without_a_difference_gives_a_notice(tmp_path, source, words):
     checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=source))
     notices = encode_prompt(checkpoint, "hi", thinking=False).notices
     assert [words in notice for notice in notices] == ([] if words is None else [True])
 
 
-def test_what_published_templates_use_is_there():
+def test_features_of_published_templates_work():
     source = (
         "{%- for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
         "{% generation %}{{ m | tojson }}{% endgeneration %}{% endfor %}{{ strftime_now('%Y') | length }}"
@@ -85,7 +85,7 @@ def test_what_published_templates_use_is_there():
     )
 
 
-def test_every_template_is_given_what_others_give_it():
+def test_every_template_gets_the_usual_variables():
     """Tools and documents are None, not undefined."""
     source = (
         "{% if tools is not none %}TOOLS{% endif %}{{ tools is defined }} {{ documents is none }} {{ tools }}"
@@ -120,7 +120,7 @@ def test_a_message_without_reasoning_gets_none():
     assert ChatTemplate("{{ messages[0] | tojson }}").render(HELLO) == json.dumps(HELLO[0])
 
 
-def test_variables_reach_the_template_and_what_it_does_not_look_at_is_said(tmp_path):
+def test_variables_reach_the_template_and_unused_ones_give_a_notice(tmp_path):
     source = "{{ messages[0].content }}{{ day }}{% if n is defined %}{{ n + 1 }}{% endif %}{# other #}"
     checkpoint = Checkpoint(write_text_checkpoint(tmp_path, chat_template=source))
     prompt = encode_prompt(checkpoint, "hi ", template_args=[("day", "May"), ("n", 4)])
@@ -186,7 +186,7 @@ def test_invalid_jinja_is_an_error():
 
 
 def test_the_special_tokens_can_be_named(tmp_path):
-    """As templates of distilled models do, which begin with a start token."""
+    """Templates of distilled models begin with a start token."""
     config = {
         "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token }}",
         "bos_token": {"content": "<begin>", "special": True},
@@ -201,12 +201,12 @@ def test_without_a_default_there_is_no_template(tmp_path, given):
 
 
 @pytest.mark.parametrize("given", [{"name": "default"}, 5, [{"name": "default", "template": 5}]])
-def test_a_template_that_is_no_text_is_refused(tmp_path, given):
+def test_a_template_that_is_not_text_is_refused(tmp_path, given):
     with pytest.raises(CheckpointError, match="not a text"):
         read_chat_template(tmp_path, {"chat_template": given})
 
 
-def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_template(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbfa")
     assert read_chat_template(tmp_path, {}).render(HELLO) == "a"
 
@@ -220,6 +220,6 @@ def test_the_time_can_be_fixed():
 
 
 @pytest.mark.parametrize("source", ["{{ none[:1] }}", "{{ 5[1:] }}", "{{ 'a'() }}", "{{ true[:] }}"])
-def test_doubts_of_pythons_compiler_are_kept_from_the_user(source, recwarn):
+def test_warnings_of_pythons_compiler_are_hidden(source, recwarn):
     ChatTemplate(source)
     assert not recwarn.list

@@ -1,4 +1,4 @@
-"""A byte order mark and the end of the last line are no part of a text."""
+"""Tests that a byte order mark and the end of the last line are not part of a text."""
 
 import pytest
 
@@ -10,7 +10,7 @@ MARK = b"\xef\xbb\xbf"
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", MARK])
-def test_what_surrounds_a_text_is_no_part_of_it(mark, end):
+def test_byte_order_mark_and_line_end_are_not_part_of_a_text(mark, end):
     assert decode_text(mark + b"hi" + end, "it", drops_line_end=True) == "hi"
 
 
@@ -18,11 +18,11 @@ def test_what_surrounds_a_text_is_no_part_of_it(mark, end):
     ("text", "rest"),
     [("a\n\n", "a\n"), ("a\r\n\r\n", "a\r\n"), ("a\n\r", "a\n\r"), ("a\r", "a\r"), ("\n", "")],
 )
-def test_one_line_end_is_taken_away(text, rest):
+def test_one_line_end_is_removed(text, rest):
     assert without_line_end(text) == rest
 
 
-def test_what_is_within_a_text_stays():
+def test_characters_within_a_text_stay():
     assert decode_text(MARK + MARK + b"a\r\nb" + MARK + b"\n", "it") == "\ufeffa\r\nb\ufeff\n"
     assert decode_text(MARK + b"a", "it", is_start=False) == "\ufeffa"
 

@@ -1,4 +1,4 @@
-"""Streamed pieces joined equal the decoding of all tokens at once, and every piece is final."""
+"""Tests that joined pieces equal the decoding of all tokens at once, and that every piece is final."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ TEXTS = [
     ],
 )
 def both(request):
-    """This project's tokenizer beside the library's own, for the same file."""
+    """This project's tokenizer and the library's own, for the same file."""
     folder = BUNDLED_FOLDER if request.param == "bundled" else Path(REAL)
     library = HubTokenizer.from_file(str(folder / "tokenizer.json"))
     return Tokenizer(folder, vocab_size=200_000), library
@@ -74,7 +74,7 @@ def test_any_text_streams_in_whole_characters(both, text):
 
 
 def single_bytes(tokenizer, library, data):
-    """Token ids that stand for one byte each."""
+    """Return the token ids that stand for one byte each."""
     by_bytes = {tokenizer.token_bytes(token): token for token in range(library.get_vocab_size())}
     return [by_bytes[bytes([byte])] for byte in data]
 
@@ -85,7 +85,7 @@ def test_an_emoji_split_at_every_byte_is_held_back_until_whole(both):
     assert stream(tokenizer, ids) == ["a", "", "", "", "🦊", "b", ""]
 
 
-def test_bytes_that_are_no_utf8_become_replacement_characters(both):
+def test_invalid_utf8_becomes_replacement_characters(both):
     tokenizer, library = both
     ids = single_bytes(tokenizer, library, b"a\xffb\xe4\xb8c\xf0\x9f")
     assert "".join(stream(tokenizer, ids)) == "a\ufffdb\ufffdc\ufffd"

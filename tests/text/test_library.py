@@ -1,4 +1,4 @@
-"""What a tokenizer.json may hold and never does to a prompt: state, endless expressions, damage."""
+"""Tests that state, endless expressions and damage in a tokenizer.json cannot affect a prompt."""
 
 import json
 
@@ -27,7 +27,7 @@ FILLED = {
     "state", [{"truncation": CUT}, {"padding": FILLED}, {"truncation": CUT, "padding": FILLED}]
 )
 @pytest.mark.parametrize("text", ["hi", "a prompt of some length"])
-def test_a_prompt_is_neither_cut_nor_filled_up(open_tokenizer, state, text):
+def test_a_prompt_is_neither_truncated_nor_padded(open_tokenizer, state, text):
     tokenizer = open_tokenizer(lambda document: document.update(state))
     for _ in range(FEW_TEXTS + 2):
         assert tokenizer.encode(text, add_special_tokens=True) == list(text.encode())
@@ -36,7 +36,7 @@ def test_a_prompt_is_neither_cut_nor_filled_up(open_tokenizer, state, text):
     assert tokenizer.encode(text, add_special_tokens=True) == list(text.encode())
 
 
-def test_no_merge_is_left_out_at_random(open_tokenizer):
+def test_merges_are_not_dropped_at_random(open_tokenizer):
     def change(document):
         model = document["model"]
         model["vocab"]["he"] = len(model["vocab"])
@@ -91,8 +91,8 @@ def test_a_damaged_file_is_refused_at_the_latest_when_a_text_needs_it(open_token
 
 
 @pytest.mark.parametrize("place", ["merges", "vocab"])
-def test_the_first_texts_say_so_too(open_tokenizer, place):
-    """Their tokenizers are built of a part of the file."""
+def test_the_first_texts_report_damage_too(open_tokenizer, place):
+    """The first texts use tokenizers built from a part of the file."""
     changed = {"merges": [["s", "e"]], "vocab": {"se": -5}}[place]
 
     def change(document):
@@ -131,7 +131,7 @@ def test_a_file_without_tokens_is_refused(open_tokenizer):
         (r"(?:ab)+(c|d)", False),
     ],
 )
-def test_expressions_that_may_never_end_are_told_from_others(open_tokenizer, pattern, repeats):
+def test_endless_expressions_are_recognised(open_tokenizer, pattern, repeats):
     assert repeats_choices(pattern) == repeats
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     if repeats:
@@ -153,8 +153,8 @@ def test_normalizers_that_make_a_text_much_longer_are_refused(open_tokenizer, ti
         assert tokenizer.encode("ab", add_special_tokens=False) == list(b"a" * 100 + b"b")
 
 
-def test_a_text_that_the_library_gives_up_is_refused(open_tokenizer, monkeypatch):
-    """What its compiled part raises is no Exception."""
+def test_a_text_that_the_library_cannot_encode_is_refused(open_tokenizer, monkeypatch):
+    """Errors of the library's compiled part are not an Exception."""
 
     class PanicException(BaseException):
         pass
@@ -171,12 +171,12 @@ def test_a_text_that_the_library_gives_up_is_refused(open_tokenizer, monkeypatch
         tokenizer.encode("hi", add_special_tokens=False)
 
 
-def test_an_interrupt_is_none_of_the_library_s_errors():
+def test_an_interrupt_is_not_a_library_error():
     with pytest.raises(KeyboardInterrupt), library.library_errors():
         raise KeyboardInterrupt
 
 
-def test_blank_runs_that_the_library_gives_up_are_refused_before_it_does(open_tokenizer, monkeypatch):
+def test_long_whitespace_is_refused_before_the_library_fails(open_tokenizer, monkeypatch):
     monkeypatch.setattr(library, "LONGEST_RUN", 20)
     monkeypatch.setattr(library, "RUN", library.re.compile(r"\s{20}"))
     tokenizer = open_tokenizer()

@@ -1,4 +1,4 @@
-"""What a message may have, from a row, a transcript or a program."""
+"""Tests the fields of messages, from a row, a transcript or a program."""
 
 import pytest
 
@@ -19,26 +19,26 @@ OTHERS = ("system", "user", "tool")
         {"role": HALF, "content": "a"},
     ],
 )
-def test_half_of_a_character_is_refused_wherever_it_is(message):
+def test_unpaired_surrogates_are_refused_everywhere(message):
     with pytest.raises(UsageError) as caught:
         checked_messages("messages", [message])
     caught.value.message.encode()
 
 
-def test_fields_of_any_name_stay_and_those_that_are_null_do_not():
+def test_fields_of_any_name_stay_unless_null():
     said = {"role": "assistant", "content": "a", "reasoning": "b", "näme": "c"}
     assert checked_messages("messages", [{**said, "tool_calls": None}]) == [said]
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}])
-def test_fields_that_say_nothing_are_those_of_an_answer_that_is_sent_back(nothing):
+def test_empty_fields_of_a_server_s_answer_are_ignored(nothing):
     said = {"role": "assistant", "content": "a"}
     empty = dict.fromkeys(("tool_calls", "annotations", "refusal", "audio"), nothing)
     assert checked_messages("messages", [{**said, **empty}]) == [said]
 
 
 @pytest.mark.parametrize("said", [[{"id": "1"}], {"a": 1}, 0, False])
-def test_a_field_that_says_something_else_than_text_is_refused(said):
+def test_a_field_that_is_not_text_is_refused(said):
     with pytest.raises(UsageError, match="tool_calls"):
         checked_messages("messages", [{"role": "assistant", "content": None, "tool_calls": said}])
 

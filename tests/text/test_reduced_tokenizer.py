@@ -1,4 +1,4 @@
-"""The tokenizer of one text encodes it as the whole one does."""
+"""Tests that a reduced tokenizer encodes its text like the whole one."""
 
 import json
 import os
@@ -68,7 +68,7 @@ TEXTS = st.lists(st.one_of(FRAGMENTS, st.text(max_size=12), st.just(" "))).map("
 @example("<|im_start|>user\nTell me a story.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
 @example(">\u0338<|im_end|>\u0338")
 @example("a" * 300)
-def test_any_text_is_encoded_as_by_the_whole(text):
+def test_any_text_is_encoded_as_by_the_whole_tokenizer(text):
     for reducer, whole in PAIRS:
         for special in (False, True):
             reduced = reducer.reduced_for(text).encode(text, add_special_tokens=special)
@@ -93,11 +93,11 @@ def test_the_tokenizers_here_can_be_reduced():
     ],
     ids=str,
 )
-def test_what_follows_other_rules_is_not_reduced(change):
+def test_other_tokenizers_are_not_reduced(change):
     assert not is_plain({**DOCUMENTS[0], "model": {**DOCUMENTS[0]["model"], **change}})
 
 
-def test_what_is_no_tokenizer_is_not_reduced():
+def test_damaged_tokenizers_are_not_reduced():
     for document in (
         {},
         {"model": []},
@@ -107,7 +107,7 @@ def test_what_is_no_tokenizer_is_not_reduced():
         assert not is_plain(document)
 
 
-def test_a_text_of_too_many_parts_is_left_to_the_whole(monkeypatch):
+def test_a_text_of_too_many_parts_needs_the_whole_tokenizer(monkeypatch):
     monkeypatch.setattr(reduced_tokenizer, "MOST_PARTS", 20)
     reducer, whole = PAIRS[0]
     assert reducer.reduced_for("a story of a fox") is None
@@ -116,7 +116,7 @@ def test_a_text_of_too_many_parts_is_left_to_the_whole(monkeypatch):
     assert Tokenizer(BUNDLED_FOLDER, 4096).encode(text, add_special_tokens=False) == whole.encode(text).ids
 
 
-def test_many_texts_are_encoded_by_the_whole():
+def test_many_texts_need_the_whole_tokenizer():
     tokenizer = Tokenizer(BUNDLED_FOLDER, 4096)
     for number in range(FEW_TEXTS + 2):
         assert ("_whole" in vars(tokenizer)) == (number > FEW_TEXTS)

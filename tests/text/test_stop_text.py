@@ -1,4 +1,4 @@
-"""Stop strings are found whatever the pieces that the text comes in, and nothing else is lost."""
+"""Tests that stop strings are found in any pieces of a text, and that nothing else is lost."""
 
 import random
 import tracemalloc
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from metal_gen.text.stop_strings import StopMatcher
 
-# Few characters, so that stop strings occur, overlap and begin in vain; of 1, 2, 3 and 4 bytes.
+# Few characters, of 1 to 4 bytes, so that stop strings occur, overlap and begin without completing.
 LETTERS = "abé€🦊"
 TEXTS = st.text(alphabet="ab", max_size=24) | st.text(alphabet=LETTERS, max_size=16)
 STOPS = st.lists(
     st.text(alphabet="ab", min_size=1, max_size=5) | st.text(alphabet=LETTERS, min_size=1, max_size=4)
 )
-# Where stop strings overlap: the text, the stop strings, what is let through, and what stopped it.
+# Overlapping stop strings: the text, the stop strings, the text let through, and the one that matched.
 OVERLAPS = [
     ("aaab", ["aab"], "a", "aab"),
     ("aaaab", ["aab", "aaab"], "a", "aaab"),
@@ -46,7 +46,7 @@ OVERLAPS = [
 
 
 def reference(text, stops):
-    """Search the whole text: the stop string that ends first counts, of those the one that began first."""
+    """Search the whole text: the stop string that ends first counts, then the one that begins first."""
     found = [(text.find(stop) + len(stop), text.find(stop), stop) for stop in stops if stop in text]
     if not found:
         return text, None
@@ -55,7 +55,7 @@ def reference(text, stops):
 
 
 def could_begin(text, stops):
-    """The length of the longest end of a text that begins a stop string and is not the whole of it."""
+    """Return the length of the longest end of a text that is an incomplete stop string."""
     return max(
         (length for stop in stops for length in range(1, len(stop)) if text.endswith(stop[:length])),
         default=0,
@@ -63,7 +63,7 @@ def could_begin(text, stops):
 
 
 def match(pieces, stops):
-    """Feed pieces up to the first stop string, and then what was held."""
+    """Feed pieces up to the first stop string, then add the held-back text."""
     matcher, released = StopMatcher(stops), ""
     for piece in pieces:
         text, stop = matcher.feed(piece)
@@ -86,14 +86,14 @@ def every_split(text):
 
 @settings(max_examples=500, deadline=None)
 @given(text=TEXTS, stops=STOPS, data=st.data())
-def test_any_split_gives_what_a_search_of_the_whole_text_gives(text, stops, data):
+def test_any_split_equals_a_search_of_the_whole_text(text, stops, data):
     places = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
     assert match(cut(text, places), stops) == reference(text, stops)
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS, stops=STOPS, data=st.data())
-def test_what_is_held_is_what_could_still_become_a_stop_string_and_no_more(text, stops, data):
+def test_only_possible_stop_strings_are_held_back(text, stops, data):
     places = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
     let_through, _ = reference(text, stops)
     matcher, fed, released = StopMatcher(stops), "", ""
@@ -144,7 +144,7 @@ def test_without_stop_strings_everything_passes_at_once():
     assert matcher.finish() == ""
 
 
-def test_what_is_held_comes_as_soon_as_it_cannot_match():
+def test_held_back_text_comes_as_soon_as_it_cannot_match():
     matcher = StopMatcher(["stop!"])
     assert [matcher.feed(piece)[0] for piece in ("go s", "to", "p", "?", "sto")] == [
         "go ",
@@ -157,13 +157,13 @@ def test_what_is_held_comes_as_soon_as_it_cannot_match():
     assert matcher.finish() == ""
 
 
-def test_what_comes_after_the_stop_string_is_dropped():
+def test_text_after_the_stop_string_is_dropped():
     matcher = StopMatcher(["b"])
     assert matcher.feed("abab") == ("a", "b")
     assert matcher.finish() == ""
 
 
-def test_as_many_stop_strings_as_there_may_be():
+def test_the_largest_number_of_stop_strings_works():
     stream = random.Random(0)
     stops = ["".join(stream.choices("abcdefgh", k=stream.randint(8, 24))) for _ in range(4096)]
     text = "".join(stream.choices("abcdefgh", k=4000))

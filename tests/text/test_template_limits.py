@@ -1,4 +1,4 @@
-"""A chat template ends, in bounded memory, whatever it says; an ordinary one notices nothing of that."""
+"""Tests that any chat template ends in bounded memory, and that ordinary ones are unaffected."""
 
 import pytest
 
@@ -11,7 +11,7 @@ TWICE = "{% for i in range(99999) %}{% for j in range(99999) %}"
 
 
 def growing(first, following, end="{{ ns.v }}"):
-    """A template that makes a value of the one before, ninety-nine times."""
+    """Return a template that makes a value from the previous one, ninety-nine times."""
     begin = "{% set ns = namespace(v=" + first + ") %}{% for i in range(99) %}"
     return begin + "{% set ns.v = " + following + " %}{% endfor %}" + end
 
@@ -99,22 +99,22 @@ INVALID = {
 
 
 @pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
-def test_what_does_not_end_is_stopped(source, monkeypatch):
+def test_endless_templates_are_stopped(source, monkeypatch):
     monkeypatch.setattr(limits, "MOST_SECONDS", 0.05)
     with pytest.raises(MessagesRefusedError, match=r"stopped: it takes more than 0\.05 seconds"):
         ChatTemplate(source).render(HELLO)
 
 
 @pytest.mark.parametrize("source", LARGE.values(), ids=LARGE)
-def test_what_would_fill_the_memory_is_refused(source, monkeypatch):
-    """Were it not, this process would come to an end."""
+def test_templates_that_would_fill_the_memory_are_refused(source, monkeypatch):
+    """Computing it would kill this process."""
     monkeypatch.setattr(limits, "MOST_BYTES", 2**20)
     with pytest.raises(MessagesRefusedError):
         ChatTemplate(source).render(HELLO)
 
 
 @pytest.mark.parametrize("source", INVALID.values(), ids=INVALID)
-def test_what_cannot_be_compiled_is_refused(source):
+def test_templates_that_cannot_be_compiled_are_refused(source):
     with pytest.raises(CheckpointError, match=r"is not valid: [\w']") as caught:
         ChatTemplate(source)
     assert "--raw" in caught.value.hint
@@ -137,7 +137,7 @@ def test_memory_that_runs_out_has_a_reason():
         template.render(HELLO, arguments={"f": fail})
 
 
-def test_each_rendering_has_an_allowance_of_its_own():
+def test_each_rendering_has_its_own_allowance():
     template = ChatTemplate("{{ 'a' * 10000000 }}")
     assert [len(template.render(HELLO)) for _ in range(3)] == [10_000_000] * 3
 
@@ -151,7 +151,7 @@ def test_long_conversations_may_take_more():
     assert template.render(messages) == "x" * 4000 * 400
 
 
-def test_what_ordinary_templates_do_is_as_in_jinja():
+def test_ordinary_templates_render_as_in_jinja():
     source = """
     {%- macro say(m, i=0) %}{{ i }}{{ m.role | title }}: {{ m.content | trim }}
     {% endmacro -%}
@@ -181,8 +181,8 @@ def test_what_ordinary_templates_do_is_as_in_jinja():
     )
 
 
-def test_what_the_sandbox_leaves_out_was_in_jinja():
-    """Else a new version has renamed it, and it is to be looked for under its new name."""
+def test_excluded_names_exist_in_jinja():
+    """If one is missing, a new version has renamed it, and the new name must be excluded."""
     from jinja2.filters import FILTERS
 
     assert set(sandbox.LEFT_OUT_FILTERS) | set(sandbox.LISTING_FILTERS) <= FILTERS.keys()

@@ -1,4 +1,4 @@
-"""Thinking is the block that a text begins with, whatever the pieces that its tags come in."""
+"""Tests that thinking is the block at the beginning of a text, in any pieces of its tags."""
 
 import re
 from itertools import pairwise
@@ -19,14 +19,14 @@ TEXTS = st.lists(
 
 
 def split(prompt, pieces):
-    """The thinking, and the answer."""
+    """Return the thinking and the answer."""
     splitter = ThinkingSplitter(prompt)
     parts = [*map(splitter.feed, pieces), splitter.finish()]
     return "".join(thinking for thinking, _ in parts), "".join(answer for _, answer in parts)
 
 
 def reference(text):
-    """The same by a search of the whole text."""
+    """Return the same from a search of the whole text."""
     block = BLOCK.match(text)
     return block.groups() if block else ("", text)
 
@@ -39,7 +39,7 @@ def letters(text):
 @given(TEXTS, st.data())
 @example("<think>\nhm\n</think>\n\nyes", None)
 @example("\n<think>a</think><think>b</think>", None)
-def test_any_pieces_give_what_a_search_of_the_whole_text_gives(text, data):
+def test_any_pieces_equal_a_search_of_the_whole_text(text, data):
     places = data.draw(st.lists(st.integers(0, len(text)), max_size=8)) if data else range(len(text))
     pieces = [text[begin:end] for begin, end in pairwise([0, *sorted(places), len(text)])]
     assert split(CHAT, pieces) == reference(text)
@@ -58,7 +58,7 @@ def test_without_a_chat_template_nothing_is_thinking():
     assert split(Prompt([1]), letters(text)) == ("", text)
 
 
-def test_what_ends_while_thinking_has_no_answer():
+def test_a_text_that_ends_while_thinking_has_no_answer():
     assert split(CHAT, ["<think>\n", "abc</thi"]) == ("abc</thi", "")
 
 

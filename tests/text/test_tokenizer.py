@@ -1,4 +1,4 @@
-"""Text to token ids, and what a token's bytes are."""
+"""Tests encoding of text, and the bytes of tokens."""
 
 import unicodedata
 
@@ -40,12 +40,12 @@ def test_a_tokenizer_of_a_larger_model_is_refused(open_tokenizer):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    # What normalizing makes shortest: singletons, and letters with several marks.
+    # Normalization shortens these most: singletons, and letters with several marks.
     st.text(
         st.characters(codec="utf-8") | st.sampled_from("K\u212a\u1fef\u037e\u1fbe\u0308\u0301한"), max_size=40
     )
 )
-def test_no_text_of_so_few_tokens_has_more_bytes(text):
+def test_most_bytes_is_an_upper_bound(text):
     tokenizer = Tokenizer(BUNDLED_FOLDER, 4096)
     for form in ("NFC", "NFD"):
         written = unicodedata.normalize(form, text)
@@ -53,7 +53,7 @@ def test_no_text_of_so_few_tokens_has_more_bytes(text):
         assert len(written.encode()) <= tokenizer.most_bytes(len(tokens))
 
 
-def test_the_bound_of_bytes_is_that_of_the_longest_token(open_tokenizer):
+def test_most_bytes_follows_from_the_longest_token(open_tokenizer):
     assert open_tokenizer(added=["a" * 31]).most_bytes(100) == 3100
     assert open_tokenizer(added=["é" * 31]).most_bytes(1) >= 62
 
@@ -63,7 +63,7 @@ WORDS = ["a ", "fox", "  ", "\n", "'s", "é", "e\u0301", "한", "<|im_end|>", "7
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=30).map("".join) | st.text(max_size=60), st.integers(0, 60))
-def test_no_text_has_fewer_tokens_than_its_beginning_lets_expect(text, cut):
+def test_least_tokens_is_a_lower_bound(text, cut):
     whole = build_tokenizer(BUNDLED_FOLDER / "tokenizer.json")
     least = least_tokens(whole, text[:cut], len("<|endoftext|>"))
     assert least <= len(encode_text(whole, text, add_special_tokens=False))
