@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from metal_gen.background import Background
 from metal_gen.cli.batch.progress import BatchProgress
 from metal_gen.cli.batch.report import BatchReporter, failure_line, report_longest, write_summary
-from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.model_preparation import prepare_model, require_mlx_for
 from metal_gen.cli.output.output_file import STREAM, OutputFile
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
@@ -62,9 +62,7 @@ class BatchRun:
     """
 
     def __init__(self, settings: Settings, options: BatchOptions, work: "RowWork", console: Console) -> None:
-        from metal_gen.device.backend import require_mlx
-
-        require_mlx(settings.blas)
+        require_mlx_for(settings, slots=MOST_SLOTS)
         self._options = options
         self._work = work
         self._console = console

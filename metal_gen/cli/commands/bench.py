@@ -11,7 +11,7 @@ import typer
 
 from metal_gen.bench.request import SECTIONS, BenchRequest
 from metal_gen.cli.bench.options import FORMATS, read_format, read_request
-from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.model_preparation import prepare_model, require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
     QuietOption,
@@ -139,7 +139,10 @@ def _run(
     """Check everything that needs no weights, then measure, and report what there is even if stopped."""
     from metal_gen.device.backend import require_mlx
 
-    require_mlx(settings.blas)
+    if request.compare:  # Both programs share one MLX: its variables stay as they are.
+        require_mlx(settings.blas)
+    else:
+        require_mlx_for(settings)
 
     from metal_gen.bench.runners.mlx_lm import require_for_mlx_lm, require_mlx_lm
     from metal_gen.bench.suite import Suite

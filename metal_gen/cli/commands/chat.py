@@ -11,7 +11,7 @@ from metal_gen.cli.chat.input import MARK, NUL_MARK, can_be_drawn_on, unseen_typ
 from metal_gen.cli.chat.loop import answer_pipe, talk
 from metal_gen.cli.chat.report import room
 from metal_gen.cli.chat.transcript_file import SavedConversation, require_place
-from metal_gen.cli.input.model_preparation import prepare_model
+from metal_gen.cli.input.model_preparation import CHAT_TOKENS, prepare_model, require_mlx_for
 from metal_gen.cli.input.setting_options import (
     SAMPLING_SETTINGS,
     STOPPING_SETTINGS,
@@ -116,9 +116,7 @@ def chat(
 
 def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "Conversation":
     """Load the model; a saved conversation has its own system message, unless `--system` replaces it."""
-    from metal_gen.device.backend import require_mlx
-
-    require_mlx(settings.blas)
+    require_mlx_for(settings, tokens=CHAT_TOKENS)
 
     from metal_gen.background import Background
     from metal_gen.generation.conversation import Conversation, require_chat

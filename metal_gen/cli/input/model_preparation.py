@@ -1,5 +1,6 @@
 """Finds and checks the model of a command, with a bar while it comes from the Hub."""
 
+import platform
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -13,7 +14,30 @@ if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel
     from metal_gen.hub.download_progress import DownloadProgress
 
+# As in `generation.capacity`, which cannot be imported before MLX.
+USUAL_TOKENS, CHAT_TOKENS = 2048, 16_384
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
+
+
+def require_mlx_for(settings: Settings, *, tokens: int = USUAL_TOKENS, slots: int = 1) -> None:
+    """Import MLX, on a Mac with settings that suit the model.
+
+    Args:
+        settings: Settings in force.
+        tokens: Capacity of the cache if the settings have none.
+        slots: Texts at once if the settings do not say.
+
+    Raises:
+        MetalGenError: As for `require_mlx`.
+    """
+    from metal_gen.device.backend import require_mlx
+
+    if platform.system() == "Darwin":
+        from metal_gen.checkpoint.step_surplus import step_surplus
+        from metal_gen.device.command_buffers import size_command_buffers
+
+        size_command_buffers(step_surplus(settings, tokens=tokens, slots=slots))
+    require_mlx(settings.blas)
 
 
 def prepare_model(
@@ -46,9 +70,7 @@ class Preparation:
     @cached_property
     def prepared(self) -> "PreparedModel":
         """See `prepare_model`, which raises the first time."""
-        from metal_gen.device.backend import require_mlx
-
-        require_mlx(self._settings.blas)
+        require_mlx_for(self._settings)
         return prepare_model(self._settings, self._console)
 
     def most_prompt_bytes(self) -> int:

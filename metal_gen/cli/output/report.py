@@ -1,9 +1,11 @@
 """What is said on stderr before and after a text."""
 
+import os
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import SETTINGS
+from metal_gen.device.command_buffers import COMMAND_BUFFERS
 
 if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel, TextModel
@@ -33,6 +35,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     if blas := blas_in_use():
         advice = blas_advice(blas, settings.blas)
         console.note(f"blas: {blas}{'' if advice is None else f'; {advice}'}")
+    if in_force := [f"{name}={os.environ[name]}" for name in COMMAND_BUFFERS if name in os.environ]:
+        console.note(f"command buffers: {', '.join(in_force)}")
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
     console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
