@@ -37,6 +37,7 @@ from metal_gen.bench.sections import (
 )
 from metal_gen.bench.sections.graph import graph_measurements
 from metal_gen.bench.workload import Workload, plan_workload, require_room
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.config.settings import Settings
 from metal_gen.device.blas import blas_in_use
 from metal_gen.environment import describe_environment
@@ -214,7 +215,7 @@ class Suite:
     def _setup(self) -> dict[str, object]:
         plan, checkpoint = self.prepared.plan, self.prepared.checkpoint
         return {
-            "model": self.settings.model or "the bundled model",
+            "model": self.settings.model or BUNDLED_NAME,
             "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
             "model_type": plan.model.model_type,
             "num_parameters": checkpoint.weights.num_parameters,

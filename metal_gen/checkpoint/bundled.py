@@ -2,4 +2,6 @@
 
 from pathlib import Path
 
+# What stands for it where a model is named.
+BUNDLED_NAME = "the bundled model"
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"

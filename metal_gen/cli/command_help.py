@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import typer
 import typer.core
 
+from metal_gen.cli.commands_elsewhere import SAME_COMMANDS, other_command
 from metal_gen.cli.examples import epilog
-from metal_gen.cli.names_elsewhere import add_other_names, other_command, other_options
+from metal_gen.cli.names_elsewhere import add_other_names, other_options
 from metal_gen.cli.narrow_help import narrow_help
 from metal_gen.cli.option_help import with_default
 from metal_gen.cli.terminal.streams import is_terminal
@@ -22,6 +23,8 @@ from metal_gen.errors import ExitCode, UsageError
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Of a terminal; with fewer columns typer's panels cut the names of options.
 NARROWEST_PANELS = 78
+# Of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
+NARROWEST_IN_A_PIPE = 80
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -35,6 +38,7 @@ def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
     """Write the help in typer's panels, or without them where they do not fit."""
     columns = shutil.get_terminal_size().columns
     if columns < NARROWEST_PANELS:
+        columns = columns if is_terminal(sys.stdout) else NARROWEST_IN_A_PIPE
         formatter.write(narrow_help(command, context, columns) + "\n")
         return
     shown = copy.copy(command)
@@ -50,13 +54,17 @@ class Command(typer.core.TyperCommand):
 
     def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
         super().__init__(*arguments, help=_joined(help or ""), **settings)
-        self.params.append(other_options(self.params))
+        self.params.append(other_options(self.params, self.name or ""))
 
     def make_parser(self, ctx: Any) -> Any:
         """Make the parser of the command line."""
         parser = super().make_parser(ctx)
         add_other_names(self.params, parser, ctx)
         return parser
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words of the usage line; typer puts what must be given into braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, in panels or plain."""
@@ -88,9 +96,10 @@ class Group(typer.core.TyperGroup):
         Raises:
             UsageError: There is none; the hint names the one that is meant.
         """
-        if not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in self.commands:
-            raise other_command(args[0], ctx.command_path, list(self.commands))
-        return super().resolve_command(ctx, args)
+        name = SAME_COMMANDS.get((self.name or "", args[0]), args[0])
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
+            raise other_command(args, ctx.command_path, list(self.commands))
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, in panels or plain."""

@@ -105,7 +105,8 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
     command = typer.main.get_command(app)
     try:
-        context = _read_arguments(command, arguments)
+        # The parser takes the words out of the list that it reads.
+        context = _read_arguments(command, list(arguments))
         kept.append(context)
         with context:
             command.invoke(context)

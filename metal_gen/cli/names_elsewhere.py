@@ -1,4 +1,4 @@
-"""What other programs call options and commands: names that mean the same, and hints for the others.
+"""What other programs call options: names that mean the same, and hints for the others.
 
 A name that mlx_lm.generate, mlx_lm.convert or llama-cli has for exactly one of our options is taken for it.
 A name that means something else there, or something that this program does by itself or not at all, is
@@ -7,9 +7,7 @@ refused with what to use instead. Help lists neither.
 Sources: the argument parsers of mlx-lm 0.32.2; tools/cli/README.md of llama.cpp, commit 071795507d.
 """
 
-import re
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer.core
@@ -86,37 +84,90 @@ _HINTS = {
     "--xtc-probability --xtc-threshold --typical --typical-p --top-nsigma --top-n-sigma": _NO_SAMPLER,
     "--mirostat --dynatemp-range --dry-multiplier --samplers --min-tokens-to-keep": _NO_SAMPLER,
     "--grammar --grammar-file --json-schema -jf --json-schema-file": "a text cannot be held to a grammar",
-    "--image --audio --video -mm --mmproj": "only text can be read",
+    "--image --images --audio --video -mm --mmproj": "only text can be read",
+    "--num-ctx --n-ctx --context-size --context-length": "--max-seq-len N sets how many tokens the cache "
+    "holds, for prompt and answer together",
+    "--max-length": "--max-tokens N limits the answer, and --max-seq-len N prompt and answer together",
+    "--num-predict --num-tokens": "--max-tokens N limits the answer",
+    "--nothink --no-think --disable-thinking": "--no-thinking leaves the thinking out",
+    "--stream --no-stream --streaming": "the text streams to standard output: leave it out; -o FILE writes "
+    "it when it is complete",
+    "--format --output-format --json-mode": "--json prints one JSON object with the text, and --jsonl one "
+    "for each token",
+    "--port --host --listen --api-key": "metal-gen is not a server: leave it out; `metal-gen batch - -o -` "
+    "answers rows as they come",
+    "--keep-alive --keepalive": "no model stays loaded after a command; `metal-gen batch` answers many "
+    "prompts with one load",
+    "--gpu --cpu --cuda --mps --metal": "MLX chooses the device; `metal-gen info` shows it",
+    "-i --interactive --interactive-first --chat": "`metal-gen chat` holds a conversation",
+    "--num-beams --beam-size": "there is no beam search: leave it out",
+    "--num-return-sequences --num-samples --n-samples --best-of": "--samples N generates N texts",
+    "--do-sample --sample": "--temperature 0.8 draws tokens, and --greedy takes the most probable one",
+    "--stop-sequence --stop-sequences --stop-strings --stop-words": "--stop TEXT ends the answer at a text; "
+    "repeat it for others",
+    "--dtype --torch-dtype": "--model-dtype DTYPE sets what is computed in; --cache-dtype DTYPE is for the "
+    "cache alone",
+    "--load-in-4bit --4bit": "--quantize 4 quantizes the weights while they load",
+    "--load-in-8bit --8bit": "--quantize 8 quantizes the weights while they load",
+    "--no-cache --use-cache": "keys and values are always cached: leave it out",
+    "--color --colour --no-color --no-colour": "set NO_COLOR=1 for no color",
+    "--debug --log-level --log-verbosity --stats": "-v prints what is set and how the run went",
+    "--progress --no-progress": "a terminal shows progress, and a log does not; -q prints errors only",
 }
-HINTS = {name: hint for names, hint in _HINTS.items() for name in names.split()}
+_HINTS_OF_COMMAND = {
+    "generate": {
+        "--input --in": "--prompt-file FILE reads the prompt from a file; - is standard input",
+        "--batch": "`metal-gen batch` answers the rows of a file",
+    },
+    "batch": {
+        "--input --in -i --input-file --prompts": "the input is named without an option: "
+        "`metal-gen batch INPUT -o OUTPUT`",
+        "--prompt -p": 'each row of INPUT has its prompt; `metal-gen generate "..."` answers a single one',
+        "--prompt-file -f --file": "INPUT is named without an option, and each of its rows has a prompt",
+        "--json --jsonl --format": "the output is JSON Lines: leave it out",
+    },
+    "chat": {
+        "--prompt -p --prompt-file -f --file": 'messages are typed or piped in; `metal-gen generate "..."` '
+        "answers a single one",
+        "--json --jsonl --format": "`metal-gen generate --json` prints JSON; --save FILE keeps a chat",
+    },
+    "convert": {
+        "--output -o --output-file --out --output-dir --outfile": "OUT is named without an option: "
+        "`metal-gen convert MODEL OUT`",
+        "--model -m": "MODEL is named without an option: `metal-gen convert MODEL OUT`",
+        "--bits -b": "--quantize BITS sets the bits",
+        "--outtype": "--dtype DTYPE sets the dtype, and --quantize BITS quantizes",
+    },
+    "rm": {"--force -f": "--yes deletes without asking"},
+    "plan": {"--model -m": "MODEL is named without an option: `metal-gen plan MODEL`"},
+}
 
-_COMMANDS = {
-    **dict.fromkeys(("list", "ls"), "models list"),
-    **dict.fromkeys(("pull", "download"), "models pull"),
-    **dict.fromkeys(("rm", "remove", "delete"), "models rm"),
-    "show": "models show",
-    **dict.fromkeys(("run", "complete", "completion", "prompt"), "generate"),
-    "quantize": "convert",
-    "benchmark": "bench",
-    "settings": "config",
-    "version": "--version",
-}
-# What could be the name of a command; anything else was meant as a prompt.
-COMMAND = re.compile(r"[\w-]+", re.ASCII)
+
+def _by_name(hints: Mapping[str, str]) -> dict[str, str]:
+    return {name: hint for names, hint in hints.items() for name in names.split()}
+
+
+HINTS = _by_name(_HINTS)
+HINTS_OF_COMMAND = {command: _by_name(hints) for command, hints in _HINTS_OF_COMMAND.items()}
+
+
+def hints_of(command: str) -> Mapping[str, str]:
+    """What to use for each option that other programs have and a command has not."""
+    return {**HINTS, **HINTS_OF_COMMAND.get(command, {})}
 
 
 class _OtherOptions(typer.core.TyperOption):
     """A hidden option that has all names of other programs for which there is a hint."""
 
-    own: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
     def add_to_parser(self, parser: Any, ctx: Any) -> None:
-        """Take every such name that is none of the command's own; the name is the value."""
-        for name in HINTS.keys() - self.own:
+        """Take every such name; the name is the value."""
+        for name in self.names:
             parser.add_option(obj=self, opts=[name], dest=self.name, action="store_const", const=name)
 
 
-def other_options(params: Sequence[Any]) -> Any:
+def other_options(params: Sequence[Any], command: str) -> Any:
     """The option that refuses what other programs have and a command has not."""
     option = _OtherOptions(
         param_decls=["other_option"],
@@ -126,41 +177,28 @@ def other_options(params: Sequence[Any]) -> Any:
         expose_value=False,
         callback=_refuse,
     )
-    option.own = frozenset(name for param in params for name in (*param.opts, *param.secondary_opts))
+    # Those that mean the same as one of its own are taken for it.
+    taken = {name for name, ours in SAME.items() if ours in {param.name for param in params}}
+    option.names = frozenset(hints_of(command).keys() - _names(params) - taken)
     return option
+
+
+def _names(params: Sequence[Any]) -> set[str]:
+    return {name for param in params for name in (*param.opts, *param.secondary_opts)}
 
 
 def _refuse(context: Any, _: Any, name: str | None) -> None:
     if name is not None and not context.resilient_parsing:
-        raise UsageError(f"no such option: {name}", HINTS[name])
+        raise UsageError(f"no such option: {name}", hints_of(context.info_name)[name])
 
 
 def add_other_names(params: Sequence[Any], parser: Any, context: Any) -> None:
     """Take the names of other programs that mean one of these options."""
     by_name = {param.name: param for param in params}
-    own = {name for param in params for name in (*param.opts, *param.secondary_opts)}
+    own = _names(params)
     for other, name in SAME.items():
         if name in by_name and other not in own:
             param = by_name[name]
             shown, param.opts = param.opts, [other]
             param.add_to_parser(parser, context)
             param.opts = shown
-
-
-def other_command(typed: str, path: str, names: Sequence[str]) -> UsageError:
-    """What to say of a command that does not exist.
-
-    Args:
-        typed: The word in its place.
-        path: The words before it.
-        names: Of the commands that there are.
-    """
-    if not COMMAND.fullmatch(typed):
-        return UsageError(f"there is no command {typed!r}", 'metal-gen generate "..." answers a prompt')
-    program = path.split()[0]
-    close = get_close_matches(typed, names, n=1)
-    meant = f"{path} {close[0]}" if close else f"{program} {_COMMANDS[typed]}" if typed in _COMMANDS else ""
-    guess = f"did you mean `{meant}`? " if meant else ""
-    if not meant and path == program:
-        guess = f'`{program} generate "{typed}"` answers a prompt; '
-    return UsageError(f"there is no command {typed}", f"{guess}{path} --help lists the commands")

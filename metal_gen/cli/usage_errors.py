@@ -1,11 +1,13 @@
 """What typer refuses in a command line, said as this program says things, with the help that is meant."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from metal_gen.cli.names_elsewhere import HINTS
+from metal_gen.cli.commands_elsewhere import shown_command
+from metal_gen.cli.examples import examples_in
+from metal_gen.cli.names_elsewhere import SAME, hints_of
 from metal_gen.errors import UsageError
 
 COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
@@ -15,7 +17,10 @@ LEAST_LIKENESS = 0.7
 EXTRA_ARGUMENTS = {
     "metal-gen generate": "a prompt is one argument: put it in quotes",
     "metal-gen chat": "messages are typed in the chat, or piped in; "
-    'metal-gen generate "..." answers a single one',
+    '`metal-gen generate "..."` answers a single one',
+    "metal-gen batch": "there is one INPUT, and -o names the output; for several inputs: "
+    "`cat *.jsonl | metal-gen batch - -o OUTPUT`",
+    "metal-gen bench": "--model names the model",
 }
 PLAINER = (
     (r"^Missing argument '(.*)'", r"missing argument: \1"),
@@ -56,16 +61,60 @@ def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageErro
     context = getattr(error, "ctx", None)
     path = _named_command(program, arguments) if context is None else context.command_path
     message = _plainly(error)
+    name = getattr(error, "option_name", "")
+    hints = hints_of(path.rpartition(" ")[2])
     if context is not None and hasattr(error, "possibilities"):
-        # Typer itself proposes whatever has a few letters of it.
-        guess = _nearest_option(error.option_name, context.command)
-        return UsageError(message, f"{guess}{path} --help lists the options")
+        return UsageError(message, hints.get(name) or _instead_of_option(name, context, program, arguments))
     # Of `--threads=4`; without a value the name itself is refused.
-    if hint := HINTS.get(getattr(error, "option_name", "")):
-        return UsageError(f"no such option: {error.option_name}", hint)
+    if name in hints and "takes no value" in message:
+        return UsageError(f"no such option: {name}", hints[name])
     if message.startswith("unexpected argument"):
-        return UsageError(message, EXTRA_ARGUMENTS.get(path, f"{path} --help"))
-    return UsageError(message, f"{path} --help")
+        return UsageError(message, EXTRA_ARGUMENTS.get(path) or _usage(path, context))
+    if context is not None and message.startswith("missing argument"):
+        examples = examples_in(getattr(context.command, "epilog", None) or "")
+        return UsageError(message, f"as in `{examples[0]}`" if examples else f"{path} --help")
+    return UsageError(message, f"{path} --help lists the options")
+
+
+def _instead_of_option(name: str, context: Any, program: Any, arguments: Sequence[str]) -> str:
+    """What to use in place of an option that a command has not."""
+    path = context.command_path
+    lists = f"{path} --help lists the options"
+    if not hasattr(context.command, "commands"):
+        # Typer itself proposes whatever has a few letters of it.
+        return _nearest_option(name, context.command) + lists
+    if path == "metal-gen":
+        takes_value = _options_of_commands(program)
+        if name in takes_value:
+            words = _command_first(arguments, program, takes_value)
+            return f"options come after a command: {shown_command(words)}"
+    return f"options come after a command; {path} --help lists the commands"
+
+
+def _options_of_commands(program: Any) -> dict[str, bool]:
+    """The options that some command has, by every name, and whether a value comes after it."""
+    from metal_gen.cli.output.option_page import every_option
+
+    takes_value = {}
+    for found in every_option(program, program.make_context("metal-gen", [], resilient_parsing=True)):
+        names = [other for other, name in SAME.items() if name == found.param.name]
+        for name in (*found.param.opts, *found.param.secondary_opts, *names):
+            takes_value[name] = not found.param.is_flag and not found.param.count
+    return takes_value
+
+
+def _command_first(arguments: Sequence[str], program: Any, takes_value: Mapping[str, bool]) -> Sequence[str]:
+    """The command line with its command before the options; `generate` where it has none."""
+    before = ["", *arguments]
+    for place, word in enumerate(arguments):
+        if word in program.commands and not takes_value.get(before[place], False):
+            return ["metal-gen", word, *arguments[:place], *arguments[place + 1 :]]
+    return ["metal-gen", "generate", *arguments]
+
+
+def _usage(path: str, context: Any) -> str:
+    pieces = context.command.collect_usage_pieces(context)
+    return f"usage: {' '.join([path, *pieces])}"
 
 
 def _plainly(error: Any) -> str:
@@ -79,7 +128,8 @@ def _plainly(error: Any) -> str:
 
 
 def _nearest_option(typed: str, command: Any) -> str:
-    names = {name.lstrip("-"): name for parameter in command.params for name in parameter.opts}
+    options = [param for param in command.params if param.param_type_name == "option"]
+    names = {name.lstrip("-"): name for param in options for name in (*param.opts, *param.secondary_opts)}
     word = typed.lstrip("-")
     if len(word) < 2:
         return ""

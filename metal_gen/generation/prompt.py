@@ -104,7 +104,8 @@ def encode_prompt(
         text + prefill, add_special_tokens=template is None, most_tokens=most_tokens
     )
     if not ids:
-        raise UsageError("the prompt has no tokens")
+        what = "its text" if template is None else "what the chat template makes of it"
+        raise UsageError(f"the prompt is empty: {what} has no tokens")
     encoded = Prompt(ids, opens_thinking, template is not None, prefill, tuple(notices))
     if prefill and opens_thinking and ThinkingSplitter(encoded).is_thinking:
         return replace(encoded, notices=(*notices, PREFILLED_THINKING))

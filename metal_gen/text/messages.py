@@ -26,7 +26,7 @@ def checked_messages(name: str, value: object) -> list[Message]:
     if not isinstance(value, list):
         raise UsageError(f"{name} must be a list of messages, each with a role and a content")
     if not value:
-        raise UsageError(f"{name} is empty")
+        raise UsageError(f"the list {name} is empty")
     return [_message(f"message {number} of {name}", message) for number, message in enumerate(value, 1)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from metal_gen.errors import UsageError
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_file import NotJsonError, parse_json
+from metal_gen.files.missing_file import how_to_read
 from metal_gen.text.decoding import decode_text
 from metal_gen.text.messages import Message, checked_messages
 
@@ -32,7 +33,7 @@ def read_transcript(path: Path) -> list[Message]:
     except OSError as error:
         raise UsageError(
             f"cannot read the transcript {path}: {error.strerror}",
-            "`metal-gen chat --save FILE` writes one, and so does /save in a chat",
+            f"{how_to_read(error, path)}; `metal-gen chat --save FILE` writes one",
         ) from None
     except NotJsonError as error:
         raise UsageError(

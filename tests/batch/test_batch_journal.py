@@ -17,6 +17,7 @@ from metal_gen.batch.output import repair
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.run_file import run_path
 from metal_gen.batch.records import encode_record
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.errors import ExitCode, MetalGenError, OutputHeldError, UsageError
 
 HOLD = """
@@ -179,7 +180,7 @@ def test_a_folder_and_a_file_that_are_read_only(path):
 
 def test_a_device_is_no_output(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="give -o -"):
+    with pytest.raises(UsageError, match=r"pipe is not a file$"):
         Journal.create(tmp_path / "pipe", RUN)
 
 
@@ -220,10 +221,10 @@ def test_going_on_with_nothing_begins(path, is_there):
 @pytest.mark.parametrize(
     ("run", "part"),
     [
-        ({**RUN, "temperature": "0.7"}, "started with temperature 0.5, but this run has 0.7"),
-        ({**RUN, "model": None}, "started with model tiny, but this run has none"),
-        ({**RUN, "added": 1}, "started with added none, but this run has 1"),
-        ({"model": "tiny", "seed": 3}, "started with temperature 0.5, but this run has none"),
+        ({**RUN, "temperature": "0.7"}, "with temperature 0.5, but this run has temperature 0.7"),
+        ({**RUN, "model": BUNDLED_NAME}, "started with model tiny, but this run has the bundled model"),
+        ({**RUN, "added": 1}, "started with no added, but this run has added 1"),
+        ({"model": "tiny", "seed": 3}, "with temperature 0.5, but this run has no temperature"),
     ],
     ids=["other", "none", "more", "less"],
 )

@@ -190,7 +190,7 @@ def test_a_run_is_not_resumed_with_other_bits(run_here, quantizable, tmp_path):
     assert run_here(*command, "--quantize", "4").code == 0
     refused = run_here(*command, "--quantize", "8")
     assert refused.code == 2
-    assert "out.jsonl was started with quantize 4, but this run has 8" in refused.stderr
+    assert "out.jsonl was started with quantize 4, but this run has quantize 8" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_screen_has_a_line_that_fits(tmp_path, columns):
     assert all(len(line) <= columns for line in lines)
     assert any(re.search(r"\d+/13 rows  \d+ %  \d:\d\d left  1 failed", line) for line in lines)
     assert any("━" in line for line in lines) is (columns == 80)
-    assert "metal-gen: line 1: prompt is empty\n" in text.replace("\r", "")
+    assert "metal-gen: line 1: the prompt is empty\n" in text.replace("\r", "")
 
 
 # Why rows failed

@@ -357,7 +357,7 @@ def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
         (b"\xff", "is not UTF-8: byte 0 is 0xff"),
         (b"[" * 100_000, "nested deeper than"),
         (b"{}", "messages must be a list"),
-        (b"[]", "messages is empty"),
+        (b"[]", "the list messages is empty"),
         (b'[{"role": "user"}]', "message 1 of messages must have a content"),
         (b'[{"role": "usr", "content": ""}]', "has the role 'usr'\\S* did you mean user"),
         (b'[{"role": "user", "content": "\\ud800"}]', "unpaired surrogate"),

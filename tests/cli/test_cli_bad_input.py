@@ -133,7 +133,10 @@ def test_an_unknown_command_is_told_the_nearest(refuse):
 
 
 NOT_THERE = [
-    (("generate", "--prompt-file", "nope"), "No such file or directory", "--prompt"),
+    (("generate", "--prompt-file", "nope"), "No such file or directory", "check the name: `ls`"),
+    (("generate", "--prompt-file", "."), "Is a directory", "name a file in it"),
+    (("batch", "nope.jsonl", "-o", "y"), "the input nope.jsonl cannot be read", "check the name: `ls`"),
+    (("batch", "no/rows.jsonl", "--check"), "the input no/rows.jsonl", "there is no folder no"),
     (("generate", "-p", "x", "-o", "no/where"), "there is no folder no", "create it with: mkdir -p no"),
     (("generate", "-p", "x", "-o", "."), "it is a folder", "name a file in it"),
     (("generate", "-p", "x", "-o", ""), "the file name of the output is empty", "name a file"),
@@ -156,8 +159,8 @@ def test_a_file_that_cannot_be_used(refuse, arguments, message, hint):
 
 
 def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
-    message, hint = refuse("models", "rm", "--force", "org/name", code=USAGE)
-    assert message == "no such option: --force"
+    message, hint = refuse("models", "rm", "--hard", "org/name", code=USAGE)
+    assert message == "no such option: --hard"
     assert hint == "metal-gen models rm --help lists the options"
 
 
@@ -184,8 +187,8 @@ def test_an_empty_pipe_is_an_empty_prompt(gambler, tmp_path):
     outcome = run_cli("generate", "--model", gambler, home=tmp_path, stdin=b"\n")
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert sentence_and_hint(outcome.stderr) == (
-        "the prompt is empty",
-        "give it with --prompt TEXT, or pipe it in",
+        "the prompt is empty: nothing in standard input",
+        'give a text, as in metal-gen generate "..."',
     )
 
 

@@ -84,7 +84,7 @@ def test_a_stop_text_can_be_written_with_escapes(run_here, speaker):
         (("--prompt-file", "missing"), "--prompt-file missing cannot be read: No such file or directory"),
         (("--prompt-file", "."), "--prompt-file . cannot be read: Is a directory"),
         (("--prompt-file", "latin"), "--prompt-file latin is not UTF-8: byte 1 is 0xe9"),
-        (("--prompt-file", "empty"), "the prompt is empty"),
+        (("--prompt-file", "empty"), "the prompt is empty: nothing in --prompt-file empty"),
         (("--prompt-file", "f", "-o", "./f"), "the output ./f is the prompt"),
         (("-p", "a", "-o", "missing/f"), "--output missing/f cannot be written: there is no folder missing"),
         (("-p", "a", "--json", "--jsonl"), "--json contradicts --jsonl"),

@@ -195,8 +195,8 @@ def test_what_is_planned_has_a_tokenizer_that_can_be_read(run_here, tmp_path):
 
 
 def test_without_a_model_it_is_the_bundled_one(run_here):
-    assert b"story model" in run_here("plan").stdout
-    assert planned(run_here)["model"] is None
+    assert b"the bundled model" in run_here("plan").stdout
+    assert planned(run_here)["model"] == "the bundled model"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -12,11 +12,13 @@ from rich.text import Text
 
 from metal_gen.cli import command_help
 from metal_gen.cli.app import app
-from metal_gen.cli.commands.help import ALIASES, find_topic, topics
 from metal_gen.cli.examples import HEADING
+from metal_gen.cli.help_topics import ALIASES, find_topic, topics, with_commands_for_links
 from metal_gen.cli.input.setting_options import settings_in_force
+from metal_gen.cli.output.option_page import MORE_OF, MORE_OF_COMMAND
 from metal_gen.config.checks import Flag
 from metal_gen.config.settings import SETTINGS
+from metal_gen.errors import ExitCode
 
 pytest_plugins = ("fixtures_cli",)
 
@@ -154,10 +156,64 @@ def test_help_on_a_command_is_its_own(run_here):
     assert run_here("help", "plan").stdout == run_here("plan", "--help").stdout
 
 
-def test_help_on_nothing_names_what_is_near(run_here):
-    outcome = run_here("help", "samplng")
+NOT_FOUND = {
+    "samplng": "did you mean sampling?",
+    "homebrew": "metal-gen help lists the pages",
+    "caffeinate": "it is mentioned in batch: metal-gen help batch",
+    "sampling top-p": "name one page or one option: metal-gen help sampling",
+    "batch --resum": "did you mean --resume? metal-gen batch --help lists the options",
+    "models pull nonsense": "metal-gen models pull --help lists the options",
+    "999": "metal-gen help lists the pages",
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), NOT_FOUND.items(), ids=lambda value: value)
+def test_help_on_nothing_names_what_is_near(run_here, words, hint):
+    outcome = run_here("help", *words.split())
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
-    assert "did you mean sampling?" in outcome.stderr
+    assert outcome.stderr.splitlines()[1] == f"hint: {hint}"
+
+
+@pytest.mark.parametrize("words", ["6", "130", "exit 6", "code 6", "exit code 6", "status codes"])
+def test_an_exit_code_is_a_topic(words):
+    assert find_topic(words.split()) == topics()["exit-codes"]
+
+
+def test_every_exit_code_has_a_row_of_its_own():
+    rows = re.findall(r"^\| (\d+) \|", topics()["exit-codes"].read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(row) for row in rows] == list(ExitCode)
+
+
+@pytest.mark.parametrize(
+    ("word", "page"), [("schema", "json"), ("crash", "troubleshooting"), ("Lora", "adapters")]
+)
+def test_a_common_word_finds_its_page(word, page):
+    assert find_topic([word]) == topics()[page]
+
+
+def test_a_section_finds_its_page():
+    assert find_topic(["every", "night"]) == topics()["batch"]
+    # A comment in a block of commands is no heading.
+    assert find_topic("on both: Ray does not test clusters on macOS".split()) is None
+
+
+def test_an_option_of_one_command_is_explained_for_that_command(run_here):
+    assert run_here("help", "batch", "--resume").stdout == run_here("help", "resume").stdout
+    text = run_here("help", "generate", "top-p").stdout.decode()
+    assert re.search(r"^commands +generate$", text, re.MULTILINE)
+    assert run_here("help", "generate", "--seed").code == 0
+
+
+def test_an_option_that_is_no_setting_says_where_there_is_more(run_here):
+    for name, page in (("resume", "batch"), ("load", "chat"), ("group-size", "models"), ("--jsonl", "json")):
+        assert f"metal-gen help {page}\n" in run_here("help", name).stdout.decode()
+    assert {*MORE_OF.values(), *MORE_OF_COMMAND.values()} <= set(topics())
+    assert set(MORE_OF_COMMAND) == set(PROGRAM.commands) - {"help"}
+
+
+def test_links_between_pages_are_commands_at_a_terminal():
+    shown = with_commands_for_links("see [sampling](../concepts/sampling.md) and [Ray](https://docs.ray.io).")
+    assert shown == "see sampling (`metal-gen help sampling`) and [Ray](https://docs.ray.io)."
 
 
 def long_names(command):
@@ -185,8 +241,9 @@ def test_every_setting_is_a_topic_under_all_its_names(run_here):
         for part in (info.help, f"[default: {info.shown_default}]", f"{info.section}.{info.key} = "):
             assert part in text, info.name
         assert isinstance(info.check, Flag) or str(info.check) in text
-        (more,) = re.findall(r"metal-gen help ([\w-]+)$", text, re.MULTILINE)
-        assert more in topics()
+        more = re.findall(r"metal-gen help ([\w-]+)$", text, re.MULTILINE)
+        assert more
+        assert set(more) <= set(topics())
 
 
 def test_an_option_that_differs_between_commands_is_explained_for_each(run_here):

@@ -10,7 +10,7 @@ from cli_process import ROOT, clean_environment
 from model_cache import folder_files, put_model
 from tiny_text_checkpoint import write_text_checkpoint
 
-from metal_gen.cli.commands.help import FOLDER
+from metal_gen.cli.help_topics import FOLDER
 
 sys.path.insert(0, str(ROOT / "scripts"))
 

@@ -6,7 +6,8 @@ import pytest
 import typer
 
 from metal_gen.cli.app import app
-from metal_gen.cli.names_elsewhere import HINTS, SAME
+from metal_gen.cli.commands_elsewhere import INSTEAD, MEANT
+from metal_gen.cli.names_elsewhere import HINTS, HINTS_OF_COMMAND, SAME
 from metal_gen.cli.usage_errors import usage_error
 from metal_gen.errors import UsageError
 
@@ -15,7 +16,8 @@ pytest_plugins = ("fixtures_cli",)
 USAGE = 2
 PROGRAM = typer.main.get_command(app)
 COMMANDS = {name: PROGRAM.commands[name] for name in PROGRAM.commands}
-LEAVES = [command for command in COMMANDS.values() if not hasattr(command, "commands")]
+GROUPS = [getattr(command, "commands", {name: command}) for name, command in COMMANDS.items()]
+LEAVES = [command for group in GROUPS for command in group.values()]
 
 
 def parse(*words):
@@ -92,7 +94,8 @@ def test_a_hint_names_options_that_there_are():
         for param in command.params
         for name in (*param.opts, *param.secondary_opts)
     }
-    for hint in HINTS.values():
+    of_commands = [hint for hints in HINTS_OF_COMMAND.values() for hint in hints.values()]
+    for hint in (*HINTS.values(), *of_commands, *INSTEAD.values()):
         for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r"`hf [^`]*`", "", hint)):
             assert option in options, hint
         for path in re.findall(r"`metal-gen (\w+)", hint):
@@ -115,19 +118,21 @@ def test_other_names_are_not_shown_and_not_completed(run_here):
         assert not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text), name
 
 
-MEANT = {
+MEANT_LINES = {
     ("list",): "metal-gen models list",
     ("ls",): "metal-gen models list",
     ("pull", "Qwen/Qwen3-0.6B"): "metal-gen models pull",
     ("rm", "x"): "metal-gen models rm",
     ("version",): "metal-gen --version",
-    ("run", "Tell me a story"): "metal-gen generate",
+    ("ask", "Tell me a story"): "metal-gen generate",
+    ("gen", "hi"): "metal-gen generate",
+    ("convrt",): "metal-gen convert",
+    ("cache",): "metal-gen models list",
     ("models", "lst"): "metal-gen models list",
-    ("models", "delete"): "metal-gen models rm",
 }
 
 
-@pytest.mark.parametrize(("words", "meant"), MEANT.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("words", "meant"), MEANT_LINES.items(), ids=lambda value: str(value))
 def test_a_command_of_another_program_is_explained(run_here, words, meant):
     outcome = run_here(*words)
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
@@ -137,8 +142,81 @@ def test_a_command_of_another_program_is_explained(run_here, words, meant):
 def test_a_prompt_in_place_of_a_command_is_told_where_it_belongs(run_here):
     outcome = run_here("Tell me a story.")
     assert outcome.code == USAGE
-    assert 'metal-gen generate "..."' in outcome.stderr
+    assert "hint: `metal-gen generate 'Tell me a story.'` answers a prompt" in outcome.stderr
+    several = run_here("hi", "there", "--seed", "1").stderr
+    assert "`metal-gen generate 'hi there' --seed 1` answers a prompt" in several
+    assert "`metal-gen generate ...` answers a prompt" in run_here("long words " * 20).stderr
     assert 'metal-gen generate "..."' in run_here("chat", "hi").stderr
+
+
+@pytest.mark.parametrize("word", INSTEAD)
+def test_a_command_that_there_is_not_is_told_what_there_is_instead(run_here, word):
+    assert word not in {*COMMANDS, *MEANT}
+    outcome = run_here(word, "x")
+    assert outcome.code == USAGE
+    assert outcome.stderr == f"metal-gen: there is no command {word}\nhint: {INSTEAD[word]}\n"
+
+
+def test_the_words_of_hints_for_commands_are_commands(run_here):
+    assert not set(MEANT) & set(COMMANDS)
+    for meant in set(MEANT.values()):
+        assert run_here(*meant.split(), "--help").code == 0, meant
+
+
+def test_a_group_takes_another_word_for_its_command(run_here):
+    assert run_here("models", "download", "--help").stdout == run_here("models", "pull", "--help").stdout
+    assert run_here("models", "ls").code == 0
+    listed = run_here("models", "--help").stdout.decode().split("Commands")[1]
+    for name in ("download", "inspect", "delete"):
+        assert not re.search(rf"^\W*{name}\b", listed, re.MULTILINE)
+
+
+BEFORE_A_COMMAND = {
+    ("-m", "X", "hi"): "generate -m X hi",
+    ("--prompt", "hi"): "generate --prompt hi",
+    ("--model", "X", "generate", "a b"): "generate --model X 'a b'",
+    ("--model", "chat", "hi"): "generate --model chat hi",
+    ("--temp", "0.5", "hi"): "generate --temp 0.5 hi",
+    ("-q", "--no-thinking", "chat", "--system", "Be brief"): "chat -q --no-thinking --system 'Be brief'",
+    ("--seed=4", "batch", "a.jsonl"): "batch --seed=4 a.jsonl",
+}
+
+
+@pytest.mark.parametrize(("words", "meant"), BEFORE_A_COMMAND.items(), ids=lambda value: str(value))
+def test_options_before_a_command_are_put_after_it(run_here, words, meant):
+    outcome = run_here(*words)
+    assert outcome.code == USAGE
+    assert outcome.stderr.endswith(f"\nhint: options come after a command: `metal-gen {meant}`\n")
+
+
+def test_an_option_of_a_group_comes_after_its_command(run_here):
+    assert "hint: options come after a command; " in run_here("models", "--json").stderr
+    assert "hint: options come after a command; " in run_here("--no-such", "hi").stderr
+    assert f"hint: {HINTS['--port']}" in run_here("--port", "80").stderr
+
+
+POSITIONALS = {
+    ("batch", "--input", "a.jsonl", "--output", "b"): "`metal-gen batch INPUT -o OUTPUT`",
+    ("batch", "a.jsonl", "b.jsonl"): "-o names the output",
+    ("batch",): "as in `metal-gen batch prompts.jsonl -o texts.jsonl",
+    ("convert", "a", "-o", "b"): "`metal-gen convert MODEL OUT`",
+    ("convert", "a"): "as in `metal-gen convert ",
+    ("plan", "a", "b"): "usage: metal-gen plan [OPTIONS] [MODEL]",
+    ("plan", "--model", "a"): "`metal-gen plan MODEL`",
+    ("info", "x"): "usage: metal-gen info [OPTIONS]",
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), POSITIONALS.items(), ids=lambda value: str(value))
+def test_arguments_and_options_that_are_mixed_up_are_explained(run_here, words, hint):
+    outcome = run_here(*words)
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert hint in outcome.stderr.split("hint: ")[1]
+
+
+def test_a_switch_that_is_negated_is_found_by_its_nearest_name(run_here):
+    assert "did you mean --no-markdown?" in run_here("generate", "--no-markdwn", "hi").stderr
+    assert "did you mean input?" not in run_here("batch", "--inpt", "x").stderr
 
 
 def test_the_version_has_a_short_name_too(run_here):

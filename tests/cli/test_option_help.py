@@ -8,6 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metal_gen.cli import command_help
 from metal_gen.cli.app import app
 from metal_gen.cli.examples import COLUMNS, broken, epilog, examples_in
 from metal_gen.cli.option_help import default_of, described, names_of
@@ -41,7 +42,8 @@ def shown_params(command):
 
 @pytest.fixture
 def help_of(run_here, monkeypatch):
-    """The help of a command, its words joined by single spaces: lines break anywhere."""
+    """The help of a command, at a terminal of some width."""
+    monkeypatch.setattr(command_help, "is_terminal", lambda stream: True)
 
     def help_of(path, columns):
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -92,6 +94,13 @@ def test_nothing_is_cut_or_goes_over_the_edge(help_of, path, columns):
     assert joined(COMMANDS[path].help.split("\n\n")[0]) in joined(text)
     for param in shown_params(COMMANDS[path]):
         assert param.opts[-1] in text or names_of(param) in text
+
+
+def test_help_in_a_pipe_is_never_too_narrow_to_search(run_here, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = run_here("generate", "--help").stdout.decode().splitlines()
+    assert 60 < max(map(len, lines)) <= 80
+    assert any("Generate at most this many tokens" in line for line in lines)
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -38,5 +38,6 @@ def _text(name: str, value: object) -> str:
         advice = f": a conversation goes under {MESSAGES}" if isinstance(value, list) else ""
         raise UsageError(f"{name} must be a text{advice}")
     if not value:
-        raise UsageError(f"{name} is empty")
+        place = "" if name == PROMPT else f": nothing in {name}"
+        raise UsageError(f"the prompt is empty{place}")
     return checked_text(name, value)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from metal_gen.batch.output.run_file import Value
 from metal_gen.checkpoint.adapters.adapter import Adapter
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.config.settings import SETTINGS
@@ -48,7 +49,7 @@ def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
         if info.section in SECTIONS and info.name != "seed"
     }
     return {
-        "model": settings.model or "the bundled model",
+        "model": settings.model or BUNDLED_NAME,
         "checkpoint": checkpoint_digest(prepared.checkpoint),
         "adapters": "; ".join(map(_adapter_mark, prepared.checkpoint.weights.adapters)) or None,
         "dtype": prepared.plan.dtype,

@@ -131,8 +131,9 @@ def hold_output(given: Path) -> HeldOutput:
     try:
         path = resolve(given) if given.is_symlink() else given
         if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "not a file: give -o - and redirect it"
-            raise UsageError(f"the output {given} is {what}")
+            if path.is_dir():
+                raise UsageError(f"the output {given} is a folder", "name a file in it")
+            raise UsageError(f"the output {given} is not a file", "give -o - and redirect it")
         return HeldOutput(path)
     except OSError as error:
         raise cannot_be_written(given, error) from None

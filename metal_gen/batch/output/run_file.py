@@ -12,6 +12,7 @@ from typing import Any
 
 from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output.input_mark import InputMark, mark_from, mark_input, what_changed
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_file import parse_json
@@ -231,11 +232,13 @@ def _another(output: Path, name: str, begun: object, wanted: object) -> UsageErr
             DIGESTS[name].format(output=output), "give the original ones, or --overwrite to start over"
         )
     return UsageError(
-        f"{output} was started with {name} {_shown(begun)}, but this run has {_shown(wanted)}",
+        f"{output} was started with {_shown(name, begun)}, but this run has {_shown(name, wanted)}",
         f"give the same {name}, or --overwrite to start over",
     )
 
 
-def _shown(value: object) -> str:
-    text = "none" if value is None else str(value)
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return f"no {name}"
+    text = str(value) if value == BUNDLED_NAME else f"{name} {value}"
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

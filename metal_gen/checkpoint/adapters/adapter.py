@@ -146,7 +146,7 @@ def _folder(name: str) -> Path:
         problem = f"cannot be read: {error}"
     raise ModelNotFoundError(
         f"the adapter {name} {problem}",
-        f"give the folder that has {CONFIG_FILE}; `hf download ORG/NAME --local-dir FOLDER` brings one "
+        f"give the folder that has {CONFIG_FILE}; `hf download ORG/NAME --local-dir FOLDER` downloads one "
         "from the Hub",
     )
 

@@ -70,7 +70,9 @@ class BatchReporter:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._progress.close()
         if kind is not None and self._latest is not None:
-            advice = "; continue with --resume" if self._output is not None else ""
+            # An output without a record is taken away: the same command begins it again.
+            has_records = self._latest.done or self._latest.failed or self._latest.skipped
+            advice = "; continue with --resume" if self._output is not None and has_records else ""
             self._console.note(f"stopped: {_line(self._latest)}{advice}")
 
 
@@ -107,6 +109,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
     import mlx.core as mx
 
     from metal_gen import __version__
+    from metal_gen.checkpoint.bundled import BUNDLED_NAME
 
     document = {
         "done": counts.done,
@@ -120,7 +123,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "slots": counts.slots,
         "occupancy": counts.occupancy,
         "seed": seed,
-        "model": prepared.settings.model,
+        "model": prepared.settings.model or BUNDLED_NAME,
         "adapters": [adapter.record for adapter in prepared.checkpoint.weights.adapters],
         "quantize": prepared.settings.quantize,
         "dtype": prepared.plan.dtype,

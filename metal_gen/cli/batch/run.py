@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TextIO
 from metal_gen.background import Background
 from metal_gen.cli.batch.progress import BatchProgress
 from metal_gen.cli.batch.report import BatchReporter, failure_line, report_longest, write_summary
-from metal_gen.cli.input.model_preparation import prepare_model, require_mlx_for
+from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
 from metal_gen.cli.output.output_file import STREAM, OutputFile
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import LOADING, ProgressBar
 from metal_gen.config.settings import Settings
 from metal_gen.errors import UsageError
+from metal_gen.files.missing_file import how_to_read
 
 if TYPE_CHECKING:
     from metal_gen.batch.cluster.ray_nodes import RayCluster
@@ -72,8 +73,6 @@ class BatchRun:
         self._prepared: PreparedModel = prepare_model(
             settings, console, most_slots=MOST_SLOTS, scores=work.scores
         )
-        for notice in self._prepared.notices:
-            console.warn(notice)
 
     def check(self, work: "GenerateRows") -> int:
         """Say what is wrong with which row, and what the longest needs; returns how many are bad."""
@@ -84,6 +83,7 @@ class BatchRun:
         prepared.checkpoint.read_tokenizer()
         encoder = RowEncoder(prepared.checkpoint, prepared.settings, prepared.plan)
         self._input.require_json_lines()
+        self._say_notices()
         counts = check_rows(
             work.read(self._input),
             encoder,
@@ -117,6 +117,7 @@ class BatchRun:
             self._input.require_json_lines()
             journal = self._open_journal(stdout)
             opened.enter_context(journal)
+            self._say_notices()
             if (template := self._prepared.checkpoint.chat_template) is not None:
                 template.moment = journal.moment
             self._say_what_was_taken_out(journal)
@@ -140,6 +141,12 @@ class BatchRun:
             if summary is not None:
                 write_summary(summary, counts, self._prepared, journal.seed)
         return counts.failed + journal.found.failed
+
+    def _say_notices(self) -> None:
+        """Say what is worth knowing of the model, when all that could refuse the run has passed."""
+        note_bundled_model(self._prepared.settings, self._console)
+        for notice in self._prepared.notices:
+            self._console.warn(notice)
 
     def _say_what_was_taken_out(self, journal: "Journal | StreamJournal") -> None:
         found = journal.found
@@ -229,9 +236,12 @@ def _open_input(name: str) -> "InputStream":
         return InputStream(io.FileIO(sys.stdin.fileno(), closefd=False), None)
     try:
         return InputStream(io.FileIO(name), name)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the input {name} cannot be read: {reason}") from None
+    except OSError as error:
+        raise UsageError(
+            f"the input {name} cannot be read: {error.strerror}", how_to_read(error, Path(name))
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"the input {name} cannot be read: {error}") from None
 
 
 def _shown_rows(texts: int, rows: int) -> str:

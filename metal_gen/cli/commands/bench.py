@@ -11,7 +11,7 @@ import typer
 
 from metal_gen.bench.request import SECTIONS, BenchRequest
 from metal_gen.cli.bench.options import FORMATS, read_format, read_request
-from metal_gen.cli.input.model_preparation import prepare_model, require_mlx_for
+from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
     QuietOption,
@@ -159,6 +159,7 @@ def _run(
     prepared = prepare_model(settings, console)
     if request.compare:
         require_for_mlx_lm(prepared.checkpoint.folder)
+    note_bundled_model(prepared.settings, console)
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)

@@ -11,7 +11,12 @@ from metal_gen.cli.chat.input import MARK, NUL_MARK, can_be_drawn_on, unseen_typ
 from metal_gen.cli.chat.loop import answer_pipe, talk
 from metal_gen.cli.chat.report import room
 from metal_gen.cli.chat.transcript_file import SavedConversation, require_place
-from metal_gen.cli.input.model_preparation import CHAT_TOKENS, prepare_model, require_mlx_for
+from metal_gen.cli.input.model_preparation import (
+    CHAT_TOKENS,
+    note_bundled_model,
+    prepare_model,
+    require_mlx_for,
+)
 from metal_gen.cli.input.setting_options import (
     SAMPLING_SETTINGS,
     STOPPING_SETTINGS,
@@ -122,6 +127,7 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     from metal_gen.generation.conversation import Conversation, require_chat
 
     prepared = prepare_model(settings, console).for_chat()
+    note_bundled_model(prepared.settings, console)
     for notice in prepared.notices:
         console.warn(notice)
     report_start(prepared, console)

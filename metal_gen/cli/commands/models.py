@@ -10,7 +10,7 @@ from metal_gen.cli.completion import complete_model
 from metal_gen.cli.input.model_preparation import EXAMPLE_MODEL, DownloadReporter
 from metal_gen.cli.input.setting_options import JsonOption, QuietOption
 from metal_gen.cli.terminal.console import Console
-from metal_gen.errors import UsageError
+from metal_gen.errors import ModelNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from metal_gen.hub.cached_models import CachedModel
@@ -164,7 +164,13 @@ def _cached(model: str) -> "list[CachedModel]":
     from metal_gen.hub.locate import find_checkpoint
 
     found = cache_contents().matching(model)
-    if not found:
+    if found:
+        return found
+    lists = "`metal-gen models list` lists what is"
+    try:
         folder = find_checkpoint(model)
-        raise UsageError(f"not in the cache: {folder}", "metal-gen deletes nothing but what is in the cache")
-    return found
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(error.message, lists) from None
+    raise UsageError(
+        f"not in the cache: {folder}", f"metal-gen deletes nothing but what is in the cache; {lists}"
+    )

@@ -63,6 +63,7 @@ def _run(settings: Settings, console: Console, *, as_json: bool) -> None:
 
 
 def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool) -> None:
+    from metal_gen.checkpoint.bundled import BUNDLED_NAME
     from metal_gen.cli.output.plan_report import plan_json, render_plan
     from metal_gen.cli.terminal.tables import print_json, print_rendered
     from metal_gen.generation.loading import open_checkpoint, plan_memory
@@ -72,7 +73,7 @@ def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool
     if checkpoint.has_tokenizer:
         checkpoint.read_tokenizer()
     plan = plan_memory(settings, checkpoint)
-    name = settings.model or "the bundled story model"
+    name = settings.model or BUNDLED_NAME
     if as_json:
         print_json(plan_json(settings, checkpoint, plan), console)
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from metal_gen.cli.input.model_preparation import Preparation
+from metal_gen.cli.input.model_preparation import Preparation, note_bundled_model
 from metal_gen.cli.output.output_file import CollectedText, OutputFile, StreamedText
 from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
 from metal_gen.cli.output.report import repeated_by, report_end, report_start
@@ -180,6 +180,7 @@ def _say_notices(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.generation.strategy_settings import is_greedy
 
     settings = prepared.settings
+    note_bundled_model(settings, console)
     for notice in prepared.notices:
         console.warn(notice)
     if settings.samples > 1 and is_greedy(settings):

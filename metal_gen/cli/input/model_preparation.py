@@ -46,13 +46,17 @@ def prepare_model(
     """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
     from metal_gen.generation.loading import prepare
 
+    with DownloadReporter(settings.model or "the model", console) as reporter:
+        return prepare(settings, most_slots=most_slots, scores=scores, on_download=reporter.update)
+
+
+def note_bundled_model(settings: Settings, console: Console) -> None:
+    """Say which model runs where none was named."""
     if settings.model is None:
         console.note(
             "no --model given: this is the small story model that comes with metal-gen; "
             f"for a real one give --model {EXAMPLE_MODEL}, or set METAL_GEN_MODEL for every command"
         )
-    with DownloadReporter(settings.model or "the model", console) as reporter:
-        return prepare(settings, most_slots=most_slots, scores=scores, on_download=reporter.update)
 
 
 class Preparation:

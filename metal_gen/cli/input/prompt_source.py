@@ -12,9 +12,11 @@ from metal_gen.cli.output.output_file import STREAM
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import is_terminal
 from metal_gen.errors import DoesNotFitError, UsageError
+from metal_gen.files.missing_file import how_to_read
 from metal_gen.text.decoding import decode_text
 
 SILENCE_S = 2.0
+STDIN = "standard input"
 # So much is read before it is asked how much a prompt can have, for which the model has to be there.
 PART_BYTES = 1 << 20
 
@@ -46,15 +48,19 @@ def read_prompt(
     flag = flags[0] if flags else None
     if flag == file == STREAM:
         raise UsageError("--prompt - and --prompt-file - are the same", "leave one of them out")
-    parts = [] if file in (None, STREAM) else [_read_file(str(file), most_bytes)]
-    parts += [] if flag in (None, STREAM) else [str(flag)]
+    # By the place that each comes from, in their order.
+    parts: dict[str, str] = {}
+    if file not in (None, STREAM):
+        parts[f"--prompt-file {file}"] = _read_file(str(file), most_bytes)
+    if flag not in (None, STREAM):
+        parts["--prompt"] = str(flag)
     if STREAM in (flag, file):
         if sys.stdin is None:
             option = "--prompt" if flag == STREAM else "--prompt-file"
             raise UsageError(f"{option} - reads standard input, which is closed")
         if is_terminal(sys.stdin):
             console.note("reading the prompt from the terminal; Ctrl-D on a line of its own ends it")
-        parts.insert(0, _read_stdin(most_bytes))
+        parts = {STDIN: _read_stdin(most_bytes), **parts}
     elif _is_piped():
         if parts and not select.select([sys.stdin], [], [], SILENCE_S)[0]:
             console.note("waiting for standard input to end; run with </dev/null to do without it")
@@ -66,12 +72,14 @@ def read_prompt(
                 "1 line of standard input comes" if count == 1 else f"{count} lines of standard input come"
             )
             console.note(f"{lines} before the prompt; </dev/null leaves it out")
-        parts.insert(0, piped)
+        parts = {STDIN: piped, **parts}
     if not parts:
         return None
-    prompt = "\n".join(part for part in parts if part)
+    prompt = "\n".join(part for part in parts.values() if part)
     if not prompt:
-        raise UsageError("the prompt is empty", "give it with --prompt TEXT, or pipe it in")
+        places = " or ".join(place for place in parts if place != "--prompt")
+        nothing = f": nothing in {places}" if places else ""
+        raise UsageError(f"the prompt is empty{nothing}", 'give a text, as in metal-gen generate "..."')
     return prompt
 
 
@@ -87,7 +95,7 @@ def _is_piped() -> bool:
 
 
 def _read_stdin(most_bytes: Callable[[], int]) -> str:
-    what = "the prompt on standard input"
+    what = f"the prompt on {STDIN}"
     return decode_text(_read(sys.stdin.buffer, what, most_bytes), what, drops_line_end=True)
 
 
@@ -96,7 +104,7 @@ def _read_file(name: str, most_bytes: Callable[[], int]) -> str:
     try:
         stream = Path(name).open("rb")  # noqa: SIM115
     except OSError as error:
-        raise _unreadable(what, error) from None
+        raise _unreadable(what, error, how_to_read(error, Path(name))) from None
     with stream:
         return decode_text(_read(stream, what, most_bytes), what, drops_line_end=True)
 
@@ -122,11 +130,9 @@ def _part(stream: BinaryIO, what: str) -> bytes:
     try:
         return stream.read(PART_BYTES)
     except OSError as error:
-        raise _unreadable(what, error) from None
+        hint = "name a file in it" if isinstance(error, IsADirectoryError) else ""
+        raise _unreadable(what, error, hint) from None
 
 
-def _unreadable(what: str, error: OSError) -> UsageError:
-    return UsageError(
-        f"{what} cannot be read: {error.strerror}",
-        "name a file that can be, or give the text itself with --prompt",
-    )
+def _unreadable(what: str, error: OSError, hint: str) -> UsageError:
+    return UsageError(f"{what} cannot be read: {error.strerror}", hint)

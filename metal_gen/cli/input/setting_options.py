@@ -26,6 +26,13 @@ SAMPLING_SETTINGS = (
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("logit_bias", "ban_token", "seed"),
 )
+# What says the same as `--greedy`, or nothing; None is a filter that is off.
+GREEDY_VALUES: dict[str, tuple[float | None, ...]] = {
+    "temperature": (0,),
+    "top_k": (1, None),
+    "top_p": (1,),
+    "min_p": (0,),
+}
 STOPPING_SETTINGS = ("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos")
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -176,8 +183,8 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
     settings = override_with_flags(base, flags)
     if not parameters.get("greedy"):
         return settings
-    for name in ("temperature", "top_k", "top_p", "min_p"):
-        if flags[name] is not None:
+    for name, agreeing in GREEDY_VALUES.items():
+        if flags[name] is not None and getattr(settings, name) not in agreeing:
             raise UsageError(
                 f"--greedy contradicts {SETTINGS[name].flag} {flags[name]}", "leave one of them out"
             )

@@ -69,13 +69,14 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
     from importlib.metadata import version
 
     from metal_gen import __version__
+    from metal_gen.checkpoint.bundled import BUNDLED_NAME
 
     statistics = generations[-1].statistics
     texts = [_text(generation) for generation in generations]
     completion_tokens = sum(len(generation.token_ids) for generation in generations)
     adapters = [adapter.record for adapter in model.checkpoint.weights.adapters]
     record: Record = {
-        "model": model.settings.model,
+        "model": model.settings.model or BUNDLED_NAME,
         "adapters": adapters,
         "quantize": model.settings.quantize,
     }

@@ -32,6 +32,23 @@ MORE_OF = {
     "rope_scaling": "longer-texts",
     "samples": "sampling",
     "logprobs": "sampling",
+    # No settings.
+    "config": "settings",
+    "greedy": "sampling",
+    "json": "json",
+    "jsonl": "json",
+}
+# And on an option that is no setting, by the first word of its command.
+MORE_OF_COMMAND = {
+    "generate": "generate",
+    "chat": "chat",
+    "batch": "batch",
+    "models": "models",
+    "plan": "memory",
+    "convert": "models",
+    "bench": "benchmarks",
+    "config": "settings",
+    "info": "troubleshooting",
 }
 
 
@@ -91,7 +108,10 @@ def render_options(found: Sequence[Found], setting: SettingInfo | None) -> "Rend
         rows = [("commands", ", ".join(filter(None, commands)))]
         rows.append(("also called", _other_names(found[0].param) if found else ""))
         # An option of a command's own may have the name of a setting.
-        rows += _places(setting) if setting is not None and text.startswith(setting.help) else []
+        if setting is not None and text.startswith(setting.help):
+            rows += _places(setting)
+        else:
+            rows.append(("more", _more(found[0].param.name, commands)))
         parts += [Text(names, style="bold"), Padding(Text(text), (0, 0, 0, 4)), Text("")]
         parts += [pairs_table(rows), Text("")]
     return Group(*parts[:-1])
@@ -105,6 +125,13 @@ def _places(info: SettingInfo) -> list[tuple[str, str]]:
         ("variable", info.variable),
         ("more", f"metal-gen help {MORE_OF.get(info.name) or MORE[info.section]}"),
     ]
+
+
+def _more(name: str, commands: Sequence[str]) -> str:
+    """Where the manual has more on an option that is no setting; nothing where that is several pages."""
+    pages = {MORE_OF_COMMAND.get(command.partition(" ")[0], "") for command in commands}
+    page = MORE_OF.get(name) or (pages.pop() if len(pages) == 1 else "")
+    return f"metal-gen help {page}" if page else ""
 
 
 def _other_names(param: Any) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.adapters.adapter import Adapter
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.terminal.tables import Column, pairs_table, rows_table, shown
 from metal_gen.config.settings import Settings
@@ -101,7 +102,7 @@ def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
 def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
     """The same for programs; memory that is not known is null."""
     return {
-        "model": settings.model,
+        "model": settings.model or BUNDLED_NAME,
         "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
         "device": device_name(),
         "parameters": checkpoint.weights.num_parameters,

@@ -1,0 +1,102 @@
+"""What other programs call commands: what to use here, or what there is instead."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import takewhile
+
+from metal_gen.errors import UsageError
+
+# Of a group of commands: another word for one of them, which is taken for it. Help does not list these.
+SAME_COMMANDS = {
+    ("models", "ls"): "list",
+    ("models", "download"): "pull",
+    ("models", "inspect"): "show",
+    ("models", "info"): "show",
+    **dict.fromkeys((("models", "remove"), ("models", "delete")), "rm"),
+}
+_MEANT = {
+    "models list": "list ls cache",
+    "models pull": "pull download fetch",
+    "models rm": "rm remove delete",
+    "models show": "show inspect",
+    "generate": "complete completion prompt ask query",
+    "convert": "quantize quantise",
+    "bench": "benchmark",
+    "config": "settings configure",
+    "info": "doctor env",
+    "help": "man manual docs",
+    "--version": "version",
+}
+_NO_SERVER = "metal-gen is not a server; `metal-gen batch - -o -` answers rows as they come, by one process"
+_NOTHING_RUNS = "nothing runs in the background: a command loads its model, does its work and ends"
+_PIP = "pip installs, upgrades and removes metal-gen; `metal-gen models pull` downloads a model"
+_INSTEAD = {
+    "serve server api web ui start": _NO_SERVER,
+    "run": "`metal-gen chat --model MODEL` holds a conversation; `metal-gen generate --model MODEL` answers "
+    "a prompt",
+    "ps stop status kill unload load": _NOTHING_RUNS,
+    "login logout auth": "`hf auth login` stores a token for the Hub; HF_TOKEN is read too",
+    "install uninstall update upgrade": _PIP,
+    "search": "search on https://huggingface.co/models, then run `metal-gen models pull MODEL`",
+    "create cp push upload": "`metal-gen convert MODEL OUT` writes a checkpoint, and `hf upload` uploads it",
+    "eval evaluate perplexity": "answers are not rated here; `metal-gen bench` measures speed and memory",
+    "train lora finetune fine-tune": "mlx_lm.lora trains an adapter; --adapter FOLDER applies it",
+    "fuse merge": "--adapter FOLDER applies an adapter without merging; mlx_lm.fuse merges one",
+    "tokenize detokenize count tokens": "`metal-gen generate --json` reports how many tokens a prompt has",
+    "embed embedding embeddings rerank": "metal-gen generates text only: there are no embeddings",
+    "logs log": "metal-gen keeps no logs: messages go to standard error, and 2>FILE keeps them",
+}
+MEANT = {word: command for command, words in _MEANT.items() for word in words.split()}
+INSTEAD = {word: hint for words, hint in _INSTEAD.items() for word in words.split()}
+# What could be the name of a command; anything else was meant as a prompt.
+COMMAND = re.compile(r"[\w-]+", re.ASCII)
+# A word that is less like a command's name is not taken for a typing error.
+LEAST_LIKENESS = 0.7
+# What can be read at a glance, and typed again.
+LONGEST_SHOWN = 100
+
+
+def other_command(arguments: Sequence[str], path: str, names: Sequence[str]) -> UsageError:
+    """What to say of a command that does not exist.
+
+    Args:
+        arguments: The word in its place, and those after it.
+        path: The words before it.
+        names: Of the commands that there are.
+    """
+    typed, program = arguments[0], path.split()[0]
+    lists = f"{path} --help lists the commands"
+    if path != program:
+        meant = _nearest(typed, names)
+        return UsageError(
+            f"there is no command {typed}", f"did you mean `{path} {meant}`? {lists}" if meant else lists
+        )
+    if not COMMAND.fullmatch(typed):
+        return UsageError(f"there is no command {typed!r}", f"{_as_prompt(arguments)} answers a prompt")
+    if typed in INSTEAD:
+        hint = INSTEAD[typed]
+    elif meant := MEANT.get(typed) or _nearest(typed, names):
+        hint = f"did you mean `{program} {meant}`? {lists}"
+    else:
+        hint = f"{_as_prompt(arguments)} answers a prompt; {lists}"
+    return UsageError(f"there is no command {typed}", hint)
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """A command to copy, or its beginning where it is long."""
+    command = shlex.join(words)
+    return f"`{command if len(command) <= LONGEST_SHOWN else f'{words[0]} {words[1]} ...'}`"
+
+
+def _nearest(typed: str, names: Sequence[str]) -> str:
+    begun = [name for name in names if len(typed) > 1 and name.startswith(typed)]
+    near = begun if len(begun) == 1 else get_close_matches(typed, names, n=1, cutoff=LEAST_LIKENESS)
+    return near[0] if near else ""
+
+
+def _as_prompt(arguments: Sequence[str]) -> str:
+    """The command that answers some words, up to the first option, as one prompt."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    return shown_command(["metal-gen", "generate", " ".join(words), *arguments[len(words) :]])

@@ -1,0 +1,89 @@
+"""The pages of the manual, and the words by which `metal-gen help` finds them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# A page a file, in folders of guides, concepts and reference.
+FOLDER = Path(__file__).resolve().parents[1] / "manual"
+SECTIONS = ("guides", "concepts", "reference")
+# How many pages are named that contain a word.
+MOST_MENTIONS = 5
+# Other words for a page.
+_ALIASES = {
+    "sampling": "samplers sampler strategy strategies filters creativity random",
+    "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size",
+    "batch": "batches batching cron launchd jsonl-rows queue slots cluster ray nightly crash-safe retry",
+    "models": "model-files downloads download downloading hub huggingface gguf quantization quantizing bits",
+    "exit-codes": "exit exits exit-code exit-status status-codes code codes error-codes return-codes",
+    "adapters": "lora peft fine-tuning finetuning",
+    "switching": "mlx-lm llama-cli llama-cpp ollama other-programs migrate migration aliases",
+    "longer-texts": "yarn rope long-context long-texts context context-length context-window length",
+    "settings": "configuration configure variables environment environment-variables toml defaults options",
+    "generate": "stdin stdout stderr pipe pipes shell terminal redirect prompts files reasoning think "
+    "stopping stops stop-strings eos end tokens",
+    "chat": "conversation conversations talk transcript transcripts interactive",
+    "speed": "performance fast slow openblas faster",
+    "benchmarks": "benchmark benchmarking",
+    "library": "python api module import",
+    "troubleshooting": "problems problem faq hangs empty crash crashes error errors bug bugs help-me fails "
+    "failure traceback debug",
+    "formats": "architectures families supported safetensors awq gptq fp8 mlx qwen",
+    "which-model": "mac macs which choose apple metal m1 m2 m3 m4 recommended",
+    "reproducibility": "seeds repeat deterministic determinism",
+    "json": "schema schemas jsonl json-output output-format jq records",
+    "source": "architecture folders code-layout internals",
+    "measured": "status figures measurements results",
+    "commands": "command cli",
+}
+ALIASES = {word: page for page, words in _ALIASES.items() for word in words.split()}
+# Words before a number that is an exit code.
+EXIT_WORDS = {"exit", "code", "exit-code", "exit-status", "status", "error", "error-code", "return-code"}
+MOST_EXIT_CODE = 255
+
+
+def topics() -> dict[str, Path]:
+    """The pages, by topic."""
+    return {path.stem: path for section in SECTIONS for path in sorted((FOLDER / section).glob("*.md"))}
+
+
+def find_topic(words: Sequence[str]) -> Path | None:
+    """The page that some words name: by its file, by a heading in it, by another word, by an exit code."""
+    topic, files = _slug(" ".join(words)), topics()
+    if topic in files:
+        return files[topic]
+    before, _, number = topic.rpartition("-")
+    if number.isdecimal() and int(number) <= MOST_EXIT_CODE and before in {"", *EXIT_WORDS}:
+        return files["exit-codes"]
+    if topic in ALIASES:
+        return files[ALIASES[topic]]
+    return next((path for path in files.values() if topic in map(_slug, _headings(path))), None)
+
+
+def mentions(word: str) -> list[str]:
+    """The topics of the pages that have a word most often, at most `MOST_MENTIONS`."""
+    wanted = re.compile(rf"\b{re.escape(word)}", re.IGNORECASE)
+    counts = {
+        topic: len(wanted.findall(path.read_text(encoding="utf-8"))) for topic, path in topics().items()
+    }
+    found = sorted((topic for topic in counts if counts[topic]), key=lambda topic: -counts[topic])
+    return found[:MOST_MENTIONS]
+
+
+def heading(path: Path) -> str:
+    """What a page is about."""
+    return _headings(path)[0]
+
+
+def with_commands_for_links(text: str) -> str:
+    """A page whose links to other pages are commands, for a terminal that cannot follow them."""
+    return re.sub(r"\[([^\]]+)\]\((?!http)[^)]*?([\w-]+)\.md\)", r"\1 (`metal-gen help \2`)", text)
+
+
+def _headings(path: Path) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+
+
+def _slug(text: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
