@@ -21,7 +21,7 @@ _MEANT = {
     "models pull": "pull download fetch",
     "models rm": "rm remove delete",
     "models show": "show inspect",
-    "generate": "complete completion prompt ask query",
+    "generate": "complete prompt ask query",
     "convert": "quantize quantise",
     "bench": "benchmark",
     "config": "settings configure",

@@ -52,6 +52,8 @@ def examples(text):
                 call = None
             elif call is not None:
                 call.append(word)
+            elif word == "llm":
+                break  # To which metal-gen is a model.
             elif word.rpartition("/")[2] == "metal-gen":
                 call = []
         if call is not None:
@@ -158,7 +160,7 @@ def test_help_on_a_command_is_its_own(run_here):
 
 NOT_FOUND = {
     "samplng": "did you mean sampling?",
-    "homebrew": "metal-gen help lists the pages",
+    "xylophone": "metal-gen help lists the pages",
     "caffeinate": "it is mentioned in batch: metal-gen help batch",
     "sampling top-p": "name one page or one option: metal-gen help sampling",
     "batch --resum": "did you mean --resume? metal-gen batch --help lists the options",

@@ -48,6 +48,7 @@ MORE_OF_COMMAND = {
     "convert": "models",
     "bench": "benchmarks",
     "config": "settings",
+    "completion": "commands",
     "info": "troubleshooting",
 }
 
