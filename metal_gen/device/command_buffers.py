@@ -1,9 +1,8 @@
 """Sizes the command buffers of Metal, before MLX creates its device.
 
-MLX begins a new command buffer after 40 or 50 operations, or as soon as the arrays that the operations use have
-more than 40 or 50 times 2^20 elements. It counts whole arrays, also if a step reads a small part of them: a cache
-of fixed size that is nearly empty, or the matrices of experts that are not chosen. Each command buffer costs
-about 20 microseconds.
+MLX begins a new command buffer after 40 or 50 operations, or as soon as the arrays that they use have more
+than 40 or 50 times 2^20 elements. It counts whole arrays, even if a step reads a small part of them: a nearly
+empty cache of fixed size, or the matrices of all experts. Each command buffer costs about 20 microseconds.
 
 MLX reads both variables once, when it creates the device. On other devices they have other meanings.
 
@@ -28,8 +27,8 @@ LEAST_SURPLUS = 1.2
 def size_command_buffers(surplus: float) -> None:
     """Let command buffers use as many more elements as the arrays of a step exceed what it reads.
 
-    The work in a command buffer then stays as large as MLX means it to be. Only on a Mac, and only if the user
-    has set neither variable.
+    The work in a command buffer then stays as large as MLX intends. Nothing happens on other systems, or if the
+    user has set one of the variables.
 
     Args:
         surplus: Elements of all arrays that a step uses, divided by the elements that it reads.

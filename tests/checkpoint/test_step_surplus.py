@@ -1,6 +1,7 @@
 """How much larger than its reading the arrays of a step are, estimated without MLX."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,9 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.step_surplus import step_surplus
 from metal_gen.cli.input import model_preparation
 from metal_gen.config.settings import Settings
+from metal_gen.device import backend
+from metal_gen.device.command_buffers import ELEMENTS, OPERATIONS
+from metal_gen.errors import BackendError
 from metal_gen.generation import capacity
 from metal_gen.generation.loading import plan_memory
 
@@ -71,16 +75,10 @@ def test_the_usual_sizes_are_those_of_the_cache():
 
 def test_variables_are_set_before_mlx_is_asked_for_anything(run_here, tmp_path, monkeypatch):
     """A fake Mac: MLX reads them when it creates its device."""
-    from metal_gen.device import backend
-    from metal_gen.device.command_buffers import ELEMENTS, OPERATIONS
-    from metal_gen.errors import BackendError
-
     folder = write_checkpoint(tmp_path / "model", tiny_config("qwen3", **WIDE))
     seen = []
 
     def refuse(blas):
-        import os
-
         seen.append([os.environ.get(name) for name in (ELEMENTS, OPERATIONS)])
         raise BackendError("enough", "stop here")
 
