@@ -27,7 +27,7 @@ LEAST_SURPLUS = 1.2
 def size_command_buffers(surplus: float) -> None:
     """Let command buffers use as many more elements as the arrays of a step exceed what it reads.
 
-    The work in a command buffer then stays as large as MLX intends. Nothing happens on other systems, or if the
+    The work in a command buffer then stays as large as MLX intends. Does nothing on other systems, or if the
     user has set one of the variables.
 
     Args:
