@@ -1,9 +1,9 @@
-"""Fixtures that several test files share, and the device that they run on."""
+"""Defines fixtures that several test files share, and the device for tests."""
 
 import os
 import signal
 
-# Read when MLX is imported. Some GPUs multiply float32 numbers with a shorter mantissa unless this is set.
+# MLX reads it on import. Without it, some GPUs multiply float32 numbers with a shorter mantissa.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import mlx.core as mx
@@ -15,26 +15,26 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import cache_config
 
-# On a machine with a GPU, this has all tests run as on a machine without: METAL_GEN_TEST_DEVICE=cpu.
+# METAL_GEN_TEST_DEVICE=cpu runs all tests on the CPU of a machine with a GPU.
 if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
     mx.set_default_device(mx.cpu)
 
 
-# A shell without job control has what runs in its background ignore Ctrl-C, and so would what tests start.
+# Background processes of a shell without job control ignore Ctrl-C, and so would the processes of tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """A Qwen3 model of two layers in float32."""
+    """A Qwen3 model with two layers in float32."""
     folder = write_checkpoint(tmp_path_factory.mktemp("tiny"), tiny_config("qwen3"))
     return Checkpoint(folder).weights.load("float32")
 
 
 @pytest.fixture
 def make_cache():
-    """Makes caches for a model."""
+    """Make caches for a model."""
 
     def make(model, max_seq_len=64, batch_size=1, dtype="float32"):
         settings = Settings(max_seq_len=max_seq_len, batch_size=batch_size)

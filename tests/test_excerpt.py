@@ -1,4 +1,4 @@
-"""How much of what comes from outside a message quotes."""
+"""Tests how much of a foreign text a message quotes."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The layers: who may import whom, who may print, and what a run need not load."""
+"""Tests the layers: which module may import which, which may print, and what a run does not load."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from cli_process import ROOT, clean_environment
 pytest_plugins = ("fixtures_text",)
 
 PACKAGE = ROOT / "metal_gen"
-# From left to right; each imports from its own layer and from those before it.
+# In order: each layer imports from itself and from those before it.
 LAYERS = (
     ("errors", "byte_sizes", "background", "control_characters", "excerpt"),
     ("config", "files"),
@@ -33,13 +33,13 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
 def layer_of(module):
-    """The first name below the package of a dotted name; the package's own is `__init__`."""
+    """Return the first name below the package in a dotted name; `__init__` for the package itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
 
 def imports_of(path):
-    """Every module of the package that a file imports, wherever in it, with the line."""
+    """Yield every module of the package that a file imports anywhere, with the line."""
     package = ("metal_gen", *path.parent.parts)
     for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -126,7 +126,7 @@ def test_the_command_line_is_seen_to_print():
     assert any("typer" in found for found in prints(Path("cli/app.py")))
 
 
-# What is loaded
+# Loaded modules
 
 AT_ITS_END = """
 import json, runpy, sys
@@ -147,7 +147,7 @@ except SystemExit as exit:
 
 
 def loaded_by(code, home):
-    """The packages that a fresh interpreter has loaded after some code."""
+    """Return the packages that a fresh interpreter has loaded after some code."""
     done = subprocess.run(
         [sys.executable, "-c", AT_ITS_END.format(code=code)],
         env=clean_environment(home),

@@ -1,4 +1,4 @@
-"""LoRA adapters with random factors for tests: written by hand in both layouts, and by mlx-lm itself."""
+"""Writes LoRA adapters with random factors: by hand in both layouts, and with mlx-lm itself."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.transformer import Transformer
 
 RANK = 4
-# By module: A (r, in) and B (out, r).
+# A (r, in) and B (out, r) by module.
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def random_factors(shapes: dict[str, tuple[int, int]], seed: int = 0, rank: int = RANK) -> Factors:
-    """Factors for matrices (out, in), whose product changes every logit."""
+    """Return factors for matrices (out, in), whose product changes every logit."""
     stream = np.random.RandomState(seed)
 
     def factor(*shape: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def random_factors(shapes: dict[str, tuple[int, int]], seed: int = 0, rank: int 
 
 
 def peft_tensors(factors: Factors) -> dict[str, np.ndarray]:
-    """As PEFT names and stores them."""
+    """Name and store factors as PEFT does."""
     tensors = {}
     for name, (first, second) in factors.items():
         prefix = f"base_model.model.{name}.lora_"
@@ -68,7 +68,7 @@ def _write(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray],
 
 
 def write_with_mlx_lm(folder: Path, base: Path, keys: list[str] | None) -> np.ndarray:
-    """Have mlx-lm make an adapter for a checkpoint; return the logits that it computes with it.
+    """Make an adapter for a checkpoint with mlx-lm, and return mlx-lm's logits with it.
 
     Args:
         folder: Of the adapter.
@@ -100,7 +100,7 @@ def write_with_mlx_lm(folder: Path, base: Path, keys: list[str] | None) -> np.nd
 
 
 def load_adapted_and_quantized(folder: Path) -> Transformer:
-    """A quantized Qwen3 of which one of three fused projections, and one of two, are adapted."""
+    """Write a quantized Qwen3 with adapters for one of three fused projections, and for one of two."""
     base = quantize_with_mlx_lm(folder, quantizable_config("qwen3"), Packing(4, 64))
     shapes = {"self_attn.k_proj": (128, 64), "mlp.up_proj": (128, 64), "mlp.down_proj": (64, 128)}
     named = {f"model.layers.{index}.{name}": shape for index in (0, 1) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Runs the command line as a person's shell would: a process of its own, with pipes or a terminal."""
+"""Runs the command line like a shell: in its own process, with pipes or a terminal."""
 
 import os
 import pty
@@ -18,14 +18,14 @@ if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
         "import mlx.core as mx, runpy; mx.set_default_device(mx.cpu); "
         "runpy.run_module('metal_gen', run_name='__main__')",
     ]
-# What would change colours, languages, settings or places from outside.
+# Variables that would change colours, languages, settings or paths.
 DROPPED = ("METAL_GEN_", "HF_", "XDG_", "LC_", "PYTHON", "GITHUB_")
 DROPPED_NAMES = ("LANG", "LANGUAGE", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "LINES", "COLORTERM")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended. `screen` is what a terminal got, where one was attached."""
+    """The result of a process. `screen` is the output on a terminal, if one was attached."""
 
     code: int
     stdout: bytes
@@ -55,7 +55,7 @@ def clean_environment(home: Path, **changes: str | None) -> dict[str, str]:
 
 
 def command(*arguments: str | bytes, redirect: str = "") -> list[str | bytes]:
-    """The command line; `redirect` is the shell's, such as `<&-` to close standard input."""
+    """Return the command line; `redirect` is in shell syntax, such as `<&-` to close standard input."""
     program = [sys.executable, *RUN, *arguments]
     return ["sh", "-c", f'exec "$@" {redirect}', "sh", *program] if redirect else program
 

@@ -1,4 +1,4 @@
-"""Ways in which a checkpoint's folder can be damaged, and what must be said about each."""
+"""Ways to damage a checkpoint's folder, with the expected message for each."""
 
 import json
 import struct
@@ -45,7 +45,7 @@ def with_weights(change):
 
 
 def with_header(change):
-    """Change the header of the weights, as parsed; the tensors' bytes stay."""
+    """Change the parsed header of the weights, but not the tensors' bytes."""
 
     def rewrite(folder):
         path = folder / "model.safetensors"
@@ -232,7 +232,7 @@ FOLDERS = {
         "",
     ),
 }
-# Damage that is seldom seen; name: what is done, what the message must name.
+# Rare damage, by name: how to do it, and what the message must name.
 RARE_FOLDERS = {
     "config deep": (with_file("config.json", b"[" * 100_000), "config.json"),
     "hidden_size huge": (with_config(hidden_size=10**18), "hidden_size"),

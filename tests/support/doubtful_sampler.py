@@ -1,4 +1,4 @@
-"""A sampler that is uncertain more often than logits ever make one."""
+"""A sampler that is uncertain more often than any logits would make it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from metal_gen.sampling.sampler import Sampler, Status
 
 
 def doubtful_sampler(redrawn):
-    """A kind of sampler that looks at a wrong token first, and says so, at every third draw.
+    """A sampler that draws a wrong token first, and reports it as uncertain, at every third draw.
 
     Args:
         redrawn: Gets the index of each token that was drawn again.

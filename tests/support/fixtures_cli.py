@@ -1,4 +1,4 @@
-"""Runs the command line within the test's own process: milliseconds rather than a third of a second."""
+"""Runs the command line in the test's own process, which takes milliseconds instead of 0.3 s."""
 
 import os
 
@@ -11,7 +11,7 @@ from metal_gen.cli.main import main
 
 @pytest.fixture
 def run_here(monkeypatch, tmp_path, capfdbinary):
-    """Run a command in a home of its own, with its cache in `hf/hub` and without the network."""
+    """Run a command in its own home, with its cache in `hf/hub` and without the network."""
     for name in list(os.environ):
         if name.startswith(DROPPED) or name in DROPPED_NAMES:
             monkeypatch.delenv(name)

@@ -26,26 +26,26 @@ def text_checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def speaker(text_checkpoints):
-    """Says `SAID` and stops."""
+    """A model that says `SAID` and stops."""
     return str(write_text_checkpoint(text_checkpoints / "speaker", says=SAID.encode()))
 
 
 @pytest.fixture(scope="session")
 def babbler(text_checkpoints):
-    """Says `CYCLE` again and again, until the cache is full."""
+    """A model that says `CYCLE` again and again, until the cache is full."""
     return str(write_text_checkpoint(text_checkpoints / "babbler", says=CYCLE, forever=True))
 
 
 @pytest.fixture(scope="session")
 def thinker(text_checkpoints):
-    """Thinks `hm ESC.` and answers 42."""
+    """A model that thinks `hm ESC.` and answers 42."""
     says = [THINK, *b"hm \x1b.", END_THINK, *b"\n42"]
     return str(write_text_checkpoint(text_checkpoints / "thinker", says=says))
 
 
 @pytest.fixture(scope="session")
 def brooder(text_checkpoints):
-    """Thinks `abcd` from the start, as its template has it, and answers 42 from the sixth token on."""
+    """A model whose template opens thinking: it thinks `abcd`, and answers 42 from the sixth token on."""
     template = CHATML + "<think>\n"
     says = [*b"abcd", END_THINK, *b"42"]
     return str(write_text_checkpoint(text_checkpoints / "brooder", says=says, chat_template=template))
@@ -53,20 +53,20 @@ def brooder(text_checkpoints):
 
 @pytest.fixture(scope="session")
 def gambler(text_checkpoints):
-    """Has random weights: what it says depends on the seed."""
+    """A model with random weights, whose text depends on the seed."""
     return str(write_text_checkpoint(text_checkpoints / "gambler"))
 
 
 @pytest.fixture(scope="session")
 def echo(text_checkpoints):
-    """Refuses every prompt, and quotes it as JSON in the refusal."""
+    """A model whose template refuses every prompt, and quotes it as JSON."""
     folder = text_checkpoints / "echo"
     return str(write_text_checkpoint(folder, chat_template=ECHO_TEMPLATE))
 
 
 @pytest.fixture
 def open_tokenizer(tmp_path):
-    """Opens the byte-level tokenizer, with changes to its document."""
+    """Open the byte-level tokenizer, with changes to its document."""
 
     def open_it(change=lambda document: None, *, added=(), vocab_size=TEXT_VOCAB + 20):
         tokenizer = byte_tokenizer()

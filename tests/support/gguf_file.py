@@ -32,7 +32,7 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfo
 
 
 def tokenizer_metadata(vocab_size):
-    """Of a byte-level tokenizer with five merges, filled up as converted files are."""
+    """Return the metadata of a byte-level tokenizer with five merges, padded as in converted files."""
     padding = [f"[PAD{index}]" for index in range(len(TOKENS), vocab_size)]
     return {
         "tokenizer.ggml.model": "gpt2",
@@ -48,7 +48,7 @@ def tokenizer_metadata(vocab_size):
 
 
 def metadata_of(config):
-    """What a converted file says of a model, from its config.json."""
+    """Return the metadata of a converted file from a model's config.json."""
     arch = ARCHITECTURES[config["model_type"]]
     fields = {
         "block_count": config["num_hidden_layers"],
@@ -81,7 +81,7 @@ def gguf_name(name):
 
 
 def plain_bytes(kind, numbers):
-    """Numbers in a type that has no blocks, and what is left of them."""
+    """Return numbers in a type without blocks, and their rounded values."""
     if kind == "BF16":
         upper = numbers.view(np.uint32) >> 16
         return upper.astype(np.uint16).tobytes(), (upper << 16).view(np.float32)
@@ -127,7 +127,7 @@ def write_gguf(path, metadata, tensors, *, version=3, alignment=32):
 
 
 def gguf_config(arch, **changes):
-    """A config.json of a model whose rows are whole blocks of 256."""
+    """Return the config.json of a model whose rows are whole blocks of 256."""
     config = tiny_config(arch, hidden_size=256, intermediate_size=256, head_dim=64, vocab_size=512, **changes)
     if "num_experts" in config:
         config.update(num_experts=4, moe_intermediate_size=256, norm_topk_prob=arch == "qwen3_moe")
@@ -137,7 +137,7 @@ def gguf_config(arch, **changes):
 
 
 def gguf_tensors(config, kind_of, *, decode=True):
-    """Random tensors of a model as a file has them, and by Hugging Face's names what they stand for.
+    """Return random tensors of a model as in a file, and their values by Hugging Face's names.
 
     Args:
         config: Of the model.
@@ -163,7 +163,7 @@ def gguf_tensors(config, kind_of, *, decode=True):
 
 
 def grouped(weights):
-    """Each tensor of a file with the names of those that are stacked in it."""
+    """Yield each tensor of a file with the names of the tensors stacked in it."""
     groups = {}
     for name in weights:
         groups.setdefault(re.sub(r"experts\.\d+", "experts", name), []).append(name)
@@ -172,14 +172,14 @@ def grouped(weights):
 
 
 def write_tiny_gguf(folder, config, kind_of, metadata=None, **changes):
-    """Write a model as a GGUF file and, dequantized, as a checkpoint; return both."""
+    """Write a model as a GGUF file and, dequantized, as a checkpoint. Return both."""
     stored, plain = gguf_tensors(config, kind_of)
     file = write_gguf(folder / "tiny.gguf", {**metadata_of(config), **(metadata or {})}, stored, **changes)
     return file, write_checkpoint(folder / "plain", config, plain)
 
 
 def write_parts(folder, metadata, tensors, counts, name="tiny"):
-    """Write a file in parts, each with so many of the tensors, as `llama-gguf-split` does."""
+    """Write a file in parts with a given number of tensors each, as `llama-gguf-split` does."""
     names, paths = iter(tensors), []
     for place, count in enumerate(counts):
         split = {"split.no": place, "split.count": len(counts), "split.tensors.count": len(tensors)}

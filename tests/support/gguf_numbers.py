@@ -1,11 +1,11 @@
-"""Random blocks of a GGUF file, and what they stand for in float64.
+"""Makes random blocks of a GGUF file, and their values in float64.
 
 Block layouts are those of `ggml-common.h` and `ggml-quants.c` of llama.cpp, written down number by number.
 """
 
 import numpy as np
 
-# Number of the type, numbers and bytes of a block, and where it has float16.
+# Number of the type, numbers and bytes of a block, and offsets of its float16 numbers.
 BLOCKS = {
     "F32": (0, 1, 4, ()), "F16": (1, 1, 2, ()), "BF16": (30, 1, 2, ()),
     "Q4_0": (2, 32, 18, (0,)), "Q4_1": (3, 32, 20, (0, 2)), "Q5_0": (6, 32, 22, (0,)),
@@ -14,7 +14,7 @@ BLOCKS = {
     "Q3_K": (11, 256, 110, (108,)), "IQ4_NL": (20, 32, 18, (0,)), "IQ4_XS": (23, 256, 136, (0,)),
     "MXFP4": (39, 32, 17, ()), "IQ3_S": (21, 256, 110, (0,)),
 }  # fmt: skip
-# So that numbers are about as large as a model's.
+# Factors that make numbers about as large as a model's.
 STEPS = {
     "Q8_0": 5e-4, "Q2_K": 2e-3, "Q3_K": 6e-4, "Q4_K": 1e-4, "Q5_K": 5e-5, "Q6_K": 2e-5,
     "IQ4_NL": 1e-3, "IQ4_XS": 5e-5,
@@ -24,7 +24,7 @@ FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
 
 
 def random_blocks(kind, shape, seed):
-    """Blocks (rows, bytes) uint8 whose every bit is random, but those of scales."""
+    """Return blocks (rows, bytes) uint8 with random bits, except those of scales."""
     _, numbers, nbytes, halves = BLOCKS[kind]
     random = np.random.RandomState(seed)
     count = int(np.prod(shape)) // numbers
@@ -38,7 +38,7 @@ def random_blocks(kind, shape, seed):
 
 
 def numbers_in(kind, blocks):
-    """What blocks (N, bytes) stand for, (N, numbers) in float64."""
+    """Return the values of blocks (N, bytes), (N, numbers) in float64."""
 
     def half(place):
         return blocks[:, place : place + 2].copy().view(np.float16).astype(np.float64)
@@ -97,7 +97,7 @@ def q6_number(blocks, index):
 
 
 def half_at(blocks, place):
-    """The float16 whose two bytes are there."""
+    """Return the float16 at these two bytes."""
     words = (blocks[:, place] | blocks[:, place + 1] << 8).astype(np.uint16)
     return words.view(np.float16).astype(np.float64)
 

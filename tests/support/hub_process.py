@@ -1,4 +1,4 @@
-"""Look-ups of a checkpoint against the stand-in for the Hub, each in a process of its own.
+"""Looks checkpoints up on the stand-in for the Hub, each in a separate process.
 
 huggingface_hub reads its environment when it is imported, and part of what is tested is what gets imported.
 """
@@ -73,7 +73,7 @@ def sharded_repo():
 
 
 def put_in_cache(folder, repo, names):
-    """Cache some of a repository's files, as main."""
+    """Cache some of a repository's files under the revision main."""
     snapshot = repo_cache(folder) / "snapshots" / repo.commit
     snapshot.mkdir(parents=True)
     for name in names:
@@ -88,7 +88,7 @@ def repo_cache(folder):
 
 
 def hub_environment(hub: Hub, folder: Path, **environment: str) -> dict[str, str]:
-    """What makes a process ask the stand-in, and cache below a folder."""
+    """Return variables that make a process use the stand-in, and a cache below a folder."""
     inherited = {
         key: value
         for key, value in os.environ.items()

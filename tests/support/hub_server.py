@@ -38,14 +38,14 @@ class Request:
 
     @property
     def file(self) -> str | None:
-        """The file this request fetches, if it fetches one."""
+        """File that this request fetches, if any."""
         match = FILE.fullmatch(self.path)
         return match["name"] if match and self.method == "GET" else None
 
 
 @dataclass
 class Trouble:
-    """What goes wrong with one file: after so many bytes, so many times, in this way.
+    """A fault of one file: after how many bytes, how often, and what it is.
 
     What follows the first bytes trickles for a while; then the connection is closed, or reset.
     """
@@ -58,7 +58,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server that is no Hub answers.
+    """An answer of a server that is not a Hub.
 
     A body that is no bytes is sent piece by piece, without a length, and the connection closed at its end.
     """
@@ -77,9 +77,9 @@ class Hub(ThreadingHTTPServer):
         self.trouble: dict[str, Trouble] = {}
         self.status: int | None = None
         self.error_message = ""
-        # Asked first; None lets the Hub answer as it is.
+        # Asked first; None leaves the answer to the Hub.
         self.instead: Callable[[Request], Answer | None] = lambda request: None
-        # Added to those of files; None takes one away.
+        # Headers added to those of files; None removes one.
         self.file_headers: dict[str, str | None] = {}
         self.log: list[Request] = []
 
@@ -88,11 +88,11 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def fetched(self) -> list[str]:
-        """The files fetched since the log was last cleared."""
+        """Files fetched since the log was last cleared."""
         return [request.file for request in self.log if request.file is not None]
 
     def handle_error(self, request, client_address) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore clients that disconnect, which is part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Builds caches as huggingface_hub lays them out, for tests that look into one."""
+"""Builds caches in huggingface_hub's layout, for tests that read one."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def put_model(
     commit: str = A,
     names: tuple[str, ...] = ("main",),
 ) -> Path:
-    """Cache files of a model as links to blobs; None is a link to a blob that is gone."""
+    """Cache files of a model as links to blobs; None makes a link to a missing blob."""
     repository = hub / f"models--{repo_id.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
     (repository / "blobs").mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def put_model(
 
 
 def model_files(weights: bytes = b"w" * 3000, **config: object) -> dict[str, bytes | None]:
-    """What makes a snapshot whole."""
+    """Return the files of a complete snapshot."""
     return {
         "config.json": json.dumps({"model_type": "qwen3", "dtype": "bfloat16", **config}).encode(),
         "tokenizer.json": b"{}",
@@ -41,5 +41,5 @@ def model_files(weights: bytes = b"w" * 3000, **config: object) -> dict[str, byt
 
 
 def folder_files(folder: str | Path) -> dict[str, bytes | None]:
-    """The files of a checkpoint, to be cached."""
+    """Return the files of a checkpoint, to be cached."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

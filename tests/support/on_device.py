@@ -1,4 +1,4 @@
-"""Tests that only make sense on one kind of device."""
+"""Marks for tests that only make sense on one kind of device."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Records of a batch, and outputs that have them."""
+"""Makes records of a batch, and outputs with them."""
 
 from metal_gen.batch.output.journal import Journal
 from metal_gen.batch.records import encode_record
@@ -16,10 +16,10 @@ def write(path, records, run=RUN, **options):
 
 
 def joined(records):
-    """What an output of these records has in it."""
+    """Return the contents of an output with these records."""
     return b"".join(encode_record(record) for record in records)
 
 
 def names(path):
-    """What is in the folder of an output."""
+    """Return the names in the folder of an output."""
     return sorted(each.name for each in path.parent.iterdir())

@@ -1,4 +1,4 @@
-"""Measures the memory that MLX takes for something."""
+"""Measures the memory that MLX takes."""
 
 import gc
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import mlx.core as mx
 
 
 def begin_peak() -> int:
-    """Begin to measure; returns the bytes that there are before.
+    """Start measuring, and return the bytes in use before.
 
     Buffers that other tests have left are given back first: one that is reused may be larger than what was
     asked for, and counts as what it is.
@@ -20,12 +20,12 @@ def begin_peak() -> int:
 
 
 def peak_since(before: int) -> int:
-    """The most bytes that there have been, beside those before."""
+    """Return the peak memory since the start, without the bytes in use before."""
     return mx.get_peak_memory() - before
 
 
 def highest_peak(run: Callable[[], object], enough: float) -> int:
-    """The highest peak in bytes of up to 20 runs; fewer where one reaches `enough`.
+    """Return the highest peak in bytes of up to 20 runs; stop once one reaches `enough`.
 
     MLX's CPU stream frees a buffer when its thread gets to it. Where that thread is quick, the peak of a
     small model is lower than what can be there at once.

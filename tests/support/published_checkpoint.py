@@ -1,4 +1,4 @@
-"""Tiny checkpoints quantized as AWQ, GPTQ, FP8 and compressed-tensors publish them, packed by numpy.
+"""Writes tiny checkpoints in the formats of AWQ, GPTQ, FP8 and compressed-tensors, packed by numpy.
 
 The packing follows the formats' descriptions, one number after the other, and the numbers are random: nothing
 is quantized. Beside each stands the checkpoint of plain numbers that it stands for, computed in float64.
@@ -20,27 +20,27 @@ DTYPES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64", "u
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a dtype that numpy lacks, by the format's name for it."""
+    """A tensor of a dtype that numpy lacks, with the format's name for it."""
 
     bits: np.ndarray
     dtype: str
 
 
 Tensors = dict[str, np.ndarray | Stored]
-# From a random stream and a shape (out, in) to tensors by the ends of their names, and to plain numbers.
+# Makes tensors, by the ends of their names, and unquantized numbers of a shape (out, in).
 Packer = Callable[[np.random.RandomState, tuple[int, int]], tuple[Tensors, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A way to publish matrices, and what config.json says of it."""
+    """A way to publish matrices, with its entry in config.json."""
 
     config: dict[str, Any]
     pack: Packer
 
 
 def write_published(folder: Path, published: Published, family: str, **changes: Any) -> tuple[Path, Path]:
-    """Write a checkpoint, and the same in plain numbers; return both folders."""
+    """Write a checkpoint, and an unquantized copy. Return both folders."""
     config = {**quantizable_config(family), **changes}
     stream = np.random.RandomState(5)
     plain, stored = tiny_weights(config), Tensors()
@@ -104,7 +104,7 @@ def change(folder: Path, what: Callable[[Tensors, dict[str, Any]], object]) -> N
 def random_groups(
     stream: np.random.RandomState, shape: tuple[int, int], bits: int, group: int, zero: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers (out, in), zeros and float16 scales (out, groups), and what they stand for, in float64."""
+    """Return numbers (out, in), zeros and float16 scales (out, groups), and their values in float64."""
     out, width = shape
     count = -(-width // group)
     numbers = stream.randint(0, 1 << bits, shape)
@@ -116,7 +116,7 @@ def random_groups(
 
 
 def pack_rows(numbers: np.ndarray, bits: int, order: tuple[int, ...] | None = None) -> np.ndarray:
-    """Numbers of the last axis into words: the number `order[place]` of each word at `place * bits`."""
+    """Pack numbers of the last axis into words: the number `order[place]` of each word at `place * bits`."""
     per_word = 32 // bits
     words = np.zeros((*numbers.shape[:-1], numbers.shape[-1] // per_word), np.uint32)
     for place in range(per_word):
@@ -161,7 +161,7 @@ def gptq(
 
 
 def e4m3_numbers() -> np.ndarray:
-    """What each byte stands for: sign, 4 bits of exponent with bias 7, 3 of mantissa; but for the two NaN."""
+    """Return the value of each byte: sign, 4 exponent bits with bias 7, 3 mantissa bits; except two NaN."""
     byte = np.arange(256)
     exponent, mantissa = (byte >> 3) & 15, byte & 7
     magnitude = np.where(
@@ -171,7 +171,7 @@ def e4m3_numbers() -> np.ndarray:
 
 
 def fp8(block: tuple[int, int] | None, spelling: str = "", **changes: Any) -> Published:
-    """Scales of blocks in bfloat16, or in float32 of rows or a matrix: `(out, 1)`, `(out,)` or `()`."""
+    """Return FP8 with bfloat16 scales of blocks, or float32 scales `(out, 1)`, `(out,)` or `()`."""
 
     def pack(stream: np.random.RandomState, shape: tuple[int, int]) -> tuple[Tensors, np.ndarray]:
         out, width = shape

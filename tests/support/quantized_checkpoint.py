@@ -1,4 +1,4 @@
-"""Tiny checkpoints whose weights mlx-lm has quantized, and the logits that it computes from them."""
+"""Writes tiny checkpoints quantized by mlx-lm, and computes mlx-lm's logits for them."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -12,25 +12,25 @@ from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, write_checkpoint
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
-# Module's path and module, to a packing, or to whether it is quantized.
+# Maps a module's path and the module to a packing, or to whether it is quantized.
 Chooser = Callable[[str, Any], bool | dict[str, Any]]
 
 EXPERTS_OF_MLX_LM = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 
 
 def quantizable_config(arch: str, **changes: Any) -> dict[str, Any]:
-    """A config.json all of whose matrices have rows of whole groups of 64, and all that mlx-lm asks for."""
+    """Return a config.json for matrices with rows of whole groups of 64, with all fields for mlx-lm."""
     config = tiny_config(arch, hidden_size=64, intermediate_size=128, head_dim=64, **changes)
     if arch == "qwen2" or arch == "qwen2_moe":
         config["head_dim"] = 16
     if "num_experts" in config:
         config.update(EXPERTS_OF_MLX_LM, moe_intermediate_size=64)
-        config["norm_topk_prob"] = arch != "qwen2_moe"  # mlx-lm knows of no other there.
+        config["norm_topk_prob"] = arch != "qwen2_moe"  # mlx-lm supports no other value there.
     if "shared_expert_intermediate_size" in config:
         config["shared_expert_intermediate_size"] = 128
     if "linear_value_head_dim" in config:
         config.update(linear_value_head_dim=16, partial_rotary_factor=0.25)
-    if arch.startswith("qwen3_5"):  # mlx-lm takes them from nowhere else.
+    if arch.startswith("qwen3_5"):  # mlx-lm reads them only from there.
         theta = config.pop("rope_theta")
         config["rope_parameters"] = {
             "rope_type": "default",
@@ -43,16 +43,16 @@ def quantizable_config(arch: str, **changes: Any) -> dict[str, Any]:
 def quantize_with_mlx_lm(
     folder: Path, config: dict[str, Any], packing: Packing, choose: Chooser | None = None
 ) -> Path:
-    """Write a checkpoint of random weights, quantized; the weights as they were are beside it, in `plain`."""
+    """Write a quantized checkpoint of random weights, and the unquantized one next to it in `plain`."""
     weights = tiny_weights(config)
-    if config["model_type"] == "qwen3_5_moe":  # mlx-lm takes experts one by one there no more.
+    if config["model_type"] == "qwen3_5_moe":  # mlx-lm no longer reads single experts there.
         weights = with_stacked_experts(weights)
     write_checkpoint(folder / "plain", config, weights)
     return quantize_folder_with_mlx_lm(folder, packing, choose)
 
 
 def with_stacked_experts(weights: dict[str, np.ndarray], *, is_turned: bool = False) -> dict[str, np.ndarray]:
-    """As transformers 5 saves them, or with rows and columns exchanged, as Qwen3-VL-MoE was published."""
+    """Store experts as transformers 5 does, or with rows and columns swapped, as in Qwen3-VL-MoE."""
     together = {name: array for name, array in weights.items() if ".experts." not in name}
     prefixes = sorted({name.split(".experts.")[0] for name in weights if ".experts." in name})
     for prefix in prefixes:
@@ -68,7 +68,7 @@ def with_stacked_experts(weights: dict[str, np.ndarray], *, is_turned: bool = Fa
 
 
 def quantize_folder_with_mlx_lm(folder: Path, packing: Packing, choose: Chooser | None = None) -> Path:
-    """Write what is in `plain`, quantized, to `quantized` beside it."""
+    """Write a quantized copy of `plain` to `quantized` next to it."""
     from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
     model, read = load_model(folder / "plain")
@@ -81,7 +81,7 @@ def quantize_folder_with_mlx_lm(folder: Path, packing: Packing, choose: Chooser 
 
 
 def store_in(folder: Path, dtype: str) -> None:
-    """Write a checkpoint's weights anew in another dtype."""
+    """Rewrite a checkpoint's weights in another dtype."""
     path = folder / "model.safetensors"
     weights = {name: array.astype(getattr(mx, dtype)) for name, array in mx.load(str(path)).items()}
     mx.eval(weights)
@@ -89,7 +89,7 @@ def store_in(folder: Path, dtype: str) -> None:
 
 
 def matrices_of(model: Any) -> list[ArrayMatrix]:
-    """All of a model, in their order."""
+    """Return all matrices of a model, in order."""
     if isinstance(model, DenseMatrix | QuantizedMatrix):
         return [model]
     if isinstance(model, tuple):
@@ -100,7 +100,7 @@ def matrices_of(model: Any) -> list[ArrayMatrix]:
 
 
 def assert_same_matrices(model: Any, other: Any) -> None:
-    """Bit for bit."""
+    """Check that the matrices of two models are equal bit for bit."""
     pairs = list(zip(matrices_of(model), matrices_of(other), strict=True))
     assert pairs
     for matrix, expected in pairs:
@@ -112,7 +112,7 @@ def assert_same_matrices(model: Any, other: Any) -> None:
 
 
 def logits_of_mlx_lm(folder: Path) -> np.ndarray:
-    """(L, V) of the prompt, computed in float32."""
+    """Return the prompt's logits, (L, V), computed in float32."""
     from mlx_lm.utils import load_model
 
     model, _ = load_model(folder)

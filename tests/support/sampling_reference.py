@@ -1,4 +1,4 @@
-"""What the samplers should do, in float64: plain, slow, and one row at a time.
+"""A reference for the samplers in float64: plain, slow, and one row at a time.
 
 Every function follows the order that `SamplingStrategy` states: penalties, bias, temperature,
 top-k, top-p, min-p. Of equal logits the lowest ids come first.
@@ -18,9 +18,9 @@ from metal_gen.sampling.strategy import SamplingStrategy
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# How far float32 may be off where a sum decides: the edges of the nucleus and of min-p.
+# Allowed error of float32 at the edges of the nucleus and of min-p, where a sum decides.
 SLACK = 1e-5
-# Smaller weights, of e^-85, are beyond what a float32 weight has to hold.
+# A float32 weight need not hold smaller weights, of e^-85.
 SMALLEST_WEIGHT_LOG = -85.0
 
 
@@ -48,7 +48,7 @@ def adjusted(
 
 
 def kept(logits: ArrayLike, strategy: SamplingStrategy) -> Mask:
-    """Which of the adjusted logits (V,) can be drawn."""
+    """Return which of the adjusted logits (V,) can be drawn."""
     scaled = np.asarray(logits, dtype=np.float64) / strategy.temperature
     order = np.argsort(-scaled, kind="stable")[: strategy.top_k]
     weights = np.exp(scaled[order] - scaled.max())
@@ -64,7 +64,7 @@ def kept(logits: ArrayLike, strategy: SamplingStrategy) -> Mask:
 
 
 def kept_within(logits: ArrayLike, strategy: SamplingStrategy, slack: float = SLACK) -> tuple[Mask, Mask]:
-    """The fewest and the most tokens that can be drawn if p and min-p are off by the slack."""
+    """Return the fewest and the most tokens that can be drawn if p and min-p are off by the slack."""
     fewest, most = strategy, strategy
     if strategy.top_p is not None and strategy.top_p < 1:
         fewest = replace(fewest, top_p=max(strategy.top_p - slack, 1e-300))
@@ -76,7 +76,7 @@ def kept_within(logits: ArrayLike, strategy: SamplingStrategy, slack: float = SL
 
 
 def probabilities(logits: ArrayLike, strategy: SamplingStrategy) -> Floats:
-    """The distribution (V,) that a token is drawn from, given the adjusted logits."""
+    """Return the distribution (V,) that a token is drawn from, given the adjusted logits."""
     values = np.asarray(logits, dtype=np.float64)
     if strategy.is_greedy:
         weights = np.zeros(len(values))
@@ -87,14 +87,14 @@ def probabilities(logits: ArrayLike, strategy: SamplingStrategy) -> Floats:
 
 
 def log_softmax(logits: ArrayLike) -> Floats:
-    """The log-probabilities of the model itself."""
+    """Return the log-probabilities of the model itself."""
     values = np.asarray(logits, dtype=np.float64)
     largest = values.max()
     return np.asarray(values - largest - np.log(np.exp(values - largest).sum()), dtype=np.float64)
 
 
 class GoldenCase(NamedTuple):
-    """Logits, a text and a strategy that transformers has processors for."""
+    """Logits, a text and a strategy that transformers supports."""
 
     logits: NDArray[np.float32]
     prompt: list[int]
@@ -107,7 +107,7 @@ GOLDEN_VOCABULARY = 96
 
 
 def golden_cases() -> Iterator[GoldenCase]:
-    """Random cases, the same on every machine, without ties and with clear edges.
+    """Return random cases, the same on every machine, without ties and with clear edges.
 
     Transformers keeps all tokens that tie with the k-th, and of ties at the nucleus' edge any: so
     no two logits are equal, and no cumulative probability is within 1e-4 of p.

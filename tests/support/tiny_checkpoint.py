@@ -1,4 +1,4 @@
-"""Tiny checkpoints with weights from a fixed random stream, for tests and for the golden files.
+"""Writes tiny checkpoints with weights from a fixed random stream, for tests and golden files.
 
 The stream is numpy's legacy generator, which never changes, so that the golden files need to
 hold the reference's answers only.
@@ -30,7 +30,7 @@ ARCHITECTURES = {
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
 }
-# As the model cards of Qwen2.5 and Qwen3 say.
+# From the model cards of Qwen2.5 and Qwen3.
 DOCUMENTED_YARN: dict[str, Any] = {
     "head_dim": 128,
     "rope_theta": 1e6,
@@ -49,7 +49,7 @@ EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 
 
 
 def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
-    """A config.json of a model with two layers."""
+    """Return the config.json of a model with two layers."""
     config = {
         "model_type": arch,
         "architectures": [ARCHITECTURES[arch]],
@@ -77,7 +77,7 @@ def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a checkpoint of this config holds."""
+    """Return the shape of every tensor in a checkpoint with this config."""
     if "vision_config" in config:
         return _vision_language_shapes(config)
     hidden, vocab = config["hidden_size"], config["vocab_size"]
@@ -138,7 +138,7 @@ def _linear_attention_shapes(config: dict[str, Any], prefix: str) -> dict[str, t
 
 
 def _vision_language_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """As published: Qwen2's with two models side by side, Qwen3's with one model that has both."""
+    """Rename tensors as published: Qwen2's as two models side by side, Qwen3's as one model with both."""
     text = {"model_type": config["model_type"], **config.get("text_config", config)}
     text = {name: value for name, value in text.items() if name != "vision_config"}
     text["tie_word_embeddings"] = config["tie_word_embeddings"]
@@ -175,7 +175,7 @@ def _mlp_shapes(config: dict[str, Any], prefix: str, layer: int) -> dict[str, tu
 
 
 def tiny_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights that make logits differ enough for greedy decoding to have no near ties."""
+    """Return weights whose logits differ enough that greedy decoding has no near ties."""
     stream = np.random.RandomState(seed)
     has_linear = "linear_num_key_heads" in config.get("text_config", config)
     weights = {}
@@ -204,7 +204,7 @@ def write_checkpoint(
 
 
 def golden_configs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The matrix of configurations whose logits are compared with the reference's."""
+    """Return the configurations whose logits are compared with the reference."""
     matrix = product(
         ("qwen2", "qwen3"), (True, False), (1, 2, 7), (32, 64, 128), (1e4, 1e6), (False, True), (False, True)
     )
@@ -284,7 +284,7 @@ VISION_CONFIG = {
 
 
 def vision_language_configs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Flat, as Qwen2-VL and Qwen2.5-VL were published, and with a `text_config`."""
+    """Return configs as Qwen2-VL and Qwen2.5-VL were published, flat, and with a `text_config`."""
     for arch in ("qwen2_vl", "qwen2_5_vl"):
         vision: dict[str, Any] = {
             **VISION_CONFIG,
@@ -314,7 +314,7 @@ def _nested(text: dict[str, Any], vision: dict[str, Any], mrope: dict[str, Any])
 
 
 def hybrid_configs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """With layers of linear attention: Qwen3-Next is a text model, Qwen3.5 reads images too."""
+    """Return configs with linear attention: Qwen3-Next is a text model, Qwen3.5 reads images too."""
     partial = {"partial_rotary_factor": 0.25}
     yield "qwen3_next-untied", tiny_config("qwen3_next", **partial, norm_topk_prob=True)
     yield "qwen3_next-tied", tiny_config("qwen3_next", tie_word_embeddings=True, mlp_only_layers=[1])

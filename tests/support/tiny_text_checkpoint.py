@@ -1,4 +1,4 @@
-"""Tiny checkpoints that read and write text: one token per byte, and a text that is known beforehand.
+"""Writes tiny checkpoints that read and write text: one token per byte, and a known answer.
 
 With `says`, the model has no layers that do anything: the embedding is one-hot, and the head maps each
 token to the one that follows it. The same text comes whatever the seed and the prompt.
@@ -25,7 +25,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}<|im_start|>assistant\n"
 )
-# Said again and again; said once, and how a terminal shows it; a template that refuses and quotes.
+# A repeated text; a text said once, and its form on a terminal; a template that refuses and quotes.
 CYCLE = b"abcdefgh\n"
 SAID = "[red] aé\x1b(31m\x07\n!"
 SAID_LINE = f"{SAID}\n".encode()
@@ -34,7 +34,7 @@ ECHO_TEMPLATE = "{{ raise_exception('PROMPT ' + messages[-1].content | tojson) }
 
 
 def byte_tokenizer(*, has_tags: bool = True) -> Tokenizer:
-    """A byte-level BPE without merges: token 65 is the byte 65, from 256 on come the added ones."""
+    """Return a byte-level BPE without merges: token 65 is the byte 65, and added tokens start at 256."""
     tokenizer = Tokenizer(BPE(vocab=dict(ALPHABET), merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = ByteLevelDecoder()
@@ -78,7 +78,7 @@ def write_text_checkpoint(
 
 
 def scripted_weights(config: dict[str, Any], tokens: list[int], *, forever: bool) -> dict[str, np.ndarray]:
-    """Weights of a model that follows each of these tokens by the next, and any other by the first."""
+    """Return weights of a model that says the next token after each of these, and the first after others."""
     assert len(set(tokens)) == len(tokens), "a token cannot have two successors"
     weights = {
         name: np.zeros(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A real terminal, by tmux: something runs in it, and its keys and its screen are at hand."""
+"""Runs a program in a real terminal of tmux, with access to its keys and its screen."""
 
 import shlex
 import shutil
@@ -29,11 +29,11 @@ class TmuxSession:
     def __init__(
         self, script: str, home: Path, environment: Mapping[str, str], *, columns: int, rows: int
     ) -> None:
-        # Of its own, and short: the name of a socket may not be long.
+        # A separate and short path, because the name of a socket must not be long.
         self.folder = Path(tempfile.mkdtemp(prefix="tmux"))
         self._environment = dict(environment)
         size = ("-x", str(columns), "-y", str(rows))
-        # Of tmux, not of where the tests run.
+        # The terminal type of tmux, not that of the tests.
         variables = [f"-e{name}={value}" for name, value in environment.items() if name != "TERM"]
         self._tmux(
             "new-session", "-d", *size, *variables, "-c", str(home), f"exec sh -c {shlex.quote(script)}"
@@ -47,14 +47,14 @@ class TmuxSession:
         shutil.rmtree(self.folder)
 
     def type(self, text: str, *keys: str) -> None:
-        """Type a text, then press keys by tmux's names of them."""
+        """Type a text, then press keys by tmux's names."""
         if text:
             self._tmux("send-keys", "-l", text)
         if keys:
             self._tmux("send-keys", *keys)
 
     def paste(self, text: str) -> None:
-        """Paste a text as a terminal does: marked as pasted where the program has asked for that."""
+        """Paste a text as a terminal does: marked as pasted if the program has asked for it."""
         self._tmux("set-buffer", text)
         self._tmux("paste-buffer", "-p")
 
@@ -64,26 +64,26 @@ class TmuxSession:
 
     @property
     def screen(self) -> list[str]:
-        """The lines on the screen, those that were wrapped joined again, without empty ones at the end."""
+        """Return the lines on the screen, with wrapped lines joined, without empty ones at the end."""
         return self._tmux("capture-pane", "-p", "-J").rstrip().splitlines()
 
     @property
     def scrollback(self) -> list[str]:
-        """The same, with the lines that are above the screen now."""
+        """Return the same, with the lines above the screen."""
         return self._tmux("capture-pane", "-p", "-J", "-S", "-").rstrip().splitlines()
 
     @property
     def styled_screen(self) -> str:
-        """The screen as it is, with its escape sequences."""
+        """Return the screen with its escape sequences."""
         return self._tmux("capture-pane", "-p", "-e").rstrip()
 
     @property
     def lines_scrolled_off(self) -> int:
-        """How many lines there are above the screen."""
+        """Return the number of lines above the screen."""
         return int(self._tmux("display-message", "-p", "#{history_size}"))
 
     def wait_until(self, holds: Callable[[list[str]], bool]) -> None:
-        """Look at the screen until something holds of its lines."""
+        """Wait until a condition holds for the lines on the screen."""
         end = time.monotonic() + PATIENCE_S
         while not holds(self.screen):
             assert time.monotonic() < end, "\n".join(
@@ -122,7 +122,7 @@ class Shell(TmuxSession):
         return self
 
     def run(self, line: str) -> None:
-        """Type a line when the shell takes one, and wait until it is seen."""
+        """Type a line when the shell is ready, and wait until it is visible."""
         self.wait_until(self.is_ready)
         before = self.screen
         self.type(line, "Enter")
@@ -130,5 +130,5 @@ class Shell(TmuxSession):
 
     @staticmethod
     def is_ready(screen: list[str]) -> bool:
-        """Whether the shell waits for a line."""
+        """Return whether the shell waits for a line."""
         return screen[-1:] == [PROMPT.strip()]

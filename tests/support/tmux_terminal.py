@@ -1,4 +1,4 @@
-"""A terminal with a person before it, in which `metal-gen` runs."""
+"""Runs `metal-gen` in a terminal, with keys as a person types them."""
 
 import shlex
 from pathlib import Path
@@ -25,19 +25,19 @@ class Terminal(TmuxSession):
         self, *arguments: str, home: Path, columns: int = 80, rows: int = 24, **changes: str | None
     ) -> None:
         self._code = home / ".exit-code"
-        # Beside the command a shell that Ctrl-C does not end, and a screen that stays.
+        # Run the command in a shell that Ctrl-C does not end, on a screen that stays.
         script = f"trap : INT; {shlex.join(command(*arguments))}; echo $? >{self._code}; exec sleep 1000"
         environment = clean_environment(home, TMUX=None, **changes)
         super().__init__(script, home, environment, columns=columns, rows=rows)
 
     @property
     def exit_code(self) -> int | None:
-        """Of the command; None while it runs."""
+        """Exit code of the command; None while it runs."""
         text = self._code.read_text() if self._code.exists() else ""
         return int(text) if text.endswith("\n") else None
 
     def wait_for_end(self) -> int:
-        """Wait until the command has ended; returns its exit code."""
+        """Wait until the command has ended, and return its exit code."""
         self.wait_until(lambda _: self.exit_code is not None)
         code = self.exit_code
         assert code is not None

@@ -1,4 +1,4 @@
-"""Where checkpoints keep the weights of linear attention, and how those of its models' norms."""
+"""Reads the weights of linear attention, and tells how checkpoints store the norms of these models."""
 
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
@@ -13,10 +13,10 @@ def read_delta_net(
     """Build a layer of linear attention.
 
     Args:
-        source: Gives the weights, as Qwen3-Next has them or as Qwen3.5 has.
-        prefix: Of the layer's linear attention.
-        sizes: Of its heads.
-        config: Of the model.
+        source: Source of the weights, in the layout of Qwen3-Next or of Qwen3.5.
+        prefix: Name prefix of the layer's linear attention.
+        sizes: Sizes of its heads.
+        config: Configuration of the model.
     """
     heads, hidden = sizes.linear_num_value_heads, config.hidden_size
     by_key_head = {"in_proj_qkvz": sizes.conv_size + sizes.value_size, "in_proj_ba": 2 * heads}
@@ -43,9 +43,9 @@ def read_delta_net(
 
 
 def has_norms_around_zero(config: ModelConfig, source: ParameterSource) -> bool:
-    """Whether norms' weights are stored less 1: as models with linear attention were published.
+    """Return whether the checkpoint stores the weights of norms minus 1, as models with linear attention do.
 
-    mlx-lm adds the 1 when it converts them, and turns the convolution, by which that can be seen.
+    mlx-lm adds the 1 when it converts a checkpoint, and transposes the convolution, which shows that it did.
     """
     if config.linear is None or not config.num_linear_layers:
         return config.linear is not None
