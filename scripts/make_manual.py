@@ -141,20 +141,44 @@ def commands_page() -> str:
     """Every command with the options of its own; settings are on their page."""
     lines = [COMMANDS_INTRODUCTION]
     program, context = _program()
+    group = ""
     for words, command in _commands(program):
-        first = " ".join((command.help or "").split("\n\n")[0].split())
-        lines += ["", f"## `metal-gen {' '.join(words)}`", "", first, ""]
         options = [
             each.param
             for each in every_option(program, context)
             if each.command == " ".join(words) and each.param.name not in (*SETTINGS, *COMMON)
         ]
+        if len(words) > 1:
+            if words[0] != group:
+                group = words[0]
+                lines += [
+                    "",
+                    f"## `metal-gen {group}`",
+                    "",
+                    "| command | does | its options |",
+                    "|---|---|---|",
+                ]
+            described = "; ".join(f"`{_cell(names_of(each))}`: {_cell(_does(each))}" for each in options)
+            lines.append(
+                f"| `metal-gen {' '.join(words)}` | {_cell(_first_paragraph(command))} | {described} |"
+            )
+            continue
+        lines += ["", f"## `metal-gen {words[0]}`", "", _first_paragraph(command), ""]
         if options:
             lines += ["| option | does | default |", "|---|---|---|"]
         for param in options:
-            does = (param.help or "").removesuffix(".")
-            lines.append(f"| `{_cell(names_of(param))}` | {_cell(does)} | {_cell(default_of(param))} |")
+            lines.append(
+                f"| `{_cell(names_of(param))}` | {_cell(_does(param))} | {_cell(default_of(param))} |"
+            )
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _first_paragraph(command: Any) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def _does(param: Any) -> str:
+    return (param.help or "").removesuffix(".")
 
 
 def macs_page() -> str:

@@ -22,7 +22,7 @@ LAYERS = (
     ("models",),
     ("hub",),
     ("checkpoint",),
-    ("engine", "conversion"),
+    ("engine", "conversion", "prefix_cache"),
     ("generation",),
     ("__init__", "environment"),
     ("bench", "batch", "device_checks"),

@@ -5,10 +5,12 @@ Keeps track of how many tokens are written and where the next ones go. Knows not
 Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.cache.stored_text import StoredArray
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named
 from metal_gen.errors import DoesNotFitError
 
@@ -99,6 +101,9 @@ class KVCache:
         self._position = 0
         self.texts = 0
 
+    # Whether a text from storage can end before its own end.
+    can_be_cut = True
+
     @property
     def position(self) -> int:
         """Number of tokens in the cache, which is also the position of the next one."""
@@ -182,6 +187,33 @@ class KVCache:
     def reachable(self, position: int) -> int:
         """Return the last position up to this one that `rewind` can go to."""
         return min(position, self._position)
+
+    def layout(self, length: int) -> list[StoredArray]:
+        """Describe the arrays that `stored` yields and `restore` takes for a text of this length."""
+        shape = (1, self.config.num_kv_heads, length, self.config.head_dim)
+        names = (f"{layer}.{kind}" for layer in range(self.config.num_layers) for kind in ("keys", "values"))
+        return [StoredArray(name, shape, self.dtype) for name in names]
+
+    def stored(self, length: int) -> Iterator[mx.array]:
+        """Yield copies of the first `length` positions, one array at a time.
+
+        The text may grow in between; what it has at these positions does not change.
+        """
+        for place in range(2 * self.config.num_layers):
+            yield mx.contiguous(self.buffers[place][:1, :, :length])
+
+    def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
+        """Begin a text with its first `length` positions from storage, one array at a time.
+
+        Args:
+            length: Number of positions to take; the arrays may hold more.
+            arrays: Arrays as `layout` describes them.
+        """
+        self.clear()
+        self.claim(length)
+        for place, array in enumerate(arrays):
+            self._write(self.buffers[place], array[:, :, :length])
+            mx.eval(self.buffers[place])
 
     def clear(self, *, keep: int = 0) -> None:
         """Begin another text: forget all tokens but the first few, and keep the buffers.

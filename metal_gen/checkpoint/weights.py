@@ -99,7 +99,7 @@ class WeightFiles:
             from metal_gen.checkpoint.adapters.fit import require_fit
 
             require_fit(self.adapters, self._parts, self._expected, tied=config.tie_word_embeddings)
-        self._sources = {**self.tensors, **_tensors_of(self.adapters)}
+        self.sources = {**self.tensors, **_tensors_of(self.adapters)}
 
     @property
     def dtype(self) -> str:
@@ -162,7 +162,7 @@ class WeightFiles:
         for request in self._requests:
             nbytes = request.nbytes(dtype)
             beside = nbytes if request.is_copied else 0
-            beside += max(part.reading_bytes(dtype, self._sources) for part in request.parts)
+            beside += max(part.reading_bytes(dtype, self.sources) for part in request.parts)
             done += nbytes
             peak = max(peak, done + beside)
         return peak
@@ -176,7 +176,7 @@ class WeightFiles:
         Raises:
             CheckpointError: The contents contradict the headers.
         """
-        reader = WeightReader(self.forms, self._sources, dtype_named(dtype))
+        reader = WeightReader(self.forms, self.sources, dtype_named(dtype))
         model = builder_for(self.config.model_type)(self.config, reader)
         self.require_spare_zeros(reader.files)
         return model
@@ -212,8 +212,8 @@ def _check(
             continue
         if info.shape != wanted.shape:
             problems.append(
-                f"{info.place} is {shown_shape(info.shape)}, "
-                f"but {documents.config_name} requires {shown_shape(wanted.shape)}"
+                f"{info.place} is {shown_shape(info.shape)} "
+                f"where {documents.config_name} makes it {shown_shape(wanted.shape)}"
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(

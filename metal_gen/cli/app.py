@@ -10,8 +10,8 @@ from metal_gen import __version__
 from metal_gen.cli.command_help import CONTEXT_SETTINGS, Group, add_command
 from metal_gen.cli.examples import epilog
 
-# Each command is a module in `commands`, which defines a command or command group of the same name. The value
-# is its panel in the help.
+# Each is a file of this folder, which defines a command or a group of commands of the same name; and
+# where the help lists it.
 COMMANDS = {
     "generate": "Text",
     "chat": "Text",
@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "Models and memory",
     "plan": "Models and memory",
     "convert": "Models and memory",
+    "cache": "Models and memory",
     "bench": "Models and memory",
     "config": "Settings and help",
     "completion": "Settings and help",
@@ -28,7 +29,7 @@ COMMANDS = {
 
 
 class _CommandsByName(Mapping[str, Any]):
-    """The commands by name, each imported on first access."""
+    """The commands, each imported when it is asked for."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
@@ -57,7 +58,7 @@ class _CommandsByName(Mapping[str, Any]):
 
 
 class _Program(Group):
-    """The top-level command group."""
+    """The program, which has these commands."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

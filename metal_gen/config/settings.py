@@ -149,6 +149,34 @@ class Settings:
         "auto",
         "Compile the decode step; auto does so where it is faster",
     )
+    prefix_cache: bool = setting(
+        "prefix_cache",
+        Flag(),
+        False,
+        "Keep the beginnings of prompts on disk, so that later runs need not compute them",
+        key="enabled",
+    )
+    prefix_file: str | None = setting(
+        "prefix_cache",
+        Text(may_be_empty=False),
+        None,
+        "Begin every prompt with the text or the JSON messages of this file",
+        key="file",
+    )
+    prefix_cache_dir: str | None = setting(
+        "prefix_cache",
+        Text(may_be_empty=False),
+        None,
+        "Keep them in this folder",
+        key="dir",
+        unset="~/.cache/metal-gen/prefixes",
+    )
+    prefix_cache_max_bytes: int = setting(
+        "prefix_cache", Size(), 10 * 2**30, "Use at most this much of the disk", key="max_bytes"
+    )
+    prefix_cache_min_tokens: int = setting(
+        "prefix_cache", Whole(1), 256, "Keep only beginnings of at least this many tokens", key="min_tokens"
+    )
     temperature: float | None = setting(
         "sampling",
         TEMPERATURE,

@@ -49,7 +49,17 @@ class CachedText:
         self._ids = self._prompt[:kept]
         return kept
 
-    def prefill(self, on_progress: PrefillProgress | None = None) -> mx.array:
+    def restored(self, length: int) -> None:
+        """Record that the cache has been filled with the first `length` tokens of the prompt from storage."""
+        self._number = self._decoder.cache.texts
+        self._ids = self._prompt[:length]
+
+    @property
+    def is_usually_rotated(self) -> bool:
+        """Whether RoPE rotates the prompt's keys as it rotates those of any shorter text."""
+        return self._periods is self._decoder.model.rope.periods(1)
+
+    def prefill(self, on_progress: PrefillProgress | None = None, *, boundary: int = 0) -> mx.array:
         """Compute the rest of the prompt, with the arguments, result and errors of `Decoder.prefill`.
 
         If it fails, the next prompt reuses what was computed.
@@ -61,7 +71,7 @@ class CachedText:
             if on_progress is not None:
                 on_progress(done, total)
 
-        logits = self._decoder.prefill(self._prompt[begin:], note)
+        logits = self._decoder.prefill(self._prompt[begin:], note, boundary=max(boundary - begin, 0))
         self._ids = list(self._prompt)
         self._decoder.cache.mark()
         return logits

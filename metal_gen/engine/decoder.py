@@ -43,13 +43,17 @@ class Decoder:
         self.ahead_bytes = ahead_bytes
         self.compiled = CompiledStep(model, cache) if compiles and cache.config.batch_size == 1 else None
 
-    def prefill(self, prompt: Sequence[int], on_progress: PrefillProgress | None = None) -> mx.array:
+    def prefill(
+        self, prompt: Sequence[int], on_progress: PrefillProgress | None = None, *, boundary: int = 0
+    ) -> mx.array:
         """Add a prompt to the cache.
 
         Args:
             prompt: Token ids, at least one.
             on_progress: Called after each chunk with the number of tokens done and the total, except after
                 the last chunk, which is computed together with the first new token.
+            boundary: Number of prompt tokens after which a chunk ends, as another text may share just these;
+                0 for none.
 
         Returns:
             Logits of the token after the prompt, (1, V). They are being computed.
@@ -58,18 +62,28 @@ class Decoder:
             CacheOverflowError: The prompt does not fit. The cache holds the chunks that came before.
         """
         total = self.cache.position + len(prompt)
-        last = (len(prompt) - 1) // self.chunk_size * self.chunk_size
+        last = 0
         with at_most(self.ahead_bytes):
-            for begin in range(0, last, self.chunk_size):
-                tokens = mx.array([prompt[begin : begin + self.chunk_size]])
-                self.model(tokens, self.cache, sequence_length=total)
+            for end in self._chunk_ends(len(prompt), boundary):
+                self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
                 self.cache.evaluate()
+                last = end
                 if on_progress is not None:
-                    on_progress(begin + self.chunk_size, len(prompt))
+                    on_progress(end, len(prompt))
             hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
             logits = self.model.logits(hidden[:, -1])
             mx.async_eval(logits)
         return logits
+
+    def _chunk_ends(self, length: int, boundary: int) -> Iterator[int]:
+        """Yield where each chunk ends, except the last one."""
+        end = 0
+        while (begin := end) < length:
+            end = min(begin + self.chunk_size, length)
+            if begin < boundary < end:
+                end = boundary
+            if end < length:
+                yield end
 
     def step(self, token: mx.array) -> mx.array:
         """Add one token to the cache.

@@ -57,6 +57,15 @@ def remove_dead_parts(path: Path) -> None:
                     _remove_if_dead(Path(entry.path))
 
 
+def remove_all_dead_parts(folder: Path) -> None:
+    """Delete what killed writers of any path in a folder left behind, as far as possible."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if ENDING.search(entry.name) and entry.name.endswith(".part"):
+                with suppress(OSError):
+                    _remove_if_dead(Path(entry.path))
+
+
 def _remove_if_dead(part: Path) -> None:
     is_folder = stat.S_ISDIR(part.lstat().st_mode)
     access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR

@@ -6,6 +6,7 @@ Calling `load` on its result reads the weights.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -35,15 +36,15 @@ from metal_gen.generation.capacity import (
     capacity_for_prompt,
     usual_capacity,
 )
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
 
-# Smallest chunk to try if memory is short. Smaller ones would save little.
-FEWEST_CHUNK = 256
+if TYPE_CHECKING:
+    from metal_gen.prefix_cache.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TextModel:
         plan: Memory plan of the run.
         compiles: Whether the decode step is compiled.
         notices: Notices to the user about this model and these settings.
+        prefixes: Stored beginnings of prompts; None where the prefix cache is off.
     """
 
     checkpoint: Checkpoint
@@ -67,6 +69,7 @@ class TextModel:
     plan: MemoryPlan
     compiles: bool = False
     notices: tuple[str, ...] = ()
+    prefixes: "PrefixCache | None" = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,14 @@ class PreparedModel:
             ahead_bytes=self.plan.ahead_bytes,
             compiles=self.compiles,
         )
-        return TextModel(self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices)
+        prefixes = None
+        if self.settings.prefix_cache:
+            from metal_gen.generation.prefixes.reuse import open_prefix_cache
+
+            prefixes = open_prefix_cache(self.checkpoint, self.settings, self.plan)
+        return TextModel(
+            self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices, prefixes
+        )
 
     def load(self) -> TextModel:
         """Read the weights and allocate the cache."""
@@ -241,6 +251,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         most_chunk=settings.chunk_size or preferred_chunk_size(),
         least_chunk=settings.chunk_size or FEWEST_CHUNK,
         available_bytes=_available_bytes(settings.memory_limit_bytes),
+        stores_prefixes=settings.prefix_cache,
     )
     if settings.batch_size is None:
         plan = plan.with_slots(most_slots)

@@ -9,6 +9,9 @@ from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.working_memory import WorkingMemory
 from metal_gen.models.config.model_config import ModelConfig
 
+# Smallest chunk to try if memory is short. Smaller ones would save little.
+FEWEST_CHUNK = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
@@ -27,6 +30,7 @@ class MemoryPlan:
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
         has_head_norms: Whether queries and keys are normalised.
+        stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
     """
 
     model: ModelConfig
@@ -40,6 +44,7 @@ class MemoryPlan:
     available_bytes: int
     has_products_apart: bool = False
     has_head_norms: bool = True
+    stores_prefixes: bool = False
 
     @property
     def chunk_size(self) -> int:
@@ -59,7 +64,7 @@ class MemoryPlan:
     @property
     def working_bytes(self) -> int:
         """Estimated peak memory of intermediate results."""
-        return self._working(self.chunk_size).nbytes
+        return self._working_bytes(self.chunk_size)
 
     @property
     def ahead_bytes(self) -> int | None:
@@ -88,7 +93,11 @@ class MemoryPlan:
         return max(self.loading_bytes, self._running_bytes(chunk_size))
 
     def _running_bytes(self, chunk_size: int) -> int:
-        return self.weights_bytes + self.cache.nbytes + self._working(chunk_size).nbytes
+        return self.weights_bytes + self.cache.nbytes + self._working_bytes(chunk_size)
+
+    def _working_bytes(self, chunk_size: int) -> int:
+        layer = self.cache.bytes_per_token * self.cache.max_seq_len // self.cache.num_layers
+        return max(self._working(chunk_size).nbytes, layer if self.stores_prefixes else 0)
 
     @property
     def running_bytes(self) -> int:

@@ -33,6 +33,7 @@ class Statistics:
         seed: Seed of the draws.
         cache_tokens: Number of cache positions in use.
         peak_memory_bytes: Peak memory that MLX has allocated in this process.
+        stored_tokens: Prompt tokens whose keys and values came from the prefix cache on disk.
     """
 
     prompt_tokens: int
@@ -45,6 +46,7 @@ class Statistics:
     seed: int
     cache_tokens: int
     peak_memory_bytes: int
+    stored_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,13 @@ def join(pieces: Sequence[Piece]) -> Generation:
 class Clock:
     """Counts tokens and records the times of the first and the last."""
 
-    def __init__(self, *, prompt_tokens: int, computed_tokens: int, seed: int) -> None:
+    def __init__(
+        self, *, prompt_tokens: int, computed_tokens: int, seed: int, stored_tokens: int = 0
+    ) -> None:
         """Start now. The arguments are fields of `Statistics`."""
         self.prompt_tokens = prompt_tokens
         self.computed_tokens = computed_tokens
+        self.stored_tokens = stored_tokens
         self.seed = seed
         self.count = 0
         self.thinking_count = 0
@@ -192,4 +197,5 @@ class Clock:
             seed=self.seed,
             cache_tokens=cache_tokens,
             peak_memory_bytes=mx.get_peak_memory(),
+            stored_tokens=self.stored_tokens,
         )

@@ -6,7 +6,7 @@ from functools import partial
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.errors import UsageError
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate, MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import SYSTEM, USER, Message
@@ -29,9 +29,9 @@ def encode_as_set(
     most_tokens: int | None = None,
 ) -> Prompt:
     """Render and encode a prompt according to the settings. The rest is as in `encode_prompt`."""
-    return encode_prompt(
+    encode = partial(
+        encode_prompt,
         checkpoint,
-        prompt,
         system=settings.system,
         raw=settings.raw,
         thinking=settings.thinking,
@@ -39,6 +39,25 @@ def encode_as_set(
         template_args=settings.template_arg,
         most_tokens=most_tokens,
     )
+    if not (settings.prefix_file or settings.prefix_cache):
+        return encode(prompt)
+    from metal_gen.generation.prefixes.prompt_prefix import PromptPrefix, read_prefix
+
+    prefix = PromptPrefix() if settings.prefix_file is None else read_prefix(settings.prefix_file)
+    encoded = encode(prefix.before(prompt))
+    if not settings.prefix_cache:
+        return encoded
+    try:
+        other = encode(prefix.before_another(prompt))
+    except MetalGenError:
+        return encoded  # The template wants more than one message.
+    return replace(encoded, stable_tokens=_in_common(encoded.ids, other.ids))
+
+
+def _in_common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """Return how many tokens two prompts share from their beginning."""
+    pairs = zip(ids, others, strict=False)
+    return next((place for place, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(others)))
 
 
 def encode_prompt(
@@ -104,7 +123,7 @@ def encode_prompt(
         text + prefill, add_special_tokens=template is None, most_tokens=most_tokens
     )
     if not ids:
-        what = "its text" if template is None else "the output of the chat template"
+        what = "its text" if template is None else "what the chat template makes of it"
         raise UsageError(f"the prompt is empty: {what} has no tokens")
     encoded = Prompt(ids, opens_thinking, template is not None, prefill, tuple(notices))
     if prefill and opens_thinking and ThinkingSplitter(encoded).is_thinking:

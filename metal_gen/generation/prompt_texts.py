@@ -1,7 +1,9 @@
 """Generates the texts that follow a prompt, one after another."""
 
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -19,6 +21,9 @@ from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.encoded_prompt import Prompt
+
+if TYPE_CHECKING:
+    from metal_gen.generation.prefixes.reuse import PrefixReuse
 
 
 @dataclass
@@ -47,17 +52,44 @@ class PromptTexts:
     def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
         """Compute the new part of the prompt once, and generate the texts from it."""
         cached = self.cached or CachedText(self.model.decoder)
+        start_s = time.perf_counter()
         kept = cached.begin(self.prompt.ids)
-        clock = self._clock(computed_tokens=len(self.prompt.ids) - kept)
-        logits = cached.prefill(on_prefill)
-        for sample in range(self.settings.samples):
-            _require_cache(cached)
-            cached.rewind_to_prompt()
-            yield from self._text(cached, logits, sample, clock)
-            clock = self._clock(computed_tokens=0)
+        reuse = self._reuse(cached, kept)
+        clock = self._clock(
+            computed_tokens=len(self.prompt.ids) - (reuse.kept if reuse else kept),
+            stored_tokens=reuse.stored_tokens if reuse else 0,
+        )
+        clock.start_s = start_s
+        logits = cached.prefill(on_prefill, boundary=reuse.boundary if reuse else 0)
+        try:
+            for sample in range(self.settings.samples):
+                _require_cache(cached)
+                cached.rewind_to_prompt()
+                for piece in self._text(cached, logits, sample, clock):
+                    yield piece
+                    if reuse is not None:
+                        reuse.advance()
+                clock = self._clock(computed_tokens=0)
+            if reuse is not None:
+                reuse.finish()
+        finally:
+            if reuse is not None:
+                reuse.discard()
 
-    def _clock(self, *, computed_tokens: int) -> Clock:
-        return Clock(prompt_tokens=len(self.prompt.ids), computed_tokens=computed_tokens, seed=self.seed)
+    def _reuse(self, cached: CachedText, kept: int) -> "PrefixReuse | None":
+        if self.model.prefixes is None:
+            return None
+        from metal_gen.generation.prefixes.reuse import PrefixReuse
+
+        return PrefixReuse(self.model.prefixes, self.prompt, cached, self.model.decoder.cache, kept)
+
+    def _clock(self, *, computed_tokens: int, stored_tokens: int = 0) -> Clock:
+        return Clock(
+            prompt_tokens=len(self.prompt.ids),
+            computed_tokens=computed_tokens,
+            stored_tokens=stored_tokens,
+            seed=self.seed,
+        )
 
     def _text(
         self, cached: CachedText, logits: mx.array, sample: int, clock: Clock

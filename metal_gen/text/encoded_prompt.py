@@ -13,6 +13,8 @@ class Prompt:
         is_chat: Whether a chat template rendered the prompt.
         prefill: Beginning of the answer, which ends the prompt.
         notices: Notices to the user about how the prompt was made.
+        stable_tokens: Number of tokens at the beginning that come from a prefix file or a system message;
+            counted for a prefix cache only.
     """
 
     ids: list[int]
@@ -20,3 +22,4 @@ class Prompt:
     is_chat: bool = False
     prefill: str = ""
     notices: tuple[str, ...] = ()
+    stable_tokens: int = 0

@@ -56,7 +56,12 @@ def test_an_object_says_all_there_is_about_a_text(say, speaker):
     assert document["model"] == speaker
     assert document["text"] == SAID
     assert (document["finish_reason"], document["finish_detail"]) == ("stop", "eos")
-    assert document["usage"] == {"prompt_tokens": 20, "completion_tokens": new, "total_tokens": 20 + new}
+    assert document["usage"] == {
+        "prompt_tokens": 20,
+        "completion_tokens": new,
+        "total_tokens": 20 + new,
+        "cached_tokens": 0,
+    }
     assert document["memory"]["cache_tokens"] in (20 + new - 1, 20 + new)
     assert document["seed"] == 5
     assert document["versions"]["metal_gen"] == metal_gen.__version__

@@ -1,4 +1,4 @@
-"""One run of a batch: opens the files, runs the rows, and reports the result."""
+"""One run over rows: opens the files, has the rows computed, and says how it went."""
 
 import io
 import os
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from metal_gen.batch.work import GenerateRows, RowWork
     from metal_gen.generation.loading import PreparedModel, TextModel
 
-# Maximum number of slots if batch_size is not set.
+# Where batch_size is left open.
 MOST_SLOTS = 8
-# Minimum interval between syncs to disk while waiting for rows.
+# How often it is seen to, while rows are waited for, that what has been written is on the disk; at least.
 LEAST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """The options of the command that are not settings, by name."""
+    """What was asked for beside the settings, each by the name of its option."""
 
     input: str
     output: str | None
@@ -56,10 +56,10 @@ class BatchRun:
     """One run over one input.
 
     Args:
-        settings: Settings in force.
-        options: Options that are not settings.
-        work: The work to do with each row.
-        console: Shows the messages.
+        settings: In force.
+        options: What was asked for beside them.
+        work: What is done with rows.
+        console: Says how it goes.
     """
 
     def __init__(self, settings: Settings, options: BatchOptions, work: "RowWork", console: Console) -> None:
@@ -75,7 +75,7 @@ class BatchRun:
         )
 
     def check(self, work: "GenerateRows") -> int:
-        """Report every bad row and the longest row; return the number of bad rows."""
+        """Say what is wrong with which row, and what the longest needs; returns how many are bad."""
         from metal_gen.batch.checking import check_rows
         from metal_gen.batch.input.encoding import RowEncoder
 
@@ -96,7 +96,7 @@ class BatchRun:
         return counts.failed
 
     def write(self) -> int:
-        """Run the rows that the output lacks; return the number of failed rows."""
+        """Run what the output lacks; returns how many rows failed."""
         from metal_gen.batch.runner import run_rows
 
         options, console = self._options, self._console
@@ -109,7 +109,7 @@ class BatchRun:
             cluster = None if options.cluster is None else self._join(options.cluster, opened)
             open_executor: Callable[[], RowExecutor]
             if cluster is None:
-                # Loads the weights while the program waits for the first row.
+                # While the first row is waited for.
                 open_executor = partial(self._open_slots, Background(self._prepared.load), opened)
             else:
                 open_executor = partial(self._open_nodes, cluster)
@@ -203,14 +203,14 @@ class BatchRun:
 
         settings = self._prepared.settings
         if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
-            # Processes on the nodes run in other folders.
+            # Processes at nodes work in folders of their own.
             absolute = str(self._prepared.checkpoint.folder.resolve())
             settings = settings.override({"model": absolute}, settings.source("model"))
         if adapters := self._prepared.checkpoint.weights.adapters:
             named = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
             settings = settings.override({"adapter": named}, settings.source("adapter"))
         task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared), self._work)
-        # Ray writes events of its processes to standard output, which is reserved for records.
+        # Ray writes what happens to its processes to standard output, which is for records.
         nowhere = opened.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115
         opened.enter_context(redirect_stdout(nowhere))
         return opened.enter_context(RayCluster(address, task))
@@ -222,7 +222,7 @@ class BatchRun:
 
 
 def wait_for_row(input: "InputStream", journal: "Journal | StreamJournal", fsync_interval_s: float) -> None:
-    """Wait for the next row; if that takes long, sync the records to disk meanwhile."""
+    """Wait for the next row; while it is long in coming, see that what has been written is on the disk."""
     if not input.wait(max(fsync_interval_s, LEAST_WAIT_S)):
         journal.sync()
 
@@ -245,6 +245,6 @@ def _open_input(name: str) -> "InputStream":
 
 
 def _shown_rows(texts: int, rows: int) -> str:
-    """Return a note on the number of rows that a step computes."""
+    """Say how much a step computes."""
     why = " (the results of fewer would depend on how many there are, with this BLAS)" if rows > texts else ""
     return f"rows computed for a token of each of {texts} texts: {rows}{why}"

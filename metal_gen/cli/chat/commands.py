@@ -1,4 +1,4 @@
-"""The slash commands of a chat."""
+"""The commands of a chat: what begins with a slash."""
 
 import shutil
 import textwrap
@@ -17,7 +17,7 @@ from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.text.transcript import read_transcript
 
 SLASH = "/"
-# Settings that can change per answer. Log-probabilities are supported by `generate` only.
+# What an answer can have for itself. Its log-probabilities are shown by `generate` alone.
 SETTABLE = [
     info.name
     for info in SETTINGS.values()
@@ -33,13 +33,13 @@ class EndOfChatError(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command.
+    """A command.
 
     Attributes:
-        usage: Its syntax; the first word is the name.
-        help: Help text.
-        run: Runs the command; receives the text after the name.
-        other_names: Aliases, known from other programs, each with its slash.
+        usage: How it is typed; the first word is its name.
+        help: What it does.
+        run: Does it, given what comes after the name.
+        other_names: What other programs call it, each with its slash.
     """
 
     usage: str
@@ -49,31 +49,31 @@ class Command:
 
     @property
     def name(self) -> str:
-        """Name of the command, with its slash."""
+        """With its slash."""
         return self.usage.split()[0]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name and its aliases."""
+        """Every way to type it."""
         return self.name, *self.other_names
 
 
 def is_command(text: str) -> bool:
-    """Return whether a text is a command; a message that begins with a slash has two."""
+    """Whether this is a command; a message that begins with a slash has two."""
     return text.startswith(SLASH) and not text.startswith(2 * SLASH)
 
 
 def message_in(text: str) -> str:
-    """Return the message in a typed text."""
+    """The message in what was typed."""
     return text.removeprefix(SLASH) if text.startswith(2 * SLASH) else text
 
 
 def run_command(session: ChatSession, text: str) -> None:
-    """Run a command.
+    """Do what a command says.
 
     Raises:
-        UsageError: The command is unknown or fails; the conversation is unchanged.
-        EndOfChatError: The command ends the chat.
+        UsageError: There is no such command, or it cannot be done; the conversation is as before.
+        EndOfChatError: There is no more to do.
     """
     name, _, argument = text.partition(" ")
     command = next((command for command in COMMANDS if name.strip() in command.names), None)
@@ -88,7 +88,7 @@ def run_command(session: ChatSession, text: str) -> None:
 
 
 def completions() -> dict[str, Sequence[str]]:
-    """Return the words that can follow each command."""
+    """What can be typed after each command."""
     return {
         name: SETTABLE if command.run in (_set, _unset) else ()
         for command in COMMANDS
@@ -139,7 +139,7 @@ def _setting(typed: str) -> SettingInfo:
 
 
 def _nearest_setting(name: str) -> str:
-    """Return a hint with the settings that begin with a name, or else the most similar one."""
+    """A hint: the settings that begin like this, or else the one that is spelled most alike."""
     beginning = [setting for setting in SETTABLE if name and setting.startswith(name)]
     return f"did you mean {' or '.join(beginning)}?" if beginning else nearest(name, SETTABLE)
 

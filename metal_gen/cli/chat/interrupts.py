@@ -1,4 +1,4 @@
-"""Handles Ctrl-C in an interactive chat."""
+"""What Ctrl-C does while a person chats."""
 
 import signal
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Self
 
 
 class Interrupts:
-    """Makes Ctrl-C stop an answer or clear the typed line, but not end the chat.
+    """Has Ctrl-C stop an answer, or clear the line that is typed, and never end the chat by surprise.
 
-    A second Ctrl-C before the answer has reacted to the first does what it does elsewhere. If this context is
-    not entered, as in a pipe, Ctrl-C is unchanged.
+    Only a second one, before the answer has heeded the first, does what Ctrl-C does elsewhere. Not entered,
+    as where nobody types, it leaves Ctrl-C as it is.
 
     Attributes:
-        requested: Whether the current answer is to be stopped.
+        requested: The answer under way is to be stopped.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Interrupts:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Make Ctrl-C raise `KeyboardInterrupt` while a line is typed."""
+        """While a line is typed, Ctrl-C raises `KeyboardInterrupt`."""
         self._is_reading = True
         try:
             yield
@@ -40,7 +40,7 @@ class Interrupts:
             self._is_reading = False
 
     def begin_answer(self) -> None:
-        """Forget earlier requests; only later ones stop this answer."""
+        """Heed what comes from here on."""
         self.requested = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

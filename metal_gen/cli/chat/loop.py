@@ -1,4 +1,4 @@
-"""The loop of a chat, with a user at a terminal or with a pipe."""
+"""The turns of a chat, with a person at a terminal or with a pipe."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def talk(
     conversation: "Conversation", console: Console, after_turn: Callable[[], None], *, keeps_history: bool
 ) -> None:
-    """Chat with a user until they end it; calls `after_turn` after each answer."""
+    """Converse with a person until there is no more to say; `after_turn` is called after each answer."""
     source = terminal(console, completions(), keeps_history=keeps_history)
     console.detail("/help lists the commands; Ctrl-D ends the chat")
     with Interrupts() as interrupts:
@@ -37,7 +37,7 @@ def talk(
 
 
 def heed(session: ChatSession, text: str) -> None:
-    """Run a command or answer a message; report errors and continue the chat."""
+    """Do what was typed; what cannot be done is said, and the chat goes on."""
     try:
         if is_command(text):
             run_command(session, text)
@@ -53,7 +53,7 @@ def heed(session: ChatSession, text: str) -> None:
 def answer_pipe(
     conversation: "Conversation", console: Console, mark: bytes, after_turn: Callable[[], None]
 ) -> None:
-    """Answer each message of a pipe; calls `after_turn` after each answer."""
+    """Answer one message after the other; `after_turn` is called after each answer."""
     session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn)
     for message in piped_messages(sys.stdin.buffer, mark):
         answer = session.say(message)

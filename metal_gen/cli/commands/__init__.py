@@ -1,1 +1,1 @@
-"""The commands, one file each."""
+"""One file per command."""

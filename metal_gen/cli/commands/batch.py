@@ -1,4 +1,4 @@
-"""`metal-gen batch`: answers every row of a file and writes a file of records; resumable."""
+"""`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -19,7 +19,7 @@ from metal_gen.cli.output.output_file import STREAM, is_stdout, refuse_descripto
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import ExitCode, UsageError
 
-# Shown at the end of the help.
+# For its help.
 EXAMPLES = (
     "metal-gen batch prompts.jsonl -o texts.jsonl --model Qwen/Qwen3-0.6B --max-tokens 200 --resume",
     "metal-gen batch prompts.jsonl --check",
@@ -41,6 +41,8 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
     *STOPPING_SETTINGS,
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     "memory_limit_bytes",
+    "prefix_cache",
+    "prefix_file",
 )
 def batch(
     context: typer.Context,
@@ -131,7 +133,7 @@ def batch(
     if output == STREAM:
         console.require_stdout()
     require_different(
-        # A redirected file is compared under its own name too.
+        # A file that the shell has opened is read, or written, as one that is named.
         input="/dev/stdin" if input == STREAM else input,
         output="/dev/stdout" if output == STREAM else output,
         summary=summary,
@@ -158,7 +160,7 @@ def batch(
 
 
 def _refuse_with_check(given: Mapping[str, object]) -> None:
-    """Refuse options that write something: a check does not."""
+    """Nothing is written by a check."""
     for name in ("output", "resume", "overwrite", "strict", "summary", "cluster"):
         if given[name]:
             raise UsageError(f"--{name} contradicts --check", "a check writes nothing")

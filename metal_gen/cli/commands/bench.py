@@ -1,4 +1,4 @@
-"""`metal-gen bench`: measures speed and memory on this machine, compared with the hardware's limits."""
+"""`metal-gen bench`: how fast this is on this machine, beside what the hardware allows."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ from metal_gen.errors import UsageError
 if TYPE_CHECKING:
     from metal_gen.bench.report import BenchReport
 
-# Shown at the end of the help.
+# For its help.
 EXAMPLES = (
     "metal-gen bench --only decode,memory",
     "metal-gen bench --model Qwen/Qwen3-0.6B --compare mlx-lm -o bench.json",
@@ -136,7 +136,7 @@ def _run(
     file: OutputFile | None,
     console: Console,
 ) -> None:
-    """Check everything that needs no weights, then measure; write the report even if stopped."""
+    """Check everything that needs no weights, then measure, and report what there is even if stopped."""
     from metal_gen.device.backend import require_mlx
 
     if request.compare:  # Both programs share one MLX: its variables stay as they are.
@@ -174,7 +174,7 @@ def _run(
             on_progress=progress.update,
         )
         try:
-            # Output of mlx-lm must not get into the report.
+            # What mlx-lm has to say must not get into the report.
             with redirect_stdout(sys.stderr):
                 suite.run()
         finally:
@@ -184,7 +184,7 @@ def _run(
 
 
 class _Progress:
-    """A bar per section on a terminal; a line per section in a log."""
+    """A bar per section on a terminal; a line per section in a log, where that is asked for."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -192,19 +192,19 @@ class _Progress:
         self._bar = PhaseBar(console)
 
     def update(self, section: str, done: int, total: int) -> None:
-        """Show the progress of a section."""
+        """Show how far a section is."""
         if section != self._section and not self._console.draws_bars:
             self._console.note(f"measuring: {section}")
         self._section = section
         self._bar.update(section, done, total)
 
     def close(self) -> None:
-        """Remove the bar from the screen."""
+        """Take the bar off the screen."""
         self._bar.close()
 
 
 def _printer_to(stream: TextIO) -> Callable[[Sequence[str]], None]:
-    """Return a function that prints pieces one by one, as `generate` does, to a stream without terminal."""
+    """Print the pieces of a text one by one, as `generate` does, into a stream that is no terminal."""
     console = Console()
 
     def print_texts(texts: Sequence[str]) -> None:

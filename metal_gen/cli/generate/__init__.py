@@ -1,1 +1,1 @@
-"""A run of `metal-gen generate`, from a prompt to the output."""
+"""The texts of `metal-gen generate`, from a prompt to where they go."""

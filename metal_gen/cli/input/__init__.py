@@ -1,1 +1,1 @@
-"""User input: settings, prompts, models."""
+"""What a person gives: settings, prompts, models."""

@@ -1,4 +1,4 @@
-"""`--escape`: replaces backslash escapes in the text of options."""
+"""`--escape`: what a backslash means in the text of an option."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ CODES = range(0x110000)
 
 
 def unescape_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a command's parameters with the escapes in its texts replaced.
+    """A command's parameters with the escapes in its texts replaced.
 
     Raises:
-        UsageError: None of these options is given, or an escape is invalid.
+        UsageError: There is none of these options, or a backslash in one means nothing.
     """
     changed: dict[str, Any] = {}
     for name in OPTIONS:
@@ -37,7 +37,7 @@ def unescape(option: str, text: str) -> str:
     r"""Replace `\n`, `\t`, `\r`, `\\`, `\"`, `\'`, `\uXXXX` and `\UXXXXXXXX`.
 
     Raises:
-        UsageError: A backslash is followed by anything else.
+        UsageError: Something else follows a backslash.
     """
 
     def character(match: re.Match[str]) -> str:

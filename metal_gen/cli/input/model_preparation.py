@@ -1,4 +1,4 @@
-"""Locates and checks the model of a command, and reports its download."""
+"""Finds and checks the model of a command, with a bar while it comes from the Hub."""
 
 import platform
 import time
@@ -43,7 +43,7 @@ def require_mlx_for(settings: Settings, *, tokens: int = USUAL_TOKENS, slots: in
 def prepare_model(
     settings: Settings, console: Console, *, most_slots: int = 1, scores: bool = False
 ) -> "PreparedModel":
-    """Prepare a model without loading weights; arguments and exceptions as of `loading.prepare`."""
+    """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
     from metal_gen.generation.loading import prepare
 
     with DownloadReporter(settings.model or "the model", console) as reporter:
@@ -60,10 +60,10 @@ def note_bundled_model(settings: Settings, console: Console) -> None:
 
 
 class Preparation:
-    """The model of a command, prepared on first access.
+    """The model of a command, prepared when it is first asked for.
 
     Args:
-        settings: Settings, with the name of the model.
+        settings: Name it.
         console: As for `prepare_model`.
     """
 
@@ -78,29 +78,29 @@ class Preparation:
         return prepare_model(self._settings, self._console)
 
     def most_prompt_bytes(self) -> int:
-        """Return the maximum bytes of a prompt that fits the largest possible cache."""
+        """The bytes of the longest prompt that the largest possible cache can hold."""
         prepared = self.prepared
         return prepared.checkpoint.tokenizer.most_bytes(prepared.plan.most_tokens)
 
 
 class DownloadReporter:
-    """Reports a download, if there is one: a bar on a terminal, lines in a log.
+    """Says how far a download is, if there is one: a bar on a terminal, lines in a log.
 
     Attributes:
-        fetched_bytes: Bytes received from the Hub.
+        fetched_bytes: What came from the Hub.
     """
 
     def __init__(self, model: str, console: Console) -> None:
         self.fetched_bytes = 0
         self._model = model
         self._console = console
-        # The Hub may answer slowly, and reading a folder of many files takes time.
+        # The Hub may take its time to answer, and a folder of many files to be read.
         self._bar = ProgressBar(console, f"opening {model}")
         self._begin_s = 0.0
         self._present_bytes: int | None = None
 
     def update(self, progress: "DownloadProgress") -> None:
-        """Show the progress."""
+        """Show this state."""
         if self._present_bytes is None:
             self._present_bytes = progress.done_bytes
             self._begin_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Defines a command-line option per setting, and merges the options with files and variables."""
+"""Settings as command-line options: one per setting, and how they are laid over files and variables."""
 
 import inspect
 import os
@@ -20,7 +20,7 @@ from metal_gen.config.template_args import TemplateArgs
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
-# Settings of every command that generates texts.
+# What every command has that makes texts.
 SAMPLING_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p"),
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
@@ -40,7 +40,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class _Form:
-    """The form of a setting's option in the help: its metavar, its panel and a short name."""
+    """How a setting is shown in the help: what stands for its value, in which panel, and a short name."""
 
     metavar: str = ""
     panel: str | None = None
@@ -85,6 +85,9 @@ _FORMS = {
     "rope_scaling": _Form("JSON", CACHE),
     "chunk_size": _Form("N", CACHE),
     "memory_limit_bytes": _Form("SIZE", CACHE),
+    "prefix_cache": _Form(panel=CACHE),
+    "prefix_file": _Form("FILE"),
+    "prefix_cache_dir": _Form("FOLDER", CACHE),
 }
 
 
@@ -104,10 +107,10 @@ _GREEDY = Annotated[
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:
-    """Add the options of these settings, and `--config`, to a command in place of its `**settings_given`.
+    """Give a command the options of these settings, and `--config`, in place of its `**settings_given`.
 
-    Their values are in the context's parameters, for `settings_in_force`. The temperature adds `--greedy`
-    too.
+    Their values are in the context's parameters, for `settings_in_force`. With the temperature comes
+    `--greedy`.
     """
 
     def add(command: Command) -> Command:
@@ -120,7 +123,7 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, annotation in annotations.items()
         ]
-        # Typer creates its options from the signature.
+        # Typer makes its options from the signature.
         command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         return command
 
@@ -163,14 +166,14 @@ VerboseOption = Annotated[
 
 
 def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
-    """Merge a command's options with files and variables, and report unknown variables.
+    """Lay a command's options over the files and variables, and say which variables are none.
 
     Args:
-        parameters: The command's parameters by name, including those added by `with_settings`.
+        parameters: The command's, by name, with those that `with_settings` gives it.
 
     Raises:
-        UsageError: A value is out of range, or contradicts `--greedy`.
-        ConfigError: A file or a variable is invalid.
+        UsageError: A value is out of its range, or contradicts `--greedy`; ConfigError where a file
+            or a variable is at fault.
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
     if re.fullmatch(r"[0-9]{1,9}", model := flags.get("model") or "") and not Path(model).exists():
@@ -198,7 +201,7 @@ def _say_unknown_variables(console: Console) -> None:
 
 
 def given_arguments(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the options that were given, as arguments for another process."""
+    """The options that were given, to be given to another process."""
     arguments = ["--greedy"] if parameters["greedy"] else []
     if parameters["config"] is not None:
         arguments += ["--config", str(parameters["config"])]

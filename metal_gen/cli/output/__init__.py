@@ -1,1 +1,1 @@
-"""The output of commands: text, JSON, files, reports."""
+"""What is written: text, JSON, files, reports."""

@@ -1,7 +1,7 @@
-"""The destination of a result: a file written at the end, whole or not at all, or an open stream.
+"""Where a result goes: a file that is written at the end, whole or not at all, or something that is open.
 
-A file is checked to be writable at the start. A FIFO, a device or a descriptor opened by the shell cannot be
-replaced: it is opened once, and written to as the text arrives.
+A file is known to be writable from the start. A FIFO, a device, or what a shell has opened cannot be
+replaced: it is opened once, and written to as the text comes.
 """
 
 import stat
@@ -21,18 +21,18 @@ Place = Path | tuple[int, int]
 
 
 class OutputFile:
-    """The destination of a result.
+    """A place for a result.
 
     Args:
-        path: Path of the file; an older file is unchanged until `write`.
-        option: The option that named it, for messages.
-        private: Make a new file readable only by its owner.
+        path: Of the file; an older one stays as it is until `write`.
+        option: That named it.
+        private: A new file can be read by its owner alone.
 
     Attributes:
-        path: The path as given.
+        path: As it was given.
 
     Raises:
-        UsageError: The path cannot be written.
+        UsageError: Nothing can be written there.
     """
 
     def __init__(self, path: Path, option: str = "--output", *, private: bool = False) -> None:
@@ -51,14 +51,14 @@ class OutputFile:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the destination can only be appended to, not replaced."""
+        """Whether it can only be written to, not replaced."""
         return self._stream is not None
 
     def write(self, text: str) -> None:
-        """Write the text to the file; append it to a stream.
+        """Put the text there; to a stream, add it.
 
         Raises:
-            MetalGenError: The text cannot be written; an older file is unchanged.
+            MetalGenError: It cannot be written after all; an older file is as before.
         """
         try:
             if self._stream is None:
@@ -73,10 +73,10 @@ class OutputFile:
             raise MetalGenError(f"{self.path} cannot be written: {reason}", hint) from error
 
     def write_beside(self, text: str) -> Path | None:
-        """Write an incomplete text next to the file, under its name with `.part`.
+        """Put a text that is not whole beside the file, under its name with `.part`.
 
         Returns:
-            The path; None if there is no text, or it cannot be written.
+            Where it is; None where there is no text, or it cannot be written.
         """
         part = self.path.with_name(f"{self.path.name}.part")
         try:
@@ -88,21 +88,21 @@ class OutputFile:
         return part
 
     def discard(self) -> None:
-        """Close the destination if nothing more will be written."""
+        """Leave a place alone that will not be written to any more."""
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
 
 
 class CollectedText:
-    """Collects the bytes that a pipe would get, to write them to a file at the end."""
+    """What a pipe would get, kept until it can be put into a file."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """All of it."""
         return "".join(self._parts)
 
     def write_text(self, text: str) -> None:
@@ -110,41 +110,41 @@ class CollectedText:
         self._parts.append(text)
 
     def end_sample(self) -> None:
-        """Separate one of several texts from the next."""
+        """Tell one of several texts from the next."""
         self._parts.append("\0")
 
 
 class StreamedText:
-    """Writes pieces to a stream as they arrive.
+    """What a pipe would get, handed on as it comes.
 
     Args:
-        file: The stream.
+        file: Gets it.
     """
 
     def __init__(self, file: OutputFile) -> None:
         self._file = file
 
     def write_text(self, text: str) -> None:
-        """Write a piece; raises as `OutputFile.write` does."""
+        """Add a piece; errors as of `OutputFile.write`."""
         self._file.write(text)
 
     def end_sample(self) -> None:
-        """Separate one of several texts from the next."""
+        """Tell one of several texts from the next."""
         self._file.write("\0")
 
 
 def is_stdout(name: str | None) -> bool:
-    """Return whether an output is standard output: none is named, or `-`, or `/dev/stdout`."""
+    """Whether an output goes to standard output: none is named, or `-`, or `/dev/stdout`."""
     if name is None or name == STREAM:
         return True
-    # An error here is reported when the file is opened.
+    # What cannot be found out now is said when the file is opened.
     with suppress(OSError):
         return descriptor_named(Path(name)) == STDOUT
     return False
 
 
 def refuse_descriptor(name: str) -> None:
-    """Refuse an open descriptor where a file is needed that a later run can continue.
+    """Refuse what is open already where a file of its own is needed, as one that a later run continues.
 
     Raises:
         UsageError: The name is `/dev/fd/N`, or a link to it.
@@ -158,7 +158,7 @@ def refuse_descriptor(name: str) -> None:
 
 
 def _may_be_replaced(path: Path) -> bool:
-    """Return whether a path is free or a regular file, and not a link that somebody may have put there."""
+    """Whether there is nothing, or a file of its own: no link that somebody else has put there."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -166,10 +166,10 @@ def _may_be_replaced(path: Path) -> bool:
 
 
 def require_different(**files: str | None) -> None:
-    """Check that no file is both read and written, or written twice; `-` does not count.
+    """Refuse to write over what is read, or to write two things to one place; `-` is no file.
 
     Raises:
-        UsageError: Two names refer to the same file, or a name is invalid.
+        UsageError: Two are the same, or one cannot be a name.
     """
     seen: dict[Place, str] = {}
     for what, name in files.items():
@@ -189,7 +189,7 @@ def require_different(**files: str | None) -> None:
 
 
 def _place(path: Path) -> Place | None:
-    """Return the identity of a file, whatever its name; None for a device, which may be used twice."""
+    """What tells a file from others, whatever it is called; None of a device, which may be used twice."""
     try:
         status = path.stat()
     except OSError:

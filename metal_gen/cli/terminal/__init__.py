@@ -1,1 +1,1 @@
-"""Terminals and streams: capabilities, progress, tables, Markdown."""
+"""The streams: what they can show, progress, tables, Markdown."""

@@ -1,14 +1,15 @@
-"""Breaks lines between words, in a text that arrives in pieces and is never redrawn.
+"""Breaks lines between words, in a text that comes in pieces and is never drawn again.
 
-A word is held back until it is complete, because only then is it known whether it fits on the line. Possible
-code and tables are left to the terminal. So are wide characters, between which a line may break anywhere.
+A word is held back until it is complete, for only then is it known whether the line has room for it. What
+may be code or a table is left to the terminal, and so are characters of two columns, between which any
+place will do.
 """
 
 import re
 from collections.abc import Callable
 
 TAB_COLUMNS = 8
-# Indent of a line of code outside fences.
+# What a line of code begins with, where it is not between fences.
 CODE_INDENT = 4
 FENCES = ("```", "~~~")
 FENCE_LENGTH = 3
@@ -21,7 +22,7 @@ class WordWrap:
     """Wraps one text.
 
     Args:
-        columns: Returns the width of the screen; 0 without one.
+        columns: Tells the width of the screen; 0 where there is none.
     """
 
     def __init__(self, columns: Callable[[], int]) -> None:
@@ -30,11 +31,11 @@ class WordWrap:
         self._begin_line()
 
     def feed(self, text: str) -> str:
-        """Add the next piece; return what can be shown now."""
+        """Take the next piece; returns what can be shown by now."""
         return "".join(map(self._take, PARTS.findall(text)))
 
     def end_line(self) -> str:
-        """Return the text held back, because the next piece begins a new line."""
+        """What has been held back, where the next piece begins another line."""
         shown = self._place_word() + self._spaces[: self._room()]
         self._begin_line()
         return shown
@@ -62,11 +63,11 @@ class WordWrap:
         return shown + self._place_word() if self._is_verbatim and not self._may_be_fence() else shown
 
     def _may_be_fence(self) -> bool:
-        """Return whether the line may begin with a code fence."""
+        """Whether the line may begin with what opens or closes a block of code."""
         return not self._column and self._word[:FENCE_LENGTH] in FENCE_BEGINNINGS
 
     def _place_word(self) -> str:
-        """Show the held word, on the next line if this one has no room for it."""
+        """Show the word that is held, on the next line where this one has no room for it."""
         spaces, word, columns = self._spaces, self._word, self._columns()
         if not word:
             return ""
@@ -78,12 +79,12 @@ class WordWrap:
         if spaces and self._column and not self._is_verbatim and begin + width > columns >= width:
             self._column = width
             return "\n" + word
-        # A terminal wraps what is wider than it is.
+        # A terminal goes on below what is wider than it is.
         self._column = (begin + width - 1) % columns + 1 if columns else begin + width
         return spaces + word
 
     def _room(self) -> int | None:
-        """Return the number of spaces that fit at the end of the line; None if the width is unknown."""
+        """How many spaces fit at the end of the line."""
         columns = self._columns()
         return max(0, columns - self._column) if columns else None
 
@@ -95,7 +96,7 @@ def wrap_words(text: str, columns: int) -> str:
 
 
 def _width(text: str, column: int = 0) -> int:
-    """Return the columns that a text takes, starting at a column."""
+    """The columns that a text takes from a column on."""
     if text.isascii() and "\t" not in text:
         return len(text)
 

@@ -1,0 +1,143 @@
+"""`metal-gen cache`: the beginnings of prompts that are stored on this disk."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.cli.command_help import add_command, command_group
+from metal_gen.cli.input.setting_options import JsonOption, QuietOption, settings_in_force, with_settings
+from metal_gen.cli.terminal.console import Console
+from metal_gen.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from metal_gen.prefix_cache.folder import EntryFile, PrefixFolder
+
+cache = command_group(
+    "cache",
+    """List, check and delete the beginnings of prompts that --prefix-cache keeps on disk.
+
+    For downloaded models, see `metal-gen models`.""",
+    "metal-gen cache list",
+    "metal-gen cache rm --all",
+)
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Name entries as list does", show_default="none"),
+]
+
+
+@add_command(cache, "list", "metal-gen cache list", "metal-gen cache list --json | jq '.[].bytes'")
+@with_settings("prefix_cache_dir")
+def list_entries(context: typer.Context, json: JsonOption = False, **settings_given: object) -> None:
+    """List the stored prefixes, the one that was used last first."""
+    from metal_gen.cli.output.prefix_report import entries_table, entry_json
+    from metal_gen.cli.terminal.tables import print_json, print_rendered
+
+    console = Console()
+    console.require_stdout()
+    folder = _folder(context)
+    entries = folder.entries()
+    if json:
+        print_json([entry_json(entry) for entry in entries], console)
+    elif entries:
+        print_rendered(lambda width: entries_table(entries, width), console)
+        count = f"{len(entries)} prefix{'es' * (len(entries) > 1)}"
+        console.detail(f"{count}, {format_bytes(sum(entry.nbytes for entry in entries))} in {folder.path}")
+    else:
+        console.note(f"no prefixes in {folder.path}; --prefix-cache stores them")
+
+
+@add_command(cache, "show", "metal-gen cache show 3f2a", "metal-gen cache show 3f2a --json")
+@with_settings("prefix_cache_dir")
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name an entry as list does")],
+    json: JsonOption = False,
+    **settings_given: object,
+) -> None:
+    """Show one stored prefix. Its tokens are in the file; only its model can turn them into text."""
+    from metal_gen.cli.output.prefix_report import entry_json
+    from metal_gen.cli.terminal.tables import details_table, print_json, print_rendered
+
+    console = Console()
+    console.require_stdout()
+    details = entry_json(_chosen(_folder(context), [name])[0])
+    if json:
+        print_json(details, console)
+    else:
+        print_rendered(lambda width: details_table(details), console)
+
+
+@add_command(cache, "rm", "metal-gen cache rm 3f2a", "metal-gen cache rm --all")
+@with_settings("prefix_cache_dir")
+def remove(
+    context: typer.Context,
+    names: Names = None,
+    all_entries: Annotated[bool, typer.Option("--all", help="Delete every entry")] = False,
+    quiet: QuietOption = False,
+    **settings_given: object,
+) -> None:
+    """Delete stored prefixes. A run that reads one at this moment keeps it."""
+    if bool(names) is all_entries:
+        raise UsageError("name entries, or give --all", "metal-gen cache list shows them")
+    console = Console(quiet=quiet)
+    folder = _folder(context)
+    chosen = folder.entries() if all_entries else _chosen(folder, names or [])
+    freed = folder.remove(chosen, with_notes=all_entries)
+    console.note(f"deleted {len(chosen)} of the stored prefixes, {format_bytes(freed)}")
+
+
+@add_command(cache, "verify", "metal-gen cache verify", "metal-gen cache verify 3f2a")
+@with_settings("prefix_cache_dir")
+def verify(context: typer.Context, names: Names = None, **settings_given: object) -> None:
+    """Read entries whole and compare their checksums; name those that are damaged."""
+    from metal_gen.prefix_cache.entry import Entry, EntryError
+
+    console = Console()
+    folder = _folder(context)
+    chosen = _chosen(folder, names) if names else folder.entries()
+    damaged = 0
+    for entry in chosen:
+        try:
+            Entry(entry.path).verify()
+        except EntryError as error:
+            damaged += 1
+            console.error(error.message, f"metal-gen cache rm {entry.name}")
+    console.note(f"{len(chosen) - damaged} of {len(chosen)} stored prefixes are whole")
+    if damaged:
+        raise typer.Exit(ExitCode.BAD_CHECKPOINT)
+
+
+@add_command(cache, "path", "metal-gen cache path", 'du -sh "$(metal-gen cache path)"')
+@with_settings("prefix_cache_dir")
+def path(context: typer.Context, **settings_given: object) -> None:
+    """Print the folder of the stored prefixes, whether it exists or not."""
+    from metal_gen.cli.terminal.tables import print_path
+
+    console = Console()
+    console.require_stdout()
+    print_path(_folder(context).path, console)
+
+
+def _folder(context: typer.Context) -> "PrefixFolder":
+    from metal_gen.prefix_cache.folder import folder_of
+
+    return folder_of(settings_in_force(context.params))
+
+
+def _chosen(folder: "PrefixFolder", names: list[str]) -> "list[EntryFile]":
+    """Find the entries that names stand for.
+
+    Raises:
+        UsageError: A name stands for none, or for several.
+    """
+    chosen = []
+    for name in names:
+        found = folder.named(name)
+        if len(found) != 1:
+            problem = "no stored prefix is" if not found else f"{len(found)} stored prefixes are"
+            raise UsageError(f"{problem} called {name[:40]!a}", "metal-gen cache list shows their names")
+        chosen += found
+    return chosen

@@ -1,0 +1,49 @@
+"""Stored prefixes as a table and as JSON."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+
+from metal_gen.byte_sizes import format_bytes
+from metal_gen.cli.terminal.tables import Column, rows_table, shown
+from metal_gen.generation.record import Record
+from metal_gen.prefix_cache.entry import Entry, EntryError
+
+if TYPE_CHECKING:
+    from metal_gen.prefix_cache.folder import EntryFile
+
+COLUMNS = (
+    Column("name"),
+    Column("model"),
+    Column("tokens", is_figure=True),
+    Column("size", is_figure=True),
+    Column("last used"),
+)
+
+
+def entry_json(file: "EntryFile") -> Record:
+    """Describe an entry; what a damaged one does not say is None."""
+    record: Record = {"name": file.name, "model": None, "tokens": None, "bytes": file.nbytes}
+    record |= {"written": None, "used": _iso(file.used_s), "path": str(file.path), "problem": None}
+    try:
+        notes = Entry(file.path).notes
+    except EntryError as error:
+        return record | {"problem": error.message}
+    return record | {"model": notes.model, "tokens": notes.tokens, "written": _iso(notes.written_s)}
+
+
+def entries_table(files: Sequence["EntryFile"], width: int) -> RenderableType:
+    """Show entries in a table."""
+    rows = []
+    for record, file in ((entry_json(file), file) for file in files):
+        model = "damaged" if record["problem"] else shown(str(record["model"]))
+        tokens = "" if record["tokens"] is None else f"{record['tokens']:,}"
+        used = datetime.fromtimestamp(file.used_s).strftime("%Y-%m-%d %H:%M")  # local time
+        rows.append([file.name, model, tokens, format_bytes(file.nbytes), used])
+    return rows_table(COLUMNS, rows, width)
+
+
+def _iso(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Beginnings of prompts: where they come from, and how the prefix cache serves them."""

@@ -1,0 +1,206 @@
+"""A stored prefix: one safetensors file with its tokens, and the keys and values of every layer.
+
+The file is written whole or not at all. Its header says all that a reader needs to check before it uses a
+number.
+"""
+
+import json
+import os
+import stat
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.cache.stored_text import StoredArray
+from metal_gen.errors import MetalGenError
+from metal_gen.files.bounded_file import open_regular
+from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header
+from metal_gen.files.whole_file import WholeFile
+
+IDS, CHECKSUMS = "ids", "crc32"
+# Of MLX's dtypes in safetensors; the second is what a memoryview can show.
+SPELLED = {mx.float32: ("F32", mx.uint32), mx.float16: ("F16", mx.uint16), mx.bfloat16: ("BF16", mx.uint16)}
+
+
+class EntryError(MetalGenError):
+    """A stored prefix cannot be used. The prompt is computed instead."""
+
+
+@dataclass(frozen=True)
+class EntryNotes:
+    """What a file says about itself.
+
+    Attributes:
+        model: Name of the model, for people.
+        tokens: Number of tokens.
+        written_s: When it was written, in seconds since 1970.
+    """
+
+    model: str
+    tokens: int
+    written_s: float
+
+
+class EntryWriter:
+    """Writes an entry array by array.
+
+    Args:
+        path: Path of the entry.
+        ids: Tokens of the prefix.
+        layout: Names, shapes and dtypes of the arrays, in the order in which they come.
+        model: Name of the model, for people.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[int], layout: Sequence[StoredArray], model: str) -> None:
+        self._file = WholeFile(path, private=True, follows_link=False)
+        self._checksums: list[int] = []
+        places: dict[str, Any] = {
+            "__metadata__": {"model": model, "tokens": str(len(ids)), "written_s": str(round(time.time()))}
+        }
+        end = 0
+        shapes = [(each.name, SPELLED[each.dtype][0], each.shape) for each in layout]
+        for name, dtype, shape in (
+            (IDS, "U32", (len(ids),)),
+            *shapes,
+            (CHECKSUMS, "U32", (len(layout) + 1,)),
+        ):
+            begin, end = end, end + _nbytes(dtype, shape)
+            places[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        header = json.dumps(places).encode()
+        self._file.write(len(header).to_bytes(8, "little") + header)
+        self._add(b"".join(token.to_bytes(4, "little") for token in ids))
+
+    def add(self, array: mx.array) -> None:
+        """Write the next array of the layout.
+
+        Raises:
+            OSError: It cannot be written; nothing is left.
+        """
+        mx.eval(array)
+        numbers: Any = array.view(SPELLED[array.dtype][1])
+        self._add(memoryview(numbers).cast("B"))
+
+    def _add(self, content: Any) -> None:
+        self._checksums.append(zlib.crc32(content))
+        self._file.write(content)
+
+    def commit(self) -> None:
+        """Put the entry in its place.
+
+        Raises:
+            OSError: It cannot be written; nothing is left.
+        """
+        self._file.write(b"".join(checksum.to_bytes(4, "little") for checksum in self._checksums))
+        self._file.commit()
+
+    def discard(self) -> None:
+        """Leave nothing of an entry that is not whole."""
+        self._file.discard()
+
+
+class Entry:
+    """An entry, opened: its header is checked, its numbers are read when they are needed.
+
+    Args:
+        path: Path of the entry.
+
+    Raises:
+        EntryError: It is damaged, or not a file that metal-gen wrote for this user.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._require_own()
+            self._tensors = read_header(path)
+            self.notes = self._read_notes()
+        except MetalGenError as error:
+            raise EntryError(error.message) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise EntryError(f"cannot read {path.name}: {error}") from None
+
+    def _require_own(self) -> None:
+        status = self.path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise EntryError(f"{self.path.name} is not a file of yours")
+
+    def _read_notes(self) -> EntryNotes:
+        file, _ = open_regular(self.path)
+        with file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        notes = header["__metadata__"]
+        tokens = int(notes["tokens"])
+        if self._tensors[IDS].shape != (tokens,) or CHECKSUMS not in self._tensors:
+            raise EntryError(f"{self.path.name} is damaged: its tokens are missing")
+        return EntryNotes(str(notes["model"]), tokens, float(notes["written_s"]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    def ids(self) -> list[int]:
+        """Read the tokens.
+
+        Raises:
+            EntryError: They cannot be read.
+        """
+        content = self._read(self._tensors[IDS])
+        return [int.from_bytes(content[at : at + 4], "little") for at in range(0, len(content), 4)]
+
+    def arrays(self, layout: Sequence[StoredArray]) -> Iterator[mx.array]:
+        """Yield the arrays of a layout, each read when it is computed.
+
+        Raises:
+            EntryError: The file holds others.
+        """
+        for each in layout:
+            info = self._tensors.get(each.name)
+            if info is None or info.shape != each.shape or info.dtype != SPELLED[each.dtype][0]:
+                raise EntryError(f"{self.path.name} does not hold what this model needs: {each.name}")
+        try:
+            loaded: Any = mx.load(str(self.path), format="safetensors")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EntryError(f"cannot read {self.path.name}: {error}") from None
+        for each in layout:
+            yield loaded.pop(each.name)
+
+    def verify(self) -> None:
+        """Read all of the file.
+
+        Raises:
+            EntryError: A number is not the one that was written.
+        """
+        stored = self._read(self._tensors[CHECKSUMS])
+        *tensors, _ = sorted(self._tensors.values(), key=lambda tensor: tensor.offset)
+        for place, tensor in enumerate(tensors):
+            written = int.from_bytes(stored[4 * place : 4 * place + 4], "little")
+            if zlib.crc32(self._read(tensor)) != written:
+                raise EntryError(f"{self.path.name} is damaged: {tensor.name} has changed")
+
+    def _read(self, info: TensorInfo) -> bytes:
+        try:
+            file, _ = open_regular(self.path)
+            with file:
+                file.seek(info.offset)
+                content = file.read(info.nbytes)
+        except OSError as error:
+            raise EntryError(f"cannot read {self.path.name}: {error.strerror}") from None
+        if len(content) != info.nbytes:
+            raise EntryError(f"{self.path.name} is damaged: it is cut short")
+        return content
+
+
+def _nbytes(dtype: str, shape: Sequence[int]) -> int:
+    count = BITS[dtype] // 8
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,70 @@
+"""Names what is stored: the model that computed it, and the tokens it was computed from."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mlx.core as mx
+
+from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.device.backend import device_name
+from metal_gen.device.blas import blas_in_use
+
+# Changes whenever the files do.
+FORMAT = 1
+# Tokens of a block; prefixes are stored in whole blocks.
+BLOCK = 64
+HASH_BYTES = 16
+
+
+def model_key(checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_size: int) -> str:
+    """Return a name for everything but the tokens that the stored numbers depend on.
+
+    That is the weights, adapters, dtypes, the config of the model with its rope scaling, the size of a chunk,
+    the device and the BLAS. The weights are known by their headers, and by sizes and times of their files. A
+    file in the Hub cache is known by the name of its blob, which is a hash of its content.
+
+    Args:
+        checkpoint: The opened checkpoint.
+        dtype: Dtype that the model computes in.
+        cache: Size of the cache; its capacity does not matter.
+        chunk_size: Number of prompt tokens computed at once.
+    """
+    weights = checkpoint.weights
+    tensors = sorted(
+        (name, info.dtype, info.shape, info.offset, str(info.path)) for name, info in weights.sources.items()
+    )
+    files = sorted({info.path for info in weights.sources.values()})
+    parts = (
+        FORMAT,
+        tensors,
+        [_content_of(file) for file in files],
+        [adapter.scale for adapter in weights.adapters],
+        checkpoint.config,
+        checkpoint.packing,
+        (dtype, cache.dtype, chunk_size),
+        (device_name(), str(mx.default_device()), str(blas_in_use())),
+    )
+    return hashlib.blake2b(repr(parts).encode(), digest_size=HASH_BYTES).hexdigest()
+
+
+def _content_of(file: Path) -> tuple[object, ...]:
+    target = file.resolve()
+    status = target.stat()
+    if target != file and target.parent.name == "blobs":
+        return target.name, status.st_size
+    return str(target), status.st_size, status.st_mtime_ns
+
+
+def block_hashes(ids: Sequence[int]) -> list[bytes]:
+    """Return one hash for each whole block of tokens; each depends on all blocks up to its own."""
+    return list(_chained(ids))
+
+
+def _chained(ids: Sequence[int]) -> Iterator[bytes]:
+    last = b""
+    for end in range(BLOCK, len(ids) + 1, BLOCK):
+        block = b"".join(token.to_bytes(4, "little") for token in ids[end - BLOCK : end])
+        last = hashlib.blake2b(last + block, digest_size=HASH_BYTES).digest()
+        yield last
