@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/data/golden_logits.safetensors: what transformers computes for the tiny checkpoints.
+"""Writes golden_logits and golden_long in tests/data: what transformers computes for tiny checkpoints.
 
 Run it from the repository's root, where torch and transformers are installed:
 
@@ -14,6 +14,7 @@ every difference that a test finds is an error.
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+from long_goldens import NEW_TOKENS, long_goldens, long_prompt  # noqa: E402
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
 
 # Between scores of about 1, which rounding in float32 moves by about 1e-6.
@@ -43,8 +45,10 @@ def watch_routers(model: torch.nn.Module, margins: list[float]) -> None:
             module.register_forward_hook(note)
 
 
-def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the prompt's logits and the greedy continuation."""
+def reference(
+    name: str, folder: Path, prompt_ids: list[int], new_tokens: int, *, with_new: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits of the prompt, or those that new tokens were taken from, and the greedy continuation."""
     has_vision = "vision_config" in json.loads((folder / "config.json").read_text())
     kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
     model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -53,36 +57,52 @@ def reference(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     model = model.eval()
     margins: list[float] = []
     watch_routers(model, margins)
-    prompt = torch.tensor([PROMPT])
+    prompt = torch.tensor([prompt_ids])
     with torch.no_grad():
-        logits = model(prompt).logits[0].numpy()
         generated = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             do_sample=False,
-            max_new_tokens=GREEDY_TOKENS,
+            max_new_tokens=new_tokens,
             eos_token_id=None,
             pad_token_id=0,
         )
+        logits = model(generated[:, :-1] if with_new else prompt).logits[0].numpy()
     if min(margins, default=1.0) < SMALLEST_MARGIN:
         sys.exit(f"{name}: rounding could choose another expert, the margin is {min(margins):.1e}")
-    return logits, generated[0, len(PROMPT) :].numpy()
+    return logits[len(prompt_ids) - 1 :] if with_new else logits, generated[0, len(prompt_ids) :].numpy()
+
+
+def short_goldens() -> Iterator[tuple[str, np.ndarray]]:
+    """Yield logits of the prompt and the greedy continuation of every configuration."""
+    for name, config in golden_configs():
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = write_checkpoint(Path(folder), config)
+            logits, ids = reference(name, checkpoint, PROMPT, GREEDY_TOKENS)
+        yield f"{name}.logits", logits.astype(np.float32)
+        yield f"{name}.greedy", ids.astype(np.uint8)
+
+
+def long_ones() -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the continuation of long prompts, and the logits that its tokens were taken from."""
+    for name, config, length in long_goldens():
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = write_checkpoint(Path(folder), config)
+            logits, ids = reference(name, checkpoint, long_prompt(length), NEW_TOKENS, with_new=True)
+        yield f"{name}.logits", logits.astype(np.float32)
+        yield f"{name}.greedy", ids.astype(np.uint8)
 
 
 def main() -> None:
-    """Compute every configuration and write the file."""
+    """Compute every configuration and write the files."""
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # the products are tiny, and more threads would only wait for each other
-    goldens = {}
-    for name, config in golden_configs():
-        with tempfile.TemporaryDirectory() as folder:
-            logits, ids = reference(name, write_checkpoint(Path(folder), config))
-        goldens[f"{name}.logits"] = logits.astype(np.float32)
-        goldens[f"{name}.greedy"] = ids.astype(np.uint8)
-    out = ROOT / "tests" / "data" / "golden_logits.safetensors"
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-    save_file(goldens, out, metadata=versions)
-    print(f"{out.relative_to(ROOT)}: {len(goldens) // 2} configurations, {out.stat().st_size:,} bytes")
+    for file, made in (("golden_logits", short_goldens), ("golden_long", long_ones)):
+        goldens = dict(made())
+        out = ROOT / "tests" / "data" / f"{file}.safetensors"
+        save_file(goldens, out, metadata=versions)
+        print(f"{out.relative_to(ROOT)}: {len(goldens) // 2} configurations, {out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
