@@ -9,7 +9,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from output_records import GOOD, RUN
+from output_records import BAD, GOOD, RUN, joined, write
 
 from metal_gen.batch.input.reading import read_rows
 from metal_gen.batch.input.stream import InputStream
@@ -182,3 +182,76 @@ def test_an_input_that_is_cut_while_it_is_read_gives_no_half_row(path, monkeypat
     with pytest.raises(MetalGenError, match=r"cannot be read after line \d: it has become shorter"):
         rest.extend(row.id for row in rows if row is not None)
     assert rest in ([], [1])
+
+
+# Rows that failed, and are corrected
+
+FAILED = [{"id": 2, "error": {"code": "does_not_fit", "line": 3, "message": "x"}}, BAD]
+BEGUN = [*ROWS, *ROWS[:2], b"not json"]
+CORRECTED = [*ROWS[:2], OTHER, *BEGUN[3:9], b'{"id": 10, "prompt": "c"}']
+
+
+@pytest.fixture
+def failed(path, tmp_path):
+    """An output in which the rows of lines 3 and 10 have failed."""
+    put(path, BEGUN)
+    output = tmp_path / "out.jsonl"
+    write(output, [*GOOD[:2], *FAILED], input=stream(path))
+    return output
+
+
+def resume(output, path, **options):
+    with Journal.resume(output, RUN, input=stream(path), **options) as journal:
+        return journal.found
+
+
+def test_rows_that_failed_may_be_corrected_and_are_run_again(failed, path):
+    put(path, CORRECTED)
+    found = resume(failed, path, retry_failed=True)
+    assert (found.done, found.retried, found.failed) == (2, 2, 0)
+    assert failed.read_bytes() == joined(GOOD[:2])
+    # From now on the corrected rows are those of the run.
+    assert resume(failed, path).done == 2
+    put(path, BEGUN)
+    with pytest.raises(UsageError, match="lines 3 and 10 differ"):
+        resume(failed, path, retry_failed=True)
+
+
+def test_corrected_rows_have_to_be_retried(failed, path):
+    put(path, CORRECTED)
+    with pytest.raises(UsageError, match="lines 3 and 10 differ") as refused:
+        resume(failed, path)
+    assert "--retry-failed" in refused.value.hint
+    assert failed.read_bytes() == joined([*GOOD[:2], *FAILED])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[OTHER, *CORRECTED[1:]], [*CORRECTED[:5], *CORRECTED[6:]], CORRECTED[:9]],
+    ids=["other", "gone", "short"],
+)
+def test_a_row_that_did_not_fail_may_not_change(failed, path, rows):
+    put(path, rows)
+    with pytest.raises(UsageError, match="has changed since") as refused:
+        resume(failed, path, retry_failed=True)
+    assert "--retry-failed" not in refused.value.hint
+    assert failed.read_bytes() == joined([*GOOD[:2], *FAILED])
+
+
+def test_lines_that_have_one_digest_cannot_be_told_apart(failed, path, monkeypatch):
+    monkeypatch.setattr(input_mark, "MOST_GROUPS", 8)
+    write(failed, [*GOOD[:2], *FAILED], input=stream(path), overwrite=True)
+    put(path, [*BEGUN[:9], b'{"id": 10}'])
+    with pytest.raises(UsageError, match="within lines 9 to 10"):
+        resume(failed, path, retry_failed=True)
+    put(path, BEGUN)
+    assert resume(failed, path, retry_failed=True).retried == 2
+
+
+@given(lines=st.sets(st.integers(1, 10)), may_differ=st.sets(st.integers(1, 10)))
+def test_what_may_differ_is_left_out(tmp_path_factory, lines, may_differ):
+    path = tmp_path_factory.getbasetemp() / "may_differ.jsonl"
+    put(path, [b"{}"] * 10)
+    begun = mark_input(stream(path))
+    put(path, [b"[]" if number in lines else b"{}" for number in range(1, 11)])
+    assert (what_changed(stream(path), begun, may_differ=may_differ) is None) == (lines <= may_differ)

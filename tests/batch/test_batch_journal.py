@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_process import clean_environment
@@ -176,6 +177,20 @@ def test_a_folder_and_a_file_that_are_read_only(path):
     path.chmod(0o400)
     with pytest.raises(UsageError, match="Permission denied"):
         Journal.resume(path, RUN)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "FIFO"])
+def test_what_is_in_place_of_the_run_file_is_named(path, make):
+    make(run_path(path))
+    with pytest.raises(UsageError, match=r"the run file .*\.out\.jsonl\.run\.json cannot be written"):
+        Journal.create(path, RUN)
+    assert not path.exists()
+    path.write_bytes(joined(GOOD))
+    with pytest.raises(UsageError, match=r"the run file .*\.out\.jsonl\.run\.json cannot be read"):
+        Journal.resume(path, RUN)
+    with pytest.raises(UsageError, match=r"the run file .* cannot be written"):
+        Journal.create(path, RUN, overwrite=True)
+    assert path.read_bytes() == joined(GOOD)
 
 
 def test_a_device_is_no_output(tmp_path):

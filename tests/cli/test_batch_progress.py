@@ -151,7 +151,7 @@ def test_the_first_reasons_are_said_and_where_the_others_are(log):
     ]
     assert "1 row done, 10 failed" in lines[-3]
     assert lines[-2].startswith("metal-gen: jq -c 'select(.error)' out.jsonl shows")
-    assert lines[-1].startswith("hint: --resume --retry-failed runs them again as they are; to mend a row")
+    assert lines[-1].startswith("hint: --resume --retry-failed runs them again, as they are or")
 
 
 def test_records_on_a_pipe_are_where_the_others_are(log):

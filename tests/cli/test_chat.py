@@ -535,20 +535,28 @@ def test_a_pipe_gets_an_answer_for_each_message(text_checkpoints, model, tmp_pat
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder, talk = str(text_checkpoints / "alphabet"), tmp_path / "talk.json"
     arguments = ("--model", folder, "-n", "4", "--save", str(talk), "--max-seq-len", "256")
-    code, out, err = run_main(monkeypatch, capsysbinary, b"hi\n/undo\n", *arguments, "--system", "Be brief.")
-    assert (code, out) == (0, b"abcd\nabcd\n")
-    assert re.search(
-        r"^(metal-gen: seed \d+, \w+\n){2}metal-gen: saved to .*talk.json\n\Z",
-        err,
-        re.M,
+    code, out, err = run_main(
+        monkeypatch, capsysbinary, b"hi\n/undo\n/exit\n", *arguments, "--system", "Be brief."
     )
+    assert (code, out) == (0, b"abcd\nabcd\nabcd\n")
+    ends = r"metal-gen: seed \d+, \w+\n"
+    warning = "metal-gen: /undo is sent to the model: in a pipe nothing is a command\nhint: .*\n"
+    assert re.fullmatch(f"{ends}{warning}{ends}{ends}metal-gen: saved to .*talk.json\n", err)
     messages = read_transcript(talk)
-    assert [message["content"] for message in messages] == ["Be brief.", "hi", "abcd", "/undo", "abcd"]
+    assert [message["content"] for message in messages] == [
+        "Be brief.",
+        "hi",
+        "abcd",
+        "/undo",
+        "abcd",
+        "/exit",
+        "abcd",
+    ]
     more = ("--load", str(talk), "-0", "-q", "--system", "Be long.")
     code, out, err = run_main(monkeypatch, capsysbinary, b"a\nb\0c", *arguments, *more)
     assert (code, out, err) == (0, b"abcd\0abcd\0", "")
     assert [message["content"] for message in read_transcript(talk)][:2] == ["Be long.", "hi"]
-    assert len(read_transcript(talk)) == 9
+    assert len(read_transcript(talk)) == 11
 
 
 def test_thinking_can_be_hidden_and_log_probabilities_are_not_told(

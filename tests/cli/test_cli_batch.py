@@ -195,7 +195,7 @@ def test_check_needs_no_output_and_says_which_lines_are_bad(tmp_path):
     outcome = run_cli("batch", "in.jsonl", "--check", home=tmp_path)
     assert (outcome.code, outcome.stdout) == (7, b"")
     assert "line 2: " in outcome.stderr
-    assert "1 rows can be run, 1 cannot" in outcome.stderr
+    assert "1 row can be run, 1 cannot" in outcome.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(("in", "out"))) == [
         "in.jsonl"
     ]

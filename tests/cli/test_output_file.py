@@ -83,6 +83,14 @@ def test_what_was_stopped_does_not_follow_a_link_beside_the_file(tmp_path):
     assert (tmp_path / "theirs").read_text() == "theirs"
 
 
+def test_what_was_stopped_does_not_replace_the_prompt(tmp_path):
+    part = tmp_path / "out.part"
+    part.write_text("go on from here")
+    assert OutputFile(tmp_path / "out", spares=part).write_beside("text") is None
+    assert part.read_text() == "go on from here"
+    assert OutputFile(tmp_path / "out", spares=tmp_path / "other").write_beside("text") == part
+
+
 # A text without an answer
 
 
@@ -220,6 +228,33 @@ def test_a_file_is_the_same_by_any_name(tmp_path, monkeypatch, other):
     Path("soft link").symlink_to("same")
     with Path("same").open() as opened, pytest.raises(UsageError, match="is the input"):
         require_different(input="same", output=other.format(opened.fileno()))
+
+
+OWN_FILES = [
+    (("generate", "hi", "--config", "c.toml", "-o", "c.toml"), "the output c.toml is the config"),
+    (("generate", "hi", "-m", "m.gguf", "-o", "./m.gguf"), "the output ./m.gguf is the model"),
+    (("batch", "in", "-o", "m.gguf", "-m", "m.gguf", "--overwrite"), "the output m.gguf is the model"),
+    (("bench", "--config", "c.toml", "-o", "c.toml"), "the output c.toml is the config"),
+    (
+        ("batch", "in", "-o", "out", "--summary", ".out.run.json"),
+        "the summary .out.run.json is the file that says which run made the output",
+    ),
+    (
+        ("batch", "in", "-o", "link", "--summary", ".out.run.json"),
+        "the summary .out.run.json is the file that says which run made the output",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), OWN_FILES, ids=lambda value: str(value))
+def test_what_a_run_reads_or_keeps_for_itself_is_no_output(run_here, tmp_path, arguments, message):
+    for name in ("c.toml", "m.gguf", "in"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link").symlink_to("out")
+    outcome = run_here(*arguments)
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert outcome.stderr == f"metal-gen: {message}\nhint: name another file\n"
+    assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "c.toml").read_bytes() == b""
 
 
 def test_devices_and_other_files_may_be_used_together(tmp_path, monkeypatch):

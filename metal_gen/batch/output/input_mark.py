@@ -4,7 +4,7 @@ Each line has a short digest. The digests of many lines are combined into groups
 for any input; it then locates a change only to within a group of lines.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BufferedIOBase
@@ -13,7 +13,8 @@ from itertools import islice
 from metal_gen.batch.input.stream import UNREADABLE, InputStream
 from metal_gen.errors import UsageError
 
-MOST_GROUPS = 1024
+# Up to this many lines, changes are known line by line.
+MOST_GROUPS = 2**14
 MOST_LINES = 2**53
 MOST_RANGES_SAID = 5
 DIGEST_BYTES = 8
@@ -82,11 +83,18 @@ def mark_input(input: InputStream) -> InputMark:
     return InputMark(lines, group_lines, tuple(groups))
 
 
-def what_changed(input: InputStream, begun: InputMark) -> str | None:
+def what_changed(
+    input: InputStream, begun: InputMark, *, may_differ: Collection[int] = frozenset()
+) -> str | None:
     """Compare an input with its earlier mark; lines added at its end do not count as a change.
 
+    Args:
+        input: The input as it is.
+        begun: Its earlier mark.
+        may_differ: Numbers of lines, from 1, whose change does not count.
+
     Returns:
-        The lines that differ, as a phrase; None if none does.
+        The lines that differ, as a phrase; None if none does, or certainly none but those that may.
 
     Raises:
         UsageError: The input cannot be read.
@@ -101,9 +109,9 @@ def what_changed(input: InputStream, begun: InputMark) -> str | None:
         groups = groups[: lines // begun.group_lines]
     ranges: list[tuple[int, int]] = []
     for place, digest in enumerate(groups):
-        if digest == begun.groups[place]:
-            continue
         first, last = place * begun.group_lines + 1, min((place + 1) * begun.group_lines, begun.lines)
+        if digest == begun.groups[place] or all(line in may_differ for line in range(first, last + 1)):
+            continue
         if ranges and ranges[-1][1] == first - 1:
             first = ranges.pop()[0]
         ranges.append((first, last))

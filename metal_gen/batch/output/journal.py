@@ -7,6 +7,7 @@ leaves part of a line, the next run cuts it off.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -14,7 +15,7 @@ from metal_gen.batch.input.stream import InputStream
 from metal_gen.batch.output.index import IdIndex
 from metal_gen.batch.output.lock import HeldOutput, hold_output, released_on_error
 from metal_gen.batch.output.record_file import RecordFile
-from metal_gen.batch.output.repair import FoundRecords, repair_output
+from metal_gen.batch.output.repair import FoundRecords, failed_lines, repair_output
 from metal_gen.batch.output.run_file import Fingerprint, RunFile
 from metal_gen.batch.records import encode_record
 from metal_gen.errors import MetalGenError, UsageError
@@ -51,7 +52,7 @@ class Journal:
             if is_new:
                 run.begin(held.empty)
             else:
-                run.go_on()
+                run.go_on(partial(failed_lines, held), retry_failed=retry_failed)
                 self.found = repair_output(held, self.finished, retry_failed=retry_failed)
             self._records = RecordFile(held, fsync_interval_s)
         except BaseException:

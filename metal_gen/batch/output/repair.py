@@ -15,6 +15,8 @@ from metal_gen.files.sync import sync_file
 from metal_gen.files.whole_file import WholeFile
 
 PIECE_BYTES = 2**20
+# A row that was mended is looked for among as many.
+MOST_FAILED_LINES = 2**20
 
 
 @dataclass
@@ -76,6 +78,25 @@ def repair_output(held: HeldOutput, finished: IdIndex, *, retry_failed: bool) ->
     return found
 
 
+def failed_lines(held: HeldOutput) -> set[int]:
+    """Return the numbers of the lines whose rows failed, as their records say, up to a limit.
+
+    Raises:
+        OSError: The output cannot be read.
+    """
+    numbers: set[int] = set()
+    with open(held.descriptor, "rb", PIECE_BYTES, closefd=False) as file:
+        file.seek(0)
+        for line in _lines(file):
+            record = _record(line)
+            if record is None or len(numbers) == MOST_FAILED_LINES:
+                continue
+            error = record.get("error")
+            if isinstance(error, dict) and type(number := error.get("line")) is int:
+                numbers.add(number)
+    return numbers
+
+
 def _cut_torn_end(held: HeldOutput) -> bool:
     """Cut off what follows the last newline, without reading lines; return whether there was anything."""
     nbytes = end = held.nbytes
@@ -122,13 +143,18 @@ def _stays(line: bytes, found: FoundRecords, finished: IdIndex, *, retry_failed:
 
 
 def _named(line: bytes) -> tuple[str, bool] | None:
+    record = _record(line)
+    return None if record is None else record_key(record)
+
+
+def _record(line: bytes) -> dict[str, object] | None:
     if not line.endswith(b"\n"):
         return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record_key(record) if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _copy(descriptor: int, end: int, kept: WholeFile) -> None:

@@ -1,10 +1,11 @@
 """The file next to an output that records which run made it, so that no other run continues it."""
 
+import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_file import parse_json
+from metal_gen.files.paths import FULL, why_not_written
 from metal_gen.files.whole_file import WholeFile, write_whole
 from metal_gen.sampling.seed import choose_seed
 
@@ -87,15 +89,23 @@ class RunFile:
         self.seed = choose_seed() if seed is None else int(seed)
         if MOMENT in self._fingerprint:
             self.moment = datetime.now().replace(microsecond=0)
-        with WholeFile(self.path, follows_link=False) as file:
+        with self._naming_what_cannot_be_written():
+            file = WholeFile(self.path, follows_link=False)
+        with file:
             file.write(self._content)
             file.sync()
             # Old records must never be next to the run file of a new run.
             empty()
             file.commit()
 
-    def go_on(self) -> None:
+    def go_on(
+        self, failed_lines: Callable[[], Collection[int]] = frozenset, *, retry_failed: bool = False
+    ) -> None:
         """Check that the output belongs to the same run and the same input, which may have grown.
+
+        Args:
+            failed_lines: Returns the numbers of the lines whose rows failed.
+            retry_failed: These are run again, so they may have changed.
 
         Raises:
             UsageError: The output belongs to another run, or its run is unknown.
@@ -111,9 +121,10 @@ class RunFile:
         for name in (*wanted, *begun.run):
             if wanted.get(name) != begun.run.get(name):
                 raise _another(self._output, name, begun.run.get(name), wanted.get(name))
-        self._require_input_of(begun.input)
+        self._require_input_of(begun.input, failed_lines, retry_failed=retry_failed)
         self.seed = begun.seed
-        write_whole(self.path, self._content, follows_link=False)
+        with self._naming_what_cannot_be_written():
+            write_whole(self.path, self._content, follows_link=False)
 
     def require_same_input(self) -> None:
         """Check that the input has not changed since the run began; lines may have been added at its end.
@@ -158,6 +169,20 @@ class RunFile:
         }
         return json.dumps(document, indent=2).encode() + b"\n"
 
+    @contextmanager
+    def _naming_what_cannot_be_written(self) -> Iterator[None]:
+        """Name the run file in place of the output, unless the disk is full or the name too long for both."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (*FULL, errno.ENAMETOOLONG):
+                raise
+            reason, _ = why_not_written(error, self.path)
+            raise UsageError(
+                f"the run file {self.path} cannot be written: {reason}",
+                "it belongs next to the output: remove what is there, or name another output",
+            ) from None
+
     def _read(self) -> _Begun:
         output, path = self._output, self.path
         try:
@@ -180,20 +205,29 @@ class RunFile:
         except (ValueError, KeyError):
             raise UsageError(f"the run that made {output} is unknown: {path} is damaged", HINT) from None
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+            raise UsageError(
+                f"the run file {path} cannot be read: {error.strerror}",
+                f"it says which run made {output}: remove it and give --overwrite to start over",
+            ) from None
 
-    def _require_input_of(self, begun: InputMark | None) -> None:
+    def _require_input_of(
+        self, begun: InputMark | None, failed_lines: Callable[[], Collection[int]], *, retry_failed: bool
+    ) -> None:
         if begun == self._mark:
             return
         output = self._output
         if begun is None or self._input is None:
             then, now = ("a pipe", "a file") if begun is None else ("a file", "a pipe")
             raise UsageError(f"{output} was started with rows from {then}, but this run has {now}", HINT)
-        if changed := what_changed(self._input, begun):
-            raise UsageError(
-                f"{self._input.name} has changed since {output} was started: {changed}",
-                "give the original input; rows may be added at its end. Or give --overwrite to start over",
-            )
+        if (changed := what_changed(self._input, begun)) is None:
+            return
+        only_failed = what_changed(self._input, begun, may_differ=failed_lines()) is None
+        if only_failed and retry_failed:
+            return
+        hint = "give the original input; rows may be added at its end. Or give --overwrite to start over"
+        if only_failed:
+            hint = "only rows that failed have changed: --retry-failed runs them again"
+        raise UsageError(f"{self._input.name} has changed since {output} was started: {changed}", hint)
 
 
 def run_path(output: Path) -> Path:

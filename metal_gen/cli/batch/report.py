@@ -60,8 +60,7 @@ class BatchReporter:
 
             self._console.warn(
                 f"jq -c 'select(.error)' {shlex.quote(self._output)} shows which rows failed, and why",
-                "--resume --retry-failed runs them again as they are; to mend a row, add it at the end of "
-                "the input, under a new id",
+                "--resume --retry-failed runs them again, as they are or as corrected in the input",
             )
 
     def __enter__(self) -> Self:

@@ -92,7 +92,8 @@ class BatchRun:
         )
         self._input.close()
         report_longest(encoder, prepared.plan.cache.max_seq_len, console)
-        console.note(f"{counts.done} rows can be run, {counts.failed} cannot")
+        rows = "1 row" if counts.done == 1 else f"{counts.done} rows"
+        console.note(f"{rows} can be run, {counts.failed} cannot")
         return counts.failed
 
     def write(self) -> int:

@@ -63,6 +63,12 @@ def is_command(text: str) -> bool:
     return text.startswith(SLASH) and not text.startswith(2 * SLASH)
 
 
+def command_named(text: str) -> str | None:
+    """The name of the command that a text begins with; None if it begins with none."""
+    first = text.split(maxsplit=1)[:1]
+    return next((name for command in COMMANDS for name in command.names if [name] == first), None)
+
+
 def message_in(text: str) -> str:
     """The message in what was typed."""
     return text.removeprefix(SLASH) if text.startswith(2 * SLASH) else text

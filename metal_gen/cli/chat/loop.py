@@ -4,7 +4,14 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from metal_gen.cli.chat.commands import EndOfChatError, completions, is_command, message_in, run_command
+from metal_gen.cli.chat.commands import (
+    EndOfChatError,
+    command_named,
+    completions,
+    is_command,
+    message_in,
+    run_command,
+)
 from metal_gen.cli.chat.input import MARK, piped_messages, terminal
 from metal_gen.cli.chat.interrupts import Interrupts
 from metal_gen.cli.chat.report import choices, choices_in_a_pipe
@@ -14,6 +21,8 @@ from metal_gen.errors import DoesNotFitError, MetalGenError
 
 if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
+
+ENDS_WITH_INPUT = "the chat ends when its input ends"
 
 
 def talk(
@@ -53,9 +62,17 @@ def heed(session: ChatSession, text: str) -> None:
 def answer_pipe(
     conversation: "Conversation", console: Console, mark: bytes, after_turn: Callable[[], None]
 ) -> None:
-    """Answer one message after the other; `after_turn` is called after each answer."""
+    """Answer one message after the other; `after_turn` is called after each answer.
+
+    A text from elsewhere cannot command anything, such as to write a file: what looks like a command is a
+    message, which is said once.
+    """
     session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn)
+    has_warned = False
     for message in piped_messages(sys.stdin.buffer, mark):
+        if not has_warned and (name := command_named(message)) is not None:
+            has_warned = True
+            console.warn(f"{name} is sent to the model: in a pipe nothing is a command", ENDS_WITH_INPUT)
         answer = session.say(message)
         if mark != MARK or not answer.endswith("\n"):
             console.end_sample(mark)

@@ -1,6 +1,8 @@
 """`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +17,16 @@ from metal_gen.cli.input.setting_options import (
     settings_in_force,
     with_settings,
 )
-from metal_gen.cli.output.output_file import STREAM, is_stdout, refuse_descriptor, require_different
+from metal_gen.cli.output.output_file import (
+    STREAM,
+    existing_file,
+    is_stdout,
+    refuse_descriptor,
+    require_different,
+)
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import ExitCode, UsageError
+from metal_gen.files.paths import resolve
 
 # For its help.
 EXAMPLES = (
@@ -135,7 +144,10 @@ def batch(
     require_different(
         # A file that the shell has opened is read, or written, as one that is named.
         input="/dev/stdin" if input == STREAM else input,
+        model=existing_file(context.params["model"]),
+        config=existing_file(context.params["config"]),
         output="/dev/stdout" if output == STREAM else output,
+        **{"file that says which run made the output": _run_file(output)},
         summary=summary,
     )
     settings = settings_in_force(context.params)
@@ -157,6 +169,18 @@ def batch(
     run = BatchRun(settings, options, work, console)
     if run.check(work) if check else run.write():
         raise typer.Exit(ExitCode.FAILED_ROWS)
+
+
+def _run_file(output: str | None) -> str | None:
+    """The file that a run keeps next to its output, where there is one."""
+    from metal_gen.batch.output.run_file import run_path
+
+    if output is None or output == STREAM or not output:
+        return None
+    # What cannot be resolved is said of the output itself.
+    with suppress(OSError):
+        return str(run_path(resolve(Path(output))))
+    return None
 
 
 def _refuse_with_check(given: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ from metal_gen.cli.input.setting_options import (
     settings_in_force,
     with_settings,
 )
-from metal_gen.cli.output.output_file import OutputFile, require_different
+from metal_gen.cli.output.output_file import OutputFile, existing_file, require_different
 from metal_gen.cli.output.report import report_start
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
@@ -114,7 +114,11 @@ def bench(
         only=only,
         compare=compare,
     )
-    require_different(output=output)
+    require_different(
+        model=existing_file(context.params["model"]),
+        config=existing_file(context.params["config"]),
+        output=output,
+    )
     wanted = read_format(format, output)
     settings = settings_in_force(context.params)
     if output in (None, "-"):

@@ -58,7 +58,7 @@ def chat(
     load: Annotated[
         Path | None,
         typer.Option(
-            "--load", metavar="FILE", help="Continue a saved conversation.", rich_help_panel=TRANSCRIPT
+            "--load", metavar="FILE", help="Continue a saved conversation", rich_help_panel=TRANSCRIPT
         ),
     ] = None,
     save: Annotated[
@@ -66,7 +66,7 @@ def chat(
         typer.Option(
             "--save",
             metavar="FILE",
-            help="Save the conversation to FILE after every turn.",
+            help="Save the conversation to FILE after every turn",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = None,
@@ -83,7 +83,7 @@ def chat(
         bool,
         typer.Option(
             "--history/--no-history",
-            help="Keep typed messages for later chats, in a file that only you can read.",
+            help="Keep typed messages for later chats, in a file that only you can read",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = True,
@@ -93,7 +93,8 @@ def chat(
 ) -> None:
     """Chat with a model. Each message computes only the new part of the conversation.
 
-    At a terminal, /help lists the commands. From a pipe, each line is a message, and nothing is a command.
+    At a terminal, /help lists the commands. From a pipe, each line is a message, also a line such as /exit:
+    nothing is a command, and the chat ends when its input ends.
     """
     console = Console(quiet=quiet, verbosity=verbose)
     console.require_stdout()

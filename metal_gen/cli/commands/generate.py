@@ -22,7 +22,7 @@ from metal_gen.cli.input.setting_options import (
     settings_in_force,
     with_settings,
 )
-from metal_gen.cli.output.output_file import OutputFile, is_stdout, require_different
+from metal_gen.cli.output.output_file import OutputFile, existing_file, is_stdout, require_different
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import are_one_file
 from metal_gen.errors import UsageError
@@ -121,12 +121,17 @@ def generate(
     if escape:
         given = unescape_options(given)
     _refuse_contradictions(given)
-    require_different(prompt=prompt_file, output=output)
+    require_different(
+        prompt=prompt_file,
+        model=existing_file(given["model"]),
+        config=existing_file(given["config"]),
+        output=output,
+    )
     file = None
     if is_stdout(output):
         console.require_stdout()
     else:
-        file = OutputFile(Path(str(output)))
+        file = OutputFile(Path(str(output)), spares=None if prompt_file is None else Path(prompt_file))
     try:
         settings = settings_in_force(given)
         form = TextForm(is_json=json, is_jsonl=jsonl, ends_line=not no_newline)

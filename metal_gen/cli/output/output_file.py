@@ -27,6 +27,7 @@ class OutputFile:
         path: Of the file; an older one stays as it is until `write`.
         option: That named it.
         private: A new file can be read by its owner alone.
+        spares: A file that the run reads; `write_beside` leaves it as it is.
 
     Attributes:
         path: As it was given.
@@ -35,8 +36,11 @@ class OutputFile:
         UsageError: Nothing can be written there.
     """
 
-    def __init__(self, path: Path, option: str = "--output", *, private: bool = False) -> None:
+    def __init__(
+        self, path: Path, option: str = "--output", *, private: bool = False, spares: Path | None = None
+    ) -> None:
         self.path = path
+        self._spares = spares
         self._private = private
         self._stream: BinaryIO | None = None
         try:
@@ -81,6 +85,9 @@ class OutputFile:
         part = self.path.with_name(f"{self.path.name}.part")
         try:
             if not text or self.is_stream or not _may_be_replaced(part):
+                return None
+            spares = self._spares
+            if spares is not None and part.exists() and spares.exists() and part.samefile(spares):
                 return None
             write_whole(part, text.encode(), follows_link=False)
         except OSError:
@@ -131,6 +138,13 @@ class StreamedText:
     def end_sample(self) -> None:
         """Tell one of several texts from the next."""
         self._file.write("\0")
+
+
+def existing_file(name: str | None) -> str | None:
+    """A name, where it is that of a file: a model may also be a folder or an id of the Hub."""
+    with suppress(OSError, ValueError):
+        return name if name and Path(name).is_file() else None
+    return None
 
 
 def is_stdout(name: str | None) -> bool:
