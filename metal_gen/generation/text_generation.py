@@ -48,9 +48,11 @@ def load(
     base = resolve_settings(config_file=None if config_file is None else Path(config_file))
     arguments = {"model": None if model is None else str(model), **settings}
     prepared = prepare(override_with_arguments(base, arguments), on_download=on_download)
-    with Background(prepared.load) as loading:
-        prepared.checkpoint.read_tokenizer()
-        return loading.result()
+    # The weights are read by this thread: MLX starts a thread, which stays, for every thread that computes.
+    with Background(prepared.checkpoint.read_tokenizer) as reading:
+        loaded = prepared.load()
+        reading.result()
+    return loaded
 
 
 def generate(

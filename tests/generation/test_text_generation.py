@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_text_checkpoint import write_text_checkpoint
@@ -13,6 +14,8 @@ from metal_gen.errors import ConfigError, DoesNotFitError, ModelNotFoundError, U
 
 pytestmark = pytest.mark.metal
 
+# Every thread of this process has an entry here.
+TASKS = Path("/proc/self/task")
 PROMPT = "Tell me a story about a fox who lost a lantern."
 
 
@@ -207,3 +210,12 @@ def test_a_failed_load_leaves_nothing_running(tmp_path):
     code = "import metal_gen\ntry: metal_gen.load('./model')\nexcept metal_gen.MetalGenError: print('caught')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"caught\n", b"")
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="the system does not list threads of compiled code")
+def test_loading_again_leaves_no_more_threads(model):
+    before = len(list(TASKS.iterdir()))
+    for _ in range(4):
+        metal_gen.load(max_seq_len=32)
+    # One that has just ended may still be listed.
+    assert len(list(TASKS.iterdir())) <= before + 1

@@ -39,7 +39,7 @@ def _trial(program: str, load_s: Callable[[], float]) -> Trial:
 def _load_s(prepare: Callable[[], PreparedModel]) -> float:
     begin = time.perf_counter()
     prepared = prepare()
-    with Background(prepared.load) as loading:
-        prepared.checkpoint.read_tokenizer()
-        loading.result()
+    with Background(prepared.checkpoint.read_tokenizer) as reading:
+        prepared.load()
+        reading.result()
     return time.perf_counter() - begin
