@@ -17,7 +17,7 @@ SAME_COMMANDS = {
     **dict.fromkeys((("models", "remove"), ("models", "delete")), "rm"),
 }
 _MEANT = {
-    "models list": "list ls cache",
+    "models list": "list ls",
     "models pull": "pull download fetch",
     "models rm": "rm remove delete",
     "models show": "show inspect",

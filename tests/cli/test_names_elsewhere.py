@@ -127,7 +127,6 @@ MEANT_LINES = {
     ("ask", "Tell me a story"): "metal-gen generate",
     ("gen", "hi"): "metal-gen generate",
     ("convrt",): "metal-gen convert",
-    ("cache",): "metal-gen models list",
     ("models", "lst"): "metal-gen models list",
 }
 
