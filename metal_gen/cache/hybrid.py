@@ -1,12 +1,14 @@
 """The cache of a model with linear attention: keys and values, and states of constant size.
 
 A state summarises the whole text so far for its layer, so it cannot be taken back token by token. The
-cache keeps the states of three moments: now, before the last pass, and at the mark.
+cache keeps the states of three moments: now, before the last pass, and at the mark. The states of several
+texts at once are in `hybrid_slots`.
 
-Axes: B sequences, T taps of the convolution, C channels, H heads, K size of a key, V size of a value.
+Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a value, K size of a key.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -14,7 +16,8 @@ import mlx.core as mx
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named
 
-MOMENTS = 3
+# Beginnings of prompts that slots share, whose states are kept.
+MOST_BEGINNINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class HybridCacheConfig(KVCacheConfig):
     Args:
         num_linear_layers: Number of layers with linear attention.
         conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache.
-        memory: Shape of a memory, (H, K, V), in float32.
+        memory: Shape of a memory, (H, V, K), in float32.
     """
 
     num_linear_layers: int
@@ -33,14 +36,22 @@ class HybridCacheConfig(KVCacheConfig):
 
     @property
     def state_nbytes(self) -> int:
-        """Bytes of the states of one moment."""
+        """Bytes of the states of one sequence at one moment."""
         conv = math.prod(self.conv_state) * DTYPE_BYTES[self.dtype]
         return self.num_linear_layers * (conv + math.prod(self.memory) * DTYPE_BYTES["float32"])
 
     @property
+    def num_states(self) -> int:
+        """How many of them are kept: of each sequence now and before the last pass, and beginnings.
+
+        One text alone has the place where it was marked instead of a beginning.
+        """
+        return 2 * self.batch_size + min(self.batch_size, MOST_BEGINNINGS)
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of keys and values, and of the states of all moments."""
-        return super().nbytes + MOMENTS * self.state_nbytes
+        """Bytes of keys and values, and of all states."""
+        return super().nbytes + self.num_states * self.state_nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,39 +63,52 @@ class _Moment:
 
 
 class HybridCache(KVCache):
-    """Keys and values of some layers, and states of the others, for one sequence."""
+    """Keys and values of some layers, and states of the others.
+
+    Attributes:
+        state_arrays: For each layer in turn, the last inputs of its convolution (B, T - 1, C), and its memory
+            (B, H, V, K).
+    """
+
+    config: HybridCacheConfig
 
     def __init__(self, config: HybridCacheConfig) -> None:
         """Allocate keys and values. Each pass makes new states."""
         super().__init__(config)
-        conv = mx.zeros((1, *config.conv_state), dtype_named(config.dtype))
-        memory = mx.zeros((1, *config.memory), mx.float32)
+        conv = mx.zeros((config.batch_size, *config.conv_state), dtype_named(config.dtype))
+        memory = mx.zeros((config.batch_size, *config.memory), mx.float32)
         mx.eval(conv, memory)
         self._empty = _Moment(0, [conv, memory] * config.num_linear_layers)
-        self._states = list(self._empty.states)
+        self.state_arrays = list(self._empty.states)
         self._before = self._marked = self._empty
 
-    def states(self, layer: int) -> tuple[mx.array, mx.array]:
-        """Return the last inputs of a layer's convolution (1, T - 1, C), and its memory (1, H, K, V)."""
-        return self._states[2 * layer], self._states[2 * layer + 1]
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All arrays that a pass reads and changes: buffers, then states."""
+        return [*self.buffers, *self.state_arrays]
 
-    def keep(self, layer: int, conv_state: mx.array, memory: mx.array) -> None:
-        """Store a layer's states after the tokens that were claimed last."""
-        self._states[2 * layer : 2 * layer + 2] = [conv_state.astype(self.dtype), memory]
+    @arrays.setter
+    def arrays(self, arrays: Sequence[mx.array]) -> None:
+        count = len(self.buffers)
+        self.buffers, self.state_arrays = list(arrays[:count]), list(arrays[count:])
 
-    def evaluate(self) -> None:
-        """Wait as `KVCache.evaluate` does, for the states too."""
-        mx.eval(self.buffers, self._states)
+    def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
+        """Implement `LayerStates.states`, for all sequences."""
+        return self.state_arrays[2 * layer], self.state_arrays[2 * layer + 1]
+
+    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+        """Implement `LayerStates.keep`."""
+        self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
 
     def claim(self, length: int) -> None:
         """Reserve positions as `KVCache.claim` does, and keep the states before them."""
-        before = _Moment(self.position, list(self._states))
+        before = _Moment(self.position, list(self.state_arrays))
         super().claim(length)
         self._before = before
 
     def mark(self) -> None:
         """Keep the states at this position, so that `rewind` can come back to it."""
-        self._marked = _Moment(self.position, list(self._states))
+        self._marked = _Moment(self.position, list(self.state_arrays))
 
     def reachable(self, position: int) -> int:
         """Return the last position up to this one whose states are kept."""
@@ -101,7 +125,7 @@ class HybridCache(KVCache):
         if length == 0:
             return
         moments = self._moments(target)
-        self._states = list(max(moments, key=lambda moment: moment.position).states)
+        self.state_arrays = list(max(moments, key=lambda moment: moment.position).states)
         # States of later moments belong to a text that no longer exists.
         self._before = self._before if self._before in moments else self._empty
         self._marked = self._marked if self._marked in moments else self._empty

@@ -5,7 +5,7 @@ Keeps track of how many tokens are written and where the next ones go. Knows not
 Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -124,9 +124,18 @@ class KVCache:
         """Bytes of all allocated buffers."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All arrays that a pass reads and changes. They can be replaced."""
+        return list(self.buffers)
+
+    @arrays.setter
+    def arrays(self, arrays: Sequence[mx.array]) -> None:
+        self.buffers = list(arrays)
+
     def evaluate(self) -> None:
         """Wait until everything written is computed."""
-        mx.eval(self.buffers)
+        mx.eval(self.arrays)
 
     def claim(self, length: int) -> None:
         """Reserve the next `length` positions for the forward pass that follows.

@@ -35,6 +35,29 @@ class SlotCache:
         """Number of tokens that a slot holds."""
         return self.cache.config.max_seq_len
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All that has to be computed for the slots to be as they are said to be."""
+        return self.cache.arrays
+
+    def begin_pass(self) -> None:
+        """Note that another pass is built; only what it adds can be taken back afterwards."""
+
+    def end_pass(self) -> None:
+        """Note that all of a pass has been built."""
+
+    def part_end(self, slot: int, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> int | None:
+        """Where the next part of a slot's prompt has to end, for others to go on from there.
+
+        Args:
+            slot: Whose prompt it is.
+            prompt: As much of it as may be shared.
+            others: Prompts that wait.
+
+        Returns:
+            A number of tokens; None where it does not matter.
+        """
+
     def claim(self, slot: int, length: int) -> int:
         """Reserve the next positions of a slot and return the first of them.
 

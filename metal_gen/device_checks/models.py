@@ -74,7 +74,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 # Families whose compiled steps have different fused kernels.
-COMPILED = ("qwen2, sliding window", "qwen3", "qwen3_moe")
+COMPILED = ("qwen2, sliding window", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,6 @@ def model_checks() -> Iterator[Check]:
     for name, fields in MODELS.items():
         family = _Family(ModelConfig.from_hf({**BASE, **fields}))
         yield Check(f"{name}: prefill and decode", plain, partial(_decoded, family))
-        if family.config.linear is not None:
-            continue
         yield Check(f"{name}: slots", plain, partial(_slots, family))
         # On a CPU, a compiled step calls a C++ compiler, which takes seconds.
         if name in COMPILED and not runs_on_cpu():
@@ -183,7 +181,7 @@ def _cache(config: ModelConfig, *, batch_size: int = 1) -> KVCache:
             **asdict(shape),
             num_linear_layers=config.num_linear_layers,
             conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
-            memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
+            memory=(linear.linear_num_value_heads, linear.linear_value_head_dim, linear.linear_key_head_dim),
         )
     )
 

@@ -86,6 +86,7 @@ class CompiledStep:
         rule: DrawRule | None,
         bases: mx.array,
         indices: mx.array,
+        active: Sequence[bool] = (True,),
     ) -> tuple[mx.array, mx.array | None, LogprobArrays | None]:
         """Add one token to each sequence, and draw the next one if the draw follows a fixed rule.
 
@@ -96,6 +97,7 @@ class CompiledStep:
             rule: Rule for drawing all sequences; None skips the draw.
             bases: `RandomKeys.base` of each sequence, (B, 2), or of the only one, (2,).
             indices: `words` of each new token's index, in the same shape.
+            active: Which sequences have a token. The results of the others are not used.
 
         Returns:
             Logits, (B, V), and the results of the rule. Nothing is computed yet.
@@ -105,14 +107,17 @@ class CompiledStep:
         compiled_before = self._function.cache_info().misses
         begin = time.perf_counter()
         function = self._function(length, rule)
-        logits, *drawn = function(tokens, mx.array(list(positions)), periods, bases, indices, *cache.buffers)
-        cache.buffers = drawn[-len(cache.buffers) :]
+        arrays = cache.arrays
+        logits, *drawn = function(
+            tokens, mx.array(list(positions)), mx.array(list(active)), periods, bases, indices, *arrays
+        )
+        cache.arrays = drawn[-len(arrays) :]
         if self._function.cache_info().misses > compiled_before:
             self.count += 1
             self.seconds += time.perf_counter() - begin
         if rule is None:
             return logits, None, None
-        outcome, *logprobs = drawn[: -len(cache.buffers)]
+        outcome, *logprobs = drawn[: -len(arrays)]
         return logits, outcome, LogprobArrays(*logprobs) if logprobs else None
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
@@ -124,24 +129,32 @@ class CompiledStep:
         def step(
             tokens: mx.array,
             positions: mx.array,
+            active: mx.array,
             periods: mx.array,
             bases: mx.array,
             indices: mx.array,
-            *buffers: mx.array,
+            *arrays: mx.array,
         ) -> list[mx.array]:
-            cache = _FixedShapes(buffers, positions, length)
-            hidden = self.model.run(tokens, self._pass(cache, positions, periods, places))
+            cache = _FixedShapes(arrays, len(self.cache.buffers), positions, length)
+            hidden = self.model.run(tokens, self._pass(cache, positions, active, periods, places))
             logits = self.model.logits(hidden)
             if rule is None:
-                return [logits, *cache.buffers]
+                return [logits, *cache.arrays]
             adjusted = add_bias(logits.astype(mx.float32), bias)
             keys = fold(bases, indices) if bases.ndim == 1 else fold_rows(bases, indices)
             outcome, logprobs = rule(logits, adjusted, keys)
-            return [logits, outcome, *(logprobs or ()), *cache.buffers]
+            return [logits, outcome, *(logprobs or ()), *cache.arrays]
 
         return mx.compile(step)
 
-    def _pass(self, cache: "_FixedShapes", positions: mx.array, periods: mx.array, places: mx.array) -> Step:
+    def _pass(
+        self,
+        cache: "_FixedShapes",
+        positions: mx.array,
+        active: mx.array,
+        periods: mx.array,
+        places: mx.array,
+    ) -> Step:
         mask, sliding_mask = seen_by(positions, places, self.model.config.sliding_window)
         return Step(
             cache=cache,
@@ -150,14 +163,25 @@ class CompiledStep:
             offset=positions,
             periods=periods,
             parts=[Part(mask, sliding_mask)],
+            states=cache,
+            active=active if positions.shape[0] > 1 else None,
         )
 
 
 class _FixedShapes:
-    """The cache inside a compiled step: buffers (B, H, S, D), written at positions that are arrays."""
+    """The cache inside a compiled step: states, and buffers (B, H, S, D) written at positions that are arrays.
 
-    def __init__(self, buffers: Sequence[mx.array], positions: mx.array, length: int) -> None:
-        self.buffers = list(buffers)
+    Args:
+        arrays: Buffers, then states.
+        num_buffers: Number of buffers among them.
+        positions: Position of each sequence's new token, (B,).
+        length: Number of positions that attention reads.
+    """
+
+    def __init__(
+        self, arrays: Sequence[mx.array], num_buffers: int, positions: mx.array, length: int
+    ) -> None:
+        self.buffers, self._states = list(arrays[:num_buffers]), list(arrays[num_buffers:])
         self._places = positions[:, None, None, None]
         self._length = length
 
@@ -171,3 +195,16 @@ class _FixedShapes:
             self.buffers[place] = buffer
             seen.append(buffer[:, :, : self._length])
         return seen[0], seen[1]
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Buffers and states as the step has changed them."""
+        return [*self.buffers, *self._states]
+
+    def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
+        """Implement `LayerStates.states`."""
+        return self._states[2 * layer], self._states[2 * layer + 1]
+
+    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+        """Implement `LayerStates.keep`."""
+        self._states[2 * layer : 2 * layer + 2] = [conv.astype(self._states[2 * layer].dtype), memory]

@@ -14,6 +14,7 @@ from itertools import groupby
 
 import mlx.core as mx
 
+from metal_gen.cache.hybrid_slots import HybridSlotCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.compiled_step import attended_length
 from metal_gen.models.attention import Part, Step
@@ -88,6 +89,7 @@ def run_pass(
             *_parts_of_nexts(nexts, slots.capacity, model),
             *_parts_of_prompts(prompts, len(nexts), model),
         ],
+        states=slots if isinstance(slots, HybridSlotCache) else None,
     )
     return model.run(mx.concatenate(ids), step)
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 
+from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
-from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
@@ -51,7 +51,7 @@ class SlotDecoder:
         compiles: bool = False,
     ) -> None:
         self.model = model
-        self.slots = SlotCache(cache, stride)
+        self.slots = new_slots(cache, stride)
         self.chunk_size = chunk_size
         self.slot_passes = self.busy_slot_passes = self.shared_tokens = 0
         self._texts: list[SlotText | None] = [None] * cache.config.batch_size
@@ -176,6 +176,7 @@ class SlotDecoder:
     def _build(self) -> BuiltPass:
         """Build the pass that follows those already built."""
         built = BuiltPass()
+        self.slots.begin_pass()
         built.fed = [
             text for text in self._texts if text is not None and text.draw is not None and not text.is_last
         ]
@@ -188,8 +189,9 @@ class SlotDecoder:
         for group in groups.values():
             for rows in [group] if compiled is None else group.apart():
                 self._run(rows, compiled, built)
+        self.slots.end_pass()
         if groups:
-            built.outputs += self.slots.cache.buffers
+            built.outputs += self.slots.arrays
         return built
 
     def _rows(self, groups: dict[int, PassRows], sequence_length: int) -> PassRows:
@@ -228,7 +230,9 @@ class SlotDecoder:
             if any(self.slots.has_in_common(other.shareable, shareable) > position for other in prefilled):
                 continue
             rows = self._rows(groups, len(prompt))
-            while room > 0 and position < len(prompt):
+            others = [other.shareable for other in self._waiting if other is not text]
+            end = self.slots.part_end(slot, shareable, others) or len(prompt)
+            while room > 0 and position < end:
                 tokens = prompt[position : position + self.slots.stride]
                 rows.parts.append(PromptPart(slot, tokens, self.slots.claim(slot, len(tokens))))
                 position += len(tokens)
@@ -275,6 +279,7 @@ class SlotDecoder:
         for slot, position in enumerate(self.slots.positions):
             if position > last:
                 self.slots.forget(slot)
+        slots = [each.slot for each in rows.nexts]
         places = [min(position, last) for position in self.slots.positions]
         tokens = [mx.zeros(1, mx.int32)] * len(places)
         by_slot = [(samplers[0], 0)] * len(places)
@@ -291,9 +296,13 @@ class SlotDecoder:
         ):
             rule = None
         logits, outcomes, _ = compiled.run(
-            mx.concatenate(tokens), places, rows.periods, rule, *key_rows(*zip(*by_slot, strict=True))
+            mx.concatenate(tokens),
+            places,
+            rows.periods,
+            rule,
+            *key_rows(*zip(*by_slot, strict=True)),
+            active=[slot in slots for slot in range(len(places))],
         )
-        slots = [each.slot for each in rows.nexts]
         if outcomes is None:
             return logits[mx.array(slots)], None
         draws = split_draws(logits, outcomes, [index for _, index in by_slot])

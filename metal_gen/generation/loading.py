@@ -28,7 +28,7 @@ from metal_gen.device.backend import (
 )
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
-from metal_gen.errors import CheckpointError, ConfigError
+from metal_gen.errors import ConfigError
 from metal_gen.generation.capacity import (
     Capacity,
     capacity_for_any,
@@ -182,23 +182,13 @@ def prepare(
     require_lengths(settings)
     if scores and checkpoint.config.linear is not None:
         most_slots = 1
-    if most_slots > 1 and checkpoint.config.linear is not None:
-        raise CheckpointError(
-            f"batches of {folder} are not supported: {checkpoint.config.model_type} has layers of "
-            "linear attention, which keep one text at a time",
-            "use metal-gen generate for one prompt after another",
-        )
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     plan = plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
-    compiles = (
-        not scores and compiles_steps(settings.compile, most_slots) and checkpoint.config.linear is None
-    )
+    compiles = not scores and compiles_steps(settings.compile, most_slots)
     notices = notices_of(settings, checkpoint)
-    if settings.compile == "on" and not (compiles or scores):
-        notices.append("compile = 'on' has no effect: layers of linear attention are not compiled")
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
     if crowded := memory_notice(plan):
@@ -295,5 +285,5 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
         **asdict(config),
         num_linear_layers=model.num_linear_layers,
         conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
-        memory=(linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim),
+        memory=(linear.linear_num_value_heads, linear.linear_value_head_dim, linear.linear_key_head_dim),
     )

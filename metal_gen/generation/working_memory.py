@@ -10,7 +10,7 @@ from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.experts.groups import most_places
-from metal_gen.models.linear_attention.delta_rule import CHUNK
+from metal_gen.models.linear_attention.delta_rule import chunk_size
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
@@ -139,7 +139,7 @@ class WorkingMemory:
             linear.linear_key_head_dim,
             linear.linear_value_head_dim,
         )
-        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * CHUNK
+        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * chunk_size()
         rule = (self.tokens * width + 8 * heads * key * value) * DTYPE_BYTES["float32"]
         return rule + self._numbers(7 * self.tokens * self.model.hidden_size)
 

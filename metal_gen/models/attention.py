@@ -52,6 +52,21 @@ class LayerCache(Protocol):
         ...
 
 
+class LayerStates(Protocol):
+    """Where layers of linear attention keep the states of each text.
+
+    Axes: T taps of the convolution, C channels, H value heads, V size of a value, K of a key.
+    """
+
+    def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
+        """Return the last inputs of a layer's convolution (B, T - 1, C), and its memory (B, H, V, K)."""
+        ...
+
+    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+        """Store the states after the new tokens of a part."""
+        ...
+
+
 @dataclass(frozen=True)
 class Part:
     """New tokens of a pass that attend to the same stretch of the cache.
@@ -81,6 +96,13 @@ class Part:
         taken = heads[self.rows]
         return taken.swapaxes(0, 2) if self.is_one_text else taken
 
+    def of_texts(self, rows: mx.array, batch: int, length: int) -> mx.array:
+        """Take this part's rows out of (R, ...), as sequences: (B, L, ...)."""
+        if self.rows is None:
+            return rows.reshape(batch, length, *rows.shape[1:])
+        taken = rows[self.rows]
+        return taken[None] if self.is_one_text else taken[:, None]
+
     def of_cache(self, buffer: mx.array) -> mx.array:
         """Select the keys or values that these tokens attend to."""
         return buffer if self.sequences is None else buffer[self.sequences, :, : self.length]
@@ -98,6 +120,8 @@ class Step:
             is being compiled.
         periods: Periods of the rotary embedding, (D / 2,).
         parts: Parts that together cover all rows, in order.
+        states: Store of the states of linear attention; None if the model has no such layers.
+        active: Which sequences have a new token, (B,); None if all have one.
     """
 
     cache: LayerCache
@@ -106,6 +130,8 @@ class Step:
     offset: int | mx.array
     periods: mx.array
     parts: Sequence[Part]
+    states: LayerStates | None = None
+    active: mx.array | None = None
 
 
 @dataclass(frozen=True)

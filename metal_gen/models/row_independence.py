@@ -12,10 +12,11 @@ import mlx.core as mx
 from metal_gen.models.attention import Attention
 from metal_gen.models.experts.experts import Experts, SharedExpert
 from metal_gen.models.layers import GatedMLP, Linear
+from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix
 from metal_gen.models.matrices.matrix import ArrayMatrix, JoinedMatrix
 from metal_gen.models.row_rules import Outcomes, RowRule, outcomes_of, rule_together
-from metal_gen.models.transformer import MLP, DecoderLayer, Transformer
+from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,13 @@ def with_independent_rows(model: Transformer) -> Transformer:
         return found[form]
 
     def steady_layer(layer: DecoderLayer) -> DecoderLayer:
-        attention = layer.attention
-        assert isinstance(attention, Attention)
-        attention = replace(attention, qkv=steady(attention.qkv), output=steady(attention.output))
-        return replace(layer, attention=attention, mlp=steady_mlp(layer.mlp))
+        return replace(layer, attention=steady_mixer(layer.attention), mlp=steady_mlp(layer.mlp))
+
+    def steady_mixer(mixer: Mixer) -> Mixer:
+        if isinstance(mixer, GatedDeltaNet):
+            return replace(mixer, inputs=steady(mixer.inputs), output=steady(mixer.output))
+        assert isinstance(mixer, Attention)
+        return replace(mixer, qkv=steady(mixer.qkv), output=steady(mixer.output))
 
     def steady_gated(mlp: GatedMLP) -> GatedMLP:
         return GatedMLP(gate_up=steady(mlp.gate_up), down=steady(mlp.down))
@@ -95,8 +99,9 @@ def rows_computed(model: Transformer, count: int) -> int:
 
 def _projections(model: Transformer) -> Iterator[Linear]:
     for layer in model.layers:
-        assert isinstance(layer.attention, Attention)
-        yield from (layer.attention.qkv, layer.attention.output)
+        mixer = layer.attention
+        assert isinstance(mixer, Attention | GatedDeltaNet)
+        yield from (mixer.qkv if isinstance(mixer, Attention) else mixer.inputs, mixer.output)
         if isinstance(layer.mlp, GatedMLP):
             yield from (layer.mlp.gate_up, layer.mlp.down)
         elif isinstance(layer.mlp, Experts):

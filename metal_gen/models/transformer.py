@@ -9,6 +9,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.config.model_config import ModelConfig
@@ -98,6 +99,7 @@ class Transformer:
                     last_keys=window if window_mask is None else None,
                 )
             ],
+            states=cache if isinstance(cache, HybridCache) else None,
         )
         return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
 

@@ -12,6 +12,8 @@ from metal_gen.device_checks.matrices import COMMON_PACKINGS, PACKINGS, PROMPT_R
 from metal_gen.device_checks.models import MODELS, model_checks
 from metal_gen.device_checks.samplers import sampler_checks
 from metal_gen.models.linear_attention import gated_delta_net
+from metal_gen.models.linear_attention.delta_rule import delta_rule
+from metal_gen.models.linear_attention.rules import ChosenRule
 from metal_gen.models.matrices.quantized import QuantizedMatrix
 from metal_gen.sampling.sampler import Sampler
 
@@ -68,13 +70,11 @@ def test_a_wrong_packing_is_named(monkeypatch):
 
 
 def test_wrong_linear_attention_is_named(monkeypatch):
-    right = gated_delta_net.delta_rule
-
     def wrong(queries, keys, values, decay, beta, memory):
         """Compute a faster decay for single tokens."""
-        return right(queries, keys, values, decay - (0.1 if keys.shape[2] == 1 else 0), beta, memory)
+        return delta_rule(queries, keys, values, decay - (0.1 if keys.shape[1] == 1 else 0), beta, memory)
 
-    monkeypatch.setattr(gated_delta_net, "delta_rule", wrong)
+    monkeypatch.setattr(gated_delta_net, "rule_for", lambda sizes: ChosenRule(wrong, "wrong"))
     names = [f"{name}: prefill and decode" for name in ("qwen3", "qwen3_next", "qwen3_5")]
     decoded = [check for check in model_checks() if check.name in names]
     assert failing(decoded) == ["qwen3_next: prefill and decode", "qwen3_5: prefill and decode"]

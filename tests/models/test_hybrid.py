@@ -19,7 +19,9 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.linear_attention.delta_rule import delta_rule
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
 
 pytestmark = pytest.mark.metal
 
@@ -36,31 +38,6 @@ def model(request, tmp_path_factory):
 def assert_close(a, b):
     a, b = np.array(a), np.array(b)
     assert np.abs(a - b).max() <= 2e-5 * np.abs(b).max()
-
-
-def random(*shape, seed=0):
-    return mx.random.normal(shape, key=mx.random.key(seed))
-
-
-@pytest.mark.parametrize("alike", [False, True], ids=["keys", "the same key again and again"])
-@pytest.mark.parametrize("length", [2, 63, 64, 65, 200])
-def test_chunks_are_one_token_after_another(length, alike):
-    keys = random(1, 2, 1 if alike else length, 16, seed=1)
-    keys = mx.broadcast_to(keys / mx.linalg.norm(keys, axis=-1, keepdims=True), (1, 2, length, 16))
-    queries, values = random(1, 2, length, 16), random(1, 2, length, 8, seed=2)
-    decay = -mx.abs(random(1, 2, length, seed=3)) * (0.01 if alike else 1)
-    beta = mx.sigmoid(random(1, 2, length, seed=4) + (4 if alike else 0))
-    memory = start = random(1, 2, 16, 8, seed=5)
-    expected = []
-    for place in range(length):
-        part = slice(place, place + 1)
-        output, memory = delta_rule(
-            *(array[:, :, part] for array in (queries, keys, values, decay, beta)), memory
-        )
-        expected.append(output)
-    outputs, after = delta_rule(queries, keys, values, decay, beta, start)
-    assert_close(outputs, mx.concatenate(expected, axis=2))
-    assert_close(after, memory)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 70])
@@ -86,6 +63,26 @@ def test_steps_can_be_taken_back(model, make_cache):
     decoder.cache.rewind(2)
     assert decoder.cache.position == 9
     assert_close(decoder.step(mx.array([5])), first)
+
+
+def test_the_compiled_step_is_the_plain_one(model, make_cache):
+    mx.disable_compile()  # On a CPU it calls a C++ compiler.
+    try:
+        plain = Decoder(model, make_cache(model, max_seq_len=40))
+        compiled = Decoder(model, make_cache(model, max_seq_len=40), compiles=True)
+        sampler = Sampler(Greedy(), RandomKeys(0), prompt=TEXT[:9], capacity=40)
+        for decoder in (plain, compiled):
+            decoder.prefill(TEXT[:9])
+            decoder.cache.mark()
+        for index, token in enumerate((5, 6, 7)):
+            drawn = compiled.draw_next(mx.array([token]), sampler, index)
+            assert_close(drawn.logits, plain.step(mx.array([token])))
+        # What is kept to go back to is not what the step has changed.
+        for decoder in (plain, compiled):
+            decoder.cache.rewind(3)
+        assert_close(compiled.draw_next(mx.array([8]), sampler, 0).logits, plain.step(mx.array([8])))
+    finally:
+        mx.enable_compile()
 
 
 def test_what_is_left_can_be_reached(model, make_cache):
@@ -167,16 +164,6 @@ def test_the_plan_is_near_the_peak(tmp_path):
         lambda: mx.eval(prepared.load().decoder.prefill(prompt)), enough=prepared.plan.total_bytes / 1.2
     )
     assert 0.98 * peak < prepared.plan.total_bytes < 1.2 * peak
-
-
-def test_what_is_not_done_is_said(tmp_path):
-    folder = str(write_checkpoint(tmp_path, CONFIGS["qwen3_next-untied"]))
-    with pytest.raises(CheckpointError, match="qwen3_next has layers of linear attention") as caught:
-        prepare(Settings(model=folder), most_slots=8)
-    assert "metal-gen generate" in caught.value.hint
-    prepared = prepare(Settings(model=folder, compile="on"))
-    assert not prepared.compiles
-    assert "compile = 'on' has no effect: layers of linear attention" in prepared.notices[0]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.device.blas import blas_in_use
     from metal_gen.device.blas_advice import blas_advice
     from metal_gen.generation.strategy_settings import strategy_from
+    from metal_gen.models.linear_attention.rules import rule_for
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
     loading = f"; {format_bytes(plan.loading_bytes)} while loading" if plan.is_loading_more else ""
@@ -40,6 +41,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
     console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
+    if (linear := prepared.checkpoint.config.linear) is not None:
+        console.note(f"linear attention: {rule_for(linear)}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "

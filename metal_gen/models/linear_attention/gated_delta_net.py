@@ -2,7 +2,8 @@
 
 Source: `modeling_qwen3_next.py` and `modeling_qwen3_5.py` of Hugging Face transformers.
 
-Axes: B sequences, L new tokens, R rows (B * L), H value heads, G key heads, C channels, T taps.
+Axes: B sequences, L new tokens, R rows (B * L), H value heads, G key heads, C channels, T taps, K size of a
+key, V of a value.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from functools import cached_property
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCache
-from metal_gen.models.attention import Step
+from metal_gen.models.attention import LayerStates, Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.layers import Linear, RMSNorm
-from metal_gen.models.linear_attention.delta_rule import delta_rule
+from metal_gen.models.linear_attention.joined import convolved, gated, pace
+from metal_gen.models.linear_attention.rules import rule_for
 from metal_gen.models.matrices.matrix import computed
 
 EPSILON = 1e-6
@@ -56,27 +57,42 @@ class GatedDeltaNet:
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden), from and to this layer's states in the cache."""
-        assert isinstance(step.cache, HybridCache)
-        sizes = self.sizes
+        assert step.states is not None
         mixed, gates, beta, decay = self._project(rows)
-        mixed = mixed.reshape(step.batch, step.length, sizes.conv_size)
-        before, memory = step.cache.states(layer)
+        kept, taken = pace(decay, self.decay_bias, self._speed, beta)
+        if step.active is not None:
+            # Nothing fades and nothing is taken where there is no token.
+            kept, taken = kept * step.active[:, None], taken * step.active[:, None]
+        outputs = [
+            self._part(part, layer, step.states, step, mixed, kept, taken).reshape(-1, gates.shape[-1])
+            for part in step.parts
+        ]
+        joined = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+        heads = joined.reshape(-1, self.sizes.linear_value_head_dim).astype(rows.dtype)
+        product = gated(self.norm(heads), gates.reshape(heads.shape))
+        return self.output(product.astype(rows.dtype).reshape(rows.shape[0], -1))
+
+    def _part(
+        self,
+        part: Part,
+        layer: int,
+        states: LayerStates,
+        step: Step,
+        mixed: mx.array,
+        kept: mx.array,
+        taken: mx.array,
+    ) -> mx.array:
+        """Let the tokens of a part know of those before them: (B, L, H, V)."""
+        mixed, kept, taken = (part.of_texts(each, step.batch, step.length) for each in (mixed, kept, taken))
+        before, memory = states.states(layer, part.sequences)
         tokens = mx.concatenate([before, mixed], axis=1)
-        after = mx.contiguous(tokens[:, step.length :])
-        queries, keys, values = self._heads(self._convolved(tokens, step.length))
-
-        def by_head(numbers: mx.array) -> mx.array:
-            return numbers.astype(mx.float32).reshape(step.batch, step.length, -1).swapaxes(1, 2)
-
-        fading = self._speed * mx.logaddexp(decay.astype(mx.float32) + self.decay_bias, mx.array(0.0))
-        outputs, memory = delta_rule(
-            queries, keys, values, by_head(fading), by_head(mx.sigmoid(beta)), memory
-        )
-        step.cache.keep(layer, after, memory)
-        heads = outputs.swapaxes(1, 2).reshape(-1, sizes.linear_value_head_dim).astype(rows.dtype)
-        gates = gates.reshape(heads.shape).astype(mx.float32)
-        gated = self.norm(heads) * (gates * mx.sigmoid(gates))
-        return self.output(gated.astype(rows.dtype).reshape(rows.shape[0], sizes.value_size))
+        after = mx.contiguous(tokens[:, mixed.shape[1] :])
+        if step.active is not None:
+            after = mx.where(step.active[:, None, None], after, before)
+        queries, keys, values = self._heads(convolved(tokens, self._taps))
+        outputs, memory = rule_for(self.sizes).compute(queries, keys, values, kept, taken, memory)
+        states.keep(layer, part.sequences, after, memory)
+        return outputs
 
     def _project(self, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """Queries, keys and values (R, C), gates (R, H * V), beta and decay (R, H)."""
@@ -98,30 +114,13 @@ class GatedDeltaNet:
         flat = [part.reshape(len(rows), -1) for part in (queries, keys, values, gates, beta, decay)]
         return mx.concatenate(flat[:3], axis=-1), flat[3], flat[4], flat[5]
 
-    def _convolved(self, tokens: mx.array, length: int) -> mx.array:
-        """Each channel's weighted sum of the last few tokens, (B, L, C)."""
-        total = tokens[:, :length] * self._taps[0]
-        for tap in range(1, len(self._taps)):
-            total = total + tokens[:, tap : tap + length] * self._taps[tap]
-        return total * mx.sigmoid(total)
-
     def _heads(self, mixed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries and keys of length 1, one for each value head, and values: (B, H, L, size), float32."""
+        """Queries and keys of length 1, (B, L, G, K), the queries scaled, and values, (B, L, H, V)."""
         sizes = self.sizes
-        batch, length, _ = mixed.shape
-        parts = mx.split(mixed.astype(mx.float32), [sizes.key_size, 2 * sizes.key_size], axis=-1)
-        queries, keys, values = (
-            part.reshape(batch, length, -1, size).swapaxes(1, 2)
-            for part, size in zip(
-                parts,
-                (sizes.linear_key_head_dim, sizes.linear_key_head_dim, sizes.linear_value_head_dim),
-                strict=True,
-            )
-        )
-        shared = sizes.linear_num_value_heads // sizes.linear_num_key_heads
-        queries = _of_length_one(queries) * sizes.linear_key_head_dim**-0.5
-        return mx.repeat(queries, shared, axis=1), mx.repeat(_of_length_one(keys), shared, axis=1), values
-
-
-def _of_length_one(heads: mx.array) -> mx.array:
-    return heads * mx.rsqrt((heads * heads).sum(axis=-1, keepdims=True) + EPSILON)
+        queries, keys, values = mx.split(mixed, [sizes.key_size, 2 * sizes.key_size], axis=-1)
+        key = sizes.linear_key_head_dim
+        queries, keys = (heads.reshape(*heads.shape[:2], -1, key) for heads in (queries, keys))
+        # A norm divides by the root of a mean, not of a sum.
+        queries, keys = (mx.fast.rms_norm(heads, None, EPSILON / key) for heads in (queries, keys))
+        values = values.reshape(*values.shape[:2], -1, sizes.linear_value_head_dim)
+        return queries * (1 / key), keys * key**-0.5, values

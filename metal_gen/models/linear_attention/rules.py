@@ -1,0 +1,120 @@
+"""Which way to compute the gated delta rule on this device: the fastest that gives the right numbers.
+
+A kernel is tried once for the sizes of a model, beside plain operations on the CPU, before it is used. One
+that does not compile or computes something else is left alone.
+
+Axes: as in `delta_rule`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import mlx.core as mx
+
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.linear_attention.delta_rule import delta_rule
+from metal_gen.models.linear_attention.kernel import can_take, kernel_rule
+
+Rule = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
+TRIED_TOKENS = 3
+# Kernels add in another order; one that is wrong is far off.
+TOLERANCE = 1e-3
+# What MLX and its compilers raise for a kernel that they refuse.
+REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class ChosenRule:
+    """A way to compute the rule.
+
+    Attributes:
+        compute: Takes and gives what `delta_rule` does.
+        name: What it is, for a person.
+        refused: Why others are not used.
+    """
+
+    compute: Rule
+    name: str
+    refused: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name + "".join(f"; not {reason}" for reason in self.refused)
+
+
+def mlx_rule(
+    queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
+) -> tuple[mx.array, mx.array]:
+    """MLX's own: a kernel on Metal, from 0.32.3 on; arguments and results as of `delta_rule`."""
+    outputs, after = mx.fast.gated_delta_update(queries, keys, values, mx.exp(decay), beta, memory)
+    return outputs, after
+
+
+def rule_for(sizes: LinearAttentionConfig) -> ChosenRule:
+    """The way to compute the rule for heads of these sizes, tried at the first call."""
+    return _chosen(sizes, runs_on_cpu())
+
+
+@cache
+def _chosen(sizes: LinearAttentionConfig, on_cpu: bool) -> ChosenRule:
+    refused: list[str] = []
+    for name, rule in _candidates(sizes, on_cpu).items():
+        reason = _reason_against(rule, sizes)
+        if reason is None:
+            return ChosenRule(rule, name, tuple(refused))
+        refused.append(f"{name}: {reason}")
+    return ChosenRule(delta_rule, "plain operations", tuple(refused))
+
+
+def _candidates(sizes: LinearAttentionConfig, on_cpu: bool) -> dict[str, Rule]:
+    """Kernels for this device, the fastest first; none for a CPU, where MLX's own is slower."""
+    found: dict[str, Rule] = {}
+    if on_cpu:
+        return found
+    if mx.metal.is_available() and hasattr(mx.fast, "gated_delta_update"):
+        found["MLX's kernel"] = mlx_rule
+    if can_take(sizes.linear_key_head_dim, sizes.linear_value_head_dim):
+        found["a kernel of its own"] = kernel_rule
+    return found
+
+
+def _reason_against(rule: Rule, sizes: LinearAttentionConfig) -> str | None:
+    """Why a rule cannot be used; None where it gives what plain operations give."""
+    try:
+        inputs = _tried(sizes)
+        found = rule(*inputs)
+        mx.eval(found)
+    except REFUSALS as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        for computed, expected in zip(found, delta_rule(*inputs), strict=True):
+            if computed.shape != expected.shape:
+                return f"it gives {computed.shape} for {expected.shape}"
+            share = mx.abs(computed - expected).max() / mx.abs(expected).max()
+            if not (share <= TOLERANCE).item():  # Nor NaN.
+                return f"its numbers differ by {share.item():.1e} of the largest"
+    finally:
+        mx.set_default_device(before)
+    return None
+
+
+def _tried(sizes: LinearAttentionConfig) -> list[mx.array]:
+    """Numbers to try a rule with, in the shapes of `delta_rule`: two sequences of a few tokens."""
+    batch, length = 2, TRIED_TOKENS
+    shared, heads = sizes.linear_num_key_heads, sizes.linear_num_value_heads
+    key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
+    shapes = [
+        (batch, length, shared, key),
+        (batch, length, shared, key),
+        (batch, length, heads, value),
+        (batch, length, heads),
+        (batch, length, heads),
+        (batch, heads, value, key),
+    ]
+    numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
+    queries, keys, values, decay, beta, memory = numbers
+    keys = keys * mx.rsqrt((keys * keys).sum(axis=-1, keepdims=True))
+    return [queries, keys, values, -mx.abs(decay), mx.sigmoid(beta), memory]
