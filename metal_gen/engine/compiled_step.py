@@ -169,7 +169,7 @@ class CompiledStep:
 
 
 class _FixedShapes:
-    """The cache inside a compiled step: states, and buffers (B, H, S, D) written at positions that are arrays.
+    """The cache inside a compiled step: states, and buffers (B, H, S, D), written at array positions.
 
     Args:
         arrays: Buffers, then states.

@@ -12,6 +12,7 @@ import mlx.core as mx
 from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
+from metal_gen.engine.compiled_slots import run_compiled
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
@@ -20,8 +21,8 @@ from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.errors import MetalGenError
 from metal_gen.models.transformer import Transformer
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler, Status
-from metal_gen.sampling.together import draw_together, key_rows, split_draws
+from metal_gen.sampling.sampler import Draw, Sampler, Status
+from metal_gen.sampling.together import draw_together
 
 
 class SlotDecoder:
@@ -251,7 +252,7 @@ class SlotDecoder:
         texts = [text for text, _ in rows.drawn]
         draws: Sequence[Draw] | None = None
         if compiled is not None and not rows.parts:
-            logits, draws = self._run_compiled(compiled, rows, texts)
+            logits, draws = run_compiled(compiled, self.slots, rows, texts)
         else:
             hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
             if not texts:
@@ -265,45 +266,3 @@ class SlotDecoder:
         draws = draws or draw_together(logits, *draw_places(texts))
         for text, draw in zip(texts, draws, strict=True):
             built.add_draw(text, draw)
-
-    def _run_compiled(
-        self, compiled: CompiledStep, rows: PassRows, texts: Sequence[SlotText]
-    ) -> tuple[mx.array, list[Draw] | None]:
-        """Run all slots. Results of slots without a text are written to unused positions.
-
-        Returns:
-            Logits of the texts, (R, V), and their draws if all texts have the same rule and no guide.
-        """
-        samplers, indices = draw_places(texts)
-        last = self.slots.capacity - 1
-        for slot, position in enumerate(self.slots.positions):
-            if position > last:
-                self.slots.forget(slot)
-        slots = [each.slot for each in rows.nexts]
-        places = [min(position, last) for position in self.slots.positions]
-        tokens = [mx.zeros(1, mx.int32)] * len(places)
-        by_slot = [(samplers[0], 0)] * len(places)
-        for row, each in enumerate(rows.nexts):
-            places[each.slot], tokens[each.slot] = each.position, each.token.astype(mx.int32)
-            by_slot[each.slot] = samplers[row], indices[row]
-        rule: DrawRule | None = samplers[0].rule
-        assert rule is not None
-        if rule.logprobs is not None or not all(
-            text.sampler.rule == rule
-            and text.sampler.follows_rule_alone(text.tokens)
-            and text.bounds.guide is None
-            for text in texts
-        ):
-            rule = None
-        logits, outcomes, _ = compiled.run(
-            mx.concatenate(tokens),
-            places,
-            rows.periods,
-            rule,
-            *key_rows(*zip(*by_slot, strict=True)),
-            active=[slot in slots for slot in range(len(places))],
-        )
-        if outcomes is None:
-            return logits[mx.array(slots)], None
-        draws = split_draws(logits, outcomes, [index for _, index in by_slot])
-        return logits, [draws[slot] for slot in slots]
