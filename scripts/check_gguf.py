@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from gguf_file import gguf_config, write_gguf, write_tiny_gguf
+from hybrid_gguf import hybrid_config, write_hybrid
 from tiny_checkpoint import PROMPT
 
 from metal_gen.cache.hybrid import new_cache
@@ -30,12 +31,23 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import cache_config
 
-MODELS = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+MODELS = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe")
 TYPES = (
     *("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
     *("Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),
 )
 TOLERANCE = 2e-6
+
+
+def unquantized(folder: Path, name: str) -> Path:
+    """A model in float32, as llama.cpp converts it."""
+    if name in ("qwen3_next", "qwen3_5", "qwen3_5_moe"):
+        arch = name if name == "qwen3_next" else f"{name}_text"
+        sizes = {"linear_num_key_heads": 2, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
+        file: Path = write_hybrid(folder, hybrid_config(arch, 256, **sizes))[0]
+    else:
+        file = write_tiny_gguf(folder, gguf_config(name), lambda _: "F32")[0]
+    return file
 
 
 def quantized(quantizer: Path, file: Path, kind: str) -> Path:
@@ -77,7 +89,7 @@ def main() -> int:
     worst = 0.0
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
-            source, _ = write_tiny_gguf(Path(folder), gguf_config(name), lambda _: "F32")
+            source = unquantized(Path(folder), name)
             for kind in arguments.types:
                 file = quantized(arguments.quantizer.expanduser(), source, kind)
                 plain, types = dequantized(file)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metal_gen.checkpoint.adapters.stored import StoredAdapted
-from metal_gen.checkpoint.gguf.block_forms import QUANTIZED
-from metal_gen.checkpoint.gguf.stored import StoredBlocks
+from metal_gen.checkpoint.gguf.blocks.forms import QUANTIZED
+from metal_gen.checkpoint.gguf.blocks.stored import StoredBlocks
 from metal_gen.checkpoint.packed.quantization import Quantization
 from metal_gen.checkpoint.packed.quantizing import QuantizingRules, StoredToQuantize
 from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers, StoredPacked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.blocks import read_blocks
+from metal_gen.checkpoint.gguf.blocks.read import read_blocks
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt

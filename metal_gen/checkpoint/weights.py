@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from metal_gen.checkpoint.adapters.low_rank import factor_tensors
 from metal_gen.checkpoint.documents import Documents
-from metal_gen.checkpoint.gguf.block_forms import QUANTIZED
+from metal_gen.checkpoint.gguf.blocks.forms import QUANTIZED
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.model_tensors import miscount, named_as_in_model, with_embedding
 from metal_gen.checkpoint.packed.quantization import Quantization

@@ -47,7 +47,7 @@ MATRIX = "blk.0.ffn_up.weight"
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"general.architecture": "qwen35"}, "general.architecture is 'qwen35'"),
+        ({"general.architecture": "qwen4"}, "general.architecture is 'qwen4'"),
         ({"general.architecture": None}, "general.architecture is None"),
         ({"qwen3.block_count": None}, "qwen3.block_count is missing"),
         ({"qwen3.embedding_length": "many"}, "qwen3.embedding_length must be a whole number"),

@@ -115,7 +115,7 @@ def write_gguf(path, metadata, tensors, *, version=3, alignment=32):
     header = [b"GGUF", struct.pack("<IQQ", version, len(tensors), len(metadata))]
     for key, value in metadata.items():
         header += [struct.pack("<Q", len(key)), key.encode(), value_bytes(value)]
-    data = b""
+    data = bytearray()
     for name, (kind, shape, content) in tensors.items():
         number = BLOCKS[kind][0] if isinstance(kind, str) else kind
         header += [struct.pack("<Q", len(name)), name.encode(), struct.pack("<I", len(shape))]

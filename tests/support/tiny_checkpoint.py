@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
+    "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
 }
 # From the model cards of Qwen2.5 and Qwen3.
 DOCUMENTED_YARN: dict[str, Any] = {
@@ -66,9 +67,9 @@ def tiny_config(arch: str = "qwen3", **changes: Any) -> dict[str, Any]:
         "rope_theta": 10000.0,
         "hidden_act": "silu",
     }
-    if arch.endswith("_moe") or arch == "qwen3_next":
+    if arch.endswith(("_moe", "_moe_text")) or arch == "qwen3_next":
         config.update(EXPERTS)
-    if arch in ("qwen2_moe", "qwen3_next", "qwen3_5_moe"):
+    if arch in ("qwen2_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"):
         config["shared_expert_intermediate_size"] = 40
     if arch.startswith(("qwen3_next", "qwen3_5")):
         config.update(LINEAR_ATTENTION)

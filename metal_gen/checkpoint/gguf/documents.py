@@ -5,8 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metal_gen.checkpoint.gguf.model import model_config, model_tensors, name_in_file
+from metal_gen.checkpoint.gguf.model import model_config
 from metal_gen.checkpoint.gguf.parts import read_gguf
+from metal_gen.checkpoint.gguf.tensors import model_tensors, tensor_names
 from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document, tokenizer_notices
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.text.tokenizer import TokenizerDocument
@@ -35,12 +36,12 @@ class GgufDocuments:
         return tokenizer_notices(self._header)
 
     def tensors(self) -> dict[str, TensorInfo]:
-        """Return the tensors in the header."""
-        return dict(model_tensors(self._header))
+        """Return the tensors in the header, by the model's names."""
+        return dict(model_tensors(self._header, self.config))
 
     def stored_name(self, name: str) -> str:
         """Return the name of a tensor in GGUF's spelling."""
-        return name_in_file(name)
+        return tensor_names(self.config).in_file(name)
 
     def tokenizer(self) -> TokenizerDocument:
         """Build the tokenizer's files from the metadata."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metal_gen.checkpoint.gguf.arrangement import Arrangement
 from metal_gen.checkpoint.gguf.cursor import Cursor
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
@@ -25,7 +26,8 @@ TENSOR_TYPES = {
     19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
     23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
     28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
 }  # fmt: skip
 DEFAULT_ALIGNMENT = 32
 # llama.cpp's limit.
@@ -37,7 +39,13 @@ MOST_ENTRIES = 100_000
 
 @dataclass(frozen=True)
 class GgufTensor(TensorInfo):
-    """One tensor of a GGUF file. Its dtype is ggml's name of the type, such as `Q4_K`."""
+    """One tensor of a GGUF file. Its dtype is ggml's name of the type, such as `Q4_K`.
+
+    Attributes:
+        arrangement: How the model's numbers are arranged in the file; None if both are the same.
+    """
+
+    arrangement: Arrangement | None = None
 
 
 @dataclass(frozen=True)

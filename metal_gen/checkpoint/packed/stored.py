@@ -7,7 +7,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.blocks import converting_bytes
+from metal_gen.checkpoint.gguf.blocks.read import converting_bytes
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES

@@ -26,7 +26,9 @@ def read_delta_net(
         "in_proj_b": heads,
         "in_proj_a": heads,
     }
-    is_by_key_head = config.model_type == "qwen3_next"
+    # Files of llama.cpp have those of Qwen3-Next as Qwen3.5 has them.
+    in_turn_there = source.shape_of(f"{prefix}.in_proj_qkv.weight") is not None
+    is_by_key_head = config.model_type == "qwen3_next" and not in_turn_there
     inputs = by_key_head if is_by_key_head else in_turn
     return GatedDeltaNet(
         sizes=sizes,

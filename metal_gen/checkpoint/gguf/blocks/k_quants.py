@@ -7,7 +7,7 @@ Axes: N blocks.
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.block_bits import bits, half, nibbles
+from metal_gen.checkpoint.gguf.blocks.bits import bits, half, nibbles
 
 NUMBERS = 256
 # Groups of 16 have their own scales, but MLX has no groups of this size.

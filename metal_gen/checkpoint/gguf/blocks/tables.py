@@ -8,7 +8,7 @@ Axes: N blocks.
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.block_bits import bits, half, nibbles
+from metal_gen.checkpoint.gguf.blocks.bits import bits, half, nibbles
 
 # The 8-bit integers of IQ4_NL and IQ4_XS.
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -4,12 +4,13 @@ Axes: N blocks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.block_forms import FORMS, BlockForm, Decoded
+from metal_gen.checkpoint.gguf.arrangement import Arrangement, Run, split_runs
+from metal_gen.checkpoint.gguf.blocks.forms import FORMS, BlockForm, Decoded
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
 
@@ -32,15 +33,18 @@ def read_blocks(tensor: GgufTensor, dtype: mx.Dtype) -> list[mx.array]:
     Raises:
         CheckpointError: The file cannot be read any more.
     """
-    form = FORMS[tensor.dtype]
+    form, arrangement = FORMS[tensor.dtype], tensor.arrangement or Arrangement()
     *outer, width = tensor.shape
-    rows, row_bytes = math.prod(outer), width // form.numbers * form.nbytes
-    step = max(1, PART_NUMBERS // width)
-    arrays = _empty(form, (rows, width), dtype)
-    for begin in range(0, rows, step):
-        count = min(step, rows - begin)
-        blocks = _read_bytes(tensor, begin * row_bytes, count * row_bytes).reshape(-1, form.nbytes)
-        _fill(arrays, begin, begin + count, form, form.decode(blocks))
+    rows = math.prod(outer)
+    arrays, done = _empty(form, (rows, width), dtype), 0
+    for runs in split_runs(arrangement.runs or ((0, rows),), max(1, PART_NUMBERS // width)):
+        blocks = _read_rows(tensor, runs, width // form.numbers * form.nbytes).reshape(-1, form.nbytes)
+        decoded = form.decode(blocks)
+        if arrangement.convert is not None:
+            decoded = (_converted(tensor, arrangement.convert, *decoded),)
+        count = sum(count for _, count in runs)
+        _fill(arrays, done, count, form, decoded, arrangement.parts)
+        done += count
     arrays = [array.reshape(*outer, -1) for array in arrays]
     mx.eval(arrays)
     return arrays
@@ -61,27 +65,50 @@ def converting_bytes(count: int) -> int:
     return CONVERTING_BYTES * min(PART_NUMBERS, count)
 
 
-def _fill(arrays: Sequence[mx.array], begin: int, end: int, form: BlockForm, decoded: Decoded) -> None:
-    """Write these rows in place. MLX does that if nothing else refers to the array."""
+def _converted(tensor: GgufTensor, convert: Callable[[mx.array], mx.array], numbers: mx.array) -> mx.array:
+    converted = convert(numbers.astype(mx.float32))
+    if not mx.isfinite(converted).all().item():
+        raise CheckpointError(
+            f"{tensor.path} is damaged: {tensor.name} has numbers that it cannot have",
+            "download or copy the file again",
+        )
+    return converted
+
+
+def _fill(
+    arrays: Sequence[mx.array],
+    begin: int,
+    count: int,
+    form: BlockForm,
+    decoded: Decoded,
+    parts: tuple[int, ...] | None,
+) -> None:
+    """Write `count` rows in place. MLX does that if nothing else refers to the array."""
     first, *others = decoded
-    parts = [first if form.packing is None else pack(first, form.packing.bits), *others]
-    for array, part in zip(arrays, parts, strict=True):
-        array[begin:end] = part.reshape(end - begin, -1).astype(array.dtype)
+    of_rows = [first if form.packing is None else pack(first, form.packing.bits), *others]
+    for array, numbers in zip(arrays, of_rows, strict=True):
+        if parts is not None:
+            numbers = numbers.reshape(count, len(parts), -1)[:, mx.array(parts)]
+        array[begin : begin + count] = numbers.reshape(count, -1).astype(array.dtype)
     mx.eval(arrays)
 
 
-def _read_bytes(tensor: GgufTensor, begin: int, count: int) -> mx.array:
+def _read_rows(tensor: GgufTensor, runs: Sequence[Run], row_bytes: int) -> mx.array:
+    data = bytearray(sum(count for _, count in runs) * row_bytes)
+    rest = memoryview(data)
     try:
         with tensor.path.open("rb") as file:
-            file.seek(tensor.offset + begin)
-            data = file.read(count)
+            for first, count in runs:
+                file.seek(tensor.offset + first * row_bytes)
+                wanted = rest[: count * row_bytes]
+                if file.readinto(wanted) < len(wanted):
+                    raise CheckpointError(
+                        f"{tensor.path} is damaged: it is cut short within {tensor.name}",
+                        "download or copy the file again",
+                    )
+                rest = rest[len(wanted) :]
     except OSError as error:
         raise CheckpointError(f"cannot read {tensor.path}: {error.strerror}") from error
-    if len(data) < count:
-        raise CheckpointError(
-            f"{tensor.path} is damaged: it is cut short within {tensor.name}",
-            "download or copy the file again",
-        )
     return mx.array(memoryview(data))  # type: ignore[arg-type]
 
 

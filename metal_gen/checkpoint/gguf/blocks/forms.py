@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf import k_quants, small_blocks, tables
+from metal_gen.checkpoint.gguf.blocks import k_quants, small, tables
 from metal_gen.models.matrices.quantized import Packing
 
 # Blocks (N, bytes) uint8 become unquantized numbers (N, numbers); or integers (N, numbers) uint8 with the
@@ -45,11 +45,11 @@ FORMS = {
     "F32": BlockForm(1, 4, _plain(mx.float32)),
     "F16": BlockForm(1, 2, _plain(mx.float16)),
     "BF16": BlockForm(1, 2, _plain(mx.bfloat16)),
-    "Q4_0": BlockForm(32, 18, small_blocks.q4_0, Packing(4, 32)),
-    "Q4_1": BlockForm(32, 20, small_blocks.q4_1, Packing(4, 32)),
-    "Q5_0": BlockForm(32, 22, small_blocks.q5_0, Packing(5, 32)),
-    "Q5_1": BlockForm(32, 24, small_blocks.q5_1, Packing(5, 32)),
-    "Q8_0": BlockForm(32, 34, small_blocks.q8_0, Packing(8, 32)),
+    "Q4_0": BlockForm(32, 18, small.q4_0, Packing(4, 32)),
+    "Q4_1": BlockForm(32, 20, small.q4_1, Packing(4, 32)),
+    "Q5_0": BlockForm(32, 22, small.q5_0, Packing(5, 32)),
+    "Q5_1": BlockForm(32, 24, small.q5_1, Packing(5, 32)),
+    "Q8_0": BlockForm(32, 34, small.q8_0, Packing(8, 32)),
     "Q2_K": BlockForm(256, 84, k_quants.q2_k),
     "Q3_K": BlockForm(256, 110, k_quants.q3_k, Packing(8, 128)),
     "Q4_K": BlockForm(256, 144, k_quants.q4_k, Packing(4, 32)),

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from metal_gen.checkpoint.gguf.block_forms import FORMS
-from metal_gen.checkpoint.gguf.blocks import converting_bytes
+from metal_gen.checkpoint.gguf.blocks.forms import FORMS
+from metal_gen.checkpoint.gguf.blocks.read import converting_bytes
 from metal_gen.checkpoint.packed.stored import Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES

@@ -7,7 +7,7 @@ Axes: N blocks. Each function takes (N, bytes) uint8 and returns integers (N, 32
 
 import mlx.core as mx
 
-from metal_gen.checkpoint.gguf.block_bits import bits, half, nibbles
+from metal_gen.checkpoint.gguf.blocks.bits import bits, half, nibbles
 
 Affine = tuple[mx.array, mx.array, mx.array]
 

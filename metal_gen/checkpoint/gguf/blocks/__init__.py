@@ -1,0 +1,1 @@
+"""The blocks of numbers of a GGUF file, and what they become in memory."""
