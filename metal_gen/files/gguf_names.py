@@ -1,4 +1,4 @@
-"""Recognises GGUF files by their names: parts of one file, and files that hold something else than a model.
+"""Recognises GGUF files by their names: parts of one file, and companions of a model.
 
 Source: `llama_split_path` in `src/llama.cpp` of https://github.com/ggml-org/llama.cpp
 """
@@ -9,19 +9,19 @@ from itertools import islice
 from pathlib import Path
 
 GGUF_SUFFIX = ".gguf"
-# Part of the names of GGUF files that hold a model's vision or audio encoder.
-PROJECTOR = "mmproj"
+# In the names of GGUF files that hold a model's vision or audio encoder, or its multi-token-prediction layers.
+COMPANION = re.compile("mmproj|^mtp-", re.IGNORECASE)
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 _LISTED_NAMES = 6
 
 
 def gguf_files(folder: Path) -> list[Path]:
-    """Return the GGUF files in a folder, by name; without projector files, if there are others.
+    """Return the GGUF files in a folder, by name; without companions of a model, if there are others.
 
     A file in several parts counts as the first part that exists.
     """
     files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
-    files = [file for file in files if PROJECTOR not in file.name.lower()] or files
+    files = [file for file in files if not COMPANION.search(file.name)] or files
     firsts: dict[object, Path] = {}
     for file in files:
         part = _PART.fullmatch(file.name)

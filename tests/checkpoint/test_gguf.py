@@ -133,7 +133,9 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
         Checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mmproj-F16.gguf", "a.mmproj-Q8_0.gguf", "tiny-MMPROJ.gguf"])
+@pytest.mark.parametrize(
+    "name", ["mmproj-F16.gguf", "a.mmproj-Q8_0.gguf", "tiny-MMPROJ.gguf", "mtp-tiny.gguf"]
+)
 def test_a_vision_projector_is_not_a_model(name, tmp_path):
     (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match=name):

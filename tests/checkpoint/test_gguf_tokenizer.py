@@ -104,6 +104,17 @@ def test_without_a_name_the_splitting_is_assumed_with_a_notice(tiny, tmp_path):
     assert ids[0] == ids[1]
 
 
+def test_marks_are_parts_of_words_in_qwen3_5(tiny):
+    """The vowel signs of Hindi are marks: Qwen2 begins a new word at each, and Qwen3.5 does not."""
+
+    def words(pre):
+        document = tokenizer_document(header_of(tiny, pre=pre)).document
+        splitter = HubTokenizer.from_str(json.dumps(document)).pre_tokenizer
+        return len(splitter.pre_tokenize_str("नमस्ते a"))
+
+    assert (words("qwen2"), words("qwen35")) == (4, 2)
+
+
 def test_a_file_that_asks_for_it_gets_a_token_in_front_of_raw_texts(tiny):
     begin = TOKENS.index("<|endoftext|>")
     header = header_of(tiny, add_bos_token=True, bos_token_id=begin)

@@ -15,7 +15,8 @@ from metal_gen.text.tokenizer import TokenizerDocument
 PREFIX = "tokenizer.ggml"
 MODEL = "gpt2"
 # Values of `tokenizer.ggml.pre` for tokenizers whose texts llama.cpp splits like those of Qwen2.
-SPLITTINGS = ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez")
+LIKE_QWEN2 = ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez")
+QWEN3_5 = "qwen35"
 # Values of `tokenizer.ggml.token_type`. Tokens of other types fill up the embedding.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 # Tokens that end a text, whether or not the metadata says so.
@@ -28,18 +29,16 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Marks, such as accents and vowel signs, count as letters.
+WORDS_OF_QWEN3_5 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 FRAME: dict[str, Any] = {
     "version": "1.0",
     "truncation": None,
     "padding": None,
     "normalizer": {"type": "NFC"},
-    "pre_tokenizer": {
-        "type": "Sequence",
-        "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False},
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
-        ],
-    },
     "post_processor": None,
     "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
 }
@@ -62,7 +61,7 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
     """
     metadata = header.metadata
     fields = FieldReader(metadata, f"the metadata of {header.path}")
-    for field, known in (("model", (MODEL,)), ("pre", (*SPLITTINGS, None))):
+    for field, known in (("model", (MODEL,)), ("pre", (*LIKE_QWEN2, QWEN3_5, None))):
         if (found := metadata.get(f"{PREFIX}.{field}")) not in known:
             raise fields.error(
                 f"{PREFIX}.{field} is {quoted(found)}, and only {known[0]!r} and equivalents are supported",
@@ -89,6 +88,7 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
         path=header.path,
         document={
             **FRAME,
+            "pre_tokenizer": _splitting(metadata),
             "added_tokens": added,
             "post_processor": _beginning(fields, tokens),
             # With added tokens, or the library would number them itself.
@@ -121,6 +121,17 @@ def _beginning(fields: FieldReader, tokens: list[str]) -> dict[str, Any] | None:
         "single": [{"SpecialToken": {"id": name, "type_id": 0}}, text],
         "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {name: {"id": name, "ids": [token], "tokens": [name]}},
+    }
+
+
+def _splitting(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    words = WORDS_OF_QWEN3_5 if metadata.get(f"{PREFIX}.pre") == QWEN3_5 else WORDS
+    return {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        ],
     }
 
 
