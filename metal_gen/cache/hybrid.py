@@ -42,9 +42,9 @@ class HybridCacheConfig(KVCacheConfig):
 
     @property
     def num_states(self) -> int:
-        """How many of them are kept: of each sequence now and before the last pass, and beginnings.
+        """Number of kept states: now and before the last pass for each sequence, and beginnings.
 
-        One text alone has the place where it was marked instead of a beginning.
+        A single text has the states at its mark instead of a beginning.
         """
         return 2 * self.batch_size + min(self.batch_size, MOST_BEGINNINGS)
 

@@ -1,9 +1,9 @@
-"""The slots of a cache whose model has linear attention: each has states of its own.
+"""The slots of a cache for a model with linear attention: each slot has its own states.
 
-States cannot be cut: a prompt can take over what another has computed only where its states have been kept.
-That is done where two prompts part, and for the last few such beginnings.
+States cannot be cut. So a prompt can reuse what another has computed only where the states were kept: at the
+points where two prompts part, and only for the last few such beginnings.
 
-Axes: B slots, T taps of the convolution, C channels, H heads, V size of a value, K of a key.
+Axes: B slots, T taps of the convolution, C channels, H heads, V size of a value, K size of a key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,80 +18,80 @@ from metal_gen.cache.slots import SlotCache
 
 @dataclass(frozen=True, eq=False)
 class _Beginning:
-    """Tokens that prompts begin with, and the states after them, (1, ...) each."""
+    """A common beginning of prompts, and the states after it, (1, ...) each."""
 
     tokens: list[int]
     states: list[mx.array]
 
     def is_of(self, prompt: Sequence[int]) -> bool:
-        """Whether a prompt begins with them."""
+        """Return whether a prompt begins with these tokens."""
         return list(prompt[: len(self.tokens)]) == self.tokens
 
 
 class HybridSlotCache(SlotCache):
-    """Slots with states; arguments and attributes as of `SlotCache`."""
+    """Slots with states. Arguments and attributes are those of `SlotCache`."""
 
     cache: HybridCache
 
     def __init__(self, cache: HybridCache, stride: int) -> None:
         super().__init__(cache, stride)
         self._empty = [array[:1] for array in cache.state_arrays]
-        # States of some slots that are not yet among those of all: by the first of them.
+        # New states of some slots, by their first slot, that are not yet in the arrays of all slots.
         self._changes: list[dict[int, mx.array]] = [{} for _ in cache.state_arrays]
         self._before = list(cache.state_arrays)
         self._beginnings: list[_Beginning] = []
-        # Where a slot's prompt parts from those that were there before it.
+        # Positions where a slot's prompt parts from earlier prompts.
         self._partings: list[set[int]] = [set() for _ in self.positions]
         self._due: dict[int, list[int]] = {}
 
     @property
     def arrays(self) -> list[mx.array]:
-        """See `SlotCache`."""
+        """Arrays of `SlotCache`, and the states of beginnings."""
         kept = [array for beginning in self._beginnings for array in beginning.states]
         return [*super().arrays, *kept]
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
-        """See `LayerStates`."""
+        """Implement `LayerStates.states`."""
         assert sequences is not None
         return self._state(2 * layer, sequences), self._state(2 * layer + 1, sequences)
 
     def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
-        """See `LayerStates`."""
+        """Implement `LayerStates.keep`."""
         assert sequences is not None
         self._changes[2 * layer][sequences.start] = conv.astype(self.cache.dtype)
         self._changes[2 * layer + 1][sequences.start] = memory
 
     def begin_pass(self) -> None:
-        """See `SlotCache`."""
+        """Begin a pass as `SlotCache` does, and keep the states before it."""
         self._settle()
         self._before = list(self.cache.state_arrays)
         self._due.clear()
 
     def end_pass(self) -> None:
-        """See `SlotCache`."""
+        """End a pass as `SlotCache` does, and keep the states of beginnings that it has reached."""
         self._settle()
         for slot, tokens in self._due.items():
             if self.positions[slot] == len(tokens):
-                # Copies: a part of the array would keep all of it in memory.
+                # Copy, because a part of the array would keep all of it in memory.
                 states = [mx.contiguous(array[slot : slot + 1]) for array in self.cache.state_arrays]
                 self._beginnings.insert(0, _Beginning(tokens, states))
         del self._beginnings[min(MOST_BEGINNINGS, len(self.positions)) :]
 
     def rewind(self, slot: int, length: int) -> None:
-        """See `SlotCache`; only what the last pass has added can be taken back."""
+        """Go back as `SlotCache` does, but only over what the last pass has added."""
         super().rewind(slot, length)
         for changes, before in zip(self._changes, self._before, strict=True):
             changes[slot] = before[slot : slot + 1]
 
     def reuse(self, slot: int, prompt: Sequence[int]) -> int:
-        """See `SlotCache`."""
+        """Begin a prompt as `SlotCache` does, with a prefix whose states are kept."""
         self._partings[slot] = {self.has_in_common(held, prompt) for held in self._prompts} - {0}
         length = super().reuse(slot, prompt)
         self._begin_with(slot, prompt[:length])
         return length
 
     def extend(self, slot: int, prompt: Sequence[int]) -> int:
-        """See `SlotCache`."""
+        """Copy tokens as `SlotCache` does, up to a beginning whose states are kept."""
         known = [len(beginning.tokens) for beginning in self._beginnings if beginning.is_of(prompt)]
         if max(known, default=0) <= self.positions[slot]:
             return 0
@@ -101,7 +101,7 @@ class HybridSlotCache(SlotCache):
         return length
 
     def part_end(self, slot: int, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> int | None:
-        """See `SlotCache`."""
+        """Return where the next part of a prompt should end, for its states to be kept there."""
         partings = self._partings[slot] | {self.has_in_common(prompt, other) for other in others}
         for end in sorted(partings):
             if end > self.positions[slot] and not self._knows(prompt[:end]):
@@ -118,12 +118,12 @@ class HybridSlotCache(SlotCache):
         return any(beginning.tokens == list(tokens) for beginning in self._beginnings)
 
     def _begin_with(self, slot: int, tokens: Sequence[int]) -> None:
-        """Give a slot the states after a beginning; those of no text where it is empty."""
+        """Give a slot the states after a beginning, or empty states if there is none."""
         states = self._empty
         for place, beginning in enumerate(self._beginnings):
             if beginning.tokens == list(tokens):
                 states = beginning.states
-                # The one that was used last is given up last.
+                # Move it to the front, so that the one used last is dropped last.
                 self._beginnings.insert(0, self._beginnings.pop(place))
                 break
         for changes, state in zip(self._changes, states, strict=True):
@@ -136,7 +136,7 @@ class HybridSlotCache(SlotCache):
         return self.cache.state_arrays[place][sequences]
 
     def _settle(self) -> None:
-        """Put what has changed among the states of all slots."""
+        """Write the changed states to the arrays of all slots."""
         for place, changes in enumerate(self._changes):
             if changes:
                 self.cache.state_arrays[place] = _put(self.cache.state_arrays[place], changes)
@@ -144,7 +144,7 @@ class HybridSlotCache(SlotCache):
 
 
 def _put(array: mx.array, changes: Mapping[int, mx.array]) -> mx.array:
-    """The same array (B, ...), with others in place of some of it: by where they begin."""
+    """Return the array (B, ...) with some parts replaced, by their first index."""
     parts, begin = [], 0
     for first, changed in sorted(changes.items(), key=lambda change: change[0]):
         if first > begin:
@@ -157,5 +157,5 @@ def _put(array: mx.array, changes: Mapping[int, mx.array]) -> mx.array:
 
 
 def new_slots(cache: KVCache, stride: int) -> SlotCache:
-    """The slots of a cache; arguments as of `SlotCache`."""
+    """Return the slots of a cache. Arguments are those of `SlotCache`."""
     return HybridSlotCache(cache, stride) if isinstance(cache, HybridCache) else SlotCache(cache, stride)

@@ -37,7 +37,7 @@ class SlotCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All that has to be computed for the slots to be as they are said to be."""
+        """All arrays that hold the contents of the slots, to be computed."""
         return self.cache.arrays
 
     def begin_pass(self) -> None:
@@ -47,15 +47,15 @@ class SlotCache:
         """Note that all of a pass has been built."""
 
     def part_end(self, slot: int, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> int | None:
-        """Where the next part of a slot's prompt has to end, for others to go on from there.
+        """Return where the next part of a slot's prompt should end, for others to continue there.
 
         Args:
-            slot: Whose prompt it is.
-            prompt: As much of it as may be shared.
-            others: Prompts that wait.
+            slot: Slot of the prompt.
+            prompt: Part of the prompt that may be shared.
+            others: Waiting prompts.
 
         Returns:
-            A number of tokens; None where it does not matter.
+            A number of tokens; None if any end will do.
         """
 
     def claim(self, slot: int, length: int) -> int:

@@ -1,4 +1,4 @@
-"""How the beginning of a text in a cache is laid out when it is stored."""
+"""The layout of a stored prefix of a text in a cache."""
 
 from dataclasses import dataclass
 

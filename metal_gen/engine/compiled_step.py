@@ -72,7 +72,7 @@ class CompiledStep:
         return sampler.draw(logits, index) if outcome is None else Draw(logits, index, outcome, logprobs)
 
     def step(self, token: mx.array) -> mx.array:
-        """See `Decoder.step`; of a cache of one sequence."""
+        """Add one token as `Decoder.step` does. The cache must hold one sequence."""
         cache = self.cache
         cache.claim(1)
         periods, nothing = self.model.rope.periods(cache.position), mx.zeros(2, mx.uint32)

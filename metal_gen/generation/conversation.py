@@ -134,9 +134,9 @@ class Conversation:
     def answer(
         self, messages: Sequence[Message], *, on_prefill: PrefillProgress | None = None
     ) -> Generator[Piece, None, None]:
-        """Answer these messages, which take the place of those there are; arguments and errors as of `ask`.
+        """Replace the messages with these and answer them; arguments and errors as in `ask`.
 
-        What they have in common with the last prompt, from the beginning, is not computed again.
+        The prefix that they share with the last prompt is not computed again.
         """
         if not messages:
             raise UsageError("there is nothing to answer")

@@ -97,7 +97,7 @@ class Part:
         return taken.swapaxes(0, 2) if self.is_one_text else taken
 
     def of_texts(self, rows: mx.array, batch: int, length: int) -> mx.array:
-        """Take this part's rows out of (R, ...), as sequences: (B, L, ...)."""
+        """Select this part's rows from (R, ...), arranged as sequences: (B, L, ...)."""
         if self.rows is None:
             return rows.reshape(batch, length, *rows.shape[1:])
         taken = rows[self.rows]

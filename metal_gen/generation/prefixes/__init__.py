@@ -1,1 +1,1 @@
-"""Beginnings of prompts: where they come from, and how the prefix cache serves them."""
+"""Prompt prefixes: their sources, and their use with the prefix cache."""

@@ -1,4 +1,4 @@
-"""The beginning of a prompt that other prompts have too: from a file, or a system message."""
+"""A prompt prefix that several prompts share, from a file or a system message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class PromptPrefix:
-    """What comes before a prompt.
+    """Text and messages before a prompt.
 
     Attributes:
         text: Text before the first user message.
@@ -26,7 +26,7 @@ class PromptPrefix:
     messages: tuple[Message, ...] = ()
 
     def before(self, prompt: str | Sequence[Message]) -> str | list[Message]:
-        """Return a prompt with this in front of it."""
+        """Return a prompt with the prefix in front of it."""
         if isinstance(prompt, str) and not self.messages:
             return self.text + prompt
         rest = [{"role": USER, "content": prompt}] if isinstance(prompt, str) else [*prompt]
@@ -36,7 +36,7 @@ class PromptPrefix:
         return [*self.messages, *rest]
 
     def before_another(self, prompt: str | Sequence[Message]) -> str | list[Message]:
-        """Return a prompt that has this and the system messages in common with `before`, and nothing else."""
+        """Return a prompt that shares only the prefix and the system messages with the result of `before`."""
         if isinstance(prompt, str):
             return self.before(_unlike(prompt))
         system = [message for message in prompt if message.get("role") == SYSTEM]
@@ -45,15 +45,15 @@ class PromptPrefix:
 
 
 def _unlike(text: str) -> str:
-    """Return a text that begins otherwise."""
+    """Return a text with another beginning."""
     return "1" if text.startswith("0") else "0"
 
 
 def read_prefix(path: str) -> PromptPrefix:
-    """Read a file that holds a JSON list of messages, or a text.
+    """Read a file with a JSON list of messages, or a text.
 
     Raises:
-        UsageError: It cannot be read, or is not UTF-8, or its messages cannot be used.
+        UsageError: The file cannot be read, is not UTF-8, or has messages that cannot be used.
     """
     try:
         content = read_bounded(Path(path), MOST_BYTES).removeprefix(BOM)

@@ -1,4 +1,4 @@
-"""Takes the beginning of a prompt from the prefix cache, and stores one while the answer is generated."""
+"""Reads a prompt prefix from the prefix cache, and stores one while the answer is generated."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def open_prefix_cache(checkpoint: Checkpoint, settings: Settings, plan: MemoryPl
 
 
 class PrefixReuse:
-    """One prompt and its stored beginning.
+    """One prompt and its stored prefix.
 
     Args:
         prefixes: The prefix cache of the model.
@@ -69,7 +69,7 @@ class PrefixReuse:
         self._ids = prompt.ids[: self.boundary]
 
     def advance(self) -> None:
-        """Do a part of the writing, if there is something to store; called after each token."""
+        """Write a part of the prefix, if there is one to store. Called after each token."""
         if not self.boundary:
             return
         if self._writing is None:
@@ -84,7 +84,7 @@ class PrefixReuse:
         self._writing.advance()
 
     def finish(self) -> None:
-        """Write the rest, and put the entry in its place."""
+        """Write the rest and commit the entry."""
         if self._writing is not None and self._writing.finish():
             self._prefixes.end_entry(self._writing.writer, self._ids)
         elif self._writing is not None:
@@ -92,7 +92,7 @@ class PrefixReuse:
         self._writing = None
 
     def discard(self) -> None:
-        """Leave nothing of an entry that is not whole."""
+        """Discard an incomplete entry."""
         if self._writing is not None:
             self._writing.discard()
             self._writing = None
@@ -111,7 +111,7 @@ class _Writing:
         """Hand over the next array, unless the one before is still being written.
 
         Returns:
-            Whether there may be more.
+            False if there are no more arrays.
         """
         if self._last is not None and not self._last.wait(0):
             return True
@@ -125,7 +125,7 @@ class _Writing:
         return True
 
     def finish(self) -> bool:
-        """Write all that is left; return whether it is written."""
+        """Write the remaining arrays. Return whether that succeeded."""
         while self.advance():
             if self._last is not None:
                 self._last.wait(60)
@@ -137,7 +137,7 @@ class _Writing:
         self.writer.discard()
 
     def _settle(self) -> bool:
-        """Wait for the last array; return whether all so far are written."""
+        """Wait for the last array. Return whether all arrays so far are written."""
         if self._last is not None:
             try:
                 self._last.result()

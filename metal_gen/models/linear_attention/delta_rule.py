@@ -1,39 +1,39 @@
 """The gated delta rule: attention whose memory is a matrix of constant size for each head.
 
-With each token the memory fades, forgets what it has for the token's key, and keeps its value in its
-place. Several tokens are computed in chunks: within one, what each token changes is found by a triangular
-system, and the memory goes on from chunk to chunk.
+With each token, the memory fades, forgets its value for the token's key, and stores the token's value
+instead. Several tokens are computed in chunks. Within a chunk, a triangular system gives what each token
+changes. The memory then passes from chunk to chunk.
 
 Source: Gated Delta Networks (arXiv 2412.06464), DeltaNet (arXiv 2406.06484), and
-`torch_chunk_gated_delta_rule` of Hugging Face transformers, whose numbers these must equal.
+`torch_chunk_gated_delta_rule` of Hugging Face transformers; results equal those of the last.
 
-Axes: B sequences, L tokens, G key heads, H value heads, N chunks of C tokens each, K size of a key, V of a
-value. All arrays are float32.
+Axes: B sequences, L tokens, G key heads, H value heads, N chunks of C tokens each, K size of a key, V size of
+a value. All arrays are float32.
 """
 
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
 
-# A GPU is kept busy by large products; for a CPU the fewest operations are the fastest.
+# Large products keep a GPU busy. On a CPU, the fewest operations are fastest.
 GPU_CHUNK, CPU_CHUNK = 64, 16
 
 
 def delta_rule(
     queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Read and write the memory, token by token, by plain operations.
+    """Read and write the memory, token by token, with plain operations.
 
     Args:
-        queries: (B, L, G, K), scaled; each key head's are those of H / G value heads.
-        keys: (B, L, G, K) of length 1.
-        values: (B, L, H, V).
-        decay: (B, L, H), the logarithm of how much is left of the memory.
-        beta: (B, L, H), how much of a value is taken, 0 to 1.
-        memory: (B, H, V, K) before the first token.
+        queries: Scaled queries, (B, L, G, K); each key head serves H / G value heads.
+        keys: Keys of length 1, (B, L, G, K).
+        values: Values, (B, L, H, V).
+        decay: Logarithm of the share of the memory that remains, (B, L, H).
+        beta: Share of a value that is stored, 0 to 1, (B, L, H).
+        memory: Memory before the first token, (B, H, V, K).
 
     Returns:
-        (B, L, H, V), and the memory after the last token.
+        Outputs, (B, L, H, V), and the memory after the last token.
     """
     shared = values.shape[2] // keys.shape[2]
     if shared > 1:
@@ -47,14 +47,14 @@ def delta_rule(
 
 
 def chunk_size() -> int:
-    """C on this device."""
+    """Return C on this device."""
     return CPU_CHUNK if runs_on_cpu() else GPU_CHUNK
 
 
 def _one_token(
     query: mx.array, key: mx.array, value: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """The same for L = 1, with heads before tokens: (B, H, L, ...)."""
+    """Compute one token, with heads before tokens: (B, H, 1, ...)."""
     memory = memory * mx.exp(decay)[..., None]
     change = (value - key @ memory.swapaxes(-1, -2)) * beta[..., None]
     memory = memory + change.swapaxes(-1, -2) * key
@@ -64,7 +64,7 @@ def _one_token(
 def _chunks(
     queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """The same for several tokens, with heads before tokens: (B, H, L, ...)."""
+    """Compute several tokens, with heads before tokens: (B, H, L, ...)."""
     length = keys.shape[2]
     size = min(chunk_size(), length)
     weighted_keys, weighted_values = keys * beta[..., None], values * beta[..., None]
@@ -72,7 +72,7 @@ def _chunks(
         _in_chunks(array, size) for array in (queries, keys, weighted_keys, weighted_values, decay)
     )
     faded = mx.cumsum(decay, axis=-1)
-    # How much is left, at a chunk's token, of what an earlier one has written.
+    # What remains, at a token of a chunk, of what an earlier token has written.
     left = mx.exp(mx.where(mx.tri(size, dtype=mx.bool_), faded[..., None] - faded[..., None, :], -mx.inf))
     since_start, to_end = mx.exp(faded)[..., None], mx.exp(faded[..., -1:] - faded)[..., None]
 
@@ -90,7 +90,7 @@ def _chunks(
 
 
 def _in_chunks(array: mx.array, size: int) -> mx.array:
-    """(B, H, L, ...) to (B, H, N, C, ...), filled up with zeros, which change nothing."""
+    """Split (B, H, L, ...) into (B, H, N, C, ...), padded with zeros, which change nothing."""
     batch, heads, length = array.shape[:3]
     missing = -length % size
     if missing:
@@ -99,17 +99,17 @@ def _in_chunks(array: mx.array, size: int) -> mx.array:
 
 
 def _inverse(below: mx.array) -> mx.array:
-    """The inverse of a matrix that has ones on its diagonal and this below it, (..., C, C)."""
+    """Return the inverse of a matrix with ones on the diagonal and `below` under it, (..., C, C)."""
     if runs_on_cpu():
         return mx.linalg.tri_inv(mx.eye(below.shape[-1]) + below)
     return inverse_by_blocks(below)
 
 
 def inverse_by_blocks(below: mx.array) -> mx.array:
-    """The same by products alone: MLX inverts on a CPU only, where the rest of a pass would wait for it.
+    """Return the same inverse by products alone. MLX inverts on a CPU only, and a pass would wait for it.
 
-    The inverse of two blocks on the diagonal with one below is made of their inverses and
-    - second^-1 below first^-1; from blocks of one number on, each step doubles their size.
+    For two diagonal blocks and one below, the inverse consists of the inverses of the two and of
+    - second^-1 below first^-1. Starting from blocks of one number, each step doubles the block size.
     """
     count = below.shape[-1]
     size = 1 << (count - 1).bit_length()

@@ -1,4 +1,4 @@
-"""A layer of linear attention: a short convolution over tokens, the gated delta rule, a gated norm.
+"""A layer of linear attention: a short convolution over tokens, the gated delta rule, and a gated norm.
 
 Source: `modeling_qwen3_next.py` and `modeling_qwen3_5.py` of Hugging Face transformers.
 
@@ -23,18 +23,18 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class GatedDeltaNet:
-    """Takes the place of attention; what it knows of the text so far has a constant size.
+    """Linear attention, in place of attention. Its state has a constant size for any length of text.
 
     Args:
-        sizes: Of its heads.
-        inputs: Queries, keys, values, gates, beta and decay, in one product.
-        by_key_head: The product has all that belongs to a key head side by side, rather than all queries,
-            then all keys, and so on.
-        taps: (C, 1, T) or (C, T, 1) of the convolution, each channel's by itself.
-        decay_log: (H,) logarithm of how fast each head fades.
-        decay_bias: (H,) added to what a token says of that.
-        norm: Of each value head.
-        output: To (R, hidden).
+        sizes: Sizes of its heads.
+        inputs: Projection to queries, keys, values, gates, beta and decay at once.
+        by_key_head: Whether the projection groups its outputs by key head, rather than as all queries, then
+            all keys, and so on.
+        taps: Taps of the convolution, separate for each channel, (C, 1, T) or (C, T, 1).
+        decay_log: Logarithm of how fast each head fades, (H,).
+        decay_bias: Bias added to a token's decay, (H,).
+        norm: Norm of each value head.
+        output: Projection to (R, hidden).
     """
 
     sizes: LinearAttentionConfig
@@ -48,7 +48,7 @@ class GatedDeltaNet:
 
     @cached_property
     def _taps(self) -> mx.array:
-        """(T, C)."""
+        """Taps as (T, C)."""
         return computed(mx.contiguous(self.taps.reshape(len(self.taps), -1).T))
 
     @cached_property
@@ -56,12 +56,12 @@ class GatedDeltaNet:
         return computed(-mx.exp(self.decay_log.astype(mx.float32)))
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (R, hidden) to (R, hidden), from and to this layer's states in the cache."""
+        """Map (R, hidden) to (R, hidden), and update this layer's states in the cache."""
         assert step.states is not None
         mixed, gates, beta, decay = self._project(rows)
         kept, taken = pace(decay, self.decay_bias, self._speed, beta)
         if step.active is not None:
-            # Nothing fades and nothing is taken where there is no token.
+            # A sequence without a token neither fades nor stores anything.
             kept, taken = kept * step.active[:, None], taken * step.active[:, None]
         outputs = [
             self._part(part, layer, step.states, step, mixed, kept, taken).reshape(-1, gates.shape[-1])
@@ -82,7 +82,7 @@ class GatedDeltaNet:
         kept: mx.array,
         taken: mx.array,
     ) -> mx.array:
-        """Let the tokens of a part know of those before them: (B, L, H, V)."""
+        """Apply the delta rule to the tokens of a part and those before them. Return (B, L, H, V)."""
         mixed, kept, taken = (part.of_texts(each, step.batch, step.length) for each in (mixed, kept, taken))
         before, memory = states.states(layer, part.sequences)
         tokens = mx.concatenate([before, mixed], axis=1)
@@ -95,7 +95,7 @@ class GatedDeltaNet:
         return outputs
 
     def _project(self, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        """Queries, keys and values (R, C), gates (R, H * V), beta and decay (R, H)."""
+        """Return queries, keys and values (R, C), gates (R, H * V), and beta and decay (R, H)."""
         sizes = self.sizes
         projected = self.inputs(rows)
         conv, value, heads = sizes.conv_size, sizes.value_size, sizes.linear_num_value_heads
@@ -115,12 +115,12 @@ class GatedDeltaNet:
         return mx.concatenate(flat[:3], axis=-1), flat[3], flat[4], flat[5]
 
     def _heads(self, mixed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries and keys of length 1, (B, L, G, K), the queries scaled, and values, (B, L, H, V)."""
+        """Return queries, scaled, and keys of length 1, (B, L, G, K), and values, (B, L, H, V)."""
         sizes = self.sizes
         queries, keys, values = mx.split(mixed, [sizes.key_size, 2 * sizes.key_size], axis=-1)
         key = sizes.linear_key_head_dim
         queries, keys = (heads.reshape(*heads.shape[:2], -1, key) for heads in (queries, keys))
-        # A norm divides by the root of a mean, not of a sum.
+        # An RMS norm divides by the root of a mean, not of a sum.
         queries, keys = (mx.fast.rms_norm(heads, None, EPSILON / key) for heads in (queries, keys))
         values = values.reshape(*values.shape[:2], -1, sizes.linear_value_head_dim)
         return queries * (1 / key), keys * key**-0.5, values

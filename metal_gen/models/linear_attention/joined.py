@@ -1,4 +1,4 @@
-"""What linear attention does to single numbers: on a GPU each of these is one operation.
+"""Element-wise operations of linear attention, each fused into one operation on a GPU.
 
 Axes: B sequences, L tokens, R rows, C channels, T taps, H value heads, V size of a value.
 """
@@ -13,17 +13,17 @@ from metal_gen.device.backend import runs_on_cpu
 
 
 def pace(decay: mx.array, bias: mx.array, speed: mx.array, beta: mx.array) -> tuple[mx.array, mx.array]:
-    """How much each head keeps, as a logarithm, and how much it takes of a value: (R, H) of each."""
+    """Return the logarithm of what each head keeps, and the share of a value it stores, (R, H) each."""
     kept, taken = _on_this_device(_pace)(decay, bias, speed, beta)
     return kept, taken
 
 
 def convolved(tokens: mx.array, taps: mx.array) -> mx.array:
-    """Weigh each channel's last T tokens: (B, T - 1 + L, C) to silu of their sum, (B, L, C), float32.
+    """Apply the convolution and silu: (B, T - 1 + L, C) to (B, L, C), float32.
 
     Args:
-        tokens: Those before the first, and then the new ones.
-        taps: (T, C).
+        tokens: T - 1 earlier inputs, followed by the new ones.
+        taps: Taps, (T, C).
     """
     count = len(taps)
     length = tokens.shape[1] - count + 1
@@ -33,7 +33,7 @@ def convolved(tokens: mx.array, taps: mx.array) -> mx.array:
 
 
 def gated(heads: mx.array, gates: mx.array) -> mx.array:
-    """Multiply heads by silu(gates), in float32; (..., V) of both."""
+    """Multiply heads by silu(gates) in float32; both are (..., V)."""
     result: mx.array = _on_this_device(_gated)(heads, gates)
     return result
 
@@ -58,7 +58,7 @@ def _gated(heads: mx.array, gates: mx.array) -> mx.array:
 
 
 def _on_this_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For a CPU, MLX would call a C++ compiler to join operations."""
+    """Fuse a function on a GPU. On a CPU, MLX would call a C++ compiler for it."""
     return function if runs_on_cpu() else _joined(function)
 
 

@@ -1,7 +1,7 @@
-"""The gated delta rule as one kernel for a GPU, the same code in the dialects of Metal and CUDA.
+"""The gated delta rule as one GPU kernel, with the same code for Metal and CUDA.
 
-32 lanes hold one row of one head's memory in their registers, a part of its keys each, and take one token
-after another. MLX checks nothing in it: `rules` compares what it computes before it is used.
+32 lanes hold one row of one head's memory in their registers, each a part of its keys, and process one token
+after another. MLX does not check the kernel, so `rules` compares its results before it is used.
 
 Axes: as in `delta_rule`.
 """
@@ -15,7 +15,7 @@ import mlx.core as mx
 LANES = 32
 ROWS_OF_A_GROUP = 4
 
-# Inputs are flat and of float32, `lengths` holds L; B and L are known when it runs, all sizes before.
+# Inputs are flat float32. `lengths` holds L. B and L are known at run time, other sizes when compiling.
 BODY = """
     const int text = head_of_text / H, head = head_of_text % H, shared = head / (H / G);
     const int length = lengths[0];
@@ -60,14 +60,14 @@ __device__ inline float sum_of_lanes(float number) {
 
 
 def can_take(key_size: int, value_size: int) -> bool:
-    """Whether the kernel is made for memories of V x K numbers."""
+    """Return whether the kernel supports memories of V x K numbers."""
     return key_size % LANES == 0 and value_size % ROWS_OF_A_GROUP == 0
 
 
 def kernel_rule(
     queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Read and write the memory on a GPU; arguments and results as of `delta_rule`."""
+    """Read and write the memory on a GPU. Arguments and results are those of `delta_rule`."""
     batch, length, heads, value_size = values.shape
     sizes = {"G": keys.shape[2], "H": heads, "K": keys.shape[3], "V": value_size, "LANES": LANES}
     outputs, after = _kernel()(

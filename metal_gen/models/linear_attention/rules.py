@@ -1,7 +1,7 @@
-"""Which way to compute the gated delta rule on this device: the fastest that gives the right numbers.
+"""Chooses how to compute the gated delta rule on this device: the fastest way with correct results.
 
-A kernel is tried once for the sizes of a model, beside plain operations on the CPU, before it is used. One
-that does not compile or computes something else is left alone.
+Before a kernel is used, it is tried once with a model's sizes and compared with plain operations on the CPU.
+A kernel that does not compile or gives other results is not used.
 
 Axes: as in `delta_rule`.
 """
@@ -19,9 +19,9 @@ from metal_gen.models.linear_attention.kernel import can_take, kernel_rule
 
 Rule = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
 TRIED_TOKENS = 3
-# Kernels add in another order; one that is wrong is far off.
+# Kernels add in another order, so small differences are normal. A wrong kernel is far off.
 TOLERANCE = 1e-3
-# What MLX and its compilers raise for a kernel that they refuse.
+# Errors of MLX and its compilers for a kernel that they refuse.
 REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
 
 
@@ -30,9 +30,9 @@ class ChosenRule:
     """A way to compute the rule.
 
     Attributes:
-        compute: Takes and gives what `delta_rule` does.
-        name: What it is, for a person.
-        refused: Why others are not used.
+        compute: Function with the arguments and results of `delta_rule`.
+        name: Name for users.
+        refused: Why other ways are not used.
     """
 
     compute: Rule
@@ -46,13 +46,13 @@ class ChosenRule:
 def mlx_rule(
     queries: mx.array, keys: mx.array, values: mx.array, decay: mx.array, beta: mx.array, memory: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """MLX's own: a kernel on Metal, from 0.32.3 on; arguments and results as of `delta_rule`."""
+    """Compute the rule with MLX's own Metal kernel, from 0.32.3 on; arguments and results of `delta_rule`."""
     outputs, after = mx.fast.gated_delta_update(queries, keys, values, mx.exp(decay), beta, memory)
     return outputs, after
 
 
 def rule_for(sizes: LinearAttentionConfig) -> ChosenRule:
-    """The way to compute the rule for heads of these sizes, tried at the first call."""
+    """Return the way to compute the rule for heads of these sizes. The first call tries the candidates."""
     return _chosen(sizes, runs_on_cpu())
 
 
@@ -68,7 +68,7 @@ def _chosen(sizes: LinearAttentionConfig, on_cpu: bool) -> ChosenRule:
 
 
 def _candidates(sizes: LinearAttentionConfig, on_cpu: bool) -> dict[str, Rule]:
-    """Kernels for this device, the fastest first; none for a CPU, where MLX's own is slower."""
+    """Return kernels for this device, the fastest first; none on a CPU, where MLX's own is slower."""
     found: dict[str, Rule] = {}
     if on_cpu:
         return found
@@ -80,7 +80,7 @@ def _candidates(sizes: LinearAttentionConfig, on_cpu: bool) -> dict[str, Rule]:
 
 
 def _reason_against(rule: Rule, sizes: LinearAttentionConfig) -> str | None:
-    """Why a rule cannot be used; None where it gives what plain operations give."""
+    """Return why a rule cannot be used, or None if its results equal those of plain operations."""
     try:
         inputs = _tried(sizes)
         found = rule(*inputs)
@@ -102,7 +102,7 @@ def _reason_against(rule: Rule, sizes: LinearAttentionConfig) -> str | None:
 
 
 def _tried(sizes: LinearAttentionConfig) -> list[mx.array]:
-    """Numbers to try a rule with, in the shapes of `delta_rule`: two sequences of a few tokens."""
+    """Return numbers to try a rule with, in the shapes of `delta_rule`: two sequences of a few tokens."""
     batch, length = 2, TRIED_TOKENS
     shared, heads = sizes.linear_num_key_heads, sizes.linear_num_value_heads
     key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
