@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 GGUF_SUFFIX = ".gguf"
-# In the names of GGUF files that hold a model's vision or audio encoder, or its multi-token-prediction layers.
+# In names of GGUF files with a model's vision or audio encoder, or its multi-token-prediction layers.
 COMPANION = re.compile("mmproj|^mtp-", re.IGNORECASE)
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 _LISTED_NAMES = 6
