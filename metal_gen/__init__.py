@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from metal_gen.generation.text_generation import generate, generate_samples, load, stream_generate
     from metal_gen.sampling.sampler import sample_token
     from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
+    from metal_gen.scoring.ranking import Ranked, Ranking
+    from metal_gen.scoring.score_and_rank import rank, score
+    from metal_gen.scoring.text_score import TextScore
 
 _MODULES = {
     "Conversation": "metal_gen.generation.conversation",
@@ -35,16 +38,21 @@ _MODULES = {
     "KVCacheConfig": "metal_gen.cache.kv_cache",
     "MetalGenError": "metal_gen.errors",
     "Piece": "metal_gen.generation.pieces",
+    "Ranked": "metal_gen.scoring.ranking",
+    "Ranking": "metal_gen.scoring.ranking",
     "SamplingStrategy": "metal_gen.sampling.strategy",
     "Statistics": "metal_gen.generation.pieces",
     "Temperature": "metal_gen.sampling.strategy",
     "TextModel": "metal_gen.generation.loading",
+    "TextScore": "metal_gen.scoring.text_score",
     "TopK": "metal_gen.sampling.strategy",
     "TopP": "metal_gen.sampling.strategy",
     "generate": "metal_gen.generation.text_generation",
     "generate_samples": "metal_gen.generation.text_generation",
     "load": "metal_gen.generation.text_generation",
+    "rank": "metal_gen.scoring.score_and_rank",
     "sample_token": "metal_gen.sampling.sampler",
+    "score": "metal_gen.scoring.score_and_rank",
     "stream_generate": "metal_gen.generation.text_generation",
 }
 
@@ -58,16 +66,21 @@ __all__ = [
     "KVCacheConfig",
     "MetalGenError",
     "Piece",
+    "Ranked",
+    "Ranking",
     "SamplingStrategy",
     "Statistics",
     "Temperature",
     "TextModel",
+    "TextScore",
     "TopK",
     "TopP",
     "generate",
     "generate_samples",
     "load",
+    "rank",
     "sample_token",
+    "score",
     "stream_generate",
 ]
 

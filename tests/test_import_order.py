@@ -24,6 +24,7 @@ LAYERS = (
     ("checkpoint",),
     ("engine", "conversion", "prefix_cache"),
     ("generation",),
+    ("scoring",),
     ("__init__", "environment"),
     ("bench", "batch", "device_checks"),
     ("cli", "__main__", "llm_plugin"),

@@ -71,6 +71,11 @@ class MemoryPlan:
         """Memory of the work that prefill queues ahead on a GPU; None on a CPU."""
         return self._working(self.chunk_size).ahead_bytes
 
+    @property
+    def logits_rows(self) -> int:
+        """Number of tokens whose logits can be computed together within `working_bytes`, to score texts."""
+        return self._working(self.chunk_size).logits_rows
+
     def _working(self, chunk_size: int) -> WorkingMemory:
         slots, capacity = self.cache.batch_size, self.cache.max_seq_len
         return WorkingMemory(

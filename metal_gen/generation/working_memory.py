@@ -17,6 +17,8 @@ FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
 # Enough to keep a GPU busy.
 GPU_LAYERS_AHEAD = 4
+# Enough to read the head's weights seldom.
+MOST_LOGITS_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,16 @@ class WorkingMemory:
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.texts * self.model.vocab_size * DTYPE_BYTES["float32"]
         return max(self.layer_bytes + (self.ahead_bytes or 0) + mask, sampling)
+
+    @property
+    def logits_rows(self) -> int:
+        """Number of rows whose logits fit where the results of a layer are, when texts are scored."""
+        size = DTYPE_BYTES[self.dtype]
+        if runs_on_cpu():
+            # In float32 too; and blocks of rows may be joined.
+            size += DTYPE_BYTES["float32"]
+        hidden = self._numbers(2 * self.tokens * self.model.hidden_size)
+        return max(1, min(MOST_LOGITS_ROWS, (self.nbytes - hidden) // (size * self.model.vocab_size)))
 
     @property
     def ahead_bytes(self) -> int | None:

@@ -1,0 +1,1 @@
+"""How probable given texts are, and which of several is the most probable."""

@@ -1,0 +1,151 @@
+"""The library's calls: score one text, rank the texts of one task."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import override_with_arguments
+from metal_gen.engine.decoder import at_most
+from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
+from metal_gen.engine.scoring.sequences import OneSequence
+from metal_gen.errors import UsageError
+from metal_gen.generation.loading import TextModel
+from metal_gen.scoring.ranking import Choices, Documents, Method, Ranking, RankJob, RankOptions
+from metal_gen.scoring.requests import RequestMaker
+from metal_gen.scoring.text_score import ScoreSum, TextScore
+from metal_gen.text.messages import Message
+
+PROMPT_SETTINGS = ("system", "raw", "thinking", "prefill", "template_arg")
+
+
+def score(
+    model: TextModel,
+    text: str | Iterable[str],
+    *,
+    prompt: str | Sequence[Message] | None = None,
+    stride: int | None = None,
+    per_token: bool = False,
+    **settings: Any,
+) -> TextScore:
+    """Compute how probable a text is.
+
+    Args:
+        model: Model from `load`. Its cache is cleared.
+        text: A text, or its pieces in order. Without a prompt it may be longer than the cache: it is cut into
+            windows of `max_seq_len` tokens.
+        prompt: A user's message or a conversation that the text answers; None scores the text by itself,
+            without a chat template.
+        stride: Tokens that a window adds to the one before; None is half a window.
+        per_token: Keep the log-probability of every token.
+        settings: Settings of the prompt by name, such as `raw`, `system`, `thinking`.
+
+    Raises:
+        MetalGenError: The text or a setting cannot be used, or prompt and text do not fit.
+    """
+    maker = _maker(model, settings)
+    stride = maker.stride(stride)
+    total = ScoreSum(keeps_tokens=per_token)
+    pieces = [text] if isinstance(text, str) else text
+    with _scorer(model) as scorer:
+        if prompt is None:
+            requests = maker.text(pieces, stride)
+            for request in _computed(scorer, requests):
+                total.add(request)
+            return total.score(requests.nbytes)
+        encoded, answer = maker.prompt(prompt), "".join(pieces)
+        for request in _computed(scorer, [maker.answer(encoded, answer)]):
+            total.add(request)
+        return total.score(len(answer.encode()), prompt_tokens=len(encoded.ids))
+
+
+def rank(
+    model: TextModel,
+    *,
+    prompt: str | Sequence[Message] | None = None,
+    choices: Sequence[str] | None = None,
+    query: str | None = None,
+    documents: Sequence[str] | None = None,
+    by: str = "sum",
+    method: str | None = None,
+    instruction: str | None = None,
+    top: int | None = None,
+    **settings: Any,
+) -> Ranking:
+    """Rank choices after a prompt, or documents for a query.
+
+    Args:
+        model: Model from `load`. Its cache is cleared.
+        prompt: A user's message or a conversation that the choices answer.
+        choices: Texts to rank. They are scored after the prompt, which is computed once.
+        query: What is searched for.
+        documents: Texts to rank by how well they fit the query.
+        by: `sum` or `mean` of the log-probabilities of a choice's tokens.
+        method: `reranker` or `likelihood`; None takes the first for a model with "rerank" in its name.
+        instruction: For a reranker, what makes a document fit; otherwise, what asks for a query.
+        top: Most items of the ranking; None is all.
+        settings: Settings of the prompt by name, such as `raw`, `system`, `thinking`.
+
+    Raises:
+        MetalGenError: A text or a setting cannot be used, or does not fit.
+    """
+    options = RankOptions(_method(by), None if method is None else _method(method), instruction, top)
+    job = RankJob(_maker(model, settings), task_of(prompt, choices, query, documents), options)
+    with _scorer(model) as scorer:
+        for request in _computed(scorer, job.requests()):
+            job.take(request)
+    return job.ranking()
+
+
+def task_of(
+    prompt: str | Sequence[Message] | None,
+    choices: Sequence[str] | None,
+    query: str | None,
+    documents: Sequence[str] | None,
+) -> Choices | Documents:
+    """Return what to rank.
+
+    Raises:
+        UsageError: The arguments are not a prompt with choices, or a query with documents.
+    """
+    if prompt is not None and choices is not None and query is None and documents is None:
+        return Choices(prompt, choices)
+    if query is not None and documents is not None and prompt is None and choices is None:
+        return Documents(query, documents)
+    raise UsageError("there must be a prompt and choices, or a query and documents")
+
+
+def _method(name: str) -> Method:
+    try:
+        return Method(name)
+    except ValueError:
+        raise UsageError(f"there is no method {name!r}", f"one of {', '.join(Method)}") from None
+
+
+def _maker(model: TextModel, settings: dict[str, Any]) -> RequestMaker:
+    for name, value in settings.items():
+        if value is not None and name not in PROMPT_SETTINGS:
+            raise UsageError(
+                f"{name} has no effect on a score",
+                f"the settings of a prompt are {', '.join(PROMPT_SETTINGS)}; give others to load(...)",
+            )
+    in_force: Settings = override_with_arguments(model.settings, settings)
+    return RequestMaker.of(model.checkpoint, in_force, model.plan)
+
+
+@contextmanager
+def _scorer(model: TextModel) -> Iterator[Scorer]:
+    """Open a scorer for one text at a time, with MLX limited to the planned memory."""
+    plan, decoder = model.plan, model.decoder
+    with at_most(plan.ahead_bytes):
+        sequence = OneSequence(decoder.model, decoder.cache, plan.chunk_size)
+        yield Scorer(sequence, chunk_size=plan.chunk_size, block_rows=plan.logits_rows)
+
+
+def _computed(scorer: Scorer, requests: Iterable[ScoreRequest]) -> Iterator[ScoreRequest]:
+    """Yield the requests when they are complete."""
+    for request in requests:
+        scorer.begin(request)
+        while not request.is_complete:
+            scorer.step()
+        yield request
