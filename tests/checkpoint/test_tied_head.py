@@ -44,7 +44,7 @@ def test_a_head_of_its_own_is_used_with_a_notice(tmp_path, logits_of):
     folder = with_head(tmp_path / "own", own_head())
     checkpoint = Checkpoint(folder)
     assert not checkpoint.config.tie_word_embeddings
-    assert "the stored one is used" in checkpoint.notices[0]
+    assert "the stored head is used" in checkpoint.notices[0]
     expected = logits_of(with_head(tmp_path / "untied", own_head(), UNTIED))
     assert np.array_equal(logits_of(folder), expected)
 
@@ -71,7 +71,7 @@ def test_the_plan_has_room_for_a_head_of_its_own_and_a_person_is_told(tmp_path):
     tied = prepare(Settings(model=str(write_checkpoint(tmp_path / "tied", TIED))))
     share = {"float32": 1, "bfloat16": 2, "float16": 2}[prepared.plan.dtype]
     assert prepared.plan.weights_bytes - tied.plan.weights_bytes == head.nbytes // share
-    assert any("the stored one is used" in notice for notice in prepared.notices)
+    assert any("the stored head is used" in notice for notice in prepared.notices)
 
 
 def test_a_head_that_cannot_be_one_is_named(tmp_path):
@@ -114,7 +114,7 @@ def test_a_head_that_others_have_quantized_is_used_if_it_is_whole(method, tmp_pa
     tied = logits_of(folder)
     parts, numbers = method.pack(np.random.RandomState(3), (64, 64))
     change(folder, lambda tensors, _: tensors.update({f"lm_head.{part}": parts[part] for part in parts}))
-    assert "the stored one is used" in Checkpoint(folder).notices[0]
+    assert "the stored head is used" in Checkpoint(folder).notices[0]
 
     def untie(tensors, config):
         tensors[HEAD] = numbers.astype(np.float32)
