@@ -8,12 +8,13 @@ Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a v
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.stored_text import StoredArray
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named
 
 # Beginnings of prompts that slots share, whose states are kept.
@@ -71,6 +72,7 @@ class HybridCache(KVCache):
     """
 
     config: HybridCacheConfig
+    can_be_cut = False
 
     def __init__(self, config: HybridCacheConfig) -> None:
         """Allocate keys and values. Each pass makes new states."""
@@ -80,7 +82,7 @@ class HybridCache(KVCache):
         mx.eval(conv, memory)
         self._empty = _Moment(0, [conv, memory] * config.num_linear_layers)
         self.state_arrays = list(self._empty.states)
-        self._before = self._marked = self._empty
+        self._before = self._marked = self._boundary = self._empty
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -129,6 +131,37 @@ class HybridCache(KVCache):
         # States of later moments belong to a text that no longer exists.
         self._before = self._before if self._before in moments else self._empty
         self._marked = self._marked if self._marked in moments else self._empty
+
+    def keep_boundary(self) -> None:
+        """Keep the states at this position for `stored`."""
+        self._boundary = _Moment(self.position, list(self.state_arrays))
+
+    def layout(self, length: int) -> list[StoredArray]:
+        """Describe keys, values and states as `KVCache.layout` does."""
+        conv, memory = (1, *self.config.conv_state), (1, *self.config.memory)
+        states = [
+            each
+            for layer in range(self.config.num_linear_layers)
+            for each in (
+                StoredArray(f"{layer}.conv", conv, self.dtype),
+                StoredArray(f"{layer}.memory", memory, mx.float32),
+            )
+        ]
+        return [*super().layout(length), *states]
+
+    def stored(self, length: int) -> Iterator[mx.array]:
+        """Yield keys, values and states; the boundary has to be at `length`."""
+        assert self._boundary.position == length
+        yield from super().stored(length)
+        yield from map(mx.contiguous, self._boundary.states)
+
+    def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
+        """Begin a text from storage as `KVCache.restore` does; the arrays have to end at `length`."""
+        given = iter(arrays)
+        super().restore(length, given)
+        self.state_arrays = list(given)
+        self.evaluate()
+        self.mark()
 
     def _moments(self, position: int) -> list[_Moment]:
         """Return the kept moments up to a position."""

@@ -197,6 +197,9 @@ class KVCache:
         """Return the last position up to this one that `rewind` can go to."""
         return min(position, self._position)
 
+    def keep_boundary(self) -> None:
+        """Keep what `stored` needs of this position while the text grows. Does nothing here."""
+
     def layout(self, length: int) -> list[StoredArray]:
         """Describe the arrays that `stored` yields and `restore` takes for a text of this length."""
         shape = (1, self.config.num_kv_heads, length, self.config.head_dim)
@@ -220,9 +223,9 @@ class KVCache:
         """
         self.clear()
         self.claim(length)
-        for place, array in enumerate(arrays):
-            self._write(self.buffers[place], array[:, :, :length])
-            mx.eval(self.buffers[place])
+        for buffer, array in zip(self.buffers, arrays, strict=False):
+            self._write(buffer, array[:, :, :length])
+            mx.eval(buffer)
 
     def clear(self, *, keep: int = 0) -> None:
         """Begin another text: forget all tokens but the first few, and keep the buffers.

@@ -68,6 +68,8 @@ class Decoder:
                 self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
                 self.cache.evaluate()
                 last = end
+                if end == boundary:
+                    self.cache.keep_boundary()
                 if on_progress is not None:
                     on_progress(end, len(prompt))
             hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.working_memory import WorkingMemory
@@ -101,8 +102,13 @@ class MemoryPlan:
         return self.weights_bytes + self.cache.nbytes + self._working_bytes(chunk_size)
 
     def _working_bytes(self, chunk_size: int) -> int:
+        working = self._working(chunk_size).nbytes
+        if not self.stores_prefixes:
+            return working
+        # One layer is read or written at a time. The states at the end of a prefix wait to be written.
         layer = self.cache.bytes_per_token * self.cache.max_seq_len // self.cache.num_layers
-        return max(self._working(chunk_size).nbytes, layer if self.stores_prefixes else 0)
+        states = self.cache.state_nbytes if isinstance(self.cache, HybridCacheConfig) else 0
+        return max(working, layer) + states
 
     @property
     def running_bytes(self) -> int:

@@ -55,7 +55,7 @@ def test_logits_are_equal_to_the_bit_when_cold_and_warm(load):
     """What decides is the ends of chunks, which are the same."""
     bits = []
     for _ in range(2):
-        result = answer(load(), PROMPTS[0], logprobs=3, temperature=1, seed=5)
+        result = answer(load(chunk_size=100), PROMPTS[0], logprobs=3, temperature=1, seed=5)
         bits.append([(each.model_logprob, each.top_model_logprobs) for each in result.logprobs])
     assert bits[0] == bits[1]
 
@@ -129,6 +129,25 @@ def test_weights_that_have_changed_are_a_miss(load, tmp_path):
     assert answer(load(model), "again", system="s " * 100).statistics.stored_tokens
     os.utime(tmp_path / "model" / "model.safetensors", ns=(1, 1))
     assert answer(load(model), "again", system="s " * 100).statistics.stored_tokens == 0
+
+
+@pytest.mark.parametrize("arch", ["qwen3_next", "qwen3_5_text", "qwen3_moe"])
+def test_other_families_use_it_too(load, tmp_path, arch):
+    """States of linear attention are stored with the keys and values."""
+    sizes = {"arch": arch, "max_position_embeddings": 1024}
+    if arch == "qwen3_5_text":
+        sizes |= {"layer_types": ["linear_attention"] * 3 + ["full_attention"], "partial_rotary_factor": 0.25}
+    model = str(write_text_checkpoint(tmp_path / "model", **sizes))
+    settings = {"system": "s " * 100, "temperature": 1, "seed": 2, "logprobs": 1}
+    # No chunk ends at 192 without the cache.
+    cold = answer(load(model, chunk_size=100), "hello", **settings)
+    warm = answer(load(model, chunk_size=100), "hello", **settings)
+    assert cold.statistics.stored_tokens == 0
+    assert warm.statistics.stored_tokens == 192
+    assert warm.token_ids == cold.token_ids
+    assert warm.logprobs == cold.logprobs
+    assert answer(metal_gen.load(model, chunk_size=100), "hello", **settings).token_ids == cold.token_ids
+    assert answer(load(model, chunk_size=100), "another", **settings).statistics.stored_tokens == 192
 
 
 def cut(path):
