@@ -1,7 +1,9 @@
 """Runs a benchmark: the order of its sections, and which models are in memory during each."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -46,6 +48,8 @@ from metal_gen.generation.strategy_settings import strategy_from
 
 SectionProgress = Callable[[str, int, int], None]
 AGREEMENT_TOKENS = 32
+# Shown in place of a section.
+CONVERTING = "converting for mlx-lm"
 
 
 @dataclass
@@ -76,14 +80,32 @@ class Suite:
             require_room(plan, plan.total_bytes, "mlx-lm's model and cache", "measure without --compare")
         self.report = BenchReport(describe_environment(), self._setup())
         self._bandwidth: float | None = None
+        self._compare_with: Path | None = None
         self._default_cache_limit = mx.set_cache_limit(0)
         mx.set_cache_limit(self._default_cache_limit)
 
     def run(self) -> None:
         """Measure everything; `report` always holds the figures so far, even after an exception."""
         self._ceiling()
-        compare_with = self.prepared.checkpoint.folder if self.request.compare else None
-        plan = self.prepared.plan
+        with ExitStack() as stack:
+            if self.request.compare:
+                self._find_for_mlx_lm(stack)
+            self._sections()
+        self.report.complete = True
+
+    def _find_for_mlx_lm(self, stack: ExitStack) -> None:
+        from metal_gen.bench.runners.mlx_lm_folder import folder_for_mlx_lm
+
+        def on_progress(done_bytes: int, all_bytes: int) -> None:
+            self.on_progress(CONVERTING, done_bytes, all_bytes)
+
+        folder = stack.enter_context(folder_for_mlx_lm(self.prepared.checkpoint, on_progress))
+        self._compare_with = folder.path
+        if folder.note:
+            self.report.notes.append(folder.note)
+
+    def _sections(self) -> None:
+        compare_with, plan = self._compare_with, self.prepared.plan
         if self._wants(COLD_START):
             trials = cold_start.cold_start_trials(plan, self.settings_arguments, compare_with)
             self._alternate(COLD_START, trials)
@@ -92,7 +114,6 @@ class Suite:
             self._alternate(LOAD, trials)
         if set(self.request.sections) - NEED_NO_MODEL:
             self._with_models()
-        self.report.complete = True
 
     def _wants(self, section: str) -> bool:
         return section in self.request.sections
@@ -173,7 +194,8 @@ class Suite:
     def _load_mlx_lm(self, prompt: Sequence[int]) -> Runner:
         from metal_gen.bench.runners.mlx_lm import MlxLmRunner
 
-        folder, dtype = self.prepared.checkpoint.folder, self.prepared.plan.dtype
+        folder, dtype = self._compare_with, self.prepared.plan.dtype
+        assert folder is not None
         return self._load(lambda: MlxLmRunner(folder, dtype, self._default_cache_limit), MLX_LM, prompt)
 
     def _load(

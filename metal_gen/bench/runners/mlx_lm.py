@@ -110,11 +110,13 @@ class MlxLmRunner:
 
         cache: list[Any] = make_prompt_cache(self.model)
         if depth:
-            arguments = self.model.args
-            dtype = self.model.model.norm.weight.dtype
-            new = mx.zeros((1, arguments.num_key_value_heads, depth, _head_dim(arguments)), dtype)
+            # Some families have their language model as a part. Linear attention has no keys and values.
+            text: Any = getattr(self.model, "language_model", self.model)
+            shape = (1, text.args.num_key_value_heads, depth, _head_dim(text.args))
+            new = mx.zeros(shape, text.model.norm.weight.dtype)
             for layer in cache:
-                layer.update_and_fetch(new, new)
+                if hasattr(layer, "update_and_fetch"):
+                    layer.update_and_fetch(new, new)
             _wait(cache)
         return cache
 
@@ -155,7 +157,10 @@ def _finish(tokens: Iterator[int], cache: list[Any]) -> None:
 
 
 def _wait(cache: list[Any]) -> None:
-    mx.eval([array for layer in cache for array in layer.state if isinstance(array, mx.array)])
+    from mlx.utils import tree_flatten
+
+    states = dict(tree_flatten([layer.state for layer in cache]))
+    mx.eval([array for array in states.values() if isinstance(array, mx.array)])
 
 
 def _head_dim(arguments: Any) -> int:
