@@ -10,8 +10,8 @@ from metal_gen import __version__
 from metal_gen.cli.command_help import CONTEXT_SETTINGS, Group, add_command
 from metal_gen.cli.examples import epilog
 
-# Each is a file of this folder, which defines a command or a group of commands of the same name; and
-# where the help lists it.
+# Each command is a module in `commands`, which defines a command or command group of the same name. The value
+# is its panel in the help.
 COMMANDS = {
     "generate": "Text",
     "chat": "Text",
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 class _CommandsByName(Mapping[str, Any]):
-    """The commands, each imported when it is asked for."""
+    """The commands by name, each imported on first access."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
@@ -58,7 +58,7 @@ class _CommandsByName(Mapping[str, Any]):
 
 
 class _Program(Group):
-    """The program, which has these commands."""
+    """The top-level command group."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -1,4 +1,4 @@
-"""How the help of every command looks, and when it is shown unasked."""
+"""The help of every command: its layout, and when it is shown without being asked for."""
 
 import copy
 import re
@@ -21,7 +21,7 @@ from metal_gen.cli.terminal.streams import is_terminal
 from metal_gen.errors import ExitCode, UsageError
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-# Of a terminal; with fewer columns typer's panels cut the names of options.
+# Columns of a terminal; with fewer, typer's panels cut option names.
 NARROWEST_PANELS = 78
 # Of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
 NARROWEST_IN_A_PIPE = 80
@@ -30,12 +30,12 @@ _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
 def _joined(help: str) -> str:
-    """Paragraphs, each on one line: it is wrapped when the width is known."""
+    """Join the lines of each paragraph; they are wrapped once the width is known."""
     return re.sub(r"(?<!\n)\n *(?!\n)", " ", cleandoc(help).strip())
 
 
 def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
-    """Write the help in typer's panels, or without them where they do not fit."""
+    """Write the help in typer's panels, or without them on a narrow terminal."""
     columns = shutil.get_terminal_size().columns
     if columns < NARROWEST_PANELS:
         columns = columns if is_terminal(sys.stdout) else NARROWEST_IN_A_PIPE
@@ -47,9 +47,9 @@ def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
 
 
 class Command(typer.core.TyperCommand):
-    """A command whose docstring's lines are joined, for a terminal of any width.
+    """A command whose docstring lines are joined, for a terminal of any width.
 
-    It takes what other programs call its options, and says what to use for those that it has not.
+    It accepts other programs' names of its options, and says what to use for options that it does not have.
     """
 
     def __init__(self, *arguments: Any, help: str | None = None, **settings: Any) -> None:
@@ -57,7 +57,7 @@ class Command(typer.core.TyperCommand):
         self.params.append(other_options(self.params, self.name or ""))
 
     def make_parser(self, ctx: Any) -> Any:
-        """Make the parser of the command line."""
+        """Create the parser of the command line."""
         parser = super().make_parser(ctx)
         add_other_names(self.params, parser, ctx)
         return parser
@@ -72,20 +72,20 @@ class Command(typer.core.TyperCommand):
 
 
 class Group(typer.core.TyperGroup):
-    """Commands below one name. Without one of them the help is shown, which is no result of anything."""
+    """A group of commands. Without a subcommand it shows the help and exits with a usage error."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; help that nobody asked for goes to stderr, and into no log.
+        """Parse the arguments; help that was not asked for goes to stderr, and not into a log.
 
         Raises:
-            UsageError: There is no command, and nobody to read the help.
+            UsageError: There is no subcommand, and stderr is not a terminal.
         """
         if args or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         if not is_terminal(sys.stderr):
             raise UsageError("no command was given", f"{ctx.command_path} --help lists the commands")
         with redirect_stdout(sys.stderr):
-            # Panels are printed by asking for them.
+            # With panels, `get_help` prints the help itself.
             if plain := ctx.get_help():
                 print(plain)
         raise typer.Exit(ExitCode.USAGE)
@@ -94,7 +94,7 @@ class Group(typer.core.TyperGroup):
         """Find the command that the first argument names.
 
         Raises:
-            UsageError: There is none; the hint names the one that is meant.
+            UsageError: There is none; the hint names a similar one.
         """
         name = SAME_COMMANDS.get((self.name or "", args[0]), args[0])
         if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
@@ -107,12 +107,12 @@ class Group(typer.core.TyperGroup):
 
 
 def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[_Function], _Function]:
-    """Make a function a command of a group, with examples at the end of its help."""
+    """Return a decorator that makes a function a command of a group, with examples at the end of its help."""
     return group.command(name, cls=Command, epilog=epilog(*examples))
 
 
 def command_group(name: str, help: str, *examples: str) -> typer.Typer:
-    """A group of commands that is itself a command of the program."""
+    """Create a group of commands that is itself a command of the program."""
     return typer.Typer(
         name=name,
         cls=Group,

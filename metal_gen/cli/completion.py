@@ -1,6 +1,6 @@
-"""What the shell can complete, from the Hub's cache and from the settings.
+"""Shell completion, from the Hub's cache and from the settings.
 
-A shell waits for this at every press of a key: it loads neither MLX nor the Hub's library.
+A shell waits for it at every Tab, so it loads neither MLX nor the Hub's library.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from metal_gen.config.checks import Choice
 from metal_gen.config.settings import SETTINGS
 
-# Typer tells its arguments apart by their types.
+# Typer recognizes its arguments by their types.
 Completion = Callable[[str], list[str]]
 
 
 def without_equals_signs(words: Sequence[str], place: int) -> tuple[list[str], int]:
-    """Take `--option=value`, which bash hands over as three words, for the two that it means.
+    """Join `--option=value`, which bash passes as three words, to the two words that it means.
 
     Args:
-        words: Of the command line.
-        place: Which of them is to be completed.
+        words: Words of the command line.
+        place: Index of the word to complete.
 
     Returns:
-        The same without the equals signs; where one is to be completed, it is an empty word.
+        The words without the equals signs, and the new index; a completed equals sign becomes an empty word.
     """
     kept: list[str] = []
     for number, word in enumerate(words[: place + 1]):
@@ -33,14 +33,14 @@ def without_equals_signs(words: Sequence[str], place: int) -> tuple[list[str], i
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Name the models in the cache; where none fits, a shell completes files and folders."""
+    """Return matching models in the cache; if there are none, a shell completes files and folders."""
     from metal_gen.hub.cache import cached_references
 
     return [reference for reference in cached_references() if reference.startswith(incomplete)]
 
 
 def completion_of(setting: str) -> Completion | None:
-    """How the values of a setting are completed; None where they are not."""
+    """Return the completion of a setting's values; None if it has none."""
     if setting == "model":
         return complete_model
     check = SETTINGS[setting].check

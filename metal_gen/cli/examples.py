@@ -1,31 +1,31 @@
-"""Commands to copy from the end of a help text, broken where a shell lets them go on."""
+"""Example commands at the end of a help text, broken so that they can be pasted into a shell."""
 
 import re
 from collections.abc import Iterator
 
 HEADING = "Examples:"
-# Of a terminal with 80 columns, less the margins of typer's panels.
+# A terminal with 80 columns, minus the margins of typer's panels.
 COLUMNS = 76
 INDENT = 4 * " "
 CONTINUED = " \\"
-# Text in quotes is not broken.
+# Quoted text is not broken.
 WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 
 
 def epilog(*examples: str) -> str:
-    """The end of a command's help: a heading, and a paragraph for each command."""
+    """Return the end of a command's help: a heading, and a paragraph per command."""
     return "\n\n".join((HEADING, *(broken(example, COLUMNS) for example in examples)))
 
 
 def examples_in(epilog: str) -> list[str]:
-    """The commands that an epilog shows, each on one line again."""
+    """Return the commands of an epilog, each on one line again."""
     return [re.sub(r" \\\n *", " ", text) for text in epilog.split("\n\n")[1:]]
 
 
 def broken(command: str, width: int) -> str:
-    """Break a command with backslashes, where a line has more columns than `width`.
+    """Break a command with backslashes if it is wider than `width` columns.
 
-    An option stays with its value if it can. A word that is wider than a line stays whole.
+    An option stays with its value if possible. A word that is wider than a line stays whole.
     """
     lines: list[str] = []
     line = ""
@@ -40,7 +40,7 @@ def broken(command: str, width: int) -> str:
 
 
 def _parts(command: str, width: int) -> Iterator[str]:
-    """The words, each option with the value after it if a line holds both."""
+    """Yield the words; an option and its value are one part if a line can hold both."""
     option = ""
     for word in WORD.findall(command):
         if option and not re.match(r"[-|<>&]", word) and len(option) + 1 + len(word) <= width:

@@ -1,4 +1,4 @@
-"""The process: from arguments to an exit code, with signals and closed streams in between."""
+"""The process: from arguments to an exit code, including signals and closed streams."""
 
 import errno
 import os
@@ -26,12 +26,12 @@ def run() -> NoReturn:
         if stopped := stopped_by(error):
             code = _say_stopped(stopped)
         else:
-            # Not left to Python, which would end by a crash if weights are still being read.
+            # If Python printed it, it would crash at exit while weights are still being read.
             with suppress(OSError, AttributeError):
                 sys.stderr.write(visible(traceback.format_exc()))
             code = ExitCode.UNEXPECTED
     if code == ExitCode.CLOSED_PIPE or not _flush():
-        # Python flushes stdout once more on its way out, and would complain about it.
+        # Python flushes stdout again at exit, and would report the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or ExitCode.CLOSED_PIPE
     _leave(code)
@@ -41,11 +41,11 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: After the program's name.
-        kept: Gets what the command leaves in its context, so that it outlives the command.
+        arguments: Arguments after the program's name.
+        kept: Receives the command's context, so that its contents outlive the command.
 
     Returns:
-        The exit code; see `ExitCode`. Only errors of the program itself come through.
+        The exit code; see `ExitCode`. Only unexpected errors are raised.
     """
     console = Console()
     try:
@@ -65,7 +65,7 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
     except BrokenPipeError:
         return ExitCode.CLOSED_PIPE
     except SystemExit as left:
-        # Rich leaves so where a pipe is closed on what it prints, and typer where it is done.
+        # Rich exits like this when a pipe is closed, and typer when it is done.
         if isinstance(left.__context__, BrokenPipeError):
             return ExitCode.CLOSED_PIPE
         raise
@@ -102,7 +102,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
         _repair_words_of_bash()
         app(prog_name="metal-gen")
     refuse_shell_name(arguments)
-    # Typer's own entry would turn a closed pipe and Ctrl-C into exit code 1.
+    # Typer's own entry point would turn a closed pipe and Ctrl-C into exit code 1.
     command = typer.main.get_command(app)
     try:
         # The parser takes the words out of the list that it reads.
@@ -120,7 +120,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
 
 
 def _repair_words_of_bash() -> None:
-    """Other shells hand over the command line as it is."""
+    """Repair the words that bash passes; other shells pass the command line unchanged."""
     from metal_gen.cli.completion import without_equals_signs
 
     if os.environ[COMPLETION_VARIABLE] == "complete_bash":
@@ -130,7 +130,7 @@ def _repair_words_of_bash() -> None:
 
 
 def _read_arguments(command: Any, arguments: list[str]) -> Any:
-    """Find the command, and do what needs none: --help, --version, --install-completion."""
+    """Find the command; run options that need none: --help, --version, --install-completion."""
     try:
         return command.make_context("metal-gen", arguments)
     except OSError as error:
@@ -143,7 +143,7 @@ def _read_arguments(command: Any, arguments: list[str]) -> Any:
 
 
 def _utf8(before: str, argument: str) -> str:
-    """Read an argument's bytes as UTF-8, whatever the locale says they are."""
+    """Decode an argument's bytes as UTF-8, whatever the locale."""
     data = os.fsencode(argument)
     try:
         return data.decode()
@@ -153,7 +153,7 @@ def _utf8(before: str, argument: str) -> str:
 
 
 def _fill_closed_descriptors() -> None:
-    """Open /dev/null where stdin, stdout or stderr is closed, lest a file gets its number."""
+    """Open /dev/null if stdin, stdout or stderr is closed, so that no other file gets its descriptor."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -162,10 +162,10 @@ def _fill_closed_descriptors() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process at once: all that is open has been closed.
+    """End the process at once; everything that matters has been closed.
 
-    Python would free the weights and every token of the vocabulary one by one first, and wait for
-    what is still being read.
+    Python would first free the weights and every token of the vocabulary one by one, and wait for reads in
+    progress.
     """
     with suppress(OSError, AttributeError):
         sys.stderr.flush()

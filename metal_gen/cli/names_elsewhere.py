@@ -1,8 +1,8 @@
-"""What other programs call options: names that mean the same, and hints for the others.
+"""Other programs' names of options: aliases for the same, and hints for the rest.
 
-A name that mlx_lm.generate, mlx_lm.convert or llama-cli has for exactly one of our options is taken for it.
-A name that means something else there, or something that this program does by itself or not at all, is
-refused with what to use instead. Help lists neither.
+A name that mlx_lm.generate, mlx_lm.convert or llama-cli uses for one of our options is an alias of it.
+A name for something else, or for something that metal-gen does automatically or not at all, is refused with
+a hint. The help lists neither.
 
 Sources: the argument parsers of mlx-lm 0.32.2; tools/cli/README.md of llama.cpp, commit 071795507d.
 """
@@ -157,7 +157,7 @@ def hints_of(command: str) -> Mapping[str, str]:
 
 
 class _OtherOptions(typer.core.TyperOption):
-    """A hidden option that has all names of other programs for which there is a hint."""
+    """A hidden option with all names of other programs that have a hint."""
 
     names: frozenset[str] = frozenset()
 
@@ -193,7 +193,7 @@ def _refuse(context: Any, _: Any, name: str | None) -> None:
 
 
 def add_other_names(params: Sequence[Any], parser: Any, context: Any) -> None:
-    """Take the names of other programs that mean one of these options."""
+    """Add other programs' names as aliases of these options."""
     by_name = {param.name: param for param in params}
     own = _names(params)
     for other, name in SAME.items():

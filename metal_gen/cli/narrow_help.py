@@ -1,4 +1,4 @@
-"""Help for a narrow terminal: no panels, but their groups, and every text wrapped rather than cut."""
+"""Help for a narrow terminal: the same groups without panels, and text wrapped instead of cut."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ INDENT, DEEPER = 2, 6
 
 
 def narrow_help(command: Any, context: Any, width: int) -> str:
-    """Write the help of a command or a group of commands.
+    """Return the help of a command or a group of commands.
 
     Args:
-        command: Of typer's.
-        context: The command's own.
-        width: Columns that may be used.
+        command: The command of typer.
+        context: The command's context.
+        width: Number of columns available.
     """
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines = [*_wrapped(f"Usage: {usage}", width)]
@@ -35,7 +35,7 @@ def narrow_help(command: Any, context: Any, width: int) -> str:
 
 
 def _groups(command: Any, context: Any) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
-    """Each group's title, and its rows: the arguments, the options by panel, the commands by panel."""
+    """Yield each group's title and rows: arguments, options by panel, commands by panel."""
     params = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
     kinds = {"argument": "Arguments", "option": "Options"}
     rows = [
@@ -55,7 +55,7 @@ def _groups(command: Any, context: Any) -> Iterator[tuple[str, Sequence[tuple[st
 
 
 def _place(title: str, titles: Sequence[str]) -> int:
-    """Arguments and options without a panel of their own come first, as in typer's help."""
+    """Return the position of a group: arguments and options without a panel come first, as in typer."""
     first = ["Arguments", "Options"]
     return first.index(title) if title in first else len(first) + titles.index(title)
 

@@ -1,18 +1,18 @@
-"""What the help of an option says: what it does, and its default."""
+"""The help text of an option with its default."""
 
 import copy
 import re
 from typing import Any
 
-# What rich would take for a style.
+# Text that rich would interpret as a style tag.
 TAG = re.compile(r"(\[[a-z#/@][^\[]*?\])")
 
 
 def default_of(param: Any) -> str:
-    """The default of an option or an argument, in words.
+    """Return the default of an option or an argument, in words.
 
     Returns:
-        Nothing for what must be given, and for what is done at once, as `--version` is.
+        An empty text for a required argument, and for an action such as `--version`.
     """
     if param.required or param.is_eager or not param.expose_value:
         return ""
@@ -24,14 +24,14 @@ def default_of(param: Any) -> str:
 
 
 def described(param: Any) -> str:
-    """What an option does and its default, in plain text."""
+    """Return the help of an option with its default, in plain text."""
     default = default_of(param)
     help = (param.help or "").removesuffix(".")
     return f"{help} [default: {default}]" if default else help
 
 
 def with_default(param: Any) -> Any:
-    """A copy of an option whose help names its default, for a panel of typer's."""
+    """Return a copy of an option whose help includes its default, for typer's panels."""
     shown, default = copy.copy(param), default_of(param)
     shown.help, shown.show_default = TAG.sub(r"\\\1", (param.help or "").removesuffix(".")), False
     if default:
@@ -40,7 +40,7 @@ def with_default(param: Any) -> Any:
 
 
 def names_of(param: Any) -> str:
-    """How an option is written: its names, with what stands for its value."""
+    """Return the names of an option, with a placeholder for its value."""
     if param.param_type_name == "argument":
         return str(param.human_readable_name)
     shorts = [name for name in param.opts if not name.startswith("--")]

@@ -1,10 +1,10 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first unwinds the process, a second ends it at once.
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal unwinds the process, a second one ends it at once.
 
-A terminal that is closed sends SIGHUP, and so may its shell: it is never counted as a second. A signal that
-was ignored when the process began, as SIGHUP is under nohup, stays ignored.
+A closed terminal sends SIGHUP, and its shell may send another, so SIGHUP never counts as a second signal. A
+signal that was ignored when the process started, as SIGHUP is under nohup, stays ignored.
 
-Python runs a signal's handler between two of its own steps, and a long computation of MLX is one step.
-A thread of its own learns of signals as they arrive: it says that the first has been heard, and ends the
+Python runs signal handlers between two steps of the interpreter, and a long MLX computation is one step. A
+separate thread learns of signals as they arrive: it reports that the first one was received, and ends the
 process at the second.
 """
 
@@ -34,7 +34,7 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StoppedError(BaseException):
-    """A signal asked the process to stop; not an `Exception`, so that nothing swallows it."""
+    """A signal asked the process to stop; not an `Exception`, so that nothing catches it by accident."""
 
     def __init__(self, word: str, exit_code: ExitCode) -> None:
         super().__init__(word)
@@ -43,20 +43,20 @@ class StoppedError(BaseException):
 
 
 def stopped_by(error: BaseException | None) -> StoppedError | None:
-    """The signal that an error comes from: compiled code that is interrupted may raise one of its own."""
+    """Return the signal behind an error: interrupted compiled code may raise an error of its own."""
     while error is not None and not isinstance(error, StoppedError):
         error = error.__cause__ or error.__context__
     return error
 
 
 class SignalWatch:
-    """Handles the signals of this process, unless something else takes their handlers."""
+    """Handles the signals of this process, unless something else replaces the handlers."""
 
     def __init__(self) -> None:
         self._is_unwinding = False
 
     def start(self) -> None:
-        """Handle them from now on."""
+        """Install the handlers."""
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         for number in ENDINGS:
@@ -67,14 +67,14 @@ class SignalWatch:
 
     def _stop(self, signum: int, frame: FrameType | None) -> NoReturn:
         self._is_unwinding = True
-        # Also for where an event loop has taken the place of the thread's pipe.
+        # Also needed if an event loop has replaced the wakeup pipe of the thread.
         for number in ENDINGS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._leave)
         raise StoppedError(*ENDINGS[signal.Signals(signum)])
 
     def _leave(self, signum: int, frame: FrameType | None = None) -> None:
-        """End without unwinding; a bar may have hidden the cursor."""
+        """End without unwinding; show the cursor, which a progress bar may have hidden."""
         if signum not in IMPATIENT:
             return
         if shows_animation(sys.stderr):
@@ -92,13 +92,13 @@ class SignalWatch:
         self._leave(second or self._wait(arrivals, None, IMPATIENT))
 
     def _wait(self, arrivals: int, seconds: float | None, numbers: Collection[int]) -> int:
-        """Wait for the next of these signals that ends the process; 0 where none comes in time."""
+        """Wait for the next of these signals that ends the process; return 0 on timeout."""
         deadline_s = None if seconds is None else time.monotonic() + seconds
         while True:
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if not select.select([arrivals], [], [], left_s)[0]:
                 return 0
-            # Python reports every signal that it handles, those too that a chat has taken for itself.
+            # Python reports every signal that it handles, including those a chat handles itself.
             number = os.read(arrivals, 1)[0]
             if number in numbers and signal.getsignal(number) in (self._stop, self._leave):
                 return number

@@ -1,4 +1,4 @@
-"""What typer refuses in a command line, said as this program says things, with the help that is meant."""
+"""Rewrites typer's command-line errors in metal-gen's style, with a hint to the right help."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from metal_gen.errors import UsageError
 
 COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
-# Of the names of two options; below it they have little in common but a syllable.
+# Similarity of option names; less similar names only share a syllable.
 LEAST_LIKENESS = 0.7
 EXTRA_ARGUMENTS = {
     "metal-gen generate": "a prompt is one argument: put it in quotes",
@@ -38,10 +38,10 @@ PLAINER = (
 
 
 def refuse_shell_name(arguments: Sequence[str]) -> None:
-    """Refuse a shell that is named, which typer would not look at.
+    """Refuse a shell name as a value, which typer would ignore.
 
     Raises:
-        UsageError: Naming the shells there are.
+        UsageError: A shell is named; the hint lists the supported ones.
     """
     if len(arguments) > 1 and arguments[0] in COMPLETION_OPTIONS:
         raise UsageError(
@@ -51,12 +51,12 @@ def refuse_shell_name(arguments: Sequence[str]) -> None:
 
 
 def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageError:
-    """The error to show for one of typer's.
+    """Return the error to show for an error of typer.
 
     Args:
-        error: What typer raised.
-        program: Its outermost command.
-        arguments: After the program's name.
+        error: The error raised by typer.
+        program: The top-level command.
+        arguments: Arguments after the program's name.
     """
     context = getattr(error, "ctx", None)
     path = _named_command(program, arguments) if context is None else context.command_path
@@ -118,7 +118,7 @@ def _usage(path: str, context: Any) -> str:
 
 
 def _plainly(error: Any) -> str:
-    """What typer says, as this program says it: without capital letters, full stops and quotation marks."""
+    """Return typer's message in metal-gen's style: lower case, without full stops and quotation marks."""
     message = str(error.format_message()).removesuffix(".")
     if hasattr(error, "possibilities"):
         return f"no such option: {error.option_name}"
@@ -139,7 +139,7 @@ def _nearest_option(typed: str, command: Any) -> str:
 
 
 def _named_command(program: Any, arguments: Sequence[str]) -> str:
-    """The command that the first words name."""
+    """Return the command that the first words name."""
     words, command = ["metal-gen"], program
     for word in arguments:
         if word not in getattr(command, "commands", {}):

@@ -1,1 +1,1 @@
-"""A run of `metal-gen batch` and its report."""
+"""A run of `metal-gen batch`, with its progress and its report."""

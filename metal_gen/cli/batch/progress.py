@@ -1,4 +1,4 @@
-"""How far a batch is: a line on a terminal, drawn anew as it goes, and one now and then in a log."""
+"""Shows the progress of a batch: a live line on a terminal, or a line now and then in a log."""
 
 import time
 from collections.abc import Callable
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from metal_gen.batch.runner import BatchCounts
 
 DRAW_INTERVAL_S = 0.1
-# A log of a night has a hundred lines, and the first soon enough to see that it goes on.
+# About a hundred lines in a night's log; the first one comes early enough to show that the batch is running.
 FIRST_LOG_S, LOG_INTERVAL_S = 60.0, 300.0
-# Cells of a screen: beside the words, and for a bar where there is room for one.
+# Columns of the screen: next to the words, and for a bar if there is room.
 SPINNER_WIDTH = 2
 BAR_WIDTH, LEAST_WITH_BAR = 20, 72
 
 
 class BatchProgress:
-    """Shows counts as a batch goes on.
+    """Shows counts while a batch runs.
 
     Args:
-        console: Says whether there is a terminal to draw on.
-        count_rows: Says how many rows the input has; None where that is not known. Called once, if at all.
-        finished: Rows that were finished before.
+        console: The console of the run.
+        count_rows: Returns the number of rows in the input; None if unknown. Called at most once.
+        finished: Number of rows finished by earlier runs.
     """
 
     def __init__(self, console: Console, count_rows: Callable[[], int | None], finished: int = 0) -> None:
@@ -40,7 +40,7 @@ class BatchProgress:
         self._task: TaskID | None = None
 
     def update(self, counts: "BatchCounts") -> None:
-        """Show these counts, where it is time to."""
+        """Show these counts if it is time to."""
         if self._console.quiet or time.perf_counter() < self._next_s:
             return
         self._next_s = time.perf_counter() + (DRAW_INTERVAL_S if self._console.draws_bars else LOG_INTERVAL_S)
@@ -52,13 +52,13 @@ class BatchProgress:
             self._console.note("; ".join(self.parts(counts)))
 
     def close(self) -> None:
-        """Take the line off the screen; the next counts draw it again."""
+        """Remove the line from the screen; the next counts draw it again."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def parts(self, counts: "BatchCounts") -> list[str]:
-        """What there is to say, what matters most first."""
+        """Return the parts of the line, the most important first."""
         done = counts.done + counts.failed + self._finished
         failed = [f"{counts.failed} failed"] if counts.failed else []
         rest = [f"{counts.completion_tps:.1f} tok/s", f"{counts.slots_in_use} of {counts.slots} slots"]
@@ -70,7 +70,7 @@ class BatchProgress:
         return [f"{done}/{total} rows", f"{100 * done // total} %", *left, *failed, *rest]
 
     def _left_s(self, done: int, left: int) -> float | None:
-        """Seconds still to go, by how many rows this run has done so far."""
+        """Return the estimated seconds left, from the rows that this run has done so far."""
         return (time.perf_counter() - self._begin_s) * left / done if done else None
 
     def _draw(self, counts: "BatchCounts") -> None:
@@ -87,7 +87,7 @@ class BatchProgress:
 
 
 def fit(parts: list[str], width: int) -> str:
-    """As many of the parts, from the first, as a line of this width has room for."""
+    """Join as many parts, from the first, as fit into a line of this width."""
     line = parts[0]
     for part in parts[1:]:
         longer = f"{line}  {part}"
@@ -98,7 +98,7 @@ def fit(parts: list[str], width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any."""
+    """Format a duration as minutes and seconds, with hours if needed."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""What a batch says on its way: how far it is, the first rows that fail and why, and how it went."""
+"""The messages of a batch: its progress, the first failed rows with their reasons, and its result."""
 
 import json
 from typing import TYPE_CHECKING, Self
@@ -17,12 +17,12 @@ MOST_REASONS = 3
 
 
 class BatchReporter:
-    """Says how a batch goes.
+    """Reports a batch while it runs.
 
     Args:
-        console: Of the run.
-        progress: Shows how far it is.
-        output: The file of records; None where they go to standard output, and nothing can be gone on with.
+        console: The console of the run.
+        progress: Shows the progress.
+        output: Name of the output file; None for standard output, which cannot be resumed.
     """
 
     def __init__(self, console: Console, progress: BatchProgress, output: str | None) -> None:
@@ -38,12 +38,12 @@ class BatchReporter:
         self._progress.update(counts)
 
     def notice(self, message: str) -> None:
-        """Say what may surprise."""
+        """Show a notice."""
         self._progress.close()
         self._console.warn(message)
 
     def failure(self, row: "RowError") -> None:
-        """Say why a row has failed, if it is one of the first."""
+        """Show why a row failed, for the first few rows."""
         self._failures += 1
         if self._failures <= MOST_REASONS:
             self.notice(failure_line(row))
@@ -51,7 +51,7 @@ class BatchReporter:
             self.notice(f"more rows fail: why, is in {self._output or 'their records'}")
 
     def finish(self, counts: "BatchCounts", seed: int | None) -> None:
-        """Say what has been done, and the seed where any text was drawn."""
+        """Show the result, and the seed if any text was sampled."""
         self._progress.close()
         drawn = "" if seed is None else f"; seed {seed}"
         self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s{drawn}")
@@ -76,13 +76,13 @@ class BatchReporter:
 
 
 def failure_line(row: "RowError") -> str:
-    """The line of a row that has failed or cannot be run, why, and what to do about it."""
+    """Return the line number of a failed row, with the reason and the hint."""
     hint = f" ({row.hint})" if row.hint else ""
     return f"line {row.number}: {row.reason}{hint}"
 
 
 def report_longest(encoder: "RowEncoder", capacity: int, console: Console) -> None:
-    """Say what the row needs that needs most, and what to set where a slot cannot hold it."""
+    """Report the longest row, and the setting to change if a slot cannot hold it."""
     longest = encoder.longest
     if longest is None:
         return

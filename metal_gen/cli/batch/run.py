@@ -1,4 +1,4 @@
-"""One run over rows: opens the files, has the rows computed, and says how it went."""
+"""One run of a batch: opens the files, runs the rows, and reports the result."""
 
 import io
 import os
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from metal_gen.batch.work import GenerateRows, RowWork
     from metal_gen.generation.loading import PreparedModel, TextModel
 
-# Where batch_size is left open.
+# Maximum number of slots if batch_size is not set.
 MOST_SLOTS = 8
-# How often it is seen to, while rows are waited for, that what has been written is on the disk; at least.
+# Minimum interval between syncs to disk while waiting for rows.
 LEAST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What was asked for beside the settings, each by the name of its option."""
+    """The options of the command that are not settings, by name."""
 
     input: str
     output: str | None
@@ -56,10 +56,10 @@ class BatchRun:
     """One run over one input.
 
     Args:
-        settings: In force.
-        options: What was asked for beside them.
-        work: What is done with rows.
-        console: Says how it goes.
+        settings: Settings in force.
+        options: Options that are not settings.
+        work: The work to do with each row.
+        console: Shows the messages.
     """
 
     def __init__(self, settings: Settings, options: BatchOptions, work: "RowWork", console: Console) -> None:
@@ -75,7 +75,7 @@ class BatchRun:
         )
 
     def check(self, work: "GenerateRows") -> int:
-        """Say what is wrong with which row, and what the longest needs; returns how many are bad."""
+        """Report every bad row and the longest row; return the number of bad rows."""
         from metal_gen.batch.checking import check_rows
         from metal_gen.batch.input.encoding import RowEncoder
 
@@ -97,7 +97,7 @@ class BatchRun:
         return counts.failed
 
     def write(self) -> int:
-        """Run what the output lacks; returns how many rows failed."""
+        """Run the rows that the output lacks; return the number of failed rows."""
         from metal_gen.batch.runner import run_rows
 
         options, console = self._options, self._console
@@ -110,7 +110,7 @@ class BatchRun:
             cluster = None if options.cluster is None else self._join(options.cluster, opened)
             open_executor: Callable[[], RowExecutor]
             if cluster is None:
-                # While the first row is waited for.
+                # Loads the weights while the program waits for the first row.
                 open_executor = partial(self._open_slots, Background(self._prepared.load), opened)
             else:
                 open_executor = partial(self._open_nodes, cluster)
@@ -204,14 +204,14 @@ class BatchRun:
 
         settings = self._prepared.settings
         if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
-            # Processes at nodes work in folders of their own.
+            # Processes on the nodes run in other folders.
             absolute = str(self._prepared.checkpoint.folder.resolve())
             settings = settings.override({"model": absolute}, settings.source("model"))
         if adapters := self._prepared.checkpoint.weights.adapters:
             named = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
             settings = settings.override({"adapter": named}, settings.source("adapter"))
         task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared), self._work)
-        # Ray writes what happens to its processes to standard output, which is for records.
+        # Ray writes events of its processes to standard output, which is reserved for records.
         nowhere = opened.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115
         opened.enter_context(redirect_stdout(nowhere))
         return opened.enter_context(RayCluster(address, task))
@@ -223,7 +223,7 @@ class BatchRun:
 
 
 def wait_for_row(input: "InputStream", journal: "Journal | StreamJournal", fsync_interval_s: float) -> None:
-    """Wait for the next row; while it is long in coming, see that what has been written is on the disk."""
+    """Wait for the next row; if that takes long, sync the records to disk meanwhile."""
     if not input.wait(max(fsync_interval_s, LEAST_WAIT_S)):
         journal.sync()
 
@@ -246,6 +246,6 @@ def _open_input(name: str) -> "InputStream":
 
 
 def _shown_rows(texts: int, rows: int) -> str:
-    """Say how much a step computes."""
+    """Return a note on the number of rows that a step computes."""
     why = " (the results of fewer would depend on how many there are, with this BLAS)" if rows > texts else ""
     return f"rows computed for a token of each of {texts} texts: {rows}{why}"

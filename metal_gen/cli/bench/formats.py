@@ -1,4 +1,4 @@
-"""A benchmark's report as JSON, CSV and Markdown, and how its values are written for people."""
+"""Formats a benchmark report as JSON, CSV and Markdown, and its values for people."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ CSV_COLUMNS = (
     *("ceiling", "ceiling_share", "ratio", "ratio_minimum", "ratio_maximum"),
     *("model", "dtype", "device", "complete"),
 )
-# What a name ends in, and how people write it.
+# Ending of a figure's name, and its unit for people.
 LABELLED = {
     "_bytes_per_s": "",
     "_bytes": "",
@@ -32,7 +32,7 @@ LABELLED = {
 
 
 def format_value(value: float, unit: Unit) -> str:
-    """A value as a person reads it: three or four digits; the name says the unit."""
+    """Format a value for people, with three or four digits; the label has the unit."""
     if unit is Unit.BYTES:
         return _format_bytes(value)
     if unit is Unit.BYTES_PER_SECOND:
@@ -54,7 +54,7 @@ def _format_bytes(value: float) -> str:
 
 
 def label(measurement: Measurement) -> str:
-    """What people call a figure: `decode, tok/s` is `decode_tps`. Bytes have their unit beside the number."""
+    """Return a figure's label: `decode, tok/s` for `decode_tps`. Bytes have their unit next to the number."""
     words, unit = measurement.name, ""
     for ending, shown in LABELLED.items():
         if words.endswith(ending):
@@ -64,13 +64,13 @@ def label(measurement: Measurement) -> str:
 
 
 def place(measurement: Measurement) -> str:
-    """What a figure depends on: `depth 512, capacity 2,048`."""
+    """Return a figure's parameters: `depth 512, capacity 2,048`."""
     named = [(name, measurement.parameters.get(name)) for name in PARAMETERS]
     return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in named if value is not None)
 
 
 def environment_lines(report: BenchReport) -> list[str]:
-    """What the figures were taken with, in a few lines."""
+    """Describe the environment of the figures in a few lines."""
     env, setup = report.environment, report.setup
     blas = f", {env['blas']}" if env.get("blas") else ""
     commit = f", commit {_short_commit(env['commit'])}" if env.get("commit") else ""
@@ -94,18 +94,18 @@ def _short_commit(commit: str) -> str:
 
 
 def endings(report: BenchReport) -> list[str]:
-    """What is to be known beside the figures."""
+    """Return the notes below the figures."""
     incomplete = [] if report.complete else ["INCOMPLETE: stopped before everything was measured"]
     return [*report.notes, *incomplete]
 
 
 def to_json(report: BenchReport) -> str:
-    """One object; see `BenchReport.to_dict`."""
+    """Return the report as one JSON object; see `BenchReport.to_dict`."""
     return json.dumps(report.to_dict(), indent=1) + "\n"
 
 
 def to_csv(report: BenchReport) -> str:
-    """One row per figure and program, after a row of names."""
+    """Return the report as CSV: a header, then one row per figure and program."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -125,7 +125,7 @@ def to_csv(report: BenchReport) -> str:
 
 
 def to_markdown(report: BenchReport) -> str:
-    """A table for an issue or a README, with what it was taken with above it."""
+    """Return the report as a Markdown table for an issue or a README, with the environment above it."""
     compares = bool(report.setup.get("compare"))
     names = ["figure", "at", "median", "min", "max", "n", "of ceiling"]
     names += ["mlx-lm", "ratio"] if compares else []
@@ -140,7 +140,7 @@ def to_markdown(report: BenchReport) -> str:
 
 
 def cells(report: BenchReport, figure: Measurement, *, compares: bool) -> list[str]:
-    """Median, minimum, maximum, n, share of the ceiling; with a comparison its median and the ratio."""
+    """Return median, minimum, maximum, n and share of the ceiling; in a comparison also mlx-lm and ratio."""
     spread = figure.spread
     share = figure.ceiling_share
     row = [
@@ -155,7 +155,7 @@ def cells(report: BenchReport, figure: Measurement, *, compares: bool) -> list[s
 
 
 def spread_cells(spread: Spread, unit: Unit) -> list[str]:
-    """Median, minimum, maximum and n; a figure that is known and not measured has no spread."""
+    """Return median, minimum, maximum and n; a figure that is not measured has no spread."""
     if spread.n == 1:
         return [format_value(spread.median, unit), "", "", "1"]
     values = (spread.median, spread.minimum, spread.maximum)

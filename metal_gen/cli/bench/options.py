@@ -1,11 +1,11 @@
-"""What the options of `metal-gen bench` say, apart from settings."""
+"""Parses the options of `metal-gen bench` that are not settings."""
 
 from metal_gen.bench.request import SECTIONS, BenchRequest
 from metal_gen.config.checks import Choice, Whole
 from metal_gen.errors import UsageError
 
 FORMATS = ("table", "json", "csv", "markdown")
-# What the name of an output says about it.
+# Format by the ending of the output's name.
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
 COMPARED = ("mlx-lm",)
 
@@ -21,10 +21,10 @@ def read_request(
     only: str | None,
     compare: str | None,
 ) -> BenchRequest:
-    """Read what is to be measured.
+    """Parse what to measure.
 
     Raises:
-        UsageError: A number is out of its range, or a word is none of those that there are.
+        UsageError: A number is out of range, or a word is unknown.
     """
     return BenchRequest(
         repeats=_whole("--repeats", repeats, 1),
@@ -41,10 +41,10 @@ def read_request(
 
 
 def read_format(format: str | None, output: str | None) -> str:
-    """The format that is asked for, or that the name of the output ends in.
+    """Return the requested format, or the one that the name of the output implies.
 
     Raises:
-        UsageError: There is no such format.
+        UsageError: The format is unknown.
     """
     if format is not None:
         return _choice("--format", format, FORMATS)

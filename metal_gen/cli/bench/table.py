@@ -1,4 +1,4 @@
-"""A benchmark's report as a table, or as a list where a table would not fit."""
+"""Formats a benchmark report as a table, or as a list if a table would not fit."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -26,12 +26,12 @@ PLAIN_WIDTH = 80
 
 
 def to_plain_table(report: BenchReport) -> str:
-    """The report without colours, for a pipe or a file."""
+    """Return the report without colours, for a pipe or a file."""
     return to_plain(render(report, PLAIN_WIDTH), PLAIN_WIDTH)
 
 
 def render(report: BenchReport, width: int) -> RenderableType:
-    """The report for a terminal of this width."""
+    """Return the report for a terminal of this width."""
     top = Text(visible("\n".join(environment_lines(report))) + "\n")
     bottom = Text(visible("\n".join(endings(report))), style="" if report.complete else "bold")
     middle: RenderableType = _table(report) if width >= NARROWEST_TABLE else Text("\n".join(_lines(report)))
@@ -39,9 +39,9 @@ def render(report: BenchReport, width: int) -> RenderableType:
 
 
 def _sections(report: BenchReport) -> Iterator[tuple[str, dict[str, list[Measurement]]]]:
-    """Each section's heading, and its figures by name, in the order in which they were begun.
+    """Yield each section's heading, and its figures by label, in the order in which they were measured.
 
-    The heading says where all of a section's figures were taken, if that is the same for all.
+    The heading includes the parameters if they are the same for all figures of the section.
     """
     for section, figures in groupby(report.own, key=lambda figure: figure.section):
         by_name: dict[str, list[Measurement]] = {}
@@ -59,7 +59,7 @@ def _label(figure: Measurement) -> str:
 
 
 def _needs_labels(heading: str, figures: Sequence[Measurement]) -> bool:
-    """Whether the heading leaves open where the figures of a name were taken."""
+    """Return whether figures need their parameters shown because the heading does not include them."""
     return bool(_label(figures[0])) and not heading.endswith(f", {_label(figures[0])}")
 
 

@@ -1,1 +1,1 @@
-"""The chat at a terminal or in a pipe."""
+"""The chat, at a terminal or in a pipe."""

@@ -1,4 +1,4 @@
-"""The commands of a chat: what begins with a slash."""
+"""The slash commands of a chat."""
 
 import shutil
 import textwrap
@@ -17,7 +17,7 @@ from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.text.transcript import read_transcript
 
 SLASH = "/"
-# What an answer can have for itself. Its log-probabilities are shown by `generate` alone.
+# Settings that can change per answer. Log-probabilities are supported by `generate` only.
 SETTABLE = [
     info.name
     for info in SETTINGS.values()
@@ -33,13 +33,13 @@ class EndOfChatError(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A slash command.
 
     Attributes:
-        usage: How it is typed; the first word is its name.
-        help: What it does.
-        run: Does it, given what comes after the name.
-        other_names: What other programs call it, each with its slash.
+        usage: Its syntax; the first word is the name.
+        help: Help text.
+        run: Runs the command; receives the text after the name.
+        other_names: Aliases, known from other programs, each with its slash.
     """
 
     usage: str
@@ -49,17 +49,17 @@ class Command:
 
     @property
     def name(self) -> str:
-        """With its slash."""
+        """Name of the command, with its slash."""
         return self.usage.split()[0]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every way to type it."""
+        """The name and its aliases."""
         return self.name, *self.other_names
 
 
 def is_command(text: str) -> bool:
-    """Whether this is a command; a message that begins with a slash has two."""
+    """Return whether a text is a command; a message that begins with a slash has two."""
     return text.startswith(SLASH) and not text.startswith(2 * SLASH)
 
 
@@ -70,16 +70,16 @@ def command_named(text: str) -> str | None:
 
 
 def message_in(text: str) -> str:
-    """The message in what was typed."""
+    """Return the message in a typed text."""
     return text.removeprefix(SLASH) if text.startswith(2 * SLASH) else text
 
 
 def run_command(session: ChatSession, text: str) -> None:
-    """Do what a command says.
+    """Run a command.
 
     Raises:
-        UsageError: There is no such command, or it cannot be done; the conversation is as before.
-        EndOfChatError: There is no more to do.
+        UsageError: The command is unknown or fails; the conversation is unchanged.
+        EndOfChatError: The command ends the chat.
     """
     name, _, argument = text.partition(" ")
     command = next((command for command in COMMANDS if name.strip() in command.names), None)
@@ -94,7 +94,7 @@ def run_command(session: ChatSession, text: str) -> None:
 
 
 def completions() -> dict[str, Sequence[str]]:
-    """What can be typed after each command."""
+    """Return the words that can follow each command."""
     return {
         name: SETTABLE if command.run in (_set, _unset) else ()
         for command in COMMANDS
@@ -145,7 +145,7 @@ def _setting(typed: str) -> SettingInfo:
 
 
 def _nearest_setting(name: str) -> str:
-    """A hint: the settings that begin like this, or else the one that is spelled most alike."""
+    """Return a hint with the settings that begin with a name, or else the most similar one."""
     beginning = [setting for setting in SETTABLE if name and setting.startswith(name)]
     return f"did you mean {' or '.join(beginning)}?" if beginning else nearest(name, SETTABLE)
 

@@ -1,4 +1,4 @@
-"""Where a chat's messages come from: a line editor, a bare terminal, or a pipe."""
+"""The sources of a chat's messages: a line editor, a bare terminal, or a pipe."""
 
 import os
 import sys
@@ -14,29 +14,29 @@ from metal_gen.errors import DoesNotFitError
 from metal_gen.text.decoding import decode_text
 
 CHUNK_BYTES = 65536
-# Of a message in a pipe; far more than any cache holds. A pipe may never end its line.
+# Limit of a message in a pipe, far more than any cache holds: a pipe may never end its line.
 LONGEST_MESSAGE = 16 << 20
-# What ends a message in a pipe.
+# Ends a message in a pipe.
 MARK, NUL_MARK = b"\n", b"\0"
-# Places in what `termios.tcgetattr` returns.
+# Indices into the result of `termios.tcgetattr`.
 INPUT_FLAGS, LOCAL_FLAGS = 0, 3
 
 
 class MessageSource(Protocol):
-    """A person at a terminal."""
+    """A user at a terminal."""
 
     def read(self) -> str:
         """Wait for a message.
 
         Raises:
-            EOFError: There will be no more.
-            KeyboardInterrupt: Ctrl-C was pressed, and what had been typed is dropped.
+            EOFError: The input has ended.
+            KeyboardInterrupt: Ctrl-C was pressed; the text typed so far is dropped.
         """
         ...
 
 
 class BareTerminal:
-    """A terminal that cannot be drawn on: the editing is what the terminal itself has to offer."""
+    """A terminal without line editor; editing is limited to what the terminal itself offers."""
 
     def read(self) -> str:
         """See `MessageSource`."""
@@ -63,17 +63,17 @@ class BareTerminal:
 
 
 def can_be_drawn_on(console: Console) -> bool:
-    """Whether the terminal is one for a line editor."""
+    """Return whether the terminal supports a line editor."""
     return console.stderr_is_terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def terminal(console: Console, words: Mapping[str, Collection[str]], *, keeps_history: bool) -> MessageSource:
-    """The line editor where there is something to draw on, else the terminal as it is.
+    """Return a line editor if the terminal supports one, otherwise the bare terminal.
 
     Args:
-        console: Says what is there.
-        words: What may follow each command.
-        keeps_history: Have what is typed at hand in later chats.
+        console: The console of the chat.
+        words: The words that may follow each command.
+        keeps_history: Keep what is typed for later chats.
     """
     if not can_be_drawn_on(console):
         return BareTerminal()
@@ -90,10 +90,10 @@ def terminal(console: Console, words: Mapping[str, Collection[str]], *, keeps_hi
 
 @contextmanager
 def unseen_typing(terminal: int) -> Iterator[None]:
-    """While an answer comes, keep what is typed or pasted for the next message, and off the screen.
+    """Keep what is typed or pasted during an answer for the next message, and off the screen.
 
     Args:
-        terminal: Its file descriptor. A line editor turns to its own modes and back to these.
+        terminal: File descriptor of the terminal. A line editor sets its own modes and restores these.
     """
     before = termios.tcgetattr(terminal)
     changed = list(before)
@@ -109,15 +109,15 @@ def unseen_typing(terminal: int) -> Iterator[None]:
 
 
 def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
-    """Read messages that each end with a mark; those of nothing but white space are passed over.
+    """Read messages that each end with a mark; blank messages are skipped.
 
     Args:
-        stream: Read as far as it has come.
+        stream: Source of the messages; read as data arrives.
         mark: A newline, or a NUL byte.
 
     Raises:
         UsageError: A message is not UTF-8.
-        DoesNotFitError: It has more than LONGEST_MESSAGE bytes; the rest is not read.
+        DoesNotFitError: A message has more than LONGEST_MESSAGE bytes; the rest is not read.
     """
     for number, part in enumerate(_parts(stream, mark), 1):
         data = part.removesuffix(b"\r") if mark == MARK else part

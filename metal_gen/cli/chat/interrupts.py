@@ -1,4 +1,4 @@
-"""What Ctrl-C does while a person chats."""
+"""Handles Ctrl-C in an interactive chat."""
 
 import signal
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Self
 
 
 class Interrupts:
-    """Has Ctrl-C stop an answer, or clear the line that is typed, and never end the chat by surprise.
+    """Makes Ctrl-C stop an answer or clear the typed line, but not end the chat.
 
-    Only a second one, before the answer has heeded the first, does what Ctrl-C does elsewhere. Not entered,
-    as where nobody types, it leaves Ctrl-C as it is.
+    A second Ctrl-C before the answer has reacted to the first does what it does elsewhere. If this context is
+    not entered, as in a pipe, Ctrl-C is unchanged.
 
     Attributes:
-        requested: The answer under way is to be stopped.
+        requested: Whether the current answer is to be stopped.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Interrupts:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While a line is typed, Ctrl-C raises `KeyboardInterrupt`."""
+        """Make Ctrl-C raise `KeyboardInterrupt` while a line is typed."""
         self._is_reading = True
         try:
             yield
@@ -40,7 +40,7 @@ class Interrupts:
             self._is_reading = False
 
     def begin_answer(self) -> None:
-        """Heed what comes from here on."""
+        """Forget earlier requests; only later ones stop this answer."""
         self.requested = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Line editing for a chat, by prompt_toolkit: keys, history, completion. Drawn on stderr."""
+"""A line editor for the chat, based on prompt_toolkit: keys, history, completion. Draws on stderr."""
 
 import os
 import sys
@@ -22,11 +22,11 @@ OWNER_ONLY_FOLDER = 0o700
 
 
 class LineEditor:
-    """Reads messages from a terminal that can be drawn on.
+    """Reads messages from a terminal, with editing.
 
     Args:
-        history: File of what was typed before, from `open_history`; None for this chat alone.
-        words: What may follow each command, for the Tab key.
+        history: File with earlier input, from `open_history`; None keeps the history for this chat only.
+        words: The words that may follow each command, for the Tab key.
     """
 
     def __init__(self, history: Path | None, words: Mapping[str, Collection[str]]) -> None:
@@ -49,18 +49,18 @@ class LineEditor:
         try:
             return without_quotes(self._session.prompt())
         finally:
-            # prompt_toolkit ends the marks with each line; a paste during an answer needs them too.
+            # prompt_toolkit turns paste marks off after each line; pastes during an answer need them too.
             mark_pastes(on=True)
 
 
 def open_history(environ: Mapping[str, str]) -> Path | None:
-    """Find, or make, `$XDG_STATE_HOME/metal-gen/chat_history` (`~/.local/state` by default).
+    """Find or create `$XDG_STATE_HOME/metal-gen/chat_history` (`~/.local/state` by default).
 
     Returns:
-        None where there is no home.
+        None without a home folder.
 
     Raises:
-        OSError: It cannot be read and written.
+        OSError: The file cannot be read and written.
     """
     if base := environ.get("XDG_STATE_HOME"):
         folder = Path(base)
@@ -90,7 +90,7 @@ class _CommandCompleter(Completer):
 
 
 class _SoftHistory(FileHistory):
-    """A history that a full disk, or a file that is gone, does not keep anyone from chatting."""
+    """A history that ignores errors, so that a full disk or a missing file does not end the chat."""
 
     def load_history_strings(self) -> Iterable[str]:
         try:

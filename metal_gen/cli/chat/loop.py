@@ -1,4 +1,4 @@
-"""The turns of a chat, with a person at a terminal or with a pipe."""
+"""The loop of a chat, with a user at a terminal or with a pipe."""
 
 import sys
 from collections.abc import Callable
@@ -28,7 +28,7 @@ ENDS_WITH_INPUT = "the chat ends when its input ends"
 def talk(
     conversation: "Conversation", console: Console, after_turn: Callable[[], None], *, keeps_history: bool
 ) -> None:
-    """Converse with a person until there is no more to say; `after_turn` is called after each answer."""
+    """Chat with a user until they end it; calls `after_turn` after each answer."""
     source = terminal(console, completions(), keeps_history=keeps_history)
     console.detail("/help lists the commands; Ctrl-D ends the chat")
     with Interrupts() as interrupts:
@@ -46,7 +46,7 @@ def talk(
 
 
 def heed(session: ChatSession, text: str) -> None:
-    """Do what was typed; what cannot be done is said, and the chat goes on."""
+    """Run a command or answer a message; report errors and continue the chat."""
     try:
         if is_command(text):
             run_command(session, text)
@@ -62,10 +62,10 @@ def heed(session: ChatSession, text: str) -> None:
 def answer_pipe(
     conversation: "Conversation", console: Console, mark: bytes, after_turn: Callable[[], None]
 ) -> None:
-    """Answer one message after the other; `after_turn` is called after each answer.
+    """Answer each message of a pipe; calls `after_turn` after each answer.
 
-    A text from elsewhere cannot command anything, such as to write a file: what looks like a command is a
-    message, which is said once.
+    Text from elsewhere must not run commands, such as one that writes a file. So anything that looks like a
+    command is sent as a message, with one warning.
     """
     session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn)
     has_warned = False

@@ -1,7 +1,7 @@
-"""Messages of several lines, as they are typed.
+"""Messages of several lines.
 
-A backslash at the end of a line continues the message on the next one. So does a block between three double
-quotes that is not closed yet.
+A backslash at the end of a line continues the message on the next one. So does an unclosed block in triple
+double quotes.
 """
 
 PROMPT, CONTINUATION = "> ", "  "
@@ -10,13 +10,13 @@ BACKSLASH = "\\"
 
 
 def is_unfinished(text: str) -> bool:
-    """Whether a block has been begun, at the start or as what a command is given, and not ended."""
+    """Return whether a quoted block is open, at the start of the text or after a command."""
     body = _body(text)
     return body.startswith(QUOTES) and not (len(body) > len(QUOTES) and body.endswith(QUOTES))
 
 
 def without_quotes(text: str) -> str:
-    """The text, less the quotes of a block and the line breaks beside them."""
+    """Return the text without the quotes of a block and the line breaks next to them."""
     body = _body(text)
     if not body.startswith(QUOTES) or is_unfinished(text):
         return text
@@ -26,7 +26,7 @@ def without_quotes(text: str) -> str:
 
 
 def _body(text: str) -> str:
-    """What comes after a command, or else all."""
+    """Return the text after a command, or the whole text."""
     if text.startswith("/"):
         text = text.partition(" ")[2]
     return text.strip()

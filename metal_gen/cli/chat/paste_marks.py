@@ -1,13 +1,13 @@
-"""Has the terminal mark what is pasted, so that several lines stay one message (bracketed paste)."""
+"""Bracketed paste: the terminal marks pasted text, so that several lines stay one message."""
 
 import sys
 
-# Control sequences of xterm, which other terminals follow.
+# Control sequences of xterm, supported by other terminals too.
 ON, OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 def mark_pastes(*, on: bool) -> None:
-    """Switch the marks on or off, where standard error is a terminal."""
+    """Turn the marks on or off, if standard error is a terminal."""
     if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(ON if on else OFF)
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a chat says of its answers, and of the room that is left."""
+"""The messages of a chat about its answers and the room that is left."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def choices(conversation: "Conversation", needed: int = 0) -> str:
-    """What can be done at a terminal about a cache that is full.
+    """Return what a user at a terminal can do about a full cache.
 
     Args:
-        conversation: That fills it.
-        needed: Tokens of a message that did not fit, with all before it.
+        conversation: The conversation that fills it.
+        needed: Tokens of a message that did not fit, including the conversation before it.
     """
     larger = _larger_cache(conversation, needed)
     more = f"; or /save FILE, and continue with --load FILE --max-seq-len {larger}" if larger else ""
@@ -25,14 +25,14 @@ def choices(conversation: "Conversation", needed: int = 0) -> str:
 
 
 def choices_in_a_pipe(conversation: "Conversation") -> str:
-    """The same where there are no commands."""
+    """Return what can be done about a full cache in a pipe, which has no commands."""
     if larger := _larger_cache(conversation):
         return f"--max-seq-len {larger} gives it more room"
     return "there is room for no more: begin another conversation, or choose another model"
 
 
 def _larger_cache(conversation: "Conversation", needed: int = 0) -> int | None:
-    """Twice as many tokens, as far as the model was trained for them and memory holds them."""
+    """Return up to twice the capacity, limited by the model's context and memory; None if nothing helps."""
     plan, capacity = conversation.model.plan, conversation.capacity
     used = max(capacity, needed)
     longest = plan.longest_fit(min(2 * used, plan.model.context_length))
@@ -45,13 +45,13 @@ def report_answer(
     remedies: Callable[["Conversation"], str],
     console: Console,
 ) -> None:
-    """Say how an answer went: one line on a terminal, the seed alone in a log.
+    """Report an answer: one line on a terminal, only the seed in a log.
 
     Args:
-        last: Its last piece; None where it was stopped before it began.
-        conversation: With the answer.
-        remedies: Tell what can be done where the cache is full.
-        console: Gets the line.
+        last: Last piece of the answer; None if it was stopped before it began.
+        conversation: The conversation, with the answer.
+        remedies: Returns what can be done about a full cache.
+        console: Shows the line.
     """
     if last is None:
         console.note("stopped before the answer began: nothing was added to the conversation")
@@ -73,7 +73,7 @@ def report_answer(
 
 
 def describe(conversation: "Conversation", last: "Piece | None") -> str:
-    """The lines of /stats."""
+    """Return the lines of /stats."""
     from metal_gen.byte_sizes import format_bytes
 
     plan = conversation.model.plan
@@ -94,5 +94,5 @@ def describe(conversation: "Conversation", last: "Piece | None") -> str:
 
 
 def room(conversation: "Conversation") -> str:
-    """How much of the cache the messages take; errors as of `Conversation.count_tokens`."""
+    """Describe how many tokens the messages take; raises as `Conversation.count_tokens` does."""
     return f"the conversation has {conversation.count_tokens()} tokens, of {conversation.capacity}"

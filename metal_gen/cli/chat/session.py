@@ -1,4 +1,4 @@
-"""A chat under way: says what comes to the model, and shows the answers as they come."""
+"""A chat in progress: passes messages to the model, and shows the answers as they arrive."""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -24,17 +24,17 @@ class _StoppedError(Exception):
 
 
 class ChatSession:
-    """A conversation and those who take part.
+    """A conversation with its console and its signal handling.
 
     Args:
-        conversation: With the model.
-        console: Gets the answers.
-        interrupts: Say when an answer is to be stopped.
-        remedies: Tell what can be done where the cache is full.
+        conversation: The conversation with the model.
+        console: Shows the answers.
+        interrupts: Tells when an answer is to be stopped.
+        remedies: Returns what can be done about a full cache.
         after_turn: Called after each answer, however it ended.
 
     Attributes:
-        last: The last piece that came.
+        last: The last piece received.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ChatSession:
         self._warned: set[str] = set()
 
     def say(self, text: str) -> str:
-        """Say something, and show the answer; errors as of `Conversation.ask`.
+        """Send a message and show the answer; raises as `Conversation.ask` does.
 
         Returns:
             The answer.
@@ -62,7 +62,7 @@ class ChatSession:
         return self._show(lambda on_prefill: self.conversation.ask(text, on_prefill=on_prefill))
 
     def retry(self) -> str:
-        """Have the last message answered anew; as `say`."""
+        """Generate the answer to the last message again; otherwise like `say`."""
         return self._show(lambda on_prefill: self.conversation.retry(on_prefill=on_prefill))
 
     def _show(self, answer: Answer) -> str:
@@ -106,7 +106,7 @@ class ChatSession:
         return "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
 
     def _warn_of_thinking_alone(self, pieces: "list[Piece]") -> None:
-        """Say so where a text that nobody stopped has thinking and no answer."""
+        """Warn about a text that ended by itself with thinking but no answer."""
         from metal_gen.generation.pieces import join
 
         if pieces and pieces[-1].finish is not None and (missing := join(pieces).missing_answer) is not None:

@@ -1,4 +1,4 @@
-"""Saves a conversation to a file that its owner alone can read, in place of nothing but an older one."""
+"""Saves a conversation to a file readable only by its owner; replaces nothing but an older transcript."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class SavedConversation:
-    """A conversation that is kept in a file, for a chat that can end at any moment.
+    """A conversation that is kept in a file, because a chat can end at any moment.
 
     Args:
-        conversation: What is kept.
-        path: Of the file, which `require_place` has seen; None to keep nothing.
-        console: Gets what there is to say.
+        conversation: The conversation.
+        path: Path of the file, checked by `require_place`; None to save nothing.
+        console: Shows the messages.
     """
 
     def __init__(self, conversation: "Conversation", path: Path | None, console: Console) -> None:
@@ -32,7 +32,7 @@ class SavedConversation:
         self._warned = False
 
     def save_turn(self) -> None:
-        """Save what has been said so far; a failure is reported once, and the chat continues."""
+        """Save the conversation so far; a failure is reported once, and the chat continues."""
         try:
             self._save()
         except MetalGenError as error:
@@ -41,7 +41,7 @@ class SavedConversation:
             self._warned = True
 
     def save_at_end(self) -> None:
-        """Save the conversation and say so; errors as of `save_transcript`."""
+        """Save the conversation and report it; raises as `save_transcript` does."""
         if self._save():
             self._console.note(f"saved to {self._path}")
 
@@ -54,12 +54,12 @@ class SavedConversation:
 
 
 def require_place(path: Path, option: str) -> None:
-    """See that a transcript can be written there.
+    """Check that a transcript can be written to a path.
 
     Raises:
-        UsageError: It cannot, or something is there that is not an older transcript.
+        UsageError: The path cannot be written, or has a file that is not an older transcript.
     """
-    # A FIFO would wait for its reader; what cannot be looked at is refused below.
+    # A FIFO would block until it has a reader. A path that cannot be examined is refused below.
     with suppress(OSError):
         if is_stream(path):
             raise UsageError(f"{option} {path} is not a file", "name a file: each turn replaces it")
@@ -78,7 +78,7 @@ def save_transcript(path: Path, messages: Sequence[Message], option: str) -> Non
     """Write the messages, whole or not at all.
 
     Raises:
-        UsageError: As of `require_place`, or there are none.
+        UsageError: As for `require_place`, or there are no messages.
     """
     if not messages:
         raise UsageError("there is nothing to save: nothing has been said")

@@ -1,4 +1,4 @@
-"""`metal-gen batch`: a file of prompts in, a file of texts out, which a later run can go on with."""
+"""`metal-gen batch`: answers every row of a file and writes a file of records; resumable."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,7 +28,7 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import ExitCode, UsageError
 from metal_gen.files.paths import resolve
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen batch prompts.jsonl -o texts.jsonl --model Qwen/Qwen3-0.6B --max-tokens 200 --resume",
     "metal-gen batch prompts.jsonl --check",
@@ -142,7 +142,7 @@ def batch(
     if output == STREAM:
         console.require_stdout()
     require_different(
-        # A file that the shell has opened is read, or written, as one that is named.
+        # A redirected file is compared under its own name too.
         input="/dev/stdin" if input == STREAM else input,
         model=existing_file(context.params["model"]),
         config=existing_file(context.params["config"]),
@@ -184,7 +184,7 @@ def _run_file(output: str | None) -> str | None:
 
 
 def _refuse_with_check(given: Mapping[str, object]) -> None:
-    """Nothing is written by a check."""
+    """Refuse options that write something: a check does not."""
     for name in ("output", "resume", "overwrite", "strict", "summary", "cluster"):
         if given[name]:
             raise UsageError(f"--{name} contradicts --check", "a check writes nothing")

@@ -1,4 +1,4 @@
-"""`metal-gen bench`: how fast this is on this machine, beside what the hardware allows."""
+"""`metal-gen bench`: measures speed and memory on this machine, compared with the hardware's limits."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ from metal_gen.errors import UsageError
 if TYPE_CHECKING:
     from metal_gen.bench.report import BenchReport
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen bench --only decode,memory",
     "metal-gen bench --model Qwen/Qwen3-0.6B --compare mlx-lm -o bench.json",
@@ -140,7 +140,7 @@ def _run(
     file: OutputFile | None,
     console: Console,
 ) -> None:
-    """Check everything that needs no weights, then measure, and report what there is even if stopped."""
+    """Check everything that needs no weights, then measure; write the report even if stopped."""
     from metal_gen.device.backend import require_mlx
 
     if request.compare:  # Both programs share one MLX: its variables stay as they are.
@@ -178,7 +178,7 @@ def _run(
             on_progress=progress.update,
         )
         try:
-            # What mlx-lm has to say must not get into the report.
+            # Output of mlx-lm must not get into the report.
             with redirect_stdout(sys.stderr):
                 suite.run()
         finally:
@@ -188,7 +188,7 @@ def _run(
 
 
 class _Progress:
-    """A bar per section on a terminal; a line per section in a log, where that is asked for."""
+    """A bar per section on a terminal; a line per section in a log."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -196,19 +196,19 @@ class _Progress:
         self._bar = PhaseBar(console)
 
     def update(self, section: str, done: int, total: int) -> None:
-        """Show how far a section is."""
+        """Show the progress of a section."""
         if section != self._section and not self._console.draws_bars:
             self._console.note(f"measuring: {section}")
         self._section = section
         self._bar.update(section, done, total)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         self._bar.close()
 
 
 def _printer_to(stream: TextIO) -> Callable[[Sequence[str]], None]:
-    """Print the pieces of a text one by one, as `generate` does, into a stream that is no terminal."""
+    """Return a function that prints pieces one by one, as `generate` does, to a stream without terminal."""
     console = Console()
 
     def print_texts(texts: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
     from metal_gen.text.messages import Message
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen chat --model Qwen/Qwen3-0.6B",
     'metal-gen chat --model Qwen/Qwen3-0.6B --system "Answer briefly." --save talk.json',
@@ -110,7 +110,7 @@ def chat(
         if sys.stdin.isatty() and can_be_drawn_on(console):
             at_end.enter_context(unseen_typing(sys.stdin.fileno()))
         conversation = _begin(settings, messages, console)
-        # The process is about to end: nothing of the model need be freed before.
+        # Keep the model alive: freeing it would only delay the end of the process.
         context.find_root().obj = conversation
         saved = SavedConversation(conversation, save, console)
         at_end.callback(saved.save_at_end)

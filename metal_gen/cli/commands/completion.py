@@ -1,4 +1,4 @@
-"""`metal-gen completion`: the script by which a shell completes commands, options and models."""
+"""`metal-gen completion`: prints the script with which a shell completes commands, options and models."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from metal_gen.cli.main import COMPLETION_VARIABLE
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import UsageError
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "source <(metal-gen completion bash)",
     "metal-gen completion zsh > ~/.zfunc/_metal-gen",

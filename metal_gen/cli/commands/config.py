@@ -1,4 +1,4 @@
-"""`metal-gen config`: which settings are in force, and the file that a person keeps them in."""
+"""`metal-gen config`: shows the settings in force, and manages the user's settings file."""
 
 import os
 from pathlib import Path

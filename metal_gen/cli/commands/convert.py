@@ -1,4 +1,4 @@
-"""`metal-gen convert`: a checkpoint in MLX format, optionally quantized."""
+"""`metal-gen convert`: converts a checkpoint to MLX format, optionally quantized."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from metal_gen.errors import UsageError
 if TYPE_CHECKING:
     from metal_gen.conversion.new_folder import NewFolder
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen convert Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit --quantize 4",
     "metal-gen convert ./my-checkpoint ./my-checkpoint-mxfp4 --quantize mxfp4",
@@ -81,7 +81,7 @@ def convert(
 
 
 def _quantization(quantize: str | None, group_size: int | None, mode: str | None) -> str | None:
-    """The value of the setting that these three are."""
+    """Return the value of the setting `quantize` for these three options."""
     kind = _checked("--mode", MODE, mode)
     if quantize is None:
         if group_size is not None or kind is not None:
@@ -117,7 +117,7 @@ def _run(model: str, out: "NewFolder", quantize: str | None, dtype: str | None, 
     with DownloadReporter(model, console) as reporter:
         folder = locate_checkpoint(model, on_progress=reporter.update)
     checkpoint = Checkpoint(folder, packing=None if quantize is None else packing_named(quantize))
-    checkpoint.read_tokenizer()  # Without which no program could use what is written.
+    checkpoint.read_tokenizer()  # fails early: without a tokenizer the result would be useless
     for limit in limits_of_mlx_lm(checkpoint.config):
         console.warn(f"mlx-lm does not compute {limit}, which this model has: use metal-gen for it")
     with ProgressBar(console, f"converting {model}", is_bytes=True) as bar:

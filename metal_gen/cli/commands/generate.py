@@ -1,4 +1,4 @@
-"""`metal-gen generate`: one prompt in, one text out."""
+"""`metal-gen generate`: answers one prompt."""
 
 import sys
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import are_one_file
 from metal_gen.errors import UsageError
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     'metal-gen generate "Tell me a story about a fox."',
     'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
@@ -152,7 +152,7 @@ def generate(
 
 
 def _with_prompt(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take the argument for the prompt that it is."""
+    """Return the parameters with the argument as the prompt."""
     argument = given["argument"]
     if argument is None:
         return given
@@ -169,7 +169,7 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
 
 
 def _refuse_mixture(console: Console) -> None:
-    """A line of JSON after every word of the text is of no use to anybody."""
+    """Refuse to mix text and log-probabilities in one place, where neither would be usable."""
     is_one_terminal = console.stdout_is_terminal and console.stderr_is_terminal
     if is_one_terminal or are_one_file(sys.stdout, sys.stderr):
         place = "on the terminal" if is_one_terminal else "in one file"

@@ -1,4 +1,4 @@
-"""`metal-gen help`: a page of the manual, or the help of a command or an option."""
+"""`metal-gen help`: shows a page of the manual, or the help of a command or an option."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -13,14 +13,14 @@ from metal_gen.config.settings import SETTINGS
 from metal_gen.config.sources import PREFIX
 from metal_gen.errors import UsageError
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen help",
     "metal-gen help sampling",
     "metal-gen help top-p",
     "metal-gen help models pull",
 )
-# Such as --top-p, which is to be explained.
+# Options such as --top-p are topics here.
 TAKES_ANY_OPTION = True
 # Of a line of prose, where a terminal is wider.
 MOST_COLUMNS = 100
@@ -66,7 +66,7 @@ def help(
 
 
 def _is_option(word: str) -> bool:
-    """Whether this is a setting or is written as an option: its page says more of it than a section."""
+    """Return whether a word is a setting or looks like an option; options take precedence over pages."""
     return word.startswith("-") or word.replace("-", "_") in SETTINGS or word.startswith(PREFIX)
 
 
@@ -93,7 +93,7 @@ def _print_options(
         console: Gets the page.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: There is no option of this name.
     """
     from metal_gen.cli.output.option_page import every_option, find_options, render_options, setting_named
     from metal_gen.cli.terminal.tables import print_rendered

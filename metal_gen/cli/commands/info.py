@@ -1,4 +1,4 @@
-"""`metal-gen info`: what this program finds on this machine, for a person and for a report of a bug."""
+"""`metal-gen info`: describes the machine and the installation, for users and for bug reports."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,9 @@ from metal_gen.cli.terminal.progress import ProgressBar
 if TYPE_CHECKING:
     from metal_gen.device_checks.check import CheckResult
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = ("metal-gen info", "metal-gen info --deep --json > info.json")
-# As people write what JSON has in one word.
+# Labels of JSON names for people.
 LABELS = {
     **{name.replace("-", "_"): name for name in ("metal-gen", "mlx-lm", *PACKAGES, *BACKENDS)},
     "blas": "BLAS",

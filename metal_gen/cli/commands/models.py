@@ -1,4 +1,4 @@
-"""`metal-gen models`: the models in the Hub's cache on this disk."""
+"""`metal-gen models`: manages the models in the Hub's cache."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,7 +159,7 @@ def remove(
 
 
 def _cached(model: str) -> "list[CachedModel]":
-    """What the cache has of a model, whole or not."""
+    """Return what the cache has of a model, complete or not."""
     from metal_gen.hub.cached_models import cache_contents
     from metal_gen.hub.locate import find_checkpoint
 

@@ -1,4 +1,4 @@
-"""`metal-gen plan`: what a model would take on this machine, and how large a cache fits."""
+"""`metal-gen plan`: shows a model's memory needs on this machine, and the largest cache that fits."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from metal_gen.cli.input.setting_options import JsonOption, settings_in_force, w
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
 
-# For its help.
+# Shown at the end of the help.
 EXAMPLES = (
     "metal-gen plan Qwen/Qwen3-0.6B",
     "metal-gen plan ./my-checkpoint --max-seq-len 32768 --batch-size 4 --cache-dtype float16",
@@ -69,7 +69,7 @@ def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool
     from metal_gen.generation.loading import open_checkpoint, plan_memory
 
     checkpoint = open_checkpoint(folder, settings)
-    # What is approved should also run; of a model on the Hub there are the headers only.
+    # A plan should fail if a run would; a model on the Hub has only its headers here.
     if checkpoint.has_tokenizer:
         checkpoint.read_tokenizer()
     plan = plan_memory(settings, checkpoint)

@@ -1,1 +1,1 @@
-"""The texts of `metal-gen generate`, from a prompt to where they go."""
+"""A run of `metal-gen generate`, from a prompt to the output."""

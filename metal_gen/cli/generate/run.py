@@ -1,4 +1,4 @@
-"""One run of `metal-gen generate`: reads the model, hands the texts on, and says how they went."""
+"""One run of `metal-gen generate`: loads the model, streams the texts, and reports on them."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -26,12 +26,12 @@ READING = "reading the prompt"
 
 @dataclass(frozen=True)
 class TextForm:
-    """How the texts are written.
+    """The format of the texts.
 
     Attributes:
-        is_json: As one JSON object.
-        is_jsonl: As one JSON object per token, and one at the end.
-        ends_line: A newline is added to a text that does not end with one.
+        is_json: One JSON object.
+        is_jsonl: One JSON object per token, and one at the end.
+        ends_line: Add a newline to a text that does not end with one.
     """
 
     is_json: bool
@@ -40,7 +40,7 @@ class TextForm:
 
     @property
     def is_text(self) -> bool:
-        """The text itself is written."""
+        """Whether the plain text is written."""
         return not self.is_json and not self.is_jsonl
 
 
@@ -48,11 +48,11 @@ class GenerateRun:
     """One run over one prompt.
 
     Args:
-        preparation: Of the model.
-        form: Of the texts.
-        file: Gets the texts; None for standard output.
-        console: Of the run.
-        keep: Gets the model: the process is about to end, and nothing of it need be freed before.
+        preparation: Preparation of the model.
+        form: Format of the texts.
+        file: Receives the texts; None for standard output.
+        console: The console of the run.
+        keep: Receives the model, so that it is not freed just before the process ends.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GenerateRun:
             self._sink = StreamedText(file) if file.is_stream else CollectedText()
 
     def write(self, text: str) -> None:
-        """Generate from a prompt, and have the texts where they belong.
+        """Generate texts from a prompt and write them.
 
         Raises:
             NoAnswerError: A text ended before its answer began.
@@ -95,7 +95,7 @@ class GenerateRun:
             raise NoAnswerError(missing[0].message + note, missing[0].hint)
 
     def _load(self, text: str) -> "tuple[TextModel, Prompt]":
-        """Check what needs neither weights nor tokenizer, then read both side by side."""
+        """Load weights and tokenizer in parallel, after the checks that need neither."""
         from metal_gen.background import Background
 
         prepared, console = self._preparation.prepared, self._console
@@ -121,7 +121,7 @@ class GenerateRun:
             from metal_gen.cli.output.json_output import JsonOutput
 
             return JsonOutput(sink, model, streams=self._form.is_jsonl, shows=sink is console)
-        # Records of tokens come between the pieces, which leaves nothing to render.
+        # With log-probabilities, records come between the pieces, which leaves nothing to render.
         if settings.markdown and settings.logprobs is None and sink is console:
             console.use_markdown()
         return TextOutput(
@@ -134,7 +134,7 @@ class GenerateRun:
         )
 
     def _stream(self, model: "TextModel", prompt: "Prompt", output: PieceOutput) -> list[NoAnswerError]:
-        """Hand on the pieces of the texts as they come; returns what is said of those without an answer."""
+        """Stream the pieces of the texts to the output; return an error per text without an answer."""
         from metal_gen.generation.pieces import join
         from metal_gen.generation.text_generation import stream_generate
 
@@ -156,7 +156,7 @@ class GenerateRun:
                             if (error := join(said).missing_answer) is not None:
                                 missing.append(error)
         except StoppedError:
-            # What has been written can be drawn again.
+            # The line with the seed lets the user generate the text again.
             if said:
                 console.note(repeated_by(said[-1], model))
             raise
@@ -165,7 +165,7 @@ class GenerateRun:
         return missing
 
     def _keep_unfinished(self, stopped: StoppedError) -> None:
-        """Keep what a person has stopped; a shutdown or a time limit leaves a folder as it was."""
+        """Keep the text after Ctrl-C; other signals (shutdown, time limit) leave no files behind."""
         if self._file is None or not isinstance(self._sink, CollectedText):
             return
         is_wanted = stopped.exit_code is ExitCode.INTERRUPTED

@@ -1,1 +1,1 @@
-"""What a person gives: settings, prompts, models."""
+"""User input: settings, prompts, models."""

@@ -1,4 +1,4 @@
-"""`--escape`: what a backslash means in the text of an option."""
+"""`--escape`: replaces backslash escapes in the text of options."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ CODES = range(0x110000)
 
 
 def unescape_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's parameters with the escapes in its texts replaced.
+    """Return a command's parameters with the escapes in its texts replaced.
 
     Raises:
-        UsageError: There is none of these options, or a backslash in one means nothing.
+        UsageError: None of these options is given, or an escape is invalid.
     """
     changed: dict[str, Any] = {}
     for name in OPTIONS:
@@ -37,7 +37,7 @@ def unescape(option: str, text: str) -> str:
     r"""Replace `\n`, `\t`, `\r`, `\\`, `\"`, `\'`, `\uXXXX` and `\UXXXXXXXX`.
 
     Raises:
-        UsageError: Something else follows a backslash.
+        UsageError: A backslash is followed by anything else.
     """
 
     def character(match: re.Match[str]) -> str:

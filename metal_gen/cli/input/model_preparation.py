@@ -1,4 +1,4 @@
-"""Finds and checks the model of a command, with a bar while it comes from the Hub."""
+"""Locates and checks the model of a command, and reports its download."""
 
 import platform
 import time
@@ -43,7 +43,7 @@ def require_mlx_for(settings: Settings, *, tokens: int = USUAL_TOKENS, slots: in
 def prepare_model(
     settings: Settings, console: Console, *, most_slots: int = 1, scores: bool = False
 ) -> "PreparedModel":
-    """Everything that needs no weights; arguments and errors as of `loading.prepare`."""
+    """Prepare a model without loading weights; arguments and exceptions as of `loading.prepare`."""
     from metal_gen.generation.loading import prepare
 
     with DownloadReporter(settings.model or "the model", console) as reporter:
@@ -60,10 +60,10 @@ def note_bundled_model(settings: Settings, console: Console) -> None:
 
 
 class Preparation:
-    """The model of a command, prepared when it is first asked for.
+    """The model of a command, prepared on first access.
 
     Args:
-        settings: Name it.
+        settings: Settings, with the name of the model.
         console: As for `prepare_model`.
     """
 
@@ -78,29 +78,29 @@ class Preparation:
         return prepare_model(self._settings, self._console)
 
     def most_prompt_bytes(self) -> int:
-        """The bytes of the longest prompt that the largest possible cache can hold."""
+        """Return the maximum bytes of a prompt that fits the largest possible cache."""
         prepared = self.prepared
         return prepared.checkpoint.tokenizer.most_bytes(prepared.plan.most_tokens)
 
 
 class DownloadReporter:
-    """Says how far a download is, if there is one: a bar on a terminal, lines in a log.
+    """Reports a download, if there is one: a bar on a terminal, lines in a log.
 
     Attributes:
-        fetched_bytes: What came from the Hub.
+        fetched_bytes: Bytes received from the Hub.
     """
 
     def __init__(self, model: str, console: Console) -> None:
         self.fetched_bytes = 0
         self._model = model
         self._console = console
-        # The Hub may take its time to answer, and a folder of many files to be read.
+        # The Hub may answer slowly, and reading a folder of many files takes time.
         self._bar = ProgressBar(console, f"opening {model}")
         self._begin_s = 0.0
         self._present_bytes: int | None = None
 
     def update(self, progress: "DownloadProgress") -> None:
-        """Show this state."""
+        """Show the progress."""
         if self._present_bytes is None:
             self._present_bytes = progress.done_bytes
             self._begin_s = time.perf_counter()

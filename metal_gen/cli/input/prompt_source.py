@@ -1,4 +1,4 @@
-"""Where the prompt comes from: standard input, `--prompt-file`, `--prompt`, or several of them."""
+"""Reads the prompt from standard input, `--prompt-file`, `--prompt`, or several of them."""
 
 import os
 import select
@@ -24,21 +24,21 @@ PART_BYTES = 1 << 20
 def read_prompt(
     flags: Sequence[str], file: str | None, console: Console, most_bytes: Callable[[], int]
 ) -> str | None:
-    """Put the prompt together: what is piped in, then the file, then `--prompt`, a newline between them.
+    """Join the parts of the prompt with newlines: piped text, then the file, then `--prompt`.
 
-    One newline at the end of a file or of piped text is taken off: the one that ends its last line.
+    One newline at the end of a file or of piped text is removed: the one that ends its last line.
 
     Args:
-        flags: The values of `--prompt`, at most one; `-` is standard input.
-        file: The value of `--prompt-file`; `-` is standard input.
-        console: Says what is being waited for.
-        most_bytes: The bytes that a prompt can have at most; called for a long one only.
+        flags: Values of `--prompt`, at most one; `-` is standard input.
+        file: Value of `--prompt-file`; `-` is standard input.
+        console: Shows what the program waits for.
+        most_bytes: Returns the maximum bytes of a prompt; called only for a long one.
 
     Returns:
-        None where there is neither: no option, and standard input is a terminal, /dev/null or closed.
+        None without a prompt: no option is given, and standard input is a terminal, /dev/null or closed.
 
     Raises:
-        UsageError: The prompt is empty, is not UTF-8, or cannot be read; an option is given twice.
+        UsageError: The prompt is empty, is not UTF-8, or cannot be read; or an option is given twice.
         DoesNotFitError: A file or a stream has more bytes than a prompt can have; the rest is not read.
     """
     if len(flags) > 1:
@@ -66,7 +66,7 @@ def read_prompt(
             console.note("waiting for standard input to end; run with </dev/null to do without it")
         piped = _read_stdin(most_bytes)
         if parts and piped:
-            # In a loop that reads lines, they are the loop's own.
+            # In a `while read` loop, these are the lines that the loop should read.
             count = piped.count("\n") + 1
             lines = (
                 "1 line of standard input comes" if count == 1 else f"{count} lines of standard input come"
@@ -84,7 +84,7 @@ def read_prompt(
 
 
 def _is_piped() -> bool:
-    """Whether standard input is a pipe or a file; a terminal, a device and a closed one are not."""
+    """Return whether standard input is a pipe or a file, and not a terminal, a device or closed."""
     if sys.stdin is None:
         return False
     try:
@@ -110,7 +110,7 @@ def _read_file(name: str, most_bytes: Callable[[], int]) -> str:
 
 
 def _read(stream: BinaryIO, what: str, most_bytes: Callable[[], int]) -> bytes:
-    """Read to the end, if that comes in time."""
+    """Read to the end, up to the maximum size."""
     data = bytearray(_part(stream, what))
     if len(data) < PART_BYTES:
         return bytes(data)
@@ -126,7 +126,7 @@ def _read(stream: BinaryIO, what: str, most_bytes: Callable[[], int]) -> bytes:
 
 
 def _part(stream: BinaryIO, what: str) -> bytes:
-    """The next bytes: less than are asked for where the stream ends."""
+    """Return the next bytes; fewer than requested only at the end of the stream."""
     try:
         return stream.read(PART_BYTES)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Settings as command-line options: one per setting, and how they are laid over files and variables."""
+"""Defines a command-line option per setting, and merges the options with files and variables."""
 
 import inspect
 import os
@@ -20,7 +20,7 @@ from metal_gen.config.template_args import TemplateArgs
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
-# What every command has that makes texts.
+# Settings of every command that generates texts.
 SAMPLING_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p"),
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
@@ -40,7 +40,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class _Form:
-    """How a setting is shown in the help: what stands for its value, in which panel, and a short name."""
+    """The form of a setting's option in the help: its metavar, its panel and a short name."""
 
     metavar: str = ""
     panel: str | None = None
@@ -107,10 +107,10 @@ _GREEDY = Annotated[
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:
-    """Give a command the options of these settings, and `--config`, in place of its `**settings_given`.
+    """Add the options of these settings, and `--config`, to a command in place of its `**settings_given`.
 
-    Their values are in the context's parameters, for `settings_in_force`. With the temperature comes
-    `--greedy`.
+    Their values are in the context's parameters, for `settings_in_force`. The temperature adds `--greedy`
+    too.
     """
 
     def add(command: Command) -> Command:
@@ -123,7 +123,7 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, annotation in annotations.items()
         ]
-        # Typer makes its options from the signature.
+        # Typer creates its options from the signature.
         command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         return command
 
@@ -166,14 +166,14 @@ VerboseOption = Annotated[
 
 
 def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
-    """Lay a command's options over the files and variables, and say which variables are none.
+    """Merge a command's options with files and variables, and report unknown variables.
 
     Args:
-        parameters: The command's, by name, with those that `with_settings` gives it.
+        parameters: The command's parameters by name, including those added by `with_settings`.
 
     Raises:
-        UsageError: A value is out of its range, or contradicts `--greedy`; ConfigError where a file
-            or a variable is at fault.
+        UsageError: A value is out of range, or contradicts `--greedy`.
+        ConfigError: A file or a variable is invalid.
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
     if re.fullmatch(r"[0-9]{1,9}", model := flags.get("model") or "") and not Path(model).exists():
@@ -201,7 +201,7 @@ def _say_unknown_variables(console: Console) -> None:
 
 
 def given_arguments(parameters: Mapping[str, Any]) -> list[str]:
-    """The options that were given, to be given to another process."""
+    """Return the options that were given, as arguments for another process."""
     arguments = ["--greedy"] if parameters["greedy"] else []
     if parameters["config"] is not None:
         arguments += ["--config", str(parameters["config"])]

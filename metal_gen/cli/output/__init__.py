@@ -1,1 +1,1 @@
-"""What is written: text, JSON, files, reports."""
+"""The output of commands: text, JSON, files, reports."""

@@ -1,6 +1,6 @@
-"""What `metal-gen info` finds out: a section a function, none of which keeps the others from being made.
+"""The findings of `metal-gen info`: one function per section; a failing section does not stop the others.
 
-Says nothing of secrets: of a token only whether there is one, of settings only where they are set.
+Reveals no secrets: of a token only whether there is one, of settings only where they are set.
 """
 
 import math
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 PACKAGES = ("huggingface-hub", "tokenizers", "typer", "rich")
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal")
 
-# Gets a check's result, the checks done and the checks in all.
+# Called with a check's result, the number of checks done, and their total.
 OnCheck = Callable[["CheckResult", int, int], None]
 
 
 @dataclass
 class Diagnosis:
-    """What was found.
+    """The findings.
 
     Attributes:
-        sections: By name, each JSON values by name.
-        problems: Why something cannot be used, or could not be found out.
+        sections: Sections by name, each with JSON values by name.
+        problems: Why something is unusable, or could not be determined.
     """
 
     sections: dict[str, Section] = field(default_factory=dict)
     problems: list[Exception] = field(default_factory=list)
 
     def add(self, name: str, find: Callable[[], Section]) -> None:
-        """Note a section, or why there is none: a bug here, too, is one to be reported with the rest."""
+        """Add a section, or the reason why it is missing; even a bug is reported with the rest."""
         try:
             self.sections[name] = find()
         except Exception as error:
@@ -50,11 +50,11 @@ class Diagnosis:
 
 
 def diagnose(on_check: OnCheck | None = None) -> Diagnosis:
-    """Look at everything; what computes comes last.
+    """Examine the machine and the installation; computations come last.
 
     Args:
-        on_check: Check every kernel path of the device too, and call this after each check, with its result,
-            the number done and the number in all.
+        on_check: If given, check every kernel path of the device, and call this after each check, with its
+            result, the number done and the total.
     """
     diagnosis = Diagnosis()
     settings = Settings()
@@ -145,7 +145,7 @@ def _limits() -> Section:
 
 
 def _usable_cpus() -> int | None:
-    """Those that this process may run on, which the system may tell, or may keep busy."""
+    """Return the number of CPUs that this process may use, by its affinity and its control group."""
     from metal_gen.device.limits import control_group_cpus
 
     affinity = getattr(os, "sched_getaffinity", None)

@@ -1,4 +1,4 @@
-"""`--json` and `--jsonl`: a text as one object, or as an event per piece; `schemas/output.json` says what."""
+"""`--json` and `--jsonl`: a text as one object, or as one event per piece; see `schemas/output.json`."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class JsonOutput:
-    """Says all there is about a run; also about one that was interrupted, as far as it came.
+    """Writes a run as JSON; an interrupted run is written as far as it got.
 
     Args:
-        sink: Gets the lines.
-        model: That generates.
-        streams: Each piece is an event of its own, and the whole is the last one.
-        shows: A person or a program sees the events as they come.
+        sink: Receives the lines.
+        model: The model that generates.
+        streams: Write an event per piece, and the whole object as the last event.
+        shows: Whether the events are visible as they are written.
     """
 
     def __init__(self, sink: TextSink, model: "TextModel", *, streams: bool, shows: bool) -> None:
@@ -30,11 +30,11 @@ class JsonOutput:
         self._pieces: list[Piece] = []
 
     def waits_for(self, piece: "Piece") -> str | None:
-        """What a bar should say, where a person sees nothing of this piece."""
+        """Return the text of a progress bar while this piece is not visible; None if it is."""
         return None if self._streams and self._shows else "generating"
 
     def add(self, piece: "Piece") -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         self._pieces.append(piece)
         if self._streams:
             self._write({"event": "reasoning" if piece.is_thinking else "text", **piece_record(piece)})
@@ -43,7 +43,7 @@ class JsonOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Say the whole, unless an error has ended it."""
+        """Write the whole object, unless an error ended the run."""
         is_error = kind is not None and issubclass(kind, Exception)
         if self._pieces and not is_error:
             whole = self._whole()
@@ -60,11 +60,11 @@ class JsonOutput:
 
 
 def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Record:
-    """The object of `--json`.
+    """Return the object of `--json`.
 
     Args:
-        model: That has generated.
-        generations: At least one; with `samples` above 1 they stand in a list.
+        model: The model that generated the texts.
+        generations: The texts, at least one; with `samples` above 1 they are in a list.
     """
     from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""What is said of models: those in the cache as a table, and one of them in full."""
+"""Describes models: those in the cache as a table, and one of them in detail."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ LIST_COLUMNS = (
 
 
 def models_table(models: Sequence[CachedModel], width: int) -> RenderableType:
-    """A line for each model."""
+    """Return a table with one row per model."""
     rows = [
         (
             shown(model.reference),
@@ -49,7 +49,7 @@ def models_table(models: Sequence[CachedModel], width: int) -> RenderableType:
 
 
 def model_json(model: CachedModel) -> dict[str, object]:
-    """The same for programs."""
+    """Return a model as JSON types."""
     used = None if model.used_s is None else datetime.fromtimestamp(model.used_s, UTC)
     return {
         "model": model.reference,
@@ -68,15 +68,16 @@ def model_json(model: CachedModel) -> dict[str, object]:
 
 
 def describe_model(model: str) -> tuple[dict[str, object], MetalGenError | None]:
-    """Gather what is known of a model on this disk.
+    """Describe a model on this disk.
 
     Returns:
-        JSON values by name; and why the model cannot be loaded, if it cannot.
+        JSON values by name; and the reason why the model cannot be loaded, or None.
 
     Raises:
-        ModelNotFoundError: There is nothing of it; UsageError where it cannot be a model's name.
+        ModelNotFoundError: There is no trace of the model.
+        UsageError: The text cannot be a model's name.
     """
-    # A folder or file goes before the cache, and `main` before other commits, as when a model is loaded.
+    # A folder or file takes precedence over the cache, and `main` over other commits, as in loading.
     commits = [] if is_on_disk(model) else cache_contents().matching(model)
     commits.sort(key=lambda commit: commit.reference != model)
     cached = next(iter(commits), None)
@@ -99,7 +100,7 @@ def describe_model(model: str) -> tuple[dict[str, object], MetalGenError | None]
 
 
 def _checkpoint_json(folder: Path) -> dict[str, object]:
-    """The shape of a model that can be loaded, and what its generation_config.json asks for."""
+    """Return the shape of a loadable model, and the defaults in its generation_config.json."""
     from metal_gen.checkpoint.checkpoint import Checkpoint
     from metal_gen.checkpoint.generation_defaults import sampling_defaults
 
@@ -123,7 +124,7 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
 
 
 def _quantization(checkpoint: "Checkpoint") -> str | None:
-    """As config.json says it, or the types of a GGUF file's blocks; None of plain numbers."""
+    """Return the quantization in config.json, or the block types of a GGUF file; None if not quantized."""
     from metal_gen.checkpoint.packed.stored import FLOATS
 
     if checkpoint.folder.is_file():

@@ -1,4 +1,4 @@
-"""All there is to say of an option: what it does in each command, its range, and where else it is set."""
+"""The page of an option: its effect in each command, its range, and where else it can be set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from metal_gen.config.sources import PREFIX
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Which page of the manual has more on a setting of a TOML section.
+# The manual page about the settings of each TOML section.
 MORE = {
     "model": "models",
     "cache": "memory",
@@ -60,8 +60,8 @@ class Found:
     """An option of a command.
 
     Attributes:
-        command: The words that name the command.
-        param: The option, as typer has it.
+        command: Name of the command.
+        param: The option, as an object of typer.
     """
 
     command: str
@@ -69,12 +69,12 @@ class Found:
 
 
 def find_options(typed: str, program: Any, context: Any) -> list[Found]:
-    """The options that a word names, with or without its dashes; also by a name of another program."""
+    """Return the options with a name, given with or without dashes, or as another program calls them."""
     return [found for found in every_option(program, context) if typed in _words(found.param)]
 
 
 def every_option(program: Any, context: Any, path: Sequence[str] = ()) -> Iterator[Found]:
-    """All options of a program's commands that help shows."""
+    """Yield all options of a program's commands that the help shows."""
     for param in program.get_params(context):
         if param.param_type_name == "option" and not param.hidden:
             yield Found(" ".join(path), param)
@@ -83,18 +83,18 @@ def every_option(program: Any, context: Any, path: Sequence[str] = ()) -> Iterat
 
 
 def option_words(found: Sequence[Found]) -> list[str]:
-    """The long names of options, without dashes."""
+    """Return the long names of options, without dashes."""
     return [name[2:] for each in found for name in each.param.opts if name.startswith("--")]
 
 
 def setting_named(typed: str) -> SettingInfo | None:
-    """The setting that a word names, which may have no option."""
+    """Return the setting with a name; it may have no option."""
     name = typed.removeprefix(PREFIX).lower().lstrip("-").replace("-", "_")
     return SETTINGS.get(name)
 
 
 def render_options(found: Sequence[Found], setting: SettingInfo | None) -> "RenderableType":
-    """What there is to say of the options that have one name, or of a setting that has none."""
+    """Return the page of all options with one name, or of a setting that has no option."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -121,7 +121,7 @@ def render_options(found: Sequence[Found], setting: SettingInfo | None) -> "Rend
 
 
 def _places(info: SettingInfo) -> list[tuple[str, str]]:
-    """What a setting may be and where it can be set, besides the command line."""
+    """Return the range of a setting, and where it can be set besides the command line."""
     return [
         ("must be", "" if isinstance(info.check, Flag) else str(info.check)),
         ("in a file", f"{info.section}.{info.key} = {example_of(info)}"),
@@ -142,7 +142,7 @@ def _other_names(param: Any) -> str:
 
 
 def _words(param: Any) -> set[str]:
-    """How an option may be called: with its dashes or without them, with underscores, by its variable."""
+    """Return the ways to name an option: with and without dashes, with underscores, by its variable."""
     names = {*param.opts, *param.secondary_opts, *_other_names(param).split(", ")} - {""}
     words = {name.lstrip("-") for name in names if name.startswith("--")}
     variables = [SETTINGS[param.name].variable] if param.name in SETTINGS else []

@@ -1,7 +1,7 @@
-"""Where a result goes: a file that is written at the end, whole or not at all, or something that is open.
+"""The destination of a result: a file written at the end, whole or not at all, or an open stream.
 
-A file is known to be writable from the start. A FIFO, a device, or what a shell has opened cannot be
-replaced: it is opened once, and written to as the text comes.
+A file is checked to be writable at the start. A FIFO, a device or a descriptor opened by the shell cannot be
+replaced: it is opened once, and written to as the text arrives.
 """
 
 import stat
@@ -21,19 +21,19 @@ Place = Path | tuple[int, int]
 
 
 class OutputFile:
-    """A place for a result.
+    """The destination of a result.
 
     Args:
-        path: Of the file; an older one stays as it is until `write`.
-        option: That named it.
-        private: A new file can be read by its owner alone.
-        spares: A file that the run reads; `write_beside` leaves it as it is.
+        path: Path of the file; an older file is unchanged until `write`.
+        option: The option that named it, for messages.
+        private: Make a new file readable only by its owner.
+        spares: A file that the run reads; `write_beside` leaves it unchanged.
 
     Attributes:
-        path: As it was given.
+        path: The path as given.
 
     Raises:
-        UsageError: Nothing can be written there.
+        UsageError: The path cannot be written.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class OutputFile:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it can only be written to, not replaced."""
+        """Whether the destination can only be appended to, not replaced."""
         return self._stream is not None
 
     def write(self, text: str) -> None:
-        """Put the text there; to a stream, add it.
+        """Write the text to the file; append it to a stream.
 
         Raises:
-            MetalGenError: It cannot be written after all; an older file is as before.
+            MetalGenError: The text cannot be written; an older file is unchanged.
         """
         try:
             if self._stream is None:
@@ -77,10 +77,10 @@ class OutputFile:
             raise MetalGenError(f"{self.path} cannot be written: {reason}", hint) from error
 
     def write_beside(self, text: str) -> Path | None:
-        """Put a text that is not whole beside the file, under its name with `.part`.
+        """Write an incomplete text next to the file, under its name with `.part`.
 
         Returns:
-            Where it is; None where there is no text, or it cannot be written.
+            The path; None if there is no text, or it cannot be written.
         """
         part = self.path.with_name(f"{self.path.name}.part")
         try:
@@ -95,21 +95,21 @@ class OutputFile:
         return part
 
     def discard(self) -> None:
-        """Leave a place alone that will not be written to any more."""
+        """Close the destination if nothing more will be written."""
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
 
 
 class CollectedText:
-    """What a pipe would get, kept until it can be put into a file."""
+    """Collects the bytes that a pipe would get, to write them to a file at the end."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(self._parts)
 
     def write_text(self, text: str) -> None:
@@ -117,26 +117,26 @@ class CollectedText:
         self._parts.append(text)
 
     def end_sample(self) -> None:
-        """Tell one of several texts from the next."""
+        """Separate one of several texts from the next."""
         self._parts.append("\0")
 
 
 class StreamedText:
-    """What a pipe would get, handed on as it comes.
+    """Writes pieces to a stream as they arrive.
 
     Args:
-        file: Gets it.
+        file: The stream.
     """
 
     def __init__(self, file: OutputFile) -> None:
         self._file = file
 
     def write_text(self, text: str) -> None:
-        """Add a piece; errors as of `OutputFile.write`."""
+        """Write a piece; raises as `OutputFile.write` does."""
         self._file.write(text)
 
     def end_sample(self) -> None:
-        """Tell one of several texts from the next."""
+        """Separate one of several texts from the next."""
         self._file.write("\0")
 
 
@@ -148,17 +148,17 @@ def existing_file(name: str | None) -> str | None:
 
 
 def is_stdout(name: str | None) -> bool:
-    """Whether an output goes to standard output: none is named, or `-`, or `/dev/stdout`."""
+    """Return whether an output is standard output: none is named, or `-`, or `/dev/stdout`."""
     if name is None or name == STREAM:
         return True
-    # What cannot be found out now is said when the file is opened.
+    # An error here is reported when the file is opened.
     with suppress(OSError):
         return descriptor_named(Path(name)) == STDOUT
     return False
 
 
 def refuse_descriptor(name: str) -> None:
-    """Refuse what is open already where a file of its own is needed, as one that a later run continues.
+    """Refuse an open descriptor where a file is needed that a later run can continue.
 
     Raises:
         UsageError: The name is `/dev/fd/N`, or a link to it.
@@ -172,7 +172,7 @@ def refuse_descriptor(name: str) -> None:
 
 
 def _may_be_replaced(path: Path) -> bool:
-    """Whether there is nothing, or a file of its own: no link that somebody else has put there."""
+    """Return whether a path is free or a regular file, and not a link that somebody may have put there."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -180,10 +180,10 @@ def _may_be_replaced(path: Path) -> bool:
 
 
 def require_different(**files: str | None) -> None:
-    """Refuse to write over what is read, or to write two things to one place; `-` is no file.
+    """Check that no file is both read and written, or written twice; `-` does not count.
 
     Raises:
-        UsageError: Two are the same, or one cannot be a name.
+        UsageError: Two names refer to the same file, or a name is invalid.
     """
     seen: dict[Place, str] = {}
     for what, name in files.items():
@@ -203,7 +203,7 @@ def require_different(**files: str | None) -> None:
 
 
 def _place(path: Path) -> Place | None:
-    """What tells a file from others, whatever it is called; None of a device, which may be used twice."""
+    """Return the identity of a file, whatever its name; None for a device, which may be used twice."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What becomes of the pieces of a text: shown as they come, or kept for a file."""
+"""Writes the pieces of a text: streamed as they arrive, or collected for a file."""
 
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 
 class TextSink(Protocol):
-    """Where text goes: a `Console`, or a `CollectedText`."""
+    """A destination of text: a `Console`, or a `CollectedText`."""
 
     def write_text(self, text: str) -> None:
-        """Take a piece."""
+        """Write a piece."""
         ...
 
     def end_sample(self) -> None:
-        """Tell one of several texts from the next."""
+        """Separate one of several texts from the next."""
         ...
 
 
 class PieceOutput(Protocol):
-    """Takes the pieces of one or several texts; what it has to say at the end it says when it is left."""
+    """Receives the pieces of one or several texts; output at the end is written when the context exits."""
 
     def waits_for(self, piece: "Piece") -> str | None:
-        """What a bar should say, where a person sees nothing of this piece."""
+        """Return the text of a progress bar while this piece is not visible; None if it is."""
         ...
 
     def add(self, piece: "Piece") -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         ...
 
     def __enter__(self) -> Self:
@@ -38,20 +38,21 @@ class PieceOutput(Protocol):
         ...
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """End, by itself or because of an exception."""
+        """End, normally or because of an exception."""
         ...
 
 
 class TextOutput:
-    """The answer to a sink, thinking and log-probabilities to stderr.
+    """Writes the answer to a sink, and thinking and log-probabilities to stderr.
 
     Args:
-        sink: Gets the answer.
-        console: Of the run.
-        ends_samples: Texts are told from each other.
-        ends_line: A text ends with a newline, its own or one that is added; on a terminal it always does.
-        hides_thinking: What the model thinks is not shown.
-        tells_logprobs: Each token that has log-probabilities has a record, and thinking is shown by those.
+        sink: Receives the answer.
+        console: The console of the run.
+        ends_samples: Separate the texts.
+        ends_line: End a text with a newline, added if necessary; a terminal always gets one.
+        hides_thinking: Do not show the model's thinking.
+        tells_logprobs: Write a record for each token with log-probabilities; thinking is then shown only in
+            the records.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class TextOutput:
         console.use_word_wrap()
 
     def waits_for(self, piece: "Piece") -> str | None:
-        """What a bar should say, where a person sees nothing of this piece."""
+        """Return the text of a progress bar while this piece is not visible; None if it is."""
         if self._has_record(piece):
             return None
         if piece.is_thinking:
@@ -83,7 +84,7 @@ class TextOutput:
         return None if self._sink is self._console else "writing"
 
     def add(self, piece: "Piece") -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         if not piece.is_thinking:
             self._add_answer(piece.text)
         else:
@@ -107,7 +108,7 @@ class TextOutput:
         self._sink.write_text(text)
 
     def _end_line(self, *, needs_text: bool) -> None:
-        """End the last line of a text; a text of nothing is a line too, but where an answer is missing."""
+        """End the last line of a text; an empty text gets a line too, unless its answer is missing."""
         last, self._last_text = self._last_text, ""
         if self._ends_line and not last.endswith("\n") and (last or not needs_text):
             self._sink.write_text("\n")
@@ -125,7 +126,7 @@ class TextOutput:
 
 
 def show_piece(piece: "Piece", output: PieceOutput, bar: PhaseBar) -> None:
-    """Hand a piece on, with a bar while a person sees nothing of the text."""
+    """Pass a piece to the output; show a bar while the text is not visible."""
     waits_for = output.waits_for(piece)
     if waits_for is None or piece.finish is not None:
         bar.close()

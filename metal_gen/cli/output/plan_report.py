@@ -1,4 +1,4 @@
-"""A memory plan as a table and as JSON, beside plans with other caches."""
+"""A memory plan as a table and as JSON, together with plans for other caches."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int) -> RenderableType:
-    """What was asked for, then what other caches would take."""
+    """Return the plan for the settings, then a table of other caches."""
     length = f"{plan.cache.max_seq_len:,} tokens for each of several texts"
     parts: list[RenderableType] = [
         pairs_table(_pairs(name, checkpoint, plan)),
@@ -91,7 +91,7 @@ def _shown_adapter(adapter: Adapter) -> str:
 
 
 def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
-    """What is computed in, what is stored, and what becomes of that."""
+    """Return the compute dtype, the stored dtype if it differs, and the quantization."""
     weights = checkpoint.weights
     if checkpoint.packing is None and weights.is_quantized:
         return f"{dtype}, stored quantized"
@@ -100,7 +100,7 @@ def _dtype(dtype: str, checkpoint: Checkpoint) -> str:
 
 
 def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, object]:
-    """The same for programs; memory that is not known is null."""
+    """Return the plan as JSON types; unknown memory is null."""
     return {
         "model": settings.model or BUNDLED_NAME,
         "adapters": [adapter.record for adapter in checkpoint.weights.adapters],
@@ -136,20 +136,20 @@ def _cache_json(plan: MemoryPlan) -> dict[str, object]:
 
 
 def _others(plan: MemoryPlan) -> Iterator[MemoryPlan]:
-    """The plan with other caches of the same length, those with larger elements first."""
+    """Yield the plan with other caches of the same length, larger elements first."""
     for dtype in DTYPE_BYTES:
         for size in sorted({*BATCH_SIZES, plan.cache.batch_size}):
             yield plan.with_cache(batch_size=size, dtype=dtype)
 
 
 def _by_size(plan: MemoryPlan) -> Iterator[list[MemoryPlan]]:
-    """Those plans together whose tokens take the same: some dtypes differ in name only."""
+    """Group plans by the size of a token: some dtypes differ only in name."""
     for _, plans in groupby(_others(plan), key=_bytes_of_a_token):
         yield list(plans)
 
 
 def _bytes_of_a_token(plan: MemoryPlan) -> int:
-    """Of one text."""
+    """Return the cache bytes per token of one text."""
     return plan.cache.bytes_per_token // plan.cache.batch_size
 
 

@@ -1,4 +1,4 @@
-"""What is said on stderr before and after a text."""
+"""The messages on stderr before and after a text."""
 
 import os
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report_start(prepared: "PreparedModel", console: Console) -> None:
-    """Say what memory will be taken, before it is; with `-v`, what is in force and from where."""
+    """Report the planned memory before it is used; with `-v`, the values in use and their sources."""
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.config.settings_file import shown_value
     from metal_gen.device.backend import counts_other_programs, device_name
@@ -57,7 +57,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
 
 
 def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
-    """Say how a text went: one line on a terminal, the seed alone in a log."""
+    """Report on a text: one line on a terminal, only the seed in a log."""
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.engine.stopping import larger_capacity
 
@@ -89,12 +89,12 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
 
 
 def repeated_by(piece: "Piece", model: "TextModel") -> str:
-    """What it takes beside the settings to draw a text again: another dtype draws another one."""
+    """Return what is needed besides the settings to repeat a text: the seed, and the dtype."""
     return f"seed {piece.statistics.seed}, {model.plan.dtype}"
 
 
 def token_counts(piece: "Piece") -> str:
-    """Say how many tokens a text has taken up to this piece; of the prompt, how many had to be computed."""
+    """Return the token counts of a text up to this piece, with the number of prompt tokens computed."""
     statistics = piece.statistics
     is_partly_new = 0 < statistics.computed_tokens < statistics.prompt_tokens
     stored = f", {statistics.stored_tokens} from the prefix cache" if statistics.stored_tokens else ""

@@ -10,13 +10,13 @@ COLUMNS = (Column("setting"), Column("value"), Column("source"))
 
 
 def settings_table(settings: Settings, width: int) -> RenderableType:
-    """A line for each setting, its value as a file would have it."""
+    """Return a table with one row per setting, with its value as TOML."""
     rows = [(name, shown(shown_value(settings, name)), shown(settings.source(name))) for name in SETTINGS]
     return rows_table(COLUMNS, rows, width)
 
 
 def settings_json(settings: Settings) -> dict[str, object]:
-    """The same for programs; null is not set."""
+    """Return the settings as JSON types; null means not set."""
     return {
         name: {
             "value": plain_value(settings, name),

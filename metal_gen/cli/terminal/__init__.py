@@ -1,1 +1,1 @@
-"""The streams: what they can show, progress, tables, Markdown."""
+"""Terminals and streams: capabilities, progress, tables, Markdown."""

@@ -1,7 +1,7 @@
-"""Where words go: the text to stdout, everything else to stderr.
+"""Writes to the streams of a run: the text to stdout, everything else to stderr.
 
-Owns the difference between a terminal and a pipe. A pipe gets the text's own bytes; a terminal
-gets it through rich, with characters that would control the terminal made visible.
+Handles the difference between a terminal and a pipe. A pipe receives the text's own bytes. A terminal
+receives the text through rich, with control characters made visible.
 """
 
 import os
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
     from metal_gen.cli.terminal.markdown_stream import MarkdownStream
 
 NAME = "metal-gen"
-# What stands around thinking where no colour tells it from the answer.
+# Marks thinking where no colour distinguishes it from the answer.
 THINKING, DONE_THINKING = "Thinking...\n", "...done thinking.\n"
 
 
 class _Bar(Protocol):
-    """What is drawn below the messages."""
+    """A progress bar below the messages."""
 
     def hidden(self) -> AbstractContextManager[None]:
-        """Leave the screen to a message."""
+        """Hide the bar while a message is written."""
         ...
 
 
 class Console:
-    """The three streams of a run.
+    """The standard streams of a run.
 
     Args:
-        quiet: Only errors go to stderr.
-        verbosity: How many `-v` were given.
+        quiet: Write only errors to stderr.
+        verbosity: Number of `-v` options given.
 
     Attributes:
-        bar: On the screen now, to be hidden from messages.
+        bar: The bar on the screen, which messages hide; None if there is none.
 
     Raises:
-        UsageError: Both are wanted.
+        UsageError: Both quiet and verbose output are requested.
     """
 
     def __init__(self, *, quiet: bool = False, verbosity: int = 0) -> None:
@@ -69,40 +69,40 @@ class Console:
 
     @property
     def stdout_is_terminal(self) -> bool:
-        """Whether a person reads the text as it comes."""
+        """Whether stdout is a terminal."""
         return is_terminal(sys.stdout)
 
     @property
     def stderr_is_terminal(self) -> bool:
-        """Whether a person reads the messages."""
+        """Whether stderr is a terminal."""
         return is_terminal(sys.stderr)
 
     @property
     def draws_bars(self) -> bool:
-        """Whether progress may be drawn over what is on the screen; a log never receives a bar."""
+        """Whether bars may be drawn on the screen; a log never receives a bar."""
         return not self.quiet and shows_animation(sys.stderr)
 
     def use_markdown(self) -> None:
-        """Render the text that is to come, where a terminal shows it."""
+        """Render later text as Markdown, on a terminal."""
         if self.stdout_is_terminal:
             from metal_gen.cli.terminal.markdown_stream import MarkdownStream
 
             self._markdown = MarkdownStream(self._stdout, redraws=shows_animation(sys.stdout))
 
     def use_word_wrap(self) -> None:
-        """Break the lines of the text that is to come between words, where a terminal shows it."""
+        """Break the lines of later text between words, on a terminal."""
         self._breaks_at_words = True
 
     def require_stdout(self) -> None:
-        """Refuse to generate a text that nobody will get."""
+        """Raise a UsageError if standard output is closed, because the text would be lost."""
         if sys.stdout is None:
             raise UsageError("standard output is closed: the text has nowhere to go")
 
     def write_text(self, text: str) -> None:
-        """Put a piece of the answer on stdout, at once.
+        """Write a piece of the answer to stdout and flush it.
 
         Raises:
-            MetalGenError: The disk behind it is full, or it cannot be written for another reason.
+            MetalGenError: The disk is full, or the text cannot be written for another reason.
         """
         if not text:
             return
@@ -115,7 +115,7 @@ class Console:
             sys.stdout.flush()
 
     def _show_text(self, text: str) -> None:
-        # Noted before it is shown: a signal may come between the two.
+        # Set before the text is shown: a signal may arrive in between.
         self._unfinished_line = sys.stdout
         if self._markdown is not None:
             self._markdown.feed(text)
@@ -126,7 +126,7 @@ class Console:
             self._unfinished_line = None
 
     def write_thinking(self, text: str) -> None:
-        """Put a piece of the model's thinking on stderr."""
+        """Write a piece of the model's thinking to stderr."""
         if not text or self.quiet or sys.stderr is None:
             return
         self._end_line_of_other(sys.stderr)
@@ -139,7 +139,7 @@ class Console:
             self._unfinished_line = None
 
     def end_thinking(self, *, is_done: bool) -> None:
-        """Leave the thinking, where there is any, for the answer or for the end of the text."""
+        """End the thinking, if there is any, before the answer or the end of the text."""
         if not self._is_thinking:
             return
         self._is_thinking = False
@@ -148,13 +148,13 @@ class Console:
             self._write_stderr(DONE_THINKING, "")
 
     def _wrapped(self, text: str, stream: TextIO) -> str:
-        """What of a piece can be shown by now."""
+        """Return the part of the text so far that can be shown now."""
         if stream not in self._wraps:
             self._wraps[stream] = WordWrap(lambda: columns(stream))
         return self._wraps[stream].feed(text)
 
     def end_sample(self, mark: bytes = b"\0") -> None:
-        """Tell one of several texts from the next: in a pipe by a mark, such as `xargs -0` reads."""
+        """Separate one of several texts from the next: in a pipe by a mark, as `xargs -0` reads."""
         if self.stdout_is_terminal:
             self.end_text()
         else:
@@ -163,19 +163,19 @@ class Console:
                 sys.stdout.flush()
 
     def write_record(self, record: Mapping[str, object]) -> None:
-        """Put a JSON object on a line of stderr, also when quiet: it has been asked for."""
+        """Write a JSON object as a line to stderr, even in quiet mode, because the user asked for it."""
         if self.stderr_is_terminal:
             self.end_text()
         self._write_stderr(encode_json(record) + "\n", "")
 
     def write_reply(self, text: str) -> None:
-        """Put lines on stderr that a person has asked for."""
+        """Write lines that the user asked for to stderr."""
         self.end_text()
         lines = wrap_words(visible(text.rstrip("\n")), columns(sys.stderr))
         self._write_stderr(lines + "\n", "")
 
     def end_text(self) -> None:
-        """Leave the cursor at the start of a line; a pipe gets nothing added."""
+        """Move the cursor to the start of a line; a pipe receives nothing."""
         stream, self._unfinished_line = self._unfinished_line, None
         wraps, self._wraps = self._wraps, {}
         if stream is None:
@@ -191,33 +191,33 @@ class Console:
             stream.flush()
 
     def detail(self, message: str) -> None:
-        """Say what a person at a terminal, or one who asked with `-v`, wants to know."""
+        """Show a message at a terminal, or with `-v`."""
         if self.stderr_is_terminal or self.verbosity:
             self.note(message)
 
     def note(self, message: str) -> None:
-        """Say what should be known, in a log too."""
+        """Show a message, in a log too."""
         if not self.quiet:
             self._message(f"{NAME}: {message}", style="dim")
 
     def warn(self, message: str, hint: str = "") -> None:
-        """Say what may surprise."""
+        """Show a warning."""
         if not self.quiet:
             self._message(f"{NAME}: {message}", hint, style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
-        """Say why there is no more."""
+        """Show an error."""
         self._message(f"{NAME}: {message}", hint, style="bold red")
 
     def ask(self, question: str, instead: str) -> bool:
-        """Ask a person for a yes; no answer is a no.
+        """Ask the user for confirmation; no answer means no.
 
         Args:
-            question: Ends with a question mark.
-            instead: The option that answers it where there is nobody to ask.
+            question: The question, with a question mark.
+            instead: The option that confirms without asking.
 
         Raises:
-            UsageError: There is nobody to ask.
+            UsageError: There is no terminal to ask at.
         """
         if not is_terminal(sys.stdin) or not self.stderr_is_terminal:
             raise UsageError(
@@ -241,7 +241,7 @@ class Console:
             self._write_stderr(_message_lines(f"hint: {hint}"), "")
 
     def _write_stderr(self, text: str, style: str) -> None:
-        """Write what has been made visible; a log that cannot be written ends nothing."""
+        """Write text without control characters; if the log cannot be written, continue without it."""
         if sys.stderr is None:
             return
         with self.bar.hidden() if self.bar is not None else nullcontext():
@@ -258,13 +258,13 @@ class Console:
             sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
     def _end_line_of_other(self, stream: TextIO) -> None:
-        """On a shared screen the answer starts on a line of its own after the thinking."""
+        """On a shared screen, start the answer on its own line after the thinking."""
         if self._unfinished_line is not None and self._unfinished_line is not stream:
             self.end_text()
 
     @cached_property
     def _stdout(self) -> "RichConsole":
-        # A terminal that cannot show a character gets its number, not an error.
+        # Show a character that the terminal cannot encode as an escape instead of raising an error.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         return rich_console(sys.stdout)
 
@@ -274,13 +274,13 @@ class Console:
 
 
 def _message_lines(text: str) -> str:
-    """A message as lines of a terminal, as one line of a log."""
+    """Format a message: wrapped for a terminal, one line for a log."""
     return wrap_words(visible(" ".join(text.splitlines())), columns(sys.stderr)) + "\n"
 
 
 @contextmanager
 def _naming_what_cannot_be_written() -> Iterator[None]:
-    """A full disk is a user's trouble, not the program's; a closed pipe is none at all."""
+    """Turn an OSError, such as a full disk, into a MetalGenError; pass on a closed pipe."""
     try:
         yield
     except BrokenPipeError:
@@ -290,7 +290,7 @@ def _naming_what_cannot_be_written() -> Iterator[None]:
 
 
 def _print_unchanged(console: "RichConsole", text: str, style: str = "") -> None:
-    """Print through rich without wrapping a line or expanding a tab."""
+    """Print through rich without wrapping lines or expanding tabs."""
     from rich.segment import Segment, Segments
 
     segment = Segment(text, console.get_style(style) if style else None)

@@ -1,8 +1,8 @@
-"""Markdown on a terminal, rendered while it comes.
+"""Renders Markdown on a terminal as it arrives.
 
-Owns what has been drawn. A block that is complete is written once and left alone; only the last one is
-drawn again as it grows, and no more of it than the screen holds, so that nothing is left behind in the
-scrollback. A block higher than the screen shows its end, and is written whole when it is complete.
+Keeps track of what has been drawn. A complete block is written once and never changed. Only the last block is
+redrawn as it grows, and no more of it than fits on the screen, so that nothing is left in the scrollback. A
+block higher than the screen shows its end, and is written whole when it is complete.
 """
 
 import time
@@ -20,10 +20,10 @@ from rich.segment import ControlType, Segment, Segments
 from metal_gen.control_characters import visible
 
 DRAW_INTERVAL_S = 0.08
-# Drawing a large table takes long: wait this many times as long before the next drawing, so that most of the
-# time is left to generate.
+# Drawing a large table takes long: wait this many times as long before drawing again, so that most of the
+# time is left for generating.
 REST_AFTER_DRAWING = 9
-# Longer than what can begin a block, such as "   123456789. ": the kind of a longer line is certain.
+# Longer than any text that begins a block, such as "   123456789. ": the kind of a longer line is certain.
 LONGEST_MARKER = 16
 CODE_THEME = "ansi_dark"
 LISTS = ("bullet_list_open", "ordered_list_open")
@@ -33,13 +33,13 @@ Line = list[Segment]
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of the outermost level, or one item of a list there.
+    """A top-level block, or one item of a top-level list.
 
     Attributes:
-        line: Where it begins, counted from the first line that is not written yet.
-        tokens: What it is rendered from.
-        number: Of an item in a numbered list.
-        continues: It is an item that is not its list's first, and no empty line comes before it.
+        line: Its first line, counted from the first line not written yet.
+        tokens: The tokens to render.
+        number: Number of an item in a numbered list.
+        continues: Whether it is an item after the first, without an empty line before it.
     """
 
     line: int
@@ -49,17 +49,17 @@ class _Block:
 
 
 class MarkdownStream:
-    """Renders a text that comes in pieces.
+    """Renders a text that arrives in pieces.
 
     Args:
-        console: Of the terminal.
-        redraws: What has been drawn may be drawn over; else a block appears when it is complete.
+        console: The console of the terminal.
+        redraws: Whether drawn lines may be overwritten; if not, a block appears when it is complete.
     """
 
     def __init__(self, console: RichConsole, *, redraws: bool) -> None:
         self._console = console
         self._redraws = redraws
-        # What would vanish from the screen, such as HTML, stays text.
+        # Elements that would be invisible, such as HTML, stay plain text.
         self._parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
         self._parser.disable(["reference", "image"])
         self._next_s = 0.0
@@ -72,7 +72,7 @@ class MarkdownStream:
         self._drawn: list[Line] = []
 
     def feed(self, text: str) -> None:
-        """Take the next piece, in which control characters have been made visible."""
+        """Add the next piece; its control characters must have been made visible."""
         self._source += text
         if time.perf_counter() >= self._next_s if self._redraws else "\n" in text:
             began_s = time.perf_counter()
@@ -81,12 +81,12 @@ class MarkdownStream:
             self._next_s = ended_s + max(DRAW_INTERVAL_S, REST_AFTER_DRAWING * (ended_s - began_s))
 
     def finish(self) -> None:
-        """Write what is left, and leave the cursor at the start of a line."""
+        """Write the rest, and leave the cursor at the start of a line."""
         self._update(is_whole=True)
         self._begin()
 
     def _update(self, *, is_whole: bool) -> None:
-        """Write the blocks that are complete, and draw the rest."""
+        """Write the complete blocks, and draw the rest."""
         blocks = self._blocks()
         complete = len(blocks) if is_whole else self._count_complete(blocks)
         rendered = [self._render(block, is_first=block is blocks[0]) for block in blocks]
@@ -102,7 +102,7 @@ class MarkdownStream:
         return self._source.splitlines(keepends=True)
 
     def _count_complete(self, blocks: Sequence[_Block]) -> int:
-        """How many blocks cannot change any more: those before one that has begun for certain."""
+        """Return the number of blocks that cannot change: those before one that has certainly begun."""
         if not blocks:
             return 0
         beginning = self._lines()[blocks[-1].line]
@@ -121,7 +121,7 @@ class MarkdownStream:
         return blocks
 
     def _items(self, group: Sequence[Token], follows: _Block | None) -> Iterator[_Block]:
-        """The items of a list, as lists of one; `follows` is the first where it has been seen before."""
+        """Yield the items of a list as lists of one; `follows` is the first item if it was seen before."""
         opening, closing = group[0], group[-1]
         number = int(opening.attrs.get("start", 1)) if opening.type == "ordered_list_open" else None
         if follows is not None and follows.number is not None and number is not None:
@@ -145,7 +145,7 @@ class MarkdownStream:
         return [[], *lines] if is_spaced else lines
 
     def _write(self, written: Sequence[Line], drawn: Sequence[Line]) -> None:
-        """Put lines in the place of those that are drawn, and draw others below."""
+        """Write lines in place of the drawn ones, and draw others below."""
         segments = [self._erasure()] if self._drawn else []
         for line in written:
             segments += [*line, Segment.line()]
@@ -155,7 +155,7 @@ class MarkdownStream:
         self._console.print(Segments(segments), end="", soft_wrap=True)
 
     def _erasure(self) -> Segment:
-        """Back to where the drawing began; a narrower terminal has broken its lines."""
+        """Return the controls that erase the drawing; a narrower terminal has wrapped its lines."""
         width = self._console.width
         rows = sum(max(1, -(-Segment.get_line_length(line) // width)) for line in self._drawn)
         up = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)] * (rows - 1)
@@ -163,7 +163,7 @@ class MarkdownStream:
 
 
 def _groups(tokens: Iterable[Token], level: int) -> Iterator[list[Token]]:
-    """The tokens of each element of a level."""
+    """Yield the tokens of each element of a level."""
     group: list[Token] = []
     for token in tokens:
         group.append(token)
@@ -177,14 +177,14 @@ def _first_line(group: Sequence[Token]) -> int:
 
 
 def _disarm(tokens: Iterable[Token]) -> None:
-    """Make visible what character references such as `&#13;` stand for."""
+    """Make characters visible that come from references such as `&#13;`."""
     for token in tokens:
         token.content = visible(token.content)
         _disarm(token.children or ())
 
 
 def _without_padding(line: Line) -> Line:
-    """A line without the spaces at its end that cannot be seen."""
+    """Return a line without invisible spaces at its end."""
     while line:
         last = line[-1]
         text = last.text if last.style is not None and last.style.bgcolor else last.text.rstrip(" ")

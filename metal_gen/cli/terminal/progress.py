@@ -1,7 +1,7 @@
-"""Progress bars on a terminal's stderr; nothing at all in a log.
+"""Progress bars on a terminal's stderr; none in a log.
 
-A bar appears when work has lasted for a moment, whether or not anything of it is done by then: a thread
-draws it, for the work itself may be one long step.
+A bar appears when work has taken a moment, even before any progress: a thread draws it, because the work may
+be one long step.
 """
 
 import time
@@ -22,13 +22,13 @@ LOADING = "loading the model"
 
 
 class ProgressBar:
-    """A bar that appears when work lasts, and is gone when it ends.
+    """A bar that appears if work takes a moment, and disappears when it ends.
 
     Args:
-        console: Says whether there is a terminal to draw on.
-        description: What is going on.
-        total: How much there is to do; None where that is not known, or nothing is counted.
-        is_bytes: Count bytes, with their rate, rather than tokens.
+        console: The console of the run.
+        description: The work in progress.
+        total: Amount of work; None if it is unknown, or nothing is counted.
+        is_bytes: Count bytes, with their rate, instead of tokens.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ProgressBar:
         self._start_s = time.perf_counter()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        # The thread that draws and the one that works take turns.
+        # Taken by the thread that draws and by the one that works.
         self._lock = RLock()
         if self._wanted:
             self._timer = Timer(PATIENCE_S, self._appear)
@@ -50,7 +50,7 @@ class ProgressBar:
             self._timer.start()
 
     def update(self, done: int, total: int | None) -> None:
-        """Show how far the work is; without a total, only how much has been done."""
+        """Show the progress; without a total, only the amount done."""
         if not self._wanted:
             return
         with self._lock:
@@ -61,7 +61,7 @@ class ProgressBar:
                 self._draw()
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if not self._wanted:
             return
         self._wanted = False
@@ -71,7 +71,7 @@ class ProgressBar:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Leave the screen to a message."""
+        """Hide the bar while a message is written."""
         with self._lock:
             is_drawn = self._progress is not None
             self._erase()
@@ -114,10 +114,10 @@ class ProgressBar:
 
 
 class PhaseBar:
-    """The bar of whatever is going on at the time.
+    """The bar of the current phase.
 
     Args:
-        console: As of `ProgressBar`.
+        console: As for `ProgressBar`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -126,19 +126,19 @@ class PhaseBar:
         self._bar: ProgressBar | None = None
 
     def begin(self, phase: str, total: int | None = None) -> None:
-        """Begin a phase of which nothing is done yet; a bar that is there is taken off the screen."""
+        """Begin a phase without progress; removes the bar of the previous one."""
         self.close()
         self._phase, self._bar = phase, ProgressBar(self._console, phase, total=total)
 
     def update(self, phase: str, done: int, total: int | None) -> None:
-        """Show how far a phase is; the first of another one begins it."""
+        """Show the progress of a phase; begins the phase if it is not the current one."""
         if self._bar is None or phase != self._phase:
             self.begin(phase, total)
         if self._bar is not None:
             self._bar.update(done, total)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

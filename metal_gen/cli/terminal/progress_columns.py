@@ -1,4 +1,4 @@
-"""What a progress bar shows beside the bar; imports rich, so it is itself imported only to draw."""
+"""The columns of a progress bar; imports rich, so import this module only to draw."""
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -18,30 +18,30 @@ from rich.text import Text
 
 from metal_gen.byte_sizes import format_bytes
 
-# Cells of a screen: for the numbers beside a bar, and what is left of the others on a narrow one.
+# Columns of the screen: for the numbers next to a bar, and the minimum of the others.
 BYTES_WIDTH, TOKENS_WIDTH = 38, 26
 NARROWEST_DESCRIPTION = 6
 NARROWEST_BAR = 12
 
 
 class _Rate(ProgressColumn):
-    """Bytes in a second, in the units of the bytes beside it; rich's own are decimal."""
+    """Bytes per second, in the binary units of the bytes next to it; rich's own units are decimal."""
 
     def render(self, task: Task) -> Text:
-        """Say nothing until there is something to reckon with."""
+        """Return the rate; nothing until one is known."""
         return Text("" if task.speed is None else f"{format_bytes(int(task.speed))}/s")
 
 
 class _Count(ProgressColumn):
-    """Tokens so far, once there are some."""
+    """The number of tokens so far, if there are any."""
 
     def render(self, task: Task) -> Text:
-        """Say nothing of what is not counted."""
+        """Return the count; nothing if there is none."""
         return Text(f"{task.completed:.0f} tokens" if task.completed else "")
 
 
 def make_progress(*, is_bytes: bool, has_total: bool) -> Progress:
-    """A bar on stderr that is gone when it is stopped; where there is little room, figures alone."""
+    """Create a bar on stderr that disappears when stopped; a narrow terminal shows only figures."""
     console = RichConsole(stderr=True)
     room = console.width - (BYTES_WIDTH if is_bytes else TOKENS_WIDTH)
     bars = [BarColumn()] if room >= NARROWEST_BAR + NARROWEST_DESCRIPTION else []
@@ -58,5 +58,5 @@ def make_progress(*, is_bytes: bool, has_total: bool) -> Progress:
         columns += [DownloadColumn(binary_units=True), _Rate(), TimeRemainingColumn(compact=True)]
     else:
         columns += [MofNCompleteColumn(), TimeRemainingColumn()]
-    # What is printed to stdout meanwhile is the text, and not for this screen.
+    # Text printed to stdout meanwhile is the answer, which must not go to this screen.
     return Progress(*columns, console=console, transient=True, redirect_stdout=False)

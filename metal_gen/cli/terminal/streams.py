@@ -1,7 +1,7 @@
-"""What may be done on a stream: whether a person sees it, in colours, and drawn over.
+"""The capabilities of a stream: terminal, colour, animation, width.
 
-`NO_COLOR`, `TERM=dumb` and a redirected stream mean neither colour nor animation; `FORCE_COLOR` asks
-for colour where it would not be, and for nothing else.
+`NO_COLOR`, `TERM=dumb` and a redirected stream mean neither colour nor animation. `FORCE_COLOR` enables only
+colour.
 """
 
 import os
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads this as it comes."""
+    """Return whether a stream is a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def shows_colour(stream: TextIO | None) -> bool:
-    """Whether messages may be styled."""
+    """Return whether messages may have colours."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (is_terminal(stream) and not _is_dumb())
 
 
 def shows_animation(stream: TextIO | None) -> bool:
-    """Whether what has been written may be drawn over, as bars are."""
+    """Return whether drawn text, such as a bar, may be overwritten."""
     return is_terminal(stream) and not _is_dumb() and not os.environ.get("NO_COLOR")
 
 
 def columns(stream: TextIO | None) -> int:
-    """The width of the terminal that shows a stream; 0 where there is none, or none that is known."""
+    """Return the width of a stream's terminal; 0 without a terminal, or if unknown."""
     if not is_terminal(stream):
         return 0
     wanted = os.environ.get("COLUMNS", "")
@@ -43,7 +43,7 @@ def columns(stream: TextIO | None) -> int:
 
 
 def are_one_file(one: TextIO | None, other: TextIO | None) -> bool:
-    """Whether what is written to both ends up in one file or one pipe."""
+    """Return whether both streams write to the same file or pipe."""
     if one is None or other is None:
         return False
     try:
@@ -54,11 +54,11 @@ def are_one_file(one: TextIO | None, other: TextIO | None) -> bool:
 
 
 def rich_console(stream: TextIO) -> "RichConsole":
-    """A console that changes nothing in a text, and styles it only where that is wanted."""
+    """Return a rich console that leaves text unchanged, and uses colours only if allowed."""
     from rich.console import Console as RichConsole
     from rich.theme import Theme
 
-    # Rich gives inline code a black ground, which is a block on a light screen.
+    # Rich gives inline code a black background, which looks like a block on a light screen.
     theme = Theme({"markdown.code": "bold cyan"})
     return RichConsole(
         file=stream,

@@ -1,6 +1,6 @@
-"""Tables: aligned where they fit, a list where they do not, one line a row in a pipe.
+"""Tables on stdout: aligned if they fit, a list if they do not, one line per row in a pipe.
 
-Owns how a result of rows gets to stdout. What it says is decided by the commands.
+Decides only the layout; the commands decide the contents.
 """
 
 import io
@@ -23,29 +23,29 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import rich_console
 from metal_gen.control_characters import visible
 
-# A pipe has no edge.
+# A pipe has no width.
 UNBOUNDED = 100_000
 NARROWEST_NAME = 20
 GAP = 2
 UNITS = {"_tps": " tok/s", "_s": " s"}
-# Of what MLX says of a device, the numbers that are bytes end so.
+# Endings of the names of byte sizes in MLX's device info.
 SIZES_OF_MLX = ("_size", "_length", "_memory")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; figures stand on the right."""
+    """The heading of a column; figures are aligned right."""
 
     name: str
     is_figure: bool = False
 
 
 def print_rendered(render: Callable[[int], RenderableType], console: Console) -> None:
-    """Put something on stdout that depends on the width there is.
+    """Print something whose layout depends on the width.
 
     Args:
-        render: Gets the columns of the terminal, or `UNBOUNDED`.
-        console: Says whether stdout is a terminal, and writes to a pipe.
+        render: Returns the output for a width: the terminal's columns, or `UNBOUNDED`.
+        console: The console of the run.
     """
     if console.stdout_is_terminal:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -56,7 +56,7 @@ def print_rendered(render: Callable[[int], RenderableType], console: Console) ->
 
 
 def to_plain(renderable: RenderableType, width: int = UNBOUNDED) -> str:
-    """The same without colours and without spaces at the ends of lines."""
+    """Return the output without colours and without spaces at the ends of lines."""
     text = io.StringIO()
     console = RichConsole(
         file=text, width=width, color_system=None, markup=False, emoji=False, highlight=False
@@ -66,12 +66,12 @@ def to_plain(renderable: RenderableType, width: int = UNBOUNDED) -> str:
 
 
 def print_json(value: object, console: Console) -> None:
-    """Put a JSON value on stdout, for programs; a person gets it indented too."""
+    """Print a JSON value, indented."""
     console.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def print_path(path: Path, console: Console) -> None:
-    """Give a pipe the name's own bytes, which need not be UTF-8, and a terminal what it can show."""
+    """Print a path: its own bytes, which may not be UTF-8, to a pipe; visible characters to a terminal."""
     if console.stdout_is_terminal:
         console.write_text(f"{shown(str(path))}\n")
     else:
@@ -79,14 +79,14 @@ def print_path(path: Path, console: Console) -> None:
 
 
 def shown(text: str) -> str:
-    """A name or a path as a terminal may show it, whatever its bytes are."""
+    """Return a name or a path so that a terminal can show it, whatever its bytes."""
     return visible(text.encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 def rows_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
-    """Rows side by side; or where `width` is too little, each as a list under its first cell.
+    """Return a table of rows; if `width` is too small, a list per row under its first cell.
 
-    The first column holds names, which may go over several lines before that.
+    The first column has names, which may wrap before that happens.
     """
     cells = [[column.name, *(row[place] for row in rows)] for place, column in enumerate(columns)]
     needed = [max(map(cell_len, column)) for column in cells]
@@ -105,13 +105,13 @@ def rows_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: 
 def _as_list(columns: Sequence[Column], row: Sequence[str]) -> RenderableType:
     names = [column.name for column in columns[1:]]
     rest = pairs_table([*zip(names, row[1:], strict=True)])
-    # A figure says nothing without its name.
+    # A figure needs its name to make sense.
     title = f"{columns[0].name} {row[0]}" if columns[0].is_figure else row[0]
     return Group(Text(title, style="bold", overflow="fold"), Padding(rest, (0, 0, 0, 2)))
 
 
 def pairs_table(pairs: Sequence[tuple[str, str]]) -> Table:
-    """Names and what they are, of which those that say nothing are left out."""
+    """Return a table of names and values; empty values are left out."""
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -122,11 +122,11 @@ def pairs_table(pairs: Sequence[tuple[str, str]]) -> Table:
 
 
 def details_table(details: Mapping[str, object], labels: Mapping[str, str] | None = None) -> Table:
-    """JSON values by name, a line each; nothing of what is not known.
+    """Return a table of JSON values by name; unknown values are left out.
 
     Args:
-        details: Their names end in their units.
-        labels: What a person calls a name that is not merely its words.
+        details: Values by name; the names end in their units.
+        labels: Labels of names that cannot be derived from the name.
     """
     labels = labels or {}
     return pairs_table([(labels.get(name, _label(name)), _written(name, of)) for name, of in details.items()])
@@ -152,6 +152,6 @@ def _written(name: str, value: object) -> str:
 
 
 def _part(of: str, name: str) -> str:
-    """The name of a value within a dictionary, with its unit."""
+    """Return the name of a value within a dictionary, with its unit."""
     is_size = of == "files" or (of == "mlx_says" and name.endswith(SIZES_OF_MLX))
     return f"{name}_bytes" if is_size else name

@@ -1,15 +1,14 @@
-"""Breaks lines between words, in a text that comes in pieces and is never drawn again.
+"""Breaks lines between words, in a text that arrives in pieces and is never redrawn.
 
-A word is held back until it is complete, for only then is it known whether the line has room for it. What
-may be code or a table is left to the terminal, and so are characters of two columns, between which any
-place will do.
+A word is held back until it is complete, because only then is it known whether it fits on the line. Possible
+code and tables are left to the terminal. So are wide characters, between which a line may break anywhere.
 """
 
 import re
 from collections.abc import Callable
 
 TAB_COLUMNS = 8
-# What a line of code begins with, where it is not between fences.
+# Indent of a line of code outside fences.
 CODE_INDENT = 4
 FENCES = ("```", "~~~")
 FENCE_LENGTH = 3
@@ -22,7 +21,7 @@ class WordWrap:
     """Wraps one text.
 
     Args:
-        columns: Tells the width of the screen; 0 where there is none.
+        columns: Returns the width of the screen; 0 without one.
     """
 
     def __init__(self, columns: Callable[[], int]) -> None:
@@ -31,11 +30,11 @@ class WordWrap:
         self._begin_line()
 
     def feed(self, text: str) -> str:
-        """Take the next piece; returns what can be shown by now."""
+        """Add the next piece; return what can be shown now."""
         return "".join(map(self._take, PARTS.findall(text)))
 
     def end_line(self) -> str:
-        """What has been held back, where the next piece begins another line."""
+        """Return the text held back, because the next piece begins a new line."""
         shown = self._place_word() + self._spaces[: self._room()]
         self._begin_line()
         return shown
@@ -63,11 +62,11 @@ class WordWrap:
         return shown + self._place_word() if self._is_verbatim and not self._may_be_fence() else shown
 
     def _may_be_fence(self) -> bool:
-        """Whether the line may begin with what opens or closes a block of code."""
+        """Return whether the line may begin with a code fence."""
         return not self._column and self._word[:FENCE_LENGTH] in FENCE_BEGINNINGS
 
     def _place_word(self) -> str:
-        """Show the word that is held, on the next line where this one has no room for it."""
+        """Show the held word, on the next line if this one has no room for it."""
         spaces, word, columns = self._spaces, self._word, self._columns()
         if not word:
             return ""
@@ -79,12 +78,12 @@ class WordWrap:
         if spaces and self._column and not self._is_verbatim and begin + width > columns >= width:
             self._column = width
             return "\n" + word
-        # A terminal goes on below what is wider than it is.
+        # A terminal wraps what is wider than it is.
         self._column = (begin + width - 1) % columns + 1 if columns else begin + width
         return spaces + word
 
     def _room(self) -> int | None:
-        """How many spaces fit at the end of the line."""
+        """Return the number of spaces that fit at the end of the line; None if the width is unknown."""
         columns = self._columns()
         return max(0, columns - self._column) if columns else None
 
@@ -96,7 +95,7 @@ def wrap_words(text: str, columns: int) -> str:
 
 
 def _width(text: str, column: int = 0) -> int:
-    """The columns that a text takes from a column on."""
+    """Return the columns that a text takes, starting at a column."""
     if text.isascii() and "\t" not in text:
         return len(text)
 
