@@ -65,8 +65,8 @@ class MatrixForms:
         if form.packing is not None:
             files = {self.found[part].path.name for part in form.tensors() if part in self.found}
             raise ConfigError(
-                f"{name} in {min(files, default='no file')} is quantized already, with {form.packing}, "
-                f"and quantize asks for {packing}",
+                f"{name} in {min(files, default='no file')} is already quantized, with {form.packing}, "
+                f"but quantize requests {packing}",
                 "leave quantize out, or use the checkpoint that this one was made from",
             )
         return StoredToQuantize(form, packing, self.quantizing.dtype)
@@ -93,7 +93,7 @@ class MatrixForms:
             return StoredNumbers(f"{name}.weight", shape)
         if not packing.divides(shape[-1]):
             raise CheckpointError(
-                f"{name} in {scales.path.name} cannot have {packing}, as config.json says: "
+                f"{name} in {scales.path.name} cannot be quantized with {packing}, as config.json says: "
                 f"its rows have {shape[-1]} numbers"
             )
         return StoredPacked(name, shape, packing)

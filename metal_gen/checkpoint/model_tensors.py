@@ -66,7 +66,7 @@ def miscount(config: ModelConfig, count: int, shape_of: Callable[[str], Shape | 
     """
     layers, experts = config.num_hidden_layers, config.experts
     if layers > count:
-        return f"{count} tensors cannot make {layers} layers"
+        return f"{count} tensors are too few for {layers} layers"
     if experts is None:
         return None
     with_each = [
@@ -76,4 +76,4 @@ def miscount(config: ModelConfig, count: int, shape_of: Callable[[str], Shape | 
     ]
     if len(with_each) * experts.num_experts <= count:
         return None
-    return f"{count} tensors cannot make {experts.num_experts} experts in each of {len(with_each)} layers"
+    return f"{count} tensors are too few for {experts.num_experts} experts in each of {len(with_each)} layers"

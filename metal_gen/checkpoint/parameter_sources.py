@@ -88,7 +88,7 @@ class WeightRecorder:
         for name, part in zip(rows, parts, strict=True):
             if isinstance(part, StoredAdapted) and part.rank_beside:
                 raise CheckpointError(
-                    f"{name} is one of many quantized experts, to which adapters cannot add",
+                    f"adapters cannot be added to single quantized experts: {name}",
                     "use an adapter that leaves experts alone, or a checkpoint that is not quantized",
                 )
             if part.packing != parts[0].packing:

@@ -212,8 +212,8 @@ def _check(
             continue
         if info.shape != wanted.shape:
             problems.append(
-                f"{info.place} is {shown_shape(info.shape)} "
-                f"where {documents.config_name} makes it {shown_shape(wanted.shape)}"
+                f"{info.place} is {shown_shape(info.shape)}, "
+                f"but {documents.config_name} requires {shown_shape(wanted.shape)}"
             )
         elif info.dtype not in wanted.dtypes:
             problems.append(

@@ -50,7 +50,7 @@ def memory_notice(plan: MemoryPlan) -> str | None:
         return None
     return (
         f"the run takes {format_bytes(plan.total_bytes)}, and other programs leave {format_bytes(unused)} "
-        "now: macOS may swap; close some of them, or take a smaller model"
+        "now: macOS may swap; close some of them, or use a smaller model"
     )
 
 

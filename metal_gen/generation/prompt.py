@@ -123,7 +123,7 @@ def encode_prompt(
         text + prefill, add_special_tokens=template is None, most_tokens=most_tokens
     )
     if not ids:
-        what = "its text" if template is None else "what the chat template makes of it"
+        what = "its text" if template is None else "the output of the chat template"
         raise UsageError(f"the prompt is empty: {what} has no tokens")
     encoded = Prompt(ids, opens_thinking, template is not None, prefill, tuple(notices))
     if prefill and opens_thinking and ThinkingSplitter(encoded).is_thinking:

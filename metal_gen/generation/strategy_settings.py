@@ -32,7 +32,7 @@ def require_text_settings(names: Iterable[str]) -> None:
     """
     for name in names:
         if SETTINGS[name].section not in ("sampling", "generation"):
-            raise UsageError(f"{name} is decided when a model is loaded", f"give it to load(..., {name}=...)")
+            raise UsageError(f"{name} is set when a model is loaded", f"pass it to load(..., {name}=...)")
 
 
 def strategy_from(settings: Settings, tokenizer: Tokenizer, eos_ids: Collection[int]) -> SamplingStrategy:

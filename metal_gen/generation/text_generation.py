@@ -77,7 +77,7 @@ def generate(
         MetalGenError: The prompt or a setting cannot be used, or does not fit. Nothing was computed.
     """
     if "samples" in settings:
-        raise UsageError("generate makes one text: samples is for generate_samples")
+        raise UsageError("generate makes one text: use generate_samples for several")
     pieces = []
     for piece in stream_generate(model, prompt, strategy=strategy, **settings, samples=1):
         pieces.append(piece)

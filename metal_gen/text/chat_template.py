@@ -25,7 +25,7 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Fields of a message that hold the thinking before it. Most templates use the first.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 LONGEST_REASON, LONGEST_DATE = 300, 1000
-WITHOUT_IT = "use --raw to do without it"
+WITHOUT_IT = "use --raw to skip the chat template"
 
 
 class MessagesRefusedError(CheckpointError):

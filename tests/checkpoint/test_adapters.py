@@ -249,13 +249,13 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
         (without(f"{OF_V}A.weight"), f"has {OF_V}B.weight, but its lora_A is missing"),
         (
             with_tensor(f"{OF_V}A.weight", floats(RANK, 48)),
-            f"A.weight in adapter_model.safetensors is 4 x 48 where {V_PROJ}, at rank 4, makes it 4 x 32",
+            f"A.weight in adapter_model.safetensors is 4 x 48, but {V_PROJ} at rank 4 requires 4 x 32",
         ),
-        (with_tensor(f"{OF_V}B.weight", floats(32, RANK)), "is 32 x 4 where"),
-        (with_tensor(f"{OF_V}B.weight", floats(64, 3)), "is 64 x 3 where"),
+        (with_tensor(f"{OF_V}B.weight", floats(32, RANK)), "is 32 x 4, but"),
+        (with_tensor(f"{OF_V}B.weight", floats(64, 3)), "is 64 x 3, but"),
         (with_tensor(f"{OF_V}B.weight", np.zeros((64, RANK), np.int8)), "is stored as I8, and only"),
-        (with_fields(r=8), "is 4 x 32 where"),
-        (with_fields(rank_pattern={"v_proj": 2}), f"where {V_PROJ}, at rank 2, makes it 2 x 32"),
+        (with_fields(r=8), "is 4 x 32, but"),
+        (with_fields(rank_pattern={"v_proj": 2}), f"but {V_PROJ} at rank 2 requires 2 x 32"),
         (with_fields(rank_pattern={"v_proj(": 2}), "rank_pattern has 'v_proj(', and only module names"),
         (
             with_fields(alpha_pattern={".*v_proj": 2}),
@@ -270,7 +270,7 @@ OF_V = f"base_model.model.{V_PROJ}.lora_"
         ),
         (
             with_tensor("base_model.model.lm_head.weight", floats(65, 32)),
-            "lm_head.weight in adapter_model.safetensors is 65 x 32 where the model has 64 x 32",
+            "lm_head.weight in adapter_model.safetensors is 65 x 32, but the model has 64 x 32",
         ),
         (with_fields(use_dora=True), "use_dora is set, which is not supported"),
         (with_fields(lora_bias=True), "lora_bias is set"),
@@ -366,7 +366,7 @@ def test_experts_of_another_rank_are_not_reported_as_another_layout(tmp_path):
     base = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3_moe"), FOUR_BITS)
     name = "model.layers.0.mlp.switch_mlp.down_proj"
     adapter = write_mlx(tmp_path / "adapter", {name: (floats(64, 2), floats(2, 64))})
-    with pytest.raises(CheckpointError, match="at rank 4, makes it") as caught:
+    with pytest.raises(CheckpointError, match="at rank 4 requires") as caught:
         Checkpoint(base, adapters=[adapter])
     assert "another model" in caught.value.hint
 
@@ -375,7 +375,7 @@ def test_experts_of_another_rank_are_not_reported_as_another_layout(tmp_path):
 @pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
 def test_tokens_that_were_added_in_training_are_named_as_the_reason(name, shape, tiny, tmp_path):
     tensors = peft_tensors(random_factors(TINY_SHAPES)) | {f"base_model.model.{name}.weight": floats(*shape)}
-    with pytest.raises(CheckpointError, match="where the model has 64 x 32") as caught:
+    with pytest.raises(CheckpointError, match="but the model has 64 x 32") as caught:
         Checkpoint(tiny, adapters=[write_peft(tmp_path / "adapter", tensors)])
     has_more_rows = shape == (66, 32)
     assert ("tokens were added" in caught.value.hint) == has_more_rows
@@ -398,14 +398,14 @@ def test_experts_that_are_stored_one_by_one_are_adapted_unless_they_are_quantize
     mx.save_safetensors(str(base / "model.safetensors"), tensors)
     (base / "config.json").write_text(json.dumps({**config, "quantization": {"bits": 4, "group_size": 64}}))
     assert np.isfinite(logits_of(base)).all()
-    with pytest.raises(CheckpointError, match=r"experts.3.down_proj is one of many quantized experts"):
+    with pytest.raises(CheckpointError, match=r"single quantized experts: .*experts.3.down_proj"):
         Checkpoint(base, adapters=[adapter])
 
 
 def test_peft_cannot_tell_apart_an_embedding_and_a_head_that_are_one(tmp_path):
     base = write_checkpoint(tmp_path / "base", tiny_config("qwen3", tie_word_embeddings=True))
     tensors = peft_tensors(random_factors({"model.embed_tokens": (64, 32)}))
-    with pytest.raises(CheckpointError, match="changes an embedding or a head, and here both are one"):
+    with pytest.raises(CheckpointError, match="changes an embedding or a head, but here both are one"):
         Checkpoint(base, adapters=[write_peft(tmp_path / "adapter", tensors)])
 
 

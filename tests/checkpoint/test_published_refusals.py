@@ -46,7 +46,7 @@ REFUSALS = [
     (AWQ, without("qweight"), f"{PROJECTION}.qweight is missing"),
     (AWQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
     (AWQ, without("scales"), f"{PROJECTION}.scales is missing"),
-    (AWQ, with_tensor("qweight", lambda words: words[:, :-1]), f"qweight {IN_FILE} is 128 x 7 where"),
+    (AWQ, with_tensor("qweight", lambda words: words[:, :-1]), f"qweight {IN_FILE} is 128 x 7, but"),
     (
         AWQ,
         with_tensor("qweight", lambda words: words.astype(np.int64)),
@@ -82,7 +82,7 @@ REFUSALS = [
         "quant_method is ['awq'], and only awq, gptq, auto-round, fp8 and",
     ),
     (GPTQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
-    (GPTQ, with_config(bits=8), f"qweight {IN_FILE} is 8 x 128 where config.json makes it 16 x 128"),
+    (GPTQ, with_config(bits=8), f"qweight {IN_FILE} is 8 x 128, but config.json requires 16 x 128"),
     (GPTQ, with_config(bits=3), "bits is 3, and only 2, 4 and 8 are supported"),
     (GPTQ, with_config(bits=True), "bits is True, and only 2, 4 and 8 are supported"),
     (GPTQ, with_config(desc_act=True), "desc_act is true, which groups inputs by importance"),
@@ -107,7 +107,7 @@ REFUSALS = [
     (
         GPTQ,
         with_tensor("g_idx", lambda index: index[:-1]),
-        f"g_idx {IN_FILE} is 127 where config.json makes it 128",
+        f"g_idx {IN_FILE} is 127, but config.json requires 128",
     ),
     (
         GPTQ,
@@ -147,7 +147,7 @@ REFUSALS = [
     (
         FP8,
         with_config(weight_block_size=[64, 64]),
-        f"weight_scale_inv {IN_FILE} is 3 x 2 where config.json makes it 2 x 1",
+        f"weight_scale_inv {IN_FILE} is 3 x 2, but config.json requires 2 x 1",
     ),
     (
         FP8,

@@ -131,7 +131,7 @@ def test_quantized_weights_stay_as_they_are_or_are_refused(tmp_path):
     assert_same_matrices(read(folder, FOUR_BITS), read(folder))
     with pytest.raises(
         ConfigError,
-        match=r"embed_tokens in model\.safetensors is quantized already, with 4 bits in groups of 64",
+        match=r"embed_tokens in model\.safetensors is already quantized, with 4 bits in groups of 64",
     ):
         Checkpoint(folder, packing=Packing(8, 64))
 
@@ -143,7 +143,7 @@ def test_fp8_is_quantized_and_whole_numbers_are_not(tmp_path):
     published, _ = write_published(tmp_path / "awq", awq(32), "qwen3")
     with pytest.raises(
         ConfigError,
-        match=r"q_proj in model\.safetensors is quantized already, with 4 bits in groups of 32, and",
+        match=r"q_proj in model\.safetensors is already quantized, with 4 bits in groups of 32, but",
     ):
         Checkpoint(published, packing=FOUR_BITS)
 

@@ -12,29 +12,29 @@ HUGE = 2**31 - 1
 @pytest.mark.parametrize(
     ("arch", "changes", "message"),
     [
-        ("qwen3", {"num_hidden_layers": 9_999}, "25 tensors cannot make 9999 layers"),
-        ("qwen3_moe", {"num_experts": HUGE}, f"cannot make {HUGE} experts in each of 2 layers"),
+        ("qwen3", {"num_hidden_layers": 9_999}, "25 tensors are too few for 9999 layers"),
+        ("qwen3_moe", {"num_experts": HUGE}, f"are too few for {HUGE} experts in each of 2 layers"),
         (
             "qwen2_moe",
             {"num_experts": 32_768, "decoder_sparse_step": 2},
-            "cannot make 32768 experts in each of 1",
+            "are too few for 32768 experts in each of 1",
         ),
         (
             "qwen3_vl_moe",
             {"num_experts": HUGE},
-            f"model.safetensors is 6 x 32 where config.json makes it {HUGE}",
+            f"model.safetensors is 6 x 32, but config.json requires {HUGE}",
         ),
-        ("qwen3", {"hidden_size": HUGE}, f"is 64 x 32 where config.json makes it 64 x {HUGE}"),
+        ("qwen3", {"hidden_size": HUGE}, f"is 64 x 32, but config.json requires 64 x {HUGE}"),
         (
             "qwen2",
             {"num_attention_heads": HUGE, "num_key_value_heads": HUGE, "head_dim": HUGE - 1},
-            f"where config.json makes it {HUGE * (HUGE - 1)}",
+            f"but config.json requires {HUGE * (HUGE - 1)}",
         ),
-        ("qwen2_moe", {"moe_intermediate_size": HUGE}, f"where config.json makes it {HUGE} x 32"),
-        ("qwen3_vl_moe", {"moe_intermediate_size": HUGE}, f"where config.json makes it 6 x {2 * HUGE} x 32"),
-        ("qwen3_next", {"linear_num_value_heads": HUGE - 1}, "where config.json makes it"),
-        ("qwen3_5", {"linear_key_head_dim": HUGE}, "where config.json makes it"),
-        ("qwen3_next", {"linear_conv_kernel_dim": HUGE}, f"where config.json makes it 160 x 1 x {HUGE}"),
+        ("qwen2_moe", {"moe_intermediate_size": HUGE}, f"but config.json requires {HUGE} x 32"),
+        ("qwen3_vl_moe", {"moe_intermediate_size": HUGE}, f"but config.json requires 6 x {2 * HUGE} x 32"),
+        ("qwen3_next", {"linear_num_value_heads": HUGE - 1}, "but config.json requires"),
+        ("qwen3_5", {"linear_key_head_dim": HUGE}, "but config.json requires"),
+        ("qwen3_next", {"linear_conv_kernel_dim": HUGE}, f"but config.json requires 160 x 1 x {HUGE}"),
     ],
 )
 def test_huge_sizes_are_refused_at_once(arch, changes, message, tmp_path):

@@ -106,7 +106,7 @@ NORM = "model.layers.1.self_attn.q_norm.weight"
         (lambda w: w.pop(NORM), f"{NORM} is missing"),
         (
             lambda w: w.update({NORM: np.ones(31, np.float32)}),
-            f"{NORM} in model.safetensors is 31 where config.json makes it 32",
+            f"{NORM} in model.safetensors is 31, but config.json requires 32",
         ),
         (lambda w: w.update({NORM: np.ones(32, np.int32)}), f"{NORM} in model.safetensors is stored as I32"),
         (

@@ -268,7 +268,7 @@ def test_the_command_quantizes(run_here, tmp_path):
     assert run_here("generate", "-m", "./out", *options).stdout == whole.stdout
     refused = run_here("convert", "./out", "again", "--quantize", "8")
     assert refused.code == 3
-    assert "is quantized already, with 4 bits in groups of 32, and quantize asks for" in refused.stderr
+    assert "is already quantized, with 4 bits in groups of 32, but quantize requests" in refused.stderr
 
 
 def test_a_gguf_file_is_not_converted(run_here, tmp_path):

@@ -171,8 +171,8 @@ def mixed(weights):
         (drop(f"{MLP}.gate.weight"), f"json: {MLP}.gate.weight is missing"),
         (
             narrow,
-            f"json: {MLP}.experts.down_proj in model.safetensors is 5 x 32 x 24 "
-            "where config.json makes it 6 x 32 x 24",
+            f"json: {MLP}.experts.down_proj in model.safetensors is 5 x 32 x 24, "
+            "but config.json requires 6 x 32 x 24",
         ),
         (mixed, f"json: {MLP}.experts.3.up_proj.weight in model.safetensors has no place in the model"),
     ],
@@ -224,7 +224,7 @@ def test_both_spellings_of_the_expert_count_are_known():
 @cpu_only
 def test_half_precision_on_a_cpu_is_refused_before_it_is_read(tmp_path):
     folder = str(write_checkpoint(tmp_path, CONFIG))
-    with pytest.raises(ConfigError, match="on a CPU MLX has experts in float32 only"):
+    with pytest.raises(ConfigError, match="on a CPU, MLX computes experts in float32 only"):
         prepare(Settings(model=folder, model_dtype="bfloat16"))
     assert prepare(Settings(model=folder)).plan.dtype == "float32"
 

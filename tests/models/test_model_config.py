@@ -150,7 +150,7 @@ def test_a_rope_setting_silences_unused_rope_fields():
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_theta": 1e6}},
-            "it has rope_scaling and rope_parameters",
+            "it has both rope_scaling and rope_parameters",
         ),
         ({"rope_scaling": [1]}, "rope_parameters must be an object"),
         ({"rope_parameters": {"full_attention": {}}}, "rope_parameters differ by kind of attention"),

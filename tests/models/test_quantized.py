@@ -121,16 +121,19 @@ PROJECTION = "model.layers.1.mlp.down_proj"
         (without(f"{PROJECTION}.weight"), f"{PROJECTION}.weight is missing"),
         (
             narrower(f"{PROJECTION}.scales"),
-            f"{PROJECTION}.scales in model.safetensors is 64 x 1 where config.json makes it 64 x 2",
+            f"{PROJECTION}.scales in model.safetensors is 64 x 1, but config.json requires 64 x 2",
         ),
         (as_floats(f"{PROJECTION}.weight"), "is stored as F32, and only U32 are supported"),
-        (with_quantization(bits=8), "model.safetensors is 64 x 8 where config.json makes it 64 x 16"),
+        (with_quantization(bits=8), "model.safetensors is 64 x 8, but config.json requires 64 x 16"),
         (with_quantization(bits=7), "bits is 7, and MLX has 2, 3, 4, 5, 6, 8"),
         (with_quantization(group_size=48), "group_size is 48, and MLX has 32, 64, 128"),
         (with_quantization(mode="nf4"), "mode is 'nf4', and MLX has affine, mxfp4, mxfp8, nvfp4"),
         (with_quantization(mode="mxfp8"), "mxfp8 has 8 bits in groups of 32, not 4 in 64"),
         (with_quantization(**{PROJECTION: {"bits": "4"}}), f"{PROJECTION} of quantization in"),
-        (with_quantization(group_size=128), "cannot have 4 bits in groups of 128, as config.json says"),
+        (
+            with_quantization(group_size=128),
+            "cannot be quantized with 4 bits in groups of 128, as config.json says",
+        ),
         (forget, "scales in model.safetensors belongs to quantized weights, and config.json has no"),
     ],
 )

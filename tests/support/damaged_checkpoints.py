@@ -97,7 +97,7 @@ NORM = "model.norm.weight"
 YARN = {"rope_type": "yarn", "factor": 4.0}
 AGAIN = "download or copy the file again"
 INCOMPLETE = "the checkpoint is incomplete, or its config.json belongs to another model"
-WITHOUT_TEMPLATE = "use --raw to do without it"
+WITHOUT_TEMPLATE = "use --raw to skip the chat template"
 
 FOLDERS = {
     "no config": (without("config.json"), "it has no config.json", "a folder in Hugging Face's layout"),
@@ -159,7 +159,7 @@ FOLDERS = {
     ),
     "tensor misshapen": (
         with_weights(lambda weights: weights.update({NORM: weights[NORM][:-1]})),
-        f"{NORM} in model.safetensors is 31 where config.json makes it 32",
+        f"{NORM} in model.safetensors is 31, but config.json requires 32",
         INCOMPLETE,
     ),
     "tensor missing": (with_weights(lambda weights: weights.pop(NORM)), f"{NORM} is missing", INCOMPLETE),

@@ -88,7 +88,7 @@ def _require_tied(adapter: Adapter) -> None:
         if name.removesuffix(".weight") in VOCABULARY:
             raise CheckpointError(
                 f"the adapter {adapter.folder} does not fit the model: {info.place} "
-                "changes an embedding or a head, and here both are one matrix",
+                "changes an embedding or a head, but here both are one matrix",
                 "merge it first, with peft's merge_and_unload, and save the model with both",
             )
 
@@ -101,8 +101,8 @@ def _misfits(adapter: Adapter, shapes: Mapping[str, Shape]) -> Iterator[str]:
             continue
         for info, wanted in low.misfits(shapes[low.down.key]):
             yield (
-                f"{info.place} is {shown_shape(info.shape)} where {excerpt(name)}, "
-                f"at rank {low.rank}, makes it {shown_shape(wanted)}"
+                f"{info.place} is {shown_shape(info.shape)}, but {excerpt(name)} "
+                f"at rank {low.rank} requires {shown_shape(wanted)}"
             )
 
 
@@ -115,6 +115,4 @@ def _misplaced(adapter: Adapter, expected: Mapping[str, Expected]) -> Iterator[s
         elif tuple(place.dtypes) != tuple(FLOATS):
             yield f"{info.place} cannot replace quantized numbers"
         elif info.shape != place.shape:
-            yield (
-                f"{info.place} is {shown_shape(info.shape)} where the model has {shown_shape(place.shape)}"
-            )
+            yield (f"{info.place} is {shown_shape(info.shape)}, but the model has {shown_shape(place.shape)}")

@@ -80,7 +80,7 @@ def unknown_rope_fields(config: FieldReader, rope: RopeConfig) -> list[str]:
 def _rope_fields(config: FieldReader, scaling: RopeFields) -> FieldReader:
     """Return the fields of the rope object, under either of its names."""
     if config.fields.get("rope_scaling") and config.fields.get("rope_parameters"):
-        raise config.error("it has rope_scaling and rope_parameters", "put it all into rope_parameters")
+        raise config.error("it has both rope_scaling and rope_parameters", "keep rope_parameters alone")
     parameters = config.fields.get("rope_scaling") or config.fields.get("rope_parameters") or {}
     if not isinstance(parameters, Mapping):
         raise config.error("rope_parameters must be an object")
