@@ -75,7 +75,7 @@ def test_the_plan_has_room_for_a_head_of_its_own_and_a_person_is_told(tmp_path):
 
 
 def test_a_head_that_cannot_be_one_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"lm_head.weight in model.safetensors is 64 x 31 where"):
+    with pytest.raises(CheckpointError, match=r"lm_head.weight in model.safetensors is 64 x 31, but"):
         Checkpoint(with_head(tmp_path, np.ones((64, 31), np.float32)))
 
 
