@@ -66,7 +66,7 @@ def test_errors_name_a_tensor_as_in_its_file(tmp_path):
     weights = tiny_weights(NESTED)
     name = "model.language_model.layers.1.input_layernorm.weight"
     weights[name] = np.ones(31, np.float32)
-    with pytest.raises(CheckpointError, match=f"json: {name} in model.safetensors is 31 where"):
+    with pytest.raises(CheckpointError, match=f"json: {name} in model.safetensors is 31, but"):
         Checkpoint(write_checkpoint(tmp_path, NESTED, weights))
 
 
