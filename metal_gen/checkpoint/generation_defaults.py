@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from metal_gen.config.checks import with_value
 from metal_gen.config.settings import SETTINGS
 from metal_gen.config.switched import value_in_force
 from metal_gen.errors import CheckpointError
@@ -47,7 +48,7 @@ def sampling_defaults(
             in_force = value_in_force(check, check(value))
         except ValueError as error:
             raise CheckpointError(
-                f"{FILE}: {name} {error}: {quoted(value)}", f"replace it with {SETTINGS[name].flag}"
+                f"{FILE}: {name} {with_value(error, quoted(value))}", f"replace it with {SETTINGS[name].flag}"
             ) from None
         if in_force is not None:
             values[name] = in_force

@@ -29,10 +29,10 @@ PLAINER = (
     (r"^Option '(.*)' does not take a value", r"\1 takes no value"),
     (
         r"^Invalid value for '(.*?)': (.*) is not in the range x>=(?:(\d+)(?:\.0)?)$",
-        r"\1 must be at least \3: \2",
+        r"\1 must be at least \3, not \2",
     ),
-    (r"^Invalid value for '(.*?)': ('.*') is not a valid float.*", r"\1 must be a number: \2"),
-    (r"^Invalid value for '(.*?)': ('.*') is not a valid int.*", r"\1 must be a whole number: \2"),
+    (r"^Invalid value for '(.*?)': ('.*') is not a valid float.*", r"\1 must be a number, not \2"),
+    (r"^Invalid value for '(.*?)': ('.*') is not a valid int.*", r"\1 must be a whole number, not \2"),
     (r"^Invalid value for '(.*?)': ", r"\1: "),
 )
 

@@ -35,6 +35,12 @@ class Check(Protocol):
         return self.from_text(texts[-1])
 
 
+def with_value(error: ValueError, shown: str) -> str:
+    """Return the phrase of a refused value, with the value: "must be a number above 0, not -1"."""
+    phrase = str(error)
+    return f"{phrase}, not {shown}" if phrase.startswith("must be ") else f"{phrase}: {shown}"
+
+
 @dataclass(frozen=True)
 class Whole(Check):
     """A whole number between inclusive bounds."""
@@ -137,7 +143,8 @@ class Choice(Check):
         return self(text)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.words)}"
+        *others, last = self.words
+        return f"{', '.join(others)} or {last}" if others else last
 
 
 @dataclass(frozen=True)

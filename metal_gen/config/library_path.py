@@ -34,4 +34,4 @@ def require_safe_library(values: Mapping[str, object], place: str, *, may_be_pat
             "give the path with --blas, or set it in your own settings file (metal-gen config path)",
         )
     if not Path(library).is_absolute():
-        raise ConfigError(f"{place} must be an absolute path: {library[:200]}", "or give it with --blas")
+        raise ConfigError(f"{place} must be an absolute path, not {library[:200]}", "or give it with --blas")

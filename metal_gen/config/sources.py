@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from metal_gen.config.checks import with_value
 from metal_gen.config.library_path import require_safe_library
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Settings
@@ -59,7 +60,7 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
             try:
                 values[name] = SETTINGS[name].check(value)
             except ValueError as error:
-                raise UsageError(f"{name} {error}: {_short(value)}") from None
+                raise UsageError(f"{name} {with_value(error, _short(value))}") from None
     return settings.override(values, ARGUMENT_SOURCE)
 
 
@@ -87,7 +88,7 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
                 values[name] = given
         except ValueError as error:
             shown = ", ".join(map(repr, texts)) if texts else repr(given)
-            raise UsageError(f"{info.flag} {error}: {_cut(shown)}") from None
+            raise UsageError(f"{info.flag} {with_value(error, _cut(shown))}") from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 
@@ -165,7 +166,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             except UnicodeEncodeError:
                 raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
-                raise ConfigError(f"{info.variable} {error}: {_short(text)}") from None
+                raise ConfigError(f"{info.variable} {with_value(error, _short(text))}") from None
     require_safe_library(values, SETTINGS["blas"].variable, may_be_path=True)
     return values
 
@@ -174,7 +175,7 @@ def _checked(place: str, info: SettingInfo, value: object) -> object:
     try:
         return info.check(value)
     except ValueError as error:
-        raise ConfigError(f"{place} {error}: {_short(value)}") from None
+        raise ConfigError(f"{place} {with_value(error, _short(value))}") from None
 
 
 def _unknown_section(path: Path, name: str) -> ConfigError:

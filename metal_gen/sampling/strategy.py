@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from metal_gen.config.checks import Check
+from metal_gen.config.checks import Check, with_value
 from metal_gen.config.ranges import (
     BIAS,
     MIN_P,
@@ -172,4 +172,4 @@ def _checked(name: str, value: object, check: Check) -> object:
     try:
         return value_in_force(check, check(value))
     except ValueError as error:
-        raise UsageError(f"{name} {error}: {value}") from None
+        raise UsageError(f"{name} {with_value(error, str(value))}") from None

@@ -240,7 +240,7 @@ def test_the_record_of_an_error():
     }
     error = error_record(parse({**CHAT, "method": "GET"}))
     assert (error["id"], error["custom_id"], error["response"]) == ("batch_req_7", "a", None)
-    assert error["error"]["message"] == 'method must be POST: "GET"'
+    assert error["error"]["message"] == 'method must be POST, not "GET"'
 
 
 @FORMS

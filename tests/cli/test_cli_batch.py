@@ -338,9 +338,13 @@ def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
         ),
         (("-o", "out.jsonl", "--batch-size", "0"), 2, "--batch-size must be a whole number of at least 1"),
         (("-o", "out.jsonl", "--batch-size", "99999999"), 6, "hint: set batch_size under [cache] to at most"),
-        (("-o", "out.jsonl", "--fsync-interval", "nan"), 2, "--fsync-interval must be at most 86400: nan"),
+        (
+            ("-o", "out.jsonl", "--fsync-interval", "nan"),
+            2,
+            "must be at most 86400, not nan",
+        ),
         (("-o", "out.jsonl", "--fsync-interval", "inf"), 2, "--fsync-interval must be at most"),
-        (("-o", "out.jsonl", "--fsync-interval", "-1"), 2, "--fsync-interval must be at least 0: -1.0"),
+        (("-o", "out.jsonl", "--fsync-interval", "-1"), 2, "--fsync-interval must be at least 0, not -1.0"),
         (
             ("-o", "out.jsonl", "--resume", "--retry-failed", "--ordered"),
             2,

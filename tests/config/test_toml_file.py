@@ -30,7 +30,7 @@ HOSTILE = {
     "nul": ("[model]\nname = '\0'", "not valid TOML"),
     "long section": ("[" + "a" * LONG + "]", "there is no section [aaaa"),
     "long key": ("[model]\n" + "a" * LONG + " = 1", "[model] has no setting aaaa"),
-    "long value": ("[decode]\ncompile = '" + "a" * LONG + "'", "compile must be one of auto, on, off: 'aaaa"),
+    "long value": ("[decode]\ncompile = '" + "a" * LONG + "'", "compile must be auto, on or off, not 'aaaa"),
     "tables of tables": ("[[model]]\n[[model.a]]\n" * 500, "[model] must be a table of settings"),
     "date": ("[sampling]\nseed = 2026-01-01", "seed must be a whole number"),
     "too large": ("#" * (MOST_BYTES + 1), "has more than 128 KiB"),

@@ -223,7 +223,7 @@ FOLDERS = {
     "template invalid": (with_template("{% for %}"), "the chat template is not valid", WITHOUT_TEMPLATE),
     "generation_config temperature": (
         with_file("generation_config.json", {"do_sample": True, "temperature": -1}),
-        "generation_config.json: temperature must be a number of at least 0 and at most 1000: -1",
+        "generation_config.json: temperature must be a number of at least 0 and at most 1000, not -1",
         "replace it with --temperature",
     ),
     "generation_config a list": (

@@ -90,9 +90,9 @@ def _request_body(row: dict[str, object]) -> dict[str, object]:
             hint = nearest(name[:40], ENVELOPE)
             raise UsageError(f"a request has no field {shown(name)} next to its body", hint)
     if row.get("method", "POST") != "POST":
-        raise UsageError(f"method must be POST: {shown(row['method'])}")
+        raise UsageError(f"method must be POST, not {shown(row['method'])}")
     if row.get("url") not in (RowForm.CHAT.value, RowForm.COMPLETIONS.value):
-        raise UsageError(f"url must be {RowForm.CHAT} or {RowForm.COMPLETIONS}: {shown(row.get('url'))}")
+        raise UsageError(f"url must be {RowForm.CHAT} or {RowForm.COMPLETIONS}, not {shown(row.get('url'))}")
     body = row.get("body")
     if not isinstance(body, dict):
         raise UsageError("body must be an object")

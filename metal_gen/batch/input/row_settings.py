@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from metal_gen.batch.input.row_json import shown
-from metal_gen.config.checks import Whole
+from metal_gen.config.checks import Whole, with_value
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
 
@@ -110,4 +110,4 @@ def _checked(spelling: str, name: str, value: object) -> object:
     try:
         return SETTINGS[name].check(given)
     except ValueError as error:
-        raise UsageError(f"{spelling} {error}: {shown(value)}") from None
+        raise UsageError(f"{spelling} {with_value(error, shown(value))}") from None

@@ -1,7 +1,7 @@
 """Parses the options of `metal-gen bench` that are not settings."""
 
 from metal_gen.bench.request import SECTIONS, BenchRequest
-from metal_gen.config.checks import Choice, Whole
+from metal_gen.config.checks import Choice, Whole, with_value
 from metal_gen.errors import UsageError
 
 FORMATS = ("table", "json", "csv", "markdown")
@@ -56,7 +56,7 @@ def _whole(flag: str, text: str, minimum: int) -> int:
     try:
         return Whole(minimum).from_text(text)
     except ValueError as error:
-        raise UsageError(f"{flag} {error}: {text!r}") from None
+        raise UsageError(f"{flag} {with_value(error, repr(text))}") from None
 
 
 def _wholes(flag: str, text: str | None, minimum: int) -> tuple[int, ...] | None:
@@ -71,4 +71,4 @@ def _choice(flag: str, text: str, words: tuple[str, ...]) -> str:
     try:
         return Choice(words)(text)
     except ValueError as error:
-        raise UsageError(f"{flag} {error}: {text!r}") from None
+        raise UsageError(f"{flag} {with_value(error, repr(text))}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from metal_gen.cli.chat.report import describe, room
 from metal_gen.cli.chat.session import ChatSession
 from metal_gen.cli.chat.transcript_file import save_transcript
+from metal_gen.config.checks import with_value
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS
 from metal_gen.config.settings_file import shown_value
@@ -123,7 +124,7 @@ def _set(session: ChatSession, text: str) -> None:
     try:
         session.conversation.change(**{info.name: info.check.from_text(value.strip())})
     except ValueError as error:
-        raise UsageError(f"{info.name} {error}: {value.strip()!r}") from None
+        raise UsageError(f"{info.name} {with_value(error, repr(value.strip()))}") from None
     session.console.detail(_shown(session, info.name))
 
 

@@ -130,7 +130,7 @@ def batch(
     else:
         refuse_descriptor(output)
     if not fsync_interval <= LONGEST_INTERVAL_S:
-        raise UsageError(f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}: {fsync_interval}")
+        raise UsageError(f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}, not {fsync_interval:g}")
     if retry_failed and not resume:
         raise UsageError("--retry-failed needs --resume", "give both")
     if retry_failed and ordered:

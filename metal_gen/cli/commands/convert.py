@@ -11,7 +11,7 @@ from metal_gen.cli.input.model_preparation import DownloadReporter
 from metal_gen.cli.input.setting_options import QuietOption
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import ProgressBar
-from metal_gen.config.checks import Check, Choice
+from metal_gen.config.checks import Check, Choice, with_value
 from metal_gen.config.quantize import MICROSCALED, Quantize, name_packing
 from metal_gen.errors import UsageError
 
@@ -104,7 +104,7 @@ def _checked(option: str, check: Check, text: str | None) -> str | None:
     try:
         return None if text is None else str(check.from_text(text))
     except ValueError as error:
-        raise UsageError(f"{option} {error}: {text!r}") from None
+        raise UsageError(f"{option} {with_value(error, repr(text))}") from None
 
 
 def _run(model: str, out: "NewFolder", quantize: str | None, dtype: str | None, console: Console) -> None:
