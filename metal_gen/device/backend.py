@@ -78,11 +78,16 @@ def runs_on_cpu() -> bool:
     return mx.default_device().type == mx.DeviceType.cpu
 
 
-def runs_on_cuda() -> bool:
-    """Return whether arrays are computed on an NVIDIA GPU."""
+def runs_on_metal() -> bool:
+    """Return whether arrays are computed on the GPU of a Mac."""
     import mlx.core as mx
 
-    return not runs_on_cpu() and not mx.metal.is_available()
+    return not runs_on_cpu() and mx.metal.is_available()
+
+
+def runs_on_cuda() -> bool:
+    """Return whether arrays are computed on an NVIDIA GPU."""
+    return not runs_on_cpu() and not runs_on_metal()
 
 
 def device_name() -> str:
@@ -195,9 +200,7 @@ def counts_other_programs() -> bool:
 
 def can_wire_memory() -> bool:
     """Return whether this device can wire memory: Metal can, from macOS 15 on."""
-    import mlx.core as mx
-
-    if runs_on_cpu() or not mx.metal.is_available():
+    if not runs_on_metal():
         return False
     major = platform.mac_ver()[0].partition(".")[0]
     return major.isdecimal() and int(major) >= FIRST_MACOS_THAT_WIRES

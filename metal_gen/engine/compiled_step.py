@@ -155,7 +155,8 @@ class CompiledStep:
         periods: mx.array,
         places: mx.array,
     ) -> Step:
-        mask, sliding_mask = seen_by(positions, places, self.model.config.sliding_window)
+        config = self.model.config
+        mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)
         return Step(
             cache=cache,
             batch=positions.shape[0],

@@ -105,7 +105,10 @@ def _parts_of_nexts(nexts: Sequence[NextToken], capacity: int, model: Transforme
         members = list(group)
         begin, end = members[0][0], members[-1][0] + 1
         positions = mx.array([each.position for _, each in members], dtype=mx.int32)
-        mask, sliding_mask = seen_by(positions, mx.arange(length), model.config.sliding_window)
+        config = model.config
+        mask, sliding_mask = seen_by(
+            positions, mx.arange(length), config.sliding_window, config.num_attention_heads
+        )
         yield Part(
             mask,
             sliding_mask,

@@ -62,7 +62,7 @@ class Experts:
     def _route(self, rows: mx.array) -> tuple[mx.array, mx.array]:
         """Return each row's experts and their weights, (R, K). Probabilities are computed in float32."""
         probabilities = mx.softmax(self.router(rows).astype(mx.float32), axis=-1)
-        chosen = mx.argpartition(-probabilities, self.per_token - 1, axis=-1)[:, : self.per_token]
+        chosen = mx.argpartition(probabilities, -self.per_token, axis=-1)[:, -self.per_token :]
         weights = mx.take_along_axis(probabilities, chosen, axis=-1)
         if self.normalised:
             weights = weights / weights.sum(axis=-1, keepdims=True)

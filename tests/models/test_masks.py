@@ -1,0 +1,39 @@
+"""Masks of several sequences, as Metal's kernel takes them without a copy in every layer."""
+
+import mlx.core as mx
+import pytest
+
+from metal_gen.device_checks.check import run_check
+from metal_gen.device_checks.models import model_checks
+from metal_gen.models import masks
+from metal_gen.models.masks import seen_by
+
+HEADS, PLACES, WINDOW = 4, 12, 3
+
+
+def seen(positions, window):
+    return seen_by(mx.array(positions), mx.arange(PLACES), window, HEADS)
+
+
+@pytest.mark.parametrize("window", [None, WINDOW])
+def test_each_head_has_the_same_mask(monkeypatch, window):
+    monkeypatch.setattr(masks, "runs_on_metal", lambda: False)
+    plain = seen([5, 0, 11], window)
+    monkeypatch.setattr(masks, "runs_on_metal", lambda: True)
+    repeated = seen([5, 0, 11], window)
+    assert (repeated[1] is None) is (window is None)
+    for mask, expected in zip(repeated, plain, strict=True):
+        if mask is not None:
+            assert mask.shape == (3, HEADS, 1, PLACES)
+            assert mx.array_equal(mask, mx.broadcast_to(expected, mask.shape))
+
+
+def test_one_sequence_needs_no_repetition(monkeypatch):
+    monkeypatch.setattr(masks, "runs_on_metal", lambda: True)
+    assert seen([5], None)[0].shape == (1, 1, 1, PLACES)
+
+
+def test_slots_give_the_same_numbers_with_them(monkeypatch):
+    monkeypatch.setattr(masks, "runs_on_metal", lambda: True)
+    (check,) = (check for check in model_checks() if check.name == "qwen2, sliding window: slots")
+    assert run_check(check).passed
