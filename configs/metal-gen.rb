@@ -2,8 +2,8 @@
 #
 #     brew install --HEAD YOU/TAP/metal-gen
 #
-# pip takes MLX and the other libraries from PyPI as wheels, whose versions pyproject.toml bounds: MLX has no source
-# that builds without Xcode. A formula for Homebrew's own collection would name each of them as a resource.
+# pip installs MLX and the other libraries as wheels from PyPI, within the versions in pyproject.toml: MLX has no source
+# that builds without Xcode. A formula for Homebrew's own collection would list each library as a resource.
 class MetalGen < Formula
   desc "Stream text from Qwen models on MLX, in memory that is fixed before the run starts"
   homepage "https://github.com/OWNER/metal-gen"

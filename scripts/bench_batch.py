@@ -1,9 +1,9 @@
-"""Measure batches beside mlx-lm's `batch_generate`: the same checkpoint, prompts and lengths, in turns.
+"""Compares batches with mlx-lm's `batch_generate`: same checkpoint, prompts and lengths, in alternating runs.
 
     python scripts/bench_batch.py --model FOLDER [--rows 32] [--sizes 1,4,8,16] [--runs 3]
 
-Prompts and outputs have lengths spread as in real work. Printed are total tokens per second, prompts
-included, as medians over the runs, and how full the slots were while rows remained.
+Prompts and outputs have varied lengths, as in real work. Prints total tokens per second, prompts included, as
+medians over the runs, and the share of slots in use while rows remained.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Rows = list[tuple[list[int], int]]
 
 
 def make_rows(count: int, vocabulary: int) -> Rows:
-    """Prompts and how many tokens each is to give."""
+    """Return prompts, each with the number of tokens to generate."""
     chance = random.Random(7)
     return [
         (
@@ -34,7 +34,7 @@ def make_rows(count: int, vocabulary: int) -> Rows:
 
 
 def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], Callable[[], float]]:
-    """Run rows over slots; and how full they were in the last run."""
+    """Return a function that runs rows over slots, and one that returns their occupancy in the last run."""
     import metal_gen
     from metal_gen.device.backend import compiles_steps, prompt_stride, runs_on_cpu
     from metal_gen.engine.slots import SlotDecoder
@@ -73,7 +73,7 @@ def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], C
 
 
 def mlx_lm(folder: str, size: int, dtype: str) -> Callable[[Rows], float]:
-    """Run rows through `batch_generate`."""
+    """Return a function that runs rows through `batch_generate`."""
     from pathlib import Path
 
     import mlx.core as mx

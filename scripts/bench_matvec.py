@@ -1,9 +1,9 @@
-"""One row times the matrices of a model on the CPU: in pieces, as decoding does it, and whole.
+"""Measures one row times the matrices of a model on the CPU: in blocks, as decoding does it, and whole.
 
     scripts/bench_matvec.py                     # the shapes of Qwen3-0.6B
     scripts/bench_matvec.py 18944x3584 3584x18944
 
-Prints GB/s of the matrix for both and their ratio, medians of alternating runs.
+Prints GB/s of the matrix for both, and their ratio, as medians of alternating runs.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from metal_gen.device.blas import blas_in_use  # noqa: E402
 from metal_gen.models.matrices.matvec import matvec, row_blocks  # noqa: E402
 
 SHAPES = ("4096x1024", "1024x2048", "6144x1024", "1024x3072", "151936x1024", "151936x128")
-# Together larger than a processor's cache, so that memory is what is read.
+# The copies are larger than a processor's cache, so that memory is read.
 LEAST_BYTES = 400_000_000
 REPEATS = 9
 
 
 def main() -> None:
-    """Measure and print a line per shape."""
+    """Measure, and print a line per shape."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def alternate(*runs: Callable[[], list[mx.array]]) -> list[float]:
-    """The median seconds of each, taken in turns after one that is not counted."""
+    """Return the median seconds of each function, run in turn after one warm-up round."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(REPEATS + 1):
         for taken, run in zip(times, runs, strict=True):

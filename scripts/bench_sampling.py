@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Time per token of the whole sampler, beside mlx-lm's and a numpy one, on the same logits.
+"""Measures the time per token of the whole sampler, and of mlx-lm's and a numpy one, on the same logits.
 
     python scripts/bench_sampling.py                  # Qwen's 151,936 tokens
     python scripts/bench_sampling.py --rounds 50 --vocab 32000
 
-Logits are peaked, as a language model's are, and flat, the worst case. Reading the token on the
-host is included, penalties look at 1,000 tokens of history. Columns: ours on the default device,
-ours on the CPU stream, numpy on the host, mlx-lm; medians of alternating runs, and ours / mlx-lm.
+Logits are peaked, like a language model's, or flat, the worst case. Times include reading the token on the
+host; penalties cover 1,000 tokens of history. Columns: ours on the default device, ours on the CPU stream,
+numpy on the host, mlx-lm; medians of alternating runs, and ours / mlx-lm.
 """
 
 import argparse
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[SamplingStrategy, dict[str, float]]] = {
 
 
 def make_logits(vocab: int) -> dict[str, mx.array]:
-    """Logits (1, V): a bell with sixty tokens standing out, and nearly equal ones."""
+    """Return logits (1, V): a normal distribution with sixty outstanding tokens, and nearly equal ones."""
     noise = mx.random.normal((1, vocab), key=mx.random.key(0))
     places = mx.random.randint(0, vocab, (60,), key=mx.random.key(1))
     bumps = mx.zeros((1, vocab)).at[:, places].add(0.35 * mx.arange(60, 0, -1))
@@ -56,7 +56,7 @@ def ours(
     history: list[int],
     device: mx.Device | mx.DeviceType | mx.DeviceType,
 ) -> Callable[[int], int]:
-    """Draw as the decode loop does, going back where a draw turns out uncertain."""
+    """Return a function that samples like the decode loop, including redraws of uncertain results."""
     sampler = Sampler(strategy, RandomKeys(1), prompt=history, capacity=HISTORY + 4096)
 
     def draw(index: int) -> int:
@@ -73,7 +73,7 @@ def ours(
 
 
 def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> Callable[[int], int]:
-    """Draw with mlx-lm's sampler and logits processors."""
+    """Return a function that samples with mlx-lm's sampler and logits processors."""
     options = dict(options)
     penalty = options.pop("repetition_penalty", None)
     sampler = make_sampler(**options)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> C
 
 
 def on_host(strategy: SamplingStrategy, logits: mx.array, history: list[int]) -> Callable[[int], int]:
-    """Draw with numpy from the logits in unified memory."""
+    """Return a function that samples with numpy from logits in unified memory."""
     generator = np.random.default_rng(1)
     seen = np.unique(history)
 
@@ -129,7 +129,7 @@ def on_host(strategy: SamplingStrategy, logits: mx.array, history: list[int]) ->
 
 
 def time_alternating(draws: dict[str, Callable[[int], int]], rounds: int) -> dict[str, float]:
-    """Return each one's median milliseconds."""
+    """Return the median milliseconds of each function."""
     times: dict[str, list[float]] = {name: [] for name in draws}
     for index in range(-3, rounds):
         for name, draw in draws.items():

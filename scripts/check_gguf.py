@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Compares logits of files from llama.cpp's own quantizer with those over the dequantized weights.
+"""Compares the logits of files from llama.cpp's own quantizer with those of their dequantized weights.
 
-Needs llama.cpp's `llama-quantize` and its Python package `gguf` beside metal-gen. The models are tiny, with
-random weights; what blocks stand for is what `gguf.dequantize` says.
+Needs llama.cpp's `llama-quantize` and its Python package `gguf` in addition to metal-gen. The models are tiny
+and have random weights; `gguf.dequantize` defines the values of the blocks.
 
     python scripts/check_gguf.py ~/llama.cpp/build/bin/llama-quantize
     python scripts/check_gguf.py ~/llama.cpp/build/bin/llama-quantize --types Q3_K_M IQ4_XS
 
-Exits with 1 when logits in float32 differ by more than 2e-6 of their largest.
+Exits with 1 if float32 logits differ by more than 2e-6 of the largest one.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def unquantized(folder: Path, name: str) -> Path:
 
 
 def quantized(quantizer: Path, file: Path, kind: str) -> Path:
-    """The same model, by llama.cpp."""
+    """Quantize a model with llama.cpp; return the new file."""
     out = file.with_name(f"{kind}.gguf")
     done = subprocess.run([quantizer, file, out, kind, "1"], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -60,7 +60,7 @@ def quantized(quantizer: Path, file: Path, kind: str) -> Path:
 
 
 def dequantized(file: Path) -> tuple[Path, Counter[str]]:
-    """The same model in float32, and how many tensors of each type it was made of."""
+    """Write a model in float32; return the file, and the number of source tensors of each type."""
     reader = gguf.GGUFReader(file)
     metadata = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     tensors = {}
@@ -73,7 +73,7 @@ def dequantized(file: Path) -> tuple[Path, Counter[str]]:
 
 
 def logits_of(file: Path) -> np.ndarray:
-    """Of a few tokens, by metal-gen in float32."""
+    """Return the float32 logits of a short prompt, computed by metal-gen."""
     model = Checkpoint(file).weights.load("float32")
     cache = new_cache(cache_config(Settings(max_seq_len=64), model.config, "float32"))
     return np.array(model.logits(model(mx.array([PROMPT]), cache))[0])

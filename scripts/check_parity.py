@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compares a checkpoint's logits and greedy text with Hugging Face transformers, in float32.
 
-Needs torch and transformers beside metal-gen, and memory for the model twice.
+Needs torch and transformers in addition to metal-gen, and memory for two copies of the model.
 
     python scripts/check_parity.py Qwen/Qwen3-0.6B
     python scripts/check_parity.py ./my-checkpoint --tokens 128
 
-Exits with 1 when logits differ by more than 1e-4 of their largest, or a greedy id differs.
+Exits with 1 if logits differ by more than 1e-4 of the largest one, or a greedy id differs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 def reference(folder: Path, ids: list[int], count: int) -> tuple[np.ndarray, list[int]]:
-    """Return the prompt's logits (L, V) and the greedy continuation, by transformers."""
+    """Return the prompt's logits (L, V) and the greedy continuation, computed by transformers."""
     has_vision = "vision_config" in read_json(folder / "config.json")
     kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
@@ -52,7 +52,7 @@ def reference(folder: Path, ids: list[int], count: int) -> tuple[np.ndarray, lis
 
 
 def ours(folder: Path, ids: list[int], count: int) -> tuple[np.ndarray, list[int]]:
-    """Return the same by metal-gen."""
+    """Return the same, computed by metal-gen."""
     loaded = metal_gen.load(folder, model_dtype="float32", max_seq_len=len(ids) + count)
     model, cache = loaded.decoder.model, loaded.decoder.cache
     logits = np.array(model.logits(model(mx.array([ids]), cache))[0])

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Kills a batch again and again, goes on with it each time, and compares with one that nobody kills.
+"""Kills a batch again and again, resumes it each time, and compares the output with an undisturbed run.
 
     python scripts/kill_batch.py --kills 50
 
-The kills are SIGKILL at random moments. Every row has to be there once, with the same text.
+The kills are SIGKILL at random moments. Every row must be in the output once, with the same text.
 """
 
 import argparse
@@ -18,7 +18,7 @@ SLOWEST_START_S = 1.2
 
 
 def main() -> int:
-    """Run both, print what came of it, and return the exit code."""
+    """Run both batches, print the result, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,10 +57,10 @@ def run(folder: Path, output: str, *more: str) -> "subprocess.Popen[bytes]":
 
 
 def texts(path: Path) -> dict[int, str]:
-    """The text of each row.
+    """Return the text of each row.
 
     Raises:
-        ValueError: A row is there twice.
+        ValueError: A row occurs twice.
     """
     records = [json.loads(line) for line in path.read_text().splitlines()]
     by_id = {record["id"]: record["text"] for record in records}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes tests/data/adapters: adapters that PEFT saved, and the logits that transformers computes with them.
+"""Writes tests/data/adapters: adapters saved by PEFT, and the logits that transformers computes with them.
 
-Run it from the repository's root, where torch, transformers and peft are installed:
+Run it from the repository's root, with torch, transformers and peft installed:
 
     python scripts/make_adapter_goldens.py
 
-Each is for a tiny checkpoint of tests/support/tiny_checkpoint.py and has random numbers in all that it
-trains. The float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the adapter's name.
+Each adapter is for a tiny checkpoint of tests/support/tiny_checkpoint.py; its trained weights are random. The
+float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the adapter's name.
 """
 
 import json
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from tiny_checkpoint import PROMPT, tiny_config, write_checkpoint  # noqa: E402
 
 FOLDER = ROOT / "tests" / "data" / "adapters"
-# The family comes first in a name.
+# A name begins with the family.
 ADAPTERS: dict[str, dict[str, Any]] = {
     "qwen3-all-linear": {
         "target_modules": "all-linear",
@@ -43,7 +43,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, fields: dict[str, Any]) -> np.ndarray:
-    """Write an adapter and return the prompt's logits with it."""
+    """Write an adapter; return the prompt's logits with it."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as base:
         write_checkpoint(Path(base), tiny_config(name.partition("-")[0]))
@@ -64,7 +64,7 @@ def make(name: str, fields: dict[str, Any]) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the folder anew."""
+    """Replace the folder."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     logits = {name: make(name, fields) for name, fields in ADAPTERS.items()}
     versions = {"peft": peft.__version__, "transformers": transformers.__version__}

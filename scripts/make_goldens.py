@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Writes golden_logits and golden_long in tests/data: what transformers computes for tiny checkpoints.
+"""Writes golden_logits and golden_long in tests/data: logits of tiny checkpoints, by transformers.
 
-Run it from the repository's root, where torch and transformers are installed:
+Run it from the repository's root, with torch and transformers installed:
 
     python scripts/make_goldens.py
 
-For every configuration of tests/support/tiny_checkpoint.py it holds the float32 logits of the prompt,
-(tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if at any
-token the last expert chosen and the first one left out are so close that rounding could swap them: then
-every difference that a test finds is an error.
+For every configuration of tests/support/tiny_checkpoint.py, the file has the float32 logits of the prompt,
+(tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if, at any token,
+the last chosen expert and the first one left out are so close that rounding could swap them. Any difference
+that a test finds is then an error.
 """
 
 import json
@@ -28,12 +28,12 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from long_goldens import NEW_TOKENS, long_goldens, long_prompt  # noqa: E402
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
 
-# Between scores of about 1, which rounding in float32 moves by about 1e-6.
+# Margin between scores of about 1, which float32 rounding changes by about 1e-6.
 SMALLEST_MARGIN = 1e-4
 
 
 def watch_routers(model: torch.nn.Module, margins: list[float]) -> None:
-    """Collect by how much the last expert chosen is ahead of the first one left out."""
+    """Collect the margins between the last chosen expert and the first one left out."""
 
     def note(router: torch.nn.Module, _: object, outputs: tuple[torch.Tensor, ...]) -> None:
         ordered = outputs[0].sort(-1, descending=True).values
@@ -53,7 +53,9 @@ def reference(
     kind = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
     model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if absent := [tensor for tensor in report["missing_keys"] if "visual" not in tensor]:
-        sys.exit(f"{name}: transformers finds no {absent[0]} in what tests/support/tiny_checkpoint.py writes")
+        sys.exit(
+            f"{name}: transformers does not find {absent[0]} in the files of tests/support/tiny_checkpoint.py"
+        )
     model = model.eval()
     margins: list[float] = []
     watch_routers(model, margins)

@@ -1,8 +1,8 @@
-"""Writes the pages of the manual that come from the code: settings, commands, and which model fits which Mac.
+"""Writes the generated pages of the manual: settings, commands, and which model fits which Mac.
 
     python scripts/make_manual.py
 
-A test compares the pages with what this writes.
+A test compares the pages with the output of this script.
 """
 
 import json
@@ -30,7 +30,7 @@ from metal_gen.generation.loading import open_checkpoint, plan_memory  # noqa: E
 
 MANUAL = ROOT / "metal_gen" / "manual"
 GIB = 1 << 30
-# What Metal recommends as the working set: two thirds of the memory up to 32 GB, three quarters above.
+# Metal's recommended working set in GiB: two thirds of the memory up to 32 GB, three quarters above.
 MACS = {8: 16 / 3, 16: 32 / 3, 24: 16.0, 36: 27.0, 64: 48.0, 128: 96.0}
 QWEN3: dict[str, Any] = {
     "model_type": "qwen3",
@@ -41,7 +41,7 @@ QWEN3: dict[str, Any] = {
     "tie_word_embeddings": False,
     "dtype": "bfloat16",
 }
-# As the models' config.json have them.
+# Fields of the models' config.json.
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3-0.6B": {
         **{"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28},
@@ -75,7 +75,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 BITS = (None, "8", "4")
-# Of every command that runs a model.
+# Options that every command with a model has.
 COMMON = ("config", "verbose", "quiet", "greedy", "help", "json")
 
 SETTINGS_INTRODUCTION = """\
@@ -103,7 +103,7 @@ are `--config FILE` (read settings from this file too), `--greedy` (temperature 
 MACS_INTRODUCTION = """\
 # Which model on which Mac
 
-The largest `max_seq_len`, in tokens, that fits beside the weights, by the program's own plan. `--quantize 8`
+The largest `max_seq_len`, in tokens, that fits next to the weights, by metal-gen's own plan. `--quantize 8`
 and `--quantize 4` quantize while loading; MLX checkpoints with as many bits need the same memory.
 
 In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 36 GB and more,
@@ -122,7 +122,7 @@ Nothing here has been measured on a Mac. `python scripts/make_manual.py` compute
 
 
 def settings_page() -> str:
-    """Every setting, with its names in all places."""
+    """Return the page of settings, with their names in all places."""
     lines = [SETTINGS_INTRODUCTION]
     section = ""
     for info in SETTINGS.values():
@@ -138,7 +138,7 @@ def settings_page() -> str:
 
 
 def commands_page() -> str:
-    """Every command with the options of its own; settings are on their page."""
+    """Return the page of commands with their own options; settings have their own page."""
     lines = [COMMANDS_INTRODUCTION]
     program, context = _program()
     group = ""
@@ -182,7 +182,7 @@ def _does(param: Any) -> str:
 
 
 def macs_page() -> str:
-    """The largest cache that fits beside each model on each Mac, by the program's own plan."""
+    """Return the page with the largest cache that fits next to each model on each Mac."""
     lines = [MACS_INTRODUCTION, "| model | weights | " + " | ".join(f"{size} GB" for size in MACS) + " |"]
     lines.append("|---|---|" + "---|" * len(MACS))
     for name, shape in SHAPES.items():
@@ -211,7 +211,7 @@ def _longest(name: str, shape: dict[str, Any], bits: str | None, gib: float) -> 
 
 
 def _write_headers(folder: Path, config: dict[str, Any]) -> None:
-    """A checkpoint whose numbers are a hole in a file: a plan reads headers only."""
+    """Write a checkpoint whose weights are sparse, because a plan reads only headers."""
     (folder / "config.json").write_text(json.dumps(config))
     header: dict[str, Any] = {}
     end = 0

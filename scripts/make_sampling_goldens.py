@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes tests/data/golden_sampling.safetensors: what transformers' logits processors leave.
+"""Writes tests/data/golden_sampling.safetensors: probabilities after transformers' logits processors.
 
-Run it from the repository's root, where torch and transformers are installed:
+Run it from the repository's root, with torch and transformers installed:
 
     PYTHONPATH=. python scripts/make_sampling_goldens.py
 
-For every case of tests/sampling_reference.py it holds the float32 probabilities of the processed
-scores, (cases, V), computed in float64; a token that is left out has 0. There are no processors
-for the presence and frequency penalties. Transformers treats ties differently, so there are none.
+For every case of tests/support/sampling_reference.py, the file has float32 probabilities of the processed
+scores, (cases, V), computed in float64; a removed token has 0. Transformers has no processors for the
+presence and frequency penalties. It treats ties differently, so there are none.
 """
 
 import sys
@@ -25,7 +25,7 @@ from sampling_reference import GoldenCase, golden_cases  # noqa: E402
 
 
 def reference(case: GoldenCase) -> np.ndarray:
-    """Return the probabilities (V,) after the processors, in the order that `generate` has."""
+    """Return the probabilities (V,) after the processors, in the order of `generate`."""
     strategy = case.strategy
     processors = transformers.LogitsProcessorList()
     if strategy.repetition_penalty != 1:

@@ -2,7 +2,7 @@
 
     python scripts/man_pages.py FOLDER
 
-The wheel has them; building it runs this.
+The wheel includes them; its build runs this script.
 """
 
 import re
@@ -27,13 +27,13 @@ INTRODUCTION = f"""
 {NAME} runs Qwen models on MLX from a shell, a pipe or cron. It writes the text to stdout and everything else
 to stderr. It allocates its memory once, after checking that it fits. `{NAME} help` shows the manual too.
 """
-# Characters that roff takes for a command or for a typographic sign.
+# Characters that roff would interpret as a command or as a typographic sign.
 NAMED = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
 SPACES = re.compile(r"\s+")
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write all pages into a folder, which is made if need be; return them."""
+    """Write all pages into a folder, creating it if necessary; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     topics = {path.stem: path.read_text(encoding="utf-8") for path in sorted(MANUAL.glob("*/*.md"))}
     pages = {f"{NAME}.1": program_page(topics)}

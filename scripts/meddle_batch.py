@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Does to the output of a batch, while it is written, what other programs might do to it.
+"""Disturbs the output of a batch while it is written, as other programs might.
 
     python scripts/meddle_batch.py --trials 50
 
-It is cut, added to, replaced, renamed or removed at random moments; what lies beside it is taken away, and a
-second run is begun. No run may end well with records missing or doubled, and `--resume` has to bring all.
+At random moments the output is cut, extended, replaced, renamed or removed, the files next to it are deleted,
+and a second run is started. No run may succeed with missing or repeated records, and `--resume` must restore
+all of them.
 """
 
 import argparse
@@ -24,20 +25,20 @@ FAILED = 1
 
 
 def cut(path: Path, chance: random.Random) -> int:
-    """Take some of the end away; returns the exit code that the batch must have."""
+    """Cut off part of the end; return the exit code that the batch must have."""
     os.truncate(path, chance.randrange(path.stat().st_size))
     return FAILED
 
 
 def add(path: Path, chance: random.Random) -> int:
-    """Add half a record, or whole ones that are there already."""
+    """Append half a record, or existing whole ones."""
     with path.open("ab") as file:
         file.write(chance.choice([b'{"id": "torn', path.read_bytes()]))
     return FAILED
 
 
 def replace(path: Path, chance: random.Random) -> int:
-    """Put a copy in its place, as an editor does."""
+    """Replace the output by a copy, as an editor does."""
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())
     copy.replace(path)
@@ -45,26 +46,26 @@ def replace(path: Path, chance: random.Random) -> int:
 
 
 def rename(path: Path, chance: random.Random) -> int:
-    """Give it another name."""
+    """Rename the output."""
     path.rename(path.with_name("renamed"))
     return FAILED
 
 
 def remove(path: Path, chance: random.Random) -> int:
-    """Take it away."""
+    """Delete the output."""
     path.unlink()
     return FAILED
 
 
 def clean(path: Path, chance: random.Random) -> int:
-    """Take all dot files away."""
+    """Delete all dot files."""
     for beside in path.parent.glob(".*"):
         beside.unlink()
     return 0
 
 
 def begin_second(path: Path, chance: random.Random) -> int:
-    """Begin a second run."""
+    """Start a second run."""
     code = start(path.parent, OUTPUT).wait()
     if code != HELD:
         raise SystemExit(f"a second run ended with {code}")
@@ -72,7 +73,7 @@ def begin_second(path: Path, chance: random.Random) -> int:
 
 
 def clean_and_begin_second(path: Path, chance: random.Random) -> int:
-    """Take all dot files away, and begin a second run."""
+    """Delete all dot files, and start a second run."""
     clean(path, chance)
     return begin_second(path, chance)
 
@@ -84,7 +85,7 @@ MEDDLING: list[Callable[[Path, random.Random], int]] = [
 
 
 def main() -> int:
-    """Run the trials, print what came of them, and return the exit code."""
+    """Run the trials, print the result, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +102,7 @@ def main() -> int:
         for trial in range(arguments.trials):
             folder = Path(name) / str(trial)
             write_rows(folder, arguments.rows)
-            # Early enough for a second run to begin while there is work.
+            # Early enough for a second run to start while rows remain.
             problem = try_once(
                 folder, MEDDLING[trial % len(MEDDLING)], int(size * chance.uniform(0.02, 0.5)), chance
             )
@@ -117,7 +118,7 @@ def main() -> int:
 def try_once(
     folder: Path, meddle: Callable[[Path, random.Random], int], size: int, chance: random.Random
 ) -> str | None:
-    """Meddle when there are so many bytes; returns what went wrong until all is there, if anything did."""
+    """Disturb the batch once the output has `size` bytes; return what went wrong, if anything."""
     process, path = start(folder, OUTPUT), folder / OUTPUT
     while process.poll() is None and not (path.exists() and path.stat().st_size > size):
         time.sleep(0.001)
@@ -131,14 +132,14 @@ def try_once(
 
 
 def write_rows(folder: Path, count: int) -> None:
-    """Make a folder with an input."""
+    """Create a folder with an input."""
     folder.mkdir()
     rows = [{"id": number, "prompt": f"Tell me story {number}."} for number in range(count)]
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def start(folder: Path, output: str) -> "subprocess.Popen[bytes]":
-    """Start a batch on the bundled model, or go on with it."""
+    """Start or resume a batch on the bundled model."""
     command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", output, "--resume"]
     return subprocess.Popen(
         [*command, "-n", "8", "--seed", "1", "-q"],
@@ -149,10 +150,10 @@ def start(folder: Path, output: str) -> "subprocess.Popen[bytes]":
 
 
 def texts(path: Path) -> dict[int, str]:
-    """The text of each row.
+    """Return the text of each row.
 
     Raises:
-        ValueError: A row is there twice.
+        ValueError: A row occurs twice.
     """
     records = [json.loads(line) for line in path.read_text().splitlines()]
     by_id = {record["id"]: record["text"] for record in records}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-r"""Draws what a terminal shows after some lines have been typed into its shell, as SVG.
+r"""Draws a terminal after some commands as SVG.
 
     python scripts/picture_of_terminal.py -o scripts/pictures/generate.svg \
         'metal-gen generate --prompt "Tell me a story about a fox who lost a lantern" --seed 4' \
         "echo 'Tell me a story about an owl' | metal-gen generate --json --seed 2 -q | jq -cM .usage"
 
-The run is a real one, in tmux. The next line is typed when the shell asks for it, or the screen
-has stood still for five seconds.
+The commands really run, in tmux. The next line is typed when the shell is ready, or when the screen has not
+changed for five seconds.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ROWS = 60
 
 
 def record(lines: Sequence[str], columns: int) -> str:
-    """Type lines, and return the screen in the end, with its escape sequences."""
+    """Type lines; return the final screen, with its escape sequences."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("METAL_GEN_", "TMUX"))}
     with tempfile.TemporaryDirectory() as home:
         environment = {**ours, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "HOME": home}
@@ -45,7 +45,7 @@ def record(lines: Sequence[str], columns: int) -> str:
 
 
 def wait_for_turn(shell: Shell, screen: list[str]) -> None:
-    """Return when another line can be typed."""
+    """Wait until another line can be typed."""
     since_s = time.monotonic()
     while time.monotonic() - since_s < STILL_S:
         time.sleep(0.2)
@@ -56,7 +56,7 @@ def wait_for_turn(shell: Shell, screen: list[str]) -> None:
 
 
 def draw(screen: str, columns: int) -> str:
-    """A screen as SVG, without the prompt that waits at its end."""
+    """Return a screen as SVG, without the prompt at its end."""
     console = Console(file=io.StringIO(), record=True, width=columns, force_terminal=True)
     lines = list(AnsiDecoder().decode(screen.rstrip("\n")))
     if lines[-1].plain.strip() == PROMPT.strip():
@@ -67,7 +67,7 @@ def draw(screen: str, columns: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw what the arguments ask for."""
+    """Draw the picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Draws what `metal-gen bench --format json` measured.
+"""Plots the results of `metal-gen bench --format json`.
 
     metal-gen bench --compare mlx-lm -o bench.json
-    python scripts/plot_bench.py bench.json -o bench.svg                     # everything there is
+    python scripts/plot_bench.py bench.json -o bench.svg                     # all sections in the report
     python scripts/plot_bench.py bench.json -o bench.png --only decode,uncached
 
-Each point is the median of several values, with the least and the most of them as a bar. Needs matplotlib:
+Each point is the median of several values, with a bar from the minimum to the maximum. Needs matplotlib:
 pip install matplotlib.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart without colour too: by their markers, and by their brightness in grey.
+# Distinguishable without colour too: by markers, and by brightness.
 COLOURS = {METAL_GEN: "#1f5a96", MLX_LM: "#d98324"}
 MARKERS = {METAL_GEN: "o", MLX_LM: "s"}
 INK, FAINT, LIMIT = "#333333", "#dddddd", "#777777"
@@ -45,7 +45,7 @@ MIB = 2**20
 
 
 def figures(report: BenchReport, section: str, name: str, program: str = METAL_GEN) -> list[Measurement]:
-    """The figures of one name and program that have values."""
+    """Return the figures with this name and program that have values."""
     return [
         figure
         for figure in report.measurements
@@ -56,7 +56,7 @@ def figures(report: BenchReport, section: str, name: str, program: str = METAL_G
 def draw_spread(
     axes: "Axes", points: Sequence[Measurement], parameter: str, colour: str, marker: str, label: str
 ) -> None:
-    """Medians joined by a line, each with a bar from the least to the most."""
+    """Draw medians joined by a line, each with a bar from the minimum to the maximum."""
     points = sorted(points, key=lambda point: point.parameters[parameter])
     spreads = [point.spread for point in points]
     axes.errorbar(
@@ -77,14 +77,14 @@ def draw_spread(
 
 
 def draw_programs(axes: "Axes", report: BenchReport, section: str, name: str, parameter: str) -> None:
-    """A line for each program that was measured."""
+    """Draw a line for each program measured."""
     for program in (METAL_GEN, MLX_LM):
         if points := figures(report, section, name, program):
             draw_spread(axes, points, parameter, COLOURS[program], MARKERS[program], program)
 
 
 def draw_decode(axes: "Axes", report: BenchReport) -> None:
-    """Decode speed against depth, below the ceiling."""
+    """Draw decode speed by depth, below the ceiling."""
     draw_programs(axes, report, "decode", "decode_tps", "depth")
     limits = [
         (point.parameters["depth"], point.ceiling)
@@ -100,7 +100,7 @@ def draw_decode(axes: "Axes", report: BenchReport) -> None:
 
 
 def draw_capacity(axes: "Axes", report: BenchReport) -> None:
-    """Decode speed against the cache's capacity, at one depth."""
+    """Draw decode speed by cache capacity, at one depth."""
     points = figures(report, "capacity", "decode_tps")
     draw_spread(axes, points, "capacity", COLOURS[METAL_GEN], MARKERS[METAL_GEN], METAL_GEN)
     for point in figures(report, "capacity", "decode_tps", MLX_LM):
@@ -117,7 +117,7 @@ def draw_capacity(axes: "Axes", report: BenchReport) -> None:
 
 
 def draw_prefill(axes: "Axes", report: BenchReport) -> None:
-    """Prefill speed against the prompt's length."""
+    """Draw prefill speed by prompt length."""
     draw_programs(axes, report, "prefill", "prefill_tps", "prompt_tokens")
     lengths = [point.parameters["prompt_tokens"] for point in figures(report, "prefill", "prefill_tps")]
     powers_of_two(axes, lengths)
@@ -126,7 +126,7 @@ def draw_prefill(axes: "Axes", report: BenchReport) -> None:
 
 
 def draw_uncached(axes: "Axes", report: BenchReport) -> None:
-    """Time of the next token with the cache and without, against the length of the text."""
+    """Draw the time of the next token with and without the cache, by text length."""
     from matplotlib.ticker import NullLocator
 
     cached, uncached = (figures(report, "uncached", name) for name in ("cached_ms", "uncached_ms"))
@@ -153,7 +153,7 @@ def draw_uncached(axes: "Axes", report: BenchReport) -> None:
 
 
 def draw_memory(axes: "Axes", report: BenchReport) -> None:
-    """What was planned, in its parts, beside what was measured."""
+    """Draw the planned memory by part, next to the measured memory."""
     bottom = 0.0
     for part, colour in PARTS.items():
         size = figures(report, "memory", f"planned_{part}_bytes")[0].spread.median / MIB
@@ -184,12 +184,12 @@ PANELS: dict[str, tuple[str, Callable[["Axes", BenchReport], None]]] = {
 
 
 def from_zero(axes: "Axes") -> None:
-    """Leave nothing out below, and some room above."""
+    """Start the axis at zero, with some room above."""
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
 
 
 def powers_of_two(axes: "Axes", sizes: Sequence[int]) -> None:
-    """A logarithmic axis that is labelled with the sizes that were measured, and no others."""
+    """Make the axis logarithmic, labelled with exactly the measured sizes."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log", base=2)
@@ -223,7 +223,7 @@ def draw(report: BenchReport, names: Sequence[str]) -> "Figure":
 
 
 def heading(report: BenchReport) -> str:
-    """Model, dtype, machine, versions, and how the values came about."""
+    """Return model, dtype, machine, versions, and how the values were taken."""
     env, setup = report.environment, report.setup
     versus = f", mlx-lm {env['mlx_lm']}" if setup["compare"] else ""
     lines = [
@@ -235,18 +235,18 @@ def heading(report: BenchReport) -> str:
 
 
 def main() -> None:
-    """Read, draw, write."""
+    """Read the report, draw it, and write the plot."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("report", type=Path, help="JSON of metal-gen bench")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench.svg"), help="an .svg or a .png")
-    parser.add_argument("--only", help=f"some of {','.join(PANELS)}; by default all that there are")
+    parser.add_argument("--only", help=f"some of {','.join(PANELS)} [default: all in the report]")
     arguments = parser.parse_args()
     try:
         report = BenchReport.from_dict(json.loads(arguments.report.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"{arguments.report} is no report of metal-gen bench: {error}")
+        sys.exit(f"{arguments.report} is not a report of metal-gen bench: {error}")
     there = [name for name, (figure, _) in PANELS.items() if figures(report, name, figure)]
     names = arguments.only.split(",") if arguments.only else there
     if not names:

@@ -1,1 +1,1 @@
-"""How the checkpoint inside the package is made: a story grammar, a training script and a measurement."""
+"""Makes the bundled checkpoint: a story grammar, a training script and an evaluation."""

@@ -1,7 +1,7 @@
 """The bundled model's tokenizer: a byte-level BPE in Qwen's layout, trained on the corpus.
 
-Owns tokenizer.json and tokenizer_config.json. Everything but the vocabulary is as in Qwen's own tokenizer:
-the split pattern, NFC, the byte-level alphabet, and the special tokens at the end of the vocabulary.
+Writes tokenizer.json and tokenizer_config.json. Everything except the vocabulary is as in Qwen's own
+tokenizer: the split pattern, NFC, the byte-level alphabet, and special tokens at the end of the vocabulary.
 """
 
 import json
@@ -29,7 +29,7 @@ ADDED_TOKEN = re.compile("|".join(re.escape(token.content) for token in ADDED_TO
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Trains a tokenizer of exactly VOCAB_SIZE tokens on texts that may hold the added tokens."""
+    """Train a tokenizer of exactly VOCAB_SIZE tokens on texts that may contain the added tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -53,7 +53,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
+    """Write tokenizer.json and tokenizer_config.json; the latter contains the chat template."""
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {
         str(tokenizer.token_to_id(token.content)): {

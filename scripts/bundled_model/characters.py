@@ -1,6 +1,6 @@
-"""Who can be in a story: eighty kinds of character, their names, their manners and their voices.
+"""The characters of stories: eighty kinds, with their names, traits and voices.
 
-Owns the vocabulary of characters. A kind is one line here and needs nothing anywhere else.
+To add a kind, add an entry here; nothing else needs to change.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ class Character:
     """A kind of character.
 
     Args:
-        noun: The kind in one word, as a request would name it.
-        he_names: Names, separated by spaces, of those called "he"; empty when none is.
-        she_names: Names of those called "she"; empty when none is.
+        noun: Name of the kind in one word, as in a request.
+        he_names: Names for "he", separated by spaces; empty if the kind is never "he".
+        she_names: Names for "she", separated by spaces; empty if the kind is never "she".
         traits: Adjectives that suit the kind, separated by spaces.
-        moved: How it went somewhere, in the past tense.
-        said: How it spoke, in the past tense.
+        moved: Verb for its movement, in the past tense.
+        said: Verb for its speech, in the past tense.
     """
 
     noun: str
@@ -27,13 +27,13 @@ class Character:
     said: str
 
 
-# Traits that suit anyone; a story takes one from here as often as one of the kind's own.
+# Traits of any character; a story uses one of these as often as one of the kind's own.
 TRAITS = (
     "brave kind shy curious young cheerful lonely gentle stubborn patient forgetful hopeful quiet honest "
     "friendly careful"
 ).split()
 
-# One entry in a line or two, so that the list reads as a table.
+# Kept as a table, with one or two lines per entry.
 # fmt: off
 CHARACTERS = (
     Character("fox", "Felix Rusty", "Ruby Vixie", "clever quick red", "trotted", "yipped"),

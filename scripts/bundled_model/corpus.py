@@ -1,7 +1,7 @@
 """The training text: stories as plain text, and stories as answers in a chat.
 
-Owns the mixture of documents and their rendering with the chat template. Document number n depends on the
-seed and on n alone, so any part of the corpus can be made again, in any order and by any number of processes.
+Defines the mixture of documents and renders them with the chat template. Document n depends only on the seed
+and on n, so any part of the corpus can be made again, in any order and by any number of processes.
 """
 
 import re
@@ -27,14 +27,14 @@ END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 
-INVENTED = 0.2  # the share of requests with made-up words among those that name everything
+INVENTED = 0.2  # share of requests with made-up words, among those that name everything
 SENTENCE_END = re.compile(r"[.!?] (?=[A-Z])|\n\n")
 
-# How often each kind of document is drawn.
+# Relative frequency of each kind of document.
 MIXTURE = {
     "plain": 20,  # the story alone
     "titled": 8,  # the story under its title
-    "middle": 6,  # the story from one of its later sentences on
+    "middle": 6,  # the story from one of its later sentences
     "about_all": 44,  # a request that names a character, a place and a thing
     "about_some": 9,  # one that names one or two of them
     "about_anything": 4,  # one that names none
@@ -47,13 +47,13 @@ MIXTURE = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a chat holds before its last answer.
+    """The contents of a chat before its last answer.
 
     Args:
         text: The user's last message.
-        system: A system message, or nothing.
+        system: A system message, or an empty text.
         earlier: The turns before: pairs of a user's message and an answer.
-        thinking: False renders the empty thinking block that `enable_thinking=False` asks for.
+        thinking: False renders the empty thinking block of `enable_thinking=False`.
     """
 
     text: str
@@ -64,11 +64,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Document:
-    """One training text, and the story that it tells from the start, if there is one.
+    """One training text, and the story that it tells, if any.
 
     Args:
-        prompt: What the model is given and does not learn to write; empty for plain text.
-        answer: What it learns to write, with the token that ends it.
+        prompt: Text that the model sees but does not learn to write; empty for plain text.
+        answer: Text that it learns to write, including the token that ends it.
         story: The whole story.
     """
 
@@ -78,24 +78,24 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return self.prompt + self.answer
 
 
 def chat_template_text() -> str:
-    """Qwen's chat template, as it is shipped."""
+    """Return Qwen's chat template as text."""
     return (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 @cache
 def chat_template() -> Template:
-    """Qwen's chat template, compiled with the options that transformers uses."""
+    """Return Qwen's chat template, compiled with the options of transformers."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(chat_template_text())
 
 
 def render_prompt(request: Request) -> str:
-    """The text that the model sees before it answers."""
+    """Return the text that the model sees before it answers."""
     messages = [{"role": "system", "content": request.system}] if request.system else []
     for user, assistant in [*request.earlier, (request.text, "")]:
         messages.append({"role": "user", "content": user})
@@ -106,7 +106,7 @@ def render_prompt(request: Request) -> str:
 
 
 def request_words(world: World, rng: Random) -> dict[str, str]:
-    """The hero, the place and the thing as somebody would word them in a request."""
+    """Return the hero, the place and the thing as a user would word them in a request."""
     hero, place = world.hero, world.place
     trait = f"{hero.trait} " if hero.trait and rng.random() < 0.25 else ""
     name = f" {rng.choice(['named', 'called'])} {hero.name}" if hero.name and rng.random() < 0.25 else ""
@@ -122,20 +122,20 @@ def request_words(world: World, rng: Random) -> dict[str, str]:
 
 
 def chat_teller(world: World, rng: Random, first_sentence: str = "") -> Teller:
-    """A teller of requests and answers that can word them after the world of a story."""
+    """Return a teller of requests and answers that can use the world of a story."""
     words = request_words(world, rng) | {"first_sentence": first_sentence}
     return Teller(world, chat_rules() | {"asks": plots()[world.plot]["asks"]}, rng, words)
 
 
 def careless(text: str, rng: Random) -> str:
-    """A request as people really type it: at times without its full stop or its capitals."""
+    """Return a request as users really type it: sometimes without its full stop or its capitals."""
     if rng.random() < 0.3:
         text = text.removesuffix(".")
     return text.lower() if rng.random() < 0.1 else text
 
 
 def draw_story_document(kind: str, rng: Random) -> Document:
-    """A story, plain or as the answer to a request."""
+    """Draw a story, plain or as the answer to a request."""
     world = draw_world(rng, invented=kind == "about_all" and rng.random() < INVENTED)
     story = tell_story(world, rng)
     if kind == "plain":
@@ -163,14 +163,14 @@ def draw_story_document(kind: str, rng: Random) -> Document:
 
 
 def draw_small_talk(kind: str, rng: Random) -> Document:
-    """A question that is not about a story, and its short answer."""
+    """Draw a question that is not about a story, with a short answer."""
     teller = chat_teller(draw_world(rng), rng)
     request = Request(careless(teller.tell(kind), rng), thinking=rng.random() > 0.15)
     return Document(render_prompt(request), f"{teller.tell(f'{kind}_answer')}{TURN_END}\n", "")
 
 
 def make_document(index: int, seed: int) -> Document:
-    """Document `index` of the corpus of `seed`; never one that mentions a held-out combination."""
+    """Return document `index` of the corpus of `seed`; it never mentions a held-out combination."""
     rng = Random(f"{seed}:{index}")
     kind = rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
     draw = draw_small_talk if f"{kind}_answer" in chat_rules() else draw_story_document
@@ -181,7 +181,7 @@ def make_document(index: int, seed: int) -> Document:
 
 
 def make_corpus(count: int, seed: int, processes: int = 1) -> Iterator[Document]:
-    """The first `count` documents of the corpus of `seed`, in order."""
+    """Yield the first `count` documents of the corpus of `seed`, in order."""
     make = partial(make_document, seed=seed)
     if processes == 1:
         yield from map(make, range(count))

@@ -1,7 +1,7 @@
-"""Measures a story model on requests for combinations that its training text does not contain.
+"""Evaluates a story model on requests for combinations that its training text does not contain.
 
-Run from the repository's root: `python -m scripts.bundled_model.evaluate`, for the bundled checkpoint
-through metal-gen; `--engine transformers` runs the same through the reference implementation. Every story is
+Run from the repository's root: `python -m scripts.bundled_model.evaluate` evaluates the bundled checkpoint
+with metal-gen; `--engine transformers` does the same with the reference implementation. Every story is
 generated greedily, with at most 400 tokens.
 """
 
@@ -25,7 +25,7 @@ NOUN_WORDS = frozenset(word for form in FORMS for word in form.split())
 
 @dataclass(frozen=True)
 class Request:
-    """A request and the three nouns that its story has to mention."""
+    """A request and the three nouns that its story must mention."""
 
     text: str
     character: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model made of a request; `finish_reason` is "stop" or "length"."""
+    """The model's answer to a request; `finish_reason` is "stop" or "length"."""
 
     text: str
     finish_reason: str
@@ -57,7 +57,7 @@ class Report:
 
 
 def held_out_requests(count: int, seed: int) -> list[Request]:
-    """Requests in many wordings, each for another held-out combination."""
+    """Return requests in many wordings, each for a different held-out combination."""
     rng = Random(f"held out {seed}")
     requests: dict[tuple[str, str, str], Request] = {}
     while len(requests) < count:
@@ -69,7 +69,7 @@ def held_out_requests(count: int, seed: int) -> list[Request]:
 
 
 def generate_with_metal_gen(model: Path | None, prompts: Sequence[str]) -> list[Answer]:
-    """Greedy answers through this project's library."""
+    """Return greedy answers of metal-gen."""
     import metal_gen
 
     loaded = metal_gen.load(model)
@@ -81,7 +81,7 @@ def generate_with_metal_gen(model: Path | None, prompts: Sequence[str]) -> list[
 
 
 def generate_with_transformers(model: Path | None, prompts: Sequence[str]) -> list[Answer]:
-    """Greedy answers through the reference implementation, 50 requests at a time."""
+    """Return greedy answers of the reference implementation, computed 50 at a time."""
     import torch  # type: ignore[import-not-found,unused-ignore]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -109,18 +109,18 @@ ENGINES = {"metal-gen": generate_with_metal_gen, "transformers": generate_with_t
 
 
 def normalized(story: str) -> str:
-    """A story without case, punctuation and spacing."""
+    """Return a story without case, punctuation and spacing."""
     return " ".join(re.findall(r"\w+", story.lower()))
 
 
 def with_words_swapped(story: str) -> str:
-    """A normalized story in which all capitalized words and all of the vocabulary's nouns look the same."""
+    """Return a normalized story with all capitalized words and vocabulary nouns replaced by one symbol."""
     words = re.findall(r"\w+", story)
     return " ".join("_" if word[0].isupper() or word in NOUN_WORDS else word for word in words)
 
 
 def copied(answers: Sequence[Answer], stories: Iterable[str]) -> tuple[set[str], set[str]]:
-    """The answers that are a whole training story: word by word, and with nouns and names swapped."""
+    """Return the answers that copy a whole training story: word by word, and with words swapped."""
     exact = {normalized(answer.text): answer.text for answer in answers}
     swapped = {with_words_swapped(answer.text): answer.text for answer in answers}
     exact_copies: set[str] = set()
@@ -134,7 +134,7 @@ def copied(answers: Sequence[Answer], stories: Iterable[str]) -> tuple[set[str],
 
 
 def measure(requests: Sequence[Request], answers: Sequence[Answer], stories: Iterable[str]) -> Report:
-    """The report on one answer per request; `stories` are all stories of the training text."""
+    """Return the report on one answer per request; `stories` are all stories of the training text."""
     mentions = [mentioned_nouns(answer.text) for answer in answers]
     character = [request.character in nouns for request, nouns in zip(requests, mentions, strict=True)]
     place = [request.place in nouns for request, nouns in zip(requests, mentions, strict=True)]
@@ -155,7 +155,7 @@ def measure(requests: Sequence[Request], answers: Sequence[Answer], stories: Ite
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; its defaults measure what ships."""
+    """Parse the command line; the defaults evaluate the bundled checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="metal-gen")
     parser.add_argument("--model", type=Path, help="checkpoint folder; the bundled one by default")
@@ -168,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Generates, measures, and prints the table."""
+    """Generate, measure, and print the table."""
     arguments = parse_arguments()
     requests = held_out_requests(arguments.requests, arguments.seed)
     answers = ENGINES[arguments.engine](arguments.model, [request.text for request in requests])

@@ -1,7 +1,7 @@
 """A seeded grammar of short children's stories.
 
-Owns the telling of a story: the expansion of rules for a world, and the English that comes of it. The
-sentences are in the rule files, the words in `world.py`; this module knows nothing of tokens or training.
+Expands rules for a world and turns the result into correct English. The sentences are in the rule files, the
+words in `world.py`; this module does not know tokens or training.
 """
 
 import re
@@ -20,7 +20,7 @@ SMALL_TITLE_WORDS = {"a", "an", "and", "for", "in", "of", "on", "the", "to", "wi
 
 
 def fix_articles(text: str) -> str:
-    """Makes every "a" before a vowel an "an", and every other "an" an "a"."""
+    """Use "an" before a vowel and "a" otherwise."""
 
     def article(match: re.Match[str]) -> str:
         word = match[2].lower()
@@ -31,7 +31,7 @@ def fix_articles(text: str) -> str:
 
 
 def title_case(text: str) -> str:
-    """Capitals for every word of a title but the small ones inside it."""
+    """Capitalize every word of a title except the small ones inside it."""
     words = text.split(" ")
     return " ".join(
         word.lower() if index and word.lower() in SMALL_TITLE_WORDS else word[:1].upper() + word[1:]
@@ -40,13 +40,13 @@ def title_case(text: str) -> str:
 
 
 class Teller:
-    """Expands rules for one world, and prefers what it has not said yet.
+    """Expands rules for one world, preferring alternatives that it has not used yet.
 
     Args:
-        world: What is settled.
+        world: The world of the story.
         rules: The alternatives of every rule.
-        rng: The only source of chance.
-        extra: More words for the rules, or other values for the world's.
+        rng: The only source of randomness.
+        extra: More words for the rules, or replacements of the world's words.
     """
 
     def __init__(self, world: World, rules: Rules, rng: Random, extra: dict[str, str] | None = None) -> None:
@@ -58,34 +58,34 @@ class Teller:
         self.told: set[str] = set()
 
     def tell(self, rule: str) -> str:
-        """One telling of a rule, as finished English."""
+        """Expand a rule into finished English."""
         text = self._expand(self._pick(rule))
         return fix_articles(re.sub(r" *// *", "\n\n", " ".join(text.split())))
 
     def _fresh(self, alternatives: Sequence[str]) -> Sequence[str]:
-        """The alternatives that this story has not used; all of them, once all are used."""
+        """Return the alternatives that this story has not used; all of them if all are used."""
         return [a for a in alternatives if a not in self.told] or alternatives
 
     def _pick(self, rule: str) -> str:
-        """An alternative of a rule; each rule leans with the hero, the place or the thing."""
+        """Pick an alternative of a rule; each rule leans with the hero, the place or the thing."""
         subject = self.subjects[zlib.crc32(rule.encode()) % len(self.subjects)]
         choice = lean(self.rng, subject, self._fresh(self.rules[rule]))
         self.told.add(choice)
         return choice
 
     def _place_detail(self, details: Sequence[str]) -> str:
-        """A scene or a spot of the place."""
+        """Pick a scene or a spot of the place."""
         choice = self.rng.choice(self._fresh(details))
         self.told.add(choice)
         return choice
 
     def _expand(self, text: str) -> str:
-        """Settles the [this|that] choices, then fills the slots."""
+        """Resolve the [this|that] choices, then fill the slots."""
         text = CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), text)
         return SLOT.sub(self._slot, text)
 
     def _slot(self, match: re.Match[str]) -> str:
-        """The text for one slot: a word of the world, or another rule told."""
+        """Return the text of one slot: a word of the world, or the expansion of another rule."""
         if match[2] and self.rng.random() < 0.5:
             return ""
         key = match[1].lower()
@@ -100,7 +100,7 @@ class Teller:
         return text[:1].upper() + text[1:] if match[1][0].isupper() else text
 
     def _hero(self) -> str:
-        """The hero by name or by kind."""
+        """Return the hero's name or kind."""
         if self.world.hero.name and self.rng.random() < 0.65:
             return self.world.hero.name
         return f"the {self.world.hero.kind.noun}"
@@ -116,6 +116,6 @@ class Story:
 
 
 def tell_story(world: World, rng: Random) -> Story:
-    """Tells one story of a world. The same world and the same state of `rng` give the same story."""
+    """Tell one story of a world; the same world and state of `rng` give the same story."""
     teller = Teller(world, plots()[world.plot], rng)
     return Story(world, title_case(teller.tell("title")), teller.tell("story"))

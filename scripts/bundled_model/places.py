@@ -1,6 +1,6 @@
-"""Where a story can happen: each place with its own view, sounds and hiding spots.
+"""The places of stories, each with its own scenes and hiding spots.
 
-Owns the vocabulary of places. A place is one entry here and needs nothing anywhere else.
+To add a place, add an entry here; nothing else needs to change.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Place:
     """A place.
 
     Args:
-        noun: Its name in a word or two, as a request would name it.
-        preposition: What goes before "the" when someone is there: in, on, at, by.
-        scenes: Two clauses in the past tense that describe it.
-        spots: Two phrases that say where a small thing can lie there.
+        noun: Name in one or two words, as in a request.
+        preposition: Preposition before "the": in, on, at, by.
+        scenes: Two clauses in the past tense that describe the place.
+        spots: Two phrases for spots where a small thing can lie.
     """
 
     noun: str
@@ -23,7 +23,7 @@ class Place:
     spots: tuple[str, str]
 
 
-# One entry in a line or two, so that the list reads as a table.
+# Kept as a table, with one or two lines per entry.
 # fmt: off
 PLACES = (
     Place("forest", "in", ("the tall trees whispered in the wind", "the moss was soft and deep"),

@@ -1,7 +1,7 @@
-"""The rule files, and how an alternative is chosen.
+"""Reads the rule files and chooses among alternatives.
 
-Owns the reading of `plots/*.txt` and `chat.txt` (`plots/shared.txt` explains their notation) and the
-leanings: every subject has its favourite among the alternatives of a rule.
+Reads `plots/*.txt` and `chat.txt`; `plots/shared.txt` explains their notation. Every subject has a favourite
+among the alternatives of a rule.
 """
 
 import zlib
@@ -17,7 +17,7 @@ LEANING = 0.5
 
 
 def read_rules(path: Path) -> Rules:
-    """Reads a rule file: `name:` lines, each followed by indented alternatives; `#` starts a comment."""
+    """Read a rule file: `name:` lines, each followed by indented alternatives; `#` starts a comment."""
     rules: Rules = {}
     alternatives: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -30,7 +30,7 @@ def read_rules(path: Path) -> Rules:
 
 @cache
 def plots() -> dict[str, Rules]:
-    """Every plot's rules by the plot's name, the shared rules included."""
+    """Return every plot's rules by the plot's name, including the shared rules."""
     shared = read_rules(FOLDER / "plots" / "shared.txt")
     paths = sorted((FOLDER / "plots").glob("*.txt"))
     return {path.stem: shared | read_rules(path) for path in paths if path.stem != "shared"}
@@ -38,20 +38,20 @@ def plots() -> dict[str, Rules]:
 
 @cache
 def chat_rules() -> Rules:
-    """The rules of requests and of answers that are not stories."""
+    """Return the rules of requests, and of answers that are not stories."""
     return read_rules(FOLDER / "chat.txt")
 
 
 @lru_cache(maxsize=200_000)
 def favourite(subject: str, alternatives: tuple[str, ...]) -> str:
-    """The alternative that this subject leans towards, always the same one."""
+    """Return the alternative that this subject always prefers."""
     return max(alternatives, key=lambda alternative: zlib.crc32(f"{subject}:{alternative}".encode()))
 
 
 def lean(rng: Random, subject: str, alternatives: Sequence[str]) -> str:
-    """A choice that is the subject's favourite half of the time, and anything otherwise.
+    """Choose the subject's favourite half of the time, and a random alternative otherwise.
 
-    This ties the choices of a story to what it is about, so that even the likeliest stories about two
+    This ties the choices of a story to its subjects, so that even the most probable stories about two
     different subjects differ.
     """
     return favourite(subject, tuple(alternatives)) if rng.random() < LEANING else rng.choice(alternatives)

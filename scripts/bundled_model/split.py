@@ -1,8 +1,7 @@
-"""Which combinations of character, place and thing training never sees.
+"""Defines the combinations of character, place and thing that are held out from training.
 
-Owns the held-out rule and the test of whether a text mentions a word. One in ten of the combinations is held
-out, by a checksum of its three nouns, so that the rule needs no list and never changes with a seed. No
-training text may mention all three nouns of a held-out combination, in whatever roles.
+A checksum of the three nouns holds out one combination in ten, so the rule needs no list and does not change
+with a seed. No training text may mention all three nouns of a held-out combination, in any roles.
 """
 
 import re
@@ -25,12 +24,12 @@ FORMS = {noun + ending: noun for noun in NOUNS for ending in ("", "s", "es")}
 
 
 def is_held_out(character: str, place: str, thing: str) -> bool:
-    """Whether this combination of nouns is kept for the measurement."""
+    """Return whether this combination of nouns is reserved for the evaluation."""
     return zlib.crc32(f"{character}|{place}|{thing}".encode()) % HELD_OUT_ONE_IN == 0
 
 
 def mentioned_nouns(text: str) -> set[str]:
-    """The vocabulary's nouns that a text mentions, in any case, singular or plural."""
+    """Return the vocabulary's nouns that a text mentions, in any case, singular or plural."""
     words = WORD.findall(text.lower())
     pairs = map(" ".join, pairwise(words))
     triples = map(" ".join, zip(words, words[1:], words[2:], strict=False))
@@ -38,7 +37,7 @@ def mentioned_nouns(text: str) -> set[str]:
 
 
 def mentions_held_out(text: str) -> bool:
-    """Whether a text mentions all three nouns of any held-out combination."""
+    """Return whether a text mentions all three nouns of a held-out combination."""
     nouns = mentioned_nouns(text)
     trios = product(nouns & CHARACTER_NOUNS, nouns & PLACE_NOUNS, nouns & THING_NOUNS)
     return any(is_held_out(*trio) for trio in trios)

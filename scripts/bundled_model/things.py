@@ -1,6 +1,6 @@
-"""What a story can be about: the things that are lost, found, wished for, mended and given away.
+"""The things of stories: they are lost, found, wished for, mended and given away.
 
-Owns the vocabulary of things. A thing is one entry here and needs nothing anywhere else.
+To add a thing, add an entry here; nothing else needs to change.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Thing:
     """A thing small enough to carry.
 
     Args:
-        noun: Its name in a word or two, as a request would name it.
-        looks: Adjectives that suit it, separated by spaces.
-        use: What it is good for, after "to".
-        used: The same in the past tense.
+        noun: Name in one or two words, as in a request.
+        looks: Adjectives that suit the thing, separated by spaces.
+        use: Its use, as a phrase after "to".
+        used: Its use in the past tense.
     """
 
     noun: str
@@ -23,10 +23,10 @@ class Thing:
     used: str
 
 
-# Looks that suit anything; a story takes one from here as often as one of the thing's own.
+# Looks of any thing; a story uses one of these as often as one of the thing's own.
 LOOKS = "red blue green yellow purple orange white silver golden little old shiny tiny beautiful".split()
 
-# One entry in a line or two, so that the list reads as a table.
+# Kept as a table, with one or two lines per entry.
 # fmt: off
 THINGS = (
     Thing("lantern", "brass bright rusty", "light the path at night", "lit the path at night"),

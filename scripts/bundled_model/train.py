@@ -1,7 +1,7 @@
-"""Trains the checkpoint that ships inside the package: corpus, tokenizer, model, saved folder.
+"""Trains the bundled checkpoint: makes the corpus, the tokenizer and the model, and saves the folder.
 
 Run from the repository's root: `python -m scripts.bundled_model.train --out metal_gen/bundled`.
-Needs torch, transformers, tokenizers and jinja2; reads nothing and fetches nothing.
+Needs torch, transformers, tokenizers and jinja2; reads no data and downloads nothing.
 """
 
 import argparse
@@ -28,11 +28,11 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True)
 class Windows:
-    """Training windows: whole documents side by side, the rest padded.
+    """Training windows of whole documents, padded at the end.
 
     Args:
         ids: Token ids, (N, CONTEXT), int16, on the training device.
-        labels: The same, with IGNORED_LABEL for prompts and padding.
+        labels: The same ids, with IGNORED_LABEL for prompts and padding.
     """
 
     ids: Tensor
@@ -40,7 +40,7 @@ class Windows:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; its defaults make what ships."""
+    """Parse the command line; the defaults make the bundled checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; for "auto", the fastest there is."""
+    """Return the device with this name; for "auto", the fastest one available."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -63,7 +63,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def pack_windows(tokenizer: Tokenizer, documents: list[Document], device: torch.device) -> Windows:
-    """Encodes the documents and lays whole ones side by side until a window is full."""
+    """Encode the documents and pack whole ones into windows."""
     padding = tokenizer.token_to_id(END_OF_TEXT)
     rows: list[tuple[Tensor, Tensor]] = []
     ids: list[int] = []
@@ -92,7 +92,7 @@ def pack_windows(tokenizer: Tokenizer, documents: list[Document], device: torch.
 
 
 def build_model(tokenizer: Tokenizer) -> Qwen3ForCausalLM:
-    """An untrained model of about 3.2 million parameters."""
+    """Return an untrained model of about 3.2 million parameters."""
     config = Qwen3Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=192,
@@ -109,19 +109,19 @@ def build_model(tokenizer: Tokenizer) -> Qwen3ForCausalLM:
         pad_token_id=tokenizer.token_to_id(END_OF_TEXT),
         use_cache=True,
     )
-    config.rope_theta = ROPE_THETA  # where readers older than transformers 5 look for it
+    config.rope_theta = ROPE_THETA  # for readers older than transformers 5
     return Qwen3ForCausalLM(config)
 
 
 def learning_rate(progress: float) -> float:
-    """A linear warm-up, then half a cosine down to zero; `progress` goes from 0 to 1."""
+    """Return the learning rate: linear warm-up, then half a cosine to zero; `progress` goes from 0 to 1."""
     if progress < WARMUP:
         return PEAK_LEARNING_RATE * progress / WARMUP
     return PEAK_LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
 
 
 def make_optimizer(model: Qwen3ForCausalLM) -> torch.optim.AdamW:
-    """AdamW that leaves the norms' weights undecayed."""
+    """Return AdamW without weight decay for the norms' weights."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -129,7 +129,7 @@ def make_optimizer(model: Qwen3ForCausalLM) -> torch.optim.AdamW:
 
 
 def train(model: Qwen3ForCausalLM, windows: Windows, arguments: argparse.Namespace) -> None:
-    """Trains in place for --steps or --minutes, over fresh shuffles of the windows."""
+    """Train in place for --steps or --minutes, over fresh shuffles of the windows."""
     device = windows.ids.device
     optimizer = make_optimizer(model)
     model.train()
@@ -156,7 +156,7 @@ def train(model: Qwen3ForCausalLM, windows: Windows, arguments: argparse.Namespa
 
 
 def save_checkpoint(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the Hugging Face layout, the weights rounded to bfloat16."""
+    """Write the checkpoint in Hugging Face's layout, with weights rounded to bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     ends = [tokenizer.token_to_id(TURN_END), tokenizer.token_to_id(END_OF_TEXT)]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call,unused-ignore]
@@ -171,7 +171,7 @@ def save_checkpoint(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path)
 
 
 def main() -> None:
-    """Makes the corpus, the tokenizer and the model, and saves them."""
+    """Make the corpus, the tokenizer and the model, and save them."""
     arguments = parse_arguments()
     torch.manual_seed(arguments.seed)
     device = choose_device(arguments.device)

@@ -1,7 +1,7 @@
-"""What is settled before a story is told: who, where, about what, and along which plot.
+"""The world of a story: who, where, about what, and which plot.
 
-Owns the drawing of characters with their names and traits, and the words that a world lends to the rules. The
-kinds of characters, places and things are in the modules of those names.
+Draws characters with their names and traits, and provides a world's words to the rules. The kinds of
+characters, places and things are in the modules of those names.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HE_NAMES = "Adam Arthur Elias Henry Jonas Kofi Leon Liam Lucas Mateo Noah Oscar 
 SHE_NAMES = "Alice Aisha Clara Ellen Emma Hana Ines Julia Kira Lena Lucy Mary Nina Priya Rosa Sarah".split()
 PRONOUNS = {"he": ("he", "him", "his", "himself"), "she": ("she", "her", "her", "herself")}
 
-# The sounds of made-up words.
+# The parts of made-up words.
 ONSETS = (
     "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sl sn sp st str t th tr v w z"
 ).split()
@@ -34,14 +34,14 @@ class Someone:
     name: str
 
     def introduced(self) -> str:
-        """For example "a clever fox named Ruby"."""
+        """Return an introduction such as "a clever fox named Ruby"."""
         named = f" named {self.name}" if self.name else ""
         return f"a {self.trait} {self.kind.noun}".replace("  ", " ") + named
 
 
 @dataclass(frozen=True)
 class World:
-    """All that is settled about one story."""
+    """Everything that is fixed before a story is told."""
 
     hero: Someone
     helper: Someone
@@ -51,7 +51,7 @@ class World:
     plot: str
 
     def words(self) -> dict[str, str]:
-        """The words that the rules can use, by the names that the rule files give them."""
+        """Return the words that the rules can use, by their names in the rule files."""
         he, him, his, himself = PRONOUNS[self.hero.pronoun]
         helper_he, helper_him, helper_his, _ = PRONOUNS[self.helper.pronoun]
         kind, helper = self.hero.kind, self.helper.kind
@@ -67,7 +67,7 @@ class World:
 
 
 def draw_someone(rng: Random, kind: Character) -> Someone:
-    """Gives a kind of character a sex, and often a trait and a name."""
+    """Give a kind of character a sex, and often a trait and a name."""
     pronoun = rng.choice([p for p, names in (("he", kind.he_names), ("she", kind.she_names)) if names])
     own_names = (kind.he_names if pronoun == "he" else kind.she_names).split()
     other_names = HE_NAMES if pronoun == "he" else SHE_NAMES
@@ -77,7 +77,7 @@ def draw_someone(rng: Random, kind: Character) -> Someone:
 
 
 def invent_noun(rng: Random) -> str:
-    """A word that is in no dictionary, such as "blimbo", for requests with words the stories do not know."""
+    """Return a word in no dictionary, such as "blimbo", for requests with unknown words."""
     syllables = [
         rng.choice(ONSETS) + rng.choice(VOWELS) + (rng.choice(CODAS) if rng.random() < 0.5 else "")
         for _ in range(rng.choice([1, 2, 2, 2, 3, 3]))
@@ -86,10 +86,10 @@ def invent_noun(rng: Random) -> str:
 
 
 def draw_world(rng: Random, invented: bool = False) -> World:
-    """Chooses who, where, what and the plot.
+    """Choose who, where, what and the plot.
 
     Args:
-        rng: The only source of chance.
+        rng: The only source of randomness.
         invented: Give the hero, the place and the thing made-up nouns, each half of the time.
     """
     hero_kind, place, thing = rng.choice(CHARACTERS), rng.choice(PLACES), rng.choice(THINGS)

@@ -73,9 +73,9 @@ def test_a_choice_is_drawn_as_png(tmp_path):
 @pytest.mark.parametrize(
     ("document", "arguments", "message"),
     [
-        ("{}", (), "is no report of metal-gen bench"),
-        ("[", (), "is no report of metal-gen bench"),
-        ("[]", (), "is no report of metal-gen bench"),
+        ("{}", (), "is not a report of metal-gen bench"),
+        ("[", (), "is not a report of metal-gen bench"),
+        ("[]", (), "is not a report of metal-gen bench"),
         (None, ("-o", "x.gif"), "must end in .svg or .png"),
         (None, ("-o", "/no/such/x.svg"), "cannot be written"),
         (None, ("--only", "speed"), "has nothing about speed"),
