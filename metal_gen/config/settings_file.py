@@ -31,6 +31,8 @@ EXAMPLES: dict[str, object] = {
     "memory_limit_bytes": "8G",
     "wired_memory": False,
     "chunk_size": 512,
+    "prefix_file": "prefix.txt",
+    "prefix_cache_dir": "~/.cache/metal-gen/prefixes",
     "temperature": 0.7,
     "top_k": 20,
     "top_p": 0.8,
