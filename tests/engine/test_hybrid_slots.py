@@ -1,4 +1,4 @@
-"""Slots of models with linear attention: states of their own, shared where prompts part, never mixed up."""
+"""Tests slots of models with linear attention: their states are separate, and shared where prompts part."""
 
 import random
 
@@ -26,7 +26,7 @@ SYSTEM = [7 + place % 30 for place in range(3 * STRIDE)]
 
 
 def requests(count):
-    """Prompts and lengths as they come in real work: some long, some with the same beginning."""
+    """Make prompts and lengths as in real work: some long, some with a common prefix."""
     chance = random.Random(0)
     made = []
     for number in range(count):
@@ -50,14 +50,14 @@ def dense_mlp_model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def without_fusing():
-    """MLX joins operations on a CPU through a C++ compiler; what a step computes is the same without."""
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
     mx.disable_compile()
     yield
     mx.enable_compile()
 
 
 @pytest.mark.parametrize("compiles", [False, True])
-def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
+def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles):
     wanted = requests(10)
     cache = make_cache(model, max_seq_len=CAPACITY)
     expected = {request[0]: alone(model, cache, request) for request in wanted}
@@ -69,7 +69,7 @@ def test_texts_are_those_of_one_after_another(model, make_cache, compiles):
 
 
 def logits_of(model, make_cache, wanted, batch_size, chunk_size=80):
-    """Every logit of every request, by number and token."""
+    """Return all logits of every request, by number and token."""
     wanted = list(wanted)
     cache = make_cache(model, max_seq_len=CAPACITY, batch_size=batch_size)
     decoder = SlotDecoder(model, cache, chunk_size=chunk_size, stride=STRIDE)
@@ -88,7 +88,7 @@ def logits_of(model, make_cache, wanted, batch_size, chunk_size=80):
 
 @cpu_only
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
-    """1 to 16 rows of mixed lengths, which join and leave."""
+    """Rows of mixed lengths, 1 to 16 at a time, join and leave."""
     model = with_independent_rows(model)
     wanted = requests(16 if model.config.experts is None else 6)
     expected = logits_of(model, make_cache, wanted, 1)
@@ -131,7 +131,7 @@ def test_a_shared_beginning_is_computed_once_by_rows_that_begin_together(dense_m
         begin(decoder, [*SYSTEM, 40 + number, 3])
     finish(decoder)
     assert decoder.shared_tokens == 3 * len(SYSTEM)
-    # Rows that come later have it too, in whichever slot.
+    # Later rows share it too, in any slot.
     for number in range(4):
         begin(decoder, [*SYSTEM, 50 + number, 3, 4])
     finish(decoder)
@@ -139,7 +139,7 @@ def test_a_shared_beginning_is_computed_once_by_rows_that_begin_together(dense_m
 
 
 def test_rows_one_after_another_share_from_the_third_on(dense_mlp_model, make_cache):
-    """The first is computed when nobody knows where others will part from it."""
+    """The first prompt is computed before it is known where others will part from it."""
     decoder = SlotDecoder(dense_mlp_model, make_cache(dense_mlp_model, CAPACITY, 1), stride=STRIDE)
     shared = []
     for number in range(4):
@@ -172,7 +172,7 @@ def test_no_more_beginnings_are_kept_than_the_plan_counts(dense_mlp_model, make_
 
 
 def test_a_text_is_not_changed_by_one_that_overflows_in_its_company(dense_mlp_model, make_cache):
-    """The state of a slot is not finite; the next text there begins from zero."""
+    """After a state that is not finite, the next text in the slot begins from zero."""
     model = dense_mlp_model
     wanted = (0, [5, 6, 7], STRATEGIES[0], 6)
     expected = alone(model, make_cache(model, CAPACITY), wanted)

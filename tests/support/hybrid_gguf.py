@@ -26,7 +26,7 @@ NAMES = {
 
 
 def hybrid_config(arch, size=64, **changes):
-    """A config.json of a model in which several value heads share a key head."""
+    """Return the config.json of a model in which several value heads share a key head."""
     config = tiny_config(arch, partial_rotary_factor=0.25, vocab_size=320, norm_topk_prob=True)
     config |= {"hidden_size": size, "intermediate_size": size, "head_dim": 64, "mtp_num_hidden_layers": 1}
     config |= {"linear_num_key_heads": 4, "linear_num_value_heads": 8}
@@ -38,7 +38,7 @@ def hybrid_config(arch, size=64, **changes):
 
 
 def hybrid_metadata(config, **fields):
-    """What a converted file says of the model."""
+    """Return the metadata of a converted file."""
     arch = ARCHITECTURES[config["model_type"]]
     heads = config["linear_num_value_heads"]
     found = {
@@ -72,7 +72,7 @@ def hybrid_metadata(config, **fields):
 
 
 def with_mtp(config):
-    """Weights of the model and of a layer that predicts a further token."""
+    """Return weights of the model, and of a layer for multi-token prediction."""
     weights = tiny_weights(config)
     random, hidden = np.random.RandomState(5), config["hidden_size"]
     shapes = {f"mtp.{name}.weight": (hidden,) for name in ("norm", "pre_fc_norm_hidden")}
@@ -86,7 +86,7 @@ def with_mtp(config):
 
 
 def from_grouped_to_tiled(array, axis, config):
-    """Exchange the axes (key head, value head of it) on an axis that has value heads."""
+    """Swap key heads and their value heads on an axis of value heads."""
     groups, heads = config["linear_num_key_heads"], config["linear_num_value_heads"]
     axis %= array.ndim
     split = (*array.shape[:axis], groups, heads // groups, -1, *array.shape[axis + 1 :])
@@ -94,7 +94,7 @@ def from_grouped_to_tiled(array, axis, config):
 
 
 def moved(name, array, config):
-    """A tensor of Qwen3.5 with its value heads in the order of the file."""
+    """Return a tensor of Qwen3.5 with its value heads in the order of the file."""
     keys = 2 * config["linear_num_key_heads"] * config["linear_key_head_dim"]
     part = name.partition(".linear_attn.")[2]
     if part.startswith(("in_proj_qkv.", "conv1d.")):
@@ -107,7 +107,7 @@ def moved(name, array, config):
 
 
 def converted(name, array, config):
-    """The tensors of the file, by Hugging Face's names."""
+    """Return the tensors of the file, by Hugging Face's names."""
     if name.endswith(".A_log"):
         array = -np.exp(array)
     elif re.search(r"norm(_\w+)?\.weight", name) and "linear_attn.norm" not in name:
@@ -128,12 +128,12 @@ def converted(name, array, config):
 
 
 def hybrid_tensors(config, weights, kind_of=lambda name: "F32"):
-    """The tensors of a file, and those of one in float32 that stands for the same.
+    """Return the tensors of a file, and their values in float32.
 
     Args:
-        config: Of the model.
-        weights: In Hugging Face's layout; what is quantized gets random blocks instead.
-        kind_of: Gives the type of the matrix of a name in the file.
+        config: Configuration of the model.
+        weights: Weights in Hugging Face's layout; quantized ones get random blocks instead.
+        kind_of: Returns the type of a matrix by its name in the file.
     """
     stored, plain = {}, {}
     for seed, (names, numbers) in enumerate(grouped(weights)):
@@ -152,14 +152,14 @@ def hybrid_tensors(config, weights, kind_of=lambda name: "F32"):
 
 
 def name_in_file(name):
-    """As llama.cpp calls a tensor."""
+    """Return llama.cpp's name of a tensor."""
     for theirs, ours in NAMES.items():
         name = name.replace(theirs, ours)
     return gguf_name(name)
 
 
 def write_hybrid(folder, config, **fields):
-    """Write a model as a GGUF file in float32 and as the checkpoint that it was made from; return both."""
+    """Write a model as a float32 GGUF file, and as the checkpoint that it was made from. Return both."""
     weights = with_mtp(config)
     stored, _ = hybrid_tensors(config, weights)
     file = write_gguf(folder / "tiny.gguf", hybrid_metadata(config, **fields), stored)
