@@ -40,7 +40,7 @@ TOLERANCE = 2e-6
 
 
 def unquantized(folder: Path, name: str) -> Path:
-    """A model in float32, as llama.cpp converts it."""
+    """Return a model in float32, as converted by llama.cpp."""
     if name in ("qwen3_next", "qwen3_5", "qwen3_5_moe"):
         arch = name if name == "qwen3_next" else f"{name}_text"
         sizes = {"linear_num_key_heads": 2, "linear_key_head_dim": 128, "linear_value_head_dim": 128}

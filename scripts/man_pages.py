@@ -81,7 +81,7 @@ def _page(name: str, section: int, summary: str, body: str) -> str:
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
     """Yield the lines of roff for Markdown's blocks."""
-    markers: list[str | int] = []  # Of the lists around an item: a bullet, or the next number.
+    markers: list[str | int] = []  # Markers of the lists around an item: a bullet, or the next number.
     place = 0
     while place < len(tokens):
         token = tokens[place]

@@ -23,7 +23,7 @@ from metal_gen.errors import ExitCode, UsageError
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Columns of a terminal; with fewer, typer's panels cut option names.
 NARROWEST_PANELS = 78
-# Of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
+# Columns of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
 NARROWEST_IN_A_PIPE = 80
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
@@ -63,7 +63,7 @@ class Command(typer.core.TyperCommand):
         return parser
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The words of the usage line; typer puts what must be given into braces."""
+        """Return the words of the usage line, without typer's braces around required ones."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -1,4 +1,4 @@
-"""What other programs call commands: what to use here, or what there is instead."""
+"""Other programs' names of commands: aliases, and hints for what to use here."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from metal_gen.errors import UsageError
 
-# Of a group of commands: another word for one of them, which is taken for it. Help does not list these.
+# Aliases of commands in a group. The help does not list them.
 SAME_COMMANDS = {
     ("models", "ls"): "list",
     ("models", "download"): "pull",
@@ -50,21 +50,21 @@ _INSTEAD = {
 }
 MEANT = {word: command for command, words in _MEANT.items() for word in words.split()}
 INSTEAD = {word: hint for words, hint in _INSTEAD.items() for word in words.split()}
-# What could be the name of a command; anything else was meant as a prompt.
+# Can be the name of a command; anything else was meant as a prompt.
 COMMAND = re.compile(r"[\w-]+", re.ASCII)
-# A word that is less like a command's name is not taken for a typing error.
+# Similarity to a command's name; a less similar word is not treated as a typing error.
 LEAST_LIKENESS = 0.7
-# What can be read at a glance, and typed again.
+# Longer commands are shortened in hints.
 LONGEST_SHOWN = 100
 
 
 def other_command(arguments: Sequence[str], path: str, names: Sequence[str]) -> UsageError:
-    """What to say of a command that does not exist.
+    """Return the error for a command that does not exist.
 
     Args:
-        arguments: The word in its place, and those after it.
+        arguments: The word typed as the command, and those after it.
         path: The words before it.
-        names: Of the commands that there are.
+        names: Names of the existing commands.
     """
     typed, program = arguments[0], path.split()[0]
     lists = f"{path} --help lists the commands"
@@ -85,7 +85,7 @@ def other_command(arguments: Sequence[str], path: str, names: Sequence[str]) -> 
 
 
 def shown_command(words: Sequence[str]) -> str:
-    """A command to copy, or its beginning where it is long."""
+    """Return a command to copy, or only its beginning if it is long."""
     command = shlex.join(words)
     return f"`{command if len(command) <= LONGEST_SHOWN else f'{words[0]} {words[1]} ...'}`"
 
@@ -97,6 +97,6 @@ def _nearest(typed: str, names: Sequence[str]) -> str:
 
 
 def _as_prompt(arguments: Sequence[str]) -> str:
-    """The command that answers some words, up to the first option, as one prompt."""
+    """Return the command that answers the words before the first option as one prompt."""
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))
     return shown_command(["metal-gen", "generate", " ".join(words), *arguments[len(words) :]])

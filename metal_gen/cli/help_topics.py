@@ -1,15 +1,15 @@
-"""The pages of the manual, and the words by which `metal-gen help` finds them."""
+"""The pages of the manual, and the words for which `metal-gen help` finds them."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# A page a file, in folders of guides, concepts and reference.
+# One file per page, in a folder per section.
 FOLDER = Path(__file__).resolve().parents[1] / "manual"
 SECTIONS = ("guides", "concepts", "reference")
-# How many pages are named that contain a word.
+# Maximum number of pages named for a word that they contain.
 MOST_MENTIONS = 5
-# Other words for a page.
+# Other words for the topics.
 _ALIASES = {
     "sampling": "samplers sampler strategy strategies filters creativity random",
     "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size",
@@ -43,12 +43,12 @@ MOST_EXIT_CODE = 255
 
 
 def topics() -> dict[str, Path]:
-    """The pages, by topic."""
+    """Return the pages by topic."""
     return {path.stem: path for section in SECTIONS for path in sorted((FOLDER / section).glob("*.md"))}
 
 
 def find_topic(words: Sequence[str]) -> Path | None:
-    """The page that some words name: by its file, by a heading in it, by another word, by an exit code."""
+    """Return the page for some words: its file name, an exit code, an alias, or a heading in it."""
     topic, files = _slug(" ".join(words)), topics()
     if topic in files:
         return files[topic]
@@ -61,7 +61,7 @@ def find_topic(words: Sequence[str]) -> Path | None:
 
 
 def mentions(word: str) -> list[str]:
-    """The topics of the pages that have a word most often, at most `MOST_MENTIONS`."""
+    """Return the topics of the pages that contain a word most often, at most `MOST_MENTIONS`."""
     wanted = re.compile(rf"\b{re.escape(word)}", re.IGNORECASE)
     counts = {
         topic: len(wanted.findall(path.read_text(encoding="utf-8"))) for topic, path in topics().items()
@@ -71,12 +71,12 @@ def mentions(word: str) -> list[str]:
 
 
 def heading(path: Path) -> str:
-    """What a page is about."""
+    """Return the title of a page."""
     return _headings(path)[0]
 
 
 def with_commands_for_links(text: str) -> str:
-    """A page whose links to other pages are commands, for a terminal that cannot follow them."""
+    """Replace a page's links to other pages by commands, because a terminal cannot follow them."""
     return re.sub(r"\[([^\]]+)\]\((?!http)[^)]*?([\w-]+)\.md\)", r"\1 (`metal-gen help \2`)", text)
 
 

@@ -152,7 +152,7 @@ HINTS_OF_COMMAND = {command: _by_name(hints) for command, hints in _HINTS_OF_COM
 
 
 def hints_of(command: str) -> Mapping[str, str]:
-    """What to use for each option that other programs have and a command has not."""
+    """Return the hint for each option of other programs that a command does not have."""
     return {**HINTS, **HINTS_OF_COMMAND.get(command, {})}
 
 
@@ -162,13 +162,13 @@ class _OtherOptions(typer.core.TyperOption):
     names: frozenset[str] = frozenset()
 
     def add_to_parser(self, parser: Any, ctx: Any) -> None:
-        """Take every such name; the name is the value."""
+        """Add every such name; the name is the value."""
         for name in self.names:
             parser.add_option(obj=self, opts=[name], dest=self.name, action="store_const", const=name)
 
 
 def other_options(params: Sequence[Any], command: str) -> Any:
-    """The option that refuses what other programs have and a command has not."""
+    """Return the hidden option that refuses other programs' options that a command does not have."""
     option = _OtherOptions(
         param_decls=["other_option"],
         help="Say what to use for an option of another program",
@@ -177,7 +177,7 @@ def other_options(params: Sequence[Any], command: str) -> Any:
         expose_value=False,
         callback=_refuse,
     )
-    # Those that mean the same as one of its own are taken for it.
+    # Aliases of the command's own options are accepted.
     taken = {name for name, ours in SAME.items() if ours in {param.name for param in params}}
     option.names = frozenset(hints_of(command).keys() - _names(params) - taken)
     return option

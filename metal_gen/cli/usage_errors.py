@@ -65,7 +65,7 @@ def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageErro
     hints = hints_of(path.rpartition(" ")[2])
     if context is not None and hasattr(error, "possibilities"):
         return UsageError(message, hints.get(name) or _instead_of_option(name, context, program, arguments))
-    # Of `--threads=4`; without a value the name itself is refused.
+    # For `--threads=4`; without a value the hidden option refuses the name itself.
     if name in hints and "takes no value" in message:
         return UsageError(f"no such option: {name}", hints[name])
     if message.startswith("unexpected argument"):
@@ -77,11 +77,11 @@ def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageErro
 
 
 def _instead_of_option(name: str, context: Any, program: Any, arguments: Sequence[str]) -> str:
-    """What to use in place of an option that a command has not."""
+    """Return the hint for an option that a command does not have."""
     path = context.command_path
     lists = f"{path} --help lists the options"
     if not hasattr(context.command, "commands"):
-        # Typer itself proposes whatever has a few letters of it.
+        # Typer's own suggestions include any option that shares a few letters.
         return _nearest_option(name, context.command) + lists
     if path == "metal-gen":
         takes_value = _options_of_commands(program)
@@ -92,7 +92,7 @@ def _instead_of_option(name: str, context: Any, program: Any, arguments: Sequenc
 
 
 def _options_of_commands(program: Any) -> dict[str, bool]:
-    """The options that some command has, by every name, and whether a value comes after it."""
+    """Return the options of all commands, by every name, with whether they take a value."""
     from metal_gen.cli.output.option_page import every_option
 
     takes_value = {}
@@ -104,7 +104,7 @@ def _options_of_commands(program: Any) -> dict[str, bool]:
 
 
 def _command_first(arguments: Sequence[str], program: Any, takes_value: Mapping[str, bool]) -> Sequence[str]:
-    """The command line with its command before the options; `generate` where it has none."""
+    """Return the command line with its command before the options; `generate` if it has no command."""
     before = ["", *arguments]
     for place, word in enumerate(arguments):
         if word in program.commands and not takes_value.get(before[place], False):

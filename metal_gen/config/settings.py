@@ -153,7 +153,7 @@ class Settings:
         "prefix_cache",
         Flag(),
         False,
-        "Keep the beginnings of prompts on disk, so that later runs need not compute them",
+        "Store prompt prefixes on disk, so that later runs need not compute them again",
         key="enabled",
     )
     prefix_file: str | None = setting(
@@ -167,15 +167,15 @@ class Settings:
         "prefix_cache",
         Text(may_be_empty=False),
         None,
-        "Keep them in this folder",
+        "Store prompt prefixes in this folder",
         key="dir",
         unset="~/.cache/metal-gen/prefixes",
     )
     prefix_cache_max_bytes: int = setting(
-        "prefix_cache", Size(), 10 * 2**30, "Use at most this much of the disk", key="max_bytes"
+        "prefix_cache", Size(), 10 * 2**30, "Limit the disk space of stored prefixes", key="max_bytes"
     )
     prefix_cache_min_tokens: int = setting(
-        "prefix_cache", Whole(1), 256, "Keep only beginnings of at least this many tokens", key="min_tokens"
+        "prefix_cache", Whole(1), 256, "Store only prefixes of at least this many tokens", key="min_tokens"
     )
     temperature: float | None = setting(
         "sampling",

@@ -15,7 +15,7 @@ from metal_gen.files.sync import sync_file
 from metal_gen.files.whole_file import WholeFile
 
 PIECE_BYTES = 2**20
-# A row that was mended is looked for among as many.
+# Limit of the failed lines that a run with corrected rows looks at.
 MOST_FAILED_LINES = 2**20
 
 

@@ -69,7 +69,7 @@ class BatchReporter:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._progress.close()
         if kind is not None and self._latest is not None:
-            # An output without a record is taken away: the same command begins it again.
+            # An output without records is deleted: the same command starts it again.
             has_records = self._latest.done or self._latest.failed or self._latest.skipped
             advice = "; continue with --resume" if self._output is not None and has_records else ""
             self._console.note(f"stopped: {_line(self._latest)}{advice}")

@@ -65,7 +65,7 @@ def is_command(text: str) -> bool:
 
 
 def command_named(text: str) -> str | None:
-    """The name of the command that a text begins with; None if it begins with none."""
+    """Return the name of the command that a text begins with; None if there is none."""
     first = text.split(maxsplit=1)[:1]
     return next((name for command in COMMANDS for name in command.names if [name] == first), None)
 

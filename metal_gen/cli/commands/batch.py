@@ -172,12 +172,12 @@ def batch(
 
 
 def _run_file(output: str | None) -> str | None:
-    """The file that a run keeps next to its output, where there is one."""
+    """Return the path of the run file next to the output; None for a stream."""
     from metal_gen.batch.output.run_file import run_path
 
     if output is None or output == STREAM or not output:
         return None
-    # What cannot be resolved is said of the output itself.
+    # An error here is reported when the output is opened.
     with suppress(OSError):
         return str(run_path(resolve(Path(output))))
     return None

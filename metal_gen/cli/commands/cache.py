@@ -1,4 +1,4 @@
-"""`metal-gen cache`: the beginnings of prompts that are stored on this disk."""
+"""`metal-gen cache`: manages the prompt prefixes stored on this disk."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 cache = command_group(
     "cache",
-    """List, check and delete the beginnings of prompts that --prefix-cache keeps on disk.
+    """List, check and delete the prompt prefixes that --prefix-cache stores on disk.
 
     For downloaded models, see `metal-gen models`.""",
     "metal-gen cache list",
@@ -31,7 +31,7 @@ Names = Annotated[
 @add_command(cache, "list", "metal-gen cache list", "metal-gen cache list --json | jq '.[].bytes'")
 @with_settings("prefix_cache_dir")
 def list_entries(context: typer.Context, json: JsonOption = False, **settings_given: object) -> None:
-    """List the stored prefixes, the one that was used last first."""
+    """List the stored prefixes, the most recently used first."""
     from metal_gen.cli.output.prefix_report import entries_table, entry_json
     from metal_gen.cli.terminal.tables import print_json, print_rendered
 
@@ -128,10 +128,10 @@ def _folder(context: typer.Context) -> "PrefixFolder":
 
 
 def _chosen(folder: "PrefixFolder", names: list[str]) -> "list[EntryFile]":
-    """Find the entries that names stand for.
+    """Return the entries with these names.
 
     Raises:
-        UsageError: A name stands for none, or for several.
+        UsageError: A name matches no entry, or several.
     """
     chosen = []
     for name in names:

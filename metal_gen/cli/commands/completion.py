@@ -31,7 +31,7 @@ def completion(
 
     zsh reads ~/.zfunc if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`.
     """
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # re-exported all the same
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # re-exported anyway
 
     if shell not in SHELLS:
         raise UsageError(f"there is no completion script for {shell[:40]!a}", f"choose {', '.join(SHELLS)}")

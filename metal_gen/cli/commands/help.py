@@ -22,9 +22,9 @@ EXAMPLES = (
 )
 # Options such as --top-p are topics here.
 TAKES_ANY_OPTION = True
-# Of a line of prose, where a terminal is wider.
+# Maximum width of prose on a wider terminal.
 MOST_COLUMNS = 100
-# A word that is less like another one is not taken for a typing error.
+# Similarity of words; a less similar word is not treated as a typing error.
 LEAST_LIKENESS = 0.75
 
 
@@ -71,7 +71,7 @@ def _is_option(word: str) -> bool:
 
 
 def _split_command(words: Sequence[str], program: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words that name a command, such as `models pull`, and those after it."""
+    """Split words into those that name a command, such as `models pull`, and those after it."""
     group, count = program, 0
     for word in words:
         if word not in getattr(group, "commands", {}):
@@ -83,14 +83,14 @@ def _split_command(words: Sequence[str], program: Any) -> tuple[tuple[str, ...],
 def _print_options(
     words: Sequence[str], command: Sequence[str], program: Any, root: Any, console: Console
 ) -> None:
-    """Print all of an option.
+    """Print everything about an option or a setting.
 
     Args:
-        words: Those that name it.
-        command: The words of the command that has it; none for every command.
-        program: Of the commands.
-        root: The program's context.
-        console: Gets the page.
+        words: Words that name the option.
+        command: Words of the command that has the option; empty for any command.
+        program: The top-level command.
+        root: Context of the program.
+        console: Shows the page.
 
     Raises:
         UsageError: There is no option of this name.
@@ -124,7 +124,7 @@ def _no_such_option(word: str, path: str, options: Sequence[Any]) -> UsageError:
 
 
 def _no_such_topic(words: Sequence[str], program: Any, options: Sequence[Any]) -> UsageError:
-    """What to say of words on which there is no page: a name like them, or the pages that have the word."""
+    """Return the error for words without a page; the hint has a similar name, or pages with the word."""
     from metal_gen.cli.output.option_page import option_words
 
     word = " ".join(words)

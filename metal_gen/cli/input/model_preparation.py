@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel
     from metal_gen.hub.download_progress import DownloadProgress
 
-# As in `generation.capacity`, which cannot be imported before MLX.
+# Must equal the values in `generation.capacity`, which cannot be imported before MLX.
 USUAL_TOKENS, CHAT_TOKENS = 2048, 16_384
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 
@@ -25,7 +25,7 @@ def require_mlx_for(settings: Settings, *, tokens: int = USUAL_TOKENS, slots: in
     Args:
         settings: Settings in force.
         tokens: Capacity of the cache if the settings have none.
-        slots: Texts at once if the settings do not say.
+        slots: Number of concurrent texts if the settings have none.
 
     Raises:
         MetalGenError: As for `require_mlx`.
@@ -51,7 +51,7 @@ def prepare_model(
 
 
 def note_bundled_model(settings: Settings, console: Console) -> None:
-    """Say which model runs where none was named."""
+    """Note that the bundled model runs if no model is named."""
     if settings.model is None:
         console.note(
             "no --model given: this is the small story model that comes with metal-gen; "
@@ -73,7 +73,7 @@ class Preparation:
 
     @cached_property
     def prepared(self) -> "PreparedModel":
-        """See `prepare_model`, which raises the first time."""
+        """The prepared model; the first access raises as `prepare_model` does."""
         require_mlx_for(self._settings)
         return prepare_model(self._settings, self._console)
 

@@ -17,7 +17,7 @@ from metal_gen.text.decoding import decode_text
 
 SILENCE_S = 2.0
 STDIN = "standard input"
-# So much is read before it is asked how much a prompt can have, for which the model has to be there.
+# Bytes read before asking for the maximum prompt size, which requires the model.
 PART_BYTES = 1 << 20
 
 
@@ -48,7 +48,7 @@ def read_prompt(
     flag = flags[0] if flags else None
     if flag == file == STREAM:
         raise UsageError("--prompt - and --prompt-file - are the same", "leave one of them out")
-    # By the place that each comes from, in their order.
+    # Parts by source, in order.
     parts: dict[str, str] = {}
     if file not in (None, STREAM):
         parts[f"--prompt-file {file}"] = _read_file(str(file), most_bytes)

@@ -26,7 +26,7 @@ SAMPLING_SETTINGS = (
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("logit_bias", "ban_token", "seed"),
 )
-# What says the same as `--greedy`, or nothing; None is a filter that is off.
+# Values that agree with `--greedy`, or have no effect with it; None is a filter that is off.
 GREEDY_VALUES: dict[str, tuple[float | None, ...]] = {
     "temperature": (0,),
     "top_k": (1, None),

@@ -131,7 +131,7 @@ def _places(info: SettingInfo) -> list[tuple[str, str]]:
 
 
 def _more(name: str, commands: Sequence[str]) -> str:
-    """Where the manual has more on an option that is no setting; nothing where that is several pages."""
+    """Return the command for the manual page of an option that is not a setting; empty if not unique."""
     pages = {MORE_OF_COMMAND.get(command.partition(" ")[0], "") for command in commands}
     page = MORE_OF.get(name) or (pages.pop() if len(pages) == 1 else "")
     return f"metal-gen help {page}" if page else ""

@@ -141,7 +141,7 @@ class StreamedText:
 
 
 def existing_file(name: str | None) -> str | None:
-    """A name, where it is that of a file: a model may also be a folder or an id of the Hub."""
+    """Return the name if it is that of a file: a model may also be a folder or a Hub id."""
     with suppress(OSError, ValueError):
         return name if name and Path(name).is_file() else None
     return None
