@@ -19,6 +19,7 @@ from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.conversion.shards import ShardWriter
 from metal_gen.conversion.weight_converter import WeightConverter
 from metal_gen.device.backend import dtype_named
+from metal_gen.device.limits import room_advice
 from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
 from metal_gen.files.json_file import read_json
 from metal_gen.models.registry import builder_for
@@ -91,7 +92,7 @@ def convert(
         except OSError as error:
             message = f"{out.path} cannot be written: {error.strerror or error}"
             if error.errno in FULL:
-                raise DoesNotFitError(message, MAKE_ROOM) from error
+                raise DoesNotFitError(message, room_advice(MAKE_ROOM)) from error
             raise MetalGenError(message) from error
     return Conversion(shards.total_bytes, 8 * shards.total_bytes / checkpoint.weights.num_parameters)
 
@@ -145,6 +146,6 @@ def _require_room(checkpoint: Checkpoint, place: Path, dtype: str) -> int:
         raise DoesNotFitError(
             f"no room for the converted checkpoint: {format_bytes(needed_bytes)} needed, "
             f"{format_bytes(free_bytes)} free in {place}",
-            MAKE_ROOM,
+            room_advice(MAKE_ROOM),
         )
     return weights_bytes

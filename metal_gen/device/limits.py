@@ -1,4 +1,4 @@
-"""What the operating system leaves to this process: memory and processors.
+"""What the operating system leaves to this process: memory, processors and room on the disk.
 
 On Linux, a control group and each of its parents may have limits: those of containers, systemd services and
 Slurm jobs. Version 1 has a tree for each resource, version 2 has one tree for all, and both may exist.
@@ -6,6 +6,7 @@ Slurm jobs. Version 1 has a tree for each resource, version 2 has one tree for a
 
 import math
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 # Address space in addition to arrays: stacks and heaps of threads, and libraries that are loaded later.
 BESIDE_ARRAYS_BYTES = 512 << 20
+PURGEABLE = (
+    "; Finder also counts purgeable space, such as local snapshots of Time Machine, which macOS frees later, "
+    "and `tmutil thinlocalsnapshots / 100000000000 4` now"
+)
 
 
 def host_memory_bytes() -> int:
@@ -47,6 +52,11 @@ def require_address_space() -> None:
             f"alone need {needed}",
             "raise the limit: ulimit -v unlimited",
         )
+
+
+def room_advice(advice: str) -> str:
+    """Return advice for a disk without room. On a Mac it explains why Finder shows more than there is."""
+    return advice + PURGEABLE if platform.system() == "Darwin" else advice
 
 
 def control_group_cpus() -> int | None:

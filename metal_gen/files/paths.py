@@ -2,9 +2,12 @@
 
 import errno
 import os
+import platform
 import shlex
 from pathlib import Path
 
+# `_PC_CASE_SENSITIVE` of macOS, for which Python has no name.
+CASE_SENSITIVE = 11
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -24,6 +27,28 @@ def resolve(path: Path) -> Path:
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     return resolved
+
+
+def one_spelling(path: Path) -> Path:
+    """Return the same path for all spellings of a file that does not exist yet.
+
+    On most disks of Macs, upper and lower case and the forms of accents do not tell files apart.
+    """
+    if not _ignores_case(path.parent):
+        return path
+    from unicodedata import normalize
+
+    return Path(normalize("NFC", str(path)).casefold())
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Return whether the disk of a folder takes `A` and `a` for one file. Only macOS can say."""
+    if platform.system() != "Darwin":
+        return False
+    try:
+        return os.pathconf(folder, CASE_SENSITIVE) == 0
+    except (OSError, ValueError):
+        return False
 
 
 def why_not_written(error: OSError, path: Path) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.utils.tqdm import tqdm
 
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.device.limits import room_advice
 from metal_gen.errors import CheckpointError, DoesNotFitError, ModelNotFoundError
 from metal_gen.files.weight_files import WEIGHTS_INDEX, read_index
 from metal_gen.files.whole_file import write_whole
@@ -73,7 +74,7 @@ def _check_free_disk(model: HubModel, plan: DownloadPlan) -> None:
         raise DoesNotFitError(
             f"no room to download {model}: {format_bytes(needed_bytes)} needed, "
             f"{format_bytes(left_bytes)} free in {cache_folder()}",
-            MAKE_ROOM,
+            room_advice(MAKE_ROOM),
         )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
 
+from metal_gen.device.limits import room_advice
 from metal_gen.errors import ConfigError, DoesNotFitError, MetalGenError, ModelNotFoundError
 from metal_gen.hub.answers import RefusedError
 from metal_gen.hub.cache import cache_folder, near_matches
@@ -169,7 +170,7 @@ def _explain_disk(error: BaseException, model: HubModel) -> MetalGenError | None
     if code in (errno.ENOSPC, errno.EDQUOT) or xet_is_full:
         return DoesNotFitError(
             f"the disk became full during the download of {model}: {cache_folder()}",
-            MAKE_ROOM,
+            room_advice(MAKE_ROOM),
         )
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigError(

@@ -14,6 +14,7 @@ from tiny_text_checkpoint import CYCLE, SAID, SAID_LINE
 
 from metal_gen.cli.output.output_file import CollectedText, OutputFile, require_different
 from metal_gen.errors import ExitCode, UsageError
+from metal_gen.files import paths
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 
@@ -228,6 +229,42 @@ def test_a_file_is_the_same_by_any_name(tmp_path, monkeypatch, other):
     Path("soft link").symlink_to("same")
     with Path("same").open() as opened, pytest.raises(UsageError, match="is the input"):
         require_different(input="same", output=other.format(opened.fileno()))
+
+
+@pytest.fixture
+def insensitive(tmp_path, monkeypatch):
+    """Stands in for a disk of a Mac, on which the case of names does not tell files apart."""
+    look = Path.stat
+
+    def stat(path, **options):
+        names = path.parent.iterdir() if path.parent == tmp_path else ()
+        return look(next((name for name in names if name.name.lower() == path.name.lower()), path), **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(paths.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(paths.os, "pathconf", lambda folder, what: 0)
+
+
+def test_case_does_not_tell_files_apart_where_the_disk_does_not(insensitive, tmp_path):
+    (tmp_path / "Notes.txt").touch()
+    with pytest.raises(UsageError, match=r"the output notes.txt is the input"):
+        require_different(input="Notes.txt", output="notes.txt")
+    with pytest.raises(UsageError, match=r"the summary NEW\u00c9 is the output"):
+        require_different(output="newe\u0301", summary="NEW\u00c9")
+    require_different(input="Notes.txt", output="other.txt", summary="third")
+
+
+@pytest.mark.parametrize("says", [1, OSError(22, "Invalid argument")])
+def test_it_does_elsewhere(tmp_path, monkeypatch, says):
+    def pathconf(folder, what):
+        if isinstance(says, OSError):
+            raise says
+        return says
+
+    monkeypatch.setattr(paths.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(paths.os, "pathconf", pathconf)
+    require_different(output=str(tmp_path / "out"), summary=str(tmp_path / "Out"))
 
 
 OWN_FILES = [

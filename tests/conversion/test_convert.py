@@ -2,6 +2,7 @@
 
 import errno
 import json
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -237,8 +238,13 @@ def test_what_else_the_disk_says_is_not_taken_for_a_lack_of_room(speaker, tmp_pa
 def test_room_is_looked_for_before_anything_is_written(speaker, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda place: usage)
-    with pytest.raises(DoesNotFitError, match="no room for the converted checkpoint"):
-        converted(Path(speaker), tmp_path / "out")
+    hints = []
+    for system in ("Linux", "Darwin"):
+        monkeypatch.setattr(platform, "system", lambda system=system: system)
+        with pytest.raises(DoesNotFitError, match="no room for the converted checkpoint") as caught:
+            converted(Path(speaker), tmp_path / "out")
+        hints.append("purgeable" in caught.value.hint)
+    assert hints == [False, True]
     assert not list(tmp_path.iterdir())
 
 

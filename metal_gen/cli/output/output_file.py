@@ -12,7 +12,7 @@ from typing import BinaryIO
 from metal_gen.control_characters import visible
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.files.descriptors import descriptor_named, open_for_writing
-from metal_gen.files.paths import resolve, why_not_written
+from metal_gen.files.paths import one_spelling, resolve, why_not_written
 from metal_gen.files.whole_file import WholeFile, write_whole
 
 STREAM = "-"
@@ -207,5 +207,5 @@ def _place(path: Path) -> Place | None:
     try:
         status = path.stat()
     except OSError:
-        return path
+        return one_spelling(path)
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
