@@ -16,13 +16,14 @@ from metal_gen.cli.commands_elsewhere import SAME_COMMANDS, other_command
 from metal_gen.cli.examples import epilog
 from metal_gen.cli.names_elsewhere import add_other_names, other_options
 from metal_gen.cli.narrow_help import narrow_help
-from metal_gen.cli.option_help import with_default
+from metal_gen.cli.option_help import with_default, without_tags
 from metal_gen.cli.terminal.streams import is_terminal
 from metal_gen.errors import ExitCode, UsageError
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Columns of a terminal; with fewer, typer's panels cut option names.
 NARROWEST_PANELS = 78
+HELP_OF_HELP = "Show this help"
 # Columns of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
 NARROWEST_IN_A_PIPE = 80
 
@@ -43,7 +44,15 @@ def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
         return
     shown = copy.copy(command)
     shown.params = [with_default(param) for param in command.params]
+    shown.help = without_tags(command.help or "")
     kind.format_help(shown, context, formatter)  # type: ignore[attr-defined]
+
+
+def plain_help_option(option: Any) -> Any:
+    """Take the full stop from the help of an option of typer's."""
+    if option is not None:
+        option.help = HELP_OF_HELP
+    return option
 
 
 class Command(typer.core.TyperCommand):
@@ -62,6 +71,10 @@ class Command(typer.core.TyperCommand):
         add_other_names(self.params, parser, ctx)
         return parser
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the --help option, described in the style of the others."""
+        return plain_help_option(super().get_help_option(ctx))
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line, without typer's braces around required ones."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
@@ -73,6 +86,10 @@ class Command(typer.core.TyperCommand):
 
 class Group(typer.core.TyperGroup):
     """A group of commands. Without a subcommand it shows the help and exits with a usage error."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the --help option, described in the style of the others."""
+        return plain_help_option(super().get_help_option(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; help that was not asked for goes to stderr, and not into a log.

@@ -1,13 +1,14 @@
 """Example commands at the end of a help text, broken so that they can be pasted into a shell."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 HEADING = "Examples:"
 # A terminal with 80 columns, minus the margins of typer's panels.
 COLUMNS = 76
 INDENT = 4 * " "
 CONTINUED = " \\"
+PIPE = "|"
 # Quoted text is not broken.
 WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 
@@ -29,7 +30,7 @@ def broken(command: str, width: int) -> str:
     """
     lines: list[str] = []
     line = ""
-    for part in _parts(command, width - len(INDENT) - len(CONTINUED)):
+    for part in _parts(WORD.findall(command), width - len(INDENT) - len(CONTINUED)):
         if line and len(line) + len(part) + len(CONTINUED) + 1 > width:
             lines.append(line + CONTINUED)
             line = INDENT + part
@@ -39,10 +40,17 @@ def broken(command: str, width: int) -> str:
     return command if len(command) <= width else whole
 
 
-def _parts(command: str, width: int) -> Iterator[str]:
-    """Yield the words; an option and its value are one part if a line can hold both."""
+def _parts(words: Sequence[str], width: int) -> Iterator[str]:
+    """Yield the words; an option with its value, and the end of a pipe, are one part if a line holds them."""
+    if PIPE in words:
+        place = len(words) - 1 - words[::-1].index(PIPE)
+        end = " ".join(words[place:])
+        if place and len(end) <= width:
+            yield from _parts(words[:place], width)
+            yield end
+            return
     option = ""
-    for word in WORD.findall(command):
+    for word in words:
         if option and not re.match(r"[-|<>&]", word) and len(option) + 1 + len(word) <= width:
             yield f"{option} {word}"
             option = ""

@@ -30,12 +30,17 @@ def described(param: Any) -> str:
     return f"{help} [default: {default}]" if default else help
 
 
+def without_tags(text: str) -> str:
+    """A text in which rich takes nothing for a style."""
+    return TAG.sub(r"\\\1", text)
+
+
 def with_default(param: Any) -> Any:
     """Return a copy of an option whose help includes its default, for typer's panels."""
     shown, default = copy.copy(param), default_of(param)
-    shown.help, shown.show_default = TAG.sub(r"\\\1", (param.help or "").removesuffix(".")), False
+    shown.help, shown.show_default = without_tags((param.help or "").removesuffix(".")), False
     if default:
-        shown.help += " [dim]" + TAG.sub(r"\\\1", f"[default: {default}]") + "[/dim]"
+        shown.help += f" [dim]{without_tags(f'[default: {default}]')}[/dim]"
     return shown
 
 

@@ -46,7 +46,7 @@ def refuse_shell_name(arguments: Sequence[str]) -> None:
     if len(arguments) > 1 and arguments[0] in COMPLETION_OPTIONS:
         raise UsageError(
             f"{arguments[0]} takes no value: {arguments[1]}",
-            f"it is for the shell that it is run in, which may be {', '.join(SHELLS)}",
+            f"it is for the shell that runs it: {', '.join(SHELLS[:-1])} or {SHELLS[-1]}",
         )
 
 

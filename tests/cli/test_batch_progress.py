@@ -147,7 +147,7 @@ def test_the_first_reasons_are_said_and_where_the_others_are(log):
         "metal-gen: line 1: reason 1",
         "metal-gen: line 2: reason 2 (raise it)",
         "metal-gen: line 3: reason 3",
-        "metal-gen: more rows fail: why, is in out.jsonl",
+        "metal-gen: more rows fail; out.jsonl says why",
     ]
     assert "1 row done, 10 failed" in lines[-3]
     assert lines[-2].startswith("metal-gen: jq -c 'select(.error)' out.jsonl shows")
@@ -156,7 +156,7 @@ def test_the_first_reasons_are_said_and_where_the_others_are(log):
 
 def test_records_on_a_pipe_are_where_the_others_are(log):
     lines = report(log, 4, output=None)
-    assert lines[MOST_REASONS] == "metal-gen: more rows fail: why, is in their records"
+    assert lines[MOST_REASONS] == "metal-gen: more rows fail; their records say why"
     assert "1 row done, 4 failed" in lines[-1]
 
 

@@ -123,9 +123,9 @@ def test_a_setting_is_changed_shown_and_put_back(session, said):
     [
         ("/set temperature -1", "temperature must be a number of at least 0"),
         ("/set temperature hot", "temperature must be a number .*'hot'"),
-        ("/set warmth 1", "no setting warmth to change here"),
+        ("/set warmth 1", "a chat has no setting warmth"),
         ("/set max_seq_len 9", "cannot be changed during a chat\nhint: .*--max-seq-len"),
-        ("/set samples 2", "no setting samples to change here"),
+        ("/set samples 2", "a chat has no setting samples"),
         ("/set ban_token nonesuch", "ban_token: "),
         ("/unset warmth", "no setting warmth"),
         ("/forget x", "takes a number of turns: 'x'"),
@@ -459,7 +459,7 @@ def test_a_history_that_cannot_be_kept_is_said(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(Console, "stderr_is_terminal", True)
     assert isinstance(terminal(Console(), {}, keeps_history=True), LineEditor)
-    assert "is not kept for later chats" in capsys.readouterr().err
+    assert "messages are not kept" in capsys.readouterr().err
     terminal(Console(), {}, keeps_history=False)
     assert "is not kept" not in capsys.readouterr().err
     monkeypatch.setenv("TERM", "dumb")

@@ -103,9 +103,9 @@ def test_a_hint_names_options_that_there_are():
 
 
 def test_a_number_of_tokens_is_no_model(run_here, tmp_path):
-    assert "hint: -n is the number of tokens" in run_here("generate", "-m", "100", "-p", "x").stderr
+    assert "hint: -n 100 sets the number of tokens" in run_here("generate", "-m", "100", "-p", "x").stderr
     (tmp_path / "100").mkdir()
-    assert "-n is" not in run_here("generate", "-m", "100", "-p", "x").stderr
+    assert "-n 100" not in run_here("generate", "-m", "100", "-p", "x").stderr
 
 
 def test_a_command_keeps_its_own_names():

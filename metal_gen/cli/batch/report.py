@@ -48,7 +48,9 @@ class BatchReporter:
         if self._failures <= MOST_REASONS:
             self.notice(failure_line(row))
         elif self._failures == MOST_REASONS + 1:
-            self.notice(f"more rows fail: why, is in {self._output or 'their records'}")
+            self.notice(
+                f"more rows fail; {self._output or 'their records'} say{'s' if self._output else ''} why"
+            )
 
     def finish(self, counts: "BatchCounts", seed: int | None) -> None:
         """Show the result, and the seed if any text was sampled."""

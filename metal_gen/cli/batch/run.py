@@ -152,15 +152,14 @@ class BatchRun:
     def _say_what_was_taken_out(self, journal: "Journal | StreamJournal") -> None:
         found = journal.found
         if found.damaged:
-            lines = "1 damaged line has" if found.damaged == 1 else f"{found.damaged} damaged lines have"
+            lines = "1 damaged line was" if found.damaged == 1 else f"{found.damaged} damaged lines were"
             self._console.warn(
-                f"{lines} been taken out of {self._options.output}", "their rows are run again, and come last"
+                f"{lines} removed from {self._options.output}",
+                "their rows are run again, and their records come last",
             )
         if found.repeated:
-            records = "1 record has" if found.repeated == 1 else f"{found.repeated} records have"
-            self._console.warn(
-                f"{records} been taken out of {self._options.output}: their rows had one already"
-            )
+            records = "1 record was" if found.repeated == 1 else f"{found.repeated} records were"
+            self._console.warn(f"{records} removed from {self._options.output}: each row has one")
 
     def _open_journal(self, stdout: TextIO) -> "Journal | StreamJournal":
         from metal_gen.batch.output.journal import Journal, StreamJournal

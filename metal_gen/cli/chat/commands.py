@@ -142,7 +142,7 @@ def _setting(typed: str) -> SettingInfo:
         raise UsageError(
             f"{name} cannot be changed during a chat", f"/save FILE, then start again with --load FILE {flag}"
         )
-    raise UsageError(f"there is no setting {typed} to change here", _nearest_setting(name))
+    raise UsageError(f"a chat has no setting {typed}", _nearest_setting(name))
 
 
 def _nearest_setting(name: str) -> str:

@@ -84,7 +84,7 @@ def terminal(console: Console, words: Mapping[str, Collection[str]], *, keeps_hi
     try:
         path = open_history(os.environ) if keeps_history else None
     except OSError as error:
-        console.detail(f"what is typed is not kept for later chats: {error.filename}: {error.strerror}")
+        console.detail(f"typed messages are not kept for later chats: {error.filename}: {error.strerror}")
     return LineEditor(path, words)
 
 

@@ -153,11 +153,11 @@ def _run(
 
     if request.compare:
         if settings.adapter:
-            raise UsageError("--compare mlx-lm knows of no adapters", "leave one of the two out")
+            raise UsageError("--compare mlx-lm contradicts --adapter", "leave one of them out")
         require_mlx_lm()
         if settings.quantize is not None:
             raise UsageError(
-                f"--compare contradicts --quantize {settings.quantize}: mlx-lm quantizes nothing as it loads",
+                f"--compare contradicts --quantize {settings.quantize}: mlx-lm cannot quantize on load",
                 f"measure what `metal-gen convert MODEL OUT --quantize {settings.quantize}` writes",
             )
     prepared = prepare_model(settings, console)

@@ -75,10 +75,10 @@ def init(
     path = file or _own_file()
     try:
         if path.exists() and not overwrite:
-            raise UsageError(f"there is a settings file: {path}", "--overwrite replaces it")
+            raise UsageError(f"the settings file {path} already exists", "--overwrite replaces it")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the folder of {path} cannot be made: {error.strerror}") from None
+        raise ConfigError(f"the folder of {path} cannot be created: {error.strerror}") from None
     output = OutputFile(path, "the settings file")
     try:
         output.write(commented_settings())
@@ -97,7 +97,7 @@ def check(file: OptionalFile = None) -> None:
         )
         return
     count = len(read_toml(path, is_own=path == user_config_file(os.environ)))
-    Console().note(f"{path} can be used: it has {count} {'setting' if count == 1 else 'settings'}")
+    Console().note(f"{path} is valid: it has {count} {'setting' if count == 1 else 'settings'}")
 
 
 def _own_file() -> Path:

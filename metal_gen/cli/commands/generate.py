@@ -157,7 +157,9 @@ def _with_prompt(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if argument is None:
         return given
     if given["prompt"]:
-        raise UsageError("the prompt is given twice, alone and with --prompt", "leave one of them out")
+        raise UsageError(
+            "the prompt is given twice, as an argument and with --prompt", "leave one of them out"
+        )
     return {**given, "prompt": [argument]}
 
 

@@ -47,8 +47,8 @@ def info(
 ) -> None:
     """Show versions, device, memory, limits, cache and settings file, and try out the bundled model.
 
-    --deep takes some seconds; on an NVIDIA GPU minutes at first, while kernels are compiled. Each check is
-    reported on stderr when it is done: all of them in a log, the failed ones on a terminal.
+    --deep takes seconds; on an NVIDIA GPU the first time takes minutes, while kernels are compiled. Each
+    check is reported on stderr when it is done: all of them in a log, the failed ones on a terminal.
 
     Anything that cannot be determined is reported as such. The output contains no secrets: only whether
     there is a token, and where settings come from.

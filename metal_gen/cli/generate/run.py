@@ -186,5 +186,5 @@ def _say_notices(prepared: "PreparedModel", console: Console) -> None:
     if settings.samples > 1 and is_greedy(settings):
         console.warn(
             f"all {settings.samples} texts will be equal: the most probable token is always taken",
-            "--temperature 0.8 draws them",
+            "--temperature 0.8 makes them differ",
         )

@@ -28,7 +28,7 @@ def unescape_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
             changed[name] = [unescape(f"--{name}", text) for text in given]
     if not changed:
         raise UsageError(
-            "--escape has no effect: it is for --prompt, --system, --prefill and --stop", "leave it out"
+            "--escape has no effect: it applies to --prompt, --system, --prefill and --stop", "leave it out"
         )
     return {**parameters, **changed}
 
@@ -48,8 +48,8 @@ def unescape(option: str, text: str) -> str:
         if code in CODES and code not in SURROGATES:
             return chr(code)
         raise UsageError(
-            f"{option} has an escape that means nothing: {match[0]}",
-            r"\n, \t, \r, \\, \", \', \uXXXX and \UXXXXXXXX do; \\ is a backslash",
+            f"unknown escape in {option}: {match[0]}",
+            r"there are \n, \t, \r, \", \', \uXXXX and \UXXXXXXXX; \\ is a backslash",
         )
 
     return ESCAPE.sub(character, text)

@@ -47,7 +47,7 @@ def read_prompt(
         )
     flag = flags[0] if flags else None
     if flag == file == STREAM:
-        raise UsageError("--prompt - and --prompt-file - are the same", "leave one of them out")
+        raise UsageError("--prompt - and --prompt-file - both read standard input", "leave one of them out")
     # Parts by source, in order.
     parts: dict[str, str] = {}
     if file not in (None, STREAM):
@@ -63,7 +63,7 @@ def read_prompt(
         parts = {STDIN: _read_stdin(most_bytes), **parts}
     elif _is_piped():
         if parts and not select.select([sys.stdin], [], [], SILENCE_S)[0]:
-            console.note("waiting for standard input to end; run with </dev/null to do without it")
+            console.note("waiting for standard input to end; add </dev/null to leave it out")
         piped = _read_stdin(most_bytes)
         if parts and piped:
             # In a `while read` loop, these are the lines that the loop should read.
@@ -119,8 +119,8 @@ def _read(stream: BinaryIO, what: str, most_bytes: Callable[[], int]) -> bytes:
         data += part
     if len(data) > most:
         raise DoesNotFitError(
-            f"{what} does not fit: it has more than {most:,} bytes, and no prompt can have as many",
-            "give less of it; metal-gen plan says how many tokens fit",
+            f"{what} does not fit: it has more than {most:,} bytes, and no prompt of so many bytes can fit",
+            "shorten it; metal-gen plan says how many tokens fit",
         )
     return bytes(data)
 

@@ -178,7 +178,8 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
     if re.fullmatch(r"[0-9]{1,9}", model := flags.get("model") or "") and not Path(model).exists():
         raise UsageError(
-            f"-m and --model name a model: {model}", "-n is the number of tokens, as -m is in mlx_lm"
+            f"{model} is not a model, which -m and --model name",
+            f"-n {model} sets the number of tokens (-m in mlx_lm)",
         )
     config = parameters["config"]
     _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))

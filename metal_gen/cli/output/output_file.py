@@ -166,7 +166,7 @@ def refuse_descriptor(name: str) -> None:
     with suppress(OSError):
         if descriptor_named(Path(name)) is not None:
             raise UsageError(
-                f"the output {name} is open already, and not a file of its own",
+                f"the output {name} is open already: it is not a file of its own",
                 "name the file, or give -o - and redirect it",
             )
 

@@ -221,7 +221,7 @@ class Console:
         """
         if not is_terminal(sys.stdin) or not self.stderr_is_terminal:
             raise UsageError(
-                f"cannot ask for confirmation, there is no terminal: {question}",
+                f"cannot ask for confirmation without a terminal: {question}",
                 f"use {instead} to continue without asking",
             )
         self.end_text()
