@@ -25,6 +25,7 @@ from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, requir
 from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.config.language_part import WITH_OTHER_PARTS, is_of_mtp
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
@@ -55,6 +56,7 @@ class WeightFiles:
         config: Configuration that matches the files: if they have a head of its own, it is not tied.
         tensors: Tensors by the model's names.
         adapters: Adapters by the model's names.
+        mtp: Tensors for multi-token prediction, by their names in the file. They are not part of the model.
         forms: Forms in which matrices are stored and read.
         notices: Notices to the user about the weights.
 
@@ -71,7 +73,10 @@ class WeightFiles:
         adapters: "Sequence[Adapter]" = (),
         packing: Packing | None = None,
     ) -> None:
-        stored = named_as_in_model(documents.tensors(), config, documents.path)
+        found = documents.tensors()
+        stored = named_as_in_model(found, config, documents.path)
+        has_mtp = config.model_type in WITH_OTHER_PARTS
+        self.mtp = {name: info for name, info in found.items() if has_mtp and is_of_mtp(name)}
         self.tensors = with_embedding(stored, config)
         self.adapters = [
             each.renamed(partial(named_as_in_model, config=config, source=each.weights_file))

@@ -15,6 +15,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.conversion.mlx_config import mlx_config
+from metal_gen.conversion.mtp import MTP_FILE, copy_tensors, mtp_tensors
 from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.conversion.shards import ShardWriter
 from metal_gen.conversion.weight_converter import WeightConverter
@@ -45,10 +46,12 @@ class Conversion:
 
     Attributes:
         size_bytes: Size of the weights.
+        mtp_bytes: Size of the tensors for multi-token prediction; 0 if there are none.
         bits_per_parameter: Mean bits per parameter, scales and biases included.
     """
 
     size_bytes: int
+    mtp_bytes: int
     bits_per_parameter: float
 
 
@@ -79,7 +82,9 @@ def convert(
     dtype = dtype or checkpoint.weights.dtype
     _require_convertible(checkpoint)
     with out:
-        expected_bytes = _require_room(checkpoint, out.path.parent, dtype)
+        mtp = mtp_tensors(checkpoint)
+        mtp_bytes = sum(info.nbytes for info in mtp.values())
+        expected_bytes = _require_room(checkpoint, out.path.parent, dtype, mtp_bytes)
 
         def on_tensor(done_bytes: int) -> None:
             if on_progress is not None:
@@ -88,13 +93,18 @@ def convert(
         try:
             shards = ShardWriter(out.part, shard_bytes, on_tensor)
             _write(checkpoint, out.part, dtype, shards)
+            if mtp:
+                written = shards.total_bytes
+                copy_tensors(mtp, out.part / MTP_FILE, lambda done_bytes: on_tensor(written + done_bytes))
             out.publish()
         except OSError as error:
             message = f"{out.path} cannot be written: {error.strerror or error}"
             if error.errno in FULL:
                 raise DoesNotFitError(message, room_advice(MAKE_ROOM)) from error
             raise MetalGenError(message) from error
-    return Conversion(shards.total_bytes, 8 * shards.total_bytes / checkpoint.weights.num_parameters)
+    return Conversion(
+        shards.total_bytes, mtp_bytes, 8 * shards.total_bytes / checkpoint.weights.num_parameters
+    )
 
 
 def _require_convertible(checkpoint: Checkpoint) -> None:
@@ -136,9 +146,9 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _require_room(checkpoint: Checkpoint, place: Path, dtype: str) -> int:
-    """Check that the disk has room for the whole result; return the bytes of the weights to write."""
-    weights_bytes = checkpoint.weights.nbytes(dtype)
+def _require_room(checkpoint: Checkpoint, place: Path, dtype: str, mtp_bytes: int) -> int:
+    """Check that the disk has room for the whole result; return the bytes of the tensors to write."""
+    weights_bytes = checkpoint.weights.nbytes(dtype) + mtp_bytes
     paths = [checkpoint.folder / name for name in COPIED_FILES]
     needed_bytes = weights_bytes + sum(path.stat().st_size for path in paths if path.is_file())
     free_bytes = shutil.disk_usage(place).free

@@ -65,7 +65,7 @@ def convert(
 
     Both mlx-lm and metal-gen load the result. This needs about 1 GiB of memory, whatever the model's size.
     OUT appears only when the conversion is complete. Of a vision-language model, the language part is
-    written, as a text model.
+    written, as a text model. Layers for multi-token prediction are kept as they are, in mtp.safetensors.
     """
     console = Console(quiet=quiet)
     named = _quantization(quantize, group_size, mode)
@@ -126,3 +126,5 @@ def _run(model: str, out: "NewFolder", quantize: str | None, dtype: str | None, 
         f"wrote {out.path}: {format_bytes(conversion.size_bytes)} of weights, "
         f"{conversion.bits_per_parameter:.2f} bits a parameter"
     )
+    if conversion.mtp_bytes:
+        console.note(f"kept its layers for multi-token prediction: {format_bytes(conversion.mtp_bytes)}")

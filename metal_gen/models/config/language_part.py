@@ -19,7 +19,8 @@ VISION_FIELDS = frozenset(
     """image_token_id text_config use_mrope video_token_id vision_config vision_end_token_id
     vision_start_token_id vision_token_id""".split()
 )
-OTHER_PREFIXES = ("visual.", "model.visual.", "vision_tower.", "mtp.", "model.mtp.")
+MTP_PREFIXES = ("mtp.", "model.mtp.")
+OTHER_PREFIXES = ("visual.", "model.visual.", "vision_tower.", *MTP_PREFIXES)
 # Prefixes of the language part's tensors, and the prefixes that replace them in a text model.
 LANGUAGE_PREFIXES = (("model.language_model.", "model."), ("language_model.", ""))
 # Top-level names in a checkpoint that was saved without its head, as embedding models are.
@@ -62,10 +63,20 @@ def model_name(name: str, *, has_other_parts: bool = True) -> str | None:
         The name; None if it belongs to another part.
     """
     if has_other_parts:
-        for prefix, plain in LANGUAGE_PREFIXES:
-            if name.startswith(prefix):
-                name = plain + name.removeprefix(prefix)
-                break
+        name = _without_prefix(name)
         if name.startswith(OTHER_PREFIXES):
             return None
     return f"model.{name}" if name.partition(".")[0] in BASE_PARTS else name
+
+
+def is_of_mtp(name: str) -> bool:
+    """Return whether a tensor belongs to the layers for multi-token prediction."""
+    return _without_prefix(name).startswith(MTP_PREFIXES)
+
+
+def _without_prefix(name: str) -> str:
+    """Return a name as in a model that has no other parts."""
+    for prefix, plain in LANGUAGE_PREFIXES:
+        if name.startswith(prefix):
+            return plain + name.removeprefix(prefix)
+    return name
