@@ -1,4 +1,4 @@
-"""Rows over nodes: handed out, reported, run elsewhere when a node is lost; and the same over a real Ray."""
+"""Tests rows on cluster nodes: sent, reported, run elsewhere if a node is lost; with fakes and with Ray."""
 
 import json
 import signal
@@ -22,13 +22,13 @@ def a_row(number):
 
 
 class FakeCluster:
-    """Nodes that answer each call with all their rows, but for those that do what they are told.
+    """Nodes that answer each call with all their rows, except for the failures below.
 
     Args:
-        nodes: Slots by name; 0 refuses.
-        lost_after: Calls with rows that a node answers before it is lost, by name.
+        nodes: Number of slots by node name; 0 refuses.
+        lost_after: Number of calls that a node answers before it is lost, by node name.
         poison: Rows that take their node down.
-        comes_back: Whether a node that was lost can be started again.
+        comes_back: Whether a lost node can be started again.
     """
 
     def __init__(self, nodes, *, lost_after=None, poison=(), comes_back=True):
@@ -75,7 +75,7 @@ class FakeCluster:
 
 
 def run(cluster, count):
-    """Outcomes by row, and what was said about nodes."""
+    """Return outcomes by row, and the messages about nodes."""
     news, outcomes = [], {}
     rows = ClusterRows(cluster, on_news=news.append)
     pending = iter(range(1, count + 1))
@@ -163,7 +163,7 @@ def test_a_node_where_something_differs_is_told_what():
 
 @pytest.fixture
 def ray_cluster(monkeypatch):
-    """Two nodes on this machine; the second may be taken away."""
+    """Start two nodes on this machine; the second can be removed."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -184,7 +184,7 @@ def texts(path):
 
 
 def wait_for(records, output, process):
-    """Wait until there are so many records."""
+    """Wait for a number of records."""
     deadline_s = time.monotonic() + 40
     while not (output.exists() and output.read_bytes().count(b"\n") >= records):
         assert process.poll() is None, process.communicate()

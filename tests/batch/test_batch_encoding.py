@@ -1,4 +1,4 @@
-"""Prompts of rows: what one row needs that cannot be had is that row's failure, and the longest is known."""
+"""Tests encoding rows: an impossible request fails only its own row, and the longest row is known."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from metal_gen.text.chat_template import MessagesRefusedError
 
 
 class Letters:
-    """A token for each letter, and errors for some texts."""
+    """A tokenizer with one token per letter that raises errors for some texts."""
 
     def __init__(self, errors):
         self.errors = errors
@@ -27,7 +27,7 @@ class Letters:
 
 
 class Plan(SimpleNamespace):
-    """A machine that has room for 1,000 tokens in all its slots together."""
+    """A plan for a machine with room for 1,000 tokens in all slots together."""
 
     def __init__(self, slots=4):
         super().__init__(cache=SimpleNamespace(max_seq_len=100), slots=slots)

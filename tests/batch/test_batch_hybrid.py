@@ -1,4 +1,4 @@
-"""Batches of a model with linear attention: records do not depend on slots or on where a run was resumed."""
+"""Tests batches with linear attention: records depend neither on slots nor on where a run was resumed."""
 
 import pytest
 from test_batch_runner import Records
@@ -30,7 +30,7 @@ def rows():
 
 
 def run(folder, slots, *, finished=(), ordered=False):
-    """Records by id, in the order in which they were written, and the prompt tokens that were shared."""
+    """Return records by id, in the order in which they were written, and the shared prompt tokens."""
     settings = Settings(model=folder, max_seq_len=256, batch_size=slots, max_tokens=8, temperature=1.0)
     journal = Records()
     for number in finished:

@@ -1,4 +1,4 @@
-"""Inputs: read as they come, unpacked, counted; other formats refused, with what makes JSON Lines of them."""
+"""Tests inputs: read as they arrive, decompressed, counted; other formats are refused with a command."""
 
 import csv
 import gzip
@@ -30,7 +30,7 @@ def open_input(path, content=None):
 
 @pytest.fixture
 def pipe():
-    """An input that is a pipe, and a function that writes to it; without bytes it closes its end."""
+    """Return a pipe input, and a function that writes to it; without bytes it closes its end."""
     reading, writing = os.pipe()
 
     def write(data=b""):
@@ -207,7 +207,7 @@ def quoted(name):
 
 
 def made(tmp_path, name, content):
-    """What the command of a hint writes, as rows."""
+    """Run the command of a hint; return its output as rows."""
     (tmp_path / name).write_bytes(content)
     hint = refusal(name, content).hint
     command, _, target = hint.removeprefix("make JSON Lines of it: ").rpartition(" > ")

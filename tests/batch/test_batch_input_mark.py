@@ -1,4 +1,4 @@
-"""Inputs that an output was made of: they may grow, and of other changes it is said where they are."""
+"""Tests input marks: an input may grow, and other changes are located."""
 
 import gzip
 import io
@@ -193,7 +193,7 @@ CORRECTED = [*ROWS[:2], OTHER, *BEGUN[3:9], b'{"id": 10, "prompt": "c"}']
 
 @pytest.fixture
 def failed(path, tmp_path):
-    """An output in which the rows of lines 3 and 10 have failed."""
+    """Return an output in which the rows of lines 3 and 10 have failed."""
     put(path, BEGUN)
     output = tmp_path / "out.jsonl"
     write(output, [*GOOD[:2], *FAILED], input=stream(path))
@@ -210,7 +210,7 @@ def test_rows_that_failed_may_be_corrected_and_are_run_again(failed, path):
     found = resume(failed, path, retry_failed=True)
     assert (found.done, found.retried, found.failed) == (2, 2, 0)
     assert failed.read_bytes() == joined(GOOD[:2])
-    # From now on the corrected rows are those of the run.
+    # From now on the corrected rows belong to the run.
     assert resume(failed, path).done == 2
     put(path, BEGUN)
     with pytest.raises(UsageError, match="lines 3 and 10 differ"):

@@ -1,4 +1,4 @@
-"""The output: whole lines whatever happens, one run at a time, and only the same run goes on with it."""
+"""Tests the journal: always whole lines, one run at a time, and only the same run continues it."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_a_seed_that_is_not_given_is_chosen_once(path):
 
 
 def test_a_run_that_is_gone_on_with_keeps_the_moment_that_it_began(path):
-    """Where its rows depend on it, and nowhere else."""
+    """Only if its rows depend on the time."""
     timed = {**RUN, "moment": None}
     with Journal.create(path, timed) as journal:
         moment = journal.moment

@@ -1,4 +1,4 @@
-"""What other programs do to an output while it is written: noticed at once, nothing lost or doubled."""
+"""Tests other programs that change an output while it is written: detected, nothing lost or repeated."""
 
 import errno
 import os

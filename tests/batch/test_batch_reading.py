@@ -1,4 +1,4 @@
-"""Lines are read whole or passed over, in memory that neither their number nor their length has a part in."""
+"""Tests reading lines: whole or skipped, in memory that does not depend on their number or length."""
 
 import tracemalloc
 from itertools import pairwise
@@ -14,7 +14,7 @@ from metal_gen.errors import MetalGenError
 
 
 class Parts:
-    """Gives bytes in parts; None is a part that has not come, and an error is raised."""
+    """A source that yields parts; None has not arrived yet, and an exception is raised."""
 
     def __init__(self, *parts):
         self.parts = list(parts)
@@ -27,7 +27,7 @@ class Parts:
 
 
 class Endless:
-    """One line of so many bytes, none of which is held, and another."""
+    """A source of one line of this many bytes, which are never in memory together, and another line."""
 
     def __init__(self, nbytes):
         self.left = nbytes

@@ -1,4 +1,4 @@
-"""Records: in the form of their rows, JSON, and told apart by the same key that the row has."""
+"""Tests records: in the form of their rows, valid JSON, with the same keys as the rows."""
 
 import json
 import math
@@ -28,7 +28,7 @@ FORMS = pytest.mark.parametrize("row", [NATIVE, CHAT, TEXT], ids=["native", "cha
 
 
 class Vocabulary:
-    """Tokens by their ids: texts, parts of characters, and a special one."""
+    """A vocabulary by id, with texts, incomplete characters and a special token."""
 
     def __init__(self):
         self.words = {5: b"yes", 6: b" \xc3\xa9", 7: b" \xf0\x9f", 8: b"\x98", 9: b"\\x98", 10: b"yes"}
@@ -117,7 +117,7 @@ def test_log_probabilities():
 
 
 def logprobs_of(row, ids, top=()):
-    """The log-probabilities in a record of OpenAI's form, of tokens that are all equally probable."""
+    """Return the log-probabilities in a record of OpenAI's form, of equally probable tokens."""
     logprobs = [TokenLogprobs(-1.0, -1.0, tuple((id, -2.0 - place) for place, id in enumerate(top)))]
     given = [generation(ids=ids, logprobs=logprobs * len(ids))]
     return success(parse(row), given, 3, 9)["response"]["body"]["choices"][0]["logprobs"]
@@ -141,7 +141,7 @@ def test_a_token_of_a_completion_has_a_name_that_no_other_text_has():
     found = logprobs_of(TEXT, (5, 7, 2), top=(8, 9, 5, 10))
     assert found["tokens"] == ["yes", "bytes:\\x20\\xf0\\x9f", "<|end|>"]
     assert found["token_logprobs"] == [-1.0, -1.0, -1.0]
-    # Of two that are written alike the more probable one counts.
+    # Of two tokens with the same text, the more probable one counts.
     assert found["top_logprobs"][0] == {"bytes:\\x98": -2.0, "\\x98": -3.0, "yes": -4.0}
 
 

@@ -1,4 +1,4 @@
-"""Rows: what is read from each form, and one clear reason for each that cannot be used."""
+"""Tests rows: each form is parsed, and each invalid row gets one clear reason."""
 
 import json
 
@@ -286,7 +286,7 @@ def test_fields_that_are_called_as_those_of_a_record_are_kept_under_another_name
     fields = {"text": "hi", "seed": 4, "input_seed": 5, "error": {}, "note": None}
     kept = {"input_text": "hi", "input_input_seed": 4, "input_seed": 5, "input_error": {}, "note": None}
     assert good({"id": 1, "q": "x", **fields}, field="q").carried == kept
-    # There a seed is a setting.
+    # In this form, a seed is a setting.
     row = good({"id": 1, "prompt": "x", **fields}, keep_fields=True)
     assert row.settings == {"seed": 4}
     assert row.carried == {name: value for name, value in kept.items() if value != 4}

@@ -1,4 +1,4 @@
-"""The loop over rows: a row is run when it has come, whatever comes after it, and its end is told."""
+"""Tests the loop over rows: a row runs when it has arrived, before later ones do, and its end is reported."""
 
 from metal_gen.batch.executor import RowResult
 from metal_gen.batch.input.rows import BatchRow, RowForm, unreadable
@@ -24,7 +24,7 @@ class Records:
 
 
 class Slots:
-    """Runs rows, each for as many passes as its number has tens; the others in one."""
+    """An executor whose rows take one step per ten of their number; the others take one."""
 
     occupancy = 1.0
 
@@ -57,7 +57,7 @@ class Slots:
 
 
 def run(rows, slots, *, on_idle=lambda: None, on_failure=lambda row: None, **options):
-    """Ids of the records, in the order in which they were written."""
+    """Return the ids of the records, in the order in which they were written."""
     journal = Records()
     run_rows(
         iter(rows(journal)),

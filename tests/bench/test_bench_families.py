@@ -1,4 +1,4 @@
-"""Tests that every family that mlx-lm computes is compared with it, whatever layout its checkpoint has."""
+"""Tests that every family that mlx-lm supports is compared with it, for any layout of the checkpoint."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""What a benchmark does with its values: turns, medians, ratios, ceilings, sizes, and the report."""
+"""Tests the values of a benchmark: rounds, medians, ratios, ceilings, sizes, and the report."""
 
 import json
 import math
@@ -29,12 +29,12 @@ def seconds(values, **changes):
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """Of the tiny Qwen3."""
+    """Return the plan of the tiny Qwen3."""
     return plan_of(tmp_path_factory.mktemp("plan"), tiny_config("qwen3"))
 
 
 def plan_of(folder, config):
-    """With 100 positions of cache, in float32."""
+    """Return a plan with 100 cache positions in float32."""
     write_checkpoint(folder, config)
     settings = Settings(model=str(folder), max_seq_len=100, model_dtype="float32")
     return replace(prepare(settings).plan, available_bytes=0)
@@ -53,7 +53,7 @@ def test_of_speeds_ours_is_divided_by_theirs():
 
 
 def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_turns():
-    """A reader who divides the columns must get what is printed."""
+    """A reader who divides the columns must get the printed ratio."""
     assert advantage(speed([30.0, 10.0, 20.0]), speed([10.0, 20.0, 5.0])) == Spread(2.0, 0.5, 4.0, 3)
 
 
@@ -247,7 +247,7 @@ def test_the_commit_is_that_of_the_package_and_of_nothing_around_it(tmp_path):
 
 
 def test_git_is_not_run_where_there_is_no_checkout(tmp_path, monkeypatch):
-    """On a Mac without developer tools it opens a dialog."""
+    """On a Mac without developer tools, git would open a dialog."""
     from metal_gen import environment
 
     monkeypatch.setattr(environment, "_git", lambda *arguments: pytest.fail("git was run"))

@@ -1,4 +1,4 @@
-"""Both programs are really run: the same model gives the same tokens, by whoever computes it."""
+"""Runs both programs for real: the same model gives the same tokens."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def prompt(model):
 
 @pytest.fixture
 def suite(settings):
-    """Makes a suite that prints nothing."""
+    """Return a suite that prints nothing."""
 
     def make(on_progress=lambda *_: None, **request):
         return Suite(

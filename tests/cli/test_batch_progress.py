@@ -1,4 +1,4 @@
-"""What a batch shows on its way: how far it is, on any width of screen and in a log; and why rows fail."""
+"""Tests a batch's progress on a screen of any width and in a log, and of the reasons for failed rows."""
 
 import re
 from contextlib import suppress
@@ -15,7 +15,7 @@ from metal_gen.cli.terminal.console import Console
 
 
 class Clock:
-    """Seconds as a test has them pass."""
+    """A clock that the test advances, in seconds."""
 
     def __init__(self):
         self.now_s = 1000.0
@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def log(capsys):
-    """The lines that standard error has got."""
+    """Return the lines on standard error."""
     return lambda: capsys.readouterr().err.splitlines()
 
 
@@ -45,7 +45,7 @@ def error(number, hint=""):
     return RowError(number, number, f"int:{number}", RowForm.NATIVE, f"reason {number}", {}, hint=hint)
 
 
-# How far it is
+# Progress
 
 
 def test_a_file_has_a_total_a_percentage_and_a_time_left(clock):
@@ -129,7 +129,7 @@ def test_a_screen_has_a_line_that_fits(tmp_path, columns):
     assert "metal-gen: line 1: the prompt is empty\n" in text.replace("\r", "")
 
 
-# Why rows failed
+# Failed rows
 
 
 def report(log, failures, output="out.jsonl"):

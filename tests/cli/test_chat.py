@@ -1,4 +1,4 @@
-"""A chat's commands, what is typed and piped in, interrupts, and transcripts."""
+"""Tests a chat: commands, typed and piped messages, interrupts, and transcripts."""
 
 import io
 import json
@@ -43,7 +43,7 @@ HELLO = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho
 
 @pytest.fixture(scope="module")
 def model(text_checkpoints):
-    """Says abcdefgh again and again, and has room for a few turns."""
+    """A model that repeats abcdefgh, with room for a few turns."""
     folder = write_text_checkpoint(text_checkpoints / "alphabet", says=b"abcdefgh", forever=True)
     return metal_gen.load(folder, max_seq_len=120, max_tokens=6)
 
@@ -55,7 +55,7 @@ def session(model):
 
 @pytest.fixture
 def said(session, capsys):
-    """Does something in the chat, and returns what came on stdout and on stderr."""
+    """Do something in the chat; return stdout and stderr."""
 
     def do(*texts):
         capsys.readouterr()
@@ -260,7 +260,7 @@ def test_a_full_cache_is_said_with_the_choices_and_nothing_is_dropped(session, s
 
 
 class InterruptedConsole(Console):
-    """Ctrl-C is pressed at some pieces of an answer."""
+    """A console that presses Ctrl-C at some pieces of an answer."""
 
     pressed_at = (3,)
 
@@ -382,7 +382,7 @@ def test_messages_that_the_template_refuses_are_not_loaded(text_checkpoints, ech
     assert "--raw" not in streams.err
 
 
-# What is typed
+# Typed input
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_blocks_of_lines(text, unfinished, message):
 
 @pytest.fixture
 def typed(tmp_path):
-    """What the line editor reads when keys are pressed."""
+    """Return what the line editor reads when these keys are pressed."""
 
     def read(keys, history=None):
         with create_pipe_input() as source, create_app_session(input=source):
@@ -475,7 +475,7 @@ def test_a_bare_terminal_reads_lines(monkeypatch):
         source.read()
 
 
-# What is piped in
+# Piped input
 
 
 @pytest.mark.parametrize(
@@ -591,12 +591,12 @@ def test_exit_codes(text_checkpoints, model, tmp_path, monkeypatch, capsysbinary
 
 
 def test_a_program_can_talk_through_pipes_and_end_the_chat_by_a_signal(babbler, tmp_path):
-    """Each answer comes before the next message is written; what was said is saved at the end."""
+    """Each answer arrives before the next message is written, and the conversation is saved at the end."""
     options = ("--model", babbler, "-n", "100000", "--max-seq-len", "20000", "-0")
     with start_cli("chat", *options, "--save", "talk.json", home=tmp_path, stdin=subprocess.PIPE) as process:
         process.stdin.write(b"one\0")
         process.stdin.flush()
-        # As much as there is, and nothing that would stay in a buffer.
+        # Reads what is available, and buffers nothing.
         begun = os.read(process.stdout.fileno(), 30)
         process.send_signal(signal.SIGTERM)
         rest, stderr = process.communicate(timeout=30)
@@ -604,6 +604,6 @@ def test_a_program_can_talk_through_pipes_and_end_the_chat_by_a_signal(babbler, 
     messages = read_transcript(tmp_path / "talk.json")
     assert [message["role"] for message in messages] == ["user", "assistant"]
     written = (begun + rest).decode()
-    # The signal may come between a token and its being written.
+    # The signal may arrive between a token and its output.
     assert messages[1]["content"] in (written, written + "abcdefgh\n"[len(written) % 9])
     assert stderr.decode().endswith("metal-gen: saved to talk.json\nmetal-gen: terminated\n")

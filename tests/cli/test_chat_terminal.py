@@ -1,4 +1,4 @@
-"""A chat as a person has it: keys pressed, and the screen looked at."""
+"""Tests a chat in a real terminal: keys are pressed, and the screen is read."""
 
 import json
 import re
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.tmux, needs_tmux]
 
 
 def shown(screen):
-    """The screen from the first prompt on, without speeds and what is computed in."""
+    """Return the screen from the first prompt on, without speeds and dtype."""
     begin = next((place for place, line in enumerate(screen) if line.startswith(">")), len(screen))
     lines = [re.sub(r" in b?float\d+$", "", line.rstrip()) for line in screen[begin:]]
     return [re.sub(r"[\d.]+ tok/s", "N tok/s", line) for line in lines]

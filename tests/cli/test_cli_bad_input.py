@@ -1,4 +1,4 @@
-"""Every mistake gets one sentence, mostly a hint, its own exit code, and no text."""
+"""Tests that every mistake gets one sentence, usually a hint, its own exit code, and no text."""
 
 import os
 import re
@@ -22,7 +22,7 @@ USAGE, CONFIGURATION, NOT_FOUND, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 3, 4, 5, 6
 
 @pytest.fixture
 def refuse(monkeypatch, tmp_path, capfdbinary):
-    """Runs a command that must fail, and returns its sentence and its hint."""
+    """Run a command that must fail; return its sentence and its hint."""
     for name in list(os.environ):
         if name.startswith("METAL_GEN_"):
             monkeypatch.delenv(name)
@@ -46,7 +46,7 @@ def refuse(monkeypatch, tmp_path, capfdbinary):
 
 
 def sentence_and_hint(stderr):
-    """Take the two apart, and make sure that there is nothing else."""
+    """Split the output into sentence and hint, and check that there is nothing else."""
     lines = [line for line in stderr.splitlines() if "no --model given" not in line]
     assert 1 <= len(lines) <= 2, stderr
     assert lines[0].startswith("metal-gen: ")
@@ -58,7 +58,7 @@ def sentence_and_hint(stderr):
 
 
 def require_hint(hint, expected):
-    """An empty expectation stands for no hint at all."""
+    """Check the hint; an empty expectation means no hint."""
     if expected:
         assert expected in hint
     else:
@@ -438,7 +438,7 @@ def test_the_last_of_two_settings_files_counts(refuse, tmp_path):
     assert message.startswith("bad.toml: ")
 
 
-# Where the model is
+# The location of the model
 
 
 def test_a_model_folder_that_is_not_there(refuse):
@@ -469,12 +469,12 @@ def test_an_empty_model_name(refuse, tmp_path, by_file):
     refuse("generate", "-p", "hi", "-n", 1, *arguments, code=CONFIGURATION if by_file else USAGE)
 
 
-# What is in its folder
+# The contents of its folder
 
 
 @pytest.fixture
 def damaged(gambler, tmp_path):
-    """A copy of a checkpoint, for damaging."""
+    """Return a copy of a checkpoint to damage."""
     return Path(shutil.copytree(gambler, tmp_path / "damaged"))
 
 
@@ -497,7 +497,7 @@ def test_a_checkpoint_damaged_in_a_rare_way(refuse, damaged, damage, message):
 
 
 def test_a_checkpoint_that_is_not_damaged_passes(damaged, tmp_path):
-    """The damage in the tables above is what makes them fail."""
+    """The undamaged checkpoint loads, so the damage in the tables above causes the errors."""
     outcome = run_cli("generate", "-p", "hi", "--model", str(damaged), "-n", "2", home=tmp_path)
     assert outcome.code == 0
 

@@ -1,4 +1,4 @@
-"""`metal-gen batch` as a process: rows in, records out, killed in the middle and gone on with."""
+"""Tests `metal-gen batch` as a process: rows in, records out, killed and resumed."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def size_of(path):
 
 
 def texts(found):
-    """Texts by id; fails on an id that is there twice."""
+    """Return texts by id; fail if an id occurs twice."""
     by_id = {record["id"]: record["text"] for record in found}
     assert len(by_id) == len(found)
     return by_id
@@ -47,7 +47,7 @@ def texts(found):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The texts of a run that nothing interrupts."""
+    """Return the texts of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_rows(folder, STORIES)
     arguments = ("--batch-size", "3", *SEED)
@@ -379,7 +379,7 @@ def test_a_full_disk_leaves_whole_records_to_go_on_with(undisturbed, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a terminal is at its end")
 def test_an_input_that_fails_while_it_is_read_loses_no_row_that_came_before(tmp_path):
-    # What Linux says of a terminal's one end when the other has been closed.
+    # Linux reports this for one end of a terminal when the other has been closed.
     reading, writing = pty.openpty()
     os.write(writing, b"".join(json.dumps(row).encode() + b"\n" for row in STORIES[:3]))
     os.close(writing)
@@ -406,7 +406,7 @@ def test_an_input_that_ends_in_a_line_fails_that_row_alone(tmp_path):
 
 
 def test_rows_that_a_later_run_adds_are_told_the_same_date(tmp_path):
-    """What a template says of the time is that of the run's beginning."""
+    """In a template, the time is that of the run's beginning."""
     template = "{{ raise_exception(strftime_now('%Y-%m-%d')) }}"
     write_text_checkpoint(tmp_path / "model", chat_template=template)
     arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--model", "./model", "--resume")

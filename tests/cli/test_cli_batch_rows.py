@@ -1,4 +1,4 @@
-"""`metal-gen batch` and its rows: as they come, in other formats, with other fields, without an answer."""
+"""Tests `metal-gen batch` with rows that arrive late, have other formats or fields, or get no answer."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ def records(folder, name="out.jsonl"):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-# As they come
+# Late rows
 
 
 @pytest.mark.parametrize("slots", ["1", "4"])
@@ -58,7 +58,7 @@ def test_a_signal_ends_the_wait_for_a_row(tmp_path):
 
 
 class Late:
-    """An input of which nothing comes for some waits, and a journal that counts how often it is synced."""
+    """An input that stays silent for some waits, and a journal that counts its syncs."""
 
     def __init__(self, waits):
         self.waits_s, self.left, self.synced = [], waits, 0
@@ -209,7 +209,7 @@ def test_a_row_that_does_not_fit_says_what_would_hold_it_and_its_answer(text_che
 
 
 def long_speaker(folder):
-    """Was trained for 8,192 tokens."""
+    """A model that was trained for 8,192 tokens."""
     from tiny_text_checkpoint import write_text_checkpoint
 
     place = folder / "long speaker"

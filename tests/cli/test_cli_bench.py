@@ -1,4 +1,4 @@
-"""`metal-gen bench` as a process: its formats, its refusals, and what is left of it when it is stopped."""
+"""Tests `metal-gen bench` as a process: formats, refusals, and the partial report of a stopped run."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ ONLY_FAST = ("--only", "memory,decode,graph")
 
 @pytest.fixture(scope="module")
 def report():
-    """One that was compared and stopped early, of a model with an awkward name."""
+    """Return a report with a comparison, stopped early, of a model with an awkward name."""
     environment = {
         "metal_gen": "1.0",
         "commit": "0123456789abcdef-dirty",
@@ -149,7 +149,7 @@ def test_a_table_says_where_each_figure_was_taken():
 
 
 def table_lines(figures):
-    """The lines of a table below its head."""
+    """Return the lines of a table below its head."""
     environment = dict.fromkeys(("metal_gen", "mlx", "python", "os", "device", "cpu_count"), "")
     setup = dict.fromkeys(("model", "dtype", "cache_dtype", "warmup", "decode_tokens"), "")
     setup |= {"num_parameters": 1, "max_seq_len": 1}
@@ -334,7 +334,7 @@ def test_a_cold_start_that_is_interrupted_leaves_no_process_behind(gambler, tmp_
 
 
 def running_with(argument):
-    """Processes that were given an argument; none where the system has no /proc."""
+    """Return the processes with an argument; none if the system has no /proc."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

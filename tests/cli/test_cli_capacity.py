@@ -1,4 +1,4 @@
-"""The cache that a command takes, what it says when that is too small, and what it does not read at all."""
+"""Tests the cache size of a command, its messages if that is too small, and inputs it does not read."""
 
 import io
 import json
@@ -25,14 +25,14 @@ STOPS_SOON = ("--stop", bytes(CYCLE[:2]).decode())
 
 @pytest.fixture(scope="module")
 def long_babbler(text_checkpoints):
-    """Says `CYCLE` until the cache is full, and was trained for long texts."""
+    """A model that repeats `CYCLE` until the cache is full, trained for long texts."""
     folder = text_checkpoints / "long-babbler"
     return str(write_text_checkpoint(folder, says=CYCLE, forever=True, max_position_embeddings=40_960))
 
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """A prompt of 300 tokens, which is more than the usual cache holds."""
+    """A prompt of 300 tokens, more than the usual cache holds."""
     monkeypatch.setattr(capacity, "USUAL_TOKENS", 200)
     path = tmp_path / "notes.txt"
     path.write_text("x" * 300, encoding="utf-8")
@@ -92,7 +92,7 @@ def test_a_chat_has_room_for_many_turns(long_babbler, tmp_path):
 
 
 class Endless(io.RawIOBase):
-    """Gives as many bytes as are asked for, and counts them."""
+    """A stream that yields as many bytes as requested, and counts them."""
 
     name = "endless"
     given = 0

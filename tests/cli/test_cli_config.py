@@ -1,4 +1,4 @@
-"""`metal-gen config` shows what is in force and keeps a person's file from harm."""
+"""Tests that `metal-gen config` shows the settings in force and never damages the user's file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Commands over a GGUF file."""
+"""Tests commands with a GGUF file."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`metal-gen info` tells what it can, whatever is broken."""
+"""Tests that `metal-gen info` reports what it can, whatever is broken."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_it_is_a_line_for_each_thing_in_a_pipe(run_here, monkeypatch):
 
 
 def test_what_mlx_says_in_bytes_is_shown_as_a_size(run_here, monkeypatch):
-    """As a Mac has it."""
+    """MLX reports these on a Mac."""
     said = {"memory_size": 16 * 2**30, "max_buffer_length": 2**33, "resource_limit": 499000}
     monkeypatch.setattr(mx, "device_info", lambda: {**said, "device_name": "Apple M4"})
     monkeypatch.setattr(self_test, "run_self_test", lambda: SelfTest(REST, -0.1, 0.1, 0.1, 9.0))
@@ -89,7 +89,7 @@ def test_a_machine_that_computes_something_else_is_found_out(run_here, monkeypat
 
 
 def test_the_text_of_the_self_test_hangs_on_no_rounding():
-    """Of two tokens that are nearly as probable, another backend could take the other one."""
+    """Of two nearly equally probable tokens, another backend could choose the other one."""
     model = load(model_dtype="float32")
     pieces = list(
         stream_generate(model, STORY, raw=True, temperature=0.0, max_tokens=REST_TOKENS, logprobs=2)

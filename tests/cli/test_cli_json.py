@@ -1,4 +1,4 @@
-"""`--json`, `--jsonl` and the other outputs in JSON, each against the schema that documents them."""
+"""Tests `--json`, `--jsonl` and other JSON outputs against the schema that documents them."""
 
 import json
 import re
@@ -20,20 +20,20 @@ ENDLESS = ("--max-seq-len", "20000")
 
 
 def check(kind, document):
-    """Fail where a document is not as its definition says."""
+    """Check a document against its definition."""
     jsonschema.Draft202012Validator({**SCHEMA, "anyOf": [{"$ref": f"#/$defs/{kind}"}]}).validate(document)
     return document
 
 
 def lines_of(text):
-    """Documents of JSON lines, each ended by a newline."""
+    """Return the documents of JSON lines, each ended by a newline."""
     assert text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.fixture
 def say(run_here):
-    """The object that a model's text is told in."""
+    """Return the JSON object of a model's text."""
 
     def say(model, *arguments):
         outcome = run_here("generate", "-m", model, "-p", "hi", "--json", *arguments)

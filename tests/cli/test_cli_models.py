@@ -1,4 +1,4 @@
-"""`metal-gen models` as a shell sees it."""
+"""Tests `metal-gen models` from a shell."""
 
 import io
 import json
@@ -190,7 +190,7 @@ def test_rm_asks_at_a_terminal(run_here, hub, monkeypatch, answer, is_deleted):
 
 
 class _Person(io.StringIO):
-    """Somebody at standard input."""
+    """A user at standard input."""
 
     def isatty(self):
         return True

@@ -1,4 +1,4 @@
-"""Prompts from files, and escapes."""
+"""Tests prompts from files, and of escapes."""
 
 import json
 import re
@@ -13,7 +13,7 @@ USAGE = 2
 
 @pytest.fixture
 def pipe_in(monkeypatch, tmp_path):
-    """Puts bytes on standard input."""
+    """Put bytes on standard input."""
 
     def pipe_in(data):
         (tmp_path / "stdin").write_bytes(data)
@@ -24,7 +24,7 @@ def pipe_in(monkeypatch, tmp_path):
 
 @pytest.fixture
 def prompt_of(run_here, echo):
-    """The prompt that arguments make."""
+    """Return the prompt for some arguments."""
 
     def prompt_of(*arguments):
         outcome = run_here("generate", "-m", echo, *arguments)

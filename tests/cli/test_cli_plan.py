@@ -1,4 +1,4 @@
-"""`metal-gen plan`: the numbers are those of a run, and none of the weights are read."""
+"""Tests that `metal-gen plan` gives the numbers of a run, without reading weights."""
 
 import json
 import tempfile
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_shown_all_the_same(run_here, gambler):
 
 @pytest.mark.parametrize("quantize", [(), ("--quantize", "4g32")], ids=["as-stored", "quantized"])
 def test_the_parts_add_up(run_here, tmp_path, quantize):
-    """The largest matrix is there twice while it is quantized, which here is more than all the rest."""
+    """While it is quantized, the largest matrix is in memory twice, here more than everything else."""
     config = {"hidden_size": 64, "vocab_size": 8192, "tie_word_embeddings": True}
     folder = str(write_checkpoint(tmp_path / "wide", tiny_config("qwen3", **config)))
     arguments = ("plan", folder, "--chunk-size", "8", "--max-seq-len", "64", *quantize)
@@ -129,7 +129,7 @@ def online(monkeypatch, gambler, tmp_path):
 
 
 def in_two_parts(files):
-    """The same checkpoint, its weights in two files and an index."""
+    """Return the same checkpoint, with its weights in two files and an index."""
     tensors = safetensors.numpy.load(files.pop("model.safetensors"))
     names = sorted(tensors)
     shards = dict(zip(SHARDS, (names[::2], names[1::2]), strict=True))

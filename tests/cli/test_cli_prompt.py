@@ -1,4 +1,4 @@
-"""What the options of a prompt make of it, on the command line."""
+"""Tests the prompt options on the command line."""
 
 import json
 
@@ -13,7 +13,7 @@ BAD_CHECKPOINT = 5
 
 @pytest.fixture
 def model(tmp_path):
-    """Answers `abc`; its template quotes the prompt in a refusal where it is given a day."""
+    """A model that answers `abc`; with a day, its template raises an error that quotes the prompt."""
     source = "{% if day is defined %}" + QUOTING + "{% endif %}{{ messages[-1].content }}"
     write_text_checkpoint(tmp_path / "model", says=b"abc", chat_template=source)
     return "./model"

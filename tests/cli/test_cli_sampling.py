@@ -1,4 +1,4 @@
-"""Options of sampling and stopping: each out of its range by every way to set it, and each at work."""
+"""Tests sampling and stopping options: out of range wherever they can be set, and in effect."""
 
 import json
 import re
@@ -83,13 +83,13 @@ def place(name):
 
 @pytest.fixture
 def run(run_here):
-    """Generates with a model."""
+    """Generate with a model."""
     return lambda model, *arguments: run_here("generate", "--model", model, *arguments)
 
 
 @pytest.fixture
 def refuse(monkeypatch, run, gambler):
-    """Runs a command that must fail before weights are read, and returns its sentence and its hint."""
+    """Run a command that must fail before weights are read; return its sentence and its hint."""
 
     def load(self, dtype):
         raise AssertionError("weights were read")
@@ -110,7 +110,7 @@ def refuse(monkeypatch, run, gambler):
 
 @pytest.fixture
 def refuse_file(refuse, tmp_path):
-    """The same, for a line in a settings file."""
+    """Do the same with a line in a settings file."""
 
     def run(name, value):
         path = tmp_path / "settings.toml"
@@ -124,13 +124,13 @@ def refuse_file(refuse, tmp_path):
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """Says `abcdefgh` and stops."""
+    """A model that says `abcdefgh` and stops."""
     return str(write_text_checkpoint(tmp_path_factory.mktemp("letters"), says=LETTERS.encode()))
 
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory):
-    """Says `ab` again and again."""
+    """A model that repeats `ab`."""
     folder = tmp_path_factory.mktemp("endless")
     return str(write_text_checkpoint(folder, says=b"ab", forever=True, chat_template=None))
 
@@ -142,7 +142,7 @@ def loaded(letters):
 
 @pytest.fixture
 def say(run, letters, monkeypatch):
-    """Runs a command that succeeds; its text ends as the model ends it."""
+    """Run a command that succeeds; its text has no newline added."""
 
     def say(*arguments, model=letters, **variables):
         with monkeypatch.context() as patch:
@@ -339,7 +339,7 @@ def test_json_nested_too_deep_in_a_variable(refuse, monkeypatch, name):
     assert SETTINGS[name].variable in refuse(code=CONFIGURATION)[0]
 
 
-# Tokens that there are not
+# Unknown tokens
 
 UNKNOWN = [
     ("272", "there is no token 272: the vocabulary ends at 271"),
@@ -511,7 +511,7 @@ def test_penalties_choose_another_token(say, endless):
     def said(*arguments):
         return say("-n", "5", "--logit-bias", "c=164", *arguments, model=endless).stdout
 
-    # The model says a and b by 164.9; penalties come before the bias.
+    # The model says a and b by 164.9; penalties are applied before the bias.
     assert said() == b"ababa"
     assert said("--repetition-penalty", "1", "--presence-penalty", "0") == b"ababa"
     assert said("--repetition-penalty", "1.1") == b"abccc"
@@ -593,7 +593,7 @@ def test_logprobs_in_a_file_leave_the_text_on_the_terminal_alone(speaker, tmp_pa
     assert outcome.screen.decode() == SHOWN + "\n"
 
 
-# What contradicts itself
+# Contradictions
 
 
 def test_a_text_that_must_be_longer_than_it_may_be(refuse, refuse_file, monkeypatch):
@@ -628,7 +628,7 @@ def test_several_samples_that_will_be_equal_are_said_to_be_so(say):
         assert "equal" not in say(*arguments).stderr
 
 
-# What is said about it
+# Messages
 
 
 def test_verbose_says_what_is_in_force_and_why(say, tmp_path):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP in every phase of a run, and what Python says when nobody foresaw it."""
+"""Tests Ctrl-C, SIGTERM and SIGHUP in every phase of a run, and of tracebacks of unexpected errors."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ from hub_server import Trouble, running_hub
 
 pytest_plugins = ("fixtures_text",)
 
-# Puts something in the place of a function; a thread says that it has begun.
+# Replaces a function; a thread reports that the replacement has started.
 INSTEAD_OF = """
 import os, time
 from hashlib import pbkdf2_hmac
@@ -23,7 +23,7 @@ def work(*arguments):
 """
 LOAD = {"module": "metal_gen.generation.loading", "owner": "PreparedModel", "function": "read_weights"}
 PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function": "prefill"}
-# Minutes in which Python gets no turn, as in MLX.
+# Blocks for minutes without returning to Python, as in MLX.
 LONG_STEP = 'pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)'
 SHORT_STEPS = "while True: time.sleep(0.01)"
 SLOW_END = """
@@ -33,7 +33,7 @@ SLOW_END = """
         time.sleep(0.3)
         os.write(2, b"kept\\n")
 """
-# As compiled code does that an exception goes through.
+# Like compiled code through which an exception passes.
 ERROR_INSTEAD = """
     try:
         time.sleep(100)

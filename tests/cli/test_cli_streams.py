@@ -1,4 +1,4 @@
-"""What goes in and out of the process: prompts, the text, messages, signals and exit codes."""
+"""Tests the streams of the process: prompts, text, messages, signals and exit codes."""
 
 import json
 import os
@@ -23,12 +23,12 @@ pytest_plugins = ("fixtures_text",)
 
 ESCAPE = b"\x1b"
 NO_PROMPT = 'metal-gen: there is no prompt\nhint: give one, as in metal-gen generate "...", or pipe it in\n'
-# Longer than any test waits for.
+# Longer than any test waits.
 ENDLESS = ("--max-seq-len", "20000")
 
 
 def prompt_in(outcome):
-    """The prompt that the echo checkpoint quotes."""
+    """Return the prompt that the echo checkpoint quotes."""
     assert outcome.stdout == b""
     return json.loads(re.search(r"PROMPT (.*)", outcome.stderr)[1])
 
@@ -38,7 +38,7 @@ def seed_in(outcome):
 
 
 def is_babble(text):
-    """Whether it is a part of what is said again and again, and the end of its line."""
+    """Return whether a text is part of the repeated text, with the end of its line."""
     text = text.removesuffix(b"\n")
     return text == bytes(islice(cycle(CYCLE), len(text)))
 
@@ -228,7 +228,7 @@ def test_a_closed_stderr_does_not_cost_the_text(speaker, tmp_path):
 
 
 def read_ten_bytes_and_leave(babbler, home):
-    """Do as `metal-gen generate ... | head -c 10`."""
+    """Behave like `metal-gen generate ... | head -c 10`."""
     with start_cli("generate", "--model", babbler, "-p", "hi", *ENDLESS, home=home) as process:
         text = process.stdout.read(10)
         process.stdout.close()
@@ -272,7 +272,7 @@ def interrupt(babbler, home, number, *more):
     with start_cli("generate", "--model", babbler, "-p", "hi", *ENDLESS, *more, home=home) as process:
         begun = process.stdout.read(20)
         process.send_signal(number)
-        # Not by `communicate`, which passes over what has been read ahead.
+        # `communicate` would skip what has been read ahead.
         rest, stderr = process.stdout.read(), process.stderr.read()
         return process.wait(timeout=30), begun + rest, stderr.decode()
 
@@ -339,13 +339,13 @@ def test_messages_break_between_words_at_any_width(speaker, tmp_path, changes):
     for columns in (30, 400):
         outcome = run_in_terminal(*arguments, home=tmp_path, attached=attached, columns=columns, **changes)
         assert outcome.stdout == SAID_LINE
-        # A bar is drawn, and taken away, where a busy machine takes long to load.
+        # A bar is drawn and removed if a busy machine takes long to load.
         still = re.sub(
             r"\x1b\[\?25l.*?\x1b\[\?25h(\r?\x1b\[1A\x1b\[2K)?", "", outcome.screen.decode(), flags=re.DOTALL
         )
         plain = re.sub(r"\r|\x1b\[[\d;]*[mKA]", "", still)
         assert all(len(line) <= columns for line in plain.splitlines())
-        # Without what differs from run to run.
+        # Without the parts that differ from run to run.
         words.append(re.sub(r"[\d.]+", "N", " ".join(plain.splitlines())))
         counts.append(len(plain.splitlines()))
     assert words[0] == words[1]

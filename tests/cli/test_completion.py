@@ -1,4 +1,4 @@
-"""What the shell completes, and how little is loaded for it."""
+"""Tests shell completion, and of how little it loads."""
 
 import json
 import subprocess
@@ -23,9 +23,9 @@ print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 
 @pytest.fixture
 def complete(tmp_path):
-    """Complete the last of each line's words as bash asks for it.
+    """Complete the last word of each line as bash asks for it.
 
-    Returns what there is for each, and the modules that were loaded.
+    Returns the completions of each line, and the modules that were loaded.
     """
 
     def run(*lines):

@@ -1,4 +1,4 @@
-"""`metal-gen completion`."""
+"""Tests `metal-gen completion`."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Help can be relied on: its examples are commands that there are, its topics are pages of the manual."""
+"""Tests help: its examples are valid commands, and its topics are pages of the manual."""
 
 import plistlib
 import re
@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(topics().values())]
 
 
 def commands(group=PROGRAM, path=()):
-    """Every command and group, by the words that name it."""
+    """Return every command and group, by the words that name it."""
     yield path, group
     for name in getattr(group, "commands", {}):
         yield from commands(group.commands[name], (*path, name))
@@ -38,7 +38,7 @@ COMMANDS = dict(commands())
 
 
 def examples(text):
-    """The words of every call of the program in some shell commands, as a shell would give them."""
+    """Return the words of every call of the program in some shell commands, as a shell splits them."""
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>;&()")
         lexer.whitespace_split = True
@@ -47,7 +47,7 @@ def examples(text):
             if "metal-gen " in word:
                 yield from examples(word.strip("$()"))
             elif call is not None and set(word) <= set("|<>;&()"):
-                # A number before `>` names what is redirected.
+                # A number before `>` names the redirected stream.
                 yield call[:-1] if word[0] == ">" and call[-1].isdigit() else call
                 call = None
             elif call is not None:
@@ -61,7 +61,7 @@ def examples(text):
 
 
 def read(words):
-    """Let the command that some words name read the others, and check the settings among them."""
+    """Parse words with the command that they name, and check the settings among them."""
     context, command, names = PROGRAM.make_context("metal-gen", list(words)), PROGRAM, []
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -195,7 +195,7 @@ def test_a_common_word_finds_its_page(word, page):
 
 def test_a_section_finds_its_page():
     assert find_topic(["every", "night"]) == topics()["batch"]
-    # A comment in a block of commands is no heading.
+    # A comment in a block of commands is not a heading.
     assert find_topic("on both: Ray does not test clusters on macOS".split()) is None
 
 

@@ -1,4 +1,4 @@
-"""`metal-gen generate` in a real terminal: typed, watched, resized, interrupted, gone on with."""
+"""Tests `metal-gen generate` in a real terminal: typed, watched, resized, interrupted, resumed."""
 
 import pytest
 from cli_process import clean_environment
@@ -29,7 +29,7 @@ def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_goe
 
     shell.type("", "C-c")
     shell.wait_until(shell.is_ready)
-    # Where the terminal echoes ^C depends on the moment.
+    # The place of the echoed ^C depends on timing.
     *text, said, _ = "\n".join(shell.screen).replace("^C", "").splitlines()
     assert said == "metal-gen: interrupted"
     assert all(line == LINE for line in text[:-1])

@@ -1,4 +1,4 @@
-"""README and manual can be followed: commands run, links lead somewhere, pages are short."""
+"""Tests README and manual: commands run, links lead somewhere, pages are short."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ from make_manual import PAGES
 
 PAGE_FILES = [ROOT / "README.md", *sorted(FOLDER.rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# What installs, or runs all tests: this very one too.
+# Commands that install, or that run all tests, including these.
 NOT_RUN = ("pip install", "scripts/check")
 TALK = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}'
 
@@ -33,7 +33,7 @@ def script_of(path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home with the model that the manual names in its cache, and files that the commands read."""
+    """A home with the manual's model in its cache, and the files that the commands read."""
     home = tmp_path_factory.mktemp("home")
     folder = write_text_checkpoint(home / "made", hidden_size=64, intermediate_size=128, head_dim=32)
     put_model(home / "hf" / "hub", "Qwen/Qwen3-0.6B", folder_files(folder))

@@ -1,4 +1,4 @@
-"""Markdown rendered as it comes: what a screen and its scrollback hold in the end."""
+"""Tests Markdown rendered as it arrives: the final screen and scrollback are correct."""
 
 import random
 import re
@@ -87,7 +87,7 @@ source and of the screen.
 
 
 class Screen:
-    """A terminal as far as this needs one; `lines` are those that have scrolled off, and the screen's."""
+    """A minimal terminal; `lines` are those that have scrolled off, and those of the screen."""
 
     def __init__(self):
         self.lines, self.row, self.column = [""], 0, 0
@@ -126,7 +126,7 @@ class Screen:
 
 @pytest.fixture
 def stream(monkeypatch):
-    """A stream that draws at every piece, and the screen that it draws on."""
+    """Return a stream that draws at every piece, and the screen that it draws on."""
     monkeypatch.setattr(markdown_stream, "DRAW_INTERVAL_S", 0.0)
     monkeypatch.setattr(markdown_stream, "REST_AFTER_DRAWING", 0.0)
 

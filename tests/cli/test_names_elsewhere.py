@@ -1,4 +1,4 @@
-"""What other programs call an option is taken where it means the same, and explained where it does not."""
+"""Tests that other programs' option names are accepted if they mean the same, and explained otherwise."""
 
 import re
 
@@ -21,7 +21,7 @@ LEAVES = [command for group in GROUPS for command in group.values()]
 
 
 def parse(*words):
-    """The parameters that a command line comes to."""
+    """Return the parameters of a command line."""
     context = PROGRAM.make_context("metal-gen", list(words))
     name, command, rest = PROGRAM.resolve_command(context, [*context._protected_args, *context.args])
     return command.make_context(name, rest, parent=context).params

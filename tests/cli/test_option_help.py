@@ -1,4 +1,4 @@
-"""Every option says what it does and its default, at any width, and no example is cut."""
+"""Tests that every option says what it does and its default, at any width, and no example is cut."""
 
 import re
 import shlex
@@ -16,9 +16,9 @@ from metal_gen.config.settings import SETTINGS
 
 pytest_plugins = ("fixtures_cli",)
 
-# What is done at once has no default.
+# Actions have no default.
 ACTIONS = {"help", "version", "install_completion", "show_completion"}
-# And how often, where that comes first.
+# Adverbs of frequency may come first.
 VERBS = """Add Always Answer Apply Begin Check Compare Compile Compute Continue Convert Copy Delete Divide
 Draw End Generate Hide Install Keep Let Limit Load Measure Multiply Name Never Plan Print Put
 Quantize Read Render Replace Report Require Run Save Say Scale Set Show Skip Start Stop Store
@@ -42,7 +42,7 @@ def shown_params(command):
 
 @pytest.fixture
 def help_of(run_here, monkeypatch):
-    """The help of a command, at a terminal of some width."""
+    """Return the help of a command, at a terminal of some width."""
     monkeypatch.setattr(command_help, "is_terminal", lambda stream: True)
 
     def help_of(path, columns):

@@ -1,4 +1,4 @@
-"""`-o`: a file that is whole or not there, and what can only be written to."""
+"""Tests `-o`: a file is whole or absent, and a stream is only written to."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `metal-gen info` says of how it was started, as other systems would have it."""
+"""Tests how `metal-gen info` describes how it was started, on various systems."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from metal_gen.generation.self_test import REST, SelfTest
 
 pytest_plugins = ("fixtures_cli",)
 
-# As `ps` of a Mac and of Linux has it.
+# Output of `ps` on a Mac and on Linux.
 LISTING = """
     1     0 /sbin/launchd
   400     1 /usr/sbin/cron

@@ -1,4 +1,4 @@
-"""Options that say the same agree, and options that do not are refused."""
+"""Tests that options with the same meaning agree, and contradictory ones are refused."""
 
 import pytest
 import typer
@@ -15,7 +15,7 @@ PROGRAM = typer.main.get_command(app)
 
 @pytest.fixture
 def settings_of(run_here):
-    """The settings that the options of `generate` come to, in a home without a settings file."""
+    """Return the settings for options of `generate`, in a home without a settings file."""
 
     def settings_of(*options):
         command = PROGRAM.commands["generate"]

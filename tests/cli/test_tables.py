@@ -1,4 +1,4 @@
-"""Tables are aligned where they fit, and nothing is cut off where they do not."""
+"""Tests that tables are aligned if they fit, and nothing is cut off if they do not."""
 
 import pytest
 

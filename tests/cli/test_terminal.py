@@ -1,4 +1,4 @@
-"""What is drawn and coloured, on which stream, under which wishes of the environment."""
+"""Tests drawing and colours, per stream and environment."""
 
 import io
 import os
@@ -24,7 +24,7 @@ VARIABLES = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "COLUMNS", "LINES")
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Sets the variables that speak of terminals, and removes the others."""
+    """Set the variables that concern terminals, and remove the others."""
 
     def environment(**variables):
         for name in VARIABLES:
@@ -38,7 +38,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def show(monkeypatch, environment):
-    """Does something with stderr on a terminal of 80 columns, and returns what that got."""
+    """Do something with stderr on a terminal of 80 columns; return what that received."""
     monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
@@ -62,7 +62,7 @@ def show(monkeypatch, environment):
 
 @pytest.fixture
 def think(run_here, thinker):
-    """Generates, with progress through the prompt, and some options."""
+    """Generate with progress through the prompt, and some options."""
 
     def think(*arguments):
         outcome = run_here(
@@ -135,7 +135,7 @@ def test_a_bar_says_what_is_waited_for_and_is_gone_in_the_end(show, think, argum
     places = [shown.index(bar) for bar in bars]
     assert places == sorted(places)
     assert hidden not in shown
-    # Each bar's line is erased before anything else is said.
+    # Each bar's line is erased before anything else is written.
     closing = strip_styles(shown[shown.rindex("\x1b[2K") :])
     assert closing.startswith("metal-gen: prompt 20, thinking 6, answer 5 tokens; stop (eos); ")
     assert "cache 31 of 256" in closing
@@ -175,7 +175,7 @@ def test_a_bar_appears_before_anything_is_done_and_makes_way_for_messages(show, 
     assert "reading" in before
     assert counted in before
     assert "reading" in after
-    # A message has a line that is erased first.
+    # A message is preceded by an erased line.
     for text in ("a message", "the end"):
         assert strip_styles(shown[: shown.index(text)].rpartition("\x1b[2K")[2]) == "metal-gen: "
     assert "writing" not in shown[shown.rindex("\x1b[2K") :]

@@ -1,4 +1,4 @@
-"""How a text ends, and what tells thinking from an answer."""
+"""Tests the end of a text, and of what distinguishes thinking from an answer."""
 
 import pytest
 from cli_process import run_cli
@@ -11,7 +11,7 @@ QUIET = ("-p", "hi", "-q")
 
 @pytest.fixture(scope="session")
 def liner(text_checkpoints):
-    """Ends its text with a newline."""
+    """A model that ends its text with a newline."""
     return str(write_text_checkpoint(text_checkpoints / "liner", says=b"ab\n"))
 
 

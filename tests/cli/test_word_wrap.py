@@ -1,4 +1,4 @@
-"""Lines broken between words, whatever the pieces that a text comes in."""
+"""Tests breaking lines between words, whatever the pieces of the text."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_without_a_width_nothing_changes(text):
 @given(PROSE, st.integers(1, 30))
 def test_a_line_is_broken_exactly_where_the_next_word_has_no_room(text, columns):
     for given_line in text.split("\n"):
-        # Words that a line holds, one space between them: what else there may be has cases of its own below.
+        # Short words with one space between them; other cases have their own tests below.
         words = " ".join(word for word in given_line.split() if len(word) <= columns)
         lines = wrap_words(words, columns).split("\n")
         for line, following in zip(lines, [*lines[1:], ""], strict=True):

@@ -1,4 +1,4 @@
-"""Which of the places of a setting may name a library by its path."""
+"""Tests the settings that may name a library by path."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every file in configs/ loads, and says what is true."""
+"""Tests that every file in configs/ loads and is correct."""
 
 import re
 from pathlib import Path

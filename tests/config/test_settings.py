@@ -1,4 +1,4 @@
-"""Where settings come from, which one wins, and what is refused."""
+"""Tests the sources of settings: their precedence, and what is refused."""
 
 import pytest
 

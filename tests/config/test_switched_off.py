@@ -1,4 +1,4 @@
-"""What other programs write for "none" is taken here too, wherever a setting is written."""
+"""Tests that other programs' values for "off" are accepted here too, wherever a setting is written."""
 
 import json
 
@@ -16,7 +16,7 @@ FORMS = [("top_k", 0), ("top_k", -1), ("max_tokens", -1), ("seed", -1), ("repeti
 
 
 def set_in_each_place(tmp_path, name, value):
-    """The settings that come of a value in a file, a variable, a flag and an argument of the library."""
+    """Return the settings from a value in a file, a variable, a flag and an argument of the library."""
     info, file = SETTINGS[name], tmp_path / "job.toml"
     file.write_text(f"[{info.section}]\n{info.key} = {json.dumps(value)}\n")
     below = Settings().override({name: 7}, "something else")

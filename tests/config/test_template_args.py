@@ -1,4 +1,4 @@
-"""Variables for a chat template: names, each with what JSON can hold."""
+"""Tests variables for a chat template: names with JSON values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A settings file may be anything: it is read in bounded time and memory, or refused in a sentence."""
+"""Tests that any settings file is read in bounded time and memory, or refused with one sentence."""
 
 import os
 import threading

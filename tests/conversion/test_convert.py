@@ -1,4 +1,4 @@
-"""Converted checkpoints: mlx-lm and metal-gen compute the same from them, and they are whole or not there."""
+"""Tests converted checkpoints: mlx-lm and metal-gen compute the same; a result is whole or absent."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ pytest_plugins = ("fixtures_cli", "fixtures_text")
 FOUR_BITS = Packing(4, 64)
 FAMILIES = ["qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe"]
 CONFIGS = dict(golden_configs())
-# As published, as transformers 5 has them, and with parts that are not for text.
+# Published configs, those that transformers 5 writes, and those with parts that are not for text.
 MLX_LM_COMPUTES = [
     *("qwen2-implied-head-dim", "qwen3-rope-parameters", "qwen3-yarn-documented", "qwen3-dynamic"),
     *("qwen3_moe-modern", "qwen3_moe-one-dense"),
@@ -59,7 +59,7 @@ def logits_of(folder, make_cache):
 
 
 def tensors_in(folder):
-    """By name, and the metadata of their files, which are all that there is of weights."""
+    """Return the tensors by name, and the metadata of their files, which must hold all weights."""
     tensors, metadata = {}, []
     for path in sorted(folder.glob("*.safetensors")):
         tensors.update(mx.load(str(path)))
@@ -80,7 +80,7 @@ def test_both_compute_what_they_should(name, make_cache, tmp_path):
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
 def test_experts_that_transformers_5_has_stacked_are_those_of_mlx_lm(family, make_cache, tmp_path):
-    """mlx-lm by itself does not load them."""
+    """mlx-lm itself does not load them."""
     config = quantizable_config(family)
     apart = write_checkpoint(tmp_path / "apart", config, tiny_weights(config))
     stacked = with_stacked_experts(tiny_weights(config))
@@ -136,7 +136,7 @@ def test_numbers_are_quantized_in_the_dtype_that_is_asked_for(tmp_path):
     assert {array.dtype for name, array in tensors.items() if "A_log" not in name} == {mx.float16, mx.uint32}
     assert tensors["language_model.model.layers.0.linear_attn.A_log"].dtype == mx.float32
     norms = [name for name in tensors if name.endswith("norm.weight")]
-    # What has 1 added to it before and after it is rounded.
+    # Tensors to which 1 is added, before or after rounding.
     assert all(mx.allclose(tensors[name], expected[name], atol=1e-3) for name in norms)
     assert all(mx.array_equal(tensors[name], expected[name]) for name in tensors if name not in norms)
 
@@ -154,7 +154,7 @@ def test_what_is_quantized_is_copied_as_it_is(tmp_path):
     "method", [awq(-1), gptq(8, 64), pack_quantized(4, 32, symmetric=False), fp8((48, 40))]
 )
 def test_what_others_have_quantized_becomes_what_mlx_lm_has(method, make_cache, tmp_path):
-    """Rows of different widths can be cut into different groups."""
+    """Rows of different widths can have different group sizes."""
     published, plain = write_published(tmp_path, method, "qwen3_moe")
     out = converted(published, tmp_path / "out", dtype="float32")
     expected = logits_of(plain, make_cache)
@@ -194,7 +194,7 @@ def test_files_and_memory_have_a_bound(tmp_path):
 
 
 class StoppedError(BaseException):
-    """As Ctrl-C ends the work."""
+    """Stands for Ctrl-C."""
 
 
 def stop(*progress):

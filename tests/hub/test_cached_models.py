@@ -1,4 +1,4 @@
-"""The listing of the Hub's cache: everything that takes room is in it, damaged or not."""
+"""Tests the list of cached models: everything that takes space is listed, damaged or not."""
 
 import os
 import time

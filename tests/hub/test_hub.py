@@ -1,4 +1,4 @@
-"""What is found without the network: folders, cached snapshots, and misses offline."""
+"""Tests locating models without the network: folders, cached snapshots, and misses offline."""
 
 import os
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a download fetches, counts, and takes up again."""
+"""Tests downloads: which files are fetched, counted and resumed."""
 
 import signal
 import time

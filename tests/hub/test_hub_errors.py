@@ -1,4 +1,4 @@
-"""What the user is told when the Hub, the network or the disk says no."""
+"""Tests the messages for errors of the Hub, the network or the disk."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A server that is no Hub: nothing of what it says leaves the cache, hangs, or ends in a traceback."""
+"""Tests a server that is not a Hub: its answers cannot escape the cache, hang, or cause a traceback."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ def server():
 
 @pytest.fixture
 def hub(server, tmp_path, monkeypatch):
-    """The server, asked by this process; the cache lies far below the test's folder."""
+    """Start the server for this process; the cache is nested deep in the test's folder."""
     url = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "a" / "b" / "c" / "d" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -72,7 +72,7 @@ def refusal_of(ask):
 
 
 def outside_of_cache(folder):
-    """What lies in a folder beside the cache, or is pointed to from within it."""
+    """Return the files outside the cache, or linked to from within it."""
     cache = Path(constants.HF_HUB_CACHE)
     found = [path for path in folder.rglob("*") if not (path.is_relative_to(cache) or path in cache.parents)]
     links = [path for path in cache.rglob("*") if path.is_symlink()]

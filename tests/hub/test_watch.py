@@ -1,4 +1,4 @@
-"""Work with the Hub ends when it is told to, and when the Hub sends nothing, or never stops."""
+"""Tests watched work: it ends when stopped, and when the Hub sends too little or never stops."""
 
 import threading
 
@@ -16,7 +16,7 @@ def impatient(monkeypatch):
 
 
 def watched(received_bytes, **options):
-    """Watch work that goes on until it is stopped."""
+    """Watch work that runs until it is stopped."""
     stopped = threading.Event()
 
     def work():

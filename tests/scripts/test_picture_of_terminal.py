@@ -1,4 +1,4 @@
-"""The script that draws terminals."""
+"""Tests the script that draws terminals."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The script that draws a benchmark's report."""
+"""Tests the script that plots a benchmark's report."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ TPS, MS = Unit.TOKENS_PER_SECOND, Unit.MILLISECONDS
 
 
 def sample(*, compare):
-    """A report with everything that is drawn."""
+    """Return a report with everything that is plotted."""
     figures = []
     for program in (METAL_GEN, MLX_LM) if compare else (METAL_GEN,):
         for size in (128, 512):

@@ -1,4 +1,4 @@
-"""What a reader is told to install can be installed today, and what is pasted first can be pasted."""
+"""Tests that the documented installation works today, and that its first commands can be pasted."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ def test_the_first_block_activates_the_environment_before_it_names_the_program()
 
 
 def test_what_is_pasted_first_has_no_comments():
-    """An interactive zsh, as a Mac has it, takes them for arguments."""
+    """On a Mac, an interactive zsh treats comments as arguments."""
     first_screen = README.partition("\n## ")[0]
     for block in re.findall(r"^```sh\n(.*?)^```", first_screen, re.MULTILINE | re.DOTALL):
         assert "#" not in block

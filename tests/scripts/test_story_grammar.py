@@ -1,4 +1,4 @@
-"""The story grammar behind the bundled checkpoint: it repeats, it varies, it speaks English, it holds out."""
+"""Tests the story grammar of the bundled checkpoint: repeatable, varied, correct English, held-out words."""
 
 import re
 import sys
