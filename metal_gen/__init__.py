@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+    from metal_gen.constraints.constraint import Constraint
     from metal_gen.engine.stopping import FinishDetail, FinishReason
     from metal_gen.errors import MetalGenError
     from metal_gen.generation.conversation import Conversation
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from metal_gen.scoring.text_score import TextScore
 
 _MODULES = {
+    "Constraint": "metal_gen.constraints.constraint",
     "Conversation": "metal_gen.generation.conversation",
     "FinishDetail": "metal_gen.engine.stopping",
     "FinishReason": "metal_gen.engine.stopping",
@@ -57,6 +59,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Constraint",
     "Conversation",
     "FinishDetail",
     "FinishReason",

@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     DOES_NOT_FIT = 6
     FAILED_ROWS = 7
     OUTPUT_HELD = 8
+    INCOMPLETE = 9
     NO_ANSWER = 10
     HUNG_UP = 129
     INTERRUPTED = 130
@@ -86,6 +87,12 @@ class NoAnswerError(MetalGenError):
     """A text ended before the model began its answer."""
 
     exit_code = ExitCode.NO_ANSWER
+
+
+class IncompleteError(MetalGenError):
+    """A text has ended before it was all that its constraint asks for."""
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class BackendError(MetalGenError):

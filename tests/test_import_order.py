@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "byte_sizes", "background", "control_characters", "excerpt"),
     ("config", "files"),
     ("device", "text"),
-    ("cache", "sampling"),
+    ("cache", "sampling", "constraints"),
     ("models",),
     ("hub",),
     ("checkpoint",),

@@ -56,7 +56,9 @@ def error_record(error: RowError) -> Record:
     if error.form is not RowForm.NATIVE:
         response = error.given.get("response")
         return _request_record(error.number, error.id, response, said)
-    kept = {name: value for name, value in error.given.items() if name != "text"}
+    # The beginning of an answer is kept, the absence of one is not.
+    has_text = error.code is RowErrorCode.INCOMPLETE
+    kept = {name: value for name, value in error.given.items() if name != "text" or has_text}
     return {"id": error.id, **error.carried, "error": said, **kept}
 
 

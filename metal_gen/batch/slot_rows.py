@@ -1,7 +1,7 @@
 """Generates rows on this machine: one slot per sample; a row's record is built when all samples are done."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,9 @@ from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.errors import DoesNotFitError, MetalGenError, NoAnswerError, UsageError
+from metal_gen.generation.guides.guide import TextGuide
+from metal_gen.generation.guides.making import guide_for, require_room
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Clock, Generation, Piece, join
 from metal_gen.generation.strategy_settings import endings_from, strategy_from
@@ -41,6 +43,7 @@ class _Job:
     seed: int
     strategy: SamplingStrategy
     endings: dict[int, FinishDetail]
+    guides: Sequence[TextGuide | None]
     generations: dict[int, Generation] = field(default_factory=dict)
     failure: RowError | None = None
 
@@ -54,8 +57,11 @@ class _Job:
         generations = [self.generations[sample] for sample in range(self.settings.samples)]
         record = success_record(self.row, generations, len(self.prompt.ids), self.seed, tokens)
         for generation in generations:
-            if (missing := generation.missing_answer) is not None:
-                return replace(failed_row(self.row, missing, RowErrorCode.NO_ANSWER), given=record)
+            if (failure := generation.shortcoming) is not None:
+                code = (
+                    RowErrorCode.NO_ANSWER if isinstance(failure, NoAnswerError) else RowErrorCode.INCOMPLETE
+                )
+                return replace(failed_row(self.row, failure, code), given=record)
         completion_tokens = sum(len(generation.token_ids) for generation in generations)
         return RowResult(record, len(self.prompt.ids), completion_tokens, self.prompt.notices)
 
@@ -142,12 +148,19 @@ class SlotRows:
         wanted: dict[str, Any] = {"seed": seed, **row.settings}
         try:
             settings = override_with_arguments(model.settings, wanted)
+            if settings.break_loops is None:
+                # Nobody looks on who could end them.
+                settings = settings.override({"break_loops": True}, "a batch")
             tokenizer, eos_ids = model.checkpoint.tokenizer, model.checkpoint.eos_ids
             strategy = strategy_from(settings, tokenizer, eos_ids)
             endings = endings_from(settings, tokenizer, eos_ids)
+            require_room(model.plan, settings)
+            guides = [guide_for(model.checkpoint, prompt, settings) for _ in range(settings.samples)]
+        except DoesNotFitError as error:
+            return failed_row(row, error, RowErrorCode.DOES_NOT_FIT)
         except UsageError as error:
             return failed_row(row, error)
-        job = _Job(row, prompt, settings, wanted["seed"], strategy, endings)
+        job = _Job(row, prompt, settings, wanted["seed"], strategy, endings, guides)
         self._queue.extend((job, sample) for sample in range(settings.samples))
         self._fill()
         return None
@@ -177,8 +190,19 @@ class SlotRows:
             logprobs=settings.logprobs,
         )
         clock = Clock(prompt_tokens=len(ids), computed_tokens=0, seed=job.seed)
-        assembly = TextAssembly(self._model.checkpoint.tokenizer, job.prompt, settings.stop, number, clock)
-        text = self.decoder.begin(ids, sampler, endings=job.endings, max_tokens=settings.max_tokens)
+        guide = job.guides[number]
+        assembly = TextAssembly(
+            self._model.checkpoint.tokenizer,
+            job.prompt,
+            settings.stop,
+            number,
+            clock,
+            guide=guide,
+            breaks_loops=bool(settings.break_loops),
+        )
+        text = self.decoder.begin(
+            ids, sampler, endings=job.endings, max_tokens=settings.max_tokens, guide=guide
+        )
         self._running[text] = _Sample(job, number, assembly)
 
     def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | MetalGenError) -> bool:

@@ -23,6 +23,7 @@ from metal_gen.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from metal_gen.checkpoint.adapters.adapter import Adapter
+    from metal_gen.constraints.token_table import TokenTable
 
 
 class Checkpoint:
@@ -76,6 +77,13 @@ class Checkpoint:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, read from tokenizer.json on first use."""
         return Tokenizer(self._documents.tokenizer(), self.config.vocab_size)
+
+    @cached_property
+    def token_table(self) -> "TokenTable":
+        """The vocabulary as constraints need it; built when it is first used."""
+        from metal_gen.constraints.token_table import TokenTable
+
+        return TokenTable(self.tokenizer, self.eos_ids)
 
     def read_tokenizer(self) -> None:
         """Read tokenizer and chat template now. Errors are those of their first use."""

@@ -83,7 +83,8 @@ _HINTS = {
     "--repeat-last-n": "--repetition-window N is for --repetition-penalty alone",
     "--xtc-probability --xtc-threshold --typical --typical-p --top-nsigma --top-n-sigma": _NO_SAMPLER,
     "--mirostat --dynatemp-range --dry-multiplier --samplers --min-tokens-to-keep": _NO_SAMPLER,
-    "--grammar --grammar-file --json-schema -jf --json-schema-file": "a text cannot be held to a grammar",
+    "--grammar-file": "--grammar FILE takes a Lark grammar",
+    "--json-schema -jf --json-schema-file": "--schema takes a file, JSON, or fields in short",
     "--image --images --audio --video -mm --mmproj": "only text can be read",
     "--num-ctx --n-ctx --context-size --context-length": "--max-seq-len N sets how many tokens the cache "
     "holds, for prompt and answer together",

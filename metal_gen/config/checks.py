@@ -34,6 +34,10 @@ class Check(Protocol):
         """Parse an option that is given several times; by default the last one counts."""
         return self.from_text(texts[-1])
 
+    def from_file_value(self, value: object) -> object:
+        """Return the value of a settings file, which may name a file where an option may."""
+        return self(value)
+
 
 def with_value(error: ValueError, shown: str) -> str:
     """Return the phrase of a refused value, with the value: "must be a number above 0, not -1"."""

@@ -5,6 +5,9 @@ from typing import Any
 
 from metal_gen.config.checks import Check
 
+# Settings in this section apply only to the command line: the library displays nothing.
+TERMINAL = "terminal"
+
 
 @dataclass(frozen=True)
 class SettingInfo:

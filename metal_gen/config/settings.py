@@ -10,6 +10,9 @@ from typing import Any
 
 from metal_gen.config.adapters import Adapters
 from metal_gen.config.checks import Choice, Flag, Text, Texts, Whole
+from metal_gen.config.constraints.checks import CONSTRAINTS
+from metal_gen.config.constraints.settings import ConstraintSettings
+from metal_gen.config.prompt_settings import PromptSettings
 from metal_gen.config.quantize import Quantize
 from metal_gen.config.ranges import (
     LOGIT_BIAS,
@@ -27,22 +30,19 @@ from metal_gen.config.ranges import (
     TOP_P,
 )
 from metal_gen.config.rope_scaling import RopeScaling
-from metal_gen.config.setting_info import SettingInfo, info_of, setting
+from metal_gen.config.setting_info import TERMINAL, SettingInfo, info_of, setting
 from metal_gen.config.sizes import Size
 from metal_gen.config.switched import value_in_force
-from metal_gen.config.template_args import TemplateArgs
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
-# Settings in this section apply only to the command line: the library displays nothing.
-TERMINAL = "terminal"
 # Default of a filter that the checkpoint's generation_config.json may set.
 OWN_OR_OFF = "the model's, or else off"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ConstraintSettings, PromptSettings):
     """The settings in force.
 
     Attributes:
@@ -252,21 +252,6 @@ class Settings:
         None,
         "Report each token's log-probability, and those of the k most probable tokens",
     )
-    system: str | None = setting(
-        "generation", Text(), None, "Set the system message", unset="the chat template's"
-    )
-    raw: bool = setting(
-        "generation", Flag(), False, "Continue the prompt as it is, without the chat template"
-    )
-    thinking: bool | None = setting(
-        "generation", Flag(), None, "Let the model think first", unset="the chat template's"
-    )
-    prefill: str | None = setting(
-        "generation", Text(may_be_empty=False), None, "Begin the answer with this text"
-    )
-    template_arg: tuple[tuple[str, object], ...] = setting(
-        "generation", TemplateArgs(), (), "Set a variable of the chat template to a JSON value or a text"
-    )
 
     markdown: bool = setting(
         TERMINAL, Flag(), False, "Render Markdown on a terminal; a pipe gets the text as it is"
@@ -280,10 +265,16 @@ class Settings:
         return self.sources.get(name, DEFAULT_SOURCE)
 
     def override(self, values: Mapping[str, object], source: str | Mapping[str, str]) -> "Settings":
-        """Return these settings overridden by checked values; a value that means "off" becomes None."""
+        """Return these settings overridden by checked values; a value that means "off" becomes None.
+
+        A constraint replaces one of any other kind.
+        """
+        replaced = CONSTRAINTS if any(values.get(name) for name in CONSTRAINTS) else ()
+        defaults = {name: SETTINGS[name].default for name in replaced}
         named = {name: source if isinstance(source, str) else source[name] for name in values}
         in_force = {name: value_in_force(SETTINGS[name].check, value) for name, value in values.items()}
-        changes: dict[str, Any] = {**in_force, "sources": {**self.sources, **named}}
+        before = {name: place for name, place in self.sources.items() if name not in replaced}
+        changes: dict[str, Any] = {**defaults, **in_force, "sources": {**before, **named}}
         return replace(self, **changes)
 
     def fill(self, values: Mapping[str, object], source: str) -> "Settings":
@@ -291,4 +282,12 @@ class Settings:
         return self.override({k: v for k, v in values.items() if k not in self.sources}, source)
 
 
-SETTINGS: dict[str, SettingInfo] = {each.name: info_of(each) for each in fields(Settings) if each.metadata}
+def _in_order() -> list[SettingInfo]:
+    """Return all settings by section, with inherited ones at the end of theirs."""
+    own = [info_of(each) for each in fields(Settings) if each.metadata]
+    inherited = {each.name for base in Settings.__bases__ for each in fields(base)}
+    sections = list(dict.fromkeys(info.section for info in own if info.name not in inherited))
+    return sorted(own, key=lambda info: (sections.index(info.section), info.name in inherited))
+
+
+SETTINGS: dict[str, SettingInfo] = {info.name: info for info in _in_order()}

@@ -49,6 +49,13 @@ EXAMPLES: dict[str, object] = {
     "thinking": False,
     "prefill": "Once upon a time",
     "template_arg": {"enable_thinking": False},
+    "schema": "name, age int",
+    "regex": "[0-9]+",
+    "choice": ("yes", "no"),
+    "grammar": 'start: size\nsize: "small" | "large"',
+    "thinking_budget": 1024,
+    "break_loops": True,
+    "schema_indent": 2,
 }
 
 

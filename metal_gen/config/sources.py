@@ -10,8 +10,8 @@ from pathlib import Path
 
 from metal_gen.config.checks import with_value
 from metal_gen.config.library_path import require_safe_library
-from metal_gen.config.setting_info import SettingInfo
-from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, TERMINAL, Settings
+from metal_gen.config.setting_info import TERMINAL, SettingInfo
+from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, Settings
 from metal_gen.config.toml_file import read_document
 from metal_gen.errors import ConfigError, UsageError
 
@@ -173,7 +173,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 def _checked(place: str, info: SettingInfo, value: object) -> object:
     try:
-        return info.check(value)
+        return info.check.from_file_value(value)
     except ValueError as error:
         raise ConfigError(f"{place} {with_value(error, _short(value))}") from None
 

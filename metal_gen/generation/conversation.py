@@ -16,6 +16,7 @@ from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.stopping import larger_capacity
 from metal_gen.errors import DoesNotFitError, UsageError
+from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Piece, join
 from metal_gen.generation.prompt import encode_as_set
@@ -102,6 +103,7 @@ class Conversation:
             if name in NOT_OF_A_TURN:
                 raise UsageError(f"{name} cannot be set in a conversation: {NOT_OF_A_TURN[name]}")
         checkpoint = self.model.checkpoint
+        require_constraint(changed)
         strategy_from(changed, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(changed, checkpoint.tokenizer, checkpoint.eos_ids)
         self.settings = changed

@@ -17,6 +17,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
+from metal_gen.config.constraints.checks import CONSTRAINTS
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import (
     available_memory_bytes,
@@ -36,6 +37,7 @@ from metal_gen.generation.capacity import (
     capacity_for_prompt,
     usual_capacity,
 )
+from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
@@ -180,6 +182,7 @@ def prepare(
     defaults = sampling_defaults(checkpoint.generation_config, replaced=settings.sources)
     settings = settings.fill(defaults, GENERATION_FILE)
     require_lengths(settings)
+    require_constraint(settings)
     if scores and checkpoint.config.linear is not None:
         most_slots = 1
     if settings.logit_bias or settings.ban_token or settings.stop_token:
@@ -237,6 +240,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,
         has_head_norms=checkpoint.weights.has_head_norms,
+        is_constrained=any(getattr(settings, name) for name in CONSTRAINTS),
         cache=cache_config(settings, checkpoint.config, dtype),
         most_chunk=settings.chunk_size or preferred_chunk_size(),
         least_chunk=settings.chunk_size or FEWEST_CHUNK,

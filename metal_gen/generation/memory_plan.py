@@ -6,6 +6,7 @@ from typing import Any
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.constraints.token_table import MATCHER_BYTES, table_bytes
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.working_memory import WorkingMemory
 from metal_gen.models.config.model_config import ModelConfig
@@ -32,6 +33,7 @@ class MemoryPlan:
             at once.
         has_head_norms: Whether queries and keys are normalised.
         stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
+        is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
     """
 
     model: ModelConfig
@@ -46,6 +48,14 @@ class MemoryPlan:
     has_products_apart: bool = False
     has_head_norms: bool = True
     stores_prefixes: bool = False
+    is_constrained: bool = False
+
+    @property
+    def constraint_bytes(self) -> int:
+        """Estimated memory of the vocabulary for constraints, and of each text's place in a grammar."""
+        if not self.is_constrained:
+            return 0
+        return table_bytes(self.model.vocab_size) + self.cache.batch_size * MATCHER_BYTES
 
     @property
     def chunk_size(self) -> int:
@@ -99,7 +109,8 @@ class MemoryPlan:
         return max(self.loading_bytes, self._running_bytes(chunk_size))
 
     def _running_bytes(self, chunk_size: int) -> int:
-        return self.weights_bytes + self.cache.nbytes + self._working_bytes(chunk_size)
+        working_bytes = self._working_bytes(chunk_size)
+        return self.weights_bytes + self.cache.nbytes + self.constraint_bytes + working_bytes
 
     def _working_bytes(self, chunk_size: int) -> int:
         working = self._working(chunk_size).nbytes
@@ -112,7 +123,7 @@ class MemoryPlan:
 
     @property
     def running_bytes(self) -> int:
-        """Weights, cache and working memory together."""
+        """Weights, cache, constraints and working memory together."""
         return self._running_bytes(self.chunk_size)
 
     @property
@@ -155,6 +166,7 @@ class MemoryPlan:
         parts = {
             "weights": self.weights_bytes,
             "cache": self.cache.nbytes,
+            **({"constraint": self.constraint_bytes} if self.is_constrained else {}),
             "working memory": self.working_bytes,
         }
         what = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.engine.stopping import FinishDetail, FinishReason
-from metal_gen.errors import NoAnswerError
+from metal_gen.errors import IncompleteError, NoAnswerError
 from metal_gen.sampling.logprobs import TokenLogprobs
 
 # On a CPU, the second token is computed before the first is passed on, so both arrive at once.
@@ -62,6 +62,8 @@ class Piece:
         logprobs: Log-probabilities of the token, if requested.
         sample: Index of the text among several for one prompt, from 0.
         statistics: Counts and times up to this piece.
+        complete: Whether the answer is a whole document now; None without a constraint.
+        thinking_cut: Why the thinking was ended, `budget` or `loop`; None if it was not.
     """
 
     text: str
@@ -72,6 +74,8 @@ class Piece:
     logprobs: TokenLogprobs | None
     sample: int
     statistics: Statistics
+    complete: bool | None = None
+    thinking_cut: str | None = None
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -97,6 +101,8 @@ class Generation:
         logprobs: Log-probabilities of each token, if requested.
         statistics: Counts and times of the whole text.
         ends_in_thinking: Whether the last token belongs to the model's thinking.
+        complete: Whether the answer is a whole document; None without a constraint.
+        thinking_cut: Why the thinking was ended, `budget` or `loop`; None if it was not.
     """
 
     text: str
@@ -107,6 +113,8 @@ class Generation:
     logprobs: list[TokenLogprobs]
     statistics: Statistics
     ends_in_thinking: bool = False
+    complete: bool | None = None
+    thinking_cut: str | None = None
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -121,7 +129,7 @@ class Generation:
     @property
     def missing_answer(self) -> NoAnswerError | None:
         """The error for a text without an answer after thinking; None if there is an answer."""
-        if self.text.strip() or not (self.thinking or self.ends_in_thinking):
+        if self.complete or self.text.strip() or not (self.thinking or self.ends_in_thinking):
             return None
         when = "while the model was thinking" if self.ends_in_thinking else "right after the thinking"
         hint = "switch thinking off with --no-thinking"
@@ -130,6 +138,18 @@ class Generation:
         return NoAnswerError(
             f"there is no answer: the text ended {when}, after {len(self.token_ids)} tokens: {self.ending}",
             hint,
+        )
+
+    @property
+    def shortcoming(self) -> NoAnswerError | IncompleteError | None:
+        """The error for a text that is not what was asked for; None if it is."""
+        if (missing := self.missing_answer) is not None or self.complete is not False:
+            return missing
+        hint = "remove what ends the text before its constraint is met"
+        if self.finish in MORE_ROOM:
+            hint = f"raise {MORE_ROOM[self.finish]}, or ask for less"
+        return IncompleteError(
+            f"the text is not complete: it ended after {len(self.token_ids)} tokens: {self.ending}", hint
         )
 
 
@@ -153,6 +173,8 @@ def join(pieces: Sequence[Piece]) -> Generation:
         logprobs=[piece.logprobs for piece in pieces if piece.logprobs is not None],
         statistics=last.statistics,
         ends_in_thinking=last.is_thinking,
+        complete=last.complete,
+        thinking_cut=last.thinking_cut,
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -11,7 +12,10 @@ from metal_gen.config.settings import Settings
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.generator import GeneratedToken, generate_tokens
+from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.errors import UsageError
+from metal_gen.generation.guides.guide import TextGuide
+from metal_gen.generation.guides.making import guide_for, require_room
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Clock, Piece
 from metal_gen.generation.strategy_settings import endings_from
@@ -48,6 +52,12 @@ class PromptTexts:
         checkpoint = self.model.checkpoint
         self.seed = choose_seed() if self.settings.seed is None else self.settings.seed
         self.endings = endings_from(self.settings, checkpoint.tokenizer, checkpoint.eos_ids)
+        require_room(self.model.plan, self.settings)
+        # Made now, so that it is refused before anything is computed; each text has its own.
+        self._next_guide = self._new_guide()
+
+    def _new_guide(self) -> TextGuide | None:
+        return guide_for(self.model.checkpoint, self.prompt, self.settings)
 
     def pieces(self, on_prefill: PrefillProgress | None) -> Generator[Piece, None, None]:
         """Compute the new part of the prompt once, and generate the texts from it."""
@@ -65,10 +75,11 @@ class PromptTexts:
             for sample in range(self.settings.samples):
                 _require_cache(cached)
                 cached.rewind_to_prompt()
-                for piece in self._text(cached, logits, sample, clock):
+                for piece in self._text(cached, logits, sample, clock, self._next_guide):
                     yield piece
                     if reuse is not None:
                         reuse.advance()
+                self._next_guide = self._new_guide()
                 clock = self._clock(computed_tokens=0)
             if reuse is not None:
                 reuse.finish()
@@ -92,7 +103,7 @@ class PromptTexts:
         )
 
     def _text(
-        self, cached: CachedText, logits: mx.array, sample: int, clock: Clock
+        self, cached: CachedText, logits: mx.array, sample: int, clock: Clock, guide: TextGuide | None
     ) -> Generator[Piece, None, None]:
         checkpoint, cache = self.model.checkpoint, self.model.decoder.cache
         sampler = Sampler(
@@ -103,8 +114,17 @@ class PromptTexts:
             ending_ids=self.endings,
             logprobs=self.settings.logprobs,
         )
-        assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings.stop, sample, clock)
-        tokens = generate_tokens(
+        assembly = TextAssembly(
+            checkpoint.tokenizer,
+            self.prompt,
+            self.settings.stop,
+            sample,
+            clock,
+            guide=guide,
+            breaks_loops=bool(self.settings.break_loops),
+        )
+        generate = generate_tokens if guide is None else partial(generate_guided_tokens, guide=guide)
+        tokens = generate(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )
         for token in _while_in_cache(cached, tokens):

@@ -30,6 +30,10 @@ def generation_record(generation: "Generation") -> Record:
     record: Record = {"text": generation.text}
     if generation.thinking:
         record["reasoning"] = generation.thinking
+    if thinking_tokens := generation.statistics.thinking_tokens:
+        record["thinking"] = {"tokens": thinking_tokens, "cut": generation.thinking_cut}
+    if generation.complete is not None:
+        record["complete"] = generation.complete
     record["finish_reason"] = generation.finish_reason.value
     record["completion_tokens"] = len(generation.token_ids)
     if generation.logprobs:

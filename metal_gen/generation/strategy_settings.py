@@ -75,7 +75,7 @@ def require_lengths(settings: Settings) -> None:
     """
     if settings.max_tokens is None or settings.min_tokens <= settings.max_tokens:
         return
-    least, most = _place(settings, "min_tokens"), _place(settings, "max_tokens")
+    least, most = place_of(settings, "min_tokens"), place_of(settings, "max_tokens")
     refuse = UsageError if UsageError in (least[1], most[1]) else ConfigError
     raise refuse(
         f"{least[0]} {settings.min_tokens} is above {most[0]} {settings.max_tokens}",
@@ -102,11 +102,11 @@ def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) ->
     try:
         return token_id(tokenizer, name)
     except UsageError as error:
-        place, refuse = _place(settings, setting)
+        place, refuse = place_of(settings, setting)
         raise refuse(f"{place}: {error.message}", error.hint) from None
 
 
-def _place(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
+def place_of(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
     """Return where a setting was set, for a message, and the type of error for that place."""
     info, source = SETTINGS[name], settings.source(name)
     if source == ARGUMENT_SOURCE:

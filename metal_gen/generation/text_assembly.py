@@ -2,6 +2,8 @@
 
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
+from metal_gen.generation.guides.guide import TextGuide
+from metal_gen.generation.guides.loops import LoopDetector
 from metal_gen.generation.pieces import Clock, Piece
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.text.detokenizer import Detokenizer
@@ -20,10 +22,20 @@ class TextAssembly:
         stop: Texts that end it; they are cut off.
         sample: Index of the text among several for the prompt.
         clock: Clock that counts its tokens.
+        guide: Guide of the text, if it has one.
+        breaks_loops: Whether an answer ends that repeats itself.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: Prompt, stop: tuple[str, ...], sample: int, clock: Clock
+        self,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        stop: tuple[str, ...],
+        sample: int,
+        clock: Clock,
+        *,
+        guide: TextGuide | None = None,
+        breaks_loops: bool = False,
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._splitter = ThinkingSplitter(prompt)
@@ -31,6 +43,8 @@ class TextAssembly:
         self._matcher = StopMatcher(stop)
         self._sample = sample
         self._clock = clock
+        self._guide = guide
+        self._loops = LoopDetector() if breaks_loops else None
 
     def add(self, token: GeneratedToken, cache_tokens: int) -> Piece:
         """Make the piece of the next token.
@@ -43,7 +57,7 @@ class TextAssembly:
             The piece. If its `finish` is set, the text ends with it. A stop text can set it too.
         """
         self._clock.tick()
-        finish, stop_text = token.finish, None
+        finish, stop_text = self._finish(token), None
         ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
         text = "" if ended_by_token else self._detokenizer.add(token.id)
         text += self._detokenizer.finish() if finish else ""
@@ -55,8 +69,34 @@ class TextAssembly:
             finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
             text += self._matcher.finish() if finish else ""
         logprobs = None if token.logprobs is None else read_logprobs(token.logprobs)
-        statistics = self._clock.statistics(cache_tokens)
-        return Piece(text, token.id, is_thinking, finish, stop_text, logprobs, self._sample, statistics)
+        return Piece(
+            text=text,
+            token_id=token.id,
+            is_thinking=is_thinking,
+            finish=finish,
+            stop_text=stop_text,
+            logprobs=logprobs,
+            sample=self._sample,
+            statistics=self._clock.statistics(cache_tokens),
+            complete=self._is_complete(finish),
+            thinking_cut=None if self._guide is None else self._guide.thinking.cut,
+        )
+
+    def _finish(self, token: GeneratedToken) -> FinishDetail | None:
+        """Return why the text ends with a token, be it that it repeats itself."""
+        if self._loops is None or self._splitter.is_thinking:
+            return token.finish
+        repeats = self._loops.add(token.id)
+        return token.finish or (FinishDetail.LOOP if repeats else None)
+
+    def _is_complete(self, finish: FinishDetail | None) -> bool | None:
+        """Return whether the answer is a whole document; None without a constraint.
+
+        A text that is cut by a limit is none, even if the grammar would allow it to end there.
+        """
+        if self._guide is None or not self._guide.is_constrained:
+            return None
+        return finish is FinishDetail.GRAMMAR or (finish is FinishDetail.EOS and self._guide.is_complete)
 
     def _split(self, text: str, *, is_last: bool) -> tuple[str, bool]:
         """Return the new text, and whether it is thinking. It is never both.

@@ -8,9 +8,11 @@ from typing import Any
 from metal_gen.background import Background
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments, resolve_settings
+from metal_gen.constraints.constraint import Constraint
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.errors import UsageError
+from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.loading import TextModel, prepare
 from metal_gen.generation.pieces import Generation, Piece, join
 from metal_gen.generation.prompt import encode_as_set
@@ -60,6 +62,7 @@ def generate(
     prompt: str | Sequence[Message] | Prompt,
     *,
     strategy: SamplingStrategy | None = None,
+    constraint: Constraint | None = None,
     on_piece: Callable[[Piece], bool | None] | None = None,
     **settings: Any,
 ) -> Generation:
@@ -69,6 +72,7 @@ def generate(
         model: Model from `load`.
         prompt: A user's message, a conversation, or an encoded prompt.
         strategy: How to choose tokens; default: according to the settings.
+        constraint: What the text has to be; the same as the setting `schema`, `regex`, `choice` or `grammar`.
         on_piece: Called with every piece; returning False cancels the generation.
         settings: Settings of sampling and generation by name, such as `max_tokens`, `seed`, `stop`;
             they override those that the model was loaded with.
@@ -79,7 +83,8 @@ def generate(
     if "samples" in settings:
         raise UsageError("generate makes one text: use generate_samples for several")
     pieces = []
-    for piece in stream_generate(model, prompt, strategy=strategy, **settings, samples=1):
+    given = {**settings, "samples": 1}
+    for piece in stream_generate(model, prompt, strategy=strategy, constraint=constraint, **given):
         pieces.append(piece)
         if on_piece is not None and on_piece(piece) is False:
             break
@@ -92,10 +97,12 @@ def generate_samples(
     samples: int,
     *,
     strategy: SamplingStrategy | None = None,
+    constraint: Constraint | None = None,
     **settings: Any,
 ) -> list[Generation]:
     """Generate several texts for one prompt, which is computed once. Arguments are as in `generate`."""
-    pieces = stream_generate(model, prompt, strategy=strategy, **settings, samples=samples)
+    given = {**settings, "samples": samples}
+    pieces = stream_generate(model, prompt, strategy=strategy, constraint=constraint, **given)
     return [join(list(group)) for _, group in groupby(pieces, key=lambda piece: piece.sample)]
 
 
@@ -104,6 +111,7 @@ def stream_generate(
     prompt: str | Sequence[Message] | Prompt,
     *,
     strategy: SamplingStrategy | None = None,
+    constraint: Constraint | None = None,
     on_prefill: PrefillProgress | None = None,
     **settings: Any,
 ) -> Generator[Piece, None, None]:
@@ -115,14 +123,18 @@ def stream_generate(
         model: Model from `load`; its cache is cleared first.
         prompt: A user's message, a conversation, or an encoded prompt.
         strategy: How to choose tokens; default: according to the settings.
+        constraint: What the text has to be; the same as the setting `schema`, `regex`, `choice` or `grammar`.
         on_prefill: Called after each chunk but the last, with the prompt tokens done and their total.
         settings: Settings of sampling and generation by name, as in `generate`.
 
     Raises:
         MetalGenError: The prompt or a setting cannot be used, or does not fit. Nothing was computed.
     """
+    if constraint is not None:
+        settings[constraint.kind] = constraint.value
     in_force = override_with_arguments(model.settings, settings)
     _refuse_misplaced(settings, strategy)
+    require_constraint(in_force)
     if not isinstance(prompt, Prompt):
         prompt = encode_as_set(model.checkpoint, prompt, in_force, most_tokens=model.plan.most_tokens)
     capacity, most = model.plan.cache.max_seq_len, model.plan.largest_max_seq_len

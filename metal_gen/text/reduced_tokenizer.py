@@ -7,7 +7,8 @@ out without any effect. The encoding itself is done by the `tokenizers` library.
 
 import json
 from collections.abc import Iterable
-from itertools import groupby
+from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
 from tokenizers import Encoding
@@ -18,6 +19,8 @@ from metal_gen.text.library import build_tokenizer
 # Beyond this many parts of words, the whole tokenizer is as fast.
 MOST_PARTS = 100_000
 LONGEST_TEXT = 200_000
+# Maximum number of words whose ids are kept.
+MOST_WORDS = 4096
 # Model fields and values for which a word's encoding follows from the merges alone.
 PLAIN_BPE = {
     "type": "BPE",
@@ -43,6 +46,7 @@ class TokenizerReducer:
         self._added = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
         self._letters = {token for token in self._model["vocab"] if len(token) == 1}
         self.letters_only = self._with(self._letters, [])
+        self._known_words: dict[str, list[int]] = {}
 
     def reduced_for(self, text: str) -> HubTokenizer | None:
         """Return a tokenizer that encodes this text like the whole one, or None if it would be too large.
@@ -58,6 +62,39 @@ class TokenizerReducer:
         parts = {part for word in words for part in _parts(word)}
         merges = [(first, second) for first, second in self._model["merges"] if first + second in parts]
         return self._with(parts | self._letters, merges)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode a short text like the whole tokenizer, without building one.
+
+        Source: the merging of `tokenizers`, models/bpe/word.rs: always the pair that was learnt first.
+        """
+        encoding = self.letters_only.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        letters = zip(encoding.word_ids, encoding.tokens, encoding.ids, strict=True)
+        for _, group in groupby(letters, key=lambda letter: letter[0]):
+            word = [(token, id) for _, token, id in group]
+            if any(token in self._added for token, _ in word):
+                ids += [id for _, id in word]
+            else:
+                ids += self._word_ids("".join(token for token, _ in word))
+        return ids
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, str], int]:
+        """The place of each merge in the order in which they were learnt."""
+        return {(first, second): rank for rank, (first, second) in enumerate(self._model["merges"])}
+
+    def _word_ids(self, word: str) -> list[int]:
+        if word not in self._known_words:
+            if len(self._known_words) >= MOST_WORDS:
+                self._known_words.clear()
+            parts = list(word)
+            while pairs := [pair for pair in pairwise(parts) if pair in self._ranks]:
+                first, second = min(pairs, key=self._ranks.__getitem__)
+                place = next(at for at, pair in enumerate(pairwise(parts)) if pair == (first, second))
+                parts[place : place + 2] = [first + second]
+            self._known_words[word] = [self._model["vocab"][part] for part in parts]
+        return self._known_words[word]
 
     def _with(self, tokens: set[str], merges: list[tuple[str, str]]) -> HubTokenizer:
         """Return the tokenizer with these tokens, as far as they exist, and only these merges."""

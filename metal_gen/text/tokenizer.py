@@ -16,6 +16,7 @@ from tokenizers.decoders import ByteLevel
 
 from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
+from metal_gen.text.byte_level import MOST_SHRINKING, most_bytes, token_bytes
 from metal_gen.text.library import (
     LibraryError,
     build_tokenizer,
@@ -35,25 +36,6 @@ LONG_TEXT = 1 << 20
 MOST_CHARACTERS = 8
 # Share of a tokenizer's ids that may be beyond the model's embedding.
 MOST_BEYOND = 1 / 16
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """Return the byte that each character stands for in a byte-level vocabulary.
-
-    Printable bytes stand for themselves, and the others are written as characters from U+0100 on.
-    Source: `bytes_to_unicode` of GPT-2's encoder.py.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    alphabet.update({chr(0x100 + place): byte for place, byte in enumerate(others)})
-    return alphabet
-
-
-ALPHABET = _byte_level_alphabet()
-# Normalization (NFC) makes a character from up to four times its bytes, but only these from ASCII.
-MOST_SHRINKING = 4
-MADE_BY_NORMALIZING = frozenset(b";K`")
 
 
 @dataclass(frozen=True)
@@ -92,6 +74,7 @@ class Tokenizer:
 
     Attributes:
         added_ids: Tokens added to the byte-level ones, such as `<|im_end|>`, by their text.
+        expects_many_texts: Whether `expect_many_texts` has been called.
         special_ids: Added tokens that are not shown. Thinking tags are not among them, because they are
             recognised in the text.
 
@@ -116,6 +99,7 @@ class Tokenizer:
         except LibraryError as error:
             raise self._unreadable(error) from error
         self._encoded = 0
+        self.expects_many_texts = False
         tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
         if not isinstance(tokenizer.decoder, ByteLevel):
             raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
@@ -184,6 +168,7 @@ class Tokenizer:
             CheckpointError: The tokenizer cannot be built.
         """
         self._reducer = None
+        self.expects_many_texts = True
         _ = self._whole
 
     def _tokenizer_for(self, text: str) -> HubTokenizer:
@@ -209,8 +194,10 @@ class Tokenizer:
     @cached_property
     def _most_bytes_of_a_token(self) -> int:
         longest = max(map(len, self._ids), default=0)
-        of_words = (_most_bytes(_bytes(text)) for text in self._ids if len(text) * MOST_SHRINKING >= longest)
-        return max(*of_words, *(_most_bytes(text.encode()) for text in self.added_ids), 1)
+        of_words = (
+            most_bytes(token_bytes(text)) for text in self._ids if len(text) * MOST_SHRINKING >= longest
+        )
+        return max(*of_words, *(most_bytes(text.encode()) for text in self.added_ids), 1)
 
     def most_bytes(self, tokens: int) -> int:
         """Return the most UTF-8 bytes that this many tokens can stand for. A longer text has more tokens."""
@@ -279,16 +266,21 @@ class Tokenizer:
         if token in self._added:
             return self._added[token].encode()
         text = self._text_of(token)
-        return b"" if text is None else _bytes(text)
+        return b"" if text is None else token_bytes(text)
 
+    def all_token_bytes(self) -> list[bytes]:
+        """Return the bytes of every id below `vocab_size`; added tokens have those of their texts."""
+        every = [b""] * self.vocab_size
+        for text, token in self._ids.items():
+            if token < self.vocab_size:
+                every[token] = token_bytes(text)
+        for token, text in self._added.items():
+            if token < self.vocab_size:
+                every[token] = text.encode()
+        return every
 
-def _most_bytes(token: bytes) -> int:
-    """Return the length in bytes of the longest text that is normalized to the bytes of a token."""
-    return sum(1 if byte < 0x80 and byte not in MADE_BY_NORMALIZING else MOST_SHRINKING for byte in token)
-
-
-def _bytes(text: str) -> bytes:
-    """Return the bytes of a token from its text in the vocabulary."""
-    if all(character in ALPHABET for character in text):
-        return bytes(ALPHABET[character] for character in text)
-    return text.encode()
+    def encode_part(self, text: str) -> list[int]:
+        """Encode a short part of an answer, without building the whole tokenizer where that is possible."""
+        if self._reducer is not None:
+            return self._reducer.encode(text)
+        return self.encode(text, add_special_tokens=False)

@@ -223,8 +223,12 @@ def test_rows_have_variables_and_a_prefill_of_their_own():
         (request({"messages": HELLO, "stream": True}), "stream can only be false"),
         (request({"messages": HELLO, "tools": [{}]}), "tools can only be []"),
         (
-            request({"messages": HELLO, "response_format": {"type": "json_object"}}),
-            "response_format can only",
+            request({"messages": HELLO, "response_format": {"type": "xml"}}),
+            "response_format must be text, json_object, or json_schema with a schema",
+        ),
+        (
+            request({"messages": HELLO, "response_format": {"type": "json_object"}, "regex": "a"}),
+            "response_format is given beside another constraint",
         ),
         (request({"messages": HELLO, "temprature": 1}), 'there is no parameter "temprature"'),
         (request({"prompt": "hi"}), "has messages, not a prompt"),
@@ -360,3 +364,28 @@ def test_a_repeated_row_has_the_key_of_its_line():
         error = repeated(row)
         assert (error.id, error.key, error.code) == ("a", "line:7", RowErrorCode.DUPLICATE_ID)
         assert 'an earlier row has the same id "a"' in error.reason
+
+
+@pytest.mark.parametrize(
+    ("response_format", "settings"),
+    [
+        ({"type": "text"}, {}),
+        ({"type": "json_object"}, {"schema": '{"type": "object"}'}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer"}}},
+            {"schema": '{"type": "integer"}'},
+        ),
+    ],
+    ids=range(3),
+)
+def test_what_a_request_asks_for_under_response_format(response_format, settings):
+    assert parse(request({"messages": HELLO, "response_format": response_format})).settings == settings
+
+
+def test_a_row_has_a_schema_of_its_own_and_names_no_file():
+    row = {"prompt": "hi", "schema": {"type": "integer"}}
+    assert parse(row).settings == {"schema": '{"type": "integer"}'}
+    assert parse({"prompt": "hi", "choice": ["a", "b"]}).settings == {"choice": ("a", "b")}
+    assert parse({"prompt": "hi", "grammar": "/etc/passwd"}).settings == {"grammar": "/etc/passwd"}
+    assert "must be a JSON Schema" in reason({"prompt": "hi", "schema": False})
+    assert "at least one text" in reason({"prompt": "hi", "choice": []})

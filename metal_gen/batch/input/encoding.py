@@ -8,6 +8,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS, larger_capacity, require_capacity
 from metal_gen.errors import DoesNotFitError, MetalGenError
+from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.prompt import encode_as_set
 from metal_gen.text.encoded_prompt import Prompt
@@ -65,6 +66,7 @@ class RowEncoder:
             in_force = override_with_arguments(self._settings, row.settings)
             prompt = encode_as_set(self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens)
             self._note(RowLength(row.number, len(prompt.ids), in_force.max_tokens))
+            require_constraint(in_force)
             require_capacity(len(prompt.ids), in_force.max_tokens, self._capacity, most=self._largest)
         except DoesNotFitError as error:
             return failed_row(row, error, RowErrorCode.DOES_NOT_FIT)

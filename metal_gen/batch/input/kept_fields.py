@@ -8,6 +8,8 @@ RECORD_FIELDS = (
     "text",
     "texts",
     "reasoning",
+    "thinking",
+    "complete",
     "finish_reason",
     "prompt_tokens",
     "completion_tokens",

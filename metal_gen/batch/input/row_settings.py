@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from metal_gen.batch.input.row_json import shown
 from metal_gen.config.checks import Whole, with_value
+from metal_gen.config.constraints.checks import CONSTRAINTS
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import UsageError
 
@@ -23,8 +24,8 @@ ONLY: dict[str, object] = {
     "best_of": 1,
     "tools": [],
     "tool_choice": "none",
-    "response_format": {"type": "text"},
 }
+RESPONSE_FORMAT = "response_format"
 TEMPLATE_SWITCHES = "chat_template_kwargs"
 THINKING_SWITCH = "enable_thinking"
 
@@ -76,7 +77,28 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
             if "template_arg" in rest:
                 raise UsageError(f"template_arg is given twice: as template_arg and as {TEMPLATE_SWITCHES}")
             rest["template_arg"] = others
+    if RESPONSE_FORMAT in rest:
+        schema = _requested_schema(rest.pop(RESPONSE_FORMAT))
+        if schema is not None and rest.keys() & set(CONSTRAINTS):
+            raise UsageError(f"{RESPONSE_FORMAT} is given beside another constraint", "leave one of them out")
+        if schema is not None:
+            rest["schema"] = schema
     return row_settings(rest, hint="")
+
+
+def _requested_schema(value: object) -> object:
+    """Return the schema that OpenAI's `response_format` asks for; None for a text of any kind."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    described = value.get("json_schema") if isinstance(value, dict) else None
+    if kind != "json_schema" or not isinstance(described, dict) or "schema" not in described:
+        raise UsageError(
+            f"{RESPONSE_FORMAT} must be text, json_object, or json_schema with a schema: {shown(value)}"
+        )
+    return described["schema"]
 
 
 def _with_one_logprobs(given: Mapping[str, object]) -> dict[str, object]:

@@ -33,6 +33,7 @@ class RowErrorCode(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     GENERATION_FAILED = "generation_failed"
     NO_ANSWER = "no_answer"
+    INCOMPLETE = "incomplete"
 
 
 class Row(Protocol):

@@ -9,6 +9,7 @@ from metal_gen.cli.chat.report import choices, report_answer
 from metal_gen.cli.output.piece_output import TextOutput, show_piece
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
+from metal_gen.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from metal_gen.generation.conversation import Conversation
@@ -101,17 +102,20 @@ class ChatSession:
             console.end_text()
         was_taken = self.conversation.messages is before
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
-        self._warn_of_thinking_alone(pieces_shown)
+        self._warn_of_shortcoming(pieces_shown)
         self._after_turn()
         return "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
 
-    def _warn_of_thinking_alone(self, pieces: "list[Piece]") -> None:
-        """Warn about a text that ended by itself with thinking but no answer."""
+    def _warn_of_shortcoming(self, pieces: "list[Piece]") -> None:
+        """Warn about an answer that is missing or not complete, in a text that ended by itself."""
         from metal_gen.generation.pieces import join
 
-        if pieces and pieces[-1].finish is not None and (missing := join(pieces).missing_answer) is not None:
-            hint = "/set max_tokens N gives it more tokens, /set thinking false leaves the thinking out"
-            self.console.warn(missing.message, hint)
+        if not pieces or pieces[-1].finish is None or (failure := join(pieces).shortcoming) is None:
+            return
+        hint = "/set max_tokens N gives it more tokens"
+        if isinstance(failure, NoAnswerError):
+            hint += ", /set thinking false leaves the thinking out"
+        self.console.warn(failure.message, hint)
 
     def _warn_once(self) -> None:
         for notice in self.conversation.notices:

@@ -9,6 +9,7 @@ import typer
 
 from metal_gen.cli.batch.run import BatchOptions, BatchRun
 from metal_gen.cli.input.setting_options import (
+    CONSTRAINT_SETTINGS,
     OUTPUT,
     SAMPLING_SETTINGS,
     STOPPING_SETTINGS,
@@ -45,6 +46,7 @@ def _flag(names: str, help: str) -> typer.models.OptionInfo:
 
 @with_settings(
     *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
+    *CONSTRAINT_SETTINGS,
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,

@@ -18,6 +18,7 @@ from metal_gen.cli.input.model_preparation import (
     require_mlx_for,
 )
 from metal_gen.cli.input.setting_options import (
+    CONSTRAINT_SETTINGS,
     SAMPLING_SETTINGS,
     STOPPING_SETTINGS,
     QuietOption,
@@ -48,6 +49,7 @@ TRANSCRIPT = "Conversation"
 @with_settings(
     *("model", "adapter", "system", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
+    *CONSTRAINT_SETTINGS,
     *SAMPLING_SETTINGS,
     *STOPPING_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),

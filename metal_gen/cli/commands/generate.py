@@ -14,6 +14,7 @@ from metal_gen.cli.input.escapes import unescape_options
 from metal_gen.cli.input.model_preparation import Preparation
 from metal_gen.cli.input.prompt_source import read_prompt
 from metal_gen.cli.input.setting_options import (
+    CONSTRAINT_SETTINGS,
     OUTPUT,
     SAMPLING_SETTINGS,
     STOPPING_SETTINGS,
@@ -33,6 +34,7 @@ EXAMPLES = (
     'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
     'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
     'metal-gen generate --prompt "Tell me a story about an owl." --json | jq -r .text',
+    "metal-gen generate \"Tell me about Ann.\" --schema 'name, age int' | jq .age",
 )
 CONTRADICTIONS = (
     ("json", "jsonl"),
@@ -46,6 +48,8 @@ CONTRADICTIONS = (
 @with_settings(
     *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
+    *CONSTRAINT_SETTINGS,
+    "schema_indent",
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,

@@ -6,7 +6,12 @@ from typing import Annotated
 import typer
 
 from metal_gen.cli.completion import complete_model
-from metal_gen.cli.input.setting_options import JsonOption, settings_in_force, with_settings
+from metal_gen.cli.input.setting_options import (
+    CONSTRAINT_SETTINGS,
+    JsonOption,
+    settings_in_force,
+    with_settings,
+)
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
 
@@ -22,6 +27,7 @@ EXAMPLES = (
     "adapter",
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes", "blas"),
+    *CONSTRAINT_SETTINGS,
 )
 def plan(
     context: typer.Context,

@@ -7,13 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.input.model_preparation import Preparation, note_bundled_model
+from metal_gen.cli.output.json_indent import JsonIndenter
 from metal_gen.cli.output.output_file import CollectedText, OutputFile, StreamedText
 from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
 from metal_gen.cli.output.report import repeated_by, report_end, report_start
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import LOADING, PhaseBar, ProgressBar
-from metal_gen.errors import ExitCode, NoAnswerError
+from metal_gen.errors import ExitCode, IncompleteError, NoAnswerError
 
 if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel, TextModel
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 READING = "reading the prompt"
+Failure = NoAnswerError | IncompleteError
 
 
 @dataclass(frozen=True)
@@ -77,22 +79,31 @@ class GenerateRun:
 
         Raises:
             NoAnswerError: A text ended before its answer began.
+            IncompleteError: A text ended before it was all that its constraint asks for.
         """
         model, prompt = self._load(text)
         self._keep(model)
         try:
-            missing = self._stream(model, prompt, self._make_output(model))
+            failures = self._stream(model, prompt, self._make_output(model))
         except StoppedError as stopped:
             self._keep_unfinished(stopped)
             raise
-        has_answer = len(missing) < model.settings.samples
+        has_answer = len(failures) < model.settings.samples
         file = self._file
         if file is not None and isinstance(self._sink, CollectedText) and has_answer:
             file.write(self._sink.text)
             self._console.detail(f"the text is in {file.path}")
-        if missing:
-            note = "" if file is None or has_answer else f"; nothing is written to {file.path}"
-            raise NoAnswerError(missing[0].message + note, missing[0].hint)
+        if failures:
+            note = "" if file is None or has_answer else f"; {self._kept_apart(file, failures[0])}"
+            raise type(failures[0])(failures[0].message + note, failures[0].hint)
+
+    def _kept_apart(self, file: OutputFile, failure: Failure) -> str:
+        """Keep what a program must not take for a whole document beside the file, and say where."""
+        note = f"nothing is written to {file.path}"
+        if isinstance(failure, NoAnswerError) or not isinstance(self._sink, CollectedText):
+            return note
+        part = file.write_beside(self._sink.text)
+        return note if part is None else f"{note}, and the text so far is in {part}"
 
     def _load(self, text: str) -> "tuple[TextModel, Prompt]":
         """Load weights and tokenizer in parallel, after the checks that need neither."""
@@ -100,12 +111,15 @@ class GenerateRun:
 
         prepared, console = self._preparation.prepared, self._console
 
+        from metal_gen.generation.guides.making import constraint_from
         from metal_gen.generation.prompt import encode_as_set
 
         settings = prepared.settings
         _say_notices(prepared, console)
         with ProgressBar(console, LOADING):
             loading = Background(prepared.read_weights)
+            if constraint_from(settings) is not None:
+                prepared.checkpoint.token_table.build()
             prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)
             prepared = prepared.for_prompt(len(prompt.ids))
             report_start(prepared, console)
@@ -131,15 +145,16 @@ class GenerateRun:
             ends_line=self._form.ends_line and settings.samples == 1,
             hides_thinking=settings.hide_thinking,
             tells_logprobs=True,
+            indenter=None if settings.schema_indent is None else JsonIndenter(settings.schema_indent),
         )
 
-    def _stream(self, model: "TextModel", prompt: "Prompt", output: PieceOutput) -> list[NoAnswerError]:
-        """Stream the pieces of the texts to the output; return an error per text without an answer."""
+    def _stream(self, model: "TextModel", prompt: "Prompt", output: PieceOutput) -> list[Failure]:
+        """Stream the pieces of the texts to the output; return an error per text that fell short."""
         from metal_gen.generation.pieces import join
         from metal_gen.generation.text_generation import stream_generate
 
         console = self._console
-        missing: list[NoAnswerError] = []
+        failures: list[Failure] = []
         said: list[Piece] = []
         try:
             with output, PhaseBar(console) as bar:
@@ -153,8 +168,8 @@ class GenerateRun:
                         show_piece(piece, output, bar)
                         if piece.finish is not None:
                             report_end(piece, model, console)
-                            if (error := join(said).missing_answer) is not None:
-                                missing.append(error)
+                            if (error := join(said).shortcoming) is not None:
+                                failures.append(error)
         except StoppedError:
             # The line with the seed lets the user generate the text again.
             if said:
@@ -162,7 +177,7 @@ class GenerateRun:
             raise
         finally:
             console.end_text()
-        return missing
+        return failures
 
     def _keep_unfinished(self, stopped: StoppedError) -> None:
         """Keep the text after Ctrl-C; other signals (shutdown, time limit) leave no files behind."""

@@ -20,6 +20,7 @@ from metal_gen.config.template_args import TemplateArgs
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
+CONSTRAINT = "Constraints"
 # Settings of every command that generates texts.
 SAMPLING_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p"),
@@ -33,7 +34,11 @@ GREEDY_VALUES: dict[str, tuple[float | None, ...]] = {
     "top_p": (1,),
     "min_p": (0,),
 }
-STOPPING_SETTINGS = ("max_tokens", "stop", "stop_token", "min_tokens", "ignore_eos")
+CONSTRAINT_SETTINGS = ("schema", "regex", "choice", "grammar")
+STOPPING_SETTINGS = (
+    *("max_tokens", "thinking_budget", "stop", "stop_token"),
+    *("min_tokens", "ignore_eos", "break_loops"),
+)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -77,6 +82,13 @@ _FORMS = {
     "stop": _Form("TEXT", STOPPING),
     "stop_token": _Form("TOKEN", STOPPING),
     "ignore_eos": _Form(panel=STOPPING),
+    "break_loops": _Form(panel=STOPPING),
+    "thinking_budget": _Form("N", STOPPING),
+    "schema": _Form("FILE|JSON|FIELDS", CONSTRAINT),
+    "regex": _Form("REGEX", CONSTRAINT),
+    "choice": _Form("TEXT", CONSTRAINT),
+    "grammar": _Form("FILE", CONSTRAINT),
+    "schema_indent": _Form("N", CONSTRAINT),
     "max_seq_len": _Form("N", CACHE),
     "batch_size": _Form("N", CACHE),
     "cache_dtype": _Form("DTYPE", CACHE),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from metal_gen.cli.names_elsewhere import SAME
 from metal_gen.cli.option_help import described, names_of
 from metal_gen.config.checks import Flag
-from metal_gen.config.setting_info import SettingInfo
-from metal_gen.config.settings import SETTINGS, TERMINAL
+from metal_gen.config.setting_info import TERMINAL, SettingInfo
+from metal_gen.config.settings import SETTINGS
 from metal_gen.config.settings_file import example_of
 from metal_gen.config.sources import PREFIX
 

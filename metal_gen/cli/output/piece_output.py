@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol, Self
 
+from metal_gen.cli.output.json_indent import JsonIndenter
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
 from metal_gen.generation.record import piece_record
@@ -53,6 +54,7 @@ class TextOutput:
         hides_thinking: Do not show the model's thinking.
         tells_logprobs: Write a record for each token with log-probabilities; thinking is then shown only in
             the records.
+        indenter: Indents the answer, which is JSON; None leaves it as it is.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class TextOutput:
         ends_line: bool,
         hides_thinking: bool,
         tells_logprobs: bool,
+        indenter: JsonIndenter | None = None,
     ) -> None:
         self._sink = sink
         self._console = console
@@ -73,6 +76,7 @@ class TextOutput:
         self._has_thought = False
         self._hides_thinking = hides_thinking
         self._tells_logprobs = tells_logprobs
+        self._indenter = indenter
         console.use_word_wrap()
 
     def waits_for(self, piece: "Piece") -> str | None:
@@ -104,7 +108,8 @@ class TextOutput:
         if not text:
             return
         self._console.end_thinking(is_done=True)
-        self._last_text = text
+        text = text if self._indenter is None else self._indenter.feed(text)
+        self._last_text = text or self._last_text
         self._sink.write_text(text)
 
     def _end_line(self, *, needs_text: bool) -> None:

@@ -65,6 +65,7 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
             f"{format_bytes(cache.nbytes)}: {cache.max_seq_len:,} tokens of "
             f"{format_bytes(_bytes_of_a_token(plan))} in {cache.dtype}, {texts}",
         ),
+        *([("constraint", format_bytes(plan.constraint_bytes))] if plan.is_constrained else []),
         (
             "working memory",
             f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once"

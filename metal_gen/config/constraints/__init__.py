@@ -1,0 +1,1 @@
+"""Settings that constrain a text, and that end thinking."""

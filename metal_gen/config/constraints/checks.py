@@ -1,0 +1,143 @@
+"""The settings that constrain a text: a schema, a regular expression, a grammar.
+
+Only options, variables and settings files may name files. A value from a program or a row of a batch is
+content, never a file's name. Whether a constraint can be kept to is checked in `constraints/`.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from metal_gen.config.checks import SURROGATES, Check, Texts
+from metal_gen.config.constraints.short_schema import expand_short_schema
+from metal_gen.files.json_file import NotJsonError, parse_json
+
+CONSTRAINTS = ("schema", "regex", "choice", "grammar")
+MOST_BYTES = 262_144
+LONGEST_NAME = 4096
+
+
+@dataclass(frozen=True)
+class Source(Check):
+    """A text of limited size."""
+
+    what: str
+
+    def __call__(self, value: object) -> str:
+        """Accept a str that is not empty."""
+        if not isinstance(value, str) or not value.strip() or SURROGATES.search(value):
+            raise ValueError(f"must be {self}")
+        if len(value.encode()) > MOST_BYTES:
+            raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
+        return value
+
+    def from_text(self, text: str) -> str:
+        """Take the text as it is."""
+        return self(text)
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class Choices(Texts):
+    """A list of at least one text, none of them empty."""
+
+    def __call__(self, value: object) -> tuple[str, ...]:
+        """Accept a list or tuple of str."""
+        texts = super().__call__(value)
+        if not texts:
+            raise ValueError("must have at least one text")
+        if sum(map(len, texts)) > MOST_BYTES:
+            raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
+        return texts
+
+
+@dataclass(frozen=True)
+class Grammar(Source):
+    """A Lark grammar, in a file or as it is."""
+
+    what: str = "a Lark grammar"
+
+    def from_text(self, text: str) -> str:
+        """Read a file; a text of several lines is the grammar itself."""
+        return self(text if "\n" in text.strip() else _read(text))
+
+    def from_file_value(self, value: object) -> str:
+        """Read a file, as an option does."""
+        return self.from_text(value) if isinstance(value, str) else self(value)
+
+
+@dataclass(frozen=True)
+class Schema(Source):
+    """A JSON Schema, kept as JSON text."""
+
+    what: str = "a JSON Schema: an object, or fields such as name, age int"
+
+    def __call__(self, value: object) -> str:
+        """Accept an object, or its JSON, or the short form."""
+        if isinstance(value, str):
+            text = super().__call__(value)
+            value = parse_schema(text) if text.lstrip().startswith("{") else expand_short_schema(text)
+        if value is True:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be {self}")
+        try:
+            written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("must be a JSON Schema that can be written as JSON") from None
+        return super().__call__(written)
+
+    def from_text(self, text: str) -> str:
+        """Read JSON, or else a file of this name, or else the short form."""
+        given = text.strip()
+        if given.startswith("{") or "\n" in given:
+            return self(given)
+        if _is_there(given) or given.endswith(".json") or "/" in given:
+            return self(parse_schema(_read(given)))
+        return self(given)
+
+    def from_file_value(self, value: object) -> str:
+        """Accept a table, or a text as an option does."""
+        return self.from_text(value) if isinstance(value, str) else self(value)
+
+
+def parse_schema(text: str) -> object:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return parse_json(text, unique_names=True)
+    except NotJsonError as error:
+        raise ValueError(str(error)) from None
+
+
+def _is_there(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and "\0" not in name and os.path.exists(name)  # noqa: PTH110
+
+
+def _read(name: str) -> str:
+    """Read a file, or a pipe that a shell has made."""
+    try:
+        path = Path(name).expanduser()
+        mode = path.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ValueError("names a device")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except RuntimeError:
+        raise ValueError("cannot be read: there is no home folder") from None
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None

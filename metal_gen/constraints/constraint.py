@@ -1,0 +1,150 @@
+"""A constraint on a text, and the grammar that the library makes of it."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metal_gen.constraints.library import llguidance
+from metal_gen.errors import UsageError
+from metal_gen.excerpt import excerpt
+
+# Compact, so that white space cannot go on without end; and nothing is approximated in silence.
+JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
+SUPPORTED_HINT = "`metal-gen help structured-output` lists what a schema can have"
+LONGEST_REASON = 300
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_KEYWORDS = re.compile(r"^Unimplemented keys: (\[.*\])")
+_FORMAT = re.compile(r"^Unknown format: (.*)")
+_REFERENCE = re.compile(r"^Resource '(.*)' is not present")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a text has to be.
+
+    Args:
+        kind: `schema`, `regex`, `choice` or `grammar`.
+        value: A schema as JSON, a regular expression, the texts to choose from, or a Lark grammar.
+    """
+
+    kind: str
+    value: str | tuple[str, ...]
+
+    @classmethod
+    def schema(cls, schema: Mapping[str, Any] | str) -> "Constraint":
+        """Answer with JSON that fits a JSON Schema, which is given as an object or as JSON."""
+        return cls("schema", schema if isinstance(schema, str) else json.dumps(schema))
+
+    @classmethod
+    def regex(cls, pattern: str) -> "Constraint":
+        """Answer with a text that matches a regular expression."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def choice(cls, *texts: str) -> "Constraint":
+        """Answer with one of some texts."""
+        return cls("choice", texts)
+
+    @classmethod
+    def lark(cls, grammar: str) -> "Constraint":
+        """Answer with a text that a Lark grammar accepts."""
+        return cls("grammar", grammar)
+
+    @property
+    def library_grammar(self) -> str:
+        """The grammar in the library's own form, not yet checked.
+
+        Raises:
+            UsageError: The library is not installed.
+        """
+        matcher = llguidance().LLMatcher
+        if self.kind == "schema":
+            return str(matcher.grammar_from_json_schema(self.value, overrides=JSON_OPTIONS))
+        if self.kind == "regex":
+            return str(matcher.grammar_from_regex(self.value))
+        if self.kind == "grammar":
+            return str(matcher.grammar_from_lark(self.value))
+        return str(matcher.grammar_from_lark("start: " + " | ".join(map(_quoted, self.value))))
+
+    def require_usable(self) -> None:
+        """Check the grammar without a tokenizer.
+
+        Raises:
+            UsageError: The library is not installed, or cannot keep to the constraint.
+        """
+        is_error, messages = llguidance().LLMatcher.validate_grammar_with_warnings(self.library_grammar)
+        if is_error:
+            raise self.refusal(messages[0])
+
+    def refusal(self, message: str) -> UsageError:
+        """Return the error for what the library says."""
+        return _REFUSALS[self.kind](message)
+
+
+def _quoted(text: str) -> str:
+    """Write a text as a string of Lark."""
+    written = json.dumps(text, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+
+
+def _refuse_schema(message: str) -> UsageError:
+    if found := _KEYWORDS.match(message):
+        names = [str(name) for name in json.loads(found[1])]
+        what = f"keyword {names[0]}" if len(names) == 1 else f"keywords {', '.join(names)}"
+        verb = "is" if len(names) == 1 else "are"
+        return UsageError(f"the schema has the {excerpt(what)}, which {verb} not supported", SUPPORTED_HINT)
+    if found := _FORMAT.match(message):
+        return UsageError(
+            f"the schema has the format {excerpt(found[1])}, which is not supported", SUPPORTED_HINT
+        )
+    if found := _REFERENCE.match(message):
+        return UsageError(
+            f"the schema refers to {excerpt(found[1])}, which is not a part of it",
+            "copy what it refers to under $defs, and refer to that with #/$defs/NAME",
+        )
+    if message.startswith("oneOf"):
+        return UsageError(
+            "the schema has the keyword oneOf with parts that overlap, which is not supported",
+            "write anyOf, or give each part a property with a const of its own",
+        )
+    if message.startswith("Unsatisfiable schema"):
+        return UsageError(f"no document fits the schema: {_reason(message)}", "correct the schema")
+    return UsageError(f"the schema cannot be used: {_reason(message)}", SUPPORTED_HINT)
+
+
+def _refuse_regex(message: str) -> UsageError:
+    return UsageError(
+        f"the regex cannot be used: {_reason(message)}",
+        "it has the syntax of Rust's regex crate, without look-around and back-references",
+    )
+
+
+def _refuse_grammar(message: str) -> UsageError:
+    return UsageError(
+        f"the grammar cannot be used: {_reason(message)}",
+        "`metal-gen help structured-output` says what a grammar looks like",
+    )
+
+
+def _refuse_choice(message: str) -> UsageError:
+    return UsageError(f"the choices cannot be used: {_reason(message)}", "give fewer or shorter ones")
+
+
+_REFUSALS: dict[str, Callable[[str], UsageError]] = {
+    "schema": _refuse_schema,
+    "regex": _refuse_regex,
+    "grammar": _refuse_grammar,
+    "choice": _refuse_choice,
+}
+
+
+def _reason(message: str) -> str:
+    """Return what the library says, on one line: of several lines the one that names the error."""
+    text = message.split("<state>")[0]
+    found = re.search(r"^error: (.*)$", text, re.MULTILINE) or re.search(r"lookarounds? not supported", text)
+    if found:
+        return excerpt(found[found.lastindex or 0], LONGEST_REASON)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "unknown reason")
+    return excerpt(line.removeprefix("Unsatisfiable schema: "), LONGEST_REASON)

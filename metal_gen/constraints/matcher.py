@@ -1,0 +1,81 @@
+"""Follows one text through the grammar of its constraint.
+
+Axes: W words of 32 bits, one bit per token.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.token_table import TokenTable
+from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.sampling.allowed import WORD_BITS, word_count
+
+NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
+
+
+class GrammarMatcher:
+    """The place of a text within its grammar.
+
+    Args:
+        table: Tokens of the model.
+        constraint: What the text has to be.
+
+    Attributes:
+        error: Why the text cannot continue; None if it can.
+
+    Raises:
+        UsageError: The constraint cannot be used with this model, or no token can begin the text.
+    """
+
+    def __init__(self, table: TokenTable, constraint: Constraint) -> None:
+        self._constraint = constraint
+        self._vocab_size = table.vocab_size
+        self._matcher = table.new_matcher(constraint)
+        self.error: MetalGenError | None = None
+        self._tokens = 0
+        if not self._bits().strip(b"\0"):
+            raise UsageError(f"no token of this model can begin the {constraint.kind}", NO_TOKEN_HINT)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text so far is all that the grammar asks for."""
+        return bool(self._matcher.is_accepting()) and not self._matcher.is_error()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def accept(self, token: int) -> None:
+        """Record the next token."""
+        self._tokens += 1
+        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
+            self._fail(f"token {token} is not allowed")
+
+    def forced(self) -> list[int]:
+        """Return tokens that must come next, as the tokenizer writes them."""
+        return [] if self.is_over else list(self._matcher.compute_ff_tokens())
+
+    def allowed(self) -> mx.array:
+        """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
+        bits = self._bits()
+        if self.error is None and not bits.strip(b"\0"):
+            self._fail("no token of this model can continue it")
+        size = word_count(self._vocab_size) * WORD_BITS // 8
+        words: Any = memoryview(bits)[:size].cast("I")
+        return mx.array(words)[None]
+
+    def _bits(self) -> bytes:
+        bits = bytes(self._matcher.compute_bitmask())
+        # In error, the library asks for the end of the text.
+        return bytes(len(bits)) if self._matcher.is_error() else bits
+
+    def _fail(self, reason: str) -> None:
+        line = reason.split("<state>")[0].strip().splitlines()
+        self.error = UsageError(
+            f"the text cannot go on within the {self._constraint.kind} after {self._tokens} tokens: "
+            f"{line[0] if line else reason}",
+            NO_TOKEN_HINT,
+        )

@@ -1,0 +1,1 @@
+"""Guides of texts: constraints, thinking that ends, and loops that are broken."""

@@ -1,0 +1,111 @@
+"""The guide of one text: its thinking, and the constraint that begins after it."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from metal_gen.constraints.matcher import GrammarMatcher
+from metal_gen.engine.stopping import FinishDetail
+from metal_gen.errors import MetalGenError
+from metal_gen.generation.guides.thinking import Phase, Thinking
+from metal_gen.sampling.allowed import WORD_BITS, word_count
+
+
+class TextGuide:
+    """See `TokenGuide`.
+
+    Args:
+        thinking: The thinking of this text.
+        matcher: Place of the answer within its grammar; None without a constraint.
+        vocab_size: Rows of the model's logits.
+        blank_lines: Tokens that models write between the thinking and the answer.
+        forces: Whether tokens that must come are given as such. If not, they are the only ones allowed: a
+            token has log-probabilities only if it is drawn.
+
+    Attributes:
+        error: See `TokenGuide`.
+        thinking: As given.
+    """
+
+    def __init__(
+        self,
+        thinking: Thinking,
+        matcher: GrammarMatcher | None,
+        *,
+        vocab_size: int,
+        blank_lines: Sequence[int] = (),
+        forces: bool = True,
+    ) -> None:
+        self.thinking = thinking
+        self._matcher = matcher
+        self._forces = forces
+        self._blank_lines = blank_lines
+        self._words = word_count(vocab_size)
+        # Tokens that end the thinking and have not come yet.
+        self._closing: list[int] = []
+        self.error: MetalGenError | None = None
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the text has a constraint."""
+        return self._matcher is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is all that the constraint asks for."""
+        return self._matcher is not None and self._matcher.is_complete
+
+    def accept(self, token: int) -> FinishDetail | None:
+        """See `TokenGuide`."""
+        is_answer = self._is_answering and token != self.thinking.opening
+        was_thinking = self.thinking.phase is Phase.THINKING
+        if self._closing:
+            self._closing.pop(0)
+        self.thinking.accept(token)
+        if self._matcher is None:
+            return None
+        if not is_answer:
+            if was_thinking and self._is_answering:
+                self._closing = list(self._blank_lines)
+            return None
+        # White space of the answer is no reason to expect that thinking may still begin.
+        self.thinking.phase = Phase.ANSWER
+        self._matcher.accept(token)
+        self.error = self._matcher.error
+        is_over = self._matcher.is_over and self._matcher.is_complete
+        return FinishDetail.GRAMMAR if is_over else None
+
+    def forced(self) -> Sequence[int]:
+        """See `TokenGuide`."""
+        return self._must_come() if self._forces else []
+
+    def allowed(self) -> mx.array | None:
+        """See `TokenGuide`."""
+        if not self._forces and (must_come := self._must_come()):
+            return self._only(must_come[0])
+        if self._matcher is None or not self._is_answering:
+            return None
+        bits = self._matcher.allowed()
+        self.error = self._matcher.error
+        opening = self.thinking.opening
+        return bits if opening is None else bits | self._only(opening)
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether the next token is one of the answer, or may be."""
+        return self.thinking.phase is not Phase.THINKING and not self._closing
+
+    def _must_come(self) -> list[int]:
+        if not self._closing and self.thinking.phase is Phase.THINKING:
+            self._closing = self.thinking.closing()
+        if self._closing:
+            return list(self._closing)
+        # Instead of the answer, thinking may begin.
+        if self._matcher is None or not self._is_answering or self.thinking.opening is not None:
+            return []
+        return self._matcher.forced()
+
+    def _only(self, token: int) -> mx.array:
+        words = [0] * self._words
+        words[token // WORD_BITS] = 1 << token % WORD_BITS
+        return mx.array([words], mx.uint32)

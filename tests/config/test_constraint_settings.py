@@ -1,0 +1,137 @@
+"""How constraints are written: schemas in three forms, files, and one kind after another."""
+
+import json
+
+import pytest
+
+from metal_gen.config.constraints.checks import MOST_BYTES, Choices, Grammar, Schema, Source
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import override_with_flags, read_toml, resolve_settings
+
+OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def short(**properties):
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        (json.dumps(OBJECT), OBJECT),
+        ("name", short(name={"type": "string"})),
+        (
+            "name, age int, big float, ok bool",
+            short(
+                name={"type": "string"},
+                age={"type": "integer"},
+                big={"type": "number"},
+                ok={"type": "boolean"},
+            ),
+        ),
+        (
+            "name: first, last\n\n tags str : a few\n",
+            short(
+                name={"type": "string", "description": "first, last"},
+                tags={"type": "string", "description": "a few"},
+            ),
+        ),
+    ],
+    ids=range(4),
+)
+def test_a_schema_as_json_and_in_short(text, schema):
+    assert json.loads(Schema().from_text(text)) == schema
+    assert json.loads(Schema()(text)) == schema
+    assert json.loads(Schema()(schema)) == schema
+
+
+def test_a_schema_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answer").write_text(json.dumps(OBJECT))
+    assert json.loads(Schema().from_text("answer")) == OBJECT
+    assert json.loads(Schema().from_text(str(tmp_path / "answer"))) == OBJECT
+    # A program and a row mean the field, whatever files there are.
+    assert json.loads(Schema()("answer")) == short(answer={"type": "string"})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "is not JSON"),
+        ('{"a": 1, "a": 2}', "occurs twice"),
+        ("", "must be a JSON Schema"),
+        (",", "must not be empty"),
+        ("name text", "has a field that is not NAME"),
+        ("a, a", "names the field a twice"),
+        ("none.json", "cannot be read: No such file"),
+        ("/dev/zero", "names a device"),
+        ("/", "cannot be read: Is a directory"),
+        (json.dumps({"description": "x" * MOST_BYTES}), "must have at most 256 KiB"),
+    ],
+    ids=range(10),
+)
+def test_a_schema_that_is_none(text, part, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        Schema().from_text(text)
+    assert part in str(error.value)
+
+
+@pytest.mark.parametrize("value", [5, [], False, None, {1: object()}, {"a": float("nan")}, "\ud800"])
+def test_other_values_are_no_schema(value):
+    with pytest.raises(ValueError, match="must"):
+        Schema()(value)
+
+
+def test_a_file_of_bytes_and_one_that_is_too_large(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xff{}")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        Schema().from_text(str(path))
+    path.write_bytes(b" " * (MOST_BYTES + 1))
+    with pytest.raises(ValueError, match="at most 256 KiB"):
+        Schema().from_text(str(path))
+
+
+def test_a_grammar_in_a_file_and_as_it_is(tmp_path):
+    lark = 'start: word\nword: "a"'
+    (tmp_path / "a.lark").write_text(lark)
+    assert Grammar().from_text(str(tmp_path / "a.lark")) == lark
+    assert Grammar().from_text(lark) == Grammar()(lark) == lark
+    with pytest.raises(ValueError, match="cannot be read"):
+        Grammar().from_text(str(tmp_path / "none.lark"))
+
+
+def test_empty_ones():
+    with pytest.raises(ValueError, match="at least one"):
+        Choices()([])
+    with pytest.raises(ValueError, match="none of them empty"):
+        Choices()([""])
+    with pytest.raises(ValueError, match="a regular expression"):
+        Source("a regular expression")(" ")
+
+
+def test_a_file_of_settings_names_files_and_has_tables(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps(OBJECT))
+    path = tmp_path / "c.toml"
+    path.write_text(f'[generation]\nschema = "{tmp_path}/s.json"\n')
+    assert json.loads(read_toml(path)["schema"]) == OBJECT
+    path.write_text('[generation.schema]\ntype = "object"\n')
+    assert json.loads(read_toml(path)["schema"]) == {"type": "object"}
+
+
+def test_a_constraint_replaces_one_from_further_away(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[generation]\nregex = "a"\n')
+    settings = override_with_flags(resolve_settings(config_file=path), {"schema": "name"})
+    assert settings.regex is None
+    assert settings.source("regex") == "default"
+    assert settings.schema is not None
+    both = override_with_flags(Settings(), {"regex": "a", "choice": ["b"]})
+    assert (both.regex, both.choice) == ("a", ("b",))
+    assert override_with_flags(both, {"temperature": "1"}).regex == "a"
