@@ -193,6 +193,16 @@ def available_memory_bytes() -> int:
     return 0
 
 
+def most_array_bytes() -> int:
+    """Return the bytes of the largest array that the device allows; 0 if unknown.
+
+    On a Mac they are about half of its memory.
+    """
+    import mlx.core as mx
+
+    return 0 if runs_on_cpu() else int(mx.device_info().get("max_buffer_length", 0))
+
+
 def counts_other_programs() -> bool:
     """Return whether `available_memory_bytes` excludes memory of other programs; on a Mac it does not."""
     return platform.system() != "Darwin"

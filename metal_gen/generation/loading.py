@@ -23,6 +23,7 @@ from metal_gen.device.backend import (
     available_memory_bytes,
     compiles_steps,
     dtype_to_compute_in,
+    most_array_bytes,
     preferred_chunk_size,
     wire_memory,
     wires_memory,
@@ -245,6 +246,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         most_chunk=settings.chunk_size or preferred_chunk_size(),
         least_chunk=settings.chunk_size or FEWEST_CHUNK,
         available_bytes=_available_bytes(settings.memory_limit_bytes),
+        most_array_bytes=most_array_bytes(),
         stores_prefixes=settings.prefix_cache,
     )
     if settings.batch_size is None:

@@ -32,6 +32,7 @@ class MemoryPlan:
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
         has_head_norms: Whether queries and keys are normalised.
+        most_array_bytes: Largest array that the device allows; 0 if unknown.
         stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
         is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
     """
@@ -47,6 +48,7 @@ class MemoryPlan:
     available_bytes: int
     has_products_apart: bool = False
     has_head_norms: bool = True
+    most_array_bytes: int = 0
     stores_prefixes: bool = False
     is_constrained: bool = False
 
@@ -61,7 +63,7 @@ class MemoryPlan:
     def chunk_size(self) -> int:
         """Number of prompt tokens computed at once: `most_chunk`, halved until the run fits."""
         size = self.most_chunk
-        while size > self.least_chunk and not self._holds(self._total_bytes(size)):
+        while size > self.least_chunk and not self._fits_with(size):
             size = max(size // 2, self.least_chunk)
         return size
 
@@ -70,7 +72,11 @@ class MemoryPlan:
         """Why the chunks of a prompt are smaller than usual; None if they are not."""
         if self.chunk_size == self.most_chunk:
             return None
-        return f"{self.most_chunk:,} would take {format_bytes(self._total_bytes(self.most_chunk))} in all"
+        total, array = self._total_bytes(self.most_chunk), self._array_bytes(self.most_chunk)
+        taken = (
+            f"an array of {format_bytes(array)}" if self._holds(total) else f"{format_bytes(total)} in all"
+        )
+        return f"{self.most_chunk:,} would take {taken}"
 
     @property
     def working_bytes(self) -> int:
@@ -134,7 +140,16 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether the run fits the available memory; true if that is unknown."""
-        return self._holds(self.total_bytes)
+        return self._fits_with(self.chunk_size)
+
+    def _fits_with(self, chunk_size: int) -> bool:
+        array_fits = not self.most_array_bytes or self._array_bytes(chunk_size) <= self.most_array_bytes
+        return array_fits and self._holds(self._total_bytes(chunk_size))
+
+    def _array_bytes(self, chunk_size: int) -> int:
+        """Return the bytes of the largest array: the keys of a layer, or attention scores."""
+        keys = self.cache.bytes_per_token * self.cache.max_seq_len // (2 * self.cache.num_layers)
+        return max(keys, self._working(chunk_size).scores_bytes)
 
     def _holds(self, nbytes: int) -> bool:
         return not self.available_bytes or nbytes <= self.available_bytes
@@ -171,6 +186,9 @@ class MemoryPlan:
         }
         what = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
         message = self._shortage(self.running_bytes, what)
+        if self._holds(self.total_bytes):
+            needed, allowed = map(format_bytes, (self._array_bytes(self.chunk_size), self.most_array_bytes))
+            message = f"one array takes {needed}, and this device allows {allowed}"
         if (slots := self.cache.batch_size) > 1 and (fewer := self.with_slots(slots)).fits:
             most = fewer.cache.batch_size
             hint = f"set batch_size under [cache] to at most {most} (--batch-size {most})"

@@ -130,10 +130,18 @@ class WorkingMemory:
             heads += queries + 2 * keys
         if model.linear is not None:  # Its full attention has gates.
             heads += 4 * queries
-        scores = 0
-        if runs_on_cpu() or model.head_dim not in FUSED_HEAD_DIMS:
-            scores = queries * self.tokens * self.capacity
-        return self.tokens * (heads * model.head_dim + 3 * model.hidden_size) + scores
+        return self.tokens * (heads * model.head_dim + 3 * model.hidden_size) + self._score_numbers
+
+    @property
+    def scores_bytes(self) -> int:
+        """Bytes of a layer's attention scores; 0 where a kernel keeps them out of memory."""
+        return self._numbers(self._score_numbers)
+
+    @property
+    def _score_numbers(self) -> int:
+        if runs_on_cpu() or self.model.head_dim not in FUSED_HEAD_DIMS:
+            return self.model.num_attention_heads * self.tokens * self.capacity
+        return 0
 
     @property
     def _norm_bytes(self) -> int:

@@ -89,3 +89,28 @@ def test_what_other_programs_have_is_said(folder, monkeypatch):
         monkeypatch.setattr(model_notices, "unused_memory_bytes", lambda unused=unused: unused)
         notices = prepare(Settings(model=folder)).notices
         assert any("other programs leave" in notice for notice in notices) is is_said
+
+
+def test_an_array_larger_than_the_device_allows_is_refused_with_numbers(folder, monkeypatch):
+    whole = planned(folder, max_seq_len=4000)
+    keys = whole.cache.nbytes // 2
+    monkeypatch.setattr(loading, "most_array_bytes", lambda: keys)
+    assert planned(folder, max_seq_len=4000).chunk_size == MOST
+    monkeypatch.setattr(loading, "most_array_bytes", lambda: keys - 1)
+    with pytest.raises(DoesNotFitError, match=r"one array takes .*, and this device allows") as caught:
+        planned(folder, max_seq_len=4000)
+    longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
+    assert longest == 3999
+    assert planned(folder, max_seq_len=longest).fits
+
+
+def test_attention_scores_larger_than_the_device_allows_shrink_chunks(tmp_path, monkeypatch):
+    """A head size for which a GPU has no fused kernel."""
+    config = tiny_config("qwen3", head_dim=32, max_position_embeddings=8192)
+    folder = str(write_checkpoint(tmp_path, config))
+    scores = 4 * MOST * USUAL_TOKENS * 4
+    for allowed, chunk_size in ((scores, MOST), (scores - 1, MOST // 2), (scores // 4, MOST // 4)):
+        monkeypatch.setattr(loading, "most_array_bytes", lambda allowed=allowed: allowed)
+        plan = planned(folder, max_seq_len=USUAL_TOKENS)
+        assert plan.chunk_size == chunk_size
+    assert "2,048 would take an array of" in plan.chunk_reason
