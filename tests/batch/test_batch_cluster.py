@@ -111,7 +111,7 @@ def test_the_rows_of_a_node_that_is_lost_are_run_by_others():
     assert any("node a is lost: it was killed" in line for line in news)
 
 
-def test_a_row_that_takes_nodes_down_fails_and_the_rest_goes_on():
+def test_a_row_that_takes_nodes_down_fails_and_the_rest_continues():
     outcomes, _ = run(FakeCluster({"a": 1, "b": 1}, poison={5}), 20)
     assert sorted(outcomes) == list(range(1, 21))
     assert isinstance(outcomes[5], RowError)
@@ -134,7 +134,7 @@ def test_a_node_that_refuses_is_left_out():
     ],
     ids=["no nodes", "refused", "lost"],
 )
-def test_without_a_node_nothing_goes_on(cluster, reason):
+def test_without_a_node_the_run_ends(cluster, reason):
     with pytest.raises(ClusterLostError, match=reason):
         run(cluster, 10)
 
@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_the_rows_that_wait():
     assert taken <= 1 + 2 * 2 * IN_HAND_PER_SLOT
 
 
-def test_a_node_where_something_differs_is_told_what():
+def test_a_node_that_differs_is_refused():
     from metal_gen.batch.cluster.worker import require_same
 
     require_same({"mlx": "1", "seed": 3}, {"mlx": "1", "seed": 3})
@@ -222,7 +222,7 @@ def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_ma
         ("127.0.0.1:999999", "--cluster 127.0.0.1:999999 cannot be reached"),
     ],
 )
-def test_what_is_no_cluster_is_said_at_once(tmp_path, address, message):
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path, address, message):
     pytest.importorskip("ray")
     from metal_gen.batch.cluster.ray_nodes import RayCluster
 

@@ -73,7 +73,7 @@ def test_a_file_is_read_from_where_it_stands(tmp_path):
     stream.close()
 
 
-def test_what_has_not_come_is_not_waited_for_unless_asked(pipe):
+def test_missing_bytes_are_waited_for_only_on_request(pipe):
     stream, write = pipe
     assert stream.read() is None
     assert not stream.wait(0)
@@ -98,7 +98,7 @@ def test_the_first_line_is_waited_for_and_read_again(pipe):
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_nothing_is_no_other_format(pipe, ends):
+def test_an_empty_input_is_not_another_format(pipe, ends):
     stream, write = pipe
     write(b"\n \n" if ends else b" ")
     write()

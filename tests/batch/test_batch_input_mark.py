@@ -44,7 +44,7 @@ def test_an_input_may_grow(path, end, added):
     assert what_changed(stream(path), begun) is None
 
 
-def test_a_row_that_goes_on_in_its_last_line_is_another(path):
+def test_a_last_line_that_grows_has_changed(path):
     put(path, ROWS, b"")
     begun = mark_input(stream(path))
     path.write_bytes(path.read_bytes() + OTHER + b"\n")
@@ -79,7 +79,7 @@ def test_many_changes_are_not_all_listed(path):
 
 
 @given(st.integers(1, 100), st.data())
-def test_of_many_lines_the_group_of_a_change_is_said(tmp_path_factory, count, data):
+def test_in_many_lines_a_change_is_located_to_a_group(tmp_path_factory, count, data):
     path = tmp_path_factory.getbasetemp() / "many.jsonl"
     rows = [b"%d" % number for number in range(count)]
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +107,7 @@ def test_a_long_line_is_read_in_pieces(path, monkeypatch):
     assert what_changed(stream(path), begun) == "line 2 differs"
 
 
-def test_what_is_compressed_is_told_by_its_lines(path):
+def test_compressed_inputs_are_compared_by_lines(path):
     path.write_bytes(gzip.compress(b"\n".join(ROWS)))
     begun = mark_input(stream(path))
     path.write_bytes(gzip.compress(b"\n".join(ROWS), 1) + gzip.compress(b"\n" + OTHER))
@@ -125,7 +125,7 @@ def test_an_input_that_cannot_be_read(path):
 # With an output
 
 
-def test_an_output_goes_on_with_an_input_that_has_grown_again_and_again(path):
+def test_an_output_resumes_with_an_input_that_grows_repeatedly(path):
     output = path.with_name("out.jsonl")
     for count in range(1, 4):
         put(path, ROWS[:count])

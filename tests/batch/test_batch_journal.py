@@ -127,7 +127,7 @@ def test_a_seed_that_is_not_given_is_chosen_once(path):
         Journal.resume(path, {**RUN, "seed": seed + 1})
 
 
-def test_a_run_that_is_gone_on_with_keeps_the_moment_that_it_began(path):
+def test_a_resumed_run_keeps_the_moment_of_its_beginning(path):
     """Only if its rows depend on the time."""
     timed = {**RUN, "moment": None}
     with Journal.create(path, timed) as journal:
@@ -193,7 +193,7 @@ def test_what_is_in_place_of_the_run_file_is_named(path, make):
     assert path.read_bytes() == joined(GOOD)
 
 
-def test_a_device_is_no_output(tmp_path):
+def test_a_device_cannot_be_an_output(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"pipe is not a file$"):
         Journal.create(tmp_path / "pipe", RUN)
@@ -243,7 +243,7 @@ def test_going_on_with_nothing_begins(path, is_there):
     ],
     ids=["other", "none", "more", "less"],
 )
-def test_another_run_does_not_go_on(path, run, part):
+def test_another_run_does_not_continue(path, run, part):
     write(path, GOOD)
     path.write_bytes(path.read_bytes() + b"torn")
     with pytest.raises(UsageError) as raised:
@@ -296,14 +296,14 @@ def test_an_output_of_an_older_version(path):
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "adapters"])
-def test_files_of_a_model_that_changed_are_told_without_digests(path, name):
+def test_changed_files_of_a_model_are_reported_without_digests(path, name):
     write(path, GOOD, {**RUN, name: "0" * 64})
     with pytest.raises(UsageError, match="differ from those") as raised:
         Journal.resume(path, {**RUN, name: "f" * 64})
     assert not re.search("0{8}|f{8}", raised.value.message)
 
 
-def test_an_output_that_was_renamed_is_gone_on_with_when_its_run_file_is_too(path):
+def test_a_renamed_output_resumes_if_its_run_file_is_renamed_too(path):
     write(path, GOOD)
     other = path.rename(path.with_name("other.jsonl"))
     with pytest.raises(UsageError, match=r"there is no .*/\.other\.jsonl\.run\.json") as raised:
@@ -315,7 +315,7 @@ def test_an_output_that_was_renamed_is_gone_on_with_when_its_run_file_is_too(pat
 
 
 @pytest.mark.parametrize("piece_bytes", [5, 2**20])
-def test_an_output_that_ends_anywhere_goes_on_after_its_last_whole_record(path, piece_bytes, monkeypatch):
+def test_an_output_that_ends_anywhere_continues_after_its_last_whole_record(path, piece_bytes, monkeypatch):
     monkeypatch.setattr(repair, "PIECE_BYTES", piece_bytes)
     write(path, GOOD)
     whole = path.read_bytes()
@@ -336,7 +336,7 @@ DAMAGE = [b"\n", b"{\n", b"\0\0\0\0\n", b"null\n", b'{"id": 1}\n', b"\xff\n", b"
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: repr(damage[:12]))
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_lines_that_are_no_records_are_taken_out(path, damage, place):
+def test_lines_that_are_not_records_are_removed(path, damage, place):
     write(path, GOOD)
     path.chmod(0o640)
     path.write_bytes(joined(GOOD[:place]) + damage + joined(GOOD[place:]))

@@ -110,7 +110,7 @@ def test_records_that_are_there_twice_are_taken_out(path):
 # What lies beside the output
 
 
-def test_the_run_file_comes_back_when_it_is_taken_away(path):
+def test_a_deleted_run_file_is_written_again(path):
     with Journal.create(path, RUN) as journal:
         journal.append(GOOD[0])
         run_path(path).unlink()
@@ -120,7 +120,7 @@ def test_the_run_file_comes_back_when_it_is_taken_away(path):
 
 @pytest.mark.parametrize("name", [".out.jsonl.run.json", ".out.jsonl.lock", ".out.jsonl.part"])
 @pytest.mark.parametrize("begin", [Journal.create, Journal.resume])
-def test_a_link_beside_the_output_is_not_followed(path, name, begin):
+def test_a_link_next_to_the_output_is_not_followed(path, name, begin):
     victim = path.with_name("victim")
     victim.write_bytes(b"precious")
     path.with_name(name).symlink_to(victim)
@@ -155,7 +155,7 @@ def test_a_pipe_in_place_of_the_run_file_holds_nothing_up(path, plant):
 # Two runs
 
 
-def test_nothing_that_is_taken_away_lets_a_second_run_in(path):
+def test_deleting_other_files_does_not_allow_a_second_run(path):
     with Journal.create(path, RUN) as journal:
         journal.append(GOOD[0])
         for beside in path.parent.glob(".*"):
@@ -182,7 +182,7 @@ def test_a_rewritten_output_is_held(path):
             Journal.resume(path, RUN)
 
 
-def test_an_output_that_is_taken_away_lets_only_one_run_end_well(path):
+def test_a_deleted_output_lets_only_one_run_succeed(path):
     first = Journal.create(path, RUN)
     path.unlink()
     with Journal.resume(path, RUN) as second:

@@ -60,7 +60,7 @@ def test_every_line_that_is_not_blank_comes_with_its_number_however_it_comes(wri
     assert found.count(None) == parts.count(None)
 
 
-def test_a_line_that_has_not_come_yet_is_not_waited_for():
+def test_a_line_that_has_not_arrived_is_not_waited_for():
     found = read_lines(Parts(b"a\nb", None, b"b\n", None, b"c"))
     assert list(found) == [(1, b"a"), None, (2, b"bb"), None, (3, b"c")]
 
@@ -71,7 +71,7 @@ def test_the_last_line_may_end_in_any_way(end):
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\nccc", b"\nccc\n"])
-def test_the_longest_line_is_read_and_a_longer_one_passed_over(end):
+def test_the_longest_line_is_read_and_a_longer_one_skipped(end):
     after = [(2, b"ccc")] if b"c" in end else []
     assert lines(b"a" * 10 + end, longest=10) == [(1, b"a" * 10), *after]
     assert lines(b"a" * 11 + end, longest=10) == [(1, TooLong(11, b"a" * 10)), *after]

@@ -298,7 +298,7 @@ def test_fields_that_are_handed_on_may_look_like_a_request():
     ],
     ids=str,
 )
-def test_what_is_no_record_has_no_key(record):
+def test_an_invalid_record_has_no_key(record):
     assert record_key(record) is None
 
 

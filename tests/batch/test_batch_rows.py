@@ -318,7 +318,7 @@ def test_what_to_do_about_a_name_that_is_unknown(row, hint):
     assert parse(row).hint.startswith(hint)
 
 
-def test_what_is_said_of_a_row_is_short_whatever_is_in_it():
+def test_messages_about_a_row_are_short_whatever_it_contains():
     long = "x" * 100_000
     for row in ({"id": long, "prompt": ""}, {"prompt": 1, long: 1}, {"prompt": "a", long: 1}):
         for error in (parse(row), repeated(parse(row))):

@@ -123,7 +123,7 @@ def test_it_waits_only_where_there_is_nothing_to_do():
     assert len(waits) == 1
 
 
-def test_rows_that_fail_are_told_when_their_records_are_there():
+def test_failed_rows_are_reported_once_their_records_are_written():
     told = []
 
     def rows(journal):

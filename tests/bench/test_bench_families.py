@@ -71,7 +71,7 @@ def test_a_copy_is_converted_only_if_need_be_and_removed(tmp_path, monkeypatch):
     assert not any(COPY in note for note in report.notes)
 
 
-def test_what_mlx_lm_cannot_load_at_all_is_said(tmp_path):
+def test_a_model_that_mlx_lm_cannot_load_gets_a_sentence(tmp_path):
     with pytest.raises(
         MetalGenError, match=r"mlx-lm cannot load .*; nor can it load what metal-gen conv"
     ) as caught:

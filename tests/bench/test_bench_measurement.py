@@ -172,7 +172,7 @@ def test_a_tiny_cache_still_decodes(plan):
     ],
     ids=["depth", "prompt", "new tokens", "capacity"],
 )
-def test_what_does_not_fit_is_named_with_what_there_is(plan, request_, numbers):
+def test_a_refusal_names_needed_and_available_memory(plan, request_, numbers):
     with pytest.raises(UsageError) as caught:
         plan_workload(request_, plan)
     assert all(number in caught.value.message for number in numbers), caught.value.message

@@ -142,7 +142,7 @@ def test_a_suite_that_is_stopped_keeps_what_it_has(suite):
     assert not run.report.complete
 
 
-def test_peak_memory_stands_beside_the_plan(suite):
+def test_peak_memory_is_next_to_the_plan(suite):
     run = suite(sections=("memory",))
     run.run()
     values = {figure.name: figure.values for figure in run.report.measurements}

@@ -58,7 +58,7 @@ def test_a_file_has_a_total_a_percentage_and_a_time_left(clock):
     assert progress.parts(counted(60))[:3] == ["60/60 rows", "100 %", "0:00 left"]
 
 
-def test_rows_that_were_done_before_count_but_are_no_measure_of_speed(clock):
+def test_rows_done_before_count_but_not_for_the_speed(clock):
     progress = BatchProgress(Console(), lambda: 100, finished=80)
     clock.now_s += FIRST_LOG_S
     progress.update(counted(10))
@@ -106,7 +106,7 @@ def test_a_log_gets_a_line_now_and_then(clock, log):
     assert asked == [1]
 
 
-def test_nothing_is_counted_or_said_where_nobody_wants_to_know(clock, log):
+def test_quiet_runs_count_and_print_nothing(clock, log):
     progress = BatchProgress(Console(quiet=True), lambda: pytest.fail("it was counted"))
     clock.now_s += 10_000
     progress.update(counted(1))
@@ -141,7 +141,7 @@ def report(log, failures, output="out.jsonl"):
     return log()
 
 
-def test_the_first_reasons_are_said_and_where_the_others_are(log):
+def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
     lines = report(log, 10)
     assert lines[: MOST_REASONS + 1] == [
         "metal-gen: line 1: reason 1",
@@ -160,12 +160,12 @@ def test_records_on_a_pipe_are_where_the_others_are(log):
     assert "1 row done, 4 failed" in lines[-1]
 
 
-def test_nothing_is_said_of_failures_where_there_are_none(log):
+def test_without_failures_nothing_is_printed_about_them(log):
     assert len(report(log, 0)) == 1
 
 
 @pytest.mark.parametrize(("output", "advice"), [("out.jsonl", "; continue with --resume"), (None, "tok/s")])
-def test_a_run_that_is_stopped_says_how_to_go_on(log, output, advice):
+def test_a_stopped_run_says_how_to_continue(log, output, advice):
     console = Console()
     with suppress(KeyboardInterrupt), BatchReporter(console, BatchProgress(console, int), output) as reporter:
         reporter.update(counted(4))

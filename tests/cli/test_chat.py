@@ -138,7 +138,7 @@ def test_a_setting_is_changed_shown_and_put_back(session, said):
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(session, said, text, reason):
+def test_a_failed_command_is_reported_and_changes_nothing(session, said, text, reason):
     said("hi")
     before = session.conversation.settings, list(session.conversation.messages)
     assert re.search(reason, said(text).err)
@@ -237,7 +237,7 @@ def test_two_slashes_begin_a_message_with_one(session, said):
 # A full cache
 
 
-def test_a_full_cache_is_said_with_the_choices_and_nothing_is_dropped(session, said):
+def test_a_full_cache_is_reported_with_the_choices_and_nothing_is_dropped(session, said):
     said("hi", "/set max_tokens 1000")
     streams = said("more")
     assert (
@@ -453,7 +453,7 @@ def test_what_is_typed_is_kept_for_its_owner_alone(typed, tmp_path):
     assert open_history({}) is None
 
 
-def test_a_history_that_cannot_be_kept_is_said(tmp_path, monkeypatch, capsys):
+def test_a_history_that_cannot_be_kept_is_reported(tmp_path, monkeypatch, capsys):
     (tmp_path / "state").write_text("a file")
     for name, value in (("XDG_STATE_HOME", str(tmp_path / "state")), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)

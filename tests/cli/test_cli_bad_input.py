@@ -138,7 +138,7 @@ def test_a_bad_flag(refuse, gambler, arguments, message, hint):
     require_hint(actual_hint, hint)
 
 
-def test_an_unknown_command_is_told_the_nearest(refuse):
+def test_an_unknown_command_gets_the_nearest_as_a_hint(refuse):
     message, hint = refuse("generat", code=USAGE)
     assert message == "there is no command generat"
     assert hint == "did you mean `metal-gen generate`? metal-gen --help lists the commands"

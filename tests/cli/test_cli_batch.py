@@ -103,7 +103,7 @@ def test_the_order_of_rows_is_kept_when_asked(tmp_path):
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_killed_at_any_moment_it_goes_on_to_the_same_texts(undisturbed, tmp_path, turn):
+def test_killed_at_any_moment_it_resumes_to_the_same_texts(undisturbed, tmp_path, turn):
     arguments = ("--resume", "--batch-size", str(turn + 1), *SEED)
     write_rows(tmp_path, STORIES)
     chance = random.Random(turn)
@@ -141,7 +141,7 @@ def test_a_signal_stops_it_and_what_is_done_stays(tmp_path, stop, code):
     assert len(texts(records(tmp_path))) == 100
 
 
-def test_a_second_run_on_the_same_output_is_told_who_holds_it(tmp_path):
+def test_a_second_run_on_the_same_output_names_the_holder(tmp_path):
     write_rows(tmp_path, [{"prompt": f"Story {number}"} for number in range(500)])
     first = start_cli("batch", "in.jsonl", "-o", "out.jsonl", home=tmp_path)
     while not (tmp_path / "out.jsonl").exists():
@@ -153,7 +153,7 @@ def test_a_second_run_on_the_same_output_is_told_who_holds_it(tmp_path):
     assert str(first.pid) in second.stderr
 
 
-def test_bad_rows_become_records_and_the_rest_goes_on(tmp_path):
+def test_bad_rows_become_records_and_the_rest_continues(tmp_path):
     bad = [
         b"not json",
         b'{"id": 1}',
@@ -316,7 +316,7 @@ def test_a_chat_template_that_changed_is_another_model(tmp_path):
     assert (changed.code, "the model's files differ" in changed.stderr) == (2, True)
 
 
-def test_what_should_be_known_about_the_prompts_is_said_once(tmp_path):
+def test_each_notice_about_the_prompts_is_shown_once(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(BUNDLED_FOLDER, folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -359,7 +359,7 @@ def test_what_slots_and_outputs_cannot_be_is_refused(tmp_path, arguments, code, 
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_full_disk_leaves_whole_records_to_go_on_with(undisturbed, tmp_path):
+def test_a_full_disk_leaves_whole_records_to_resume(undisturbed, tmp_path):
     write_rows(tmp_path, STORIES)
     command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", *SEED]
     limit = (1500, resource.RLIM_INFINITY)
@@ -405,7 +405,7 @@ def test_an_input_that_ends_in_a_line_fails_that_row_alone(tmp_path):
     assert len(found) == 3
 
 
-def test_rows_that_a_later_run_adds_are_told_the_same_date(tmp_path):
+def test_rows_of_a_later_run_see_the_same_date(tmp_path):
     """In a template, the time is that of the run's beginning."""
     template = "{{ raise_exception(strftime_now('%Y-%m-%d')) }}"
     write_text_checkpoint(tmp_path / "model", chat_template=template)

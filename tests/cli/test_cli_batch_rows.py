@@ -99,7 +99,7 @@ def test_another_format_is_refused_before_anything_is_touched(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
 
 
-def test_a_packed_file_gives_the_records_of_the_plain_one_and_can_be_gone_on_with(tmp_path):
+def test_a_compressed_file_gives_the_same_records_and_can_be_resumed(tmp_path):
     write_rows(tmp_path, {"prompt": "hi"}, {"prompt": "ho"})
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress((tmp_path / "in.jsonl").read_bytes()))
     assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", *FAST, home=tmp_path).code == 0

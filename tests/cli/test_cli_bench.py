@@ -245,7 +245,7 @@ def test_what_was_given_is_given_on_to_another_process():
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
-def test_a_mistake_is_told_before_anything_is_measured(gambler, tmp_path, arguments, message):
+def test_a_mistake_is_reported_before_anything_is_measured(gambler, tmp_path, arguments, message):
     outcome = run_cli("bench", "--model", gambler, *arguments, home=tmp_path)
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert outcome.stderr.startswith(f"metal-gen: {message}"), outcome.stderr

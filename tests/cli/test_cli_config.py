@@ -38,7 +38,7 @@ def test_every_setting_is_shown_with_its_source(run_here, tmp_path, monkeypatch)
     assert shown["top_k"]["value"] is None
 
 
-def test_a_misspelt_variable_is_said_on_stderr(run_here, monkeypatch, speaker):
+def test_a_misspelt_variable_is_reported_on_stderr(run_here, monkeypatch, speaker):
     monkeypatch.setenv("METAL_GEN_MAX_TOKEN", "3")
     said = "metal-gen: unknown variable METAL_GEN_MAX_TOKEN (ignored); did you mean METAL_GEN_MAX_TOKENS?\n"
     for arguments in (("config", "show", "--json"), ("plan", "--json")):
@@ -92,7 +92,7 @@ def test_a_file_is_made_and_not_written_over(run_here, tmp_path):
         (None, "no settings file"),
     ],
 )
-def test_a_wrong_file_is_said_to_be_so(run_here, tmp_path, toml, said):
+def test_an_invalid_file_is_reported(run_here, tmp_path, toml, said):
     file = tmp_path / "job.toml"
     if toml is not None:
         file.write_text(toml)

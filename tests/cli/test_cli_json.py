@@ -84,7 +84,7 @@ def test_thinking_is_in_the_object_and_not_on_stderr(run_here, thinker):
     assert re.fullmatch(r"metal-gen: seed \d+, \w+\n", outcome.stderr)
 
 
-def test_why_a_text_ends_is_said_exactly(say, speaker):
+def test_the_reason_for_the_end_of_a_text_is_exact(say, speaker):
     stopped = say(speaker, "--stop", "é")
     assert (stopped["text"], stopped["stop_text"]) == ("[red] a", "é")
     assert (stopped["finish_reason"], stopped["finish_detail"]) == ("stop", "stop_text")

@@ -155,7 +155,7 @@ def test_path_is_the_folder_and_nothing_else(run_here, hub, tmp_path):
     assert "in the cache: org/name" in run_here("models", "path", "org/nam").stderr
 
 
-def test_rm_asks_nobody_in_a_pipe(run_here, hub):
+def test_rm_does_not_ask_in_a_pipe(run_here, hub):
     put_model(hub, "org/name", model_files())
     refused = run_here("models", "rm", "org/name")
     assert (refused.code, refused.stdout) == (USAGE, b"")

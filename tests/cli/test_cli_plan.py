@@ -70,14 +70,14 @@ def test_the_largest_cache_fits_and_the_next_does_not(run_here, gambler):
         prepare(settings.override({"max_seq_len": longest + 1}, "test"))
 
 
-def test_a_cache_that_nobody_has_sized_is_as_long_as_fits(run_here, gambler):
+def test_without_a_size_the_cache_is_as_long_as_fits(run_here, gambler):
     limit = planned(run_here, gambler, "--max-seq-len", 100, "--chunk-size", 8)["total_bytes"]
     limited = (gambler, "--memory-limit-bytes", limit, "--chunk-size", 8)
     assert planned(run_here, *limited)["max_seq_len"] == 100
     assert planned(run_here, *limited, "--batch-size", 2, code=DOES_NOT_FIT)["max_seq_len"] == 256
 
 
-def test_what_does_not_fit_is_shown_all_the_same(run_here, gambler):
+def test_a_plan_that_does_not_fit_is_shown_anyway(run_here, gambler):
     outcome = run_here("plan", gambler, "--max-seq-len", 10**9)
     assert outcome.code == DOES_NOT_FIT
     lines = [line.split() for line in outcome.stdout.decode().splitlines()]
@@ -160,7 +160,7 @@ def test_of_a_model_on_the_hub_headers_are_read_and_nothing_is_kept(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_what_the_hub_does_not_have_is_said_in_a_sentence(run_here, online, tmp_path):
+def test_a_model_that_the_hub_lacks_gets_a_sentence(run_here, online, tmp_path):
     outcome = run_here("plan", "org/none")
     assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
     assert "no such model on the Hub" in outcome.stderr

@@ -19,7 +19,7 @@ def model(tmp_path):
     return "./model"
 
 
-def test_a_prefill_comes_last_and_is_no_part_of_the_text(model, run_here):
+def test_a_prefill_comes_last_and_is_not_part_of_the_text(model, run_here):
     arguments = ("generate", "--model", model, "-p", "hi", "--json", "-q")
     outcome = run_here(*arguments, "--prefill", r"Sure:\n", "--escape")
     plain = run_here(*arguments)

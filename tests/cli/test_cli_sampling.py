@@ -179,7 +179,7 @@ def test_a_key_out_of_range(refuse_file, name, phrase, bad):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"])
-def test_an_argument_that_is_no_finite_number(loaded, name, bad):
+def test_an_argument_that_is_not_a_finite_number(loaded, name, bad):
     with pytest.raises(UsageError, match=re.escape(f"{name} {RANGES[name]}, not {bad}")):
         metal_gen.stream_generate(loaded, "x", **{name: bad})
     with pytest.raises(UsageError, match=re.escape(f"{name} {RANGES[name]}, not {bad}")):
@@ -234,7 +234,7 @@ def test_a_bias_of_a_strategy_out_of_range(bad):
 
 
 @pytest.mark.parametrize("bad", [5, None, [1, 2]], ids=str)
-def test_a_bias_of_a_strategy_that_is_no_table(bad):
+def test_a_bias_of_a_strategy_that_is_not_a_table(bad):
     with pytest.raises(UsageError, match="logit_bias"):
         metal_gen.SamplingStrategy(logit_bias=bad)
 
@@ -614,7 +614,7 @@ def test_a_text_of_the_library_that_must_be_longer_than_it_may_be(loaded):
     assert metal_gen.generate(loaded, "x", min_tokens=3, max_tokens=3).statistics.completion_tokens == 3
 
 
-def test_several_samples_that_will_be_equal_are_said_to_be_so(say):
+def test_a_warning_if_all_samples_will_be_equal(say):
     assert "all 2 texts will be equal" in say("--samples", "2").stderr
     assert "--temperature 0.8" in say("--samples", "2", "--greedy").stderr
     for arguments in (

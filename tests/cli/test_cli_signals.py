@@ -116,7 +116,7 @@ def test_ctrl_c_in_a_download(tmp_path):
         assert (process.returncode, said) == (130, b"metal-gen: interrupted")
 
 
-def test_what_nobody_foresaw_keeps_its_traceback_and_cannot_control_a_terminal(speaker, tmp_path):
+def test_an_unexpected_error_keeps_its_traceback_without_control_characters(speaker, tmp_path):
     with begin(speaker, tmp_path, PREFILL, r'time.sleep(0.2); raise RuntimeError("odd \x1b[2J")') as process:
         stderr = process.stderr.read().decode()
     assert process.returncode == 1

@@ -52,7 +52,7 @@ def test_a_pipe_gets_the_text_byte_for_byte_and_nothing_else(speaker, tmp_path):
     assert re.fullmatch(r"metal-gen: seed \d+, \w+\n", outcome.stderr)
 
 
-def test_bytes_that_are_no_characters_come_as_in_the_library(gambler, tmp_path):
+def test_invalid_bytes_are_written_as_in_the_library(gambler, tmp_path):
     model = metal_gen.load(gambler, raw=True, seed=5, temperature=1.0, max_tokens=60)
     text = metal_gen.generate(model, "hi").text
     assert "\ufffd" in text
@@ -248,7 +248,7 @@ def test_a_reader_that_leaves_gives_exit_code_141(babbler, tmp_path):
     assert read_ten_bytes_and_leave(babbler, tmp_path)[1] == 141
 
 
-def test_a_reader_that_leaves_the_help_is_no_mistake(tmp_path):
+def test_closing_the_pipe_of_the_help_is_not_an_error(tmp_path):
     with start_cli("--help", home=tmp_path) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait(timeout=30)) == (b"", 141)

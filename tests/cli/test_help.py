@@ -206,7 +206,7 @@ def test_an_option_of_one_command_is_explained_for_that_command(run_here):
     assert run_here("help", "generate", "--seed").code == 0
 
 
-def test_an_option_that_is_no_setting_says_where_there_is_more(run_here):
+def test_an_option_that_is_not_a_setting_names_its_page(run_here):
     for name, page in (("resume", "batch"), ("load", "chat"), ("group-size", "models"), ("--jsonl", "json")):
         assert f"metal-gen help {page}\n" in run_here("help", name).stdout.decode()
     assert {*MORE_OF.values(), *MORE_OF_COMMAND.values()} <= set(topics())

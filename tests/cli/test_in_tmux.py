@@ -18,7 +18,9 @@ def shell(tmp_path):
         yield shell
 
 
-def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_goes_on(babbler, speaker, shell):
+def test_a_text_grows_through_a_resize_until_it_is_interrupted_and_the_shell_continues(
+    babbler, speaker, shell
+):
     shell.run(f"metal-gen generate -m {babbler} -p hi --max-seq-len 20000 -q")
     shell.wait_until(lambda screen: shell.lines_scrolled_off > 5)
     assert shell.screen[-3] == LINE

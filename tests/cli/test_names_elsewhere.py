@@ -102,7 +102,7 @@ def test_a_hint_names_options_that_there_are():
             assert path in COMMANDS
 
 
-def test_a_number_of_tokens_is_no_model(run_here, tmp_path):
+def test_a_number_is_not_a_model(run_here, tmp_path):
     assert "hint: -n 100 sets the number of tokens" in run_here("generate", "-m", "100", "-p", "x").stderr
     (tmp_path / "100").mkdir()
     assert "-n 100" not in run_here("generate", "-m", "100", "-p", "x").stderr
@@ -138,7 +138,7 @@ def test_a_command_of_another_program_is_explained(run_here, words, meant):
     assert f"hint: did you mean `{meant}`? " in outcome.stderr
 
 
-def test_a_prompt_in_place_of_a_command_is_told_where_it_belongs(run_here):
+def test_a_prompt_in_place_of_a_command_gets_a_hint(run_here):
     outcome = run_here("Tell me a story.")
     assert outcome.code == USAGE
     assert "hint: `metal-gen generate 'Tell me a story.'` answers a prompt" in outcome.stderr
@@ -149,7 +149,7 @@ def test_a_prompt_in_place_of_a_command_is_told_where_it_belongs(run_here):
 
 
 @pytest.mark.parametrize("word", INSTEAD)
-def test_a_command_that_there_is_not_is_told_what_there_is_instead(run_here, word):
+def test_an_unsupported_command_gets_a_hint(run_here, word):
     assert word not in {*COMMANDS, *MEANT}
     outcome = run_here(word, "x")
     assert outcome.code == USAGE
@@ -225,7 +225,7 @@ def test_the_version_has_a_short_name_too(run_here):
 @pytest.mark.parametrize(
     "words", [("batch",), ("plan", "a", "b"), ("batch", "x", "--fsync-interval", "y"), ("convert", "a")]
 )
-def test_what_typer_says_is_said_as_this_program_does(words):
+def test_errors_of_typer_are_rewritten(words):
     with pytest.raises(typer.TyperException) as caught:
         parse(*words)
     error = usage_error(caught.value, PROGRAM, words)

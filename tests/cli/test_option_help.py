@@ -113,7 +113,7 @@ def test_groups_are_kept_at_any_width(help_of, columns):
         assert re.search(rf"^(\u256d\u2500 )?{title}\b", of_generate, re.MULTILINE), title
 
 
-def test_an_example_goes_on_after_a_backslash():
+def test_an_example_continues_after_a_backslash():
     for command in COMMANDS.values():
         for line in command.epilog.splitlines():
             assert len(line) <= COLUMNS

@@ -77,7 +77,7 @@ def test_a_run_that_is_ended_leaves_an_older_file_as_it_was(babbler, tmp_path, n
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_was_stopped_does_not_follow_a_link_beside_the_file(tmp_path):
+def test_a_stopped_text_does_not_follow_a_link_next_to_the_file(tmp_path):
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "out.part").symlink_to("theirs")
     assert OutputFile(tmp_path / "out").write_beside("text") is None
@@ -284,7 +284,7 @@ OWN_FILES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), OWN_FILES, ids=lambda value: str(value))
-def test_what_a_run_reads_or_keeps_for_itself_is_no_output(run_here, tmp_path, arguments, message):
+def test_files_that_a_run_reads_or_keeps_cannot_be_its_output(run_here, tmp_path, arguments, message):
     for name in ("c.toml", "m.gguf", "in"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "link").symlink_to("out")

@@ -68,7 +68,7 @@ def test_who_started_it(processes, variables, by):
     assert started_by(processes, variables) == by
 
 
-def test_a_session_without_a_gpu_is_told(monkeypatch):
+def test_a_session_without_a_gpu_is_reported(monkeypatch):
     def refuse(*arrays):
         raise RuntimeError("[metal::load_device] No Metal device available.")
 
@@ -100,7 +100,7 @@ def test_a_mac_says_what_it_is(monkeypatch):
     assert describe_mac() == {}
 
 
-def test_every_check_is_told_when_it_is_done(run_here, monkeypatch):
+def test_every_check_is_reported_when_it_is_done(run_here, monkeypatch):
     from metal_gen.device_checks.check import Check
 
     right, wrong = (mx.ones(2), mx.ones(2)), (mx.ones(2), mx.zeros(2))

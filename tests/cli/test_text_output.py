@@ -32,7 +32,7 @@ def test_a_text_of_nothing_is_a_line_too(run_here, speaker):
     assert run_here("generate", "-m", speaker, *QUIET, "--stop", "[").stdout == b"\n"
 
 
-def test_an_answer_that_is_missing_is_no_line(run_here, brooder):
+def test_a_missing_answer_gets_no_line(run_here, brooder):
     assert run_here("generate", "-m", brooder, *QUIET, "-n", "3").stdout == b""
 
 

@@ -23,7 +23,7 @@ def test_it_loads(path):
     assert set(settings.sources.values()) == {str(path)}
 
 
-def test_the_file_of_all_settings_is_the_one_that_is_made():
+def test_the_file_of_all_settings_is_up_to_date():
     made = commented_settings()
     assert (CONFIGS / "default.toml").read_text() == made, "run: metal-gen config init configs/default.toml"
 

@@ -50,7 +50,7 @@ def test_fill_gives_way_to_what_anybody_has_set():
     assert settings.source("top_p") == "checkpoint"
 
 
-def test_a_variable_that_is_no_setting_is_found_with_the_one_that_is_near():
+def test_an_unknown_variable_is_found_with_the_nearest_setting():
     environ = {
         "METAL_GEN_MAX_SEQ_LENN": "9",
         "METAL_GEN_COLOUR": "red",
@@ -187,6 +187,6 @@ def test_no_two_settings_share_a_key():
     assert len({(info.section, info.key) for info in SETTINGS.values()}) == len(SETTINGS)
 
 
-def test_what_is_about_a_terminal_is_no_argument_of_the_library():
+def test_terminal_settings_are_not_arguments_of_the_library():
     with pytest.raises(UsageError, match="there is no setting hide_thinking"):
         override_with_arguments(Settings(), {"hide_thinking": True})

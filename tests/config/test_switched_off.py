@@ -109,7 +109,7 @@ def test_sizes_have_units_in_every_place(tmp_path, text, size):
 @pytest.mark.parametrize(
     "text", ["0", "0.0001", "-1", "12X", "G", "1e9", "1.2.3", "1iB", "9" * 400, "9" * 20 + "T", ""]
 )
-def test_what_is_no_size_is_refused(text):
+def test_an_invalid_size_is_refused(text):
     with pytest.raises(UsageError, match="a size such as 12G"):
         override_with_flags(Settings(), {"memory_limit_bytes": text})
     with pytest.raises(UsageError, match="a size such as 12G"):

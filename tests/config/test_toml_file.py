@@ -72,7 +72,7 @@ def test_a_pipe_is_read_as_far_as_a_file(tmp_path):
         writer.join()
 
 
-def test_marks_and_line_ends_of_other_systems_are_no_part_of_it(tmp_path):
+def test_byte_order_marks_and_line_ends_of_other_systems_are_accepted(tmp_path):
     path = tmp_path / "job.toml"
     path.write_bytes(b"\xef\xbb\xbf[sampling]\r\nseed = 3\r\n")
     assert read_toml(path) == {"seed": 3}

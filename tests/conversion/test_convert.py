@@ -364,7 +364,7 @@ def test_a_checkpoint_without_a_tokenizer_is_not_converted(run_here, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_conversion_leaves_is_taken_away(tmp_path):
+def test_the_remains_of_a_killed_conversion_are_deleted(tmp_path):
     dead = tmp_path / ".out.0123456789abcdef.part"
     dead.mkdir()
     (dead / "model.safetensors").touch()
@@ -388,7 +388,7 @@ def test_a_folder_that_was_empty_keeps_its_mode(tmp_path, mode):
     assert out.stat().st_mode & 0o777 == mode
 
 
-def test_a_circle_of_links_is_no_place(tmp_path):
+def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(UsageError, match="Too many levels of symbolic links"):
         NewFolder(tmp_path / "circle")

@@ -57,7 +57,7 @@ def test_a_model_is_described(hub):
         ({"dtype": 7, "torch_dtype": None, "model_type": []}, None),
     ],
 )
-def test_how_weights_are_quantized_is_said(hub, config, said):
+def test_the_quantization_of_weights_is_shown(hub, config, said):
     put_model(hub, "org/name", model_files(**config))
     (model,) = cache_contents().models
     assert model.summary.quantization == said
@@ -205,7 +205,7 @@ def test_a_whole_model_is_deleted_whatever_its_state(hub, damage):
     assert states() == {"org/other": "ready"}
 
 
-def test_another_model_that_may_not_be_read_is_no_hindrance(hub, monkeypatch):
+def test_an_unreadable_other_model_does_not_matter(hub, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 

@@ -20,7 +20,7 @@ def locate(hub, tmp_path):
     return partial(run_locate, hub, tmp_path)
 
 
-def test_a_local_folder_imports_nothing_and_asks_nobody(hub, locate, tmp_path):
+def test_a_local_folder_imports_nothing_and_needs_no_network(hub, locate, tmp_path):
     (tmp_path / "org" / "name").mkdir(parents=True)
     for model in ("org/name", "./org/name", str(tmp_path / "org")):
         answer = locate(model)
@@ -100,7 +100,7 @@ def test_a_bare_name_is_completed_from_the_cache(hub, locate, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everywhere")
 @pytest.mark.parametrize(("mode", "said"), [(0o500, "written to"), (0o000, "read")])
-def test_a_cache_of_somebody_else(hub, locate, tmp_path, mode, said):
+def test_a_cache_without_permission(hub, locate, tmp_path, mode, said):
     hub.repos[MODEL] = single_file_repo()
     (tmp_path / "hf").mkdir(mode=mode)
     answer = locate(MODEL)

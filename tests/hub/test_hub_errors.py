@@ -75,7 +75,7 @@ def test_a_revision_that_is_not_there(hub, locate):
         (503, "HTTP 503"),
     ],
 )
-def test_what_the_hub_refuses_is_said_in_a_sentence(hub, locate, status, said):
+def test_refusals_of_the_hub_become_sentences(hub, locate, status, said):
     hub.status = status
     answer = locate(MODEL)
     assert answer["exit_code"] == 4
@@ -99,14 +99,14 @@ def test_a_hub_that_does_not_answer(locate):
         (RuntimeError("Task error: CAS Client Error: error sending request"), 4, "connection"),
     ],
 )
-def test_what_the_disk_and_the_transfer_raise_is_said_in_a_sentence(error, exit_code, said):
+def test_errors_of_disk_and_transfer_become_sentences(error, exit_code, said):
     known = explain_hub_error(error, HubModel("org/name"))
     assert known.exit_code == exit_code
     assert said in known.message
     assert known.hint
 
 
-def test_files_are_said_to_be_kept_only_where_they_are():
+def test_the_hint_mentions_kept_files_only_if_files_are_kept():
     error, model = RuntimeError("Task error: CAS Client Error: x"), HubModel("org/name")
     assert "complete files are kept" in explain_hub_error(error, model).hint
     of_headers = explain_hub_error(error, model, keeps_files=False)
@@ -119,7 +119,7 @@ def test_what_is_not_known_is_not_explained(error):
     assert explain_hub_error(error, HubModel("org/name")) is None
 
 
-def test_an_exception_nobody_foresaw_keeps_its_traceback(monkeypatch):
+def test_an_unexpected_exception_keeps_its_traceback(monkeypatch):
     def fail(*_):
         raise KeyError("x")
 

@@ -106,7 +106,7 @@ def test_an_index_that_names_a_file_elsewhere_is_refused(hub, tmp_path, ask, nam
 
 @pytest.mark.parametrize("sha", ["/x/evil", "../../../evil", "a" * 300, "a\0", COMMIT.upper(), "", 5, None])
 @pytest.mark.parametrize("ask", [pull, read_headers])
-def test_a_commit_that_is_no_hash_is_refused_before_anything_is_fetched(hub, tmp_path, ask, sha):
+def test_an_invalid_commit_is_refused_before_anything_is_fetched(hub, tmp_path, ask, sha):
     hub.instead = lambda request: Answer(body=json.dumps(listing(sha=sha)).encode())
     assert "names no commit" in refusal_of(ask)
     assert hub.fetched() == []
@@ -156,7 +156,7 @@ def test_headers_of_the_hub_and_its_storage_pass():
     check_headers("GET", 416, {"Content-Range": "bytes */10"})
 
 
-def test_nobody_is_made_to_wait_for_days():
+def test_unreasonable_waiting_times_are_ignored():
     headers = {"Retry-After": "9" * 5000, "RateLimit": f'"api";r=0;t={"9" * 5000}', "RateLimit-Policy": "q=5"}
     check_headers("GET", 429, headers)
     assert headers == {"RateLimit-Policy": "q=5"}

@@ -81,7 +81,7 @@ def test_a_choice_is_drawn_as_png(tmp_path):
         (None, ("--only", "speed"), "has nothing about speed"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_a_sentence(tmp_path, document, arguments, message):
+def test_a_report_that_cannot_be_plotted_gets_a_sentence(tmp_path, document, arguments, message):
     done = plot(tmp_path, document or sample(compare=False), *arguments)
     assert done.returncode == 1
     assert message in done.stderr
