@@ -56,7 +56,7 @@ def error_record(error: RowError) -> Record:
     if error.form is not RowForm.NATIVE:
         response = error.given.get("response")
         return _request_record(error.number, error.id, response, said)
-    # The beginning of an answer is kept, the absence of one is not.
+    # The beginning of an answer is kept, but not an empty one.
     has_text = error.code is RowErrorCode.INCOMPLETE
     kept = {name: value for name, value in error.given.items() if name != "text" or has_text}
     return {"id": error.id, **error.carried, "error": said, **kept}

@@ -149,7 +149,7 @@ class SlotRows:
         try:
             settings = override_with_arguments(model.settings, wanted)
             if settings.break_loops is None:
-                # Nobody looks on who could end them.
+                # A batch runs unattended, so nobody could end them.
                 settings = settings.override({"break_loops": True}, "a batch")
             tokenizer, eos_ids = model.checkpoint.tokenizer, model.checkpoint.eos_ids
             strategy = strategy_from(settings, tokenizer, eos_ids)

@@ -49,7 +49,7 @@ def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
 
 
 def plain_help_option(option: Any) -> Any:
-    """Take the full stop from the help of an option of typer's."""
+    """Remove the full stop from the help of one of typer's options."""
     if option is not None:
         option.help = HELP_OF_HELP
     return option

@@ -31,7 +31,7 @@ def described(param: Any) -> str:
 
 
 def without_tags(text: str) -> str:
-    """A text in which rich takes nothing for a style."""
+    """Escape a text so that rich interprets nothing in it as a style."""
     return TAG.sub(r"\\\1", text)
 
 

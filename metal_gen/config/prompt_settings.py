@@ -1,4 +1,4 @@
-"""Settings that say how a prompt is made."""
+"""Settings for making the prompt."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from metal_gen.config.template_args import TemplateArgs
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings:
-    """A part of `Settings`."""
+    """Part of `Settings`."""
 
     system: str | None = setting(
         "generation", Text(), None, "Set the system message", unset="the chat template's"

@@ -10,7 +10,7 @@ from metal_gen.constraints.library import llguidance
 from metal_gen.errors import UsageError
 from metal_gen.excerpt import excerpt
 
-# Compact, so that white space cannot go on without end; and nothing is approximated in silence.
+# Compact, so that white space cannot continue forever. Unsupported keywords are errors.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
 SUPPORTED_HINT = "`metal-gen help structured-output` lists what a schema can have"
 LONGEST_REASON = 300
@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"^Resource '(.*)' is not present")
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a text has to be.
+    """The form that a text must have.
 
     Args:
         kind: `schema`, `regex`, `choice` or `grammar`.
@@ -141,7 +141,7 @@ _REFUSALS: dict[str, Callable[[str], UsageError]] = {
 
 
 def _reason(message: str) -> str:
-    """Return what the library says, on one line: of several lines the one that names the error."""
+    """Return the library's message as one line: the line that names the error."""
     text = message.split("<state>")[0]
     found = re.search(r"^error: (.*)$", text, re.MULTILINE) or re.search(r"lookarounds? not supported", text)
     if found:

@@ -16,11 +16,11 @@ NO_TOKEN_HINT = "the constraint asks for characters that this model has no token
 
 
 class GrammarMatcher:
-    """The place of a text within its grammar.
+    """The state of a text within its grammar.
 
     Args:
         table: Tokens of the model.
-        constraint: What the text has to be.
+        constraint: The form that the text must have.
 
     Attributes:
         error: Why the text cannot continue; None if it can.
@@ -40,7 +40,7 @@ class GrammarMatcher:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the text so far is all that the grammar asks for."""
+        """Whether the text so far fulfils the grammar."""
         return bool(self._matcher.is_accepting()) and not self._matcher.is_error()
 
     @property

@@ -1,4 +1,4 @@
-"""The vocabulary as the library needs it: the bytes of each token, in a tree that is built once per model."""
+"""The vocabulary in the library's form: the bytes of each token, in a tree that is built once per model."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -46,7 +46,7 @@ class TokenTable:
             CheckpointError: The library cannot use the vocabulary.
         """
         library = llguidance()
-        # Slices take time to build and save time in each text: for one text they do not pay.
+        # Slices take time to build and save time in each text, so they do not pay for a single text.
         slices: list[str] | None = None if self._tokenizer.expects_many_texts else []
         try:
             return library.LLTokenizer(
@@ -88,11 +88,11 @@ class _Vocabulary:
         self._tokenizer = tokenizer
         self.eos_token_id = eos_ids[0] if eos_ids else 0
         self.tokens = tokenizer.all_token_bytes()
-        # All added tokens, or else <tool_call> and <think> could stand within a string.
+        # All added tokens; otherwise <tool_call> and <think> could appear within a string.
         self.special_token_ids = sorted(tokenizer.added_ids.values())
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Encode a part of a text. What is no text has no tokens of its own, and is left to the library."""
+        """Encode a part of a text. Bytes that are not UTF-8 give no tokens; the library handles them."""
         try:
             return self._tokenizer.encode_part(text if isinstance(text, str) else text.decode())
         except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Keeps the layers for multi-token prediction (mtp), for which mlx-lm has no place.
+"""Keeps the layers for multi-token prediction (mtp), which mlx-lm does not support.
 
-They go into a file whose name mlx-lm does not read, byte by byte as they are stored: quantized, they would
-predict little. That their names begin with `mtp.` says that 1 has not been added to the weights of norms.
+They are copied unchanged to a file that mlx-lm does not read: quantized, they would predict poorly. Names
+that begin with `mtp.` mean that 1 has not been added to the norms' weights.
 
 Source: https://github.com/huggingface/safetensors#format
 """
@@ -24,7 +24,7 @@ ALIGNMENT = 8
 def mtp_tensors(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
     """Return the tensors for multi-token prediction, by their names in the file.
 
-    They are among the weights, as published, or in a file of their own, as in a converted checkpoint.
+    They are among the weights in a published checkpoint, and in their own file in a converted one.
 
     Raises:
         CheckpointError: That file is damaged.
@@ -47,7 +47,7 @@ def copy_tensors(tensors: Mapping[str, TensorInfo], target: Path, on_bytes: Call
         CheckpointError: A tensor cannot be read any more.
         OSError: The file cannot be written.
     """
-    # As the safetensors package orders them: each type is then aligned.
+    # In the order of the safetensors package, which aligns each type.
     ordered = dict(sorted(tensors.items(), key=lambda item: (-BITS[item[1].dtype], item[0])))
     with target.open("wb") as file:
         file.write(_header(ordered))

@@ -38,7 +38,7 @@ class TokenGuide(Protocol):
 
 @dataclass(frozen=True)
 class TextBounds:
-    """What ends a text.
+    """The conditions that end a text.
 
     Attributes:
         endings: Tokens that end it, and the reason for each.

@@ -1,1 +1,1 @@
-"""Beginnings of prompts on disk: what a prompt shares with earlier ones is computed once."""
+"""Prompt prefixes on disk: the part that prompts have in common is computed only once."""

@@ -1,7 +1,7 @@
 """A stored prefix: one safetensors file with its tokens, and the keys and values of every layer.
 
-The file is written whole or not at all. Its header says all that a reader needs to check before it uses a
-number.
+The file is written whole or not at all. Its header has everything that a reader checks before it uses the
+data.
 """
 
 import json
@@ -23,7 +23,7 @@ from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header
 from metal_gen.files.whole_file import WholeFile
 
 IDS, CHECKSUMS = "ids", "crc32"
-# Of MLX's dtypes in safetensors; the second is what a memoryview can show.
+# Names of MLX's dtypes in safetensors, and dtypes of the same size that a memoryview supports.
 SPELLED = {mx.float32: ("F32", mx.uint32), mx.float16: ("F16", mx.uint16), mx.bfloat16: ("BF16", mx.uint16)}
 
 
@@ -33,12 +33,12 @@ class EntryError(MetalGenError):
 
 @dataclass(frozen=True)
 class EntryNotes:
-    """What a file says about itself.
+    """The metadata of an entry.
 
     Attributes:
-        model: Name of the model, for people.
+        model: Human-readable name of the model.
         tokens: Number of tokens.
-        written_s: When it was written, in seconds since 1970.
+        written_s: Time of writing, in seconds since 1970.
     """
 
     model: str
@@ -52,8 +52,8 @@ class EntryWriter:
     Args:
         path: Path of the entry.
         ids: Tokens of the prefix.
-        layout: Names, shapes and dtypes of the arrays, in the order in which they come.
-        model: Name of the model, for people.
+        layout: Names, shapes and dtypes of the arrays, in order.
+        model: Human-readable name of the model.
 
     Raises:
         OSError: The file cannot be written.
@@ -82,7 +82,7 @@ class EntryWriter:
         """Write the next array of the layout.
 
         Raises:
-            OSError: It cannot be written; nothing is left.
+            OSError: The array cannot be written; nothing is left.
         """
         mx.eval(array)
         numbers: Any = array.view(SPELLED[array.dtype][1])
@@ -93,27 +93,27 @@ class EntryWriter:
         self._file.write(content)
 
     def commit(self) -> None:
-        """Put the entry in its place.
+        """Write the checksums and move the entry to its final place.
 
         Raises:
-            OSError: It cannot be written; nothing is left.
+            OSError: The file cannot be written; nothing is left.
         """
         self._file.write(b"".join(checksum.to_bytes(4, "little") for checksum in self._checksums))
         self._file.commit()
 
     def discard(self) -> None:
-        """Leave nothing of an entry that is not whole."""
+        """Delete an incomplete entry."""
         self._file.discard()
 
 
 class Entry:
-    """An entry, opened: its header is checked, its numbers are read when they are needed.
+    """An open entry: its header is checked, and its arrays are read when they are needed.
 
     Args:
         path: Path of the entry.
 
     Raises:
-        EntryError: It is damaged, or not a file that metal-gen wrote for this user.
+        EntryError: The entry is damaged, or is not a file of this user.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,14 +144,14 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def ids(self) -> list[int]:
         """Read the tokens.
 
         Raises:
-            EntryError: They cannot be read.
+            EntryError: The tokens cannot be read.
         """
         content = self._read(self._tensors[IDS])
         return [int.from_bytes(content[at : at + 4], "little") for at in range(0, len(content), 4)]
@@ -160,7 +160,7 @@ class Entry:
         """Yield the arrays of a layout, each read when it is computed.
 
         Raises:
-            EntryError: The file holds others.
+            EntryError: The file has a different layout, or cannot be read.
         """
         for each in layout:
             info = self._tensors.get(each.name)
@@ -174,10 +174,10 @@ class Entry:
             yield loaded.pop(each.name)
 
     def verify(self) -> None:
-        """Read all of the file.
+        """Read the whole file and compare its checksums.
 
         Raises:
-            EntryError: A number is not the one that was written.
+            EntryError: The data has changed since it was written.
         """
         stored = self._read(self._tensors[CHECKSUMS])
         *tensors, _ = sorted(self._tensors.values(), key=lambda tensor: tensor.offset)

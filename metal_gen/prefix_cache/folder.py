@@ -1,6 +1,6 @@
-"""The folder of stored prefixes: where an entry is, how much there is, and what goes first.
+"""The folder of stored prefixes: paths of entries, total size, and removal of the oldest.
 
-The folder belongs to its user alone. Readers take no lock: an entry appears whole under its name.
+Only its user can access the folder. Readers need no lock, because an entry appears whole under its name.
 """
 
 import fcntl
@@ -19,9 +19,9 @@ from metal_gen.files.modes import OWNER_MAY
 SUFFIX = ".safetensors"
 LOCK = ".lock"
 DEFAULT_FOLDER = "~/.cache/metal-gen/prefixes"
-# Removing begins above the limit and ends here, so that it does not begin again at once.
+# Above the limit, entries are removed down to this share of it, so that the next entry still fits.
 KEPT_SHARE = 0.9
-# Bytes of the disk that an entry must leave free.
+# Free bytes that an entry must leave on the disk.
 DISK_FLOOR_BYTES = 4 * 2**30
 OWNER_ALONE = 0o700
 
@@ -32,8 +32,8 @@ class EntryFile:
 
     Attributes:
         path: Path of the file.
-        nbytes: Bytes of the file.
-        used_s: When it was last used, in seconds since 1970.
+        nbytes: Size of the file in bytes.
+        used_s: Time of the last use, in seconds since 1970.
     """
 
     path: Path
@@ -42,12 +42,12 @@ class EntryFile:
 
     @property
     def name(self) -> str:
-        """What people call it: the beginning of its hash."""
+        """Name of the entry for users: the beginning of its hash."""
         return self.path.name.removesuffix(SUFFIX)[:12]
 
 
 def folder_of(settings: Settings) -> "PrefixFolder":
-    """Return the folder that settings name."""
+    """Return the folder for some settings."""
     path = Path(settings.prefix_cache_dir or DEFAULT_FOLDER).expanduser()
     return PrefixFolder(path, settings.prefix_cache_max_bytes)
 
@@ -57,7 +57,7 @@ class PrefixFolder:
 
     Args:
         path: Path of the folder.
-        max_bytes: Most bytes of all entries.
+        max_bytes: Maximum total size of the entries in bytes.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -65,10 +65,10 @@ class PrefixFolder:
         self.max_bytes = max_bytes
 
     def prepare(self, model_key: str) -> Path:
-        """Make the folder of a model, for its user alone.
+        """Create the folder of a model, accessible only to its user.
 
         Raises:
-            ConfigError: It cannot be made, or belongs to somebody else.
+            ConfigError: The folder cannot be created, or belongs to another user.
         """
         folder = self.path / model_key
         for each in (self.path, folder):
@@ -84,11 +84,11 @@ class PrefixFolder:
         return folder
 
     def entry_path(self, model_key: str, last_hash: bytes) -> Path:
-        """Return where the prefix that ends with this block is."""
+        """Return the path of the prefix that ends with this block."""
         return self.path / model_key / f"{last_hash.hex()}{SUFFIX}"
 
     def entries(self) -> list[EntryFile]:
-        """List all entries, the one that was used last first."""
+        """List all entries, the most recently used first."""
         found = []
         for file in self._files():
             with suppress(OSError):
@@ -103,10 +103,10 @@ class PrefixFolder:
                     yield from sorted(folder.glob(f"*{SUFFIX}"))
 
     def remove(self, entries: Sequence[EntryFile], *, with_notes: bool = False) -> int:
-        """Remove entries, and with `with_notes` also what is known of earlier prompts.
+        """Remove entries, and with `with_notes` also the hashes of earlier prompts.
 
         Returns:
-            The bytes of the entries.
+            The size of the removed entries in bytes.
         """
         freed = 0
         for entry in entries:
@@ -129,7 +129,7 @@ class PrefixFolder:
         return nbytes <= self.max_bytes and shutil.disk_usage(self.path).free - nbytes >= DISK_FLOOR_BYTES
 
     def shrink(self) -> list[EntryFile]:
-        """Remove the entries that were not used for longest, if all together are above the limit.
+        """Remove the least recently used entries if the total size exceeds the limit.
 
         Returns:
             The removed entries.
@@ -150,7 +150,7 @@ class PrefixFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock for removing; yields False if another process does."""
+        """Hold the lock for removing; yield False if another process holds it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.path / LOCK, flags, OWNER_MAY)
         try:

@@ -1,4 +1,4 @@
-"""Names what is stored: the model that computed it, and the tokens it was computed from."""
+"""Names of stored prefixes, from the model that computed them and their tokens."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,15 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.backend import device_name
 from metal_gen.device.blas import blas_in_use
 
-# Changes whenever the files do.
+# Increased whenever the file format changes.
 FORMAT = 1
-# Tokens of a block; prefixes are stored in whole blocks.
+# Tokens per block; prefixes are stored in whole blocks.
 BLOCK = 64
 HASH_BYTES = 16
 
 
 def model_key(checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_size: int) -> str:
-    """Return a name for everything but the tokens that the stored numbers depend on.
+    """Return a hash of everything except the tokens that the stored arrays depend on.
 
     That is the weights, adapters, dtypes, the config of the model with its rope scaling, the size of a chunk,
     the device and the BLAS. The weights are known by their headers, and by sizes and times of their files. A

@@ -1,7 +1,7 @@
-"""Finds the stored beginning of a prompt, and stores one.
+"""Finds the stored prefix of a prompt, and stores prefixes.
 
-A prefix is stored in whole blocks. It can be used up to its end, and where the model allows it up to each end
-of a chunk before that: there, a run without the cache would have computed the same numbers.
+A prefix is stored in whole blocks. It can be used up to its end, and if the model allows it, up to any
+earlier end of a chunk: there, a run without the cache would have computed the same numbers.
 """
 
 import os
@@ -19,18 +19,18 @@ from metal_gen.prefix_cache.folder import SUFFIX, PrefixFolder
 from metal_gen.prefix_cache.keys import BLOCK, block_hashes
 from metal_gen.prefix_cache.seen import SeenBlocks
 
-# Names a longer entry that holds a shorter prefix.
+# Suffix of files that name a longer entry which contains a shorter prefix.
 ALIAS = ".in"
 MOST_ALIAS_BYTES = 100
 
 
 @dataclass(frozen=True)
 class Found:
-    """A stored beginning of a prompt.
+    """A stored prefix of a prompt.
 
     Attributes:
         entry: The entry.
-        tokens: Number of its tokens that the prompt begins with.
+        tokens: Number of its tokens that the prompt starts with.
     """
 
     entry: Entry
@@ -43,12 +43,12 @@ class PrefixCache:
     Args:
         folder: The folder of all models.
         model_key: Name of the model, from `keys.model_key`.
-        model: Name of the model, for people.
+        model: Human-readable name of the model.
         chunk_size: Number of prompt tokens computed at once.
-        min_tokens: A shorter prefix is not stored.
+        min_tokens: Minimum length of a stored prefix.
 
     Attributes:
-        notices: What a person should know: entries that could not be used, or written.
+        notices: Messages for the user about entries that could not be used or written.
 
     Raises:
         ConfigError: The folder cannot be used.
@@ -66,7 +66,7 @@ class PrefixCache:
         self.notices: list[str] = []
 
     def find(self, ids: Sequence[int], cache: KVCache) -> Found | None:
-        """Find the longest stored beginning of a prompt; at least one token is left to compute.
+        """Find the longest stored prefix of a prompt; at least one token is left to compute.
 
         A damaged entry is a miss; a notice names it.
         """
@@ -93,10 +93,10 @@ class PrefixCache:
         return found
 
     def fill(self, found: Found, cache: KVCache) -> bool:
-        """Begin a text in a cache with what was found, one layer at a time.
+        """Fill an empty cache from an entry, one layer at a time.
 
         Returns:
-            False if the entry cannot be used; the cache is then empty.
+            False if the entry cannot be used; the cache is empty then.
         """
         entry = found.entry
         try:
@@ -111,11 +111,11 @@ class PrefixCache:
         return True
 
     def boundary(self, ids: Sequence[int], stable_tokens: int) -> int:
-        """Return how many tokens of a prompt are worth storing; 0 for none.
+        """Return the number of tokens of a prompt that are worth storing; 0 for none.
 
         Args:
             ids: Token ids of the prompt.
-            stable_tokens: Tokens before what differs from prompt to prompt, such as a system message.
+            stable_tokens: Number of tokens that similar prompts share, such as a system message.
         """
         hashes = block_hashes(ids[:-1])
         seen = SeenBlocks(self._folder)
@@ -131,7 +131,7 @@ class PrefixCache:
         return self._all.entry_path(self._model_key, block_hashes(ids)[-1])
 
     def begin_entry(self, ids: Sequence[int], cache: KVCache) -> EntryWriter | None:
-        """Begin to write the entry of these tokens, which the cache holds; None if there is no room."""
+        """Start to write the entry of these tokens, which the cache holds; None if there is no room."""
         layout = cache.layout(len(ids))
         try:
             if not self._all.has_room(sum(each.nbytes for each in layout)):
@@ -143,7 +143,7 @@ class PrefixCache:
             return None
 
     def end_entry(self, writer: EntryWriter, ids: Sequence[int]) -> None:
-        """Put a written entry in its place, and remove old ones if there are too many."""
+        """Commit a written entry, and remove old ones if the limit is exceeded."""
         try:
             writer.commit()
             hashes = block_hashes(ids)

@@ -1,7 +1,7 @@
-"""Which beginnings of prompts a model has seen, as hashes of their blocks.
+"""Remembers the beginnings of earlier prompts of a model, as hashes of their blocks.
 
-A hash stands for all blocks up to its own, so the longest one that is known is the longest beginning that an
-earlier prompt had. The file holds hashes alone, the newest last, and no text.
+A hash identifies all blocks up to its own, so the last known hash of a prompt marks the longest beginning
+that it shares with an earlier one. The file has only hashes, the newest last, and no text.
 """
 
 import os
@@ -14,12 +14,12 @@ from metal_gen.files.whole_file import write_whole
 from metal_gen.prefix_cache.keys import HASH_BYTES
 
 FILE = "seen"
-# One million tokens of prompts, in 256 KiB.
+# One million prompt tokens, in 256 KiB.
 MOST_HASHES = 16_384
 
 
 class SeenBlocks:
-    """The blocks that earlier prompts began with.
+    """The blocks at the beginnings of earlier prompts.
 
     Args:
         folder: Folder of the model.
@@ -38,7 +38,7 @@ class SeenBlocks:
         return []
 
     def blocks_in_common(self, hashes: Sequence[bytes]) -> int:
-        """Return how many blocks a prompt shares, from its beginning, with an earlier one."""
+        """Return the number of blocks at the beginning that a prompt shares with an earlier one."""
         known = set(self._hashes)
         return next((count for count in range(len(hashes), 0, -1) if hashes[count - 1] in known), 0)
 

@@ -98,7 +98,7 @@ class GenerateRun:
             raise type(failures[0])(failures[0].message + note, failures[0].hint)
 
     def _kept_apart(self, file: OutputFile, failure: Failure) -> str:
-        """Keep what a program must not take for a whole document beside the file, and say where."""
+        """Keep an incomplete document in a file next to the output, and say where."""
         note = f"nothing is written to {file.path}"
         if isinstance(failure, NoAnswerError) or not isinstance(self._sink, CollectedText):
             return note

@@ -1,8 +1,8 @@
-"""Indents JSON while it comes, for people to read."""
+"""Indents JSON as it arrives, for human readers."""
 
 
 class JsonIndenter:
-    """Puts each value of a JSON text on a line of its own.
+    """Puts each value of a JSON text on its own line.
 
     Args:
         spaces: Indentation of each level.
@@ -30,7 +30,7 @@ class JsonIndenter:
             before = "" if self._opens else self._new_line()
             self._opens = False
             return before + character
-        # Whether what was opened has anything in it is known only now.
+        # Only now is it known whether the open object or array is empty.
         before = self._new_line() if self._opens else ""
         self._opens = character in "{["
         self._depth += self._opens

@@ -35,7 +35,7 @@ class Source(Check):
         return value
 
     def from_text(self, text: str) -> str:
-        """Take the text as it is."""
+        """Take the text unchanged."""
         return self(text)
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Choices(Texts):
 
 @dataclass(frozen=True)
 class Grammar(Source):
-    """A Lark grammar, in a file or as it is."""
+    """A Lark grammar, as text or in a file."""
 
     what: str = "a Lark grammar"
 
     def from_text(self, text: str) -> str:
-        """Read a file; a text of several lines is the grammar itself."""
+        """Read a file; a text with several lines is the grammar itself."""
         return self(text if "\n" in text.strip() else _read(text))
 
     def from_file_value(self, value: object) -> str:
@@ -93,7 +93,7 @@ class Schema(Source):
         return super().__call__(written)
 
     def from_text(self, text: str) -> str:
-        """Read JSON, or else a file of this name, or else the short form."""
+        """Parse JSON, otherwise read a file of this name, otherwise parse the short form."""
         given = text.strip()
         if given.startswith("{") or "\n" in given:
             return self(given)
@@ -123,7 +123,7 @@ def _is_there(name: str) -> bool:
 
 
 def _read(name: str) -> str:
-    """Read a file, or a pipe that a shell has made."""
+    """Read a file, or a pipe that a shell has created."""
     try:
         path = Path(name).expanduser()
         mode = path.stat().st_mode

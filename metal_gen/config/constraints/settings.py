@@ -9,7 +9,7 @@ from metal_gen.config.setting_info import TERMINAL, setting
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintSettings:
-    """A part of `Settings`. A text has at most one of the first four."""
+    """Part of `Settings`. A text has at most one of the first four."""
 
     schema: str | None = setting(
         "generation",
@@ -31,13 +31,13 @@ class ConstraintSettings:
         "generation",
         Flag(),
         None,
-        "End thinking that repeats itself, and an answer that does",
+        "End thinking or an answer that repeats itself",
         unset="off; on in a batch",
     )
     schema_indent: int | None = setting(
         TERMINAL,
         Whole(0, 8),
         None,
-        "Put each value of a schema's JSON on a line of its own, indented by this many spaces",
+        "Put each value of a schema's JSON on its own line, indented by this many spaces",
         unset="compact",
     )

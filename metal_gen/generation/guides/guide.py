@@ -41,7 +41,7 @@ class TextGuide:
         self._forces = forces
         self._blank_lines = blank_lines
         self._words = word_count(vocab_size)
-        # Tokens that end the thinking and have not come yet.
+        # Remaining tokens that end the thinking.
         self._closing: list[int] = []
         self.error: MetalGenError | None = None
 
@@ -52,7 +52,7 @@ class TextGuide:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is all that the constraint asks for."""
+        """Whether the answer fulfils the constraint."""
         return self._matcher is not None and self._matcher.is_complete
 
     def accept(self, token: int) -> FinishDetail | None:
@@ -68,7 +68,7 @@ class TextGuide:
             if was_thinking and self._is_answering:
                 self._closing = list(self._blank_lines)
             return None
-        # White space of the answer is no reason to expect that thinking may still begin.
+        # After white space of the answer, thinking can no longer begin.
         self.thinking.phase = Phase.ANSWER
         self._matcher.accept(token)
         self.error = self._matcher.error
@@ -92,7 +92,7 @@ class TextGuide:
 
     @property
     def _is_answering(self) -> bool:
-        """Whether the next token is one of the answer, or may be."""
+        """Whether the next token belongs to the answer, or may belong to it."""
         return self.thinking.phase is not Phase.THINKING and not self._closing
 
     def _must_come(self) -> list[int]:
@@ -100,7 +100,7 @@ class TextGuide:
             self._closing = self.thinking.closing()
         if self._closing:
             return list(self._closing)
-        # Instead of the answer, thinking may begin.
+        # Thinking may begin instead of the answer.
         if self._matcher is None or not self._is_answering or self.thinking.opening is not None:
             return []
         return self._matcher.forced()

@@ -9,14 +9,14 @@ FEWEST_TOKENS = 64
 
 
 class LoopDetector:
-    """Tells when a block of up to `LONGEST_BLOCK` tokens has come `FEWEST_TIMES` times in a row.
+    """Detects a block of up to `LONGEST_BLOCK` tokens that occurs `FEWEST_TIMES` times in a row.
 
     All repetitions together have at least `FEWEST_TOKENS` tokens.
     """
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque(maxlen=LONGEST_BLOCK)
-        # For each length of a block, how many tokens in a row equal the one so many places before.
+        # For each block length: the number of consecutive tokens that equal the one a block earlier.
         self._equal = [0] * (LONGEST_BLOCK + 1)
 
     def add(self, token: int) -> bool:
@@ -35,5 +35,5 @@ class LoopDetector:
         return found
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Forget all tokens."""
         self.__init__()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""From settings to the guide of a text."""
+"""Makes the guide of a text from settings."""
 
 from dataclasses import replace
 
@@ -52,10 +52,10 @@ def require_constraint(settings: Settings) -> None:
 
 
 def require_room(plan: MemoryPlan, settings: Settings) -> None:
-    """Refuse a constraint that was not reckoned with when the model was loaded, if memory is too small.
+    """Check that memory suffices for a constraint that was not planned when the model was loaded.
 
     Raises:
-        DoesNotFitError: It is.
+        DoesNotFitError: Memory is too small.
     """
     if constraint_from(settings) is not None and not plan.is_constrained:
         replace(plan, is_constrained=True).require_fit()
@@ -96,7 +96,7 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
 
 
 def _require_fitting(constraint: Constraint, prompt: Prompt, thinking: Thinking, settings: Settings) -> None:
-    """Refuse a prompt after which the constraint could not begin where it should."""
+    """Check that the constraint can begin right after the prompt and its thinking."""
     if ThinkingSplitter(prompt).prefilled[1].strip():
         raise UsageError(
             f"prefill contradicts {constraint.kind}: the answer would begin before its constraint",

@@ -12,14 +12,14 @@ CLOSING = (
     "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking "
     "directly now.\n</think>\n\n"
 )
-# For thinking that has not begun.
+# Closes thinking that has not begun.
 EMPTY_CLOSING = "\n</think>\n\n"
 # Tokens at the end of a prompt among which a template may have closed the thinking.
 LAST_TOKENS = 4
 
 
 class Phase(Enum):
-    """What the text is at."""
+    """The phase of a text."""
 
     START = auto()
     THINKING = auto()
