@@ -63,8 +63,11 @@ def borrowed_headers(model: str) -> Iterator[Path]:
     try:
         folder = find_checkpoint(model)
     except ModelNotFoundError:
-        if isinstance(reference, LocalModel) or _is_offline():
+        if isinstance(reference, LocalModel):
             raise
+        if _is_offline():
+            _, missing = _look_in_cache(reference)
+            raise _miss(reference, missing, _OFFLINE, way_out="unset HF_HUB_OFFLINE to ask the Hub") from None
     else:
         yield folder
         return

@@ -173,3 +173,14 @@ def test_a_stopped_run_says_how_to_continue(log, output, advice):
     (line,) = log()
     assert line.startswith("metal-gen: stopped: 4 rows done, 0 failed; 40 tokens, ")
     assert line.endswith(advice)
+
+
+def test_a_run_that_is_stopped_before_its_first_record_has_nothing_to_continue(log):
+    console = Console()
+    with (
+        suppress(KeyboardInterrupt),
+        BatchReporter(console, BatchProgress(console, int), "out.jsonl") as reporter,
+    ):
+        reporter.update(counted(0))
+        raise KeyboardInterrupt
+    assert log() == ["metal-gen: stopped: 0 rows done, 0 failed"]

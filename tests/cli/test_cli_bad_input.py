@@ -170,6 +170,19 @@ def test_a_file_that_cannot_be_used(refuse, arguments, message, hint):
     assert hint in actual_hint
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("-o", "no/out.jsonl"), ("-o", "there"), ("-o", "new", "--summary", "no/s.json")],
+    ids=" ".join,
+)
+def test_an_error_does_not_follow_a_notice_of_the_model(run_here, tmp_path, arguments):
+    for name in ("rows.jsonl", "there"):
+        (tmp_path / name).write_text('{"id": 1, "prompt": "hi"}\n')
+    outcome = run_here("batch", "rows.jsonl", *arguments)
+    assert outcome.code == USAGE
+    assert "no --model given" not in outcome.stderr
+
+
 def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
     message, hint = refuse("models", "rm", "--hard", "org/name", code=USAGE)
     assert message == "no such option: --hard"

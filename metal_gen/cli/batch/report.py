@@ -145,4 +145,5 @@ def _line(counts: "BatchCounts") -> str:
         parts.append(f"{counts.skipped - counts.failed_before} done before")
     if counts.failed_before:
         parts.append(f"{counts.failed_before} failed before (--retry-failed runs them again)")
-    return ", ".join(parts) + f"; {counts.completion_tokens} tokens, {counts.completion_tps:.1f} tok/s"
+    speed = f"; {counts.completion_tokens} tokens, {counts.completion_tps:.1f} tok/s"
+    return ", ".join(parts) + (speed if counts.done or counts.failed else "")

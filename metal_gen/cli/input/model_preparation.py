@@ -54,8 +54,8 @@ def note_bundled_model(settings: Settings, console: Console) -> None:
     """Note that the bundled model runs if no model is named."""
     if settings.model is None:
         console.note(
-            "no --model given: this is the small story model that comes with metal-gen; "
-            f"for a real one give --model {EXAMPLE_MODEL}, or set METAL_GEN_MODEL for every command"
+            "no --model given: this is the small bundled story model; "
+            f"for a real one, give --model {EXAMPLE_MODEL} or set METAL_GEN_MODEL"
         )
 
 
