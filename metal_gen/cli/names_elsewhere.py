@@ -93,8 +93,8 @@ _HINTS = {
     "--nothink --no-think --disable-thinking": "--no-thinking leaves the thinking out",
     "--stream --no-stream --streaming": "the text streams to standard output: leave it out; -o FILE writes "
     "it when it is complete",
-    "--format --output-format --json-mode": "--json prints one JSON object with the text, and --jsonl one "
-    "for each token",
+    "--format --output-format --json-mode": "--schema makes the answer JSON; --json prints one JSON object "
+    "with the answer and its counts",
     "--port --host --listen --api-key": "metal-gen is not a server: leave it out; `metal-gen batch - -o -` "
     "answers rows as they come",
     "--keep-alive --keepalive": "no model stays loaded after a command; `metal-gen batch` answers many "

@@ -187,7 +187,8 @@ def test_every_exit_code_has_a_row_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("word", "page"), [("schema", "json"), ("crash", "troubleshooting"), ("Lora", "adapters")]
+    ("word", "page"),
+    [("json-schema", "structured-output"), ("crash", "troubleshooting"), ("Lora", "adapters")],
 )
 def test_a_common_word_finds_its_page(word, page):
     assert find_topic([word]) == topics()[page]
