@@ -5,6 +5,7 @@ Source: `mlx_lm/utils.py` of mlx-lm 0.32.2, which writes `quantization` and read
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from metal_gen.checkpoint.packed.stored import Method
@@ -48,8 +49,11 @@ def read_quantization(config: Mapping[str, Any], source: str) -> Quantization:
     Raises:
         CheckpointError: The quantization is invalid or not supported.
     """
-    for field_name in ("quantization", "quantization_config"):
-        given = config.get(field_name)
+    text = config.get("text_config")
+    # Of a vision-language model, the text's own entry counts if the whole model has none.
+    places = (config, text) if isinstance(text, Mapping) else (config,)
+    for place, field_name in product(places, ("quantization", "quantization_config")):
+        given = place.get(field_name)
         if not given:
             continue
         fields = FieldReader(given if isinstance(given, Mapping) else {}, f"{field_name} in {source}")
