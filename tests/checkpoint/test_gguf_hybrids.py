@@ -141,8 +141,8 @@ def refusal(config, tmp_path, changed=(), kind="F32", **fields):
         ({"ssm.inner_size": 250}, "qwen35.ssm.inner_size is 250, which 8 heads cannot share evenly"),
         ({"ssm.group_count": 3}, "8 value heads cannot share 3 key heads of linear attention evenly"),
         ({"ssm.group_count": 0}, "qwen35.ssm.group_count must be a whole number of at least 1"),
-        ({"ssm.conv_kernel": 3}, "ssm_conv1d.weight in x.gguf is 512 x 4 x 1 where metadata makes it"),
-        ({"ssm.time_step_rank": 4}, "blk.0.ssm_a in x.gguf is 8 where metadata makes it 4"),
+        ({"ssm.conv_kernel": 3}, "ssm_conv1d.weight in x.gguf is 512 x 4 x 1, but"),
+        ({"ssm.time_step_rank": 4}, "ssm_a in x.gguf is 8, but metadata requires 4"),
         ({"nextn_predict_layers": 5}, "nextn_predict_layers is 5, and of 5 layers some must be the model's"),
         ({"full_attention_interval": 1}, "it has no layer of linear attention"),
         ({"attention.recurrent_layers": [True]}, "attention.recurrent_layers must list 4 layers"),
@@ -164,4 +164,4 @@ def test_tensors_that_cannot_be_used(tmp_path):
     positive = {"blk.1.ssm_a": ("F32", (8,), np.ones(8, np.float32).tobytes())}
     assert "blk.1.ssm_a has numbers that it cannot have" in refusal(config, tmp_path, positive)
     name = "blk.0.ssm_dt.bias"
-    assert f"{name} in x.gguf is 7 where" in refusal(config, tmp_path, {name: ("F32", (7,), bytes(28))})
+    assert f"{name} in x.gguf is 7, but" in refusal(config, tmp_path, {name: ("F32", (7,), bytes(28))})

@@ -14,6 +14,7 @@ from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
 from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.config.fields import FieldReader
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -33,6 +34,7 @@ DEFAULT_ALIGNMENT = 32
 # llama.cpp's limit.
 MOST_NAME_BYTES = 63
 LARGEST_SIZE = 2**63 - 1
+OTHER_FILE = "download the file again, or get one that llama.cpp's own converter has written"
 # Limit on tensors and on keys. The largest models have a few thousand tensors and a hundred keys.
 MOST_ENTRIES = 100_000
 
@@ -61,6 +63,11 @@ class GgufHeader:
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
+
+    @property
+    def fields(self) -> FieldReader:
+        """The metadata, to read with errors that name the file."""
+        return FieldReader(self.metadata, f"the metadata of {self.path}", OTHER_FILE)
 
 
 def read_gguf_header(path: Path) -> GgufHeader:

@@ -6,7 +6,7 @@ such files, and `src/llama-model.cpp`, which reads them.
 
 from typing import Any
 
-from metal_gen.checkpoint.gguf.header import GgufHeader
+from metal_gen.checkpoint.gguf.header import OTHER_FILE, GgufHeader
 from metal_gen.checkpoint.gguf.hybrids import HYBRID_FIELDS, read_hybrid
 from metal_gen.checkpoint.gguf.tokenizer import end_ids
 from metal_gen.errors import CheckpointError
@@ -62,7 +62,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     Raises:
         CheckpointError: The file's architecture is not supported, or its metadata is incomplete.
     """
-    fields = FieldReader(header.metadata, f"the metadata of {header.path}")
+    fields = header.fields
     architecture = fields.fields.get(ARCHITECTURE)
     if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
         raise fields.error(
@@ -129,5 +129,5 @@ def _rope_scaling(fields: FieldReader, architecture: str) -> dict[str, Any] | No
 def _vocabulary_size(header: GgufHeader) -> int:
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise CheckpointError(f"{header.path} cannot be used: it has no matrix token_embd.weight")
+        raise CheckpointError(f"{header.path} cannot be used: it has no matrix token_embd.weight", OTHER_FILE)
     return embedding.shape[0]

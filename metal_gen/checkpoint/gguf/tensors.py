@@ -10,7 +10,7 @@ from typing import Any
 
 from metal_gen.checkpoint.gguf.arrangement import Arrangement, Run, decay_log, head_order, head_runs
 from metal_gen.checkpoint.gguf.blocks.forms import FORMS
-from metal_gen.checkpoint.gguf.header import GgufHeader, GgufTensor
+from metal_gen.checkpoint.gguf.header import OTHER_FILE, GgufHeader, GgufTensor
 from metal_gen.checkpoint.gguf.names import TensorNames
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
@@ -46,7 +46,8 @@ def model_tensors(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, Gg
             if name in named:
                 raise CheckpointError(
                     f"{header.path} cannot be used: {excerpt(named[name].name)} and {excerpt(stored.name)} "
-                    "are the same part of the model"
+                    "are the same part of the model",
+                    OTHER_FILE,
                 )
             named[name] = tensor
     return named

@@ -60,7 +60,7 @@ def tokenizer_document(header: GgufHeader) -> TokenizerDocument:
         CheckpointError: The file has no tokenizer, one of another kind, or an invalid one.
     """
     metadata = header.metadata
-    fields = FieldReader(metadata, f"the metadata of {header.path}")
+    fields = header.fields
     for field, known in (("model", (MODEL,)), ("pre", (*LIKE_QWEN2, QWEN3_5, None))):
         if (found := metadata.get(f"{PREFIX}.{field}")) not in known:
             raise fields.error(

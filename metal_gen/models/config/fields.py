@@ -18,11 +18,13 @@ class FieldReader:
     Args:
         fields: The object.
         source: Name of the object in error messages.
+        hint: Hint of errors that have none of their own.
     """
 
-    def __init__(self, fields: Mapping[str, Any], source: str) -> None:
+    def __init__(self, fields: Mapping[str, Any], source: str, hint: str = "") -> None:
         self.fields = fields
         self.source = source
+        self._hint = hint
 
     def has(self, name: str) -> bool:
         """Return whether the object has this field."""
@@ -64,7 +66,7 @@ class FieldReader:
 
     def error(self, problem: str, hint: str = "") -> CheckpointError:
         """Return the error that refuses this object."""
-        return CheckpointError(f"{self.source} cannot be used: {problem}", hint)
+        return CheckpointError(f"{self.source} cannot be used: {problem}", hint or self._hint)
 
     def _value(self, name: str, default: Any) -> Any:
         value = self.fields[name] if self.has(name) else default
