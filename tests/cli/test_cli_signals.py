@@ -16,7 +16,7 @@ import os, time
 from hashlib import pbkdf2_hmac
 from threading import Timer
 from {module} import {owner}
-def work(*arguments):
+def work(*arguments, **named):
     Timer(0.1, lambda: os.write(2, b"begun\\n")).start()
     {work}
 {owner}.{function} = work

@@ -546,9 +546,9 @@ def test_samples_of_a_chosen_seed_share_it(chance):
 def test_the_prompt_is_computed_once_for_all_samples(chance, monkeypatch):
     calls, prefill = [], chance.decoder.prefill
 
-    def counted(prompt, on_progress=None):
+    def counted(prompt, *arguments, **named):
         calls.append(len(prompt))
-        return prefill(prompt, on_progress)
+        return prefill(prompt, *arguments, **named)
 
     monkeypatch.setattr(chance.decoder, "prefill", counted)
     results = metal_gen.generate_samples(chance, "prompt", 3, seed=5)
