@@ -67,11 +67,11 @@ class TextBounds:
         return self.endings.get(token, finish or (self.limited_by if index + 1 == self.limit else None))
 
     def take_forced(self, index: int) -> list[GeneratedToken]:
-        """Record the tokens that must come next, at most `MOST_FORCED`; `index` is that of the first."""
+        """Record all tokens that must come before the next draw; `index` is that of the first."""
         taken: list[GeneratedToken] = []
-        must_come = () if self.guide is None else self.guide.forced()[:MOST_FORCED]
-        for place, token in enumerate(must_come, index):
-            taken.append(GeneratedToken(token, None, self.finish(token, place)))
-            if taken[-1].finish is not None:
-                break
+        while self.guide is not None and (must_come := self.guide.forced()):
+            for token in must_come:
+                taken.append(GeneratedToken(token, None, self.finish(token, index + len(taken))))
+                if taken[-1].finish is not None:
+                    return taken
         return taken

@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
-from metal_gen.engine.guide import TextBounds, TokenGuide
+from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.sampler import Draw, Sampler, Status
 
@@ -117,7 +117,16 @@ class _GuidedSteps:
         """
         ids = [item.id for item in items]
         self._sampler.note(ids)
-        return None if items[-1].finish is not None else self._decoder.extend([*known, *ids])
+        if items[-1].finish is not None:
+            return None
+        fed = [*known, *ids]
+        while len(fed) > MOST_FORCED:
+            # What is still in use when the next tokens are added would be copied.
+            mx.eval(self._decoder.extend(fed[:MOST_FORCED]))
+            self.keep()
+            self._decoder.cache.evaluate()
+            fed = fed[MOST_FORCED:]
+        return self._decoder.extend(fed)
 
     def _follow(self, draw: Draw, *, is_last: bool) -> mx.array | None:
         self._sampler.accept(draw)

@@ -15,7 +15,7 @@ from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled_slots import run_compiled
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
-from metal_gen.engine.guide import TextBounds, TokenGuide
+from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
@@ -211,12 +211,13 @@ class SlotDecoder:
 
     def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
         for text in texts:
-            start = self.slots.claim(text.slot, len(text.forced))
-            rows = self._rows(groups, start + len(text.forced))
-            rows.parts.append(PromptPart(text.slot, text.forced, start))
-            rows.drawn.append((text, rows.count - 1))
-            text.sampler.note(text.forced)
-            text.forced = []
+            tokens, text.forced = text.forced[:MOST_FORCED], text.forced[MOST_FORCED:]
+            start = self.slots.claim(text.slot, len(tokens))
+            rows = self._rows(groups, start + len(tokens))
+            rows.parts.append(PromptPart(text.slot, tokens, start))
+            text.sampler.note(tokens)
+            if not text.forced:
+                rows.drawn.append((text, rows.count - 1))
 
     def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, PassRows]) -> None:
         """Add parts of the prompts that have waited longest.

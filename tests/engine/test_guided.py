@@ -20,7 +20,7 @@ from metal_gen.sampling.strategy import SamplingStrategy
 
 pytestmark = pytest.mark.metal
 
-CAPACITY = 200
+CAPACITY = 300
 VOCABULARY = 64
 ENDINGS = {1: FinishDetail.EOS}
 STRATEGIES = [
@@ -39,13 +39,13 @@ def next_ones(tokens):
 
 def run_of(tokens):
     """After every third token four others."""
-    return [10 + len(tokens), 11, 12, 13] if len(tokens) % 7 == 3 else []
+    return [10 + len(tokens) % 50, 11, 12, 13] if len(tokens) % 7 == 3 else []
 
 
 def one_by_one(tokens):
     """What `run_of` forces, as what alone is allowed."""
     begin = len(tokens) // 7 * 7 + 3
-    forced = [10 + begin, 11, 12, 13]
+    forced = [10 + begin % 50, 11, 12, 13]
     place = len(tokens) - begin
     return [forced[place]] if 0 <= place < 4 else next_ones(tokens)
 
@@ -56,6 +56,9 @@ GUIDES = {
     "forced": partial(ScriptedGuide, next_ones, run_of),
     "forced from the start": partial(
         ScriptedGuide, next_ones, lambda tokens: range(20, 25) if not tokens else run_of(tokens)
+    ),
+    "more than a pass takes": partial(
+        ScriptedGuide, next_ones, lambda tokens: [3 + place % 60 for place in range(140)] * (len(tokens) == 2)
     ),
     "ends": partial(ScriptedGuide, next_ones, ends=lambda tokens: len(tokens) >= 9),
     "ends forced": partial(ScriptedGuide, next_ones, run_of, ends=lambda tokens: len(tokens) == 12),
@@ -135,7 +138,7 @@ def wanted():
     for number in range(24):
         prompt = [3 + (number * 7 + place) % 60 for place in range(1 + number % 5 * 20)]
         kind = kinds[number % len(kinds)]
-        yield number, prompt, STRATEGIES[number % 4], kind, (4, 30, 31)[number % 3]
+        yield number, prompt, STRATEGIES[number % 4], kind, (4, 30, 31, 170)[number % 4]
 
 
 def together(decoder, texts, kind=Sampler):

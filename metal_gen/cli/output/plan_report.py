@@ -129,6 +129,7 @@ def _cache_json(plan: MemoryPlan) -> dict[str, object]:
         "cache_dtype": plan.cache.dtype,
         "cache_bytes_per_token": _bytes_of_a_token(plan),
         "cache_bytes": plan.cache.nbytes,
+        "constraint_bytes": plan.constraint_bytes,
         "working_bytes": plan.working_bytes,
         "total_bytes": plan.total_bytes,
         "fits": plan.fits,
