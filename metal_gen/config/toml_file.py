@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metal_gen.errors import ConfigError
 from metal_gen.excerpt import excerpt
+from metal_gen.files.missing_file import nearest_name
 
 # Ten times a file with every setting and its comments. Parsing takes quadratic time in the length.
 MOST_BYTES = 131_072
@@ -56,7 +57,9 @@ def _bytes(path: Path) -> bytes:
     except IsADirectoryError:
         raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
     except FileNotFoundError:
-        raise ConfigError(f"there is no settings file {path}", "`metal-gen config init` writes one") from None
+        near = nearest_name(path)
+        hint = f"did you mean {near}?" if near else "`metal-gen config init` writes one"
+        raise ConfigError(f"there is no settings file {path}", hint) from None
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
     except ValueError:  # NUL, or an unpaired surrogate

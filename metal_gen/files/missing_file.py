@@ -24,7 +24,7 @@ def how_to_read(error: OSError, path: Path) -> str:
         folder = path.parent
         if not folder.is_dir():
             return f"there is no folder {folder}"
-        near = _nearest_name(path)
+        near = nearest_name(path)
         lists = "ls" if folder == Path() else f"ls {shlex.quote(str(folder))}"
         return f"did you mean {near}?" if near else f"check the name: `{lists}` shows what there is"
     if isinstance(error, IsADirectoryError):
@@ -34,7 +34,8 @@ def how_to_read(error: OSError, path: Path) -> str:
     return "name a file that can be read"
 
 
-def _nearest_name(path: Path) -> Path | None:
+def nearest_name(path: Path) -> Path | None:
+    """The file in the same folder whose name is nearly that of a missing one."""
     names: list[str] = []
     with suppress(OSError), os.scandir(path.parent) as entries:
         names = [entry.name for entry in islice(entries, MOST_NAMES) if entry.is_file()]

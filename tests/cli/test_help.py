@@ -12,6 +12,7 @@ from rich.text import Text
 
 from metal_gen.cli import command_help
 from metal_gen.cli.app import app
+from metal_gen.cli.commands_elsewhere import INSTEAD
 from metal_gen.cli.examples import HEADING
 from metal_gen.cli.help_topics import ALIASES, find_topic, topics, with_commands_for_links
 from metal_gen.cli.input.setting_options import settings_in_force
@@ -156,6 +157,7 @@ def test_a_group_without_a_command_puts_no_help_into_a_log(run_here):
 def test_help_on_a_command_is_its_own(run_here):
     assert run_here("help", "models", "pull").stdout == run_here("models", "pull", "--help").stdout
     assert run_here("help", "plan").stdout == run_here("plan", "--help").stdout
+    assert run_here("help", "models", "download").stdout == run_here("models", "pull", "--help").stdout
 
 
 NOT_FOUND = {
@@ -166,6 +168,8 @@ NOT_FOUND = {
     "batch --resum": "did you mean --resume? metal-gen batch --help lists the options",
     "models pull nonsense": "metal-gen models pull --help lists the options",
     "999": "metal-gen help lists the pages",
+    "pull": "did you mean metal-gen help models pull?",
+    "serve": INSTEAD["serve"],
 }
 
 

@@ -82,3 +82,13 @@ def test_a_key_of_many_parts_may_stand_in_a_text(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text("[generation]\nsystem = 'See 1.2.3.4.5.6.7.8.9.10.11.12 and a.b.c.d.e.f.g.h.i.j.k.'\n")
     assert set(read_toml(path)) == {"system"}
+
+
+def test_a_file_of_nearly_that_name_is_proposed(tmp_path):
+    (tmp_path / "job.toml").touch()
+    with pytest.raises(ConfigError, match="there is no settings file") as refused:
+        read_toml(tmp_path / "jobs.toml")
+    assert refused.value.hint == f"did you mean {tmp_path / 'job.toml'}?"
+    with pytest.raises(ConfigError, match="there is no settings file") as refused:
+        read_toml(tmp_path / "other")
+    assert "config init" in refused.value.hint

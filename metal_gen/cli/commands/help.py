@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from metal_gen.cli.commands_elsewhere import INSTEAD, MEANT, SAME_COMMANDS
 from metal_gen.cli.help_topics import ALIASES, find_topic, heading, mentions, topics, with_commands_for_links
 from metal_gen.cli.names_elsewhere import HINTS
 from metal_gen.cli.terminal.console import Console
@@ -59,7 +60,7 @@ def help(
     elif (page := find_topic(words)) is not None:
         _print_page(page.read_text(encoding="utf-8"), console)
     elif command and not rest:
-        with program.make_context(root.info_name, [*words, "--help"]) as asked:
+        with program.make_context(root.info_name, [*command, "--help"]) as asked:
             program.invoke(asked)
     else:
         _print_options(rest, command, program, root, console)
@@ -72,12 +73,15 @@ def _is_option(word: str) -> bool:
 
 def _split_command(words: Sequence[str], program: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split words into those that name a command, such as `models pull`, and those after it."""
-    group, count = program, 0
+    group = program
+    named: list[str] = []
     for word in words:
-        if word not in getattr(group, "commands", {}):
+        name = SAME_COMMANDS.get((group.name or "", word), word)
+        if name not in getattr(group, "commands", {}):
             break
-        group, count = group.commands[word], count + 1
-    return tuple(words[:count]), tuple(words[count:])
+        group = group.commands[name]
+        named.append(name)
+    return tuple(named), tuple(words[len(named) :])
 
 
 def _print_options(
@@ -130,7 +134,11 @@ def _no_such_topic(words: Sequence[str], program: Any, options: Sequence[Any]) -
     word = " ".join(words)
     names = list(dict.fromkeys((*topics(), *ALIASES, *program.commands, *option_words(options))))
     hint = "metal-gen help lists the pages"
-    if near := get_close_matches(word.lower(), names, n=1, cutoff=LEAST_LIKENESS):
+    if word in INSTEAD:
+        hint = INSTEAD[word]
+    elif word in MEANT:
+        hint = f"did you mean metal-gen help {MEANT[word]}?"
+    elif near := get_close_matches(word.lower(), names, n=1, cutoff=LEAST_LIKENESS):
         hint = f"did you mean {near[0]}?"
     elif len(words) > 1 and find_topic(words[:1]) is not None:
         hint = f"name one page or one option: metal-gen help {words[0]}"

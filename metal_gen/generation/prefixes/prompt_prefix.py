@@ -7,6 +7,7 @@ from pathlib import Path
 from metal_gen.errors import UsageError
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_file import NotJsonError, parse_json
+from metal_gen.files.missing_file import how_to_read
 from metal_gen.text.messages import SYSTEM, USER, Message, checked_messages
 
 MOST_BYTES = 64 * 2**20
@@ -58,7 +59,8 @@ def read_prefix(path: str) -> PromptPrefix:
     try:
         content = read_bounded(Path(path), MOST_BYTES).removeprefix(BOM)
     except OSError as error:
-        raise UsageError(f"cannot read the prefix file: {error.strerror}: {path}") from None
+        hint = how_to_read(error, Path(path))
+        raise UsageError(f"cannot read the prefix file: {error.strerror}: {path}", hint) from None
     if content.lstrip()[:1] == b"[":
         try:
             return PromptPrefix(
