@@ -153,7 +153,8 @@ def test_a_batch_says_how_the_thinking_went(run_here, tmp_path):
     assert cut["thinking"]["cut"] == "budget"
     assert cut["reasoning"].startswith("abc\n\nConsidering")
     assert free["thinking"] == {"tokens": 8, "cut": None}
-    assert (free["text"], constrained["text"], constrained["complete"]) == ("42", "42", True)
+    assert (free["text"], constrained["reasoning"], constrained["complete"]) == ("42", "abcdefgh", True)
+    assert constrained["text"].isdecimal()
 
 
 @pytest.mark.parametrize("spaces", [0, 2, 4])
