@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from cli_process import run_cli, start_cli
+from cli_process import command, run_cli, start_cli
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
@@ -361,10 +361,9 @@ def test_what_slots_and_outputs_cannot_be_is_refused(tmp_path, arguments, code, 
 
 def test_a_full_disk_leaves_whole_records_to_resume(undisturbed, tmp_path):
     write_rows(tmp_path, STORIES)
-    command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", *SEED]
     limit = (1500, resource.RLIM_INFINITY)
     full = subprocess.run(
-        command,
+        command("batch", "in.jsonl", "-o", "out.jsonl", *SEED),
         cwd=tmp_path,
         capture_output=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),

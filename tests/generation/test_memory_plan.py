@@ -10,6 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import DoesNotFitError
+from metal_gen.generation import model_notices
 from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -118,6 +119,7 @@ def test_memory_is_wired_up_to_the_limit_unless_disabled(monkeypatch, tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     limits = []
     monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    monkeypatch.setattr(backend, "can_wire_memory", lambda: False)
     prepare(Settings(model=folder, wired_memory=True)).load()
     assert limits == []
     monkeypatch.setattr(backend, "can_wire_memory", lambda: True)
@@ -150,7 +152,8 @@ def test_metal_wires_memory_from_macos_15_on(monkeypatch, macos, on_cpu, can):
     assert backend.can_wire_memory() is can
 
 
-def test_memory_that_cannot_be_wired_gives_a_notice(tmp_path):
+def test_memory_that_cannot_be_wired_gives_a_notice(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_notices, "can_wire_memory", lambda: False)
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
     settings = Settings(model=folder).override({"wired_memory": True}, "job.toml")
     assert any("wired_memory has no effect (job.toml)" in notice for notice in prepare(settings).notices)

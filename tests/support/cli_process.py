@@ -12,12 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60
 RUN = ["-m", "metal_gen"]
+# Python that a process of its own begins with.
+ON_DEVICE = ""
 if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
-    RUN = [
-        "-c",
-        "import mlx.core as mx, runpy; mx.set_default_device(mx.cpu); "
-        "runpy.run_module('metal_gen', run_name='__main__')",
-    ]
+    ON_DEVICE = "import mlx.core as mx; mx.set_default_device(mx.cpu)"
+    RUN = ["-c", f"{ON_DEVICE}; import runpy; runpy.run_module('metal_gen', run_name='__main__')"]
 # Variables that would change colours, languages, settings or paths.
 DROPPED = ("METAL_GEN_", "HF_", "XDG_", "LC_", "PYTHON", "GITHUB_")
 DROPPED_NAMES = ("LANG", "LANGUAGE", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "LINES", "COLORTERM")
@@ -97,7 +96,8 @@ def start_cli(
         before: Python that is run first in the same process.
         changes: As for `clean_environment`.
     """
-    program = [sys.executable, "-c", f"{before}\nfrom metal_gen.cli.main import run\nrun()", *arguments]
+    code = f"{ON_DEVICE}\n{before}\nfrom metal_gen.cli.main import run\nrun()"
+    program = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(
         program if before else command(*arguments),
         env=clean_environment(home, **changes),
