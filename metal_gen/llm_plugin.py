@@ -21,9 +21,9 @@ from metal_gen.text.messages import Message
 
 PREFIX = "metal-gen/"
 BUNDLED = "bundled"
-# Sections of settings that one answer can have for itself.
+# Sections of settings that can differ per answer.
 OF_AN_ANSWER = ("sampling", "generation")
-# Settings that llm has another way for, or that make no sense in it.
+# Settings that llm offers in another way, or that do not apply to it.
 _LEFT_OUT = ("model", "system", "samples", "raw", "logprobs", "batch_size")
 _SECTIONS = (*OF_AN_ANSWER, "model", "cache", "memory", "prefill")
 OPTIONS = [name for name, info in SETTINGS.items() if info.section in _SECTIONS and name not in _LEFT_OUT]
@@ -31,12 +31,12 @@ OPTIONS = [name for name, info in SETTINGS.items() if info.section in _SECTIONS 
 
 @llm.hookimpl
 def register_models(register: Callable[..., None]) -> None:
-    """Offer the models in the Hub's cache, the bundled one, and the one of the user's settings."""
+    """Register the models in the Hub's cache, the bundled model, and the model of the user's settings."""
     references = [BUNDLED, *cached_references()]
     try:
         own = resolve_settings(environ=os.environ).model
     except MetalGenError:
-        own = None  # The sentence about a broken file comes when a model answers.
+        own = None  # An invalid file is reported when a model answers.
     if own is not None and own not in references:
         references.append(own)
     for reference in references:
@@ -44,7 +44,7 @@ def register_models(register: Callable[..., None]) -> None:
 
 
 def _options() -> Any:
-    """Make the options of `-o`, which are the settings; their own checks read what is given."""
+    """Create the options of `-o`, which are the settings; the settings' own checks parse the values."""
     given: Any = {name: (Any, Field(default=None, description=SETTINGS[name].help)) for name in OPTIONS}
     return create_model("Options", __base__=llm.Options, **given)
 
@@ -63,7 +63,7 @@ class MetalGenModel(llm.Model):
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: Any
     ) -> Iterator[StreamEvent]:
-        """Yield the answer's pieces as they come."""
+        """Yield the answer's pieces as they arrive."""
         try:
             settings, given = self._settings(prompt.options)
             chat = self._conversation(settings)
@@ -84,7 +84,7 @@ class MetalGenModel(llm.Model):
             response.set_usage(input=counts.prompt_tokens, output=counts.completion_tokens)
 
     def _settings(self, options: llm.Options) -> tuple[Settings, dict[str, object]]:
-        """Return the settings to load the model with, and those of this answer alone.
+        """Return the settings for loading the model, and those for this answer only.
 
         Raises:
             MetalGenError: An option, a file or a variable cannot be used.
@@ -107,7 +107,7 @@ class MetalGenModel(llm.Model):
         from metal_gen.generation.loading import prepare
 
         if self._loaded is None or self._loaded[0] != settings:
-            self._loaded = None  # Two models at once may be more than memory holds.
+            self._loaded = None  # Two models may not fit into memory together.
             prepared = prepare(settings).for_chat()
             self._loaded = (settings, Conversation(prepared.load()))
         return self._loaded[1]

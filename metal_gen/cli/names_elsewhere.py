@@ -42,7 +42,7 @@ SAME = {
     "--q-mode": "mode",
 }
 _BY_ITSELF = "metal-gen does this by itself: leave it out"
-_NO_SAMPLER = "there is no such sampler; `metal-gen help sampling` lists those that there are"
+_NO_SAMPLER = "there is no such sampler; `metal-gen help sampling` lists the existing ones"
 _HINTS = {
     "-t --threads -tb --threads-batch": "MLX chooses the number of threads; the temperature is --temperature",
     "-dev --device --list-devices": "MLX chooses the device; `metal-gen info` shows it",
@@ -112,7 +112,7 @@ _HINTS = {
     "--load-in-8bit --8bit": "--quantize 8 quantizes the weights while they load",
     "--no-cache --use-cache": "keys and values are always cached: leave it out",
     "--color --colour --no-color --no-colour": "set NO_COLOR=1 for no color",
-    "--debug --log-level --log-verbosity --stats": "-v prints what is set and how the run went",
+    "--debug --log-level --log-verbosity --stats": "-v prints the settings in force and statistics",
     "--progress --no-progress": "a terminal shows progress, and a log does not; -q prints errors only",
 }
 _HINTS_OF_COMMAND = {

@@ -65,7 +65,7 @@ def _json_or_text(text: str) -> object:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _require_json(value: object) -> None:

@@ -75,7 +75,7 @@ class GrammarMatcher:
     def _fail(self, reason: str) -> None:
         line = reason.split("<state>")[0].strip().splitlines()
         self.error = UsageError(
-            f"the text cannot go on within the {self._constraint.kind} after {self._tokens} tokens: "
+            f"the text cannot continue within the {self._constraint.kind} after {self._tokens} tokens: "
             f"{line[0] if line else reason}",
             NO_TOKEN_HINT,
         )

@@ -61,12 +61,12 @@ def read_listing(model: HubModel) -> Listing:
     except NotJsonError as error:
         raise unusable(f"it {error}") from None
     if not isinstance(listing, dict):
-        raise unusable("it is no list of files")
+        raise unusable("it is not a list of files")
     commit, files = listing.get("sha"), listing.get("siblings")
     if not is_commit(commit):
         raise unusable("it names no commit")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
-        raise unusable("it is no list of files")
+        raise unusable("it is not a list of files")
     # Skip files in subfolders and files with unusual names: they are never requested.
     plain = {file["rfilename"]: file.get("size") for file in files if is_plain_name(file.get("rfilename"))}
     for name, size in plain.items():

@@ -228,7 +228,7 @@ def test_rows_have_variables_and_a_prefill_of_their_own():
         ),
         (
             request({"messages": HELLO, "response_format": {"type": "json_object"}, "regex": "a"}),
-            "response_format is given beside another constraint",
+            "response_format is given together with another constraint",
         ),
         (request({"messages": HELLO, "temprature": 1}), 'there is no parameter "temprature"'),
         (request({"prompt": "hi"}), "has messages, not a prompt"),
@@ -308,7 +308,7 @@ def test_fields_are_kept_on_request_whatever_a_request_would_do_with_them():
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
-        ({"prompt": "hi", "meta": 1}, "--keep-fields copies fields that are no parameters to the record"),
+        ({"prompt": "hi", "meta": 1}, "--keep-fields copies fields that are not parameters to the record"),
         ({"prompt": "hi", "max_token": 1}, "did you mean max_tokens? --keep-fields copies"),
         (request({"messages": HELLO, "temprature": 1}), "did you mean temperature?"),
         (request({"messages": HELLO}, bdy={}), "did you mean body?"),

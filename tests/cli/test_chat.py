@@ -277,7 +277,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(session, said, capsys):
         stopped.say("hi")
         streams = capsys.readouterr()
         assert (streams.out, contents(session)) == ("abc", ["hi", "abc"])
-        assert "stopped; what was said is kept: /undo" in streams.err
+        assert "stopped; the answer so far is kept: /undo" in streams.err
         stopped.say("and?")
     assert contents(session)[2:] == ["and?", "abcdef"]
 
@@ -343,7 +343,7 @@ def test_nothing_but_a_transcript_is_replaced(session, said, tmp_path):
     path = tmp_path / "notes.txt"
     assert "nothing to save" in said(f"/save {path}").err
     path.write_text("important")
-    assert "would replace a file that is no transcript" in said("hi", f"/save {path}").err
+    assert "would replace a file that is not a transcript" in said("hi", f"/save {path}").err
     assert path.read_text() == "important"
     assert "cannot be written" in said(f"/save {tmp_path}/none/x.json").err
     assert list(tmp_path.iterdir()) == [path]

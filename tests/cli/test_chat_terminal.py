@@ -52,7 +52,9 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
         terminal.type("go", "Enter")
         terminal.wait_until(lambda screen: screen[-3:-1] == ["defab\u241bc"] * 2)
         terminal.type("", "C-c")
-        stopped = "metal-gen: stopped; what was said is kept: /undo takes the turn back, /retry answers again"
+        stopped = (
+            "metal-gen: stopped; the answer so far is kept: /undo removes the turn, /retry answers again"
+        )
         terminal.wait_until(lambda screen: (screen[-3:-2], screen[-1].rstrip()) == ([stopped], ">"))
         assert not any("^C" in line for line in terminal.screen)
         terminal.type("half a line", "C-c")

@@ -152,7 +152,7 @@ def test_a_byte_that_no_token_has_ends_the_text_with_a_reason(tmp_path):
     checkpoint.__dict__["tokenizer"] = tokenizer
     matcher = follow(checkpoint, Constraint.regex("[abc]x"), "a")
     assert not any(matcher.allowed().tolist()[0])
-    assert "cannot go on within the regex after 1 tokens" in matcher.error.message
+    assert "cannot continue within the regex after 1 tokens" in matcher.error.message
 
 
 def test_without_the_library_one_sentence_says_how_to_install_it(monkeypatch):

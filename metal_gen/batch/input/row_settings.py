@@ -13,7 +13,7 @@ SECTIONS = ("sampling", "generation")
 OWN_NAMES = tuple(info.name for info in SETTINGS.values() if info.section in SECTIONS)
 OTHER_NAMES = {"n": "samples", "max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
 ROW_NAMES = (*OWN_NAMES, *OTHER_NAMES)
-KEEP_HINT = "--keep-fields copies fields that are no parameters to the record, --field prompt all others"
+KEEP_HINT = "--keep-fields copies fields that are not parameters to the record, --field prompt all others"
 # Settings where a text stands for a list of one.
 LISTS = ("stop", "stop_token", "ban_token")
 # Fields of a request that do not affect the text, and fields with only one supported value.
@@ -80,7 +80,9 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
     if RESPONSE_FORMAT in rest:
         schema = _requested_schema(rest.pop(RESPONSE_FORMAT))
         if schema is not None and rest.keys() & set(CONSTRAINTS):
-            raise UsageError(f"{RESPONSE_FORMAT} is given beside another constraint", "leave one of them out")
+            raise UsageError(
+                f"{RESPONSE_FORMAT} is given together with another constraint", "leave one of them out"
+            )
         if schema is not None:
             rest["schema"] = schema
     return row_settings(rest, hint="")

@@ -57,7 +57,7 @@ def report_answer(
         console.note("stopped before the answer began: nothing was added to the conversation")
         return
     if last.finish is None:
-        console.note("stopped; what was said is kept: /undo takes the turn back, /retry answers again")
+        console.note("stopped; the answer so far is kept: /undo removes the turn, /retry answers again")
     elif last.finish == "cache_full":
         console.warn(
             f"the answer ends here because the cache is full: max_seq_len is {conversation.capacity}",

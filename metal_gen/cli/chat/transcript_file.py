@@ -70,7 +70,8 @@ def require_place(path: Path, option: str) -> None:
         read_transcript(path)
     except UsageError:
         raise UsageError(
-            f"{option} {path} would replace a file that is no transcript", "name another file, or remove it"
+            f"{option} {path} would replace a file that is not a transcript",
+            "name another file, or remove it",
         ) from None
 
 

@@ -55,7 +55,7 @@ def convert(
         str | None,
         typer.Option(
             metavar="DTYPE",
-            help=f"Store what is not quantized in this dtype: {DTYPE}",
+            help=f"Store weights that are not quantized in this dtype: {DTYPE}",
             show_default="as stored",
         ),
     ] = None,
