@@ -1,8 +1,8 @@
 """The cache of a model with linear attention: keys and values, and states of constant size.
 
 A state summarises the whole text so far for its layer, so it cannot be taken back token by token. The
-cache keeps the states of three moments: now, before the last pass, and at the mark. The states of several
-texts at once are in `hybrid_slots`.
+cache keeps the states of four moments: now, before the last pass, and at the last two marks. The states
+of several texts at once are in `hybrid_slots`.
 
 Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a value, K size of a key.
 """
@@ -15,10 +15,10 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.cache.stored_text import StoredArray
-from metal_gen.device.backend import DTYPE_BYTES, dtype_named
+from metal_gen.device.backend import DTYPE_BYTES
 
-# Beginnings of prompts that slots share, whose states are kept.
-MOST_BEGINNINGS = 4
+# Marks of a single text, and beginnings of prompts that slots share, whose states are kept.
+MOST_MARKS, MOST_BEGINNINGS = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,13 @@ class HybridCacheConfig(KVCacheConfig):
 
     @property
     def num_states(self) -> int:
-        """Number of kept states: now and before the last pass for each sequence, and beginnings.
+        """Number of kept states: now and before the last pass for each sequence, and marks or beginnings."""
+        return 2 * self.batch_size + self.num_beginnings
 
-        A single text has the states at its mark instead of a beginning.
-        """
-        return 2 * self.batch_size + min(self.batch_size, MOST_BEGINNINGS)
+    @property
+    def num_beginnings(self) -> int:
+        """Most marks of a single text, or beginnings that slots share."""
+        return min(max(MOST_MARKS, self.batch_size), MOST_BEGINNINGS)
 
     @property
     def nbytes(self) -> int:
@@ -75,14 +77,19 @@ class HybridCache(KVCache):
     can_be_cut = False
 
     def __init__(self, config: HybridCacheConfig) -> None:
-        """Allocate keys and values. Each pass makes new states."""
+        """Allocate keys and values. Each pass makes new states, of one sequence unless slots are taken."""
         super().__init__(config)
-        conv = mx.zeros((config.batch_size, *config.conv_state), dtype_named(config.dtype))
-        memory = mx.zeros((config.batch_size, *config.memory), mx.float32)
-        mx.eval(conv, memory)
-        self._empty = _Moment(0, [conv, memory] * config.num_linear_layers)
+        self._empty = _Moment(0, self.empty_states(1))
         self.state_arrays = list(self._empty.states)
-        self._before = self._marked = self._boundary = self._empty
+        self._before = self._empty
+        self._marks: list[_Moment] = []
+
+    def empty_states(self, count: int) -> list[mx.array]:
+        """Return the states of so many sequences without tokens, which all layers share."""
+        conv = mx.zeros((count, *self.config.conv_state), self.dtype)
+        memory = mx.zeros((count, *self.config.memory), mx.float32)
+        mx.eval(conv, memory)
+        return [conv, memory] * self.config.num_linear_layers
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -109,8 +116,9 @@ class HybridCache(KVCache):
         self._before = before
 
     def mark(self) -> None:
-        """Keep the states at this position, so that `rewind` can come back to it."""
-        self._marked = _Moment(self.position, list(self.state_arrays))
+        """Keep the states at this position, so that `rewind` can come back to it; the last two are kept."""
+        earlier = [mark for mark in self._marks if mark.position < self.position]
+        self._marks = [*earlier, _Moment(self.position, list(self.state_arrays))][-MOST_MARKS:]
 
     def reachable(self, position: int) -> int:
         """Return the last position up to this one whose states are kept."""
@@ -130,11 +138,7 @@ class HybridCache(KVCache):
         self.state_arrays = list(max(moments, key=lambda moment: moment.position).states)
         # States of later moments belong to a text that no longer exists.
         self._before = self._before if self._before in moments else self._empty
-        self._marked = self._marked if self._marked in moments else self._empty
-
-    def keep_boundary(self) -> None:
-        """Keep the states at this position for `stored`."""
-        self._boundary = _Moment(self.position, list(self.state_arrays))
+        self._marks = [mark for mark in self._marks if mark in moments]
 
     def layout(self, length: int) -> list[StoredArray]:
         """Describe keys, values and states as `KVCache.layout` does."""
@@ -150,10 +154,10 @@ class HybridCache(KVCache):
         return [*super().layout(length), *states]
 
     def stored(self, length: int) -> Iterator[mx.array]:
-        """Yield keys, values and states; the boundary has to be at `length`."""
-        assert self._boundary.position == length
+        """Yield keys, values and states; there has to be a mark at `length`."""
+        states = next(mark.states for mark in self._marks if mark.position == length)
         yield from super().stored(length)
-        yield from map(mx.contiguous, self._boundary.states)
+        yield from map(mx.contiguous, states)
 
     def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
         """Begin a text from storage as `KVCache.restore` does; the arrays have to end at `length`."""
@@ -165,7 +169,7 @@ class HybridCache(KVCache):
 
     def _moments(self, position: int) -> list[_Moment]:
         """Return the kept moments up to a position."""
-        kept = (self._empty, self._before, self._marked)
+        kept = (self._empty, self._before, *self._marks)
         return [moment for moment in kept if moment.position <= position]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import MOST_BEGINNINGS, HybridCache
+from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
 
@@ -35,7 +35,8 @@ class HybridSlotCache(SlotCache):
 
     def __init__(self, cache: HybridCache, stride: int) -> None:
         super().__init__(cache, stride)
-        self._empty = [array[:1] for array in cache.state_arrays]
+        self._empty = cache.empty_states(1)
+        cache.state_arrays = cache.empty_states(cache.config.batch_size)
         # New states of some slots, by their first slot, that are not yet in the arrays of all slots.
         self._changes: list[dict[int, mx.array]] = [{} for _ in cache.state_arrays]
         self._before = list(cache.state_arrays)
@@ -75,7 +76,7 @@ class HybridSlotCache(SlotCache):
                 # Copy, because a part of the array would keep all of it in memory.
                 states = [mx.contiguous(array[slot : slot + 1]) for array in self.cache.state_arrays]
                 self._beginnings.insert(0, _Beginning(tokens, states))
-        del self._beginnings[min(MOST_BEGINNINGS, len(self.positions)) :]
+        del self._beginnings[self.cache.config.num_beginnings :]
 
     def rewind(self, slot: int, length: int) -> None:
         """Go back as `SlotCache` does, but only over what the last pass has added."""

@@ -191,14 +191,11 @@ class KVCache:
         self._start = self._position
 
     def mark(self) -> None:
-        """Remember this position, so that `rewind` can come back to it. Does nothing here."""
+        """Remember this position, so that `rewind` and `stored` can come back to it. Does nothing here."""
 
     def reachable(self, position: int) -> int:
         """Return the last position up to this one that `rewind` can go to."""
         return min(position, self._position)
-
-    def keep_boundary(self) -> None:
-        """Keep what `stored` needs of this position while the text grows. Does nothing here."""
 
     def layout(self, length: int) -> list[StoredArray]:
         """Describe the arrays that `stored` yields and `restore` takes for a text of this length."""

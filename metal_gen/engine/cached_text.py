@@ -6,6 +6,9 @@ import mlx.core as mx
 
 from metal_gen.engine.decoder import Decoder, PrefillProgress
 
+# More than chat templates put between a message and its answer. The next prompt may not have that.
+TAIL_TOKENS = 16
+
 
 class CachedText:
     """The tokens whose keys and values are in a decoder's cache: a prompt and the tokens after it.
@@ -14,10 +17,12 @@ class CachedText:
 
     Args:
         decoder: Decoder with the model and the cache.
+        goes_on: Whether longer prompts follow that begin as this text does.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, goes_on: bool = False) -> None:
         self._decoder = decoder
+        self._goes_on = goes_on
         self._prompt: list[int] = []
         self._ids: list[int] = []
         self._number = -1
@@ -71,9 +76,17 @@ class CachedText:
             if on_progress is not None:
                 on_progress(done, total)
 
-        logits = self._decoder.prefill(self._prompt[begin:], note, boundary=max(boundary - begin, 0))
+        cache = self._decoder.cache
+        marks = {boundary}
+        if self._goes_on and not cache.can_be_cut:
+            # The next prompt has the messages of this one, but perhaps not what comes after them.
+            marks.add(tail := max(begin, len(self._prompt) - TAIL_TOKENS))
+            if tail == begin:
+                cache.mark()
+        logits = self._decoder.prefill(self._prompt[begin:], note, marks={mark - begin for mark in marks})
         self._ids = list(self._prompt)
-        self._decoder.cache.mark()
+        if not self._goes_on:
+            cache.mark()
         return logits
 
     def add(self, token: int) -> None:

@@ -1,6 +1,6 @@
 """Runs a model over its KV cache: prefill in chunks, then decode one token at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -44,7 +44,11 @@ class Decoder:
         self.compiled = CompiledStep(model, cache) if compiles and cache.config.batch_size == 1 else None
 
     def prefill(
-        self, prompt: Sequence[int], on_progress: PrefillProgress | None = None, *, boundary: int = 0
+        self,
+        prompt: Sequence[int],
+        on_progress: PrefillProgress | None = None,
+        *,
+        marks: Collection[int] = (),
     ) -> mx.array:
         """Add a prompt to the cache.
 
@@ -52,8 +56,8 @@ class Decoder:
             prompt: Token ids, at least one.
             on_progress: Called after each chunk with the number of tokens done and the total, except after
                 the last chunk, which is computed together with the first new token.
-            boundary: Number of prompt tokens after which a chunk ends, as another text may share just these;
-                0 for none.
+            marks: Numbers of prompt tokens after which a chunk ends and the cache is marked. Other texts may
+                share just these.
 
         Returns:
             Logits of the token after the prompt, (1, V). They are being computed.
@@ -64,12 +68,12 @@ class Decoder:
         total = self.cache.position + len(prompt)
         last = 0
         with at_most(self.ahead_bytes):
-            for end in self._chunk_ends(len(prompt), boundary):
+            for end in self._chunk_ends(len(prompt), marks):
                 self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
                 self.cache.evaluate()
                 last = end
-                if end == boundary:
-                    self.cache.keep_boundary()
+                if end in marks:
+                    self.cache.mark()
                 if on_progress is not None:
                     on_progress(end, len(prompt))
             hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
@@ -77,13 +81,11 @@ class Decoder:
             mx.async_eval(logits)
         return logits
 
-    def _chunk_ends(self, length: int, boundary: int) -> Iterator[int]:
+    def _chunk_ends(self, length: int, marks: Collection[int]) -> Iterator[int]:
         """Yield where each chunk ends, except the last one."""
         end = 0
         while (begin := end) < length:
-            end = min(begin + self.chunk_size, length)
-            if begin < boundary < end:
-                end = boundary
+            end = min(begin + self.chunk_size, length, *(mark for mark in marks if mark > begin))
             if end < length:
                 yield end
 

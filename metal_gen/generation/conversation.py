@@ -83,7 +83,7 @@ class Conversation:
         self.messages = list(messages)
         self.settings = replace(model.settings, samples=1)
         self.notices: tuple[str, ...] = ()
-        self._cached = CachedText(model.decoder)
+        self._cached = CachedText(model.decoder, goes_on=True)
         self._answers = 0
         if not messages and model.settings.system is not None:
             self.set_system(model.settings.system)

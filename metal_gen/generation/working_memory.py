@@ -5,12 +5,11 @@ Axes in comments: T tokens of a pass, S positions of the cache.
 
 from dataclasses import dataclass
 
-from metal_gen.device.backend import DTYPE_BYTES, runs_on_cpu
+from metal_gen.device.backend import DTYPE_BYTES, prompt_stride, runs_on_cpu
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.experts.groups import most_places
-from metal_gen.models.linear_attention.delta_rule import chunk_size
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
@@ -149,19 +148,33 @@ class WorkingMemory:
         if DTYPE_BYTES[self.dtype] == DTYPE_BYTES["float32"]:
             return 0
         model = self.model
-        heads = model.num_attention_heads + model.num_key_value_heads if self.has_head_norms else 0
+        if not self.has_head_norms:
+            # Half of the next norm is then among the operations that MLX hands over ahead.
+            return self.tokens * 18 * model.hidden_size
+        heads = model.num_attention_heads + model.num_key_value_heads
         return self.tokens * (12 * model.hidden_size + 6 * heads * model.head_dim)
 
     def _linear_bytes(self, linear: LinearAttentionConfig) -> int:
-        """Return the bytes in memory in a layer of linear attention. The delta rule uses float32."""
-        heads, key, value = (
-            linear.linear_num_value_heads,
-            linear.linear_key_head_dim,
-            linear.linear_value_head_dim,
-        )
-        width = 8 * linear.conv_size + 7 * heads * value + 6 * heads * key + 2 * heads * chunk_size()
-        rule = (self.tokens * width + 8 * heads * key * value) * DTYPE_BYTES["float32"]
-        return rule + self._numbers(7 * self.tokens * self.model.hidden_size)
+        """Return the bytes in memory in a layer of linear attention.
+
+        Several texts go through convolution and delta rule in parts, of which some are in memory at once:
+        as many as have a hundred operations.
+        """
+        half = DTYPE_BYTES[self.dtype] < DTYPE_BYTES["float32"]
+        heads, key = linear.linear_num_value_heads, linear.linear_key_head_dim
+        in_parts = (6 if half else 3) * prompt_stride()
+        part = self.tokens if self.texts == 1 else min(self.tokens, in_parts)
+        # Projected; seven times in the convolution; gates, and what they are multiplied with.
+        width = linear.conv_size + 7 * linear.value_size + 7 * self.model.hidden_size
+        numbers = self.tokens * width + part * 7 * linear.conv_size
+        # The delta rule, in float32: normalised by key head, then repeated and weighted for value heads.
+        rule = 2 * linear.key_size + 3 * heads * key
+        if half:
+            repeated = 2 if heads > linear.linear_num_key_heads else 0
+            rule += int((1.4 + repeated) * heads * key)
+        memories = 2 * heads * key * linear.linear_value_head_dim
+        norms = 4 * self.tokens * self.model.hidden_size if half else 0
+        return self._numbers(numbers) + (part * rule + memories + norms) * DTYPE_BYTES["float32"]
 
     def _mixture_numbers(self, experts: ExpertsConfig) -> int:
         """Return the numbers in memory in a layer of experts, with rows sorted by expert and back."""

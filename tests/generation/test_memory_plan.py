@@ -9,6 +9,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.slots import SlotDecoder
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation import model_notices
 from metal_gen.generation.loading import prepare
@@ -68,6 +69,66 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, changes, dt
         chunk_size=chunk_size,
     )
     assert_plan_is_the_peak(prepare(settings), length - 8)
+
+
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("chunk_size", [64, 512])
+def test_the_plan_of_a_hybrid_is_within_five_percent_of_the_peak(tmp_path, dtype, chunk_size):
+    config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SMALL, **LINEAR)
+    settings = Settings(
+        model=str(write_checkpoint(tmp_path, config)),
+        model_dtype=dtype,
+        max_seq_len=512,
+        chunk_size=chunk_size,
+    )
+    assert_plan_is_the_peak(prepare(settings), 504)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_plan_fits_eight_slots_of_a_hybrid(tmp_path, dtype):
+    """Prompts fill the slots, and share a beginning whose states are kept."""
+    config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SMALL, **LINEAR)
+    folder = str(write_checkpoint(tmp_path, config))
+    prepared = prepare(Settings(model=folder, model_dtype=dtype, max_seq_len=256, batch_size=8), most_slots=8)
+    planned = prepared.plan.total_bytes
+    prompts = [[1] * 64 + [1 + (7 * place + slot) % 500 for place in range(184)] for slot in range(8)]
+
+    def run():
+        model = prepared.load()
+        slots = SlotDecoder(model.decoder.model, model.decoder.cache, chunk_size=prepared.plan.chunk_size)
+        for prompt in prompts:
+            sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=256)
+            slots.begin(prompt, sampler, endings={}, max_tokens=9)
+        while slots.in_use:
+            slots.step()
+
+    peak = highest_peak(run, enough=planned / 1.05)
+    assert abs(planned - peak) < 0.05 * peak
+
+
+def test_too_many_slots_of_a_hybrid_are_refused_with_the_number_that_fits(tmp_path):
+    """Each slot has states beside keys and values."""
+    config = tiny_config("qwen3_5_text", max_position_embeddings=100_000, **SMALL, **LINEAR)
+    settings = {
+        "model": str(write_checkpoint(tmp_path, config)),
+        "max_seq_len": 512,
+        "chunk_size": 16,
+        "memory_limit_bytes": 40_000_000,
+    }
+    with pytest.raises(DoesNotFitError) as caught:
+        prepare(Settings(**settings, batch_size=500), most_slots=500)
+    most = int(caught.value.hint.split("--batch-size ")[1].rstrip(")"))
+    assert prepare(Settings(**settings, batch_size=most), most_slots=most).plan.fits
+    with pytest.raises(DoesNotFitError):
+        prepare(Settings(**settings, batch_size=most + 1), most_slots=most + 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -38,10 +38,11 @@ def delta_rule(
     shared = values.shape[2] // keys.shape[2]
     if shared > 1:
         queries, keys = mx.repeat(queries, shared, axis=2), mx.repeat(keys, shared, axis=2)
-    rule = _one_token if values.shape[1] == 1 else _chunks
+    # Contiguous: a product of matrices would copy them each time that they are used.
     queries, keys, values, decay, beta = (
-        array.swapaxes(1, 2) for array in (queries, keys, values, decay, beta)
+        mx.contiguous(array.swapaxes(1, 2)) for array in (queries, keys, values, decay, beta)
     )
+    rule = _one_token if values.shape[2] == 1 else _chunks
     outputs, memory = rule(queries, keys, values, decay, beta, memory)
     return outputs.swapaxes(1, 2), memory
 
