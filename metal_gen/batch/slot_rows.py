@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metal_gen.batch.executor import Outcome, RowResult
 from metal_gen.batch.input.encoding import RowEncoder, failed_row
@@ -31,6 +31,9 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.encoded_prompt import Prompt
+
+if TYPE_CHECKING:
+    from metal_gen.batch.slot_prefixes import SlotPrefixes
 
 
 @dataclass(eq=False)
@@ -109,6 +112,20 @@ class SlotRows:
         self._tokens = TokenTexts(model.checkpoint.tokenizer)
         self._queue: deque[tuple[_Job, int]] = deque()
         self._running: dict[SlotText, _Sample] = {}
+        self._prefixes = self._open_prefixes()
+
+    def _open_prefixes(self) -> "SlotPrefixes | None":
+        """Open the prefix cache if it is on; states of linear attention are not stored for slots."""
+        if not self._model.settings.prefix_cache or self._model.checkpoint.config.linear is not None:
+            return None
+        from metal_gen.batch.slot_prefixes import SlotPrefixes
+
+        return SlotPrefixes(self._model, self.decoder.slots)
+
+    @property
+    def stored_tokens(self) -> int:
+        """Number of prompt tokens that came from the prefix cache."""
+        return 0 if self._prefixes is None else self._prefixes.stored_tokens
 
     @property
     def rows_per_step(self) -> int:
@@ -204,6 +221,8 @@ class SlotRows:
             ids, sampler, endings=job.endings, max_tokens=settings.max_tokens, guide=guide
         )
         self._running[text] = _Sample(job, number, assembly)
+        if self._prefixes is not None:
+            self._prefixes.begin(text, job.prompt)
 
     def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | MetalGenError) -> bool:
         """Add a token to its sample; return whether the row may be complete now."""
@@ -214,6 +233,8 @@ class SlotRows:
             return True
         piece = sample.assembly.add(token, self.decoder.slots.positions[text.slot])
         sample.pieces.append(piece)
+        if self._prefixes is not None and len(sample.pieces) == 1:
+            self._prefixes.first_token(text, job.prompt)
         if not piece.finish:
             return False
         self.decoder.end(text)

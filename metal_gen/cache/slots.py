@@ -6,7 +6,7 @@ nothing of models.
 Axes: B slots, H key/value heads, S capacity, D head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import mlx.core as mx
 
@@ -100,6 +100,22 @@ class SlotCache:
             buffer[slot, :, begin:length] = new
             self.cache.buffers[place] = buffer
         self.positions[slot] = length
+
+    def stored(self, slot: int, length: int) -> Iterator[mx.array]:
+        """Yield copies of the first positions of a slot as `KVCache.stored` does."""
+        for place in range(len(self.cache.buffers)):
+            yield mx.contiguous(self.cache.buffers[place][slot : slot + 1, :, :length])
+
+    def restore(self, slot: int, prompt: Sequence[int], length: int, arrays: Iterable[mx.array]) -> None:
+        """Begin a prompt in a slot from storage, as `KVCache.restore` does."""
+        self.positions[slot] = 0
+        for place, array in zip(range(len(self.cache.buffers)), arrays, strict=False):
+            buffer = self.cache.buffers[place]
+            buffer[slot : slot + 1, :, :length] = array[:, :, :length]
+            self.cache.buffers[place] = buffer
+            mx.eval(buffer)
+        self.positions[slot] = length
+        self.hold(slot, prompt)
 
     def forget(self, slot: int) -> None:
         """Stop sharing the contents of this slot with other slots."""

@@ -1,6 +1,8 @@
 """The layout of a stored prefix of a text in a cache."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -26,3 +28,32 @@ class StoredArray:
         for size in self.shape:
             count *= size
         return count
+
+
+class TextStorage(Protocol):
+    """A text in a cache whose beginning can be stored and restored.
+
+    Attributes:
+        can_be_cut: Whether a stored text can end before its own end.
+    """
+
+    @property
+    def can_be_cut(self) -> bool:
+        """See the class."""
+        ...
+
+    def layout(self, length: int) -> list[StoredArray]:
+        """Describe the arrays of a text of this length."""
+        ...
+
+    def stored(self, length: int) -> Iterator[mx.array]:
+        """Yield copies of the first positions, one array at a time."""
+        ...
+
+    def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
+        """Begin a text with stored positions."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the text."""
+        ...

@@ -18,7 +18,9 @@ BLOCK = 64
 HASH_BYTES = 16
 
 
-def model_key(checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_size: int) -> str:
+def model_key(
+    checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_size: int, *, in_slots: bool = False
+) -> str:
     """Return a hash of everything except the tokens that the stored arrays depend on.
 
     That is the weights, adapters, dtypes, the config of the model with its rope scaling, the size of a chunk,
@@ -30,6 +32,7 @@ def model_key(checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_si
         dtype: Dtype that the model computes in.
         cache: Size of the cache; its capacity does not matter.
         chunk_size: Number of prompt tokens computed at once.
+        in_slots: Whether the slots of a batch compute it, each row of a product by itself.
     """
     weights = checkpoint.weights
     tensors = sorted(
@@ -43,7 +46,7 @@ def model_key(checkpoint: Checkpoint, dtype: str, cache: KVCacheConfig, chunk_si
         [adapter.scale for adapter in weights.adapters],
         checkpoint.config,
         checkpoint.packing,
-        (dtype, cache.dtype, chunk_size),
+        (dtype, cache.dtype, chunk_size, in_slots),
         (device_name(), str(mx.default_device()), str(blas_in_use())),
     )
     return hashlib.blake2b(repr(parts).encode(), digest_size=HASH_BYTES).hexdigest()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from metal_gen.cache.kv_cache import KVCache
+from metal_gen.cache.stored_text import TextStorage
 from metal_gen.errors import MetalGenError
 from metal_gen.files.parts import remove_all_dead_parts
 from metal_gen.files.whole_file import write_whole
@@ -65,7 +65,7 @@ class PrefixCache:
         self._min_tokens = min_tokens
         self.notices: list[str] = []
 
-    def find(self, ids: Sequence[int], cache: KVCache) -> Found | None:
+    def find(self, ids: Sequence[int], cache: TextStorage) -> Found | None:
         """Find the longest stored prefix of a prompt; at least one token is left to compute.
 
         A damaged entry is a miss; a notice names it.
@@ -81,7 +81,7 @@ class PrefixCache:
                     self.notices.append(f"{error.message}; the prompt is computed instead")
         return None
 
-    def _candidates(self, last_hash: bytes, tokens: int, cache: KVCache) -> list[Path]:
+    def _candidates(self, last_hash: bytes, tokens: int, cache: TextStorage) -> list[Path]:
         path = self._folder / f"{last_hash.hex()}{SUFFIX}"
         found = [path] if os.path.lexists(path) else []
         if tokens % self._chunk_size == 0 and cache.can_be_cut:
@@ -92,7 +92,7 @@ class PrefixCache:
                     found.append(longer)
         return found
 
-    def fill(self, found: Found, cache: KVCache) -> bool:
+    def fill(self, found: Found, cache: TextStorage) -> bool:
         """Fill an empty cache from an entry, one layer at a time.
 
         Returns:
@@ -130,7 +130,7 @@ class PrefixCache:
     def _path(self, ids: Sequence[int]) -> Path:
         return self._all.entry_path(self._model_key, block_hashes(ids)[-1])
 
-    def begin_entry(self, ids: Sequence[int], cache: KVCache) -> EntryWriter | None:
+    def begin_entry(self, ids: Sequence[int], cache: TextStorage) -> EntryWriter | None:
         """Start to write the entry of these tokens, which the cache holds; None if there is no room."""
         layout = cache.layout(len(ids))
         try:

@@ -19,17 +19,26 @@ from metal_gen.text.encoded_prompt import Prompt
 BUNDLED_NAME = "the bundled model"
 
 
-def open_prefix_cache(checkpoint: Checkpoint, settings: Settings, plan: MemoryPlan) -> PrefixCache:
+def open_prefix_cache(
+    checkpoint: Checkpoint, settings: Settings, plan: MemoryPlan, *, stride: int | None = None
+) -> PrefixCache:
     """Open the prefix cache of a model.
+
+    Args:
+        checkpoint: The opened checkpoint.
+        settings: Settings in force.
+        plan: Memory of the run.
+        stride: Number of prompt tokens that slots compute at once; None if a prompt is computed in chunks.
 
     Raises:
         ConfigError: Its folder cannot be used.
     """
+    chunk_size = plan.chunk_size if stride is None else stride
     return PrefixCache(
         folder_of(settings),
-        model_key(checkpoint, plan.dtype, plan.cache, plan.chunk_size),
+        model_key(checkpoint, plan.dtype, plan.cache, chunk_size, in_slots=stride is not None),
         model=settings.model or BUNDLED_NAME,
-        chunk_size=plan.chunk_size,
+        chunk_size=chunk_size,
         min_tokens=settings.prefix_cache_min_tokens,
     )
 
