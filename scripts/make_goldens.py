@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes golden_logits and golden_long in tests/data: logits of tiny checkpoints, by transformers.
+"""Writes golden_*.safetensors in tests/data: logits of tiny checkpoints, by transformers.
 
 Run it from the repository's root, with torch and transformers installed:
 
@@ -14,8 +14,9 @@ that a test finds is then an error.
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from long_goldens import NEW_TOKENS, long_goldens, long_prompt  # noqa: E402
+from long_goldens import NEW_TOKENS, hybrid_goldens, long_goldens, long_prompt  # noqa: E402
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
 
 # Margin between scores of about 1, which float32 rounding changes by about 1e-6.
@@ -85,9 +86,11 @@ def short_goldens() -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name}.greedy", ids.astype(np.uint8)
 
 
-def long_ones() -> Iterator[tuple[str, np.ndarray]]:
+def long_ones(
+    configs: Callable[[], Iterator[tuple[str, dict[str, Any], int]]],
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the continuation of long prompts, and the logits that its tokens were taken from."""
-    for name, config, length in long_goldens():
+    for name, config, length in configs():
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = write_checkpoint(Path(folder), config)
             logits, ids = reference(name, checkpoint, long_prompt(length), NEW_TOKENS, with_new=True)
@@ -100,8 +103,12 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # the products are tiny, and more threads would only wait for each other
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-    for file, made in (("golden_logits", short_goldens), ("golden_long", long_ones)):
-        goldens = dict(made())
+    for file, made in (
+        ("golden_logits", short_goldens()),
+        ("golden_long", long_ones(long_goldens)),
+        ("golden_hybrid", long_ones(hybrid_goldens)),
+    ):
+        goldens = dict(made)
         out = ROOT / "tests" / "data" / f"{file}.safetensors"
         save_file(goldens, out, metadata=versions)
         print(f"{out.relative_to(ROOT)}: {len(goldens) // 2} configurations, {out.stat().st_size:,} bytes")

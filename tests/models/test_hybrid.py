@@ -14,10 +14,11 @@ import metal_gen
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.sampling.strategy import Greedy
 
 pytestmark = pytest.mark.metal
@@ -80,6 +81,17 @@ def test_the_compiled_step_is_the_plain_one(model, make_cache):
         assert_close(compiled.draw_next(mx.array([8]), sampler, 0).logits, plain.step(mx.array([8])))
     finally:
         mx.enable_compile()
+
+
+def test_a_state_that_overflows_is_an_error_that_names_the_step(model, make_cache):
+    decoder = Decoder(model, make_cache(model, max_seq_len=40))
+    sampler = Sampler(Greedy(), RandomKeys(0), prompt=TEXT[:9], capacity=40)
+    tokens = generate_tokens(decoder, decoder.prefill(TEXT[:9]), sampler, endings={}, max_tokens=9)
+    next(tokens)
+    decoder.cache.state_arrays = [array + mx.inf for array in decoder.cache.state_arrays]
+    # The second token has been drawn by then, and the third is being computed.
+    with pytest.raises(LogitsError, match=r"no token can be chosen at new token [34]"):
+        list(tokens)
 
 
 def test_what_is_left_can_be_reached(model, make_cache):

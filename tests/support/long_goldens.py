@@ -31,6 +31,17 @@ def long_goldens() -> Iterator[tuple[str, dict[str, Any], int]]:
         yield f"{arch}-d{head_dim}-gqa2-{LONGEST}", config, LONGEST
 
 
+def hybrid_goldens() -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Yield the same for linear attention with head sizes as published.
+
+    The lengths are those at which chunks end, and one more or less.
+    """
+    sizes = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "partial_rotary_factor": 0.25}
+    for arch in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"):
+        for length in (1, 63, 64, 65, 130):
+            yield f"{arch}-{length}", tiny_config(arch, num_hidden_layers=4, **sizes), length
+
+
 def long_prompt(length: int) -> list[int]:
     """Return a prompt of so many token ids, without a period that a model could go on with."""
     return [(17 * at * at + 31 * at + at * at * at // 7 + 5) % VOCAB for at in range(length)]
