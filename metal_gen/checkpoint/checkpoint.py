@@ -65,6 +65,7 @@ class Checkpoint:
         builder_for(raw_config["model_type"])
         config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
         self.generation_config = documents.generation_config
+        self.generation_source = documents.generation_source
         quantization = read_quantization(raw_config, source)
         opened = _opened(adapters) if adapters else ()
         self.weights = WeightFiles(documents, config, quantization, opened, packing)

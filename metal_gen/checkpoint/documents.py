@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
 from metal_gen.checkpoint.generation_defaults import read_generation_config
 from metal_gen.errors import CheckpointError
 from metal_gen.files.gguf_names import gguf_files
@@ -45,6 +46,11 @@ class Documents(Protocol):
         ...
 
     @property
+    def generation_source(self) -> str:
+        """What `generation_config` was read from, without its path."""
+        ...
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer, which may be damaged."""
         ...
@@ -71,6 +77,7 @@ class FolderDocuments:
     """A folder in Hugging Face's layout."""
 
     config_name = CONFIG_FILE
+    generation_source = GENERATION_FILE
     notices: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 
 
 def sampling_defaults(
-    generation_config: Mapping[str, Any], replaced: Collection[str] = ()
+    generation_config: Mapping[str, Any], replaced: Collection[str] = (), source: str = FILE
 ) -> dict[str, object]:
     """Return the file's sampling settings, by setting name.
 
@@ -33,6 +33,7 @@ def sampling_defaults(
     Args:
         generation_config: The object in the file.
         replaced: Settings that are set elsewhere; the file's values are not checked.
+        source: Name of the object in error messages.
 
     Raises:
         CheckpointError: A value is out of its range.
@@ -48,7 +49,8 @@ def sampling_defaults(
             in_force = value_in_force(check, check(value))
         except ValueError as error:
             raise CheckpointError(
-                f"{FILE}: {name} {with_value(error, quoted(value))}", f"replace it with {SETTINGS[name].flag}"
+                f"{source}: {name} {with_value(error, quoted(value))}",
+                f"replace it with {SETTINGS[name].flag}",
             ) from None
         if in_force is not None:
             values[name] = in_force

@@ -14,7 +14,6 @@ from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.generation_defaults import FILE as GENERATION_FILE
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.constraints.checks import CONSTRAINTS
@@ -180,8 +179,9 @@ def prepare(
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
     checkpoint = open_checkpoint(folder, settings)
-    defaults = sampling_defaults(checkpoint.generation_config, replaced=settings.sources)
-    settings = settings.fill(defaults, GENERATION_FILE)
+    source = checkpoint.generation_source
+    defaults = sampling_defaults(checkpoint.generation_config, settings.sources, source)
+    settings = settings.fill(defaults, source)
     require_lengths(settings)
     require_constraint(settings)
     if scores and checkpoint.config.linear is not None:

@@ -6,6 +6,7 @@ import pytest
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
+from metal_gen.checkpoint.gguf.sampling import generation_config
 from metal_gen.config.settings import Settings
 from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
@@ -41,3 +42,20 @@ def test_drawing_needs_do_sample():
         "temperature": 1.0,
         "repetition_penalty": 1.1,
     }
+
+
+def test_a_gguf_file_says_how_it_is_sampled():
+    sampling = {"temp": 0.6000000238418579, "top_k": 20, "top_p": 0.949999988079071, "penalty_repeat": 1.0}
+    metadata = {f"general.sampling.{name}": value for name, value in sampling.items()}
+    found = generation_config(metadata)
+    assert sampling_defaults(found) == {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
+    assert sampling_defaults(generation_config({})) == {}
+    penalty = generation_config({"general.sampling.penalty_repeat": 1.100000023841858})
+    assert sampling_defaults(penalty) == {"repetition_penalty": 1.1}
+
+
+@pytest.mark.parametrize("value", ["hot", -1.0, float("nan"), [1], 10**9, True])
+def test_a_gguf_file_that_cannot_be_sampled_so_is_refused(value):
+    with pytest.raises(CheckpointError, match=r"general\.sampling: temperature") as caught:
+        sampling_defaults(generation_config({"general.sampling.temp": value}), (), "general.sampling")
+    assert "--temperature" in caught.value.hint

@@ -7,6 +7,7 @@ from typing import Any
 
 from metal_gen.checkpoint.gguf.model import model_config
 from metal_gen.checkpoint.gguf.parts import read_gguf
+from metal_gen.checkpoint.gguf.sampling import SAMPLING, generation_config
 from metal_gen.checkpoint.gguf.tensors import model_tensors, tensor_names
 from metal_gen.checkpoint.gguf.tokenizer import tokenizer_document, tokenizer_notices
 from metal_gen.files.safetensors_header import TensorInfo
@@ -17,13 +18,14 @@ class GgufDocuments:
     """The `Documents` of a GGUF file."""
 
     config_name = "metadata"
+    generation_source = SAMPLING
     has_tokenizer = True
 
     def __init__(self, file: Path) -> None:
         self._header = read_gguf(file)
         self.path = self._header.path
         self.config_source = f"the metadata of {self.path}"
-        self.generation_config: dict[str, Any] = {}
+        self.generation_config = generation_config(self._header.metadata)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

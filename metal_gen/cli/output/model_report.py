@@ -119,7 +119,7 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
         "head_dim": config.head_dim,
         "vocab_size": config.vocab_size,
         "context_length": config.context_length,
-        "sampling": sampling_defaults(checkpoint.generation_config),
+        "sampling": sampling_defaults(checkpoint.generation_config, source=checkpoint.generation_source),
     }
 
 
