@@ -30,6 +30,6 @@ def token_id(tokenizer: Tokenizer, name: str) -> int:
     if len(ids) != 1:
         raise UsageError(
             f"there is no single token {name!r}: it takes {len(ids)} tokens",
-            f"name one of them by its id: {', '.join(map(str, ids[:8]))}" if ids else "",
+            f"name one of them by its id: {', '.join(map(str, dict.fromkeys(ids[:8])))}" if ids else "",
         )
     return ids[0]

@@ -65,7 +65,7 @@ def test_invalid_bytes_are_written_as_in_the_library(gambler, tmp_path):
 def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "--compile", "on", "-vv", home=tmp_path)
     assert outcome.stdout == run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path).stdout
-    assert "the step from token to token is compiled" in outcome.stderr
+    assert "decode step: compiled" in outcome.stderr
     assert re.search(r"compiled 1 steps? in \d", outcome.stderr)
 
 

@@ -40,7 +40,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         console.note(f"command buffers: {', '.join(in_force)}")
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
-    console.note(f"the step from token to token is {'compiled' if prepared.compiles else 'not compiled'}")
+    console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
     if (linear := prepared.checkpoint.config.linear) is not None:
         console.note(f"linear attention: {rule_for(linear)}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
