@@ -19,7 +19,7 @@ from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Piece, join
-from metal_gen.generation.prompt import encode_as_set
+from metal_gen.generation.prompt import encode_as_set, prefix_as_set
 from metal_gen.generation.prompt_texts import PromptTexts
 from metal_gen.generation.strategy_settings import endings_from, require_text_settings, strategy_from
 from metal_gen.sampling.strategy import SamplingStrategy
@@ -84,6 +84,7 @@ class Conversation:
         self.settings = replace(model.settings, samples=1)
         self.notices: tuple[str, ...] = ()
         self._cached = CachedText(model.decoder, goes_on=True)
+        self._prefix = prefix_as_set(model.settings)
         self._answers = 0
         if not messages and model.settings.system is not None:
             self.set_system(model.settings.system)
@@ -225,9 +226,14 @@ class Conversation:
     def _encode(self, messages: list[Message]) -> Prompt:
         try:
             settings = replace(self.settings, system=None)
-            return encode_as_set(
-                self.model.checkpoint, messages, settings, most_tokens=self.model.plan.most_tokens
+            prompt = encode_as_set(
+                self.model.checkpoint,
+                messages,
+                settings,
+                most_tokens=self.model.plan.most_tokens,
+                prefix=self._prefix,
             )
+            return replace(prompt, has_answers=any(each["role"] == ASSISTANT for each in messages))
         except MessagesRefusedError as error:
             hint = "take the last turn back, or change the system message"
             raise MessagesRefusedError(error.message, hint) from error

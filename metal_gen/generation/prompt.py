@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
@@ -11,6 +12,9 @@ from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate, Messages
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import SYSTEM, USER, Message
 from metal_gen.text.thinking import THINK_OPEN, ThinkingSplitter
+
+if TYPE_CHECKING:
+    from metal_gen.generation.prefixes.prompt_prefix import PromptPrefix
 
 # Notices for settings that need a chat template.
 LOST = (
@@ -21,14 +25,36 @@ LOST = (
 PREFILLED_THINKING = "the chat template opens a thinking block, so the prefill begins the thinking"
 
 
+def prefix_as_set(settings: Settings) -> "PromptPrefix | None":
+    """Read the prefix file that the settings name; None without one.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    if settings.prefix_file is None:
+        return None
+    from metal_gen.generation.prefixes.prompt_prefix import read_prefix
+
+    return read_prefix(settings.prefix_file)
+
+
 def encode_as_set(
     checkpoint: Checkpoint,
     prompt: str | Sequence[Message],
     settings: Settings,
     *,
     most_tokens: int | None = None,
+    prefix: "PromptPrefix | None" = None,
 ) -> Prompt:
-    """Render and encode a prompt according to the settings. The rest is as in `encode_prompt`."""
+    """Render and encode a prompt according to the settings. The rest is as in `encode_prompt`.
+
+    Args:
+        checkpoint: As in `encode_prompt`.
+        prompt: As in `encode_prompt`.
+        settings: Settings in force.
+        most_tokens: As in `encode_prompt`.
+        prefix: The prefix from `prefix_as_set`, for a caller with several prompts; None reads it here.
+    """
     encode = partial(
         encode_prompt,
         checkpoint,
@@ -41,9 +67,12 @@ def encode_as_set(
     )
     if not (settings.prefix_file or settings.prefix_cache):
         return encode(prompt)
-    from metal_gen.generation.prefixes.prompt_prefix import PromptPrefix, read_prefix
+    from metal_gen.generation.prefixes.prompt_prefix import PromptPrefix
 
-    prefix = PromptPrefix() if settings.prefix_file is None else read_prefix(settings.prefix_file)
+    require_prompt(prompt)
+    prefix = prefix or prefix_as_set(settings) or PromptPrefix()
+    if settings.system is not None:
+        prefix.require_no_system()
     encoded = encode(prefix.before(prompt))
     if not settings.prefix_cache:
         return encoded
@@ -52,6 +81,20 @@ def encode_as_set(
     except MetalGenError:
         return encoded  # The template wants more than one message.
     return replace(encoded, stable_tokens=_in_common(encoded.ids, other.ids))
+
+
+def require_prompt(prompt: object) -> None:
+    """Check that a prompt is a text or a list of messages, and not empty.
+
+    Raises:
+        UsageError: It is neither, or is empty.
+    """
+    if not isinstance(prompt, str | list | tuple):
+        raise UsageError(f"the prompt must be a text or a list of messages, not {type(prompt).__name__}")
+    if not prompt:
+        raise UsageError("the prompt is empty")
+    if not isinstance(prompt, str):
+        _messages(prompt)
 
 
 def _in_common(ids: Sequence[int], others: Sequence[int]) -> int:
@@ -89,10 +132,7 @@ def encode_prompt(
         DoesNotFitError: The length of the text alone shows that it has more than `most_tokens`.
         CheckpointError: The template refused the prompt.
     """
-    if not isinstance(prompt, str | list | tuple):
-        raise UsageError(f"the prompt must be a text or a list of messages, not {type(prompt).__name__}")
-    if not prompt:
-        raise UsageError("the prompt is empty")
+    require_prompt(prompt)
     template = None if raw else checkpoint.chat_template
     arguments = dict(template_args)
     text, opens_thinking = prompt, False

@@ -15,6 +15,7 @@ class Prompt:
         notices: Notices to the user about how the prompt was made.
         stable_tokens: Number of tokens at the beginning that come from a prefix file or a system message;
             counted for a prefix cache only.
+        has_answers: Whether answers of the model are in it, which a prefix cache does not store.
     """
 
     ids: list[int]
@@ -23,3 +24,4 @@ class Prompt:
     prefill: str = ""
     notices: tuple[str, ...] = ()
     stable_tokens: int = 0
+    has_answers: bool = False

@@ -10,7 +10,7 @@ from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS, larger_capacity, requ
 from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.prompt import encode_as_set
+from metal_gen.generation.prompt import encode_as_set, prefix_as_set
 from metal_gen.text.encoded_prompt import Prompt
 
 
@@ -47,6 +47,7 @@ class RowEncoder:
 
     Raises:
         CheckpointError: The tokenizer cannot be built.
+        UsageError: The prefix file cannot be read.
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, plan: MemoryPlan) -> None:
@@ -58,13 +59,16 @@ class RowEncoder:
         roomiest = plan if settings.batch_size else plan.with_cache(batch_size=1)
         self._largest = roomiest.largest_max_seq_len
         self._most_tokens = max(self._capacity, checkpoint.config.context_length)
+        self._prefix = prefix_as_set(settings)
         self.longest: RowLength | None = None
 
     def encode(self, row: BatchRow) -> Prompt | RowError:
         """Encode a row's prompt, or return why the row cannot be run."""
         try:
             in_force = override_with_arguments(self._settings, row.settings)
-            prompt = encode_as_set(self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens)
+            prompt = encode_as_set(
+                self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens, prefix=self._prefix
+            )
             self._note(RowLength(row.number, len(prompt.ids), in_force.max_tokens))
             require_constraint(in_force)
             require_capacity(len(prompt.ids), in_force.max_tokens, self._capacity, most=self._largest)

@@ -14,7 +14,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.config.settings import SETTINGS
 from metal_gen.config.settings_file import shown_value
-from metal_gen.errors import MetalGenError
+from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.generation.loading import PreparedModel
 
 SECTIONS = ("sampling", "generation")
@@ -60,7 +60,15 @@ def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
         **named,
         "seed": settings.seed,
         "field": field,
+        **({} if settings.prefix_file is None else {"prefix_file": _prefix_digest(settings.prefix_file)}),
     }
+
+
+def _prefix_digest(name: str) -> str:
+    if not Path(name).is_file():
+        # It is read again for the rows, and by each node.
+        raise UsageError(f"a batch needs a file for its prefix, and this is none: {name}")
+    return _digest_of_files([Path(name)])
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
