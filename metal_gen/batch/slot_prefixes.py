@@ -10,10 +10,13 @@ from metal_gen.cache.stored_text import StoredArray
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.prefixes.reuse import open_prefix_cache
+from metal_gen.prefix_cache.entry import bytes_of
 from metal_gen.text.encoded_prompt import Prompt
 
 # Prefixes that one run stores, so that rows which all begin differently do not fill the disk.
 MOST_STORED = 4
+# Rows whose beginnings later runs know, too. Writing them takes as long as a few tokens.
+MOST_REMEMBERED = 16
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,27 @@ class SlotPrefixes:
 
     Attributes:
         stored_tokens: Prompt tokens that came from the disk.
-        notices: What a person should know.
     """
 
     def __init__(self, model: TextModel, slots: SlotCache) -> None:
         self._slots = slots
         self._prefixes = open_prefix_cache(model.checkpoint, model.settings, model.plan, stride=slots.stride)
         self._boundaries: dict[SlotText, int] = {}
-        self._stored = 0
+        self._stored = self._rows = 0
         self.stored_tokens = 0
-        self.notices = self._prefixes.notices
+
+    def take_notices(self) -> tuple[str, ...]:
+        """Return what a person should know and was not told yet."""
+        return tuple(self._prefixes.take_notices())
 
     def begin(self, text: SlotText, prompt: Prompt) -> None:
         """Fill the slot of a new text, unless a slot holds as much of its prompt."""
         if not text.shareable or text.is_over:
             return
         slot = _Slot(self._slots, text)
-        self._boundaries[text] = self._prefixes.boundary(prompt.ids, prompt.stable_tokens)
+        self._boundaries[text] = self._prefixes.boundary(prompt)
+        self._rows += 1
+        self._prefixes.remember(prompt, saves=self._rows <= MOST_REMEMBERED)
         held = self._slots.positions[text.slot] + self._slots.extend(text.slot, text.shareable)
         found = self._prefixes.find(prompt.ids, slot)
         if found is not None and found.tokens > held and self._prefixes.fill(found, slot):
@@ -82,8 +89,8 @@ class SlotPrefixes:
         self._stored += 1
         try:
             for array in slot.stored(boundary):
-                writer.add(array)
-        except OSError:
-            writer.discard()
+                writer.add(bytes_of(array))
+        except OSError as error:
+            self._prefixes.note_failure(error)
         else:
-            self._prefixes.end_entry(writer, ids)
+            self._prefixes.end_entry(writer, ids, slot)

@@ -49,6 +49,7 @@ class _Job:
     guides: Sequence[TextGuide | None]
     generations: dict[int, Generation] = field(default_factory=dict)
     failure: RowError | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -66,7 +67,8 @@ class _Job:
                 )
                 return replace(failed_row(self.row, failure, code), given=record)
         completion_tokens = sum(len(generation.token_ids) for generation in generations)
-        return RowResult(record, len(self.prompt.ids), completion_tokens, self.prompt.notices)
+        notices = (*self.prompt.notices, *self.notices)
+        return RowResult(record, len(self.prompt.ids), completion_tokens, notices)
 
 
 @dataclass
@@ -235,6 +237,7 @@ class SlotRows:
         sample.pieces.append(piece)
         if self._prefixes is not None and len(sample.pieces) == 1:
             self._prefixes.first_token(text, job.prompt)
+            job.notices += self._prefixes.take_notices()
         if not piece.finish:
             return False
         self.decoder.end(text)

@@ -3,13 +3,13 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from metal_gen.byte_sizes import format_bytes
 
 
-def open_regular(path: Path) -> tuple[BinaryIO, int]:
+def open_regular(path: Path) -> tuple[BufferedReader, int]:
     """Open a regular file for reading, and return it with its size in bytes.
 
     Anything but a regular file is refused before it is read: a device has no end, and a pipe may never begin.

@@ -51,7 +51,13 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """List the tensors of a safetensors file by name.
+    """List the tensors of a safetensors file by name; errors as of `read_header_and_notes`."""
+    tensors, _ = read_header_and_notes(path)
+    return tensors
+
+
+def read_header_and_notes(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """List the tensors of a safetensors file by name, and the texts under `__metadata__`.
 
     Refuses what the `safetensors` package refuses: a name that occurs twice, tensors that overlap, and bytes
     that belong to no tensor.
@@ -73,12 +79,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
     if not isinstance(header, dict):
         raise _damaged(path, "its safetensors header is not a JSON object")
-    _check_notes(path, header.pop("__metadata__", None))
+    notes = _checked_notes(path, header.pop("__metadata__", None))
     tensors = {name: _tensor(path, name, entry, 8 + header_bytes) for name, entry in header.items()}
     end = _check_places(path, tensors, 8 + header_bytes)
     if end != file_bytes:
         raise _damaged(path, f"its header describes {end} bytes and the file has {file_bytes}")
-    return tensors
+    return tensors, notes
 
 
 def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> TensorInfo:
@@ -104,9 +110,11 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST
 
 
-def _check_notes(path: Path, notes: Any) -> None:
-    if notes is None or (isinstance(notes, dict) and all(isinstance(note, str) for note in notes.values())):
-        return
+def _checked_notes(path: Path, notes: Any) -> dict[str, str]:
+    if notes is None:
+        return {}
+    if isinstance(notes, dict) and all(isinstance(note, str) for note in notes.values()):
+        return notes
     raise _damaged(path, "__metadata__ in its header must be texts by name")
 
 

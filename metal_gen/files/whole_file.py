@@ -48,7 +48,7 @@ class WholeFile:
             os.close(descriptor)
         self._file = open(descriptor, "wb")  # noqa: SIM115, PTH123
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Append content.
 
         Raises:

@@ -7,10 +7,13 @@ data.
 import json
 import os
 import stat
+import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,14 @@ import mlx.core as mx
 from metal_gen.cache.stored_text import StoredArray
 from metal_gen.errors import MetalGenError
 from metal_gen.files.bounded_file import open_regular
-from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header
+from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header_and_notes
 from metal_gen.files.whole_file import WholeFile
 
 IDS, CHECKSUMS = "ids", "crc32"
+# Dates beyond the year 6000 are not times of writing.
+MOST_SECONDS = 2**37
+# So much is read at once to be compared with its checksum.
+PIECE_BYTES = 1 << 20
 # Names of MLX's dtypes in safetensors, and dtypes of the same size that a memoryview supports.
 SPELLED = {mx.float32: ("F32", mx.uint32), mx.float16: ("F16", mx.uint16), mx.bfloat16: ("BF16", mx.uint16)}
 
@@ -76,19 +83,14 @@ class EntryWriter:
             places[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         header = json.dumps(places).encode()
         self._file.write(len(header).to_bytes(8, "little") + header)
-        self._add(b"".join(token.to_bytes(4, "little") for token in ids))
+        self.add(struct.pack(f"<{len(ids)}I", *ids))
 
-    def add(self, array: mx.array) -> None:
-        """Write the next array of the layout.
+    def add(self, content: bytes | memoryview) -> None:
+        """Write the next array of the layout, from `bytes_of`.
 
         Raises:
             OSError: The array cannot be written; nothing is left.
         """
-        mx.eval(array)
-        numbers: Any = array.view(SPELLED[array.dtype][1])
-        self._add(memoryview(numbers).cast("B"))
-
-    def _add(self, content: Any) -> None:
         self._checksums.append(zlib.crc32(content))
         self._file.write(content)
 
@@ -98,12 +100,22 @@ class EntryWriter:
         Raises:
             OSError: The file cannot be written; nothing is left.
         """
-        self._file.write(b"".join(checksum.to_bytes(4, "little") for checksum in self._checksums))
+        self._file.write(struct.pack(f"<{len(self._checksums)}I", *self._checksums))
         self._file.commit()
 
     def discard(self) -> None:
         """Delete an incomplete entry."""
         self._file.discard()
+
+
+def bytes_of(array: mx.array) -> memoryview:
+    """Compute an array and return its bytes.
+
+    A thread that computes keeps a thread of MLX, so this is for the thread that computes anyway.
+    """
+    numbers: Any = array.view(SPELLED[array.dtype][1])
+    mx.eval(numbers)
+    return memoryview(numbers).cast("B")
 
 
 class Entry:
@@ -120,32 +132,28 @@ class Entry:
         self.path = path
         try:
             self._require_own()
-            self._tensors = read_header(path)
-            self.notes = self._read_notes()
+            self._tensors, notes = read_header_and_notes(path)
+            self.notes = self._checked(notes)
         except MetalGenError as error:
             raise EntryError(error.message) from None
-        except (OSError, ValueError, KeyError) as error:
-            raise EntryError(f"cannot read {path.name}: {error}") from None
+        except OSError as error:
+            raise EntryError(f"cannot read {path.name}: {error.strerror}") from None
 
     def _require_own(self) -> None:
         status = self.path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise EntryError(f"{self.path.name} is not a file of yours")
 
-    def _read_notes(self) -> EntryNotes:
-        file, _ = open_regular(self.path)
-        with file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        notes = header["__metadata__"]
-        tokens = int(notes["tokens"])
-        if self._tensors[IDS].shape != (tokens,) or CHECKSUMS not in self._tensors:
-            raise EntryError(f"{self.path.name} is damaged: its tokens are missing")
-        return EntryNotes(str(notes["model"]), tokens, float(notes["written_s"]))
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the file in bytes."""
-        return self.path.stat().st_size
+    def _checked(self, given: dict[str, str]) -> EntryNotes:
+        try:
+            notes = EntryNotes(given["model"], int(given["tokens"]), float(given["written_s"]))
+            ids = self._tensors[IDS]
+        except (KeyError, ValueError):
+            raise EntryError(f"{self.path.name} is not a stored prefix") from None
+        is_whole = ids.dtype == "U32" and ids.shape == (notes.tokens,) and CHECKSUMS in self._tensors
+        if not is_whole or not 0 <= notes.written_s < MOST_SECONDS:
+            raise EntryError(f"{self.path.name} is damaged: its header contradicts itself")
+        return notes
 
     def ids(self) -> list[int]:
         """Read the tokens.
@@ -154,7 +162,7 @@ class Entry:
             EntryError: The tokens cannot be read.
         """
         content = self._read(self._tensors[IDS])
-        return [int.from_bytes(content[at : at + 4], "little") for at in range(0, len(content), 4)]
+        return list(struct.unpack(f"<{len(content) // 4}I", content))
 
     def arrays(self, layout: Sequence[StoredArray]) -> Iterator[mx.array]:
         """Yield the arrays of a layout, each read when it is computed.
@@ -182,21 +190,34 @@ class Entry:
         stored = self._read(self._tensors[CHECKSUMS])
         *tensors, _ = sorted(self._tensors.values(), key=lambda tensor: tensor.offset)
         for place, tensor in enumerate(tensors):
-            written = int.from_bytes(stored[4 * place : 4 * place + 4], "little")
-            if zlib.crc32(self._read(tensor)) != written:
+            if self._checksum(tensor) != int.from_bytes(stored[4 * place : 4 * place + 4], "little"):
                 raise EntryError(f"{self.path.name} is damaged: {tensor.name} has changed")
 
+    def _checksum(self, info: TensorInfo) -> int:
+        checksum, buffer = 0, memoryview(bytearray(min(PIECE_BYTES, info.nbytes)))
+        with self._opened() as file:
+            file.seek(info.offset)
+            for begin in range(0, info.nbytes, PIECE_BYTES):
+                count = file.readinto(buffer[: info.nbytes - begin])
+                checksum = zlib.crc32(buffer[:count], checksum)
+        return checksum
+
     def _read(self, info: TensorInfo) -> bytes:
-        try:
-            file, _ = open_regular(self.path)
-            with file:
-                file.seek(info.offset)
-                content = file.read(info.nbytes)
-        except OSError as error:
-            raise EntryError(f"cannot read {self.path.name}: {error.strerror}") from None
+        with self._opened() as file:
+            file.seek(info.offset)
+            content = file.read(info.nbytes)
         if len(content) != info.nbytes:
             raise EntryError(f"{self.path.name} is damaged: it is cut short")
         return content
+
+    @contextmanager
+    def _opened(self) -> Iterator[BufferedReader]:
+        try:
+            file, _ = open_regular(self.path)
+            with file:
+                yield file
+        except OSError as error:
+            raise EntryError(f"cannot read {self.path.name}: {error.strerror}") from None
 
 
 def _nbytes(dtype: str, shape: Sequence[int]) -> int:

@@ -1,6 +1,7 @@
 """Names of stored prefixes, from the model that computed them and their tokens."""
 
 import hashlib
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,14 +37,16 @@ def model_key(
     """
     weights = checkpoint.weights
     tensors = sorted(
-        (name, info.dtype, info.shape, info.offset, str(info.path)) for name, info in weights.sources.items()
+        (name, info.dtype, info.shape, info.offset, info.path.name) for name, info in weights.sources.items()
     )
     files = sorted({info.path for info in weights.sources.values()})
+    config = checkpoint.folder / "config.json"
+    files += [config] if config.is_file() else []
     parts = (
         FORMAT,
         tensors,
         [_content_of(file) for file in files],
-        [adapter.scale for adapter in weights.adapters],
+        [(adapter.scale, *map(_content_of, adapter.files)) for adapter in weights.adapters],
         checkpoint.config,
         checkpoint.packing,
         (dtype, cache.dtype, chunk_size, in_slots),
@@ -68,6 +71,6 @@ def block_hashes(ids: Sequence[int]) -> list[bytes]:
 def _chained(ids: Sequence[int]) -> Iterator[bytes]:
     last = b""
     for end in range(BLOCK, len(ids) + 1, BLOCK):
-        block = b"".join(token.to_bytes(4, "little") for token in ids[end - BLOCK : end])
+        block = struct.pack(f"<{BLOCK}I", *ids[end - BLOCK : end])
         last = hashlib.blake2b(last + block, digest_size=HASH_BYTES).digest()
         yield last

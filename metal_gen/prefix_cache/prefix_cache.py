@@ -8,20 +8,19 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from metal_gen.background import Background
 from metal_gen.cache.stored_text import TextStorage
-from metal_gen.errors import MetalGenError
+from metal_gen.errors import ConfigError
 from metal_gen.files.parts import remove_all_dead_parts
 from metal_gen.files.whole_file import write_whole
 from metal_gen.prefix_cache.entry import Entry, EntryError, EntryWriter
-from metal_gen.prefix_cache.folder import SUFFIX, PrefixFolder
+from metal_gen.prefix_cache.folder import ALIAS, SUFFIX, PrefixFolder, aliased
 from metal_gen.prefix_cache.keys import BLOCK, block_hashes
 from metal_gen.prefix_cache.seen import SeenBlocks
-
-# Suffix of files that name a longer entry which contains a shorter prefix.
-ALIAS = ".in"
-MOST_ALIAS_BYTES = 100
+from metal_gen.text.encoded_prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -40,119 +39,174 @@ class Found:
 class PrefixCache:
     """The stored prefixes of one model.
 
+    A cache whose folder cannot be used finds nothing and stores nothing.
+
     Args:
         folder: The folder of all models.
         model_key: Name of the model, from `keys.model_key`.
         model: Human-readable name of the model.
         chunk_size: Number of prompt tokens computed at once.
         min_tokens: Minimum length of a stored prefix.
-
-    Attributes:
-        notices: Messages for the user about entries that could not be used or written.
-
-    Raises:
-        ConfigError: The folder cannot be used.
     """
 
     def __init__(
         self, folder: PrefixFolder, model_key: str, *, model: str, chunk_size: int, min_tokens: int
     ) -> None:
         self._all = folder
-        self._folder = folder.prepare(model_key)
-        self._model_key = model_key
+        self._folder: Path | None = None
         self._model = model
         self._chunk_size = chunk_size
         self._min_tokens = min_tokens
-        self.notices: list[str] = []
+        # Each is said once, though several prompts may meet it.
+        self._notices: dict[str, None] = {}
+        self._said: set[str] = set()
+        self._unusable: set[Path] = set()
+        try:
+            self._folder = folder.prepare(model_key)
+        except ConfigError as error:
+            self.note(error.message if not error.hint else f"{error.message}; {error.hint}")
+
+    def note(self, notice: str) -> None:
+        """Keep what a person should know."""
+        if notice not in self._said:
+            self._notices[notice] = None
+
+    def take_notices(self) -> list[str]:
+        """Return what a person should know and was not told yet: what could not be used, or written."""
+        notices = [*self._notices]
+        self._said.update(notices)
+        self._notices.clear()
+        return notices
 
     def find(self, ids: Sequence[int], cache: TextStorage) -> Found | None:
         """Find the longest stored prefix of a prompt; at least one token is left to compute.
 
         A damaged entry is a miss; a notice names it.
         """
+        if self._folder is None:
+            return None
         hashes = block_hashes(ids[:-1])
         for count in range(len(hashes), 0, -1):
-            for path in self._candidates(hashes[count - 1], count * BLOCK, cache):
+            for path in self._candidates(self._folder, hashes[count - 1], count * BLOCK, cache):
                 try:
                     entry = Entry(path)
                     if entry.ids()[: count * BLOCK] == list(ids[: count * BLOCK]):
                         return Found(entry, count * BLOCK)
                 except EntryError as error:
-                    self.notices.append(f"{error.message}; the prompt is computed instead")
+                    self._give_up(path, error.message)
         return None
 
-    def _candidates(self, last_hash: bytes, tokens: int, cache: TextStorage) -> list[Path]:
-        path = self._folder / f"{last_hash.hex()}{SUFFIX}"
-        found = [path] if os.path.lexists(path) else []
+    def _candidates(self, folder: Path, last_hash: bytes, tokens: int, cache: TextStorage) -> list[Path]:
+        """Return the entries that end here, or hold a prefix that does and may be cut here."""
+        exact = folder / f"{last_hash.hex()}{SUFFIX}"
+        found = [exact] if os.path.lexists(exact) else []
         if tokens % self._chunk_size == 0 and cache.can_be_cut:
-            with suppress(OSError, UnicodeDecodeError):
-                name = (self._folder / f"{last_hash.hex()}{ALIAS}").read_bytes()[:MOST_ALIAS_BYTES].decode()
-                longer = self._folder / name
-                if longer.parent == self._folder and longer.is_file():
-                    found.append(longer)
-        return found
+            longer = aliased(folder / f"{last_hash.hex()}{ALIAS}")
+            found += [] if longer is None else [longer]
+        return [path for path in found if path not in self._unusable]
+
+    def _give_up(self, path: Path, reason: str) -> None:
+        """Treat an entry as missing, so that it is written again."""
+        self._unusable.add(path)
+        self.note(f"{reason}; the prompt is computed instead")
 
     def fill(self, found: Found, cache: TextStorage) -> bool:
         """Fill an empty cache from an entry, one layer at a time.
+
+        Another thread compares the checksums meanwhile: a number that has changed on the disk would change
+        the text, and nobody would know.
 
         Returns:
             False if the entry cannot be used; the cache is empty then.
         """
         entry = found.entry
         try:
-            cache.restore(found.tokens, entry.arrays(cache.layout(entry.notes.tokens)))
+            with Background(entry.verify) as checking:
+                cache.restore(found.tokens, entry.arrays(cache.layout(entry.notes.tokens)))
+                checking.result()
         except (EntryError, RuntimeError) as error:
-            reason = error.message if isinstance(error, MetalGenError) else f"cannot read {entry.path.name}"
-            self.notices.append(f"{reason}; the prompt is computed instead")
+            reason = error.message if isinstance(error, EntryError) else f"cannot read {entry.path.name}"
+            self._give_up(entry.path, reason)
             cache.clear()
             return False
         with suppress(OSError):
             os.utime(entry.path)
         return True
 
-    def boundary(self, ids: Sequence[int], stable_tokens: int) -> int:
-        """Return the number of tokens of a prompt that are worth storing; 0 for none.
+    def boundary(self, prompt: Prompt) -> int:
+        """Return how many tokens of a prompt are worth storing; 0 for none.
 
-        Args:
-            ids: Token ids of the prompt.
-            stable_tokens: Number of tokens that similar prompts share, such as a system message.
+        These are the tokens before what differs from prompt to prompt, such as a system message, or those
+        that an earlier prompt had too. They have no answer of the model in them.
         """
-        hashes = block_hashes(ids[:-1])
-        seen = SeenBlocks(self._folder)
-        tokens = max(stable_tokens // BLOCK, seen.blocks_in_common(hashes)) * BLOCK
-        seen.add(hashes)
+        if self._folder is None:
+            return 0
+        hashes = block_hashes(prompt.ids[:-1])
+        blocks = prompt.stable_tokens // BLOCK
+        if not prompt.has_answers:
+            blocks = max(blocks, self._seen.blocks_in_common(hashes))
+        tokens = min(blocks, len(hashes)) * BLOCK
         return tokens if tokens >= self._min_tokens else 0
 
+    @cached_property
+    def _seen(self) -> SeenBlocks:
+        assert self._folder is not None
+        return SeenBlocks(self._folder)
+
+    def remember(self, prompt: Prompt, *, saves: bool = True) -> None:
+        """Remember the beginning of a prompt, so that the next one that shares it stores it.
+
+        Args:
+            prompt: The prompt.
+            saves: Whether later processes should know, too.
+        """
+        if self._folder is not None and not prompt.has_answers:
+            self._seen.add(block_hashes(prompt.ids[:-1]))
+            if saves:
+                self._seen.save()
+
     def is_stored(self, ids: Sequence[int]) -> bool:
-        """Return whether exactly these tokens are stored."""
-        return os.path.lexists(self._path(ids))
+        """Return whether exactly these tokens are stored, as far as is known."""
+        path = self._path(ids)
+        return os.path.lexists(path) and path not in self._unusable
 
     def _path(self, ids: Sequence[int]) -> Path:
-        return self._all.entry_path(self._model_key, block_hashes(ids)[-1])
+        assert self._folder is not None
+        return self._folder / f"{block_hashes(ids)[-1].hex()}{SUFFIX}"
 
     def begin_entry(self, ids: Sequence[int], cache: TextStorage) -> EntryWriter | None:
         """Start to write the entry of these tokens, which the cache holds; None if there is no room."""
         layout = cache.layout(len(ids))
         try:
-            if not self._all.has_room(sum(each.nbytes for each in layout)):
-                self.notices.append("the prefix cache has no room for this prompt, or its disk is full")
-                return None
+            self._all.require_room(sum(each.nbytes for each in layout))
             return EntryWriter(self._path(ids), ids, layout, self._model)
+        except ConfigError as error:
+            self.note(error.message)
         except OSError as error:
-            self.notices.append(f"cannot write to the prefix cache: {error.strerror}")
-            return None
+            self.note_failure(error)
+        return None
 
-    def end_entry(self, writer: EntryWriter, ids: Sequence[int]) -> None:
-        """Commit a written entry, and remove old ones if the limit is exceeded."""
+    def end_entry(self, writer: EntryWriter, ids: Sequence[int], cache: TextStorage) -> None:
+        """Put a written entry in its place, and remove old ones if there are too many."""
+        path = self._path(ids)
         try:
             writer.commit()
-            hashes = block_hashes(ids)
-            for end in range(self._chunk_size, len(ids), self._chunk_size):
-                if end % BLOCK == 0:
-                    alias = self._folder / f"{hashes[end // BLOCK - 1].hex()}{ALIAS}"
-                    write_whole(alias, self._path(ids).name.encode(), private=True, follows_link=False)
-            remove_all_dead_parts(self._folder)
+            self._unusable.discard(path)
+            if cache.can_be_cut:
+                self._name_shorter(path, ids)
+            remove_all_dead_parts(path.parent)
             self._all.shrink()
         except OSError as error:
-            writer.discard()
-            self.notices.append(f"cannot write to the prefix cache: {error.strerror}")
+            self.note_failure(error)
+
+    def _name_shorter(self, path: Path, ids: Sequence[int]) -> None:
+        """Name an entry by the ends of the chunks in it, at which it may be cut."""
+        hashes = block_hashes(ids)
+        for end in range(self._chunk_size, len(ids), self._chunk_size):
+            if end % BLOCK == 0:
+                alias = path.with_name(f"{hashes[end // BLOCK - 1].hex()}{ALIAS}")
+                write_whole(alias, path.name.encode(), private=True, follows_link=False)
+
+    def note_failure(self, error: OSError) -> None:
+        """Keep why nothing could be written."""
+        self.note(f"cannot write to the prefix cache: {error.strerror}")

@@ -28,13 +28,15 @@ class SeenBlocks:
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._hashes = self._read()
+        self._has_changed = False
 
     def _read(self) -> list[bytes]:
         with suppress(OSError):
             status = self._path.lstat()
             if status.st_uid == os.geteuid():
                 content = read_bounded(self._path, MOST_HASHES * HASH_BYTES)
-                return [content[at : at + HASH_BYTES] for at in range(0, len(content), HASH_BYTES)]
+                whole = len(content) - len(content) % HASH_BYTES
+                return [content[at : at + HASH_BYTES] for at in range(0, whole, HASH_BYTES)]
         return []
 
     def blocks_in_common(self, hashes: Sequence[bytes]) -> int:
@@ -43,11 +45,17 @@ class SeenBlocks:
         return next((count for count in range(len(hashes), 0, -1) if hashes[count - 1] in known), 0)
 
     def add(self, hashes: Sequence[bytes]) -> None:
-        """Remember a prompt's blocks and forget the oldest ones, if the file can be written."""
+        """Remember a prompt's blocks, and forget the oldest ones."""
         given = set(hashes)
         if given <= set(self._hashes):
             return
         kept = [each for each in self._hashes if each not in given]
         self._hashes = [*kept, *hashes][-MOST_HASHES:]
-        with suppress(OSError):
-            write_whole(self._path, b"".join(self._hashes), private=True, follows_link=False)
+        self._has_changed = True
+
+    def save(self) -> None:
+        """Write what has been added, if the file can be written."""
+        if self._has_changed:
+            self._has_changed = False
+            with suppress(OSError):
+                write_whole(self._path, b"".join(self._hashes), private=True, follows_link=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from metal_gen.cli.chat.interrupts import Interrupts
 from metal_gen.cli.chat.report import choices, report_answer
 from metal_gen.cli.output.piece_output import TextOutput, show_piece
+from metal_gen.cli.output.report import warn_of_prefixes
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import PhaseBar
 from metal_gen.errors import NoAnswerError
@@ -103,6 +104,7 @@ class ChatSession:
         was_taken = self.conversation.messages is before
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
         self._warn_of_shortcoming(pieces_shown)
+        warn_of_prefixes(self.conversation.model, console)
         self._after_turn()
         return "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
 

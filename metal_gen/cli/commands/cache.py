@@ -8,7 +8,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.cli.command_help import add_command, command_group
 from metal_gen.cli.input.setting_options import JsonOption, QuietOption, settings_in_force, with_settings
 from metal_gen.cli.terminal.console import Console
-from metal_gen.errors import ExitCode, UsageError
+from metal_gen.errors import ExitCode, MetalGenError, UsageError
 
 if TYPE_CHECKING:
     from metal_gen.prefix_cache.folder import EntryFile, PrefixFolder
@@ -43,8 +43,8 @@ def list_entries(context: typer.Context, json: JsonOption = False, **settings_gi
         print_json([entry_json(entry) for entry in entries], console)
     elif entries:
         print_rendered(lambda width: entries_table(entries, width), console)
-        count = f"{len(entries)} prefix{'es' * (len(entries) > 1)}"
-        console.detail(f"{count}, {format_bytes(sum(entry.nbytes for entry in entries))} in {folder.path}")
+        size = format_bytes(sum(entry.nbytes for entry in entries))
+        console.detail(f"{_prefixes(len(entries))}, {size} in {folder.path}")
     else:
         console.note(f"no prefixes in {folder.path}; --prefix-cache stores them")
 
@@ -85,8 +85,15 @@ def remove(
     console = Console(quiet=quiet)
     folder = _folder(context)
     chosen = folder.entries() if all_entries else _chosen(folder, names or [])
-    freed = folder.remove(chosen, with_notes=all_entries)
-    console.note(f"deleted {len(chosen)} of the stored prefixes, {format_bytes(freed)}")
+    removed = folder.remove(chosen)
+    if all_entries:
+        folder.remove_notes()
+    freed = sum(entry.nbytes for entry in removed)
+    console.note(f"deleted {_prefixes(len(removed))}, {format_bytes(freed)}")
+    if len(removed) < len(chosen):
+        raise MetalGenError(
+            f"{len(chosen) - len(removed)} of the stored prefixes cannot be deleted: {folder.path}"
+        )
 
 
 @add_command(cache, "verify", "metal-gen cache verify", "metal-gen cache verify 3f2a")
@@ -105,7 +112,7 @@ def verify(context: typer.Context, names: Names = None, **settings_given: object
         except EntryError as error:
             damaged += 1
             console.error(error.message, f"metal-gen cache rm {entry.name}")
-    console.note(f"{len(chosen) - damaged} of {len(chosen)} stored prefixes are whole")
+    console.note(f"{len(chosen) - damaged:,} of {_prefixes(len(chosen))} whole")
     if damaged:
         raise typer.Exit(ExitCode.BAD_CHECKPOINT)
 
@@ -119,6 +126,10 @@ def path(context: typer.Context, **settings_given: object) -> None:
     console = Console()
     console.require_stdout()
     print_path(_folder(context).path, console)
+
+
+def _prefixes(count: int) -> str:
+    return "1 stored prefix" if count == 1 else f"{count:,} stored prefixes"
 
 
 def _folder(context: typer.Context) -> "PrefixFolder":

@@ -10,7 +10,7 @@ from metal_gen.cli.input.model_preparation import Preparation, note_bundled_mode
 from metal_gen.cli.output.json_indent import JsonIndenter
 from metal_gen.cli.output.output_file import CollectedText, OutputFile, StreamedText
 from metal_gen.cli.output.piece_output import PieceOutput, TextOutput, TextSink, show_piece
-from metal_gen.cli.output.report import repeated_by, report_end, report_start
+from metal_gen.cli.output.report import repeated_by, report_end, report_start, warn_of_prefixes
 from metal_gen.cli.signals import StoppedError
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import LOADING, PhaseBar, ProgressBar
@@ -177,6 +177,7 @@ class GenerateRun:
             raise
         finally:
             console.end_text()
+        warn_of_prefixes(model, console)
         return failures
 
     def _keep_unfinished(self, stopped: StoppedError) -> None:

@@ -40,10 +40,14 @@ def entries_table(files: Sequence["EntryFile"], width: int) -> RenderableType:
     for record, file in ((entry_json(file), file) for file in files):
         model = "damaged" if record["problem"] else shown(str(record["model"]))
         tokens = "" if record["tokens"] is None else f"{record['tokens']:,}"
-        used = datetime.fromtimestamp(file.used_s).strftime("%Y-%m-%d %H:%M")  # local time
+        used = (_iso(file.used_s) or "")[: len("2026-01-31T23:59")].replace("T", " ")  # local time
         rows.append([file.name, model, tokens, format_bytes(file.nbytes), used])
     return rows_table(COLUMNS, rows, width)
 
 
-def _iso(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")
+def _iso(time_s: float) -> str | None:
+    """Return a time in the local time zone; None if no calendar has it."""
+    try:
+        return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None

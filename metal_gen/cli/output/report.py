@@ -61,8 +61,6 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.engine.stopping import larger_capacity
 
-    for notice in model.prefixes.notices if model.prefixes is not None else ():
-        console.warn(notice)
     statistics = piece.statistics
     capacity = model.plan.cache.max_seq_len
     if piece.finish == "cache_full":
@@ -86,6 +84,12 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         f"cache {statistics.cache_tokens} of {capacity}; "
         f"peak {format_bytes(statistics.peak_memory_bytes)}; {repeated_by(piece, model)}"
     )
+
+
+def warn_of_prefixes(model: "TextModel", console: Console) -> None:
+    """Warn of stored prefixes that could not be used or written, each once in a run."""
+    for notice in model.prefixes.take_notices() if model.prefixes is not None else ():
+        console.warn(notice)
 
 
 def repeated_by(piece: "Piece", model: "TextModel") -> str:

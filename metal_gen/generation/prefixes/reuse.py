@@ -6,23 +6,22 @@ import mlx.core as mx
 
 from metal_gen.background import Background
 from metal_gen.cache.kv_cache import KVCache
+from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.prefix_cache.entry import EntryWriter
+from metal_gen.prefix_cache.entry import EntryWriter, bytes_of
 from metal_gen.prefix_cache.folder import folder_of
 from metal_gen.prefix_cache.keys import model_key
 from metal_gen.prefix_cache.prefix_cache import PrefixCache
 from metal_gen.text.encoded_prompt import Prompt
 
-BUNDLED_NAME = "the bundled model"
-
 
 def open_prefix_cache(
     checkpoint: Checkpoint, settings: Settings, plan: MemoryPlan, *, stride: int | None = None
 ) -> PrefixCache:
-    """Open the prefix cache of a model.
+    """Open the prefix cache of a model. If its folder cannot be used, a notice says so.
 
     Args:
         checkpoint: The opened checkpoint.
@@ -31,7 +30,7 @@ def open_prefix_cache(
         stride: Number of prompt tokens that slots compute at once; None if a prompt is computed in chunks.
 
     Raises:
-        ConfigError: Its folder cannot be used.
+        ConfigError: The settings name no folder, and there is no home.
     """
     chunk_size = plan.chunk_size if stride is None else stride
     return PrefixCache(
@@ -45,6 +44,9 @@ def open_prefix_cache(
 
 class PrefixReuse:
     """One prompt and its stored prefix.
+
+    A prefix is stored only from a prompt that is computed from its beginning, or from a stored one: what is
+    left of an earlier text was computed token by token, in other chunks.
 
     Args:
         prefixes: The prefix cache of the model.
@@ -62,12 +64,14 @@ class PrefixReuse:
         self, prefixes: PrefixCache, prompt: Prompt, cached: CachedText, cache: KVCache, kept: int
     ) -> None:
         self._prefixes = prefixes
+        self._prompt = prompt
         self._cache = cache
         self.kept, self.stored_tokens, self.boundary = kept, 0, 0
         self._writing: _Writing | None = None
+        self._has_begun = False
         if not cached.is_usually_rotated:
+            self._has_begun = True
             return
-        self.boundary = prefixes.boundary(prompt.ids, prompt.stable_tokens)
         found = prefixes.find(prompt.ids, cache)
         if found is not None and found.tokens > kept:
             if prefixes.fill(found, cache):
@@ -75,30 +79,37 @@ class PrefixReuse:
                 self.kept = self.stored_tokens = found.tokens
             else:
                 self.kept = cached.begin(prompt.ids)
-        self._ids = prompt.ids[: self.boundary]
+        if self.kept == self.stored_tokens:
+            self.boundary = prefixes.boundary(prompt)
 
     def advance(self) -> None:
         """Write a part of the prefix, if there is one to store. Called after each token."""
-        if not self.boundary:
+        if not self._has_begun:
+            self._has_begun = True
+            self._begin()
+        elif self._writing is not None:
+            self._writing.advance()
+
+    def _begin(self) -> None:
+        self._prefixes.remember(self._prompt)
+        ids = self._prompt.ids[: self.boundary]
+        if self.boundary <= self.stored_tokens or self._prefixes.is_stored(ids):
             return
-        if self._writing is None:
-            if self.boundary <= self.stored_tokens or self._prefixes.is_stored(self._ids):
-                self.boundary = 0
-                return
-            writer = self._prefixes.begin_entry(self._ids, self._cache)
-            if writer is None:
-                self.boundary = 0
-                return
+        writer = self._prefixes.begin_entry(ids, self._cache)
+        if writer is not None:
             self._writing = _Writing(writer, self._cache.stored(self.boundary))
-        self._writing.advance()
 
     def finish(self) -> None:
         """Write the rest and commit the entry."""
-        if self._writing is not None and self._writing.finish():
-            self._prefixes.end_entry(self._writing.writer, self._ids)
-        elif self._writing is not None:
-            self._prefixes.notices.append("cannot write to the prefix cache")
-        self._writing = None
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            writing.finish()
+        except OSError as error:
+            self._prefixes.note_failure(error)
+            return
+        self._prefixes.end_entry(writing.writer, self._prompt.ids[: self.boundary], self._cache)
 
     def discard(self) -> None:
         """Discard an incomplete entry."""
@@ -108,49 +119,55 @@ class PrefixReuse:
 
 
 class _Writing:
-    """Writes arrays on another thread, one at a time, so that no more than one is copied at once."""
+    """Writes arrays on another thread, one at a time, so that no more than one is copied at once.
+
+    After an array that could not be written nothing more is written, and nothing is left.
+    """
 
     def __init__(self, writer: EntryWriter, arrays: Iterator[mx.array]) -> None:
         self.writer = writer
         self._arrays = arrays
         self._last: Background[None] | None = None
-        self._has_failed = False
+        self._failure: OSError | None = None
 
     def advance(self) -> bool:
         """Hand over the next array, unless the one before is still being written.
 
         Returns:
-            False if there are no more arrays.
+            False if there are no more arrays, or one could not be written.
         """
         if self._last is not None and not self._last.wait(0):
             return True
-        if not self._settle():
-            return False
-        array = next(self._arrays, None)
+        self._settle()
+        array = next(self._arrays, None) if self._failure is None else None
         if array is None:
             return False
-        mx.eval(array)
-        self._last = Background(lambda: self.writer.add(array))
+        content = bytes_of(array)
+        self._last = Background(lambda: self.writer.add(content))
         return True
 
-    def finish(self) -> bool:
-        """Write the remaining arrays. Return whether that succeeded."""
+    def finish(self) -> None:
+        """Write the remaining arrays.
+
+        Raises:
+            OSError: One could not be written.
+        """
         while self.advance():
             if self._last is not None:
                 self._last.wait(60)
-        return self._settle()
+        if self._failure is not None:
+            raise self._failure
 
     def discard(self) -> None:
         """Stop writing."""
         self._settle()
         self.writer.discard()
 
-    def _settle(self) -> bool:
-        """Wait for the last array. Return whether all arrays so far are written."""
+    def _settle(self) -> None:
+        """Wait for the last array."""
         if self._last is not None:
             try:
                 self._last.result()
-            except OSError:
-                self._has_failed = True
+            except OSError as error:
+                self._failure = error
             self._last = None
-        return not self._has_failed
