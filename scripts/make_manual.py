@@ -76,6 +76,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 BITS = (None, "8", "4")
 # Options that every command with a model has.
+# Commands over rows, whose options for them are those of a batch.
+LIKE_BATCH = ("score", "rank")
+AND_THE_OPTIONS = "`metal-gen score` and `metal-gen rank`, beside the options of `batch` for rows"
 COMMON = ("config", "verbose", "quiet", "greedy", "help", "json")
 
 SETTINGS_INTRODUCTION = """\
@@ -141,6 +144,9 @@ def commands_page() -> str:
     """Return the page of commands with their own options; settings have their own page."""
     lines = [COMMANDS_INTRODUCTION]
     program, context = _program()
+    names_and_help: dict[str, set[tuple[str, str | None]]] = {}
+    for found in every_option(program, context):
+        names_and_help.setdefault(found.command, set()).add((names_of(found.param), found.param.help))
     group = ""
     for words, command in _commands(program):
         options = [
@@ -148,12 +154,15 @@ def commands_page() -> str:
             for each in every_option(program, context)
             if each.command == " ".join(words) and each.param.name not in (*SETTINGS, *COMMON)
         ]
-        if len(words) > 1:
-            if words[0] != group:
-                group = words[0]
+        if len(words) > 1 or words[0] in LIKE_BATCH:
+            shared = names_and_help["batch"] if words[0] in LIKE_BATCH else set()
+            options = [each for each in options if (names_of(each), each.help) not in shared]
+            heading = AND_THE_OPTIONS if words[0] in LIKE_BATCH else f"`metal-gen {words[0]}`"
+            if heading != group:
+                group = heading
                 lines += [
                     "",
-                    f"## `metal-gen {group}`",
+                    f"## {group}",
                     "",
                     "| command | does | its options |",
                     "|---|---|---|",

@@ -18,6 +18,10 @@ class RowWork(Protocol):
     """A kind of work. It can be pickled and sent to another process."""
 
     @property
+    def command(self) -> str:
+        """Name of the command that does it."""
+
+    @property
     def scores(self) -> bool:
         """Whether texts are scored rather than generated."""
 
@@ -47,6 +51,7 @@ class GenerateRows:
     field: str | None = None
     keep_fields: bool = False
     scores: bool = False
+    command: str = "batch"
 
     def read(self, source: ByteSource) -> Iterator[BatchRow | RowError | None]:
         """See `RowWork`."""

@@ -16,6 +16,8 @@ COMMANDS = {
     "generate": "Text",
     "chat": "Text",
     "batch": "Text",
+    "score": "Text",
+    "rank": "Text",
     "models": "Models and memory",
     "plan": "Models and memory",
     "convert": "Models and memory",

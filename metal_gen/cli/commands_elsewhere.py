@@ -24,6 +24,8 @@ _MEANT = {
     "generate": "complete prompt ask query",
     "convert": "quantize quantise",
     "bench": "benchmark",
+    "score": "perplexity",
+    "rank": "rerank",
     "config": "settings configure",
     "info": "doctor env",
     "help": "man manual docs",
@@ -41,11 +43,11 @@ _INSTEAD = {
     "install uninstall update upgrade": _PIP,
     "search": "search on https://huggingface.co/models, then run `metal-gen models pull MODEL`",
     "create cp push upload": "`metal-gen convert MODEL OUT` writes a checkpoint, and `hf upload` uploads it",
-    "eval evaluate perplexity": "answers are not rated here; `metal-gen bench` measures speed and memory",
+    "eval evaluate": "answers are not rated here; `metal-gen score` says how probable a text is",
     "train lora finetune fine-tune": "mlx_lm.lora trains an adapter; --adapter FOLDER applies it",
     "fuse merge": "--adapter FOLDER applies an adapter without merging; mlx_lm.fuse merges one",
     "tokenize detokenize count tokens": "`metal-gen generate --json` reports how many tokens a prompt has",
-    "embed embedding embeddings rerank": "metal-gen generates text only: there are no embeddings",
+    "embed embedding embeddings": "metal-gen generates text only: there are no embeddings",
     "logs log": "metal-gen keeps no logs: messages go to standard error, and 2>FILE keeps them",
 }
 MEANT = {word: command for command, words in _MEANT.items() for word in words.split()}

@@ -80,6 +80,27 @@ class Documents:
     documents: Sequence[str]
 
 
+def task_of(
+    prompt: str | Sequence[Message] | None,
+    choices: Sequence[str] | None,
+    query: str | None,
+    documents: Sequence[str] | None,
+) -> Choices | Documents:
+    """Return what to rank.
+
+    Raises:
+        UsageError: The arguments are not a prompt with choices, or a query with documents.
+    """
+    if prompt is not None and choices is not None and query is None and documents is None:
+        return Choices(prompt, choices)
+    if query is not None and documents is not None and prompt is None and choices is None:
+        return Documents(query, documents)
+    raise UsageError(
+        "there must be a prompt and choices, or a query and documents",
+        "--prompt with --choice for each text, or --query with --document for each",
+    )
+
+
 @dataclass(frozen=True)
 class RankOptions:
     """How to rank.
@@ -108,6 +129,15 @@ class RankOptions:
             raise UsageError(f"documents are ranked by reranker or likelihood, not by {self.method}")
         if self.top is not None and self.top < 1:
             raise UsageError(f"top must be at least 1: {self.top}")
+
+    @classmethod
+    def named(cls, by: str, method: str | None, instruction: str | None, top: int | None) -> "RankOptions":
+        """Return the options with these names of methods.
+
+        Raises:
+            UsageError: There is no such method, or another value cannot be used.
+        """
+        return cls(_method(by), None if method is None else _method(method), instruction, top)
 
 
 @dataclass
@@ -205,3 +235,10 @@ class RankJob:
         items = [self._found[index] for index in range(len(self._found))]
         items.sort(key=lambda item: -item.score)
         return Ranking(self.method, tuple(items[: self.options.top]), self.prompt_tokens, self.notices)
+
+
+def _method(name: str) -> Method:
+    try:
+        return Method(name)
+    except ValueError:
+        raise UsageError(f"there is no method {name!r}", f"there are {', '.join(Method)}") from None

@@ -18,6 +18,9 @@ from metal_gen.scoring.windows import windows
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.messages import Message
 
+# Settings that a score depends on: those of the prompt.
+PROMPT_SETTINGS = ("system", "raw", "thinking", "prefill", "template_arg")
+
 
 @dataclass(frozen=True)
 class RequestMaker:

@@ -1,6 +1,6 @@
 """The library's calls: score one text, rank the texts of one task."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +11,10 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence
 from metal_gen.errors import UsageError
 from metal_gen.generation.loading import TextModel
-from metal_gen.scoring.ranking import Choices, Documents, Method, Ranking, RankJob, RankOptions
-from metal_gen.scoring.requests import RequestMaker
+from metal_gen.scoring.ranking import Ranking, RankJob, RankOptions, task_of
+from metal_gen.scoring.requests import PROMPT_SETTINGS, RequestMaker
 from metal_gen.scoring.text_score import ScoreSum, TextScore
 from metal_gen.text.messages import Message
-
-PROMPT_SETTINGS = ("system", "raw", "thinking", "prefill", "template_arg")
 
 
 def score(
@@ -26,6 +24,7 @@ def score(
     prompt: str | Sequence[Message] | None = None,
     stride: int | None = None,
     per_token: bool = False,
+    on_progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> TextScore:
     """Compute how probable a text is.
@@ -38,6 +37,7 @@ def score(
             without a chat template.
         stride: Tokens that a window adds to the one before; None is half a window.
         per_token: Keep the log-probability of every token.
+        on_progress: Called with the number of tokens scored, after each window.
         settings: Settings of the prompt by name, such as `raw`, `system`, `thinking`.
 
     Raises:
@@ -52,6 +52,8 @@ def score(
             requests = maker.text(pieces, stride)
             for request in _computed(scorer, requests):
                 total.add(request)
+                if on_progress is not None:
+                    on_progress(total.tokens)
             return total.score(requests.nbytes)
         encoded, answer = maker.prompt(prompt), "".join(pieces)
         for request in _computed(scorer, [maker.answer(encoded, answer)]):
@@ -89,37 +91,12 @@ def rank(
     Raises:
         MetalGenError: A text or a setting cannot be used, or does not fit.
     """
-    options = RankOptions(_method(by), None if method is None else _method(method), instruction, top)
+    options = RankOptions.named(by, method, instruction, top)
     job = RankJob(_maker(model, settings), task_of(prompt, choices, query, documents), options)
     with _scorer(model) as scorer:
         for request in _computed(scorer, job.requests()):
             job.take(request)
     return job.ranking()
-
-
-def task_of(
-    prompt: str | Sequence[Message] | None,
-    choices: Sequence[str] | None,
-    query: str | None,
-    documents: Sequence[str] | None,
-) -> Choices | Documents:
-    """Return what to rank.
-
-    Raises:
-        UsageError: The arguments are not a prompt with choices, or a query with documents.
-    """
-    if prompt is not None and choices is not None and query is None and documents is None:
-        return Choices(prompt, choices)
-    if query is not None and documents is not None and prompt is None and choices is None:
-        return Documents(query, documents)
-    raise UsageError("there must be a prompt and choices, or a query and documents")
-
-
-def _method(name: str) -> Method:
-    try:
-        return Method(name)
-    except ValueError:
-        raise UsageError(f"there is no method {name!r}", f"one of {', '.join(Method)}") from None
 
 
 def _maker(model: TextModel, settings: dict[str, Any]) -> RequestMaker:

@@ -40,6 +40,10 @@ DELIMITERS = {",": "", "\t": ', delimiter="\\t"', ";": ', delimiter=";"'}
 COLUMN = re.compile(r'"?[\w.-]{1,40}"?')
 
 
+# By command, the field of a row that a text of one line becomes.
+FIELDS = {"batch": "prompt", "score": "text"}
+
+
 @dataclass(frozen=True)
 class _Kind:
     """A format: a phrase that completes "NAME is", and a command that converts it to JSON Lines."""
@@ -48,21 +52,22 @@ class _Kind:
     command: str = ""
 
 
-def require_json_lines(name: str | None, beginning: bytes) -> None:
+def require_json_lines(name: str | None, beginning: bytes, command: str = "batch") -> None:
     """Check that an input can be JSON Lines.
 
     Args:
         name: Name of the file; None for standard input.
         beginning: At least the first line that is not blank, or all of it that has been read.
+        command: Name of the command that reads the rows.
 
     Raises:
         UsageError: The input has another format; the hint has a command that converts it.
     """
-    kind = _kind_by_mark(beginning) or _kind_by_line(name or "", beginning)
+    kind = _kind_by_mark(beginning) or _kind_by_line(name or "", beginning, FIELDS.get(command))
     if kind is None:
         return
     what = "standard input" if name is None else name
-    raise UsageError(f"{what} is {kind.what}, not JSON Lines", _hint(name, kind.command))
+    raise UsageError(f"{what} is {kind.what}, not JSON Lines", _hint(name, kind.command, command))
 
 
 def _kind_by_mark(beginning: bytes) -> _Kind | None:
@@ -72,7 +77,7 @@ def _kind_by_mark(beginning: bytes) -> _Kind | None:
     return None
 
 
-def _kind_by_line(name: str, beginning: bytes) -> _Kind | None:
+def _kind_by_line(name: str, beginning: bytes, field: str | None) -> _Kind | None:
     text = beginning.decode("utf-8-sig", "replace").lstrip()
     line = text.partition("\n")[0].rstrip()
     if line == "{":
@@ -86,8 +91,8 @@ def _kind_by_line(name: str, beginning: bytes) -> _Kind | None:
     if (delimiter := _delimiter(name, line)) is not None:
         return _Kind("CSV", READ_CSV.format(DELIMITERS[delimiter]))
     if line.startswith('"') and line.endswith('"'):
-        return _Kind("a JSON text in each line", "jq -c '{prompt: .}'")
-    return _Kind("plain text", "jq -cR 'select(length > 0) | {prompt: .}'")
+        return _Kind("a JSON text in each line", f"jq -c '{{{field}: .}}'" if field else "")
+    return _Kind("plain text", f"jq -cR 'select(length > 0) | {{{field}: .}}'" if field else "")
 
 
 def _delimiter(name: str, line: str) -> str | None:
@@ -99,14 +104,14 @@ def _delimiter(name: str, line: str) -> str | None:
     return delimiter if len(cells) > 1 and all(COLUMN.fullmatch(cell.strip()) for cell in cells) else None
 
 
-def _hint(name: str | None, command: str) -> str:
-    if not command:
+def _hint(name: str | None, call: str, command: str) -> str:
+    if not call:
         return "a row is a JSON object on a line of its own"
     if name is None:
-        return "" if "{}" in command else f"make JSON Lines of it: ... | {command} | metal-gen batch - ..."
+        return "" if "{}" in call else f"make JSON Lines of it: ... | {call} | metal-gen {command} - ..."
     target = Path(name).with_suffix("")
     if target.suffix != ".jsonl":
         target = Path(name).with_suffix(".rows.jsonl" if name.endswith(".jsonl") else ".jsonl")
-    call = command.replace("{}", shlex.quote(name))
-    reads = "" if "{}" in command else f" < {shlex.quote(name)}"
+    reads = "" if "{}" in call else f" < {shlex.quote(name)}"
+    call = call.replace("{}", shlex.quote(name))
     return f"make JSON Lines of it: {call}{reads} > {shlex.quote(str(target))}"

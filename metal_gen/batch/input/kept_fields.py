@@ -1,6 +1,6 @@
 """Copies fields of a row to its record."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 # Fields that the record itself defines.
 RECORD_FIELDS = (
@@ -20,12 +20,14 @@ RECORD_FIELDS = (
 PREFIX = "input_"
 
 
-def kept_fields(fields: Mapping[str, object]) -> dict[str, object]:
+def kept_fields(
+    fields: Mapping[str, object], record_fields: Collection[str] = RECORD_FIELDS
+) -> dict[str, object]:
     """Return the fields to copy; a field named like one of the record's own gets the prefix `input_`."""
     kept: dict[str, object] = {}
     for name, value in fields.items():
         own = name
-        while own in RECORD_FIELDS or (own != name and own in fields):
+        while own in record_fields or (own != name and own in fields):
             own = PREFIX + own
         kept[own] = value
     return kept

@@ -28,14 +28,16 @@ class InputStream:
     Args:
         file: Open, unbuffered file; `close` closes it.
         name: Name of the file; None for standard input.
+        command: Name of the command that reads it, for hints.
 
     Attributes:
         name: Name of the file; None for standard input.
         is_file: Whether the input is a regular file: its length is known, and reading never waits.
     """
 
-    def __init__(self, file: io.FileIO, name: str | None) -> None:
+    def __init__(self, file: io.FileIO, name: str | None, command: str = "batch") -> None:
         self._file, self.name = file, name
+        self._command = command
         status = self._status = os.fstat(file.fileno())
         self.is_file = stat.S_ISREG(status.st_mode)
         self._begin = file.tell() if self.is_file else 0
@@ -73,7 +75,7 @@ class InputStream:
                     self._ahead += data
         except OSError as error:
             raise MetalGenError(f"the input cannot be read: {error.strerror or error}") from error
-        require_json_lines(self.name, self._ahead)
+        require_json_lines(self.name, self._ahead, self._command)
 
     def count_rows(self) -> int | None:
         """Count the lines that are not blank; return None for a pipe or an unreadable file."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,11 @@ from metal_gen.config.settings_file import shown_value
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.generation.loading import PreparedModel
 
-SECTIONS = ("sampling", "generation")
+TEXT_SETTINGS = tuple(
+    info.name
+    for info in SETTINGS.values()
+    if info.section in ("sampling", "generation") and info.name != "seed"
+)
 # These files are hashed whole. Of weight files, which are large, only both ends and the size are hashed; the
 # first end of a GGUF file covers everything before the tensor data.
 SMALL_FILES = (
@@ -32,33 +36,32 @@ END_BYTES = 65_536
 PIECE_BYTES = 1 << 20
 
 
-def fingerprint(prepared: PreparedModel, field: str | None) -> dict[str, Value]:
+def fingerprint(
+    prepared: PreparedModel, field: str | None, *, settings: Collection[str] = TEXT_SETTINGS
+) -> dict[str, Value]:
     """Return the values that a run's records depend on.
 
     Args:
         prepared: Provides the checkpoint and the settings in force.
         field: The field that prompts are taken from.
+        settings: Names of the settings to include, beside those of the model.
 
     Raises:
         MetalGenError: A file cannot be read.
     """
-    settings, cache = prepared.settings, prepared.plan.cache
-    named: dict[str, Value] = {
-        info.name: shown_value(settings, info.name)
-        for info in SETTINGS.values()
-        if info.section in SECTIONS and info.name != "seed"
-    }
+    in_force, cache = prepared.settings, prepared.plan.cache
+    named: dict[str, Value] = {name: shown_value(in_force, name) for name in settings}
     return {
-        "model": settings.model or BUNDLED_NAME,
+        "model": in_force.model or BUNDLED_NAME,
         "checkpoint": checkpoint_digest(prepared.checkpoint),
         "adapters": "; ".join(map(_adapter_mark, prepared.checkpoint.weights.adapters)) or None,
         "dtype": prepared.plan.dtype,
         "cache_dtype": cache.dtype,
         "max_seq_len": cache.max_seq_len,
-        "quantize": settings.quantize,
-        "rope_scaling": shown_value(settings, "rope_scaling"),
+        "quantize": in_force.quantize,
+        "rope_scaling": shown_value(in_force, "rope_scaling"),
         **named,
-        "seed": settings.seed,
+        "seed": in_force.seed,
         "field": field,
         **({} if settings.prefix_file is None else {"prefix_file": _prefix_digest(settings.prefix_file)}),
     }

@@ -67,7 +67,7 @@ class BatchRun:
         self._options = options
         self._work = work
         self._console = console
-        self._input = _open_input(options.input)
+        self._input = _open_input(options.input, work.command)
         if self._input.is_file:
             self._input.require_json_lines()
         self._prepared: PreparedModel = prepare_model(
@@ -227,15 +227,15 @@ def wait_for_row(input: "InputStream", journal: "Journal | StreamJournal", fsync
         journal.sync()
 
 
-def _open_input(name: str) -> "InputStream":
+def _open_input(name: str, command: str) -> "InputStream":
     from metal_gen.batch.input.stream import InputStream
 
     if name == STREAM:
         if sys.stdin is None:
             raise UsageError("INPUT - reads standard input, which is closed")
-        return InputStream(io.FileIO(sys.stdin.fileno(), closefd=False), None)
+        return InputStream(io.FileIO(sys.stdin.fileno(), closefd=False), None, command)
     try:
-        return InputStream(io.FileIO(name), name)
+        return InputStream(io.FileIO(name), name, command)
     except OSError as error:
         raise UsageError(
             f"the input {name} cannot be read: {error.strerror}", how_to_read(error, Path(name))

@@ -38,12 +38,17 @@ MORE_OF = {
     "greedy": "sampling",
     "json": "json",
     "jsonl": "json",
+    # Options of all commands over rows.
+    **dict.fromkeys(("resume", "retry_failed", "overwrite", "strict", "ordered", "fsync_interval"), "batch"),
+    **dict.fromkeys(("cluster", "summary"), "batch"),
 }
 # And on an option that is no setting, by the first word of its command.
 MORE_OF_COMMAND = {
     "generate": "generate",
     "chat": "chat",
     "batch": "batch",
+    "score": "scores",
+    "rank": "scores",
     "models": "models",
     "plan": "memory",
     "convert": "models",

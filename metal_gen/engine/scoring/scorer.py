@@ -115,6 +115,11 @@ class Scorer:
         self.slot_passes = self.busy_slot_passes = self.computed_tokens = 0
 
     @property
+    def slots(self) -> int:
+        """Number of requests at once."""
+        return self._sequences.count
+
+    @property
     def in_use(self) -> int:
         """Number of requests that are being computed."""
         return len(self._running)

@@ -1,0 +1,1 @@
+"""Rows that are scored or ranked rather than answered."""

@@ -1,0 +1,1 @@
+"""One run of `metal-gen score` or `metal-gen rank` without rows."""
