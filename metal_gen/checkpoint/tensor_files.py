@@ -34,7 +34,8 @@ class TensorFiles:
         for path in paths:
             try:
                 loaded = mx.load(str(path))
-            except RuntimeError as error:
+            # The second if the file has changed since its header was read.
+            except (RuntimeError, UnicodeDecodeError) as error:
                 raise CheckpointError(f"MLX cannot read {path}: {error}") from error
             assert isinstance(loaded, dict)
             self._arrays.update({(path, name): array for name, array in loaded.items()})
