@@ -63,7 +63,7 @@ def fingerprint(
         **named,
         "seed": in_force.seed,
         "field": field,
-        **({} if settings.prefix_file is None else {"prefix_file": _prefix_digest(settings.prefix_file)}),
+        **({} if in_force.prefix_file is None else {"prefix_file": _prefix_digest(in_force.prefix_file)}),
     }
 
 
