@@ -1,14 +1,35 @@
 """Tests a matrix times one row, in the form that is fastest for a CPU's BLAS."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from on_device import cpu_only
 
+from metal_gen.device.blas import Blas
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices import matvec as module
 from metal_gen.models.matrices.matrix import DenseMatrix
-from metal_gen.models.matrices.matvec import PIECE_NUMBERS, matvec, row_blocks
+from metal_gen.models.matrices.matvec import PIECE_NUMBERS, is_faster_in_pieces, matvec, row_blocks
+
+
+@pytest.fixture(autouse=True)
+def as_with_openblas(monkeypatch):
+    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: True)
+
+
+@cpu_only
+def test_the_reference_blas_multiplies_whole_matrices(monkeypatch):
+    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: False)
+    assert row_blocks(mx.zeros((64, 64))) is None
+
+
+@pytest.mark.parametrize(("folder", "pays"), [("mlx_cpu.libs", False), ("lib", True), (None, True)])
+def test_only_an_openblas_gains_by_pieces(monkeypatch, folder, pays):
+    blas = None if folder is None else Blas(Path(folder) / "libblas.so")
+    monkeypatch.setattr(module, "blas_in_use", lambda: blas)
+    assert is_faster_in_pieces.__wrapped__() is pays
 
 
 @cpu_only

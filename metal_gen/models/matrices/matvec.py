@@ -7,13 +7,23 @@ without packing: 1.2 to 1.8 times as fast (`scripts/bench_matvec.py`).
 Axes: N pieces, M rows of a piece, K columns.
 """
 
+from functools import cache
+
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.blas import blas_in_use
 
 # OpenBLAS multiplies without packing if M x N x K of a product is at most this.
 PIECE_NUMBERS = 1_000_000
 LARGEST_PIECE_NUMBERS = 4 * PIECE_NUMBERS
+
+
+@cache
+def is_faster_in_pieces() -> bool:
+    """Return whether this machine's BLAS packs a matrix for a single row; the one in MLX's wheel does not."""
+    blas = blas_in_use()
+    return blas is None or not blas.is_reference
 
 
 def count_pieces(weight: mx.array) -> int | None:
@@ -23,7 +33,7 @@ def count_pieces(weight: mx.array) -> int | None:
         None if MLX does not pass the product to a BLAS (on a GPU, or in half precision), or if the rows
         cannot be divided into such pieces.
     """
-    if not runs_on_cpu() or weight.dtype != mx.float32:
+    if not runs_on_cpu() or weight.dtype != mx.float32 or not is_faster_in_pieces():
         return None
     rows, columns = weight.shape[-2:]
     wanted = min(max(1, rows * columns // PIECE_NUMBERS), rows)
