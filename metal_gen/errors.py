@@ -90,7 +90,10 @@ class NoAnswerError(MetalGenError):
 
 
 class IncompleteError(MetalGenError):
-    """A text has ended before it was all that its constraint asks for."""
+    """A text has ended before it was all that its constraint asks for.
+
+    `generation/text_assembly.py` decides whether it has, and `cli/generate/run.py` raises the error.
+    """
 
     exit_code = ExitCode.INCOMPLETE
 

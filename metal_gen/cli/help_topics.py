@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from metal_gen.errors import ExitCode
+
 # One file per page, in a folder per section.
 FOLDER = Path(__file__).resolve().parents[1] / "manual"
 SECTIONS = ("guides", "concepts", "reference")
@@ -11,9 +13,10 @@ SECTIONS = ("guides", "concepts", "reference")
 MOST_MENTIONS = 5
 # Other words for the topics.
 _ALIASES = {
-    "sampling": "samplers sampler strategy strategies filters creativity random",
-    "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size",
-    "batch": "batches batching cron launchd jsonl-rows queue slots cluster ray nightly crash-safe retry",
+    "sampling": "samplers sampler strategy strategies filters creativity random nucleus",
+    "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size working-memory",
+    "batch": "batches batching cron launchd jsonl-rows queue slots cluster ray nightly crash-safe retry "
+    "journal",
     "models": "model-files downloads download downloading hub huggingface gguf quantization quantizing bits",
     "exit-codes": "exit exits exit-code exit-status status-codes code codes error-codes return-codes",
     "adapters": "lora peft fine-tuning finetuning",
@@ -34,14 +37,16 @@ _ALIASES = {
     "structured-output": "schemas json-schema constrained constraints guided lark regexp",
     "prefixes": "prefix prefix-caching prompt-cache prompt-caching caching",
     "json": "jsonl json-output output-format jq records",
-    "source": "architecture folders code-layout internals",
+    "source": "architecture folders code-layout internals model-family",
     "measured": "status figures measurements results",
     "commands": "command cli",
 }
 ALIASES = {word: page for page, words in _ALIASES.items() for word in words.split()}
+_EXIT_CODES = {str(code.value) for code in ExitCode}
 # Words before a number that is an exit code.
 EXIT_WORDS = {"exit", "code", "exit-code", "exit-status", "status", "error", "error-code", "return-code"}
-MOST_EXIT_CODE = 255
+# The memory of a Mac, such as 16 GB.
+_MEMORY_SIZE = re.compile(r"\d+-?(g|gb|gib)")
 
 
 def topics() -> dict[str, Path]:
@@ -50,13 +55,15 @@ def topics() -> dict[str, Path]:
 
 
 def find_topic(words: Sequence[str]) -> Path | None:
-    """Return the page for some words: its file name, an exit code, an alias, or a heading in it."""
+    """Return the page for some words: its file name, an exit code, a memory size, an alias, or a heading."""
     topic, files = _slug(" ".join(words)), topics()
     if topic in files:
         return files[topic]
     before, _, number = topic.rpartition("-")
-    if number.isdecimal() and int(number) <= MOST_EXIT_CODE and before in {"", *EXIT_WORDS}:
+    if number in _EXIT_CODES and before in {"", *EXIT_WORDS}:
         return files["exit-codes"]
+    if _MEMORY_SIZE.fullmatch(topic):
+        return files["which-model"]
     if topic in ALIASES:
         return files[ALIASES[topic]]
     return next((path for path in files.values() if topic in map(_slug, _headings(path))), None)

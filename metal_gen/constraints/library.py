@@ -7,8 +7,6 @@ from types import ModuleType
 
 from metal_gen.errors import UsageError
 
-EXTRA = "metal-gen[structured]"
-
 
 def llguidance() -> ModuleType:
     """Return the library.
@@ -21,6 +19,6 @@ def llguidance() -> ModuleType:
     except ImportError:
         raise UsageError(
             "a schema, regex, choice or grammar needs llguidance, which is not installed",
-            f"pip install '{EXTRA}'",
+            "in the checkout: pip install '.[structured]'",
         ) from None
     return library

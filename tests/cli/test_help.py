@@ -16,7 +16,7 @@ from metal_gen.cli.commands_elsewhere import INSTEAD
 from metal_gen.cli.examples import HEADING
 from metal_gen.cli.help_topics import ALIASES, find_topic, topics, with_commands_for_links
 from metal_gen.cli.input.setting_options import settings_in_force
-from metal_gen.cli.output.option_page import MORE_OF, MORE_OF_COMMAND
+from metal_gen.cli.output.option_page import PAGE_OF_COMMAND, PAGE_OF_OPTION
 from metal_gen.config.checks import Flag
 from metal_gen.config.settings import SETTINGS
 from metal_gen.errors import ExitCode
@@ -168,6 +168,7 @@ NOT_FOUND = {
     "batch --resum": "did you mean --resume? metal-gen batch --help lists the options",
     "models pull nonsense": "metal-gen models pull --help lists the options",
     "999": "metal-gen help lists the pages",
+    "exit 99": "name one page or one option: metal-gen help exit",
     "pull": "did you mean metal-gen help models pull?",
     "serve": INSTEAD["serve"],
 }
@@ -185,6 +186,15 @@ def test_an_exit_code_is_a_topic(words):
     assert find_topic(words.split()) == topics()["exit-codes"]
 
 
+@pytest.mark.parametrize("words", ["16 GB", "16GB", "64gib"])
+def test_the_memory_of_a_mac_is_a_topic(words):
+    assert find_topic(words.split()) == topics()["which-model"]
+
+
+def test_a_number_that_is_no_exit_code_is_not_a_topic():
+    assert find_topic(["16"]) is None
+
+
 def test_every_exit_code_has_a_row_of_its_own():
     rows = re.findall(r"^\| (\d+) \|", topics()["exit-codes"].read_text(encoding="utf-8"), re.MULTILINE)
     assert [int(row) for row in rows] == list(ExitCode)
@@ -192,7 +202,12 @@ def test_every_exit_code_has_a_row_of_its_own():
 
 @pytest.mark.parametrize(
     ("word", "page"),
-    [("json-schema", "structured-output"), ("crash", "troubleshooting"), ("Lora", "adapters")],
+    [
+        ("json-schema", "structured-output"),
+        ("crash", "troubleshooting"),
+        ("Lora", "adapters"),
+        ("journal", "batch"),
+    ],
 )
 def test_a_common_word_finds_its_page(word, page):
     assert find_topic([word]) == topics()[page]
@@ -212,10 +227,17 @@ def test_an_option_of_one_command_is_explained_for_that_command(run_here):
 
 
 def test_an_option_that_is_not_a_setting_names_its_page(run_here):
-    for name, page in (("resume", "batch"), ("load", "chat"), ("group-size", "models"), ("--jsonl", "json")):
+    for name, page in (
+        ("resume", "batch"),
+        ("load", "chat"),
+        ("group-size", "models"),
+        ("--jsonl", "json"),
+        ("schema", "structured-output"),
+        ("break-loops", "structured-output"),
+    ):
         assert f"metal-gen help {page}\n" in run_here("help", name).stdout.decode()
-    assert {*MORE_OF.values(), *MORE_OF_COMMAND.values()} <= set(topics())
-    assert set(MORE_OF_COMMAND) == set(PROGRAM.commands) - {"help"}
+    assert {*PAGE_OF_OPTION.values(), *PAGE_OF_COMMAND.values()} <= set(topics())
+    assert set(PAGE_OF_COMMAND) == set(PROGRAM.commands) - {"help"}
 
 
 def test_links_between_pages_are_commands_at_a_terminal():

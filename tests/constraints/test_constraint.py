@@ -159,4 +159,4 @@ def test_without_the_library_one_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UsageError, match="needs llguidance, which is not installed") as error:
         Constraint.regex("a").require_usable()
-    assert error.value.hint == "pip install 'metal-gen[structured]'"
+    assert error.value.hint == "in the checkout: pip install '.[structured]'"

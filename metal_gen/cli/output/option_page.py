@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 # The manual page about the settings of each TOML section.
-MORE = {
+PAGE_OF_SECTION = {
     "model": "models",
     "cache": "memory",
     "memory": "memory",
@@ -28,11 +28,13 @@ MORE = {
     "generation": "generate",
     TERMINAL: "generate",
 }
-MORE_OF = {
+PAGE_OF_OPTION = {
     "adapter": "adapters",
     "rope_scaling": "longer-texts",
     "samples": "sampling",
     "logprobs": "sampling",
+    **dict.fromkeys(("schema", "regex", "choice", "grammar"), "structured-output"),
+    **dict.fromkeys(("thinking_budget", "break_loops"), "structured-output"),
     # No settings.
     "config": "settings",
     "greedy": "sampling",
@@ -43,7 +45,7 @@ MORE_OF = {
     **dict.fromkeys(("cluster", "summary"), "batch"),
 }
 # And on an option that is no setting, by the first word of its command.
-MORE_OF_COMMAND = {
+PAGE_OF_COMMAND = {
     "generate": "generate",
     "chat": "chat",
     "batch": "batch",
@@ -131,14 +133,14 @@ def _places(info: SettingInfo) -> list[tuple[str, str]]:
         ("must be", "" if isinstance(info.check, Flag) else str(info.check)),
         ("in a file", f"{info.section}.{info.key} = {example_of(info)}"),
         ("variable", info.variable),
-        ("more", f"metal-gen help {MORE_OF.get(info.name) or MORE[info.section]}"),
+        ("more", f"metal-gen help {PAGE_OF_OPTION.get(info.name) or PAGE_OF_SECTION[info.section]}"),
     ]
 
 
 def _more(name: str, commands: Sequence[str]) -> str:
     """Return the command for the manual page of an option that is not a setting; empty if not unique."""
-    pages = {MORE_OF_COMMAND.get(command.partition(" ")[0], "") for command in commands}
-    page = MORE_OF.get(name) or (pages.pop() if len(pages) == 1 else "")
+    pages = {PAGE_OF_COMMAND.get(command.partition(" ")[0], "") for command in commands}
+    page = PAGE_OF_OPTION.get(name) or (pages.pop() if len(pages) == 1 else "")
     return f"metal-gen help {page}" if page else ""
 
 
