@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode, RowForm, id_key, line_key
 from metal_gen.batch.token_texts import TokenTexts
-from metal_gen.generation.record import Record, encode_json, finite, generation_record
+from metal_gen.generation.record import Record, encode_json, finite, generation_record, tool_call_records
 
 if TYPE_CHECKING:
     from metal_gen.generation.pieces import Generation
@@ -114,14 +114,17 @@ def _response_body(
 
 
 def _chat_choice(place: int, generation: "Generation", tokens: TokenTexts) -> Record:
-    message: Record = {"role": "assistant", "content": generation.text}
+    calls = tool_call_records(generation.tool_calls)
+    message: Record = {"role": "assistant", "content": generation.text or (None if calls else "")}
     if generation.thinking:
         message["reasoning_content"] = generation.thinking
+    if calls:
+        message["tool_calls"] = calls
     return {
         "index": place,
         "message": message,
         "logprobs": {"content": _token_logprobs(generation, tokens)} if generation.logprobs else None,
-        "finish_reason": generation.finish_reason.value,
+        "finish_reason": "tool_calls" if calls else generation.finish_reason.value,
     }
 
 

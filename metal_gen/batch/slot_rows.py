@@ -218,6 +218,7 @@ class SlotRows:
             clock,
             guide=guide,
             breaks_loops=bool(settings.break_loops),
+            tools=settings.functions,
         )
         text = self.decoder.begin(
             ids, sampler, endings=job.endings, max_tokens=settings.max_tokens, guide=guide

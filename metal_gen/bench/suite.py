@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ from metal_gen.bench.request import (
     CAPACITY,
     CEILING,
     COLD_START,
+    CONSTRAINT,
     DECODE,
     GRAPH,
     LOAD,
@@ -50,6 +52,7 @@ SectionProgress = Callable[[str, int, int], None]
 AGREEMENT_TOKENS = 32
 # Shown in place of a section.
 CONVERTING = "converting for mlx-lm"
+LIBRARY = "llguidance"
 
 
 @dataclass
@@ -160,6 +163,19 @@ class Suite:
             self._alternate(PARTS, [trial])
         if self._wants(GRAPH):
             self.report.measurements += graph_measurements(runners, self.workload.depths[0])
+        if self._wants(CONSTRAINT):
+            self._constraint(model, runner)
+
+    def _constraint(self, model: TextModel, runner: EngineRunner) -> None:
+        """Measure what a constraint costs, if the library for it is installed."""
+        if find_spec(LIBRARY) is None:
+            self.report.notes.append(f"{CONSTRAINT} is not measured: {LIBRARY} is not installed")
+            return
+        from metal_gen.bench.sections.constraint import constraint_trials
+
+        table, workload = model.checkpoint.token_table, self.workload
+        trials = constraint_trials(runner, table, workload.depths[0], workload.decode_tokens)
+        self._alternate(CONSTRAINT, trials)
 
     def _speeds(self, model: TextModel, runners: Sequence[Runner], prompt: Sequence[int]) -> None:
         plan, workload = self.prepared.plan, self.workload

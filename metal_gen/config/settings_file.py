@@ -55,6 +55,8 @@ EXAMPLES: dict[str, object] = {
     "grammar": 'start: size\nsize: "small" | "large"',
     "thinking_budget": 1024,
     "break_loops": True,
+    "tools": '[{"name": "now", "description": "Tell the time."}]',
+    "tool_choice": "auto",
     "schema_indent": 2,
 }
 

@@ -25,7 +25,7 @@ class Constraint:
     """The form that a text must have.
 
     Args:
-        kind: `schema`, `regex`, `choice` or `grammar`.
+        kind: `schema`, `regex`, `choice` or `grammar`; or `tool_choice`, for a call of a function.
         value: A schema as JSON, a regular expression, the texts to choose from, or a Lark grammar.
     """
 
@@ -64,9 +64,9 @@ class Constraint:
             return str(matcher.grammar_from_json_schema(self.value, overrides=JSON_OPTIONS))
         if self.kind == "regex":
             return str(matcher.grammar_from_regex(self.value))
-        if self.kind == "grammar":
+        if self.kind in ("grammar", "tool_choice"):
             return str(matcher.grammar_from_lark(self.value))
-        return str(matcher.grammar_from_lark("start: " + " | ".join(map(_quoted, self.value))))
+        return str(matcher.grammar_from_lark("start: " + " | ".join(map(quoted, self.value))))
 
     def require_usable(self) -> None:
         """Check the grammar without a tokenizer.
@@ -83,7 +83,7 @@ class Constraint:
         return _REFUSALS[self.kind](message)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Write a text as a string of Lark."""
     written = json.dumps(text, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
@@ -128,6 +128,10 @@ def _refuse_grammar(message: str) -> UsageError:
     )
 
 
+def _refuse_tools(message: str) -> UsageError:
+    return UsageError(f"the parameters of a function cannot be used: {_reason(message)}", SUPPORTED_HINT)
+
+
 def _refuse_choice(message: str) -> UsageError:
     return UsageError(f"the choices cannot be used: {_reason(message)}", "give fewer or shorter ones")
 
@@ -136,6 +140,7 @@ _REFUSALS: dict[str, Callable[[str], UsageError]] = {
     "schema": _refuse_schema,
     "regex": _refuse_regex,
     "grammar": _refuse_grammar,
+    "tool_choice": _refuse_tools,
     "choice": _refuse_choice,
 }
 

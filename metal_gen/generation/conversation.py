@@ -21,11 +21,12 @@ from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Piece, join
 from metal_gen.generation.prompt import encode_as_set, prefix_as_set
 from metal_gen.generation.prompt_texts import PromptTexts
+from metal_gen.generation.record import tool_call_records
 from metal_gen.generation.strategy_settings import endings_from, require_text_settings, strategy_from
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.chat_template import MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
-from metal_gen.text.messages import ASSISTANT, SYSTEM, USER, Message
+from metal_gen.text.messages import ASSISTANT, SYSTEM, TOOL_CALLS, USER, Message
 from metal_gen.text.thinking import ThinkingSplitter
 
 # Text settings that a turn does not have, and why.
@@ -271,9 +272,11 @@ class Conversation:
         answer = join(said)
         if not (said[-1].finish or answer.text or answer.thinking):
             return
-        message = {"role": ASSISTANT, "content": prefilled[1] + answer.text}
+        message: Message = {"role": ASSISTANT, "content": prefilled[1] + answer.text}
         if thinking := prefilled[0] + answer.thinking:
             message["reasoning_content"] = thinking
+        if answer.tool_calls:
+            message[TOOL_CALLS] = tool_call_records(answer.tool_calls)
         self.messages = [*asked, message]
 
 

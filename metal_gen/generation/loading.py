@@ -16,7 +16,6 @@ from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
-from metal_gen.config.constraints.checks import CONSTRAINTS
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import (
     available_memory_bytes,
@@ -241,7 +240,7 @@ def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int =
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,
         has_head_norms=checkpoint.weights.has_head_norms,
-        is_constrained=any(getattr(settings, name) for name in CONSTRAINTS),
+        is_constrained=settings.is_constrained,
         cache=cache_config(settings, checkpoint.config, dtype),
         most_chunk=settings.chunk_size or preferred_chunk_size(),
         least_chunk=settings.chunk_size or FEWEST_CHUNK,

@@ -9,6 +9,7 @@ import mlx.core as mx
 from metal_gen.engine.stopping import FinishDetail, FinishReason
 from metal_gen.errors import IncompleteError, NoAnswerError
 from metal_gen.sampling.logprobs import TokenLogprobs
+from metal_gen.text.tool_calls import ParsedAnswer, ToolCall
 
 # On a CPU, the second token is computed before the first is passed on, so both arrive at once.
 FEWEST_TIMED = 3
@@ -64,6 +65,8 @@ class Piece:
         statistics: Counts and times up to this piece.
         complete: Whether the answer is a whole document now; None without a constraint.
         thinking_cut: Why the thinking was ended, `budget` or `loop`; None if it was not.
+        answer: The whole answer with its calls of functions told apart; set on the last piece of a text for
+            which there are tools.
     """
 
     text: str
@@ -76,6 +79,7 @@ class Piece:
     statistics: Statistics
     complete: bool | None = None
     thinking_cut: str | None = None
+    answer: ParsedAnswer | None = None
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -103,6 +107,8 @@ class Generation:
         ends_in_thinking: Whether the last token belongs to the model's thinking.
         complete: Whether the answer is a whole document; None without a constraint.
         thinking_cut: Why the thinking was ended, `budget` or `loop`; None if it was not.
+        tool_calls: Calls of functions in the answer, which its text is without.
+        unparsed_tool_calls: Number of calls that could not be read, and stay in the text.
     """
 
     text: str
@@ -115,6 +121,8 @@ class Generation:
     ends_in_thinking: bool = False
     complete: bool | None = None
     thinking_cut: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    unparsed_tool_calls: int = 0
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -129,7 +137,12 @@ class Generation:
     @property
     def missing_answer(self) -> NoAnswerError | None:
         """The error for a text without an answer after thinking; None if there is an answer."""
-        if self.complete or self.text.strip() or not (self.thinking or self.ends_in_thinking):
+        if (
+            self.complete
+            or self.tool_calls
+            or self.text.strip()
+            or not (self.thinking or self.ends_in_thinking)
+        ):
             return None
         when = "while the model was thinking" if self.ends_in_thinking else "right after the thinking"
         hint = "switch thinking off with --no-thinking"
@@ -164,8 +177,9 @@ def describe_ending(finish: FinishDetail, stop_text: str | None) -> str:
 def join(pieces: Sequence[Piece]) -> Generation:
     """Join the pieces of one text. A text without a last piece was cancelled."""
     last = pieces[-1]
+    text = "".join(piece.text for piece in pieces if not piece.is_thinking)
     return Generation(
-        text="".join(piece.text for piece in pieces if not piece.is_thinking),
+        text=text if last.answer is None else last.answer.content,
         thinking="".join(piece.text for piece in pieces if piece.is_thinking),
         token_ids=[piece.token_id for piece in pieces],
         finish=last.finish or FinishDetail.CANCELLED,
@@ -175,6 +189,8 @@ def join(pieces: Sequence[Piece]) -> Generation:
         ends_in_thinking=last.is_thinking,
         complete=last.complete,
         thinking_cut=last.thinking_cut,
+        tool_calls=() if last.answer is None else last.answer.calls,
+        unparsed_tool_calls=0 if last.answer is None else last.answer.unparsed,
     )
 
 

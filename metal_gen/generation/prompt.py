@@ -10,7 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.text.chat_template import THINKING_SWITCH, ChatTemplate, MessagesRefusedError
 from metal_gen.text.encoded_prompt import Prompt
-from metal_gen.text.messages import SYSTEM, USER, Message
+from metal_gen.text.messages import SYSTEM, TOOL_CALLS, USER, Message
 from metal_gen.text.thinking import THINK_OPEN, ThinkingSplitter
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ LOST = (
     "the thinking switch has no effect",
     "template_arg has no effect",
 )
+TOOLS = "tools"
 PREFILLED_THINKING = "the chat template opens a thinking block, so the prefill begins the thinking"
 
 
@@ -55,6 +56,7 @@ def encode_as_set(
         most_tokens: As in `encode_prompt`.
         prefix: The prefix from `prefix_as_set`, for a caller with several prompts; None reads it here.
     """
+    tools = settings.functions
     encode = partial(
         encode_prompt,
         checkpoint,
@@ -62,7 +64,7 @@ def encode_as_set(
         raw=settings.raw,
         thinking=settings.thinking,
         prefill=settings.prefill or "",
-        template_args=settings.template_arg,
+        template_args=(*((TOOLS, tools),) * bool(tools), *settings.template_arg),
         most_tokens=most_tokens,
     )
     if not (settings.prefix_file or settings.prefix_cache):
@@ -174,7 +176,8 @@ def encode_prompt(
 def _without_effect(template: ChatTemplate, arguments: Mapping[str, object]) -> list[str]:
     """Return a notice for each variable that the template does not use."""
     return [
-        f"template_arg {name} has no effect: this checkpoint's chat template does not use it"
+        f"{'' if name == TOOLS else 'template_arg '}{name} has no effect: "
+        "this checkpoint's chat template does not use it"
         for name in arguments
         if name not in template.names
     ]
@@ -209,8 +212,13 @@ def _messages(prompt: str | Sequence[Message]) -> list[Message]:
         return [{"role": USER, "content": prompt}]
     for number, message in enumerate(prompt, 1):
         parts = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+        if parts[-1] is None and isinstance(message, dict) and message.get(TOOL_CALLS):
+            parts.pop()
         if not all(isinstance(part, str) for part in parts):
             raise UsageError(
                 f"message {number} of the conversation must have a role and a content, both texts"
             )
-    return [{name: value for name, value in message.items() if value is not None} for message in prompt]
+    return [
+        {"content": "", **{name: value for name, value in message.items() if value is not None}}
+        for message in prompt
+    ]

@@ -122,6 +122,7 @@ class PromptTexts:
             clock,
             guide=guide,
             breaks_loops=bool(self.settings.break_loops),
+            tools=self.settings.functions,
         )
         generate = generate_tokens if guide is None else partial(generate_guided_tokens, guide=guide)
         tokens = generate(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metal_gen.control_characters import CONTROLS
@@ -10,6 +10,7 @@ from metal_gen.control_characters import CONTROLS
 if TYPE_CHECKING:
     from metal_gen.generation.pieces import Generation, Piece
     from metal_gen.sampling.logprobs import TokenLogprobs
+    from metal_gen.text.tool_calls import ToolCall
 
 # JSON has no infinity; OpenAI's API returns this value instead.
 LEAST_LOGPROB = -9999.0
@@ -32,6 +33,10 @@ def generation_record(generation: "Generation") -> Record:
         record["reasoning"] = generation.thinking
     if thinking_tokens := generation.statistics.thinking_tokens:
         record["thinking"] = {"tokens": thinking_tokens, "cut": generation.thinking_cut}
+    if generation.tool_calls:
+        record["tool_calls"] = tool_call_records(generation.tool_calls)
+    if generation.unparsed_tool_calls:
+        record["unparsed_tool_calls"] = generation.unparsed_tool_calls
     if generation.complete is not None:
         record["complete"] = generation.complete
     record["finish_reason"] = generation.finish_reason.value
@@ -40,6 +45,18 @@ def generation_record(generation: "Generation") -> Record:
         pairs = zip(generation.token_ids, generation.logprobs, strict=True)
         record["logprobs"] = [{"token_id": id, **logprobs_record(logprobs)} for id, logprobs in pairs]
     return record
+
+
+def tool_call_records(calls: "Sequence[ToolCall]") -> list[Record]:
+    """Describe calls of functions, as OpenAI's API does; they can be sent back in a conversation."""
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for number, call in enumerate(calls)
+    ]
 
 
 def piece_record(piece: "Piece") -> Record:

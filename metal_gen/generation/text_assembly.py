@@ -1,5 +1,8 @@
 """Turns the tokens of one text into pieces: characters, thinking, stop texts and log-probabilities."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.generation.guides.guide import TextGuide
@@ -11,6 +14,7 @@ from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.stop_strings import StopMatcher
 from metal_gen.text.thinking import ThinkingSplitter
 from metal_gen.text.tokenizer import Tokenizer
+from metal_gen.text.tool_calls import ParsedAnswer, parse_tool_calls
 
 
 class TextAssembly:
@@ -24,6 +28,7 @@ class TextAssembly:
         clock: Clock that counts its tokens.
         guide: Guide of the text, if it has one.
         breaks_loops: Whether an answer ends that repeats itself.
+        tools: Functions that the answer may call.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class TextAssembly:
         *,
         guide: TextGuide | None = None,
         breaks_loops: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._splitter = ThinkingSplitter(prompt)
@@ -44,6 +50,8 @@ class TextAssembly:
         self._sample = sample
         self._clock = clock
         self._guide = guide
+        self._tools = tools
+        self._said: list[str] = []
         self._loops = LoopDetector() if breaks_loops else None
 
     def add(self, token: GeneratedToken, cache_tokens: int) -> Piece:
@@ -80,7 +88,15 @@ class TextAssembly:
             statistics=self._clock.statistics(cache_tokens),
             complete=self._is_complete(finish),
             thinking_cut=None if self._guide is None else self._guide.thinking.cut,
+            answer=self._parse(text, is_thinking=is_thinking, is_last=finish is not None),
         )
+
+    def _parse(self, text: str, *, is_thinking: bool, is_last: bool) -> ParsedAnswer | None:
+        """Take the next part of the answer. Return the calls in the whole of it, if this is the last part."""
+        if not self._tools:
+            return None
+        self._said += [] if is_thinking else [text]
+        return parse_tool_calls("".join(self._said), self._tools) if is_last else None
 
     def _finish(self, token: GeneratedToken) -> FinishDetail | None:
         """Return why the text ends with a token, be it that it repeats itself."""

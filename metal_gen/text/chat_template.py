@@ -13,7 +13,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 
 from metal_gen.errors import CheckpointError
 from metal_gen.files.json_file import read_json
-from metal_gen.text.messages import Message
+from metal_gen.text.messages import TOOL_CALLS, Message, with_parsed_arguments
 from metal_gen.text.template.limits import Allowance, TemplateLimitError
 from metal_gen.text.template.sandbox import LONGEST_SOURCE, TemplateEnvironment
 
@@ -41,6 +41,7 @@ class ChatTemplate:
 
     Attributes:
         names: Names of the variables in the template.
+        has_xml_calls: Whether calls of functions are written as XML rather than JSON.
         moment: Time to use as the current time; None is the time of each rendering.
 
     Raises:
@@ -51,6 +52,7 @@ class ChatTemplate:
         self._environment = environment = TemplateEnvironment()
         self._rendering = Lock()
         self.moment: datetime | None = None
+        self.has_xml_calls = "<function=" in source
         environment.globals.update({"raise_exception": _refuse, CLOCK: self._formatted_now})
         environment.globals.update(special_tokens or {})
         try:
@@ -92,7 +94,7 @@ class ChatTemplate:
                 much time or memory.
         """
         variables: dict[str, Any] = {
-            "messages": list(map(_with_reasoning, messages)),
+            "messages": [_with_arguments(_with_reasoning(message)) for message in messages],
             # Names that every template may expect.
             "tools": None,
             "documents": None,
@@ -121,6 +123,13 @@ def _with_reasoning(message: Message) -> Message:
     if reasoning is None:
         return message
     return {**dict.fromkeys(REASONING_FIELDS, reasoning), **message, REASONING_FIELDS[0]: reasoning}
+
+
+def _with_arguments(message: Message) -> Message:
+    """Return a message whose calls have their arguments as objects, which every template can write."""
+    if not message.get(TOOL_CALLS):
+        return message
+    return {**message, TOOL_CALLS: [with_parsed_arguments(call) for call in message[TOOL_CALLS]]}
 
 
 def _reason(error: Exception) -> str:

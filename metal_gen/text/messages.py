@@ -1,12 +1,16 @@
 """Validates the messages of a conversation from JSON."""
 
+from typing import Any
+
 from metal_gen.config.checks import SURROGATES
 from metal_gen.config.sources import nearest
 from metal_gen.errors import UsageError
+from metal_gen.files.json_file import NotJsonError, parse_json
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
+TOOL_CALLS = "tool_calls"
 ROLES = [SYSTEM, USER, ASSISTANT, TOOL]
 
 
@@ -40,15 +44,45 @@ def _message(place: str, message: object) -> Message:
         raise UsageError(f"{place} has the role {role[:40]!a}: {nearest(role[:40], ROLES)}")
     if content is None and "content" in message and role == ASSISTANT:
         content = ""  # An answer that ended while thinking has no content.
-    checked = {"role": role, "content": ""}
+    if content is None and role == ASSISTANT and message.get(TOOL_CALLS):
+        content = ""
+    checked: Message = {"role": role, "content": ""}
     for name, value in message.items():
         if name in checked or value is None or value in ([], {}):
+            continue
+        if name == TOOL_CALLS and role == ASSISTANT and isinstance(value, list):
+            calls = enumerate(value, 1)
+            checked[name] = [
+                _call(f"call {number} of {TOOL_CALLS} in {place}", call) for number, call in calls
+            ]
             continue
         if not isinstance(value, str):
             raise UsageError(f"{place} has {name[:40]!a}, which cannot be used")
         checked_text(f"the name of a field of {place}", name)
         checked[name] = checked_text(f"{name[:40]!a} in {place}", value)
     return checked | {"content": _content(place, content)}
+
+
+def _call(place: str, call: object) -> dict[str, Any]:
+    """Validate a call of a function, as OpenAI's API has it."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise UsageError(f"{place} must have a function with a name")
+    if not isinstance(function.get("arguments", {}), dict | str):
+        raise UsageError(f"{place} must have arguments: an object, or its JSON")
+    return dict(call)  # type: ignore[call-overload, no-any-return]
+
+
+def with_parsed_arguments(call: Any) -> Any:
+    """Return a call with its arguments as an object, if they are the JSON of one."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = parse_json(function["arguments"])
+    except NotJsonError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _content(place: str, content: object) -> str:

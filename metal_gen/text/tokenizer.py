@@ -27,9 +27,12 @@ from metal_gen.text.library import (
 )
 from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
 from metal_gen.text.thinking import TAGS
+from metal_gen.text.tool_calls import CLOSE, OPEN
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+# Tags that tell the parts of an answer apart, whatever a file says of them.
+SHOWN = (*TAGS, OPEN, CLOSE)
 FEW_TEXTS = 4
 # Encoding a text longer than this takes noticeable time. Most have more than one token per 8 characters.
 LONG_TEXT = 1 << 20
@@ -107,7 +110,7 @@ class Tokenizer:
         self._added = {token: entry.content for token, entry in added.items()}
         self.added_ids = {text: token for token, text in self._added.items()}
         self.special_ids = frozenset(
-            token for token, entry in added.items() if entry.special and entry.content not in TAGS
+            token for token, entry in added.items() if entry.special and entry.content not in SHOWN
         )
         self._ids: dict[str, int] = (
             self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]

@@ -221,7 +221,7 @@ def test_rows_have_variables_and_a_prefill_of_their_own():
     ("row", "part"),
     [
         (request({"messages": HELLO, "stream": True}), "stream can only be false"),
-        (request({"messages": HELLO, "tools": [{}]}), "tools can only be []"),
+        (request({"messages": HELLO, "tools": [{}]}), "a function without a name"),
         (
             request({"messages": HELLO, "response_format": {"type": "xml"}}),
             "response_format must be text, json_object, or json_schema with a schema",

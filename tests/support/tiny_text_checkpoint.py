@@ -17,9 +17,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from metal_gen.text.byte_level import ALPHABET
 
-IM_START, IM_END, THINK, END_THINK = range(256, 260)
+IM_START, IM_END, THINK, END_THINK, CALL, END_CALL = range(256, 262)
 SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")
 TEXT_TOKENS = ("<think>", "</think>")
+CALL_TOKENS = ("<tool_call>", "</tool_call>")
 TEXT_VOCAB = 272
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -33,7 +34,7 @@ SHOWN = "[red] aé\u241b(31m\u2407\n!"
 ECHO_TEMPLATE = "{{ raise_exception('PROMPT ' + messages[-1].content | tojson) }}"
 
 
-def byte_tokenizer(*, has_tags: bool = True) -> Tokenizer:
+def byte_tokenizer(*, has_tags: bool = True, has_calls: bool = False) -> Tokenizer:
     """Return a byte-level BPE without merges: token 65 is the byte 65, and added tokens start at 256."""
     tokenizer = Tokenizer(BPE(vocab=dict(ALPHABET), merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
@@ -41,6 +42,8 @@ def byte_tokenizer(*, has_tags: bool = True) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     if has_tags:
         tokenizer.add_tokens([AddedToken(token, special=False) for token in TEXT_TOKENS])
+    if has_calls:
+        tokenizer.add_tokens([AddedToken(token, special=False) for token in CALL_TOKENS])
     return tokenizer
 
 
@@ -51,6 +54,7 @@ def write_text_checkpoint(
     forever: bool = False,
     chat_template: str | None = CHATML,
     has_tags: bool = True,
+    has_calls: bool = False,
     **config_changes: Any,
 ) -> Path:
     """Write a checkpoint with a tokenizer and, unless it is None, a chat template.
@@ -61,6 +65,7 @@ def write_text_checkpoint(
         forever: Say them again and again, rather than once.
         chat_template: Jinja.
         has_tags: The tags of thinking are tokens; else a token is a letter of one.
+        has_calls: Whether the tags of calls of functions are tokens.
         config_changes: Fields of config.json.
     """
     if says is None:
@@ -69,7 +74,7 @@ def write_text_checkpoint(
         config = tiny_config(vocab_size=TEXT_VOCAB, hidden_size=TEXT_VOCAB, **config_changes)
         weights = scripted_weights(config, list(says), forever=forever)
     write_checkpoint(folder, config, weights)
-    byte_tokenizer(has_tags=has_tags).save(str(folder / "tokenizer.json"))
+    byte_tokenizer(has_tags=has_tags, has_calls=has_calls).save(str(folder / "tokenizer.json"))
     tokenizer_config = {"eos_token": "<|im_end|>"}
     if chat_template is not None:
         tokenizer_config["chat_template"] = chat_template

@@ -10,6 +10,8 @@ RECORD_FIELDS = (
     "reasoning",
     "thinking",
     "complete",
+    "tool_calls",
+    "unparsed_tool_calls",
     "finish_reason",
     "prompt_tokens",
     "completion_tokens",

@@ -22,8 +22,6 @@ ONLY: dict[str, object] = {
     "stream": False,
     "echo": False,
     "best_of": 1,
-    "tools": [],
-    "tool_choice": "none",
 }
 RESPONSE_FORMAT = "response_format"
 TEMPLATE_SWITCHES = "chat_template_kwargs"
@@ -77,6 +75,11 @@ def request_settings(given: Mapping[str, object]) -> dict[str, object]:
             if "template_arg" in rest:
                 raise UsageError(f"template_arg is given twice: as template_arg and as {TEMPLATE_SWITCHES}")
             rest["template_arg"] = others
+    if rest.get("tools") == []:
+        del rest["tools"]
+    choice = rest.get("tool_choice")
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        rest["tool_choice"] = choice["function"].get("name")
     if RESPONSE_FORMAT in rest:
         schema = _requested_schema(rest.pop(RESPONSE_FORMAT))
         if schema is not None and rest.keys() & set(CONSTRAINTS):

@@ -12,6 +12,8 @@ from metal_gen.cache.hybrid import new_cache
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.guide import TokenGuide
+from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.generation.loading import TextModel
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler, Status
@@ -64,6 +66,15 @@ class EngineRunner:
         self.decoder.cache.clear()
         self.decoder.cache.claim(depth)
         return timed(self._generate([FIRST_TOKEN], count))
+
+    def decode_guided(self, depth: int, count: int, guide: TokenGuide) -> DecodeRun:
+        """Decode like `decode`, as a guide allows."""
+        self.decoder.cache.clear()
+        self.decoder.cache.claim(depth)
+        logits = self.decoder.prefill([FIRST_TOKEN])
+        sampler = self._sampler(Greedy())
+        tokens = generate_guided_tokens(self.decoder, logits, sampler, guide, endings={}, max_tokens=count)
+        return timed(token.id for token in tokens)
 
     def greedy_tokens(self, prompt: Sequence[int], count: int) -> list[int]:
         """See `Runner`."""

@@ -42,6 +42,7 @@ EXAMPLES = (
 @with_settings(
     *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
     *CONSTRAINT_SETTINGS,
+    *("tools", "tool_choice"),
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,

@@ -50,6 +50,7 @@ TRANSCRIPT = "Conversation"
     *("model", "adapter", "system", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *CONSTRAINT_SETTINGS,
+    *("tools", "tool_choice"),
     *SAMPLING_SETTINGS,
     *STOPPING_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),

@@ -49,6 +49,7 @@ CONTRADICTIONS = (
     *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "compile", "blas"),
     *("markdown", "hide_thinking"),
     *CONSTRAINT_SETTINGS,
+    *("tools", "tool_choice"),
     "schema_indent",
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),

@@ -111,14 +111,13 @@ class GenerateRun:
 
         prepared, console = self._preparation.prepared, self._console
 
-        from metal_gen.generation.guides.making import constraint_from
         from metal_gen.generation.prompt import encode_as_set
 
         settings = prepared.settings
         _say_notices(prepared, console)
         with ProgressBar(console, LOADING):
             loading = Background(prepared.read_weights)
-            if constraint_from(settings) is not None:
+            if settings.is_constrained:
                 prepared.checkpoint.token_table.build()
             prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)
             prepared = prepared.for_prompt(len(prompt.ids))

@@ -89,6 +89,8 @@ _FORMS = {
     "choice": _Form("TEXT", CONSTRAINT),
     "grammar": _Form("FILE", CONSTRAINT),
     "schema_indent": _Form("N", CONSTRAINT),
+    "tools": _Form("FILE", CONSTRAINT),
+    "tool_choice": _Form("NAME", CONSTRAINT),
     "max_seq_len": _Form("N", CACHE),
     "batch_size": _Form("N", CACHE),
     "cache_dtype": _Form("DTYPE", CACHE),

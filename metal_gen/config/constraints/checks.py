@@ -64,7 +64,7 @@ class Grammar(Source):
 
     def from_text(self, text: str) -> str:
         """Read a file; a text with several lines is the grammar itself."""
-        return self(text if "\n" in text.strip() else _read(text))
+        return self(text if "\n" in text.strip() else read_named_file(text))
 
     def from_file_value(self, value: object) -> str:
         """Read a file, as an option does."""
@@ -98,7 +98,7 @@ class Schema(Source):
         if given.startswith("{") or "\n" in given:
             return self(given)
         if _is_there(given) or given.endswith(".json") or "/" in given:
-            return self(parse_schema(_read(given)))
+            return self(parse_schema(read_named_file(given)))
         return self(given)
 
     def from_file_value(self, value: object) -> str:
@@ -122,7 +122,7 @@ def _is_there(name: str) -> bool:
     return 0 < len(name) <= LONGEST_NAME and "\0" not in name and os.path.exists(name)  # noqa: PTH110
 
 
-def _read(name: str) -> str:
+def read_named_file(name: str) -> str:
     """Read a file, or a pipe that a shell has created."""
     try:
         path = Path(name).expanduser()

@@ -10,28 +10,48 @@ from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.errors import UsageError
 from metal_gen.generation.guides.guide import TextGuide
 from metal_gen.generation.guides.thinking import Phase, Thinking
+from metal_gen.generation.guides.tool_grammar import tool_choice_grammar
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.strategy_settings import place_of
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.thinking import THINK_CLOSE, ThinkingSplitter
+from metal_gen.text.tokenizer import Tokenizer
+from metal_gen.text.tool_calls import CLOSE, OPEN
 
 BLANK_LINES = "\n\n"
+TOOL_CHOICE = "tool_choice"
+TAGS_OF_CALLS = {OPEN, CLOSE}
 
 
-def constraint_from(settings: Settings) -> Constraint | None:
+def constraint_from(settings: Settings, *, is_xml: bool = False) -> Constraint | None:
     """Return the constraint that the settings ask for.
 
+    Args:
+        settings: Settings in force.
+        is_xml: Whether the chat template writes calls of functions as XML.
+
     Raises:
-        UsageError: There are two kinds; ConfigError if a file or a variable has set them.
+        UsageError: There are two kinds, or there is no such function; ConfigError if a file or a variable
+            has set them.
     """
     kinds = [name for name in CONSTRAINTS if getattr(settings, name)]
+    kinds += [TOOL_CHOICE] if settings.requires_call else []
     if len(kinds) > 1:
         places = [place_of(settings, name) for name in kinds[:2]]
         raise places[1][1](
             f"{places[0][0]} and {places[1][0]} are both set, and a text has one constraint",
             "leave one of them out",
         )
+    if kinds == [TOOL_CHOICE]:
+        return Constraint(TOOL_CHOICE, _tool_grammar(settings, is_xml=is_xml))
     return Constraint(kinds[0], getattr(settings, kinds[0])) if kinds else None
+
+
+def _tool_grammar(settings: Settings, *, is_xml: bool) -> str:
+    functions = settings.functions
+    if not functions:
+        raise UsageError("tool_choice needs tools, and there are none", "give them with --tools FILE")
+    return tool_choice_grammar(functions, settings.tool_choice or "", is_xml=is_xml)
 
 
 def require_constraint(settings: Settings) -> None:
@@ -57,7 +77,7 @@ def require_room(plan: MemoryPlan, settings: Settings) -> None:
     Raises:
         DoesNotFitError: Memory is too small.
     """
-    if constraint_from(settings) is not None and not plan.is_constrained:
+    if settings.is_constrained and not plan.is_constrained:
         replace(plan, is_constrained=True).require_fit()
 
 
@@ -72,7 +92,8 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
     Raises:
         UsageError: The constraint cannot be used with this prompt or this model.
     """
-    constraint = constraint_from(settings)
+    template = checkpoint.chat_template
+    constraint = constraint_from(settings, is_xml=template is not None and template.has_xml_calls)
     breaks_loops = bool(settings.break_loops)
     tokenizer = checkpoint.tokenizer
     thinking = Thinking(tokenizer, prompt, budget=settings.thinking_budget, breaks_loops=breaks_loops)
@@ -81,8 +102,7 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
         return None
     if constraint is None:
         return TextGuide(thinking, None, vocab_size=tokenizer.vocab_size, forces=settings.logprobs is None)
-    _require_fitting(constraint, prompt, thinking, settings)
-    template = checkpoint.chat_template
+    _require_fitting(constraint, prompt, thinking, tokenizer)
     may_think = settings.thinking or (template is not None and template.has_thinking_switch)
     if settings.thinking is False or not may_think:
         thinking.begin_with_answer()
@@ -95,8 +115,17 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
     )
 
 
-def _require_fitting(constraint: Constraint, prompt: Prompt, thinking: Thinking, settings: Settings) -> None:
+def _require_fitting(
+    constraint: Constraint, prompt: Prompt, thinking: Thinking, tokenizer: Tokenizer
+) -> None:
     """Check that the constraint can begin right after the prompt and its thinking."""
+    if constraint.kind == TOOL_CHOICE and not (
+        prompt.is_chat and tokenizer.added_ids.keys() >= TAGS_OF_CALLS
+    ):
+        raise UsageError(
+            "tool_choice cannot be kept to: this model has no tokens for calls of functions",
+            "leave it out, or use --schema with the parameters of the function",
+        )
     if ThinkingSplitter(prompt).prefilled[1].strip():
         raise UsageError(
             f"prefill contradicts {constraint.kind}: the answer would begin before its constraint",
