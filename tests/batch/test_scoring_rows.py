@@ -1,12 +1,14 @@
 """Rows that are scored or ranked: what they may be, and that neighbours, windows and failures do not mix."""
 
 import json
+import pickle
 import tracemalloc
 
 import pytest
 from tiny_text_checkpoint import write_text_checkpoint
 
 import metal_gen
+from metal_gen.batch.cluster.worker import BlockRunner
 from metal_gen.batch.input.rows import RowError, RowErrorCode, RowForm
 from metal_gen.batch.output.journal import StreamJournal
 from metal_gen.batch.runner import run_rows
@@ -256,6 +258,24 @@ def test_memory_does_not_depend_on_the_number_of_rows(folder):
 
     peak(1)
     assert peak(30) < peak(3) + 100_000
+
+
+@pytest.mark.parametrize(
+    ("work", "row"),
+    [
+        (ScoreRows(stride=50), {"id": 1, "text": "An owl."}),
+        (RankRows(RankOptions()), {"id": 1, "prompt": "Who?", "choices": ["fox", "owl"]}),
+    ],
+    ids=["score", "rank"],
+)
+def test_a_node_of_a_cluster_gives_the_same_record(folder, work, row):
+    """The work and the rows are sent to another process."""
+    here = run(folder, work, [row], slots=2)[1]
+    sent, rows = pickle.loads(pickle.dumps((work, list(work.read(Parts(lines([row])))))))
+    with sent.open(prepare(settings(folder, batch_size=2), scores=True).load()) as executor:
+        report = BlockRunner(executor).work([(each, 0) for each in rows])
+    [(number, outcome)] = pickle.loads(pickle.dumps(report)).outcomes
+    assert (number, outcome.record) == (1, here)
 
 
 def test_what_a_run_depends_on_tells_runs_apart(folder):
