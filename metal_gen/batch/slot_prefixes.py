@@ -72,7 +72,7 @@ class SlotPrefixes:
         self._rows += 1
         self._prefixes.remember(prompt, saves=self._rows <= MOST_REMEMBERED)
         held = self._slots.positions[text.slot] + self._slots.extend(text.slot, text.shareable)
-        found = self._prefixes.find(prompt.ids, slot)
+        found = self._prefixes.find(prompt, slot)
         if found is not None and found.tokens > held and self._prefixes.fill(found, slot):
             self.stored_tokens += found.tokens
 

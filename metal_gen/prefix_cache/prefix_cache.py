@@ -78,23 +78,40 @@ class PrefixCache:
         self._notices.clear()
         return notices
 
-    def find(self, ids: Sequence[int], cache: TextStorage) -> Found | None:
-        """Find the longest stored prefix of a prompt; at least one token is left to compute.
+    def find(self, prompt: Prompt, cache: TextStorage) -> Found | None:
+        """Find the longest stored beginning of a prompt; at least one token is left to compute.
 
         A damaged entry is a miss; a notice names it.
         """
         if self._folder is None:
             return None
+        ids = prompt.ids
         hashes = block_hashes(ids[:-1])
-        for count in range(len(hashes), 0, -1):
-            for path in self._candidates(self._folder, hashes[count - 1], count * BLOCK, cache):
+        for tokens in range(len(hashes) * BLOCK, 0, -BLOCK):
+            if not self._ends_chunk(tokens, self._stable(prompt)):
+                continue
+            for path in self._candidates(self._folder, hashes[tokens // BLOCK - 1], tokens, cache):
                 try:
                     entry = Entry(path)
-                    if entry.ids()[: count * BLOCK] == list(ids[: count * BLOCK]):
-                        return Found(entry, count * BLOCK)
+                    if entry.ids()[:tokens] == ids[:tokens]:
+                        return Found(entry, tokens)
                 except EntryError as error:
                     self._give_up(path, error.message)
         return None
+
+    def _stable(self, prompt: Prompt) -> int:
+        """Return the stable tokens in whole blocks, with one token left to compute; 0 if they are too few."""
+        tokens = min(prompt.stable_tokens, len(prompt.ids) - 1) // BLOCK * BLOCK
+        return tokens if tokens >= self._min_tokens else 0
+
+    def _ends_chunk(self, tokens: int, stable: int) -> bool:
+        """Return whether a chunk ends here too if nothing is stored, so that the numbers are the same.
+
+        Without stable tokens that depends on earlier prompts, and any place will do.
+        """
+        if not stable or tokens == stable:
+            return True
+        return tokens % self._chunk_size == 0 and (tokens < stable or stable % self._chunk_size == 0)
 
     def _candidates(self, folder: Path, last_hash: bytes, tokens: int, cache: TextStorage) -> list[Path]:
         """Return the entries that end here, or hold a prefix that does and may be cut here."""
@@ -136,16 +153,14 @@ class PrefixCache:
     def boundary(self, prompt: Prompt) -> int:
         """Return how many tokens of a prompt are worth storing; 0 for none.
 
-        These are the tokens before what differs from prompt to prompt, such as a system message, or those
-        that an earlier prompt had too. They have no answer of the model in them.
+        These are the tokens before what differs from prompt to prompt, such as a system message, or else
+        those that an earlier prompt had too. They have no answer of the model in them.
         """
         if self._folder is None:
             return 0
-        hashes = block_hashes(prompt.ids[:-1])
-        blocks = prompt.stable_tokens // BLOCK
-        if not prompt.has_answers:
-            blocks = max(blocks, self._seen.blocks_in_common(hashes))
-        tokens = min(blocks, len(hashes)) * BLOCK
+        if (stable := self._stable(prompt)) or prompt.has_answers:
+            return stable
+        tokens = self._seen.blocks_in_common(block_hashes(prompt.ids[:-1])) * BLOCK
         return tokens if tokens >= self._min_tokens else 0
 
     @cached_property

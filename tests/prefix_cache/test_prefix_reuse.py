@@ -46,6 +46,28 @@ def test_logits_are_equal_to_the_bit_when_cold_and_warm(load):
     assert bits[0] == bits[1]
 
 
+def test_chunks_end_at_the_same_places_whatever_is_stored(load, tmp_path):
+    """An entry that ends within a chunk of a longer system message is not used: last bits would differ."""
+    spied = []
+    for kept in (True, False):
+        if not kept:
+            for path in entries(tmp_path):
+                path.unlink()
+        else:
+            answer(load(chunk_size=512), PROMPTS[0])
+        model = load(chunk_size=512)
+        ends = []
+        model.decoder.cache.evaluate = lambda ends=ends, cache=model.decoder.cache: ends.append(
+            cache.position
+        )
+        result = answer(model, PROMPTS[1] * 12, system=SYSTEM + "And they live far away. " * 12, max_tokens=2)
+        assert result.statistics.stored_tokens == 0
+        spied.append([end for end in ends if end])
+    assert spied[0] == spied[1]
+    again = answer(load(chunk_size=512), PROMPTS[1] * 12, system=SYSTEM + "And they live far away. " * 12)
+    assert again.statistics.stored_tokens == spied[0][0]
+
+
 def test_what_two_prompts_share_is_stored_when_it_is_seen_again(load, tmp_path):
     long = "Here is a list of animals: " + ", ".join(["fox", "owl", "bear", "turtle"] * 20)
     first = answer(load(), long + " Tell me of one.", system=None)

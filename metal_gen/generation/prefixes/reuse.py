@@ -72,7 +72,7 @@ class PrefixReuse:
         if not cached.is_usually_rotated:
             self._has_begun = True
             return
-        found = prefixes.find(prompt.ids, cache)
+        found = prefixes.find(prompt, cache)
         if found is not None and found.tokens > kept:
             if prefixes.fill(found, cache):
                 cached.restored(found.tokens)
