@@ -112,7 +112,7 @@ def verify(context: typer.Context, names: Names = None, **settings_given: object
         except EntryError as error:
             damaged += 1
             console.error(error.message, f"metal-gen cache rm {entry.name}")
-    console.note(f"{len(chosen) - damaged:,} of {_prefixes(len(chosen))} whole")
+    console.note(f"checked {_prefixes(len(chosen))}: {damaged:,} damaged")
     if damaged:
         raise typer.Exit(ExitCode.BAD_CHECKPOINT)
 

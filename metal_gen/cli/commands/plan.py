@@ -26,7 +26,7 @@ EXAMPLES = (
 @with_settings(
     "adapter",
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
-    *("chunk_size", "memory_limit_bytes", "blas"),
+    *("chunk_size", "memory_limit_bytes", "prefix_cache", "blas"),
     *CONSTRAINT_SETTINGS,
 )
 def plan(

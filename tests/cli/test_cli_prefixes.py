@@ -1,0 +1,68 @@
+"""What the command line says of stored prefixes: once, after the text, and with the right exit code."""
+
+import json
+
+import pytest
+
+pytest_plugins = ("fixtures_cli",)
+
+SYSTEM = " ".join(map(str, range(100)))
+
+
+@pytest.fixture
+def generate(run_here, monkeypatch):
+    """Generate two tokens with the prefix cache."""
+    monkeypatch.setenv("METAL_GEN_PREFIX_CACHE_MIN_TOKENS", "64")
+    arguments = ("generate", "--prefix-cache", "--system", SYSTEM, "Hello.", "-n", "2")
+    return lambda *more: run_here(*arguments, *more)
+
+
+def damage(folder):
+    [path] = folder.rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-2000] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_entry_is_said_once_and_found_by_verify(generate, run_here, tmp_path):
+    assert json.loads(generate("--json").stdout)["usage"]["cached_tokens"] == 0
+    assert json.loads(generate("--json").stdout)["usage"]["cached_tokens"] > 0
+    path = damage(tmp_path)
+    verified = run_here("cache", "verify")
+    assert verified.code == 5
+    assert f"metal-gen cache rm {path.name[:12]}" in verified.stderr
+    outcome = generate("--samples", "2")
+    assert outcome.code == 0
+    assert outcome.stderr.count("computed instead") == 1
+    assert run_here("cache", "verify").code == 0
+
+
+def test_a_folder_that_cannot_be_used_is_a_warning(generate, run_here, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("METAL_GEN_PREFIX_CACHE_DIR", str(tmp_path / "file"))
+    outcome = generate()
+    assert outcome.code == 0
+    assert outcome.stdout
+    assert outcome.stderr.count("cannot use the prefix cache") == 1
+
+
+def test_rm_deletes_what_list_lists(generate, run_here, tmp_path):
+    generate()
+    other = tmp_path / ".cache" / "metal-gen" / "prefixes" / "mine" / "model.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"weights")
+    [listed] = json.loads(run_here("cache", "list", "--json").stdout)
+    assert run_here("cache", "rm", "").code == 2
+    assert "deleted 1 stored prefix" in run_here("cache", "rm", listed["name"]).stderr
+    assert run_here("cache", "list", "--json").stdout.strip() == b"[]"
+    run_here("cache", "rm", "--all")
+    assert other.exists()
+
+
+def test_plan_counts_what_storing_takes(run_here):
+    """A layer is read or written at a time, which is more than a short prompt takes to compute."""
+    arguments = ("plan", "--json", "--chunk-size", "1")
+    plain, storing = (json.loads(run_here(*arguments, *more).stdout) for more in ((), ("--prefix-cache",)))
+    assert storing["total_bytes"] >= plain["total_bytes"]
+    assert storing["working_bytes"] > plain["working_bytes"]
