@@ -1,4 +1,4 @@
-"""The limit on open files: 256 by default on a Mac, and large checkpoints have as many."""
+"""Raises the limit on open files, 256 on a Mac by default, for large checkpoints."""
 
 import resource
 
@@ -21,6 +21,6 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise ConfigError(
             f"{count} files must be open at once, and this process may open {hard}",
-            f"raise the limit: ulimit -Hn {wanted}",
+            "ask an administrator to raise the hard limit, which `ulimit -Hn` shows",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -117,12 +117,13 @@ def unusable(problem: str) -> ModelNotFoundError:
 
 @contextmanager
 def hub_session() -> Iterator[HubSession]:
-    """Check the answers on the library's connections inside the block.
+    """Open a session that checks every answer of the library.
 
     Raises:
         ConfigError: The environment's connection settings are invalid.
     """
     session = HubSession()
+    # The library has no public way to read the factory, which a program may have replaced.
     before: Callable[[], Any] = _http._GLOBAL_CLIENT_FACTORY
     set_client_factory(lambda: session.add_to(before()))
     try:

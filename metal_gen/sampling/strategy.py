@@ -20,7 +20,7 @@ from metal_gen.config.ranges import (
 from metal_gen.config.switched import value_in_force
 from metal_gen.errors import UsageError
 
-# Below this, dividing two different float32 logits gives certainty or overflows.
+# Dividing float32 logits by less than this overflows or leaves one token certain.
 LOWEST_TEMPERATURE = 1e-9
 
 
@@ -98,11 +98,12 @@ class SamplingStrategy:
         parts = ["greedy" if self.is_greedy else f"temperature {self.temperature:g}"]
         for name in ("top_k", "top_p", "min_p"):
             value = getattr(self, name)
-            if value is not None and not self.is_greedy:
+            if value not in _WITHOUT_EFFECT[name] and not self.is_greedy:
                 parts.append(f"{name.replace('_', '-')} {_number(value)}")
         for name in _ALWAYS_SHOWN:
             value = getattr(self, name)
-            if value != idle[name]:
+            is_idle = value == idle[name] or (name == "repetition_window" and self.repetition_penalty == 1)
+            if not is_idle:
                 parts.append(f"{name.replace('_', ' ')} {_number(value)}")
         if self.logit_bias:
             parts.append(f"bias on {len(self.logit_bias)} tokens")
@@ -121,6 +122,12 @@ _CHECKS: dict[str, Check] = {
     "min_tokens": MIN_TOKENS,
 }
 _OPTIONAL = ("top_k", "top_p", "min_p", "repetition_window")
+# Values that remove no tokens.
+_WITHOUT_EFFECT: dict[str, tuple[float | None, ...]] = {
+    "top_k": (None,),
+    "top_p": (None, 1),
+    "min_p": (None, 0),
+}
 _ALWAYS_SHOWN = (
     "repetition_penalty",
     "repetition_window",

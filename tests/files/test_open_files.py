@@ -35,6 +35,9 @@ def test_no_limit_is_high_enough(limits):
 
 def test_a_limit_of_the_system_is_named(limits):
     limits[1] = 320
-    with pytest.raises(ConfigError, match="300 files must be open at once, and this process may open 320"):
+    with pytest.raises(
+        ConfigError, match="300 files must be open at once, and this process may open 320"
+    ) as error:
         allow_open_files(300)
+    assert "administrator" in error.value.hint
     assert limits[0] == 256
