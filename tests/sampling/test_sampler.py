@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling_reference import adjusted, log_softmax, probabilities
+from strategy_texts import to_flags, to_toml
 
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_flags, resolve_settings
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import ExitCode, UsageError
-from metal_gen.generation.strategy_settings import strategy_from, to_flags, to_toml
+from metal_gen.generation.strategy_settings import strategy_from
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import LogitsError, NoTokenLeftError, Sampler, Status, draw_once, sample_token
@@ -517,6 +518,7 @@ def test_strategies_compare_and_hash_as_values():
         (TopK(1), "greedy"),
         (Temperature(0.7), "temperature 0.7"),
         (TopK(50), "temperature 1, top-k 50"),
+        (SamplingStrategy(top_k=0, top_p=1.0, min_p=0, repetition_window=9), "temperature 1"),
         (SamplingStrategy(top_k=20, top_p=0.9, min_p=0.05), "temperature 1, top-k 20, top-p 0.9, min-p 0.05"),
         (
             SamplingStrategy(temperature=0, top_p=0.9, repetition_penalty=1.1),
