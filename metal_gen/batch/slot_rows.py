@@ -14,7 +14,7 @@ from metal_gen.batch.token_texts import TokenTexts
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
 from metal_gen.device.backend import prompt_stride, runs_on_cpu
-from metal_gen.engine.decoder import at_most
+from metal_gen.device.extra_memory import limited_extra_memory
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.slots import SlotDecoder
@@ -84,7 +84,7 @@ class _Sample:
 @contextmanager
 def slot_rows(model: TextModel) -> "Iterator[SlotRows]":
     """Open the slots of a model; MLX may allocate no more memory than planned."""
-    with at_most(model.plan.ahead_bytes):
+    with limited_extra_memory(model.plan.ahead_bytes):
         yield SlotRows(model)
 
 

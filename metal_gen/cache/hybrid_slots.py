@@ -86,7 +86,7 @@ class HybridSlotCache(SlotCache):
 
     def reuse(self, slot: int, prompt: Sequence[int]) -> int:
         """Begin a prompt as `SlotCache` does, with a prefix whose states are kept."""
-        self._partings[slot] = {self.has_in_common(held, prompt) for held in self._prompts} - {0}
+        self._partings[slot] = {self.reusable_length(held, prompt) for held in self._prompts} - {0}
         length = super().reuse(slot, prompt)
         self._begin_with(slot, prompt[:length])
         return length
@@ -103,7 +103,7 @@ class HybridSlotCache(SlotCache):
 
     def part_end(self, slot: int, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> int | None:
         """Return where the next part of a prompt should end, for its states to be kept there."""
-        partings = self._partings[slot] | {self.has_in_common(prompt, other) for other in others}
+        partings = self._partings[slot] | {self.reusable_length(prompt, other) for other in others}
         for end in sorted(partings):
             if end > self.positions[slot] and not self._knows(prompt[:end]):
                 self._due[slot] = list(prompt[:end])

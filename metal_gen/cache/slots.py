@@ -126,7 +126,7 @@ class SlotCache:
         length = min(self.positions[slot], len(prompt)) // self.stride * self.stride
         self._prompts[slot] = list(prompt[:length])
 
-    def has_in_common(self, first: Sequence[int], second: Sequence[int]) -> int:
+    def reusable_length(self, first: Sequence[int], second: Sequence[int]) -> int:
         """Return how many tokens one prompt can reuse from another; at least one is left to compute."""
         most = min(len(first), len(second) - 1)
         length = 0
@@ -138,4 +138,4 @@ class SlotCache:
         return length
 
     def _shared(self, slot: int, prompt: Sequence[int]) -> int:
-        return self.has_in_common(self._prompts[slot], prompt)
+        return self.reusable_length(self._prompts[slot], prompt)

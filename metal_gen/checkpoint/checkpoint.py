@@ -38,11 +38,16 @@ class Checkpoint:
             they are.
 
     Attributes:
-        folder: The folder, or the GGUF file.
+        folder: The folder, or the GGUF file: the first of several parts.
+        packing: As given.
+        config: The model's configuration.
+        weights: Headers of the weights.
+        generation_config: The object in generation_config.json; empty without one.
+        generation_source: What `generation_config` was read from, without its path.
 
     Raises:
-        CheckpointError: config.json or a weight file is missing, damaged or not supported; or an adapter
-            is, or does not fit.
+        CheckpointError: config.json, a weight file or an adapter is missing, damaged or not supported; or
+            an adapter does not fit the model.
         ConfigError: The weights are already quantized in another way.
         ModelNotFoundError: There is no such adapter.
     """
@@ -62,6 +67,7 @@ class Checkpoint:
         raw_config, source = documents.config, documents.config_source
         if not isinstance(raw_config.get("model_type"), str):
             raise CheckpointError(f"{source} cannot be used: model_type is missing")
+        # Refuses a family that is not supported.
         builder_for(raw_config["model_type"])
         config = ModelConfig.from_hf(raw_config, source=source, rope_scaling=rope_scaling)
         self.generation_config = documents.generation_config

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.engine.decoder import Decoder, PrefillProgress
 
 # More than chat templates put between a message and its answer. The next prompt may not have that.
@@ -45,7 +46,7 @@ class CachedText:
         cache = self._decoder.cache
         # Dynamic rope scaling rotates a prompt's keys by its length: keys of another length are useless.
         periods = self._decoder.model.rope.periods(len(prompt))
-        kept = self._in_common(prompt) if self.has_the_cache and periods is self._periods else 0
+        kept = self._reusable_length(prompt) if self.has_the_cache and periods is self._periods else 0
         # A step may still be running. Without waiting for it, the next write would copy the buffers.
         cache.evaluate()
         cache.clear(keep=kept)
@@ -98,7 +99,7 @@ class CachedText:
         self._decoder.cache.rewind(self._decoder.cache.position - len(self._prompt))
         del self._ids[len(self._prompt) :]
 
-    def _in_common(self, prompt: Sequence[int]) -> int:
-        most = min(len(self._ids), self._decoder.cache.position, len(prompt) - 1)
-        common = next((place for place in range(most) if self._ids[place] != prompt[place]), most)
-        return self._decoder.cache.reachable(common)
+    def _reusable_length(self, prompt: Sequence[int]) -> int:
+        cache = self._decoder.cache
+        common = common_prefix_length(self._ids, prompt)
+        return cache.reachable(min(common, cache.position, len(prompt) - 1))

@@ -1,11 +1,11 @@
 """Runs a model over its KV cache: prefill in chunks, then decode one token at a time."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
+from metal_gen.device.extra_memory import limited_extra_memory
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.sampler import Draw, Sampler
@@ -57,7 +57,7 @@ class Decoder:
             on_progress: Called after each chunk with the number of tokens done and the total, except after
                 the last chunk, which is computed together with the first new token.
             marks: Numbers of prompt tokens after which a chunk ends and the cache is marked. Other texts may
-                share just these.
+                have the same tokens up to there.
 
         Returns:
             Logits of the token after the prompt, (1, V). They are being computed.
@@ -67,7 +67,7 @@ class Decoder:
         """
         total = self.cache.position + len(prompt)
         last = 0
-        with at_most(self.ahead_bytes):
+        with limited_extra_memory(self.ahead_bytes):
             for end in self._chunk_ends(len(prompt), marks):
                 self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
                 self.cache.evaluate()
@@ -136,16 +136,3 @@ class Decoder:
         if self.compiled is not None:
             return self.compiled.draw_next(token, sampler, index)
         return sampler.draw(self.step(token), index)
-
-
-@contextmanager
-def at_most(more_bytes: int | None) -> Iterator[None]:
-    """Make MLX wait for work that it has begun before it takes more additional memory than this."""
-    if more_bytes is None:
-        yield
-        return
-    before = mx.set_memory_limit(mx.get_active_memory() + more_bytes)
-    try:
-        yield
-    finally:
-        mx.set_memory_limit(before)

@@ -229,7 +229,7 @@ class SlotDecoder:
             slot, prompt, shareable = text.slot, text.prompt, text.shareable
             self.shared_tokens += self.slots.extend(slot, shareable)
             position = self.slots.positions[slot]
-            if any(self.slots.has_in_common(other.shareable, shareable) > position for other in prefilled):
+            if any(self.slots.reusable_length(other.shareable, shareable) > position for other in prefilled):
                 continue
             rows = self._rows(groups, len(prompt))
             others = [other.shareable for other in self._waiting if other is not text]

@@ -12,6 +12,7 @@ from typing import Any
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
+from metal_gen.files.damaged_file import damaged
 from metal_gen.files.json_file import NotJsonError, parse_json
 
 BITS = {
@@ -70,20 +71,20 @@ def read_header_and_notes(path: Path) -> tuple[dict[str, TensorInfo], dict[str, 
         with file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes):
-                raise _damaged(path, "it has no safetensors header, or is cut short within it")
+                raise damaged(path, "it has no safetensors header, or is cut short within it")
             header = parse_json(file.read(header_bytes), unique_names=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except NotJsonError as error:
-        raise _damaged(path, f"its safetensors header {error}") from error
+        raise damaged(path, f"its safetensors header {error}") from error
 
     if not isinstance(header, dict):
-        raise _damaged(path, "its safetensors header is not a JSON object")
+        raise damaged(path, "its safetensors header is not a JSON object")
     notes = _checked_notes(path, header.pop("__metadata__", None))
     tensors = {name: _tensor(path, name, entry, 8 + header_bytes) for name, entry in header.items()}
     end = _check_places(path, tensors, 8 + header_bytes)
     if end != file_bytes:
-        raise _damaged(path, f"its header describes {end} bytes and the file has {file_bytes}")
+        raise damaged(path, f"its header describes {end} bytes and the file has {file_bytes}")
     return tensors, notes
 
 
@@ -98,10 +99,10 @@ def _tensor(path: Path, name: str, entry: Any, first_byte: int) -> TensorInfo:
     for size in shape:
         bits *= size
         if bits > _LARGEST:
-            raise _damaged(path, f"{excerpt(name)} has more numbers than any file")
+            raise damaged(path, f"{excerpt(name)} has more numbers than any file")
     if (end - begin) * 8 != bits:
         problem = f"{excerpt(name)} is {dtype} {excerpt(shape)}, which does not take {end - begin} bytes"
-        raise _damaged(path, problem)
+        raise damaged(path, problem)
     return TensorInfo(name, dtype, shape, end - begin, path, first_byte + begin)
 
 
@@ -115,7 +116,7 @@ def _checked_notes(path: Path, notes: Any) -> dict[str, str]:
         return {}
     if isinstance(notes, dict) and all(isinstance(note, str) for note in notes.values()):
         return notes
-    raise _damaged(path, "__metadata__ in its header must be texts by name")
+    raise damaged(path, "__metadata__ in its header must be texts by name")
 
 
 def _check_places(path: Path, tensors: dict[str, TensorInfo], first_byte: int) -> int:
@@ -124,14 +125,10 @@ def _check_places(path: Path, tensors: dict[str, TensorInfo], first_byte: int) -
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset != place:
             problem = "overlaps another tensor" if tensor.offset < place else "follows bytes of no tensor"
-            raise _damaged(path, f"{excerpt(tensor.name)} {problem}")
+            raise damaged(path, f"{excerpt(tensor.name)} {problem}")
         place += tensor.nbytes
     return place
 
 
 def _unreadable(path: Path, name: str) -> CheckpointError:
-    return _damaged(path, f"its header cannot be read at {excerpt(name)}")
-
-
-def _damaged(path: Path, problem: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {problem}", "download or copy the file again")
+    return damaged(path, f"its header cannot be read at {excerpt(name)}")

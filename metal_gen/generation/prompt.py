@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.errors import MetalGenError, UsageError
@@ -82,7 +83,7 @@ def encode_as_set(
         other = encode(prefix.before_another(prompt))
     except MetalGenError:
         return encoded  # The template wants more than one message.
-    return replace(encoded, stable_tokens=_in_common(encoded.ids, other.ids))
+    return replace(encoded, stable_tokens=common_prefix_length(encoded.ids, other.ids))
 
 
 def require_prompt(prompt: object) -> None:
@@ -97,12 +98,6 @@ def require_prompt(prompt: object) -> None:
         raise UsageError("the prompt is empty")
     if not isinstance(prompt, str):
         _messages(prompt)
-
-
-def _in_common(ids: Sequence[int], others: Sequence[int]) -> int:
-    """Return how many tokens two prompts share from their beginning."""
-    pairs = zip(ids, others, strict=False)
-    return next((place for place, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(others)))
 
 
 def encode_prompt(

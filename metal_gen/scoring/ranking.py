@@ -1,4 +1,4 @@
-"""Ranks choices by how probable they are after a prompt, and documents by how well they fit a query."""
+"""Ranks choices by their probability after a prompt, and documents by their relevance to a query."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

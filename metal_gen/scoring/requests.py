@@ -1,7 +1,7 @@
-"""From texts to the requests that score them.
+"""Turns texts into the requests that score them.
 
-A prompt and the text after it are encoded apart, and their tokens joined: the tokens of a prompt are the same
-whatever follows, and no token crosses from one to the other.
+A prompt and the text after it are encoded separately, and their tokens are joined. So the tokens of a
+prompt never depend on the text after it, and no token has characters of both.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How Qwen3-Reranker is asked: its prompt, and the two tokens whose logits are the score.
+"""Builds the prompts of Qwen3-Reranker, and computes its score from the logits of yes and no.
 
 Source: the model card of Qwen/Qwen3-Reranker-0.6B.
 """
@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.engine.scoring.scorer import ScoreRequest
 from metal_gen.errors import UsageError
 from metal_gen.scoring.requests import RequestMaker
@@ -60,7 +61,7 @@ class RerankerPrompt:
         for number, document in enumerate(documents, 1):
             ids = [*self._prefix, *self._encode(f"{self._asked} {document}"), *self._suffix]
             self._maker.require_room(len(ids), f"query and document {number}")
-            begin = _in_common(self._shared, ids)
+            begin = min(common_prefix_length(self._shared, ids), len(ids) - 1)
             own = ids[begin:]
             yield ScoreRequest(self._shared[:begin], own, self._answers, skipped=len(own) - 1)
 
@@ -77,8 +78,3 @@ def probability_of_yes(request: ScoreRequest) -> float:
     larger = max(yes, no)
     yes, no = math.exp(yes - larger), math.exp(no - larger)
     return yes / (yes + no)
-
-
-def _in_common(first: Sequence[int], second: Sequence[int]) -> int:
-    most = min(len(first), len(second) - 1)
-    return next((place for place in range(most) if first[place] != second[place]), most)

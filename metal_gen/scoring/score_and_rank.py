@@ -6,7 +6,7 @@ from typing import Any
 
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
-from metal_gen.engine.decoder import at_most
+from metal_gen.device.extra_memory import limited_extra_memory
 from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence
 from metal_gen.errors import UsageError
@@ -114,7 +114,7 @@ def _maker(model: TextModel, settings: dict[str, Any]) -> RequestMaker:
 def _scorer(model: TextModel) -> Iterator[Scorer]:
     """Open a scorer for one text at a time, with MLX limited to the planned memory."""
     plan, decoder = model.plan, model.decoder
-    with at_most(plan.ahead_bytes):
+    with limited_extra_memory(plan.ahead_bytes):
         sequence = OneSequence(decoder.model, decoder.cache, plan.chunk_size)
         yield Scorer(sequence, chunk_size=plan.chunk_size, block_rows=plan.logits_rows)
 

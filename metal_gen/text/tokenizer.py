@@ -16,7 +16,7 @@ from tokenizers.decoders import ByteLevel
 
 from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
-from metal_gen.text.byte_level import MOST_SHRINKING, most_bytes, token_bytes
+from metal_gen.text import byte_level
 from metal_gen.text.library import (
     LibraryError,
     build_tokenizer,
@@ -36,7 +36,7 @@ SHOWN = (*TAGS, OPEN, CLOSE)
 FEW_TEXTS = 4
 # Encoding a text longer than this takes noticeable time. Most have more than one token per 8 characters.
 LONG_TEXT = 1 << 20
-MOST_CHARACTERS = 8
+CHARACTERS_PER_TOKEN = 8
 # Share of a tokenizer's ids that may be beyond the model's embedding.
 MOST_BEYOND = 1 / 16
 
@@ -198,18 +198,23 @@ class Tokenizer:
     def _most_bytes_of_a_token(self) -> int:
         longest = max(map(len, self._ids), default=0)
         of_words = (
-            most_bytes(token_bytes(text)) for text in self._ids if len(text) * MOST_SHRINKING >= longest
+            byte_level.most_bytes(byte_level.token_bytes(text))
+            for text in self._ids
+            if len(text) * byte_level.MOST_SHRINKING >= longest
         )
-        return max(*of_words, *(most_bytes(text.encode()) for text in self.added_ids), 1)
+        return max(*of_words, *(byte_level.most_bytes(text.encode()) for text in self.added_ids), 1)
 
     def most_bytes(self, tokens: int) -> int:
         """Return the most UTF-8 bytes that this many tokens can stand for. A longer text has more tokens."""
         return tokens * self._most_bytes_of_a_token
 
     def _require_length(self, text: str, most_tokens: int) -> None:
-        """Check by the number of characters, each at least a byte. Of a long text, encode the beginning."""
+        """Refuse a text that has too many tokens.
+
+        Counts characters, each at least one byte, and encodes the beginning of a long text.
+        """
         fits = len(text) <= self.most_bytes(most_tokens)
-        beginning = text[: MOST_CHARACTERS * most_tokens]
+        beginning = text[: CHARACTERS_PER_TOKEN * most_tokens]
         if fits and len(text) > LONG_TEXT and len(beginning) < len(text):
             with suppress(LibraryError):  # Encoding the whole text then fails, with a reason.
                 uncertain = max(map(len, self.added_ids), default=0)
@@ -269,14 +274,14 @@ class Tokenizer:
         if token in self._added:
             return self._added[token].encode()
         text = self._text_of(token)
-        return b"" if text is None else token_bytes(text)
+        return b"" if text is None else byte_level.token_bytes(text)
 
     def all_token_bytes(self) -> list[bytes]:
         """Return the bytes of every id below `vocab_size`; added tokens have those of their texts."""
         every = [b""] * self.vocab_size
         for text, token in self._ids.items():
             if token < self.vocab_size:
-                every[token] = token_bytes(text)
+                every[token] = byte_level.token_bytes(text)
         for token, text in self._added.items():
             if token < self.vocab_size:
                 every[token] = text.encode()

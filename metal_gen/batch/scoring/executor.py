@@ -10,7 +10,7 @@ from metal_gen.batch.input.encoding import failed_row
 from metal_gen.batch.input.rows import Row, RowError, RowErrorCode
 from metal_gen.batch.scoring.jobs import Job
 from metal_gen.device.backend import prompt_stride, runs_on_cpu
-from metal_gen.engine.decoder import at_most
+from metal_gen.device.extra_memory import limited_extra_memory
 from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, Sequences, SlotSequences
 from metal_gen.errors import DoesNotFitError, MetalGenError
@@ -36,7 +36,7 @@ def open_scorer(model: TextModel) -> Iterator[Scorer]:
     """Open a scorer over the slots of a model, with MLX limited to the planned memory."""
     plan = model.plan
     model.checkpoint.tokenizer.expect_many_texts()
-    with at_most(plan.ahead_bytes):
+    with limited_extra_memory(plan.ahead_bytes):
         yield Scorer(_sequences(model), chunk_size=plan.chunk_size, block_rows=plan.logits_rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
+from metal_gen.files.damaged_file import damaged
 
 # struct's letters for the types of numbers.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -42,7 +43,7 @@ class Cursor:
 
     def damaged(self, problem: str) -> CheckpointError:
         """Return the error that refuses this file."""
-        return CheckpointError(f"{self._path} is damaged: {problem}", "download or copy the file again")
+        return damaged(self._path, problem)
 
     def take(self, count: int) -> bytes:
         """Read `count` bytes."""

@@ -1,4 +1,4 @@
-"""The description of a model in a GGUF file, which contains all of it."""
+"""Reads a model's config, tensors and tokenizer from a GGUF file."""
 
 from collections.abc import Mapping
 from functools import cached_property

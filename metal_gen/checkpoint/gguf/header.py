@@ -13,6 +13,7 @@ from metal_gen.checkpoint.gguf.cursor import Cursor
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
+from metal_gen.files.damaged_file import damaged
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.fields import FieldReader
 
@@ -130,7 +131,7 @@ def _read(path: Path, cursor: Cursor, file_bytes: int) -> GgufHeader:
 
 def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int, offset: int) -> GgufTensor:
     if len(name.encode()) > MOST_NAME_BYTES:
-        raise _damaged(path, f"the name of a tensor is too long: {excerpt(name)}")
+        raise damaged(path, f"the name of a tensor is too long: {excerpt(name)}")
     if kind not in TENSOR_TYPES:
         raise CheckpointError(
             f"{path} cannot be used: the type of {name} has the number {kind}, which is unknown",
@@ -138,9 +139,9 @@ def _tensor(path: Path, begin: int, name: str, shape: tuple[int, ...], kind: int
         )
     dtype, block_numbers, block_bytes = TENSOR_TYPES[kind]
     if shape[-1] % block_numbers:
-        raise _damaged(path, f"{name} has rows of {shape[-1]}, but {dtype} has blocks of {block_numbers}")
+        raise damaged(path, f"{name} has rows of {shape[-1]}, but {dtype} has blocks of {block_numbers}")
     if max(shape) > LARGEST_SIZE or math.prod(shape) > LARGEST_SIZE:
-        raise _damaged(path, f"{name} has more numbers than any file")
+        raise damaged(path, f"{name} has more numbers than any file")
     nbytes = math.prod(shape) // block_numbers * block_bytes
     return GgufTensor(name, dtype, shape, nbytes, path, begin + offset)
 
@@ -152,12 +153,12 @@ def _check_places(
     place = begin
     for tensor in tensors.values():
         if tensor.offset != place:
-            raise _damaged(
+            raise damaged(
                 path, f"{tensor.name} begins at byte {tensor.offset}, but the one before it ends at {place}"
             )
         end = place + tensor.nbytes
         if end > file_bytes:
-            raise _damaged(
+            raise damaged(
                 path, f"{tensor.name} ends at byte {end}, but the file has {file_bytes}: it is cut short"
             )
         place += _next_multiple(tensor.nbytes, alignment)
@@ -165,7 +166,3 @@ def _check_places(
 
 def _next_multiple(count: int, of: int) -> int:
     return -(-count // of) * of
-
-
-def _damaged(path: Path, problem: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {problem}", "download or copy the file again")

@@ -38,6 +38,10 @@ class Source(Check):
         """Take the text unchanged."""
         return self(text)
 
+    def from_file_value(self, value: object) -> str:
+        """Take a text as an option does; a schema may be a table."""
+        return self.from_text(value) if isinstance(value, str) else self(value)
+
     def __str__(self) -> str:
         return self.what
 
@@ -65,10 +69,6 @@ class Grammar(Source):
     def from_text(self, text: str) -> str:
         """Read a file; a text with several lines is the grammar itself."""
         return self(text if "\n" in text.strip() else read_named_file(text))
-
-    def from_file_value(self, value: object) -> str:
-        """Read a file, as an option does."""
-        return self.from_text(value) if isinstance(value, str) else self(value)
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,6 @@ class Schema(Source):
         if _is_there(given) or given.endswith(".json") or "/" in given:
             return self(parse_schema(read_named_file(given)))
         return self(given)
-
-    def from_file_value(self, value: object) -> str:
-        """Accept a table, or a text as an option does."""
-        return self.from_text(value) if isinstance(value, str) else self(value)
 
 
 def parse_schema(text: str) -> object:

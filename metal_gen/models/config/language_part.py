@@ -1,7 +1,7 @@
 """The language part of a multimodal model, read as if it were a model of its own.
 
-Text needs nothing else of a vision-language model: with text alone, the three axes of its positions
-(mrope) are equal, which is plain rope. Layers for multi-token prediction (mtp) are skipped too.
+Text alone needs no other part of a vision-language model. The three axes of its positions (mrope) are equal
+for text, so plain rope computes the same. Layers for multi-token prediction (mtp) are skipped too.
 
 Source: `configuration_qwen2_vl.py`, `configuration_qwen3_5.py` and `conversion_mapping.py` of
 Hugging Face transformers; the tensor names of mlx-vlm.
@@ -47,7 +47,7 @@ def language_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(text, Mapping):
         raise CheckpointError("config.json cannot be used: text_config must be an object")
     merged = {**config, **text, "model_type": model_type}
-    # Either may say so. A head that is stored anyway is used (see `checkpoint.tied_head`).
+    # Either object may have the field. A head that is stored anyway is used (see `checkpoint.tied_head`).
     merged["tie_word_embeddings"] = config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
     return {name: value for name, value in merged.items() if name not in VISION_FIELDS}
 

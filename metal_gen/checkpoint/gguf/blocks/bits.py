@@ -7,7 +7,7 @@ import mlx.core as mx
 
 
 def half(blocks: mx.array, place: int) -> mx.array:
-    """Return the float16 at a byte of each block, (N, 1) in float32."""
+    """Return the float16 that begins at byte `place` of each block, as float32 (N, 1)."""
     return mx.contiguous(blocks[:, place : place + 2]).view(mx.float16).astype(mx.float32)
 
 
