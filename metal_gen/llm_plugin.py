@@ -4,27 +4,30 @@
 the client of the Hub before a model answers.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
 import llm
-from llm.parts import ReasoningPart, StreamEvent, TextPart
+from llm.parts import ReasoningPart, StreamEvent, TextPart, ToolCallPart, ToolResultPart
 from pydantic import Field, create_model
 
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.config.sources import override_with_arguments, override_with_flags, resolve_settings
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.hub.cache import cached_references
-from metal_gen.text.messages import Message
+from metal_gen.text.messages import TOOL_CALLS, Message
 
 PREFIX = "metal-gen/"
 BUNDLED = "bundled"
 # Sections of settings that can differ per answer.
 OF_AN_ANSWER = ("sampling", "generation")
+# Settings that llm takes from a prompt, not from options.
+OF_A_PROMPT = ("schema", "tools")
 # Settings that llm offers in another way, or that do not apply to it.
-_LEFT_OUT = ("model", "system", "samples", "raw", "logprobs", "batch_size")
+_LEFT_OUT = (*OF_A_PROMPT, "model", "system", "samples", "raw", "logprobs", "batch_size")
 _SECTIONS = (*OF_AN_ANSWER, "model", "cache", "memory", "prefill")
 OPTIONS = [name for name, info in SETTINGS.items() if info.section in _SECTIONS and name not in _LEFT_OUT]
 
@@ -53,6 +56,8 @@ class MetalGenModel(llm.Model):
     """A model as `llm` sees it; it stays loaded between the turns of `llm chat`."""
 
     can_stream = True
+    supports_schema = True
+    supports_tools = True
     Options = _options()
 
     def __init__(self, reference: str) -> None:
@@ -70,18 +75,14 @@ class MetalGenModel(llm.Model):
             for name in OPTIONS:
                 if SETTINGS[name].section in OF_AN_ANSWER:
                     chat.change_back(name)
-            chat.change(**given)
+            for name in OF_A_PROMPT:
+                chat.change_back(name)
+            chat.change(**given, schema=closed(prompt.schema), tools=functions_from(prompt.tools))
             with closing(chat.answer(messages_from(prompt.messages))) as pieces:
-                last = None
-                for last in pieces:
-                    if last.text:
-                        yield StreamEvent("reasoning" if last.is_thinking else "text", last.text)
+                yield from _events(pieces, response, has_tools=bool(prompt.tools))
         except MetalGenError as error:
             hint = f"\nhint: {error.hint}" if error.hint else ""
             raise llm.ModelError(error.message + hint) from None
-        if last is not None:
-            counts = last.statistics
-            response.set_usage(input=counts.prompt_tokens, output=counts.completion_tokens)
 
     def _settings(self, options: llm.Options) -> tuple[Settings, dict[str, object]]:
         """Return the settings for loading the model, and those for this answer only.
@@ -113,23 +114,78 @@ class MetalGenModel(llm.Model):
         return self._loaded[1]
 
 
+def _events(pieces: Iterator[Any], response: llm.Response, *, has_tools: bool) -> Iterator[StreamEvent]:
+    """Yield pieces as llm's events, then tell llm of calls and counts.
+
+    An answer that may call functions comes as a whole, because only then its text is known from its calls.
+    """
+    from metal_gen.generation.pieces import join
+
+    given = []
+    for piece in pieces:
+        given.append(piece)
+        if piece.text and (piece.is_thinking or not has_tools):
+            yield StreamEvent("reasoning" if piece.is_thinking else "text", piece.text)
+    if not given:
+        return
+    answer = join(given)
+    if has_tools and answer.text:
+        yield StreamEvent("text", answer.text)
+    for call in answer.tool_calls:
+        response.add_tool_call(llm.ToolCall(name=call.name, arguments=json.loads(call.arguments)))
+    counts = answer.statistics
+    response.set_usage(input=counts.prompt_tokens, output=counts.completion_tokens)
+
+
+def closed(schema: Any) -> Any:
+    """Allow no other properties than those named, where a schema of llm leaves that open.
+
+    llm makes schemas from fields and from Python functions. They never say that an object ends with them.
+    """
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items() if name != "properties"}
+    if isinstance(properties := schema.get("properties"), dict):
+        made["properties"] = {name: closed(value) for name, value in properties.items()}
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def functions_from(tools: Iterable[Any]) -> list[dict[str, Any]] | None:
+    """Describe llm's tools as OpenAI's API does; None if there are none."""
+    described = [
+        {"name": tool.name, "description": tool.description or "", "parameters": closed(tool.input_schema)}
+        for tool in tools
+    ]
+    return described or None
+
+
 def messages_from(messages: Iterable[Any]) -> list[Message]:
     """Turn llm's messages into those of a chat template.
 
     Raises:
-        UsageError: A part is neither text nor thinking.
+        UsageError: A part is something else than a text, thinking, a call or its result.
     """
     made: list[Message] = []
     for message in messages:
-        texts = {"content": "", "reasoning_content": ""}
+        content, thinking = "", ""
+        calls: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, TextPart):
-                texts["content"] += part.text
+                content += part.text
             elif isinstance(part, ReasoningPart):
-                texts["reasoning_content"] += part.text
+                thinking += part.text
+            elif isinstance(part, ToolCallPart):
+                function = {"name": part.name, "arguments": part.arguments}
+                calls.append({"type": "function", "function": function})
+            elif isinstance(part, ToolResultPart):
+                made.append({"role": message.role, "name": part.name, "content": str(part.output)})
             else:
                 raise UsageError(f"a message has a part that is not text: {type(part).__name__}")
-        if not texts["reasoning_content"]:
-            del texts["reasoning_content"]
-        made.append({"role": message.role, **texts})
+        if all(isinstance(part, ToolResultPart) for part in message.parts) and message.parts:
+            continue
+        others = {"reasoning_content": thinking, TOOL_CALLS: calls}
+        made.append({"role": message.role, "content": content, **{k: v for k, v in others.items() if v}})
     return made

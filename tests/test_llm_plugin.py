@@ -1,11 +1,13 @@
 """The plugin for `llm`, by way of `llm` itself."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from cli_process import clean_environment
 from click.testing import CliRunner
+from tiny_text_checkpoint import CHATML, write_text_checkpoint
 
 llm = pytest.importorskip("llm")
 cli = pytest.importorskip("llm.cli").cli
@@ -13,6 +15,8 @@ pm = pytest.importorskip("llm.plugins").pm
 
 from metal_gen import llm_plugin  # noqa: E402
 from metal_gen.generation.text_generation import generate, load  # noqa: E402
+
+TEMPLATE = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}" + CHATML
 
 
 @pytest.fixture
@@ -125,6 +129,53 @@ def test_the_model_stays_loaded_unless_its_settings_change(run, bundled):
     assert bundled._loaded[1] is before
     bundled.prompt("Another", max_tokens=2, max_seq_len=64).text()
     assert bundled._loaded[1].capacity == 64
+
+
+def test_a_schema_constrains_the_answer(run):
+    pytest.importorskip("llguidance")
+    options = ["-o", "temperature", "1", "-o", "seed", "3", "--no-log", "-o", "thinking", "off"]
+    result = run("-m", "metal-gen/bundled", *options, "--schema", "name, legs int", "Describe a fox.")
+    assert result.exit_code == 0
+    assert set(json.loads(result.output)) == {"name", "legs"}
+
+
+def test_calls_of_tools_are_handed_on(run, tmp_path):
+    """A call that has to come: the weights are random."""
+    pytest.importorskip("llguidance")
+    folder = write_text_checkpoint(tmp_path / "model", has_calls=True, chat_template=TEMPLATE)
+
+    def now(zone: bool) -> str:
+        """Tell the time."""
+        return "4"
+
+    model = llm_plugin.MetalGenModel(str(folder))
+    options = {"max_tokens": 190, "temperature": 1.5, "seed": 1, "tool_choice": "required"}
+    response = model.prompt("hi", tools=[llm.Tool.function(now)], **options)
+    (call,) = response.tool_calls()
+    assert response.text() == ""
+    assert call.name == "now"
+    assert isinstance(call.arguments["zone"], bool)
+    assert model.prompt("hi", max_tokens=2, seed=1).tool_calls() == []
+
+
+def test_calls_and_results_become_messages():
+    from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+
+    made = llm_plugin.messages_from(
+        [
+            Message(role="user", parts=[TextPart(text="a"), TextPart(text="b")]),
+            Message(
+                role="assistant", parts=[ReasoningPart(text="hm"), ToolCallPart(name="f", arguments={"x": 1})]
+            ),
+            Message(role="tool", parts=[ToolResultPart(name="f", output="4")]),
+        ]
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    assert made == [
+        {"role": "user", "content": "ab"},
+        {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [call]},
+        {"role": "tool", "name": "f", "content": "4"},
+    ]
 
 
 def test_registering_loads_neither_mlx_nor_the_hubs_client(tmp_path):

@@ -98,7 +98,7 @@ def test_rows_to_rank(row, task):
         (read_rank_rows, {"query": "a", "documents": ["b", 2]}, "document 2 must be a text"),
         (read_rank_rows, {"query": "a", "documents": ["b"], "choices": ["c"]}, "not both"),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_rows_that_cannot_be_read_say_why(read, row, part):
     found = one(read, row)
