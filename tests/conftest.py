@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 # MLX reads it on import. Without it, some GPUs multiply float32 numbers with a shorter mantissa.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
@@ -15,6 +16,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import cache_config
 
+TESTS = Path(__file__).parent
+
 # METAL_GEN_TEST_DEVICE=cpu runs all tests on the CPU of a machine with a GPU.
 if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
     mx.set_default_device(mx.cpu)
@@ -23,6 +26,26 @@ if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
 # Background processes of a shell without job control ignore Ctrl-C, and so would the processes of tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same holds for SIGHUP under nohup.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# Slow tests of what seldom changes, and more of the same kind as others. `scripts/check --all` runs them.
+RELEASE = (
+    *("bench/", "conversion/", "device_checks/", "scripts/"),
+    *("batch/test_batch_cluster", "batch/test_batch_meddling"),
+    *("checkpoint/test_gguf", "checkpoint/test_hybrid_layouts", "checkpoint/test_published"),
+    *("cli/test_cli_bench", "cli/test_in_tmux"),
+    *("engine/test_hybrid_slots", "models/test_hybrid_goldens", "models/test_long_goldens"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix().startswith(RELEASE):
+            item.add_marker(pytest.mark.release)
 
 
 @pytest.fixture(scope="session")

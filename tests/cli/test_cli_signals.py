@@ -21,8 +21,6 @@ def work(*arguments, **named):
     {work}
 {owner}.{function} = work
 """
-# The tests themselves may run under nohup.
-HEEDING_HUP = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 LOAD = {"module": "metal_gen.generation.loading", "owner": "PreparedModel", "function": "read_weights"}
 PREFILL = {"module": "metal_gen.engine.decoder", "owner": "Decoder", "function": "prefill"}
 # Blocks for minutes without returning to Python, as in MLX.
@@ -46,7 +44,7 @@ ERROR_INSTEAD = """
 
 def begin(model, home, place, work):
     """Start a run, and return when it is in the middle of this work."""
-    before = HEEDING_HUP + INSTEAD_OF.format(**place, work=work)
+    before = INSTEAD_OF.format(**place, work=work)
     process = start_cli("generate", "-m", model, "-p", "hi", home=home, before=before)
     assert process.stderr.readline() == b"begun\n"
     return process
