@@ -33,11 +33,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # Slow tests of what seldom changes, and more of the same kind as others. `scripts/check --all` runs them.
 RELEASE = (
-    *("bench/", "conversion/", "device_checks/", "scripts/"),
+    *("bench/", "conversion/", "device/", "device_checks/", "hub/", "prefix_cache/", "scripts/"),
     *("batch/test_batch_cluster", "batch/test_batch_meddling"),
     *("checkpoint/test_gguf", "checkpoint/test_hybrid_layouts", "checkpoint/test_published"),
     *("cli/test_cli_bench", "cli/test_in_tmux"),
-    *("engine/test_hybrid_slots", "models/test_hybrid_goldens", "models/test_long_goldens"),
+    *("engine/test_guided", "engine/test_hybrid_slots"),
+    *("models/test_hybrid_goldens", "models/test_long_goldens"),
 )
 
 
