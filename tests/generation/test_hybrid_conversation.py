@@ -40,7 +40,7 @@ class Pair:
     """A conversation, and a second model that computes each of its prompts from the beginning."""
 
     def __init__(self, folder, options, **settings):
-        self.settings = {"max_tokens": 12, "temperature": 1.0, "seed": 7, **ASCII, **settings}
+        self.settings = {"max_tokens": 12, "temperature": 1.0, "seed": 1, **ASCII, **settings}
         self.chat = metal_gen.Conversation(metal_gen.load(folder, **options), **self.settings)
         self.fresh = metal_gen.load(folder, **options)
         self.spy, self.fresh_spy = spied(self.chat.model), spied(self.fresh)
@@ -54,7 +54,7 @@ class Pair:
         wanted = metal_gen.generate(self.fresh, self.chat.messages[:-1], **settings)
         assert [piece.token_id for piece in pieces] == wanted.token_ids
         for mine, theirs in zip(self.spy.scores, self.fresh_spy.scores, strict=True):
-            np.testing.assert_allclose(np.array(mine), np.array(theirs), atol=1e-3)
+            np.testing.assert_allclose(np.array(mine), np.array(theirs), atol=2e-4)
         return statistics.computed_tokens, statistics.prompt_tokens
 
 

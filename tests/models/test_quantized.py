@@ -1,12 +1,13 @@
 """Tests quantized checkpoints: logits equal mlx-lm's on the same files, and invalid files are refused."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from peak_memory import begin_peak, highest_peak, peak_since
+from peak_memory import begin_peak, peak_since, peaks_of
 from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT
@@ -171,5 +172,7 @@ def test_working_memory_equals_the_plan(choose, tmp_path):
     prepared = prepare(Settings(model=str(folder), max_seq_len=256, chunk_size=256))
     prompt = [1 + place % 60 for place in range(250)]
     planned = prepared.plan.total_bytes
-    peak = highest_peak(lambda: mx.eval(prepared.load().decoder.prefill(prompt)), enough=0.7 * planned)
-    assert 0.7 * planned < peak < 1.05 * planned
+    # Now and then the first operations of the next layer are in memory too.
+    peaks = sorted(islice(peaks_of(lambda: mx.eval(prepared.load().decoder.prefill(prompt))), 5))
+    assert 0.7 * planned < peaks[2] < planned
+    assert peaks[-1] < 1.05 * planned

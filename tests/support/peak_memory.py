@@ -1,7 +1,8 @@
 """Measures the memory that MLX takes."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import mlx.core as mx
 
@@ -24,6 +25,14 @@ def peak_since(before: int) -> int:
     return mx.get_peak_memory() - before
 
 
+def peaks_of(run: Callable[[], object]) -> Iterator[int]:
+    """Yield the peak of one run after another, in bytes."""
+    while True:
+        before = begin_peak()
+        run()
+        yield peak_since(before)
+
+
 def highest_peak(run: Callable[[], object], enough: float) -> int:
     """Return the highest peak in bytes of up to 20 runs; stop once one reaches `enough`.
 
@@ -31,10 +40,8 @@ def highest_peak(run: Callable[[], object], enough: float) -> int:
     small model is lower than what can be there at once.
     """
     highest = 0
-    for _ in range(20):
-        before = begin_peak()
-        run()
-        highest = max(highest, peak_since(before))
+    for peak in islice(peaks_of(run), 20):
+        highest = max(highest, peak)
         if highest >= enough:
             break
     return highest
