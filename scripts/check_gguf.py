@@ -21,7 +21,7 @@ import gguf
 import mlx.core as mx
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support" / "checkpoints"))
 from gguf_file import gguf_config, write_gguf, write_tiny_gguf
 from hybrid_gguf import hybrid_config, write_hybrid
 from tiny_checkpoint import PROMPT

@@ -5,8 +5,8 @@ Run it from the repository's root, with torch, transformers and peft installed:
 
     python scripts/make_adapter_goldens.py
 
-Each adapter is for a tiny checkpoint of tests/support/tiny_checkpoint.py; its trained weights are random. The
-float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the adapter's name.
+Each adapter is for a tiny checkpoint of tests/support/checkpoints/tiny_checkpoint.py; its trained weights are
+random. The float32 logits of the prompt, (tokens, V), are in logits.safetensors, by the name of the adapter.
 """
 
 import json
@@ -23,7 +23,7 @@ import transformers
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support" / "checkpoints"))
 
 from tiny_checkpoint import PROMPT, tiny_config, write_checkpoint  # noqa: E402
 

@@ -5,9 +5,9 @@ Run it from the repository's root, with torch and transformers installed:
 
     python scripts/make_goldens.py
 
-For every configuration of tests/support/tiny_checkpoint.py, the file has the float32 logits of the prompt,
-(tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if, at any token,
-the last chosen expert and the first one left out are so close that rounding could swap them. Any difference
+For every configuration of tests/support/checkpoints/tiny_checkpoint.py, the file has the float32 logits of
+the prompt, (tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if, at
+any token, the last chosen expert and the first one left out are so close that rounding could swap them. Any difference
 that a test finds is then an error.
 """
 
@@ -24,7 +24,7 @@ import transformers
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support" / "checkpoints"))
 
 from long_goldens import NEW_TOKENS, hybrid_goldens, long_goldens, long_prompt  # noqa: E402
 from tiny_checkpoint import GREEDY_TOKENS, PROMPT, golden_configs, write_checkpoint  # noqa: E402
@@ -55,7 +55,8 @@ def reference(
     model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if absent := [tensor for tensor in report["missing_keys"] if "visual" not in tensor]:
         sys.exit(
-            f"{name}: transformers does not find {absent[0]} in the files of tests/support/tiny_checkpoint.py"
+            f"{name}: transformers does not find {absent[0]} in the files of "
+            "tests/support/checkpoints/tiny_checkpoint.py"
         )
     model = model.eval()
     margins: list[float] = []

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import typer
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support" / "checkpoints"))
 
 from tiny_checkpoint import tensor_shapes  # noqa: E402
 

@@ -19,7 +19,8 @@ import torch
 import transformers
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+SUPPORT = ROOT / "tests" / "support"
+sys.path[:0] = [str(ROOT), str(SUPPORT), str(SUPPORT / "checkpoints")]
 
 from scored_texts import CHOICES, CONFIGS, PROMPT, STRIDE, TEXT, WINDOW  # noqa: E402
 from tiny_text_checkpoint import write_text_checkpoint  # noqa: E402

@@ -35,8 +35,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 RELEASE = (
     *("bench/", "conversion/", "device/", "device_checks/", "hub/", "prefix_cache/", "scripts/"),
     *("batch/test_batch_cluster", "batch/test_batch_meddling"),
-    *("checkpoint/test_gguf", "checkpoint/test_hybrid_layouts", "checkpoint/test_published"),
-    *("cli/test_cli_bench", "cli/test_in_tmux"),
+    *("checkpoint/gguf/", "checkpoint/test_hybrid_layouts", "checkpoint/packed/test_published"),
+    *("cli/commands/test_cli_bench", "cli/terminal/test_in_tmux"),
     *("engine/test_guided", "engine/test_hybrid_slots"),
     *("models/test_hybrid_goldens", "models/test_long_goldens"),
 )

@@ -9,7 +9,7 @@ import termios
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 60
 RUN = ["-m", "metal_gen"]
 # Python that a process of its own begins with.

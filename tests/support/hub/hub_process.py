@@ -100,7 +100,7 @@ def hub_environment(hub: Hub, folder: Path, **environment: str) -> dict[str, str
         "HF_ENDPOINT": hub.endpoint,
         "HF_HUB_DISABLE_XET": "1",
         "TQDM_POSITION": "-1",  # the library's own bars come even without a terminal, if they come at all
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
         **environment,
     }
 
