@@ -113,10 +113,6 @@ class PrefixFolder:
             raise ConfigError(f"cannot use the prefix cache: {error}", DIR_HINT) from None
         return folder
 
-    def entry_path(self, model_key: str, last_hash: bytes) -> Path:
-        """Return the path of the prefix that ends with this block."""
-        return self.path / model_key / f"{last_hash.hex()}{SUFFIX}"
-
     def entries(self) -> list[EntryFile]:
         """List all entries, the most recently used first."""
         found = []

@@ -26,6 +26,7 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
+from metal_gen.cli.scoring.options import SETTINGS, RecordsOption, RowsOption
 from metal_gen.cli.scoring.run import RecordSink, run_rank
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
@@ -40,11 +41,7 @@ EXAMPLES = (
 )
 
 
-@with_settings(
-    *("model", "adapter", "system", "raw", "thinking", "prefill", "template_arg", "blas"),
-    *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
-    *("chunk_size", "memory_limit_bytes"),
-)
+@with_settings(*SETTINGS)
 def rank(
     context: typer.Context,
     file: Annotated[
@@ -104,20 +101,8 @@ def rank(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the record or records to this file",
-            show_default="stdout",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    jsonl: Annotated[
-        bool, row_flag("--jsonl", "Read a row from each line, and write a record for each row")
-    ] = False,
+    output: RecordsOption = None,
+    jsonl: RowsOption = False,
     resume: ResumeOption = False,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
