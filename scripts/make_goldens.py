@@ -5,10 +5,10 @@ Run it from the repository's root, with torch and transformers installed:
 
     python scripts/make_goldens.py
 
-For every configuration of tests/support/checkpoints/tiny_checkpoint.py, the file has the float32 logits of
-the prompt, (tokens, V), and the ids of the greedy continuation. A configuration with experts is refused if, at
-any token, the last chosen expert and the first one left out are so close that rounding could swap them. Any difference
-that a test finds is then an error.
+For every configuration of tests/support/checkpoints/tiny_checkpoint.py, the file has the float32 logits
+of the prompt, (tokens, V), and the ids of the greedy continuation. A configuration with experts is
+refused if, at any token, the last chosen expert and the first one left out are so close that rounding
+could swap them. Any difference that a test finds is then an error.
 """
 
 import json
