@@ -1,8 +1,9 @@
 """Downloads a checkpoint from the Hub into its cache, and only the files that are needed.
 
 Checks the free disk space and fixes the order: weights come last, so that a snapshot with weights has the
-other files too. huggingface_hub downloads each file and resumes interrupted ones. Importing it takes 200 ms,
-so import this module only to download. Prints nothing.
+other files too. huggingface_hub downloads each file, and resumes it when a connection breaks. Files that a
+run has completed are kept for the next one; a file that it has only begun starts anew. Importing the library
+takes 200 ms, so import this module only to download. Prints nothing.
 """
 
 from collections.abc import Collection

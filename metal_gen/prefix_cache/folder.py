@@ -1,6 +1,5 @@
 """The folder of stored prefixes: paths of entries, total size, and removal of the oldest.
 
-Only its user can access the folder. Readers need no lock, because an entry appears whole under its name.
 Only its user can access the folder. Readers need no lock, because an entry appears whole under its name. Only
 files that the cache itself has named are listed, counted and removed: the folder may have others.
 """

@@ -135,7 +135,6 @@ def _reaching(logits: mx.array, weights: mx.array, share: float) -> mx.array:
         low, high = mx.where(enough, middle, low), mx.where(enough, high, middle)
     equal = keys == low
     # Of the logits equal to the last one kept, keep as many as are still needed.
-
     each = (weights * equal).max(axis=-1, keepdims=True)
     lacking = wanted - mass_from(low + 1)
     places = mx.maximum(mx.ceil(lacking / each), 1)

@@ -213,6 +213,11 @@ def test_a_common_word_finds_its_page(word, page):
     assert find_topic([word]) == topics()[page]
 
 
+def test_several_words_are_a_page_even_if_the_first_is_a_setting(run_here):
+    assert run_here("help", "model", "family").stdout == topics()["source"].read_bytes()
+    assert "--model MODEL" in run_here("help", "model").stdout.decode()
+
+
 def test_a_section_finds_its_page():
     assert find_topic(["every", "night"]) == topics()["batch"]
     # A comment in a block of commands is not a heading.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,10 +56,10 @@ def help(
     command, rest = _split_command(words, program)
     if not words:
         _list_topics(console)
+    elif (page := _page_of(words)) is not None:
+        _print_page(page.read_text(encoding="utf-8"), console)
     elif _is_option(words[0]):
         _print_options(words, (), program, root, console)
-    elif (page := find_topic(words)) is not None:
-        _print_page(page.read_text(encoding="utf-8"), console)
     elif command and not rest:
         with program.make_context(root.info_name, [*command, "--help"]) as asked:
             program.invoke(asked)
@@ -66,8 +67,13 @@ def help(
         _print_options(rest, command, program, root, console)
 
 
+def _page_of(words: Sequence[str]) -> Path | None:
+    """Find the page that words name; None if there is none, or a single word is an option."""
+    return None if len(words) == 1 and _is_option(words[0]) else find_topic(words)
+
+
 def _is_option(word: str) -> bool:
-    """Return whether a word is a setting or looks like an option; options take precedence over pages."""
+    """Return whether a word is a setting or looks like an option."""
     return word.startswith("-") or word.replace("-", "_") in SETTINGS or word.startswith(PREFIX)
 
 
