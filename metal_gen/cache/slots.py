@@ -94,11 +94,14 @@ class SlotCache:
     def copy(self, source: int, slot: int, length: int) -> None:
         """Copy keys and values from another slot, from this slot's position up to a length."""
         begin = self.positions[slot]
+        written: list[mx.array] = []
         for place, buffer in enumerate(self.cache.buffers):
-            # Copy before the write: with a view in use, MLX would copy the whole buffer.
             new = mx.contiguous(buffer[source, :, begin:length].swapaxes(0, 1)).swapaxes(0, 1)
+            # Wait for the read before the write: MLX copies a whole buffer that is written while it is read.
+            mx.eval(new, *written)
             buffer[slot, :, begin:length] = new
             self.cache.buffers[place] = buffer
+            written = [buffer]
         self.positions[slot] = length
 
     def stored(self, slot: int, length: int) -> Iterator[mx.array]:

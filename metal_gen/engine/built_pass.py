@@ -20,6 +20,8 @@ class BuiltPass:
         draws: Draws it makes, with their texts.
         undrawn: Texts with their logits, (1, V), that are drawn from after their guides have been asked.
         outputs: Arrays to compute.
+        first: Arrays to compute before the others, which write to buffers that these read. Without the wait,
+            MLX would copy the buffers.
     """
 
     fed: list[SlotText] = field(default_factory=list)
@@ -27,6 +29,12 @@ class BuiltPass:
     draws: list[tuple[SlotText, Draw]] = field(default_factory=list)
     undrawn: list[tuple[SlotText, mx.array]] = field(default_factory=list)
     outputs: list[mx.array] = field(default_factory=list)
+    first: list[mx.array] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Drop what has been computed: MLX copies buffers that are referred to when they are written."""
+        self.outputs.clear()
+        self.first.clear()
 
     def leave_undrawn(self, texts: Sequence[SlotText], logits: mx.array) -> None:
         """Keep logits (R, V), one row per text, until guides have been asked."""
@@ -61,13 +69,13 @@ class PassRows:
         return len(self.nexts) + sum(len(part.tokens) for part in self.parts)
 
     def apart(self) -> "list[PassRows]":
-        """Split into parts of prompts and next tokens. Leave out a group that is empty."""
+        """Split into next tokens and parts of prompts. Leave out a group that is empty."""
         count = len(self.nexts)
         prompts = PassRows(
             self.periods, [], self.parts, [(text, row - count) for text, row in self.drawn[count:]]
         )
         nexts = PassRows(self.periods, self.nexts, [], self.drawn[:count])
-        return [rows for rows in (prompts, nexts) if rows.count]
+        return [rows for rows in (nexts, prompts) if rows.count]
 
 
 def draw_places(texts: Sequence[SlotText]) -> tuple[list[Sampler], list[int]]:

@@ -126,6 +126,7 @@ class SlotDecoder:
         current = self._ahead or self._launched(self._build())
         following = self._build()
         mx.eval(current.outputs)
+        current.release()
         self.slot_passes += len(self._texts)
         self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))
         given: list[tuple[SlotText, GeneratedToken | MetalGenError]] = [*self._begun]
@@ -146,6 +147,8 @@ class SlotDecoder:
 
     def _launched(self, built: BuiltPass) -> BuiltPass:
         """Start to compute a pass. Meanwhile ask the guides, and draw what they had to be asked for."""
+        if built.first:
+            mx.eval(built.first)
         mx.async_eval(built.outputs)
         # A text that is over needs no draw; one with forced tokens draws after these.
         asking = [(text, row) for text, row in built.undrawn if not text.is_over and not text.forced]
@@ -187,9 +190,14 @@ class SlotDecoder:
         self._add_prompts(built.prefilled, groups)
         # The compiled step has exactly one row for each slot.
         compiled = self._compiled if len(groups) == 1 else None
-        for group in groups.values():
-            for rows in [group] if compiled is None else group.apart():
-                self._run(rows, compiled, built)
+        stages = [
+            rows for group in groups.values() for rows in ([group] if compiled is None else group.apart())
+        ]
+        for rows in stages:
+            built.first = list(built.outputs)
+            hidden = self._run(rows, compiled, built)
+            if hidden is not None and rows is not stages[-1]:
+                built.outputs.append(hidden)
         self.slots.end_pass()
         if groups:
             built.outputs += self.slots.arrays
@@ -248,8 +256,12 @@ class SlotDecoder:
         for text in prefilled:
             self.slots.hold(text.slot, text.shareable)
 
-    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> None:
-        """Run rows through the model. Draw the next tokens, unless a guide must be asked first."""
+    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> mx.array | None:
+        """Run rows through the model. Draw the next tokens, unless a guide must be asked first.
+
+        Returns:
+            Hidden states, if nothing is drawn from them.
+        """
         texts = [text for text, _ in rows.drawn]
         draws: Sequence[Draw] | None = None
         if compiled is not None and not rows.parts:
@@ -257,13 +269,14 @@ class SlotDecoder:
         else:
             hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
             if not texts:
-                return
+                return hidden
             if len(texts) < rows.count:
                 hidden = hidden[mx.array([row for _, row in rows.drawn])]
             logits = self.model.logits(hidden)
         if any(text.bounds.guide is not None for text in texts):
             built.leave_undrawn(texts, logits)
-            return
+            return None
         draws = draws or draw_together(logits, *draw_places(texts))
         for text, draw in zip(texts, draws, strict=True):
             built.add_draw(text, draw)
+        return None

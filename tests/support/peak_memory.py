@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from itertools import islice
+from statistics import median
 
 import mlx.core as mx
 
@@ -45,3 +46,11 @@ def highest_peak(run: Callable[[], object], enough: float) -> int:
         if highest >= enough:
             break
     return highest
+
+
+def usual_peak(run: Callable[[], object], runs: int = 3) -> int:
+    """Return the median of the peaks of a few runs, in bytes.
+
+    One run may have a higher peak, where a thread of MLX frees a buffer late.
+    """
+    return int(median(islice(peaks_of(run), runs)))

@@ -1,0 +1,115 @@
+"""Tests that no way to generate takes more memory than planned, where a second cache would be."""
+
+import mlx.core as mx
+import pytest
+from peak_memory import usual_peak
+from scripted_guide import ScriptedGuide
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.config.settings import Settings
+from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.guided import generate_guided_tokens
+from metal_gen.engine.slots import SlotDecoder
+from metal_gen.generation.loading import prepare
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy, Temperature
+
+pytestmark = pytest.mark.metal
+
+PROMPT = [3 + place % 60 for place in range(40)]
+NEW_TOKENS = 12
+CAPACITY, SLOTS = 16_384, 4
+
+
+@pytest.fixture(autouse=True)
+def without_fusing():
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; what is kept is the same."""
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+@pytest.fixture(scope="module", params=["qwen3", "qwen3_5_text"])
+def folder(request, tmp_path_factory):
+    config = tiny_config(request.param, max_position_embeddings=CAPACITY)
+    return str(write_checkpoint(tmp_path_factory.mktemp(request.param), config))
+
+
+def prepared(folder, *, compiles, slots=1):
+    settings = Settings(
+        model=folder,
+        model_dtype="float32",
+        max_seq_len=CAPACITY // slots,
+        batch_size=slots,
+        chunk_size=16,
+        compile="on" if compiles else "off",
+    )
+    return prepare(settings, most_slots=slots)
+
+
+def sampler(strategy, number=0):
+    return Sampler(strategy, RandomKeys(1, number), prompt=PROMPT, capacity=CAPACITY)
+
+
+def one_text(decoder, strategy, number=0):
+    logits = decoder.prefill(PROMPT)
+    list(generate_tokens(decoder, logits, sampler(strategy, number), endings={}, max_tokens=NEW_TOKENS))
+
+
+def one_greedy_text(decoder):
+    one_text(decoder, Greedy())
+
+
+def samples(decoder):
+    for number in range(3):
+        decoder.cache.clear()
+        one_text(decoder, Temperature(1.0), number)
+
+
+def guided(decoder):
+    logits = decoder.prefill(PROMPT)
+    guide = ScriptedGuide(forces=lambda tokens: [5, 6] if len(tokens) == 4 else ())
+    made = generate_guided_tokens(
+        decoder, logits, sampler(Temperature(1.0)), guide, endings={}, max_tokens=NEW_TOKENS
+    )
+    list(made)
+
+
+def assert_peak_is_planned(prepared, run):
+    """A cache takes most of the plan, so that a second one could not hide in what the plan has too much."""
+    plan = prepared.plan
+    assert plan.cache.nbytes > plan.total_bytes / 2
+    assert usual_peak(run) <= 1.05 * plan.total_bytes
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("generate", [one_greedy_text, samples, guided])
+def test_one_text_at_a_time(folder, generate, compiles):
+    ready = prepared(folder, compiles=compiles)
+    assert_peak_is_planned(ready, lambda: generate(ready.load().decoder))
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("is_guided", [False, True])
+def test_slots(folder, is_guided, compiles):
+    """One more text than slots, so that one begins while others are generated."""
+    ready = prepared(folder, compiles=compiles, slots=SLOTS)
+
+    def run():
+        decoder = ready.load().decoder
+        slots = SlotDecoder(decoder.model, decoder.cache, chunk_size=16, stride=16, compiles=compiles)
+        waiting = list(range(SLOTS + 1))
+        while waiting or slots.in_use:
+            while waiting and slots.has_free_slot:
+                number = waiting.pop()
+                slots.begin(
+                    PROMPT,
+                    sampler(Temperature(1.0), number),
+                    endings={},
+                    max_tokens=NEW_TOKENS - number,
+                    guide=ScriptedGuide() if is_guided else None,
+                )
+            slots.step()
+
+    assert_peak_is_planned(ready, run)
