@@ -5,7 +5,7 @@ checkpoint runs.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,15 +17,15 @@ from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.model_tensors import miscount, named_as_in_model, with_embedding
 from metal_gen.checkpoint.packed.quantization import Quantization
 from metal_gen.checkpoint.packed.quantizing import QuantizingRules
-from metal_gen.checkpoint.packed.stored import FLOATS, Expected, shown_problems, shown_shape
+from metal_gen.checkpoint.packed.stored import FLOATS
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
+from metal_gen.checkpoint.tensor_check import misfit, require_tensors
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.tied_head import has_own_head
-from metal_gen.checkpoint.unread_tensors import is_spare_bias, is_unread, require_zeros
+from metal_gen.checkpoint.unread_tensors import is_spare_bias, require_zeros
 from metal_gen.device.backend import dtype_named
-from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.config.language_part import WITH_OTHER_PARTS, is_of_mtp
+from metal_gen.models.config.language_part import WITH_OTHER_PARTS, mtp_name
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.registry import builder_for
@@ -34,9 +34,6 @@ from metal_gen.models.transformer import Transformer
 if TYPE_CHECKING:
     from metal_gen.checkpoint.adapters.adapter import Adapter
 
-# Dtypes of safetensors that MLX cannot read. It cannot open a file that contains one either.
-UNREADABLE = frozenset({"F64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E8M0"})
-LISTED_PROBLEMS = 6
 # Quantized blocks do not name the dtype that the model was trained in. bfloat16 has the range of float32,
 # and Qwen's results do not always stay within the range of float16.
 DTYPE_OF_BLOCKS = "bfloat16"
@@ -53,6 +50,7 @@ class WeightFiles:
         packing: Quantize unquantized matrices to this while they are read; None leaves them unquantized.
 
     Attributes:
+        documents: As given.
         config: Configuration that matches the files: if they have a head of its own, it is not tied.
         tensors: Tensors by the model's names.
         adapters: Adapters by the model's names.
@@ -73,10 +71,11 @@ class WeightFiles:
         adapters: "Sequence[Adapter]" = (),
         packing: Packing | None = None,
     ) -> None:
+        self.documents = documents
         found = documents.tensors()
         stored = named_as_in_model(found, config, documents.path)
         has_mtp = config.model_type in WITH_OTHER_PARTS
-        self.mtp = {name: info for name, info in found.items() if has_mtp and is_of_mtp(name)}
+        self.mtp = {name: info for name, info in found.items() if has_mtp and mtp_name(name)}
         self.tensors = with_embedding(stored, config)
         self.adapters = [
             each.renamed(partial(named_as_in_model, config=config, source=each.weights_file))
@@ -85,7 +84,7 @@ class WeightFiles:
         rules = None if packing is None else QuantizingRules(packing, config.model_type, self.dtype)
         self.forms = MatrixForms(self.tensors, quantization, self.adapters, rules)
         if problem := miscount(config, len(self.tensors), self.forms.shape_of):
-            raise _misfit(documents, problem)
+            raise misfit(documents, problem)
         self.notices: tuple[str, ...] = ()
         if config.tie_word_embeddings and has_own_head(config, self.forms):
             config = replace(config, tie_word_embeddings=False)
@@ -99,7 +98,7 @@ class WeightFiles:
         self._requests = recorder.requests
         self._parts = [part for request in self._requests for part in request.parts]
         self._expected = {name: tensor for part in self._parts for name, tensor in part.tensors().items()}
-        _check(documents, self.tensors, self._expected, tied=config.tie_word_embeddings)
+        require_tensors(documents, self.tensors, self._expected, tied=config.tie_word_embeddings)
         if self.adapters:
             from metal_gen.checkpoint.adapters.fit import require_fit
 
@@ -204,42 +203,3 @@ def _tensors_of(adapters: "Sequence[Adapter]") -> dict[str, TensorInfo]:
         tensors.update(adapter.whole)
         tensors.update(factor_tensors([*adapter.low_ranks.values()]))
     return tensors
-
-
-def _check(
-    documents: Documents, tensors: Mapping[str, TensorInfo], expected: Mapping[str, Expected], *, tied: bool
-) -> None:
-    """Compare the files with what the model needs, and report all problems at once."""
-    problems = [f"{documents.stored_name(name)} is missing" for name in expected if name not in tensors]
-    for name, wanted in expected.items():
-        info = tensors.get(name)
-        if info is None:
-            continue
-        if info.shape != wanted.shape:
-            problems.append(
-                f"{info.place} is {shown_shape(info.shape)}, "
-                f"but {documents.config_name} requires {shown_shape(wanted.shape)}"
-            )
-        elif info.dtype not in wanted.dtypes:
-            problems.append(
-                f"{info.place} is stored as {info.dtype}, and only {', '.join(wanted.dtypes)} are supported"
-            )
-    problems += [
-        f"{info.place} is stored as {info.dtype}, which MLX cannot read"
-        for name, info in tensors.items()
-        if name not in expected and info.dtype in UNREADABLE
-    ]
-    problems += [
-        f"{info.place} has no place in the model"
-        for name, info in tensors.items()
-        if name not in expected and not is_unread(name, expected, tied=tied)
-    ]
-    if problems:
-        raise _misfit(documents, shown_problems(problems, LISTED_PROBLEMS))
-
-
-def _misfit(documents: Documents, problem: str) -> CheckpointError:
-    return CheckpointError(
-        f"the weights in {documents.path} do not fit its {documents.config_name}: {problem}",
-        f"the checkpoint is incomplete, or its {documents.config_name} belongs to another model",
-    )

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.mtp_weights import MTP_FILE, mtp_tensors
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.conversion.mlx_config import mlx_config
-from metal_gen.conversion.mtp import MTP_FILE, copy_tensors, mtp_tensors
+from metal_gen.conversion.mtp import copy_tensors
 from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.conversion.shards import ShardWriter
 from metal_gen.conversion.weight_converter import WeightConverter
@@ -82,7 +83,7 @@ def convert(
     dtype = dtype or checkpoint.weights.dtype
     _require_convertible(checkpoint)
     with out:
-        mtp = mtp_tensors(checkpoint)
+        mtp = mtp_tensors(checkpoint.weights)
         mtp_bytes = sum(info.nbytes for info in mtp.values())
         expected_bytes = _require_room(checkpoint, out.path.parent, dtype, mtp_bytes)
 

@@ -1,7 +1,6 @@
-"""Keeps the layers for multi-token prediction (mtp), which mlx-lm does not support.
+"""Copies the layers for multi-token prediction (mtp), which mlx-lm does not support.
 
-They are copied unchanged to a file that mlx-lm does not read: quantized, they would predict poorly. Names
-that begin with `mtp.` mean that 1 has not been added to the norms' weights.
+They are copied unchanged to a file that mlx-lm does not read. Nothing is added to the weights of norms there.
 
 Source: https://github.com/huggingface/safetensors#format
 """
@@ -10,29 +9,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
-from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header
+from metal_gen.files.safetensors_header import BITS, TensorInfo
 from metal_gen.files.sync import sync_file
 
-MTP_FILE = "mtp.safetensors"
 PIECE_BYTES = 1 << 24
 ALIGNMENT = 8
-
-
-def mtp_tensors(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    """Return the tensors for multi-token prediction, by their names in the file.
-
-    They are among the weights in a published checkpoint, and in their own file in a converted one.
-
-    Raises:
-        CheckpointError: That file is damaged.
-    """
-    own_file = checkpoint.folder / MTP_FILE
-    if checkpoint.weights.mtp or not own_file.is_file():
-        return checkpoint.weights.mtp
-    return read_header(own_file)
 
 
 def copy_tensors(tensors: Mapping[str, TensorInfo], target: Path, on_bytes: Callable[[int], object]) -> None:

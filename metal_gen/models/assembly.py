@@ -13,6 +13,7 @@ from metal_gen.models.linear_attention.weights import has_norms_around_zero, rea
 from metal_gen.models.matrices.adapted import SingleMatrix
 from metal_gen.models.matrices.matrix import JoinedMatrix
 from metal_gen.models.matrices.parameters import ParameterSource
+from metal_gen.models.mtp import MTP_JOINING, MtpHeads
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import MLP, DecoderLayer, Mixer, Transformer
 
@@ -39,10 +40,38 @@ def assemble(
         config=config,
         embedding=embedding,
         rope=rope,
-        layers=tuple(layers.layer(index, kind) for index, kind in enumerate(config.layer_types)),
+        layers=tuple(
+            layers.layer(f"model.layers.{index}", kind, has_experts=_has_experts(config, index))
+            for index, kind in enumerate(config.layer_types)
+        ),
         norm=layers.norm("model.norm"),
         head=Linear(head),
     )
+
+
+def assemble_mtp(config: ModelConfig, source: ParameterSource, *, around_zero: bool) -> MtpHeads:
+    """Build the layers for multi-token prediction of a model with linear attention.
+
+    Args:
+        config: Sizes of the model.
+        source: Source of the tensors, whose names begin with `mtp.`.
+        around_zero: Whether the weights of norms are stored minus 1.
+    """
+    bias, hidden = config.attention_bias, config.hidden_size
+    rope = Rope(config.rope, config.head_dim)
+    layers = _LayerAssembly(config, source, rope, around_zero, bias, bias, qk_norm=True)
+    return MtpHeads(
+        embedding_norm=layers.norm("mtp.pre_fc_norm_embedding"),
+        hidden_norm=layers.norm("mtp.pre_fc_norm_hidden"),
+        joining=Linear(source.matrix({MTP_JOINING: hidden}, 2 * hidden)),
+        layer=layers.layer("mtp.layers.0", "full_attention", has_experts=config.experts is not None),
+        norm=layers.norm("mtp.norm"),
+        rope=rope,
+    )
+
+
+def _has_experts(config: ModelConfig, index: int) -> bool:
+    return config.experts is not None and config.experts.are_in(index)
 
 
 def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> SingleMatrix:
@@ -53,7 +82,12 @@ def _vocabulary(source: ParameterSource, name: str, config: ModelConfig) -> Sing
 
 @dataclass(frozen=True)
 class _LayerAssembly:
-    """Builds layers. The fields are the arguments of `assemble`."""
+    """Builds layers. The other fields are the arguments of `assemble`.
+
+    Args:
+        rope: Rotary embedding of all layers.
+        around_zero: Whether the weights of norms are stored minus 1.
+    """
 
     config: ModelConfig
     source: ParameterSource
@@ -63,13 +97,12 @@ class _LayerAssembly:
     output_bias: bool
     qk_norm: bool
 
-    def layer(self, index: int, kind: str) -> DecoderLayer:
-        prefix = f"model.layers.{index}"
+    def layer(self, prefix: str, kind: str, *, has_experts: bool) -> DecoderLayer:
         return DecoderLayer(
             attention_norm=self.norm(f"{prefix}.input_layernorm"),
             attention=self._mixer(prefix, kind),
             mlp_norm=self.norm(f"{prefix}.post_attention_layernorm"),
-            mlp=self._mlp(f"{prefix}.mlp", index),
+            mlp=self._mlp(f"{prefix}.mlp", has_experts=has_experts),
         )
 
     def norm(self, name: str) -> RMSNorm:
@@ -122,9 +155,9 @@ class _LayerAssembly:
             around_zero=self.around_zero,
         )
 
-    def _mlp(self, prefix: str, index: int) -> MLP:
+    def _mlp(self, prefix: str, *, has_experts: bool) -> MLP:
         experts = self.config.experts
-        if experts is None or not experts.are_in(index):
+        if experts is None or not has_experts:
             return self._gated_mlp(prefix, self.config.intermediate_size)
         return self._experts(prefix, experts)
 

@@ -15,7 +15,10 @@ from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import PIECE_BYTES, Packing, QuantizedMatrix
+from metal_gen.models.mtp import MTP_JOINING
 
+# It is small, and guesses from quantized sums of states are worse.
+NEVER_QUANTIZED = (MTP_JOINING,)
 ROUTER, SHARED_EXPERT_GATE = "mlp.gate", "mlp.shared_expert_gate"
 # In these families, matrices that choose or weight experts get more bits.
 GATES: Mapping[str, tuple[str, ...]] = {
@@ -52,8 +55,11 @@ class QuantizingRules:
     dtype: str
 
     def packing_of(self, name: str, width: int) -> Packing | None:
-        """Return the packing of a matrix with rows of this width, or None if they are not whole groups."""
-        if not self.packing.divides(width):
+        """Return the packing of a matrix with rows of this width.
+
+        Return None if it stays unquantized: its rows are not whole groups, or it always does.
+        """
+        if name in NEVER_QUANTIZED or not self.packing.divides(width):
             return None
         packing = GATE_PACKING if name.endswith(GATES.get(self.model_type, ())) else self.packing
         return packing if packing.divides(width) else None

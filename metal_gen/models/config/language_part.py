@@ -1,7 +1,7 @@
 """The language part of a multimodal model, read as if it were a model of its own.
 
 Text alone needs no other part of a vision-language model. The three axes of its positions (mrope) are equal
-for text, so plain rope computes the same. Layers for multi-token prediction (mtp) are skipped too.
+for text, so plain rope computes the same. Layers for multi-token prediction (mtp) are no part of it either.
 
 Source: `configuration_qwen2_vl.py`, `configuration_qwen3_5.py` and `conversion_mapping.py` of
 Hugging Face transformers; the tensor names of mlx-vlm.
@@ -69,9 +69,13 @@ def model_name(name: str, *, has_other_parts: bool = True) -> str | None:
     return f"model.{name}" if name.partition(".")[0] in BASE_PARTS else name
 
 
-def is_of_mtp(name: str) -> bool:
-    """Return whether a tensor belongs to the layers for multi-token prediction."""
-    return _without_prefix(name).startswith(MTP_PREFIXES)
+def mtp_name(name: str) -> str | None:
+    """Return the name, beginning with `mtp.`, of a tensor of the layers for multi-token prediction.
+
+    Return None if it does not belong to them.
+    """
+    plain = _without_prefix(name)
+    return plain.removeprefix("model.") if plain.startswith(MTP_PREFIXES) else None
 
 
 def _without_prefix(name: str) -> str:
