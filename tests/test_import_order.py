@@ -24,6 +24,7 @@ LAYERS = (
     ("hub",),
     ("checkpoint",),
     ("engine", "conversion", "prefix_cache"),
+    ("speculation",),
     ("generation",),
     ("scoring",),
     ("__init__", "environment"),

@@ -64,7 +64,8 @@ _HINTS = {
     "--offline": "set HF_HUB_OFFLINE=1",
     "--trust-remote-code": "metal-gen never runs code from a checkpoint: leave it out",
     "--lora --lora-scaled": "--adapter FOLDER=SCALE takes a folder that PEFT or mlx-lm has saved",
-    "-md --model-draft --draft-model --num-draft-tokens": "there is no speculative decoding: leave it out",
+    "-md --model-draft": "--draft-model MODEL names a model that guesses tokens ahead",
+    "--num-draft-tokens --draft-max": "--draft-tokens N limits the tokens that are guessed at once",
     "--prompt-cache-file --prompt-cache": "no cache is kept on disk: leave it out",
     "-sysf --system-prompt-file": '--system "$(cat FILE)" sets the system message',
     "--chat-template --chat-template-file --use-default-chat-template": "the checkpoint's own template is "

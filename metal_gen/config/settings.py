@@ -32,6 +32,7 @@ from metal_gen.config.ranges import (
 from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.config.setting_info import TERMINAL, SettingInfo, info_of, setting
 from metal_gen.config.sizes import Size
+from metal_gen.config.speculation import SpeculationSettings
 from metal_gen.config.switched import value_in_force
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
@@ -42,7 +43,7 @@ OWN_OR_OFF = "the model's, or else off"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ConstraintSettings, PromptSettings):
+class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
     """The settings in force.
 
     Attributes:

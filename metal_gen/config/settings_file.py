@@ -31,6 +31,8 @@ EXAMPLES: dict[str, object] = {
     "memory_limit_bytes": "8G",
     "wired_memory": False,
     "chunk_size": 512,
+    "draft_model": "Qwen/Qwen3-0.6B",
+    "draft_tokens": 4,
     "prefix_file": "prefix.txt",
     "prefix_cache_dir": "~/.cache/metal-gen/prefixes",
     "temperature": 0.7,

@@ -20,7 +20,7 @@ pytest_plugins = ("fixtures_cli",)
 ACTIONS = {"help", "version", "install_completion", "show_completion"}
 # Adverbs of frequency may come first.
 VERBS = """Add Always Answer Apply Ask Begin Check Compare Compile Compute Continue Convert Copy Delete Divide
-Draw End Generate Hide Install Keep Let Limit Load Measure Move Multiply Name Never Plan Print Put
+Draw End Generate Guess Hide Install Keep Let Limit Load Measure Move Multiply Name Never Plan Print Put
 Quantize Rank Read Render Replace Report Require Run Save Say Scale Score Set Show Skip Start Stop Store
 Subtract Sync Take Tell Time Use Write""".split()
 

@@ -22,6 +22,7 @@ from metal_gen.cli.batch.run import BatchRun
 from metal_gen.cli.input.setting_options import (
     CONSTRAINT_SETTINGS,
     SAMPLING_SETTINGS,
+    SPECULATION_SETTINGS,
     STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
@@ -46,6 +47,7 @@ EXAMPLES = (
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,
+    *SPECULATION_SETTINGS,
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     "memory_limit_bytes",
     "prefix_cache",

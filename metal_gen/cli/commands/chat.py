@@ -20,6 +20,7 @@ from metal_gen.cli.input.model_preparation import (
 from metal_gen.cli.input.setting_options import (
     CONSTRAINT_SETTINGS,
     SAMPLING_SETTINGS,
+    SPECULATION_SETTINGS,
     STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
@@ -53,6 +54,7 @@ TRANSCRIPT = "Conversation"
     *("tools", "tool_choice"),
     *SAMPLING_SETTINGS,
     *STOPPING_SETTINGS,
+    *SPECULATION_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file"),
 )

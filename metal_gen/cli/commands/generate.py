@@ -17,6 +17,7 @@ from metal_gen.cli.input.setting_options import (
     CONSTRAINT_SETTINGS,
     OUTPUT,
     SAMPLING_SETTINGS,
+    SPECULATION_SETTINGS,
     STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
@@ -54,6 +55,7 @@ CONTRADICTIONS = (
     *SAMPLING_SETTINGS,
     *("samples", "logprobs"),
     *STOPPING_SETTINGS,
+    *SPECULATION_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file"),
 )

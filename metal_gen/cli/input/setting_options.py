@@ -20,7 +20,7 @@ from metal_gen.config.template_args import TemplateArgs
 from metal_gen.errors import UsageError
 
 SAMPLING, STOPPING, CACHE, OUTPUT = "Sampling", "Stopping", "Memory", "Output"
-CONSTRAINT = "Constraints"
+CONSTRAINT, SPECULATION = "Constraints", "Speculation"
 # Settings of every command that generates texts.
 SAMPLING_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p"),
@@ -35,6 +35,7 @@ GREEDY_VALUES: dict[str, tuple[float | None, ...]] = {
     "min_p": (0,),
 }
 CONSTRAINT_SETTINGS = ("schema", "regex", "choice", "grammar")
+SPECULATION_SETTINGS = ("speculate", "draft_model", "draft_tokens")
 STOPPING_SETTINGS = (
     *("max_tokens", "thinking_budget", "stop", "stop_token"),
     *("min_tokens", "ignore_eos", "break_loops"),
@@ -62,6 +63,9 @@ _FORMS = {
     "template_arg": _Form("NAME=VALUE"),
     "compile": _Form("auto|on|off"),
     "blas": _Form("LIBRARY"),
+    "speculate": _Form("auto|off|lookup|mtp|draft", SPECULATION),
+    "draft_model": _Form("MODEL", SPECULATION),
+    "draft_tokens": _Form("N", SPECULATION),
     "markdown": _Form(panel=OUTPUT),
     "hide_thinking": _Form(panel=OUTPUT),
     "temperature": _Form("T", SAMPLING),

@@ -1,0 +1,34 @@
+"""Settings for guessing tokens ahead."""
+
+from dataclasses import dataclass
+
+from metal_gen.config.checks import Choice, Text, Whole
+from metal_gen.config.setting_info import setting
+
+MOST_GUESSES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeculationSettings:
+    """Part of `Settings`."""
+
+    speculate: str = setting(
+        "decode",
+        Choice(("auto", "off", "lookup", "mtp", "draft")),
+        "auto",
+        "Guess tokens ahead and verify them in one pass; the text stays the same",
+    )
+    draft_model: str | None = setting(
+        "decode",
+        Text(may_be_empty=False),
+        None,
+        "Guess with this smaller model: a Hub id, a folder or a GGUF file",
+        unset="none",
+    )
+    draft_tokens: int | None = setting(
+        "decode",
+        Whole(1, MOST_GUESSES),
+        None,
+        "Guess at most this many tokens at once",
+        unset="4 of a model, 32 of a lookup",
+    )

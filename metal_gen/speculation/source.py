@@ -1,0 +1,98 @@
+"""The interface of a source of guesses: a lookup table, MTP heads, or a draft model.
+
+A source proposes the tokens that may come next. The target model then computes all of them in one pass and
+draws its own token at each place, with the key of that place. Guesses that equal these tokens are accepted.
+So a source changes the speed of a text, never the text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Guesses of the tokens after the last token of a text.
+
+    Attributes:
+        tokens: Token ids in order. An array, (N,), need not be computed yet. Empty to ask for the hidden
+            states of the next pass, without a guess.
+        kind: What they come from. Depths are chosen for each kind, because costs and acceptance differ.
+    """
+
+    tokens: Sequence[int] | mx.array
+    kind: str
+
+
+# Returns how many guesses of a kind to make now, at most; 0 for none.
+Room = Callable[[str], int]
+# Draws a guess, (1,), not computed, from a source's own logits, (1, V), and the place of the guess, from 0.
+# The strategy, the bias and the key are those with which the target draws there.
+DrawGuess = Callable[[mx.array, int], mx.array]
+
+
+class GuessSource(Protocol):
+    """Guesses the next tokens of one text at a time.
+
+    Per text, the calls are: `begin`; `prefilled` once per chunk of the prompt; then `guess` and `accepted` in
+    turns. `take_back` may come between any two. The text's last token is not in the target's cache yet.
+
+    Attributes:
+        name: Name for users: `lookup`, `mtp` or `draft`.
+        needs_hidden: Whether it needs the target's hidden states.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def needs_hidden(self) -> bool:
+        """See the class."""
+        ...
+
+    def begin(self, prompt: Sequence[int], kept: int) -> None:
+        """Begin a text.
+
+        Args:
+            prompt: Token ids of the whole prompt.
+            kept: Number of its tokens that the target's cache already holds. No hidden states come for them.
+        """
+        ...
+
+    def prefilled(self, hidden: mx.array) -> None:
+        """Take the hidden states of the next chunk of the prompt, if `needs_hidden`.
+
+        Args:
+            hidden: Target's hidden states after its final norm, (1, L, hidden), perhaps not computed.
+        """
+        ...
+
+    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+        """Guess the tokens after the last accepted one.
+
+        Args:
+            room: How many guesses of a kind to make now, at most.
+            draw: Draws a guess from the source's own logits.
+
+        Returns:
+            As many guesses as there is room for, or fewer; None if there are none.
+        """
+        ...
+
+    def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
+        """Add tokens to the text.
+
+        Args:
+            tokens: The guesses that were accepted, and the token that the target has drawn after them.
+            hidden: Hidden states, (N, hidden), that gave each of these tokens; None if they are not known,
+                or not needed.
+        """
+        ...
+
+    def take_back(self, count: int) -> None:
+        """Remove the last tokens of the text, which may be all after the prompt."""
+        ...
