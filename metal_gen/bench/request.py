@@ -12,9 +12,13 @@ CAPACITY = "capacity"
 UNCACHED = "uncached"
 PARTS = "parts"
 GRAPH = "graph"
+STEP = "step"
 CONSTRAINT = "constraint"
 # In the order in which they run: sections that need a process without a model come first.
-SECTIONS = (CEILING, COLD_START, LOAD, MEMORY, PREFILL, DECODE, CAPACITY, UNCACHED, PARTS, GRAPH, CONSTRAINT)
+SECTIONS = (
+    *(CEILING, COLD_START, LOAD, MEMORY, PREFILL, DECODE, CAPACITY),
+    *(UNCACHED, PARTS, STEP, GRAPH, CONSTRAINT),
+)
 NEED_CEILING = frozenset((CEILING, DECODE, CAPACITY))
 NEED_NO_MODEL = frozenset((CEILING, COLD_START, LOAD))
 

@@ -23,6 +23,7 @@ from metal_gen.bench.request import (
     NEED_NO_MODEL,
     PARTS,
     PREFILL,
+    STEP,
     UNCACHED,
     BenchRequest,
 )
@@ -40,6 +41,7 @@ from metal_gen.bench.sections import (
     prefill_speed,
 )
 from metal_gen.bench.sections.graph import graph_measurements
+from metal_gen.bench.sections.step import step_operations, step_trials
 from metal_gen.bench.workload import Workload, plan_workload, require_room
 from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.config.settings import Settings
@@ -161,6 +163,13 @@ class Suite:
             count = self.workload.decode_tokens
             trial = parts.parts_trial(runner, tokenizer, strategy, text, self.print_texts, count)
             self._alternate(PARTS, [trial])
+        if self._wants(STEP):
+            kinds, ends = (
+                runner.kinds_of_step(),
+                sorted({*self.workload.depths[:1], *self.workload.depths[-1:]}),
+            )
+            self.report.measurements += step_operations(kinds, ends)
+            self._alternate(STEP, step_trials(kinds, ends, self.workload.decode_tokens - 1))
         if self._wants(GRAPH):
             self.report.measurements += graph_measurements(runners, self.workload.depths[0])
         if self._wants(CONSTRAINT):

@@ -1,5 +1,6 @@
 """Runs both programs for real: the same model gives the same tokens."""
 
+import time
 from dataclasses import replace
 
 import mlx.core as mx
@@ -7,10 +8,13 @@ import pytest
 
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM
 from metal_gen.bench.request import BenchRequest
-from metal_gen.bench.runners.engine import EngineRunner, count_primitives
+from metal_gen.bench.runners.engine import EngineRunner
+from metal_gen.bench.runners.step_graph import count_device_operations, count_primitives
 from metal_gen.bench.runners.synthetic_prompt import synthetic_prompt
 from metal_gen.bench.suite import Suite
 from metal_gen.config.settings import Settings
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.generation.loading import prepare
 
@@ -88,6 +92,31 @@ def test_primitives_are_those_of_the_graph():
     x = mx.ones((4,))
     mx.eval(x)
     assert count_primitives(mx.exp(-x)) == 2
+
+
+def test_views_are_no_work_of_the_device():
+    x = mx.ones((4, 6))
+    mx.eval(x)
+    first, second = mx.split(x[:, :4].T, 2)
+    seen = first.reshape(2, 2, 2)[None] + second.flatten().reshape(2, 2, 2)
+    assert count_device_operations(seen) == 1
+    assert count_primitives(seen) > 4
+    assert count_device_operations(x @ x.T) == 1
+
+
+def test_the_steps_of_a_run_take_the_time_that_the_host_has(model):
+    runner = EngineRunner(model.decoder)
+    kinds = runner.kinds_of_step()
+    begin = time.perf_counter()
+    times = kinds["plain"].host_times(8, 6)
+    passed_s = time.perf_counter() - begin
+    spent_s = [times.build_s, times.hand_over_s, times.wait_s]
+    assert min(spent_s) > 0
+    assert 6 * sum(spent_s) <= passed_s
+    assert set(kinds) == ({"plain"} if runs_on_cpu() else {"plain", "compiled"})
+    assert 20 < kinds["plain"].device_operations(8) < kinds["plain"].primitives(8)
+    compiled = EngineRunner(Decoder(model.decoder.model, model.decoder.cache, compiles=True))
+    assert set(compiled.kinds_of_step()) == {"plain", "compiled"}
 
 
 def test_counting_leaves_the_runner_as_it_was(model, prompt):

@@ -1,17 +1,19 @@
 """Drives metal-gen's own engine; the only file here that uses its decoder, its loop and its sampler."""
 
-import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from metal_gen.bench.measurement import METAL_GEN
 from metal_gen.bench.runners.runner import DecodeRun
+from metal_gen.bench.runners.step_graph import count_device_operations, count_primitives
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.generator import generate_tokens, read_draw
 from metal_gen.engine.guide import TokenGuide
 from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.generation.loading import TextModel
@@ -20,6 +22,22 @@ from metal_gen.sampling.sampler import Sampler, Status
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
 FIRST_TOKEN = 1
+PLAIN, COMPILED = "plain", "compiled"
+
+
+@dataclass(frozen=True)
+class HostTimes:
+    """Seconds of a mean decode step on the host.
+
+    Attributes:
+        build_s: Building its graph.
+        hand_over_s: Handing the graph over to the device.
+        wait_s: Waiting for a token of the device.
+    """
+
+    build_s: float
+    hand_over_s: float
+    wait_s: float
 
 
 class EngineRunner:
@@ -83,6 +101,13 @@ class EngineRunner:
 
     def primitives(self, depth: int) -> int:
         """See `Runner`."""
+        return self._count(count_primitives, depth)
+
+    def device_operations(self, depth: int) -> int:
+        """Return how many of these operations the device computes; the others are views."""
+        return self._count(count_device_operations, depth)
+
+    def _count(self, count: Callable[..., int], depth: int) -> int:
         cache = self.decoder.cache
         cache.clear()
         cache.claim(depth)
@@ -90,9 +115,57 @@ class EngineRunner:
         token = mx.array([FIRST_TOKEN])
         cache.evaluate()
         draw = self.decoder.draw_next(token, sampler, 0)
-        count = count_primitives(*draw.results)
+        found = count(*draw.results)
+        mx.eval(draw.results)
         cache.evaluate()
-        return count
+        return found
+
+    def kinds_of_step(self) -> "dict[str, EngineRunner]":
+        """Return runners of the plain and the compiled step over the same cache.
+
+        On a CPU, MLX compiles with a C++ compiler, so the compiled step is left out unless it is in use.
+        """
+        used = self.decoder
+        kinds = {PLAIN: False, COMPILED: True}
+        if runs_on_cpu() and used.compiled is None:
+            del kinds[COMPILED]
+        return {
+            name: EngineRunner(
+                Decoder(
+                    used.model,
+                    used.cache,
+                    chunk_size=used.chunk_size,
+                    ahead_bytes=used.ahead_bytes,
+                    compiles=compiles,
+                )
+            )
+            for name, compiles in kinds.items()
+        }
+
+    def host_times(self, depth: int, count: int) -> HostTimes:
+        """Return where the time of `count` steps goes on the host, in the order of the generation loop."""
+        cache = self.decoder.cache
+        cache.clear()
+        cache.claim(depth)
+        sampler = self._sampler(Greedy())
+        draw = sampler.draw(self.decoder.prefill([FIRST_TOKEN]), 0)
+        mx.async_eval(draw.results)
+        built_s = handed_over_s = waited_s = 0.0
+        for index in range(count):
+            begin = time.perf_counter()
+            sampler.accept(draw)
+            following = self.decoder.draw_next(draw.token, sampler, index + 1)
+            built = time.perf_counter()
+            read_draw(draw)
+            read = time.perf_counter()
+            mx.async_eval(following.results)
+            handed_over = time.perf_counter()
+            built_s += built - begin
+            waited_s += read - built
+            handed_over_s += handed_over - read
+            draw = following
+        mx.eval(draw.results)
+        return HostTimes(built_s / count, handed_over_s / count, waited_s / count)
 
     def sample_s(self, strategy: SamplingStrategy, logits: mx.array, count: int) -> float:
         """Return the seconds to sample `count` tokens from the same logits, reading each on the host."""
@@ -149,10 +222,3 @@ def timed(tokens: Iterator[int]) -> DecodeRun:
         first_s = first_s or last_s
         ids.append(token)
     return DecodeRun(tuple(ids), first_s, last_s)
-
-
-def count_primitives(*outputs: mx.array) -> int:
-    """Return the number of operations in the graph of unevaluated arrays."""
-    graph = io.StringIO()
-    mx.export_to_dot(graph, *outputs)
-    return graph.getvalue().count("shape=rectangle")

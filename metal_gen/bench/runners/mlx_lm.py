@@ -11,8 +11,9 @@ from typing import Any
 import mlx.core as mx
 
 from metal_gen.bench.measurement import MLX_LM
-from metal_gen.bench.runners.engine import FIRST_TOKEN, count_primitives, timed
+from metal_gen.bench.runners.engine import FIRST_TOKEN, timed
 from metal_gen.bench.runners.runner import DecodeRun
+from metal_gen.bench.runners.step_graph import count_primitives
 from metal_gen.device.backend import dtype_named, runs_on_cpu
 from metal_gen.device.compiled_code import require_own_code
 from metal_gen.errors import MetalGenError, UsageError

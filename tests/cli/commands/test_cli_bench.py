@@ -71,7 +71,7 @@ def test_json_from_a_real_run_holds_everything(gambler, tmp_path):
     sections = list(dict.fromkeys(entry["section"] for entry in document["measurements"]))
     assert sections == [
         *("ceiling", "cold-start", "load", "memory", "prefill", "decode", "capacity", "uncached"),
-        *("parts", "graph", "constraint"),
+        *("parts", "step", "graph", "constraint"),
     ]
     for entry in document["measurements"]:
         assert entry["minimum"] <= entry["median"] <= entry["maximum"]
