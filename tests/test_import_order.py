@@ -16,7 +16,7 @@ pytest_plugins = ("fixtures_text",)
 PACKAGE = ROOT / "metal_gen"
 # In order: each layer imports from itself and from those before it.
 LAYERS = (
-    ("errors", "byte_sizes", "background", "control_characters", "excerpt"),
+    ("errors", "byte_sizes", "background", "control_characters", "excerpt", "take_back"),
     ("config", "files"),
     ("device", "text"),
     ("cache", "sampling", "constraints"),

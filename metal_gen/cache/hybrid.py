@@ -1,14 +1,15 @@
 """The cache of a model with linear attention: keys and values, and states of constant size.
 
 A state summarises the whole text so far for its layer, so it cannot be taken back token by token. The
-cache keeps the states of four moments: now, before the last pass, and at the last two marks. The states
-of several texts at once are in `hybrid_slots`.
+cache keeps the states of a few moments: now, before the last pass or passes, and at the last two marks. For
+moments within the last pass, whose tokens may be guesses, it computes them again. The states of several
+texts at once are in `hybrid_slots`.
 
 Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a value, K size of a key.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -29,11 +30,15 @@ class HybridCacheConfig(KVCacheConfig):
         num_linear_layers: Number of layers with linear attention.
         conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache.
         memory: Shape of a memory, (H, V, K), in float32.
+        recent_passes: Number of last passes of a single text that can be taken back one by one.
+        most_replayed: Number of tokens of a pass, at most, for it to be taken back in part.
     """
 
     num_linear_layers: int
     conv_state: tuple[int, int]
     memory: tuple[int, int, int]
+    recent_passes: int = 1
+    most_replayed: int = 0
 
     @property
     def state_nbytes(self) -> int:
@@ -43,8 +48,9 @@ class HybridCacheConfig(KVCacheConfig):
 
     @property
     def num_states(self) -> int:
-        """Number of kept states: now and before the last pass for each sequence, and marks or beginnings."""
-        return 2 * self.batch_size + self.num_beginnings
+        """Number of kept states: now and before the last passes, computed again, and marks or beginnings."""
+        replayed = 1 if self.most_replayed else 0
+        return 2 * self.batch_size + self.recent_passes - 1 + replayed + self.num_beginnings
 
     @property
     def num_beginnings(self) -> int:
@@ -53,8 +59,16 @@ class HybridCacheConfig(KVCacheConfig):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values, and of all states."""
-        return super().nbytes + self.num_states * self.state_nbytes
+        """Bytes of keys and values, of all states, and of what states are computed from again."""
+        return super().nbytes + self.num_states * self.state_nbytes + self.replay_nbytes
+
+    @property
+    def replay_nbytes(self) -> int:
+        """Bytes from which states are computed again: inputs of the convolution, and heads."""
+        if not self.most_replayed:
+            return 0
+        rows = self.most_replayed + self.conv_state[0]
+        return 3 * self.num_linear_layers * rows * self.conv_state[1] * DTYPE_BYTES["float32"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +95,10 @@ class HybridCache(KVCache):
         super().__init__(config)
         self._empty = _Moment(0, self.empty_states(1))
         self.state_arrays = list(self._empty.states)
-        self._before = self._empty
+        self._recent: list[_Moment] = []
+        # The last pass, if it can be taken back in part: its start, and how to compute each layer's states.
+        self._pass_start = 0
+        self._replays: dict[int, Callable[[int], tuple[mx.array, mx.array]]] = {}
         self._marks: list[_Moment] = []
 
     def empty_states(self, count: int) -> list[mx.array]:
@@ -105,40 +122,64 @@ class HybridCache(KVCache):
         """Implement `LayerStates.states`, for all sequences."""
         return self.state_arrays[2 * layer], self.state_arrays[2 * layer + 1]
 
-    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+    def keep(
+        self,
+        layer: int,
+        sequences: slice | None,
+        conv: mx.array,
+        memory: mx.array,
+        until: Callable[[int], tuple[mx.array, mx.array]],
+    ) -> None:
         """Implement `LayerStates.keep`."""
         self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
+        if 1 < self.position - self.start <= self.config.most_replayed:
+            self._replays[layer] = until
 
     def claim(self, length: int) -> None:
         """Reserve positions as `KVCache.claim` does, and keep the states before them."""
         before = _Moment(self.position, list(self.state_arrays))
         super().claim(length)
-        self._before = before
+        self._recent = [*self._recent, before][-self.config.recent_passes :]
+        self._pass_start, self._replays = before.position, {}
 
     def mark(self) -> None:
-        """Keep the states at this position, so that `rewind` can come back to it; the last two are kept."""
+        """Keep the states at this position, for `take_back` to come back to; the last two are kept."""
         earlier = [mark for mark in self._marks if mark.position < self.position]
         self._marks = [*earlier, _Moment(self.position, list(self.state_arrays))][-MOST_MARKS:]
 
     def reachable(self, position: int) -> int:
-        """Return the last position up to this one whose states are kept."""
+        """Return the last position up to this one whose states are kept or can be computed again."""
         if position >= self.position:
             return self.position
+        if self._replays and position > self._pass_start:
+            return position
         return max(moment.position for moment in self._moments(position))
 
-    def rewind(self, length: int) -> None:
-        """Go back as `KVCache.rewind` does, but only to a position that is reachable."""
-        target = self.position - length
+    def take_back(self, count: int) -> None:
+        """Go back as `KVCache.take_back` does, but only to a position that is reachable."""
+        target = self.position - count
         if 0 <= target != self.reachable(target):
             raise ValueError(f"the states after {target} tokens have not been kept")
-        super().rewind(length)
-        if length == 0:
+        super().take_back(count)
+        if count == 0:
             return
         moments = self._moments(target)
-        self.state_arrays = list(max(moments, key=lambda moment: moment.position).states)
+        last = max(moments, key=lambda moment: moment.position)
+        if last.position == target:
+            self.state_arrays = list(last.states)
+        else:
+            self._replay(target - self._pass_start)
         # States of later moments belong to a text that no longer exists.
-        self._before = self._before if self._before in moments else self._empty
+        self._recent = [moment for moment in self._recent if moment.position < target]
         self._marks = [mark for mark in self._marks if mark in moments]
+        if target <= self._pass_start:
+            self._replays = {}
+
+    def _replay(self, count: int) -> None:
+        """Compute the states after the first tokens of the last pass again, from the states before it."""
+        for layer, until in self._replays.items():
+            conv, memory = until(count)
+            self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
 
     def layout(self, length: int) -> list[StoredArray]:
         """Describe keys, values and states as `KVCache.layout` does."""
@@ -169,7 +210,7 @@ class HybridCache(KVCache):
 
     def _moments(self, position: int) -> list[_Moment]:
         """Return the kept moments up to a position."""
-        kept = (self._empty, self._before, *self._marks)
+        kept = (self._empty, *self._recent, *self._marks)
         return [moment for moment in kept if moment.position <= position]
 
 

@@ -56,7 +56,9 @@ class HybridSlotCache(SlotCache):
         assert sequences is not None
         return self._state(2 * layer, sequences), self._state(2 * layer + 1, sequences)
 
-    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+    def keep(
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: object
+    ) -> None:
         """Implement `LayerStates.keep`."""
         assert sequences is not None
         self._changes[2 * layer][sequences.start] = conv.astype(self.cache.dtype)
@@ -78,9 +80,9 @@ class HybridSlotCache(SlotCache):
                 self._beginnings.insert(0, _Beginning(tokens, states))
         del self._beginnings[self.cache.config.num_beginnings :]
 
-    def rewind(self, slot: int, length: int) -> None:
+    def take_back(self, slot: int, count: int) -> None:
         """Go back as `SlotCache` does, but only over what the last pass has added."""
-        super().rewind(slot, length)
+        super().take_back(slot, count)
         for changes, before in zip(self._changes, self._before, strict=True):
             changes[slot] = before[slot : slot + 1]
 

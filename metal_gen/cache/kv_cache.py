@@ -179,22 +179,22 @@ class KVCache:
         else:
             buffer[:rows, :, start:end] = new
 
-    def rewind(self, length: int) -> None:
-        """Take back the last `length` positions; later tokens overwrite them.
+    def take_back(self, count: int) -> None:
+        """Take back the last positions; later tokens overwrite them.
 
         Raises:
             ValueError: The cache holds fewer positions.
         """
-        if not 0 <= length <= self._position:
-            raise ValueError(f"cannot take back {length} of {self._position} positions")
-        self._position -= length
+        if not 0 <= count <= self._position:
+            raise ValueError(f"cannot take back {count} of {self._position} positions")
+        self._position -= count
         self._start = self._position
 
     def mark(self) -> None:
-        """Remember this position, so that `rewind` and `stored` can come back to it. Does nothing here."""
+        """Remember this position, so that `take_back` and `stored` can come back to it. Does nothing here."""
 
     def reachable(self, position: int) -> int:
-        """Return the last position up to this one that `rewind` can go to."""
+        """Return the last position up to this one that `take_back` can go to."""
         return min(position, self._position)
 
     def layout(self, length: int) -> list[StoredArray]:
@@ -233,5 +233,5 @@ class KVCache:
         Raises:
             ValueError: The cache holds fewer tokens.
         """
-        self.rewind(self._position - keep)
+        self.take_back(self._position - keep)
         self.texts += 1

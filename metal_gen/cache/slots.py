@@ -70,9 +70,9 @@ class SlotCache:
         self.positions[slot] += length
         return start
 
-    def rewind(self, slot: int, length: int) -> None:
+    def take_back(self, slot: int, count: int) -> None:
         """Take back the last positions of a slot; later tokens overwrite them."""
-        self.positions[slot] -= length
+        self.positions[slot] -= count
 
     def reuse(self, slot: int, prompt: Sequence[int]) -> int:
         """Begin a prompt with the prefix that the slot already holds. Return its length."""

@@ -11,6 +11,7 @@ from metal_gen.constraints.constraint import Constraint
 from metal_gen.constraints.token_table import TokenTable
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.sampling.allowed import WORD_BITS, word_count
+from metal_gen.take_back import Recent
 
 NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
 
@@ -34,7 +35,8 @@ class GrammarMatcher:
         self._vocab_size = table.vocab_size
         self._matcher = table.new_matcher(constraint)
         self.error: MetalGenError | None = None
-        self._tokens = 0
+        self._tokens = self._consumed = 0
+        self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
         if not self._bits().strip(b"\0"):
             raise UsageError(f"no token of this model can begin the {constraint.kind}", NO_TOKEN_HINT)
 
@@ -50,9 +52,27 @@ class GrammarMatcher:
 
     def accept(self, token: int) -> None:
         """Record the next token."""
+        self._recent.keep(self._state)
         self._tokens += 1
-        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
+        if self._matcher.is_stopped():
+            return
+        if self._matcher.consume_token(token):
+            self._consumed += 1
+        else:
             self._fail(f"token {token} is not allowed")
+
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens, unless one of them was not allowed."""
+        if count and self._matcher.is_error():
+            raise ValueError("a token that was not allowed cannot be taken back")
+        consumed = self._consumed
+        self._tokens, self._consumed, self.error = self._recent.take_back(count, self._state)
+        if consumed > self._consumed:
+            self._matcher.rollback(consumed - self._consumed)
+
+    @property
+    def _state(self) -> tuple[int, int, MetalGenError | None]:
+        return self._tokens, self._consumed, self.error
 
     def forced(self) -> list[int]:
         """Return tokens that must come next, as the tokenizer writes them."""

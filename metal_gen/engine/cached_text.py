@@ -94,9 +94,9 @@ class CachedText:
         """Record a new token. The cache's position tells whether the token has reached the cache."""
         self._ids.append(token)
 
-    def rewind_to_prompt(self) -> None:
+    def take_back_to_prompt(self) -> None:
         """Take back all new tokens."""
-        self._decoder.cache.rewind(self._decoder.cache.position - len(self._prompt))
+        self._decoder.cache.take_back(self._decoder.cache.position - len(self._prompt))
         del self._ids[len(self._prompt) :]
 
     def _reusable_length(self, prompt: Sequence[int]) -> int:

@@ -206,6 +206,8 @@ class _FixedShapes:
         """Implement `LayerStates.states`."""
         return self._states[2 * layer], self._states[2 * layer + 1]
 
-    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
+    def keep(
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: object
+    ) -> None:
         """Implement `LayerStates.keep`."""
         self._states[2 * layer : 2 * layer + 2] = [conv.astype(self._states[2 * layer].dtype), memory]

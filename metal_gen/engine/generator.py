@@ -67,8 +67,8 @@ def generate_tokens(
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
             # Undo this draw, search the whole vocabulary, and continue from there.
-            sampler.retract(1)
-            decoder.cache.rewind(0 if is_last else 1)
+            sampler.take_back(1)
+            decoder.cache.take_back(0 if is_last else 1)
             draw = sampler.redraw(draw)
             following = _follow(draw, decoder, sampler, is_last=is_last)
             token, status = read_draw(draw)

@@ -29,6 +29,9 @@ class TokenGuide(Protocol):
     def accept(self, token: int) -> FinishDetail | None:
         """Record the next token. Return why the text ends with it; None if it does not."""
 
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
+
     def forced(self) -> Sequence[int]:
         """Return tokens that must come next, without a draw. The loop passes those it takes to `accept`."""
 

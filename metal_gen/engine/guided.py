@@ -94,7 +94,7 @@ class _GuidedSteps:
         if status == Status.UNCERTAIN:
             if not is_last:
                 self.take_back()
-            self._sampler.retract(1)
+            self._sampler.take_back(1)
             draw = self._sampler.redraw(draw)
             following = self._follow(draw, is_last=is_last)
             token, status = read_draw(draw)
@@ -102,7 +102,7 @@ class _GuidedSteps:
 
     def take_back(self) -> None:
         """Drop the last step, which has not been computed."""
-        self._decoder.cache.rewind(1)
+        self._decoder.cache.take_back(1)
         self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]
 
     def keep(self) -> None:

@@ -173,8 +173,8 @@ class SlotDecoder:
     def _draw_again(self, text: SlotText, missed: Draw, following: BuiltPass) -> None:
         """Search the whole vocabulary for a token, and let the text continue one pass later."""
         if text in following.fed:
-            self.slots.rewind(text.slot, 1)
-            text.sampler.retract(1)
+            self.slots.take_back(text.slot, 1)
+            text.sampler.take_back(1)
         following.replace_draw(text, text.sampler.redraw(missed))
 
     def _build(self) -> BuiltPass:

@@ -74,7 +74,7 @@ class PromptTexts:
         try:
             for sample in range(self.settings.samples):
                 _require_cache(cached)
-                cached.rewind_to_prompt()
+                cached.take_back_to_prompt()
                 for piece in self._text(cached, logits, sample, clock, self._next_guide):
                     yield piece
                     if reuse is not None:

@@ -7,7 +7,7 @@ Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in t
 new ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -62,9 +62,15 @@ class LayerStates(Protocol):
         """Return the last inputs of a layer's convolution (B, T - 1, C), and its memory (B, H, V, K)."""
         ...
 
-    def keep(self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array) -> None:
-        """Store the states after the new tokens of a part."""
+    def keep(
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: "StatesUntil"
+    ) -> None:
+        """Store the states after the new tokens of a part; `until` gives those after its first few tokens."""
         ...
+
+
+# Computes a layer's states after so many tokens of a part, as `LayerStates.states` returns them.
+StatesUntil = Callable[[int], tuple[mx.array, mx.array]]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,10 @@ class TokenHistory:
         self._ids[self._length : self._length + tokens.size] = tokens
         self._length += tokens.size
 
-    def drop_last(self, count: int) -> None:
-        """Remove the last tokens."""
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
+        if not 0 <= count <= self._length - self._prompt_length:
+            raise ValueError(f"cannot take back {count} of {self._length - self._prompt_length} tokens")
         self._length -= count
 
     def recent(self, window: int | None) -> mx.array:

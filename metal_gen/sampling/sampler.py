@@ -183,10 +183,10 @@ class Sampler:
         if self._history is not None:
             self._history.append(mx.array(list(tokens), mx.uint32))
 
-    def retract(self, count: int) -> None:
-        """Remove the tokens that were added last."""
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
         if self._history is not None:
-            self._history.drop_last(count)
+            self._history.take_back(count)
 
     def _draw(self, logits: mx.array, index: int, allowed: mx.array | None, *, whole: bool) -> Draw:
         adjusted = self._adjust(logits.astype(mx.float32), index)

@@ -3,6 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from metal_gen.take_back import Recent
+
 
 class StopMatcher:
     """Passes a text on up to the first stop string.
@@ -18,6 +20,7 @@ class StopMatcher:
         self._stops = tuple(sorted(stops, key=len, reverse=True))
         self._in_order = sorted(stops)
         self._held = ""
+        self._recent: Recent[str] = Recent()
 
     def feed(self, text: str) -> tuple[str, str | None]:
         """Take the next piece.
@@ -25,6 +28,7 @@ class StopMatcher:
         Returns:
             Text that is certain to come before any stop string, and the stop string that ends the text.
         """
+        self._recent.keep(self._held)
         if not self._stops:
             return text, None
         released = ""
@@ -39,6 +43,10 @@ class StopMatcher:
             released += self._held[: len(self._held) - keep]
             self._held = self._held[len(self._held) - keep :]
         return released, None
+
+    def take_back(self, count: int) -> None:
+        """Take back the last pieces."""
+        self._held = self._recent.take_back(count, self._held)
 
     def finish(self) -> str:
         """Return the held-back text when no more text comes."""

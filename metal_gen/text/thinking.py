@@ -2,6 +2,7 @@
 
 from enum import Enum, auto
 
+from metal_gen.take_back import Recent
 from metal_gen.text.encoded_prompt import Prompt
 
 THINK_OPEN = "<think>"
@@ -37,11 +38,13 @@ class ThinkingSplitter:
             self._place = _Place.THINKING
         self._after_tag = prompt.opens_thinking
         self._held = ""
+        self._recent: Recent[tuple[_Place, bool, str]] = Recent()
         thinking, answer = self.feed(prompt.prefill)
         rest = self.finish()
         if rest[1].strip():
             self._place = _Place.ANSWER
         self.prefilled = thinking + rest[0], answer + rest[1]
+        self._recent = Recent()
 
     @property
     def is_thinking(self) -> bool:
@@ -54,6 +57,7 @@ class ThinkingSplitter:
         Returns:
             The thinking and the answer that are certain so far. Text that may belong to a tag is held back.
         """
+        self._recent.keep(self._state)
         self._held += text
         if self._place is _Place.START:
             self._look_for_opening()
@@ -62,6 +66,14 @@ class ThinkingSplitter:
         if self._place is _Place.ANSWER:
             answer, self._held = self._without_blank_lines(self._held), ""
         return thinking, answer
+
+    def take_back(self, count: int) -> None:
+        """Take back the last pieces."""
+        self._place, self._after_tag, self._held = self._recent.take_back(count, self._state)
+
+    @property
+    def _state(self) -> tuple[_Place, bool, str]:
+        return self._place, self._after_tag, self._held
 
     def finish(self) -> tuple[str, str]:
         """Return the held-back thinking and answer when no more text comes."""

@@ -201,11 +201,11 @@ def test_logits_that_are_not_finite_name_the_step(tiny_model, make_cache):
 def test_rewound_positions_are_overwritten(tiny_model, make_cache, tokens):
     cache = make_cache(tiny_model)
     tiny_model(tokens, cache)
-    cache.rewind(15)
+    cache.take_back(15)
     tail = mx.array([[9, 8, 7]])
     again = tiny_model.logits(tiny_model(tail, cache))
     fresh = make_cache(tiny_model)
     tiny_model(tokens[:, :5], fresh)
     assert_close(again, tiny_model.logits(tiny_model(tail, fresh)))
     with pytest.raises(ValueError, match="cannot take back"):
-        cache.rewind(9)
+        cache.take_back(9)

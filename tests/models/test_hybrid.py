@@ -52,13 +52,13 @@ def test_steps_can_be_taken_back(model, make_cache):
     decoder.prefill(TEXT[:9])
     decoder.cache.mark()
     first = decoder.step(mx.array([5]))
-    decoder.cache.rewind(1)
+    decoder.cache.take_back(1)
     assert_close(decoder.step(mx.array([5])), first)
     decoder.step(mx.array([6]))
     with pytest.raises(ValueError, match="the states after 7 tokens have not been kept"):
-        decoder.cache.rewind(4)
+        decoder.cache.take_back(4)
     assert decoder.cache.position == 11
-    decoder.cache.rewind(2)
+    decoder.cache.take_back(2)
     assert decoder.cache.position == 9
     assert_close(decoder.step(mx.array([5])), first)
 
@@ -77,7 +77,7 @@ def test_the_compiled_step_is_the_plain_one(model, make_cache):
             assert_close(drawn.logits, plain.step(mx.array([token])))
         # What is kept to go back to is not what the step has changed.
         for decoder in (plain, compiled):
-            decoder.cache.rewind(3)
+            decoder.cache.take_back(3)
         assert_close(compiled.draw_next(mx.array([8]), sampler, 0).logits, plain.step(mx.array([8])))
     finally:
         mx.enable_compile()
@@ -102,7 +102,7 @@ def test_what_is_left_can_be_reached(model, make_cache):
     for token in (1, 2, 3):
         decoder.step(mx.array([token]))
     assert [cache.reachable(position) for position in (20, 12, 11, 10, 9, 8)] == [12, 12, 11, 9, 9, 0]
-    cache.rewind(3)
+    cache.take_back(3)
     decoder.step(mx.array([9]))
     # What came after the marked place is another text now.
     assert [cache.reachable(position) for position in (11, 10, 9, 8)] == [10, 10, 9, 0]

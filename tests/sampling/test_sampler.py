@@ -61,9 +61,9 @@ class Scripted:
     def __init__(self, rows):
         self.rows = [mx.array(row)[None] for row in rows]
         self.position = 0
-        self.cache = SimpleNamespace(remaining=len(rows) - 1, rewind=self.rewind)
+        self.cache = SimpleNamespace(remaining=len(rows) - 1, take_back=self.take_back)
 
-    def rewind(self, count):
+    def take_back(self, count):
         self.position -= count
 
     def draw_next(self, token, sampler, index):
@@ -207,7 +207,7 @@ def test_retracted_tokens_are_forgotten():
     values = np.array([2.0, 1.5], np.float32)
     sampler = make_sampler(SamplingStrategy(temperature=0, presence_penalty=1.0))
     assert take(sampler, values, 0)[0] == 0
-    sampler.retract(1)
+    sampler.take_back(1)
     assert take(sampler, values, 0)[0] == 0
     assert take(sampler, values, 1)[0] == 1
 

@@ -34,6 +34,9 @@ class ScriptedGuide:
         self.tokens.append(token)
         return FinishDetail.GRAMMAR if self.ends(self.tokens) else None
 
+    def take_back(self, count):
+        del self.tokens[len(self.tokens) - count :]
+
     def forced(self):
         return list(self.forces(self.tokens))
 

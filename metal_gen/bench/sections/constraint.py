@@ -35,6 +35,10 @@ class TimedGuide:
         self.seconds += time.perf_counter() - begin
         return None
 
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
+        self._matcher.take_back(count)
+
     def forced(self) -> Sequence[int]:
         """Force nothing: what is measured is one token at a time."""
         return ()

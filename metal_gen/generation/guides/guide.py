@@ -9,6 +9,7 @@ from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 from metal_gen.generation.guides.thinking import Phase, Thinking
 from metal_gen.sampling.allowed import WORD_BITS, word_count
+from metal_gen.take_back import Recent
 
 
 class TextGuide:
@@ -44,6 +45,9 @@ class TextGuide:
         # Remaining tokens that end the thinking.
         self._closing: list[int] = []
         self.error: MetalGenError | None = None
+        # Tokens that end the thinking, the error, and the number of tokens that the matcher has.
+        self._recent: Recent[tuple[list[int], MetalGenError | None, int]] = Recent()
+        self._matched = 0
 
     @property
     def is_constrained(self) -> bool:
@@ -57,6 +61,7 @@ class TextGuide:
 
     def accept(self, token: int) -> FinishDetail | None:
         """See `TokenGuide`."""
+        self._recent.keep(self._state)
         is_answer = self._is_answering and token != self.thinking.opening
         was_thinking = self.thinking.phase is Phase.THINKING
         if self._closing:
@@ -71,9 +76,22 @@ class TextGuide:
         # After white space of the answer, thinking can no longer begin.
         self.thinking.phase = Phase.ANSWER
         self._matcher.accept(token)
+        self._matched += 1
         self.error = self._matcher.error
         is_over = self._matcher.is_over and self._matcher.is_complete
         return FinishDetail.GRAMMAR if is_over else None
+
+    def take_back(self, count: int) -> None:
+        """See `TokenGuide`."""
+        matched = self._matched
+        self._closing, self.error, self._matched = self._recent.take_back(count, self._state)
+        self.thinking.take_back(count)
+        if self._matcher is not None:
+            self._matcher.take_back(matched - self._matched)
+
+    @property
+    def _state(self) -> tuple[list[int], MetalGenError | None, int]:
+        return list(self._closing), self.error, self._matched
 
     def forced(self) -> Sequence[int]:
         """See `TokenGuide`."""

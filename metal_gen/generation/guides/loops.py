@@ -2,6 +2,8 @@
 
 from collections import deque
 
+from metal_gen.take_back import Recent
+
 LONGEST_BLOCK = 128
 FEWEST_TIMES = 4
 # Shorter repetitions are rules of tables, digits and blank lines.
@@ -18,9 +20,11 @@ class LoopDetector:
         self._recent: deque[int] = deque(maxlen=LONGEST_BLOCK)
         # For each block length: the number of consecutive tokens that equal the one a block earlier.
         self._equal = [0] * (LONGEST_BLOCK + 1)
+        self._before: Recent[tuple[list[int], list[int]]] = Recent()
 
     def add(self, token: int) -> bool:
         """Record the next token. Return whether the text repeats itself now."""
+        self._before.keep(self._state)
         found = False
         equal = self._equal
         for length, other in enumerate(reversed(self._recent), 1):
@@ -35,5 +39,16 @@ class LoopDetector:
         return found
 
     def clear(self) -> None:
-        """Forget all tokens."""
-        self.__init__()  # type: ignore[misc]
+        """Forget all tokens. This is an addition too, which can be taken back."""
+        self._before.keep(self._state)
+        self._recent.clear()
+        self._equal = [0] * (LONGEST_BLOCK + 1)
+
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
+        recent, self._equal = self._before.take_back(count, self._state)
+        self._recent = deque(recent, maxlen=LONGEST_BLOCK)
+
+    @property
+    def _state(self) -> tuple[list[int], list[int]]:
+        return list(self._recent), list(self._equal)

@@ -3,6 +3,7 @@
 from enum import Enum, auto
 
 from metal_gen.generation.guides.loops import LoopDetector
+from metal_gen.take_back import Recent
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.thinking import THINK_CLOSE, THINK_OPEN, ThinkingSplitter
 from metal_gen.text.tokenizer import Tokenizer
@@ -48,9 +49,10 @@ class Thinking:
         self._open = tokenizer.added_ids.get(THINK_OPEN)
         self._close = tokenizer.added_ids.get(THINK_CLOSE)
         self._loops = LoopDetector() if breaks_loops else None
-        self._tokens = 0
+        self._tokens = self._in_loops = 0
         self.phase = self._first_phase(prompt)
         self.cut: str | None = None
+        self._recent: Recent[tuple[Phase, str | None, int, int]] = Recent()
 
     def _first_phase(self, prompt: Prompt) -> Phase:
         if self._close is None or not prompt.is_chat:
@@ -74,9 +76,11 @@ class Thinking:
 
     def accept(self, token: int) -> None:
         """Record the next token."""
+        self._recent.keep(self._state)
         if token == self._open:
             self.phase, self._tokens = Phase.THINKING, 0
             if self._loops is not None:
+                self._in_loops += 1
                 self._loops.clear()
         elif token == self._close:
             self.phase = Phase.ANSWER
@@ -85,8 +89,21 @@ class Thinking:
             self.phase = Phase.START if is_blank else Phase.ANSWER
         elif self.phase is Phase.THINKING:
             self._tokens += 1
-            if self._loops is not None and self._loops.add(token):
-                self.cut = "loop"
+            if self._loops is not None:
+                self._in_loops += 1
+                if self._loops.add(token):
+                    self.cut = "loop"
+
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens."""
+        in_loops = self._in_loops
+        self.phase, self.cut, self._tokens, self._in_loops = self._recent.take_back(count, self._state)
+        if self._loops is not None:
+            self._loops.take_back(in_loops - self._in_loops)
+
+    @property
+    def _state(self) -> tuple[Phase, str | None, int, int]:
+        return self.phase, self.cut, self._tokens, self._in_loops
 
     def closing(self) -> list[int]:
         """Return the tokens that end the thinking, if it has to end now."""

@@ -90,8 +90,15 @@ class GatedDeltaNet:
         if step.active is not None:
             after = mx.where(step.active[:, None, None], after, before)
         queries, keys, values = self._heads(convolved(tokens, self._taps))
-        outputs, memory = rule_for(self.sizes).compute(queries, keys, values, kept, taken, memory)
-        states.keep(layer, part.sequences, after, memory)
+        rule = rule_for(self.sizes).compute
+        outputs, memory_after = rule(queries, keys, values, kept, taken, memory)
+
+        def until(count: int) -> tuple[mx.array, mx.array]:
+            inputs = [each[:, :count] for each in (queries, keys, values, kept, taken)]
+            _, memory_then = rule(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], memory)
+            return mx.contiguous(tokens[:, count : count + before.shape[1]]), memory_then
+
+        states.keep(layer, part.sequences, after, memory_after, until)
         return outputs
 
     def _project(self, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
