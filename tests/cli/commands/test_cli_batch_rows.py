@@ -12,7 +12,7 @@ from metal_gen.batch.input.row_settings import OWN_NAMES
 from metal_gen.cli.batch.run import wait_for_row
 from metal_gen.config.settings import SETTINGS
 
-pytest_plugins = ("fixtures_text",)
+pytest_plugins = ("fixtures_batch", "fixtures_cli", "fixtures_text")
 
 FAST = ("-n", "2", "--seed", "3")
 TIMEOUT_S = 30
@@ -30,11 +30,12 @@ def records(folder, name="out.jsonl"):
 
 
 @pytest.mark.parametrize("slots", ["1", "4"])
-def test_a_program_that_waits_for_each_record_gets_it(tmp_path, slots):
+def test_a_program_that_waits_for_each_record_gets_it(gambler, tmp_path, slots):
     process = start_cli(
         *("batch", "-", "-o", "-", "-q", "--batch-size", slots, *FAST),
         home=tmp_path,
         stdin=subprocess.PIPE,
+        METAL_GEN_MODEL=gambler,
     )
     for id in range(3):
         process.stdin.write(json.dumps({"id": id, "prompt": "hi"}).encode() + b"\n")
@@ -45,8 +46,9 @@ def test_a_program_that_waits_for_each_record_gets_it(tmp_path, slots):
     assert json.loads(stdout)["error"]["line"] == 4
 
 
-def test_a_signal_ends_the_wait_for_a_row(tmp_path):
-    process = start_cli("batch", "-", "-o", "-", *FAST, home=tmp_path, stdin=subprocess.PIPE)
+def test_a_signal_ends_the_wait_for_a_row(gambler, tmp_path):
+    arguments = ("batch", "-", "-o", "-", *FAST)
+    process = start_cli(*arguments, home=tmp_path, stdin=subprocess.PIPE, METAL_GEN_MODEL=gambler)
     process.stdin.write(b'{"prompt": "hi"}\n')
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["id"] == 1
@@ -83,14 +85,14 @@ def test_what_is_written_is_synced_while_a_row_is_long_in_coming(interval_s, wai
 # Other formats
 
 
-def test_another_format_is_refused_before_anything_is_touched(tmp_path):
+def test_another_format_is_refused_before_anything_is_touched(batch, tmp_path):
     (tmp_path / "in.json").write_text('[{"prompt": "hi"}]')
     (tmp_path / "out.jsonl").write_text("older")
     arguments = ("-o", "out.jsonl", "--overwrite", "-m", "./no-such-model")
     for outcome in (
-        run_cli("batch", "in.json", *arguments, home=tmp_path),
+        batch("in.json", *arguments),
         run_cli("batch", "-", *arguments[:-2], home=tmp_path, stdin=(tmp_path / "in.json").read_bytes()),
-        run_cli("batch", "in.json", "--check", home=tmp_path),
+        batch("in.json", "--check"),
     ):
         assert (outcome.code, outcome.stdout) == (2, b"")
         assert "a JSON array, not JSON Lines" in outcome.stderr
@@ -99,31 +101,31 @@ def test_another_format_is_refused_before_anything_is_touched(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
 
 
-def test_a_compressed_file_gives_the_same_records_and_can_be_resumed(tmp_path):
+def test_a_compressed_file_gives_the_same_records_and_can_be_resumed(batch, tmp_path):
     write_rows(tmp_path, {"prompt": "hi"}, {"prompt": "ho"})
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress((tmp_path / "in.jsonl").read_bytes()))
-    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", *FAST, home=tmp_path).code == 0
-    arguments = ("batch", "in.jsonl.gz", "-o", "packed.jsonl", *FAST, "--resume")
-    assert run_cli(*arguments, home=tmp_path).code == 0
+    assert batch("in.jsonl", "-o", "out.jsonl", *FAST).code == 0
+    arguments = ("in.jsonl.gz", "-o", "packed.jsonl", *FAST, "--resume")
+    assert batch(*arguments).code == 0
     assert records(tmp_path, "packed.jsonl") == records(tmp_path)
-    again = run_cli(*arguments, home=tmp_path)
+    again = batch(*arguments)
     assert (again.code, "0 rows done, 0 failed, 2 done before" in again.stderr) == (0, True)
 
 
 # Fields and settings
 
 
-def test_other_fields_are_kept_on_request_and_it_is_the_same_run_only_with_it(tmp_path):
+def test_other_fields_are_kept_on_request_and_it_is_the_same_run_only_with_it(batch, tmp_path):
     write_rows(tmp_path, {"id": 1, "prompt": "hi", "meta": {"a": 1}, "text": "was", "url": "u"})
-    arguments = ("batch", "in.jsonl", "-o", "out.jsonl", *FAST)
-    assert run_cli(*arguments, "--keep-fields", home=tmp_path).code == 0
+    arguments = ("in.jsonl", "-o", "out.jsonl", *FAST)
+    assert batch(*arguments, "--keep-fields").code == 0
     (record,) = records(tmp_path)
     assert (record["meta"], record["input_text"], record["url"]) == ({"a": 1}, "was", "u")
     assert record["text"] != "was"
-    other = run_cli(*arguments, "--resume", home=tmp_path)
+    other = batch(*arguments, "--resume")
     assert (other.code, "started with keep_fields True" in other.stderr) == (2, True)
-    assert run_cli(*arguments, "--keep-fields", "--resume", home=tmp_path).code == 0
-    refused = run_cli("batch", "in.jsonl", "--check", home=tmp_path)
+    assert batch(*arguments, "--keep-fields", "--resume").code == 0
+    refused = batch("in.jsonl", "--check")
     assert 'line 1: there is no parameter "meta" (--keep-fields copies' in refused.stderr
 
 
@@ -141,10 +143,11 @@ def test_whatever_a_row_can_set_is_an_option_too():
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-def test_a_row_that_ends_while_thinking_is_a_failure_that_keeps_the_thinking(brooder, tmp_path, samples):
+def test_a_row_that_ends_while_thinking_is_a_failure_that_keeps_the_thinking(
+    batch, brooder, tmp_path, samples
+):
     write_rows(tmp_path, {"id": "a", "prompt": "hi", "max_tokens": 3}, {"id": "b", "prompt": "hi"})
     arguments = (
-        "batch",
         "in.jsonl",
         "-o",
         "out.jsonl",
@@ -154,7 +157,7 @@ def test_a_row_that_ends_while_thinking_is_a_failure_that_keeps_the_thinking(bro
         str(samples),
         "--ordered",
     )
-    outcome = run_cli(*arguments, home=tmp_path)
+    outcome = batch(*arguments)
     assert outcome.code == 7
     assert "line 1: there is no answer: the text ended while the model was thinking" in outcome.stderr
     failed, done = records(tmp_path)
@@ -163,7 +166,7 @@ def test_a_row_that_ends_while_thinking_is_a_failure_that_keeps_the_thinking(bro
     assert [each["reasoning"] for each in failed.get("texts", [failed])] == ["abc"] * samples
     assert "text" not in failed
     assert [each["text"] for each in done.get("texts", [done])] == ["42"] * samples
-    resumed = run_cli(*arguments, "--resume", home=tmp_path)
+    resumed = batch(*arguments, "--resume")
     assert "0 rows done, 0 failed, 1 done before, 1 failed before" in resumed.stderr
 
 
@@ -189,19 +192,19 @@ def test_a_row_that_ends_while_thinking_is_a_failure_that_keeps_the_thinking(bro
     ],
     ids=["fits", "max_tokens", "prompt", "never"],
 )
-def test_a_check_says_what_the_longest_row_needs(text_checkpoints, tmp_path, rows, said, advice):
+def test_a_check_says_what_the_longest_row_needs(batch, text_checkpoints, tmp_path, rows, said, advice):
     model = long_speaker(text_checkpoints)
     write_rows(tmp_path, *rows)
-    outcome = run_cli("batch", "in.jsonl", "--check", "-m", model, home=tmp_path)
+    outcome = batch("in.jsonl", "--check", "-m", model)
     assert outcome.code == (7 if advice else 0)
     assert f"the longest row is {said}" in outcome.stderr
     assert advice in outcome.stderr
 
 
-def test_a_row_that_does_not_fit_says_what_would_hold_it_and_its_answer(text_checkpoints, tmp_path):
+def test_a_row_that_does_not_fit_says_what_would_hold_it_and_its_answer(batch, text_checkpoints, tmp_path):
     write_rows(tmp_path, {"id": 1, "prompt": "h" * 2500}, {"id": 2, "prompt": "h", "max_tokens": 3000})
     model = long_speaker(text_checkpoints)
-    assert run_cli("batch", "in.jsonl", "-o", "out.jsonl", "-m", model, home=tmp_path).code == 7
+    assert batch("in.jsonl", "-o", "out.jsonl", "-m", model).code == 7
     first, second = (record["error"] for record in records(tmp_path))
     assert (first["code"], second["code"]) == ("does_not_fit", "does_not_fit")
     assert "--max-seq-len 6614" in first["hint"]
