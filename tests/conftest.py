@@ -7,6 +7,7 @@ from pathlib import Path
 # MLX reads it on import. Without it, some GPUs multiply float32 numbers with a shorter mantissa.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
+import hypothesis
 import mlx.core as mx
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
@@ -29,6 +30,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The same holds for SIGHUP under nohup.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# No test is timed: a busy machine may take long for any example.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 # Slow tests of what seldom changes, and more of the same kind as others. `scripts/check --all` runs them.

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -35,6 +36,16 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
+def source_of(path):
+    return (PACKAGE / path).read_text(encoding="utf-8")
+
+
+@cache
+def nodes_of(path):
+    """Return all nodes of a file's syntax."""
+    return list(ast.walk(ast.parse(source_of(path))))
+
+
 def layer_of(module):
     """Return the first name below the package in a dotted name; `__init__` for the package itself."""
     parts = module.split(".")
@@ -44,7 +55,7 @@ def layer_of(module):
 def imports_of(path):
     """Yield every module of the package that a file imports anywhere, with the line."""
     package = ("metal_gen", *path.parent.parts)
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -68,15 +79,18 @@ def own_layer(path):
     return path.parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_every_module_is_in_a_layer(path):
-    assert own_layer(path) in RANKS, f"{path} is in no layer: give it a place in LAYERS"
+def test_every_module_is_in_a_layer():
+    """A new folder needs a place in LAYERS."""
+    assert [str(path) for path in MODULES if own_layer(path) not in RANKS] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_no_import_points_to_the_right(path):
-    rank = RANKS.get(own_layer(path), -1)
-    wrong = [f"line {line}: {name}" for line, name in imports_of(path) if RANKS[layer_of(name)] > rank]
+def test_no_import_points_to_the_right():
+    wrong = [
+        f"{path}:{line}: {name}"
+        for path in MODULES
+        for line, name in imports_of(path)
+        if RANKS[layer_of(name)] > RANKS.get(own_layer(path), -1)
+    ]
     assert wrong == []
 
 
@@ -98,9 +112,9 @@ def module_name(path):
     return ".".join(("metal_gen", *path.with_suffix("").parts)).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_a_file_can_be_read_in_one_sitting(path):
-    assert len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) <= 300
+def test_a_file_can_be_read_in_one_sitting():
+    lengths = {str(path): len(source_of(path).splitlines()) for path in MODULES}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
 @pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests"], ids=lambda root: root.name)
@@ -110,19 +124,18 @@ def test_a_folder_can_be_taken_in_at_a_glance(root):
 
 
 def prints(path):
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            yield f"line {node.lineno}: print"
+            yield f"{path}:{node.lineno}: print"
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             if name.split(".")[0] in ("typer", "click", "rich"):
-                yield f"line {node.lineno}: {name}"
+                yield f"{path}:{node.lineno}: {name}"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if own_layer(path) != "cli"], ids=str)
-def test_only_the_command_line_prints(path):
-    assert list(prints(path)) == []
+def test_only_the_command_line_prints():
+    assert [found for path in MODULES if own_layer(path) != "cli" for found in prints(path)] == []
 
 
 def test_the_command_line_is_seen_to_print():

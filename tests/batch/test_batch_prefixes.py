@@ -49,6 +49,7 @@ def test_rows_share_what_an_earlier_run_has_stored(run, tmp_path):
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
 
 
+@pytest.mark.release
 def test_samples_and_another_number_of_slots_use_it(run):
     plain, _ = run(PROMPTS, cache=False, samples=2)
     run(PROMPTS)
@@ -57,6 +58,7 @@ def test_samples_and_another_number_of_slots_use_it(run):
     assert stored >= 64
 
 
+@pytest.mark.release
 def test_a_run_stores_a_few_prefixes_at_most(run, tmp_path):
     rows = [f"{number} " + "animals and their houses, " * 20 for number in range(8)]
     run(rows, system=None)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metal_gen.batch.input.row_parsing import parse_row
@@ -329,13 +329,11 @@ def test_messages_about_a_row_are_short_whatever_it_contains():
 # Any line at all
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_are_too_strange(line):
     assert parse_row(3, line).number == 3
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["id", "prompt", "messages", "n", "stop", "logprobs", "x"]), VALUES))
 def test_no_values_are_too_strange(row):
     for field in (None, "x"):
@@ -343,7 +341,6 @@ def test_no_values_are_too_strange(row):
         assert isinstance(parsed, RowError) or parsed.prompt
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["messages", "stream", "n", "logprobs", "tools", "top_logprobs"]), VALUES)
 )
@@ -351,7 +348,6 @@ def test_no_request_is_too_strange(body):
     assert parse_row(3, json.dumps(request(body)).encode()).id == "a"
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_what_is_handed_on_is_unchanged(value):
     row = parse_row(3, json.dumps({"text": "hi", "extra": value}).encode(), field="text")

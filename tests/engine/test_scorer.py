@@ -143,8 +143,8 @@ LARGE_VOCABULARY = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 2
 @pytest.mark.parametrize(
     ("arch", "changes", "dtype"),
     [
-        ("qwen3", SMALL, "float32"),
-        ("qwen3", LARGE_VOCABULARY, "float32"),
+        pytest.param("qwen3", SMALL, "float32", marks=pytest.mark.release),
+        pytest.param("qwen3", LARGE_VOCABULARY, "float32", marks=pytest.mark.release),
         ("qwen3", LARGE_VOCABULARY, "bfloat16"),
         ("qwen3_moe", SMALL, "float32"),
     ],

@@ -108,10 +108,25 @@ def model(request, tmp_path):
     return Checkpoint(folder).weights.load("float32")
 
 
+@pytest.fixture
+def fuses(request):
+    """Fuse operations or not: on a CPU, MLX calls a C++ compiler to fuse, for seconds."""
+    if not request.param:
+        mx.disable_compile()
+    yield request.param
+    mx.enable_compile()
+
+
 @pytest.mark.parametrize(
-    ("model", "compiles"), [*product(MODELS, [False, True]), ("adapted", False)], indirect=["model"]
+    ("model", "compiles", "fuses"),
+    [
+        *((model, compiles, False) for model, compiles in product(MODELS, [False, True])),
+        ("adapted", False, False),
+        *(pytest.param(model, True, True, marks=pytest.mark.release) for model in MODELS),
+    ],
+    indirect=["model", "fuses"],
 )
-def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles):
+def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles, fuses):
     wanted = requests(15)
     cache = make_cache(model, max_seq_len=CAPACITY)
     expected = {request[0]: alone(model, cache, request) for request in wanted}
@@ -123,7 +138,9 @@ def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles):
 
 
 @cpu_only
-@pytest.mark.parametrize("model", [*MODELS, "qwen2_moe", "adapted"], indirect=True)
+@pytest.mark.parametrize(
+    "model", [*MODELS, "qwen2_moe", pytest.param("adapted", marks=pytest.mark.release)], indirect=True
+)
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
     model = with_independent_rows(model)
     found = []

@@ -48,14 +48,14 @@ SHARED = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 5
     ("arch", "changes", "dtype", "chunk_size", "length"),
     [
         ("qwen3", WIDE, "float32", 64, 512),
-        ("qwen3", WIDE, "bfloat16", 512, 512),
-        ("qwen3", SMALL, "float32", 512, 512),
+        pytest.param("qwen3", WIDE, "bfloat16", 512, 512, marks=pytest.mark.release),
+        pytest.param("qwen3", SMALL, "float32", 512, 512, marks=pytest.mark.release),
         ("qwen3", SMALL, "bfloat16", 512, 512),
-        ("qwen3", {"vocab_size": 1024}, "float32", 512, 512),
+        pytest.param("qwen3", {"vocab_size": 1024}, "float32", 512, 512, marks=pytest.mark.release),
         ("qwen3", {"vocab_size": 1024}, "bfloat16", 512, 512),
-        ("qwen2", SMALL, "float32", 512, 512),
+        pytest.param("qwen2", SMALL, "float32", 512, 512, marks=pytest.mark.release),
         ("qwen2", SMALL, "float16", 512, 512),
-        ("qwen3_moe", WIDE, "float32", 256, 512),
+        pytest.param("qwen3_moe", WIDE, "float32", 256, 512, marks=pytest.mark.release),
         ("qwen3_moe", {**SMALL, **SHARED}, "float32", 512, 512),
     ],
 )
@@ -79,8 +79,15 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("chunk_size", [64, 512])
+@pytest.mark.parametrize(
+    ("dtype", "chunk_size"),
+    [
+        ("float32", 64),
+        pytest.param("float32", 512, marks=pytest.mark.release),
+        pytest.param("bfloat16", 64, marks=pytest.mark.release),
+        ("bfloat16", 512),
+    ],
+)
 def test_the_plan_of_a_hybrid_is_within_five_percent_of_the_peak(tmp_path, dtype, chunk_size):
     config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SMALL, **LINEAR)
     settings = Settings(
@@ -92,7 +99,7 @@ def test_the_plan_of_a_hybrid_is_within_five_percent_of_the_peak(tmp_path, dtype
     assert_plan_is_the_peak(prepare(settings), 504)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.release), "bfloat16"])
 def test_the_plan_fits_eight_slots_of_a_hybrid(tmp_path, dtype):
     """Prompts fill the slots, and share a beginning whose states are kept."""
     config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SMALL, **LINEAR)
@@ -131,8 +138,15 @@ def test_too_many_slots_of_a_hybrid_are_refused_with_the_number_that_fits(tmp_pa
         prepare(Settings(**settings, batch_size=most + 1), most_slots=most + 1)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("prompt_tokens", [500, 512])
+@pytest.mark.parametrize(
+    ("dtype", "prompt_tokens"),
+    [
+        ("float32", 500),
+        pytest.param("float32", 512, marks=pytest.mark.release),
+        pytest.param("bfloat16", 500, marks=pytest.mark.release),
+        ("bfloat16", 512),
+    ],
+)
 def test_the_plan_fits_the_bundled_model(dtype, prompt_tokens):
     assert_plan_is_the_peak(prepare(Settings(model_dtype=dtype)), prompt_tokens)
 

@@ -164,7 +164,9 @@ def test_a_cpu_computes_quantized_weights_in_float32_whatever_its_blas(monkeypat
     assert chosen == ["bfloat16", "float32"]
 
 
-@pytest.mark.parametrize("choose", [None, mixed], ids=["alike", "mixed"])
+@pytest.mark.parametrize(
+    "choose", [pytest.param(None, id="alike", marks=pytest.mark.release), pytest.param(mixed, id="mixed")]
+)
 def test_working_memory_equals_the_plan(choose, tmp_path):
     """Products of matrices in different forms are in memory together with the joined result."""
     config = {**quantizable_config("qwen3", max_position_embeddings=256), "intermediate_size": 4096}

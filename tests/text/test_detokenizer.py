@@ -52,7 +52,7 @@ def test_round_trip(both, text):
     assert "".join(stream(tokenizer, ids)) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_tokens_decode_as_the_library_decodes_them(both, data):
     tokenizer, library = both
@@ -62,7 +62,7 @@ def test_any_tokens_decode_as_the_library_decodes_them(both, data):
     assert joined == library.decode(ids, skip_special_tokens=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=60))
 def test_any_text_streams_in_whole_characters(both, text):
     tokenizer, library = both

@@ -84,14 +84,14 @@ def every_split(text):
             yield cut(text, chosen)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(text=TEXTS, stops=STOPS, data=st.data())
 def test_any_split_equals_a_search_of_the_whole_text(text, stops, data):
     places = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
     assert match(cut(text, places), stops) == reference(text, stops)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=TEXTS, stops=STOPS, data=st.data())
 def test_only_possible_stop_strings_are_held_back(text, stops, data):
     places = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
@@ -109,14 +109,14 @@ def test_only_possible_stop_strings_are_held_back(text, stops, data):
         assert released + matcher.finish() == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(alphabet="ab", max_size=8), stops=STOPS)
 def test_every_split_of_a_text_gives_the_same(text, stops):
     expected = reference(text, stops)
     assert all(match(split, stops) == expected for split in every_split(text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=20), data=st.data())
 def test_any_part_of_any_text_stops_it(text, data):
     begin = data.draw(st.integers(0, max(len(text) - 1, 0)))

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metal_gen.text.encoded_prompt import Prompt
@@ -35,7 +35,6 @@ def letters(text):
     return list(text)
 
 
-@settings(deadline=None)
 @given(TEXTS, st.data())
 @example("<think>\nhm\n</think>\n\nyes", None)
 @example("\n<think>a</think><think>b</think>", None)

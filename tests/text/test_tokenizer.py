@@ -38,7 +38,7 @@ def test_a_tokenizer_of_a_larger_model_is_refused(open_tokenizer):
         open_tokenizer(vocab_size=200)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     # Normalization shortens these most: singletons, and letters with several marks.
     st.text(
@@ -61,7 +61,7 @@ def test_most_bytes_follows_from_the_longest_token(open_tokenizer):
 WORDS = ["a ", "fox", "  ", "\n", "'s", "é", "e\u0301", "한", "<|im_end|>", "7", "..."]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(WORDS), max_size=30).map("".join) | st.text(max_size=60), st.integers(0, 60))
 def test_least_tokens_is_a_lower_bound(text, cut):
     whole = build_tokenizer(BUNDLED_FOLDER / "tokenizer.json")

@@ -61,6 +61,7 @@ def test_invalid_bytes_are_written_as_in_the_library(gambler, tmp_path):
     assert (outcome.code, outcome.stdout) == (0, f"{text}\n".encode())
 
 
+@pytest.mark.release
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
 def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", "--compile", "on", "-vv", home=tmp_path)
