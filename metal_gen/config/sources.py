@@ -218,3 +218,21 @@ def nearest(name: str, names: list[str]) -> str:
     if close := get_close_matches(name[:LONGEST_SHOWN], names, n=1):
         return f"did you mean {close[0]}?"
     return f"there are {', '.join(names)}"
+
+
+def place_of(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
+    """Return where a setting was set, for a message, and the type of error for that place."""
+    info, source = SETTINGS[name], settings.source(name)
+    if source == ARGUMENT_SOURCE:
+        return name, UsageError
+    if source == info.flag:
+        return source, UsageError
+    if source == info.variable:
+        return source, ConfigError
+    return f"{source}: [{info.section}] {info.key}", ConfigError
+
+
+def refusal(settings: Settings, name: str, problem: str, hint: str) -> UsageError | ConfigError:
+    """Return an error that names the place of a setting."""
+    place, refuse = place_of(settings, name)
+    return refuse(f"{place}: {problem}", hint)

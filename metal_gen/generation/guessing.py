@@ -2,8 +2,7 @@
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.errors import ConfigError, UsageError
-from metal_gen.generation.strategy_settings import place_of
+from metal_gen.config.sources import refusal
 from metal_gen.speculation.planned import PlannedSource
 
 
@@ -20,16 +19,18 @@ def planned_source(settings: Settings, checkpoint: Checkpoint, dtype: str) -> Pl
     """
     wanted = settings.speculate
     if settings.draft_model is not None and wanted not in ("auto", "draft"):
-        raise _refusal(
+        raise refusal(
             settings,
             "draft_model",
             f"a draft model contradicts speculate = {wanted!r}",
             "use --speculate draft, or leave the draft model out",
         )
+    if wanted == "draft" or settings.draft_model is not None:
+        from metal_gen.speculation.planning import plan_draft
+
+        return plan_draft(settings, checkpoint)
+    if wanted == "mtp":
+        from metal_gen.speculation.planning import plan_mtp
+
+        return plan_mtp(settings, checkpoint, dtype)
     return None
-
-
-def _refusal(settings: Settings, name: str, problem: str, hint: str) -> UsageError | ConfigError:
-    """Return an error that names the place of a setting."""
-    place, refuse = place_of(settings, name)
-    return refuse(f"{place}: {problem}", hint)

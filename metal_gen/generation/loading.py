@@ -4,13 +4,13 @@
 Calling `load` on its result reads the weights.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
+from metal_gen.cache.hybrid import new_cache
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -41,6 +41,7 @@ from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
 
@@ -278,17 +279,9 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
                 f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
                 "leave it out: the checkpoint decides",
             )
-    config = KVCacheConfig(
-        **shape,
+    return cache_size(
+        model,
         max_seq_len=settings.max_seq_len or usual_capacity(model),
         batch_size=settings.batch_size or 1,
         dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
-    )
-    if (linear := model.linear) is None:
-        return config
-    return HybridCacheConfig(
-        **asdict(config),
-        num_linear_layers=model.num_linear_layers,
-        conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
-        memory=(linear.linear_num_value_heads, linear.linear_value_head_dim, linear.linear_key_head_dim),
     )

@@ -4,7 +4,8 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, Settings
+from metal_gen.config.settings import SETTINGS, Settings
+from metal_gen.config.sources import place_of
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import ConfigError, UsageError
 from metal_gen.sampling.strategy import SamplingStrategy
@@ -103,18 +104,6 @@ def _token(settings: Settings, setting: str, tokenizer: Tokenizer, name: str) ->
     except UsageError as error:
         place, refuse = place_of(settings, setting)
         raise refuse(f"{place}: {error.message}", error.hint) from None
-
-
-def place_of(settings: Settings, name: str) -> tuple[str, type[UsageError] | type[ConfigError]]:
-    """Return where a setting was set, for a message, and the type of error for that place."""
-    info, source = SETTINGS[name], settings.source(name)
-    if source == ARGUMENT_SOURCE:
-        return name, UsageError
-    if source == info.flag:
-        return source, UsageError
-    if source == info.variable:
-        return source, ConfigError
-    return f"{source}: [{info.section}] {info.key}", ConfigError
 
 
 def without_end(strategy: SamplingStrategy, eos_ids: Collection[int]) -> SamplingStrategy:

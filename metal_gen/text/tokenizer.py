@@ -188,6 +188,11 @@ class Tokenizer:
             return self._whole
 
     @property
+    def ids(self) -> dict[str, int]:
+        """The id of each token of the vocabulary, by its text as the vocabulary writes it."""
+        return {**self._ids, **self.added_ids}
+
+    @property
     def eos_id(self) -> int | None:
         """Id of tokenizer_config.json's `eos_token`; None if it has none."""
         token = self.config.get("eos_token")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.constraints.checks import CONSTRAINTS
 from metal_gen.config.settings import Settings
+from metal_gen.config.sources import place_of
 from metal_gen.constraints.constraint import Constraint
 from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.errors import UsageError
@@ -12,7 +13,6 @@ from metal_gen.generation.guides.guide import TextGuide
 from metal_gen.generation.guides.thinking import Phase, Thinking
 from metal_gen.generation.guides.tool_grammar import tool_choice_grammar
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.strategy_settings import place_of
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.thinking import THINK_CLOSE, ThinkingSplitter
 from metal_gen.text.tokenizer import Tokenizer

@@ -1,0 +1,137 @@
+"""Checks the models that guess, before any weights are read: MTP layers and draft models."""
+
+import filecmp
+
+from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.mtp_weights import MtpWeights
+from metal_gen.checkpoint.packed.quantizing import packing_named
+from metal_gen.config.settings import Settings
+from metal_gen.config.sources import place_of, refusal
+from metal_gen.device.backend import compiles_steps, dtype_to_compute_in
+from metal_gen.errors import MetalGenError
+from metal_gen.excerpt import excerpt
+from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.config.linear_attention import HYBRIDS
+from metal_gen.speculation.draft_model import CHUNK_SIZE, PlannedDraft
+from metal_gen.speculation.mtp import PlannedMtp
+from metal_gen.text.same_vocabulary import different_token
+from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
+
+# Guesses of a model in a pass, unless set. More are seldom all accepted.
+USUAL_GUESSES = 4
+
+
+def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedMtp | None:
+    """Check the layers for multi-token prediction of a checkpoint.
+
+    Args:
+        settings: Settings in force.
+        checkpoint: Checkpoint of the target model.
+        dtype: Dtype that the target computes in.
+
+    Returns:
+        None if the checkpoint has none, and the settings do not ask for them.
+
+    Raises:
+        CheckpointError: It has some that do not fit.
+        UsageError: It has none, and the settings ask for them; ConfigError if a file or variable does.
+    """
+    weights = MtpWeights(checkpoint.weights)
+    if not weights and settings.speculate == "mtp":
+        problem = "the checkpoint has no layers for multi-token prediction (mtp.*)"
+        hint = "only Qwen3-Next, Qwen3.5, 3.6 and 3.8 have them; use --speculate lookup, or a --draft-model"
+        if checkpoint.config.model_type in HYBRIDS:
+            hint = (
+                "conversions by mlx-lm drop them, as those of mlx-community do: use the original with "
+                "--quantize, or convert it with `metal-gen convert`, which keeps them"
+            )
+        raise refusal(settings, "speculate", problem, hint)
+    if not weights:
+        return None
+    cache = KVCacheConfig(
+        num_layers=1,
+        num_kv_heads=checkpoint.config.num_key_value_heads,
+        head_dim=checkpoint.config.head_dim,
+        max_seq_len=1,
+        dtype=_cache_dtype(settings, dtype),
+    )
+    return PlannedMtp(weights, dtype, cache, settings.draft_tokens or USUAL_GUESSES)
+
+
+def plan_draft(
+    settings: Settings, checkpoint: Checkpoint, *, on_download: ProgressCallback | None = None
+) -> PlannedDraft:
+    """Find the draft model and check it.
+
+    Args:
+        settings: Settings in force; `draft_model` names it.
+        checkpoint: Checkpoint of the target model.
+        on_download: Called while files come from the Hub.
+
+    Raises:
+        UsageError: There is none, or it has another vocabulary; ConfigError if a file or variable names it.
+        MetalGenError: It cannot be found, or is damaged or not supported. The error names the setting.
+    """
+    if settings.draft_model is None:
+        raise refusal(
+            settings,
+            "speculate",
+            "guesses of a draft model need one",
+            "name a small model of the same family: --draft-model Qwen/Qwen3-0.6B",
+        )
+    try:
+        draft = _opened(settings, settings.draft_model, on_download)
+        difference = _difference(checkpoint, draft)
+    except MetalGenError as error:
+        place, _ = place_of(settings, "draft_model")
+        raise type(error)(f"{place}: {error.message}", error.hint) from None
+    if difference is not None:
+        raise refusal(settings, "draft_model", difference, "choose a smaller model of the same family")
+    dtype = dtype_to_compute_in(
+        settings.model_dtype,
+        draft.weights.dtype,
+        has_experts=draft.config.experts is not None,
+        is_quantized=draft.weights.is_quantized,
+    )
+    return PlannedDraft(
+        draft,
+        dtype,
+        cache_dtype=_cache_dtype(settings, dtype),
+        most_guesses=settings.draft_tokens or USUAL_GUESSES,
+        chunk_size=min(settings.chunk_size or CHUNK_SIZE, CHUNK_SIZE),
+        compiles=compiles_steps(settings.compile),
+    )
+
+
+def _opened(settings: Settings, model: str, on_download: ProgressCallback | None) -> Checkpoint:
+    """Open the draft model. `quantize` applies to it too, unless it is stored quantized."""
+    folder = locate_checkpoint(model, on_progress=on_download)
+    draft = Checkpoint(folder)
+    if settings.quantize is None or draft.weights.is_quantized:
+        return draft
+    return Checkpoint(folder, packing=packing_named(settings.quantize))
+
+
+def _difference(checkpoint: Checkpoint, draft: Checkpoint) -> str | None:
+    """Describe how the draft's vocabulary differs; None if its ids mean the same tokens."""
+    own, other = checkpoint.folder / TOKENIZER_FILE, draft.folder / TOKENIZER_FILE
+    if own.is_file() and other.is_file() and filecmp.cmp(own, other, shallow=False):
+        return None
+    if different := different_token(checkpoint.tokenizer, draft.tokenizer):
+        token, ours, theirs = different
+        return (
+            f"the draft model has another vocabulary: token {token} is {excerpt(theirs)!r} there, "
+            f"and {excerpt(ours)!r} in the model"
+        )
+    largest = max(id for id in checkpoint.tokenizer.ids.values() if id < checkpoint.config.vocab_size)
+    end = draft.config.vocab_size - 1
+    if largest > end:
+        return (
+            f"the draft model has a smaller vocabulary: it ends at token {end}, and the model's at {largest}"
+        )
+    return None
+
+
+def _cache_dtype(settings: Settings, dtype: str) -> str:
+    return dtype if settings.cache_dtype == "auto" else settings.cache_dtype
