@@ -144,9 +144,7 @@ def time_alternating(draws: dict[str, Callable[[int], int]], rounds: int) -> dic
                 failed.add(name)
             if index >= 0:
                 times[name].append(1e3 * (time.perf_counter() - begin))
-    return {
-        name: math.nan if name in failed else statistics.median(values) for name, values in times.items()
-    }
+    return {name: math.nan if name in failed else statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:

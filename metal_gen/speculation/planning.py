@@ -1,6 +1,7 @@
 """Checks the models that guess, before any weights are read: MTP layers and draft models."""
 
 import filecmp
+from pathlib import Path
 
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -9,12 +10,12 @@ from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import place_of, refusal
 from metal_gen.device.backend import compiles_steps, dtype_to_compute_in
-from metal_gen.errors import MetalGenError
+from metal_gen.errors import CheckpointError, MetalGenError
 from metal_gen.excerpt import excerpt
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.linear_attention import HYBRIDS
 from metal_gen.speculation.draft_model import CHUNK_SIZE, PlannedDraft
-from metal_gen.speculation.mtp import PlannedMtp
+from metal_gen.speculation.mtp import NAME, PlannedMtp
 from metal_gen.text.same_vocabulary import different_token
 from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
 
@@ -31,14 +32,20 @@ def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedM
         dtype: Dtype that the target computes in.
 
     Returns:
-        None if the checkpoint has none, and the settings do not ask for them.
+        None if the checkpoint has none that fit, and the settings do not ask for them.
 
     Raises:
-        CheckpointError: It has some that do not fit.
+        CheckpointError: It has some that do not fit, and the settings ask for them.
         UsageError: It has none, and the settings ask for them; ConfigError if a file or variable does.
     """
-    weights = MtpWeights(checkpoint.weights)
-    if not weights and settings.speculate == "mtp":
+    is_wanted = settings.speculate == NAME
+    try:
+        weights = MtpWeights(checkpoint.weights)
+    except CheckpointError:
+        if is_wanted:
+            raise
+        return None
+    if not weights and is_wanted:
         problem = "the checkpoint has no layers for multi-token prediction (mtp.*)"
         hint = "only Qwen3-Next, Qwen3.5, 3.6 and 3.8 have them; use --speculate lookup, or a --draft-model"
         if checkpoint.config.model_type in HYBRIDS:
@@ -60,13 +67,18 @@ def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedM
 
 
 def plan_draft(
-    settings: Settings, checkpoint: Checkpoint, *, on_download: ProgressCallback | None = None
+    settings: Settings,
+    checkpoint: Checkpoint,
+    *,
+    folder: Path | None = None,
+    on_download: ProgressCallback | None = None,
 ) -> PlannedDraft:
     """Find the draft model and check it.
 
     Args:
         settings: Settings in force; `draft_model` names it.
         checkpoint: Checkpoint of the target model.
+        folder: Folder of the draft model, which may lack its tokenizer; None to find it.
         on_download: Called while files come from the Hub.
 
     Raises:
@@ -81,8 +93,9 @@ def plan_draft(
             "name a small model of the same family: --draft-model Qwen/Qwen3-0.6B",
         )
     try:
-        draft = _opened(settings, settings.draft_model, on_download)
-        difference = _difference(checkpoint, draft)
+        draft = _opened(settings, folder or locate_checkpoint(settings.draft_model, on_progress=on_download))
+        is_comparable = folder is None or (checkpoint.has_tokenizer and draft.has_tokenizer)
+        difference = _difference(checkpoint, draft) if is_comparable else None
     except MetalGenError as error:
         place, _ = place_of(settings, "draft_model")
         raise type(error)(f"{place}: {error.message}", error.hint) from None
@@ -104,9 +117,8 @@ def plan_draft(
     )
 
 
-def _opened(settings: Settings, model: str, on_download: ProgressCallback | None) -> Checkpoint:
+def _opened(settings: Settings, folder: Path) -> Checkpoint:
     """Open the draft model. `quantize` applies to it too, unless it is stored quantized."""
-    folder = locate_checkpoint(model, on_progress=on_download)
     draft = Checkpoint(folder)
     if settings.quantize is None or draft.weights.is_quantized:
         return draft

@@ -4,7 +4,9 @@ No reference has these heads. A state taken before the final norm, or norms with
 still give guesses, only worse ones.
 """
 
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +18,10 @@ from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.models.cache_size import cache_size
-from scripts.bundled_model.corpus import make_document
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from bundled_model.corpus import make_document
 
 SEED, DOCUMENTS = 777, 5
 DTYPE = "float32"

@@ -4,14 +4,14 @@ import json
 
 import pytest
 from mtp_checkpoint import write_mtp_checkpoint
-from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
+from tiny_checkpoint import hybrid_configs, tiny_config, tiny_weights, write_checkpoint
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.new_folder import NewFolder
-from metal_gen.errors import ConfigError, MetalGenError, UsageError
+from metal_gen.errors import CheckpointError, ConfigError, MetalGenError, UsageError
 from metal_gen.generation.guessing import planned_source
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.speculation.planning import plan_draft, plan_mtp
@@ -50,6 +50,17 @@ def test_mtp_wants_a_checkpoint_with_heads(name, hint, tmp_path):
     assert message == "--speculate: the checkpoint has no layers for multi-token prediction (mtp.*)"
     assert hint in advice
     assert plan_mtp(Settings(), Checkpoint(tmp_path), "float32") is None
+
+
+def test_heads_that_do_not_fit_are_only_refused_if_they_are_asked_for(tmp_path):
+    heads = write_mtp_checkpoint(tmp_path, CONFIGS["qwen3_5-untied"])
+    heads.pop("mtp.fc.weight")
+    write_checkpoint(
+        tmp_path, CONFIGS["qwen3_5-untied"], {**tiny_weights(CONFIGS["qwen3_5-untied"]), **heads}
+    )
+    assert plan_mtp(Settings(), Checkpoint(tmp_path), "float32") is None
+    message, _ = refused(tmp_path, CheckpointError, speculate="mtp")
+    assert "mtp.fc.weight is missing" in message
 
 
 def test_mtp_takes_what_its_weights_and_one_layer_of_cache_take(tmp_path):
