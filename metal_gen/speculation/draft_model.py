@@ -130,7 +130,7 @@ class DraftSource:
         if position < cache.position:
             # A step may still compute with the cache. Without waiting for it, the next write would copy it.
             cache.evaluate()
-            cache.rewind(cache.position - position)
+            cache.take_back(cache.position - position)
         # Some embeddings are padded further than others.
         largest = self._decoder.model.config.vocab_size - 1
         new = [min(token, largest) for token in self._ids[position:]]

@@ -127,7 +127,7 @@ class MtpSource:
             return draw(self._target.logits(state), place)
 
         guesses = draw_in_turn(draw(self._target.logits(state), 0), following, count)
-        self._cache.rewind(count - 1)
+        self._cache.take_back(count - 1)
         return Guesses(guesses, self.name)
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
@@ -186,4 +186,4 @@ class MtpSource:
             place = min(place, last.place + end - last.first)
         # A step may still compute with the cache. Without waiting for it, the next write would copy it.
         self._cache.evaluate()
-        self._cache.rewind(self._cache.position - place)
+        self._cache.take_back(self._cache.position - place)
