@@ -3,6 +3,8 @@
 Run from the repository's root: `python -m scripts.check_constraints --texts 2000`. Rows of a batch ask for
 documents of some sixty schemas, at a temperature at which a model writes nonsense. `--suite FOLDER` adds the
 schemas of a JSON-Schema-Test-Suite (its required part, draft 2020-12) that a constraint can keep to.
+`--folder FOLDER` keeps the rows and records there, and goes on with them if it was interrupted; what follows
+`--` goes to `metal-gen batch`.
 
 Prints how many texts are complete, how many of these fit, and what does not. Exit code 1 if one does not fit.
 """
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,17 +72,26 @@ def misfit(schema: Schema, text: str) -> str | None:
 
 
 def run_batch(rows: list[dict[str, Any]], folder: Path, arguments: list[str]) -> list[dict[str, Any]]:
-    """Run rows through `metal-gen batch`, and return the records in their order."""
+    """Run rows through `metal-gen batch`, or go on with them; return the records in their order."""
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", "--ordered", "-q"]
+    command = [sys.executable, "-m", "metal_gen", "batch", "in.jsonl", "-o", "out.jsonl", "--ordered"]
+    command += ["--resume"] if (folder / "out.jsonl").exists() else []
     done = subprocess.run([*command, *arguments], cwd=folder, check=False)
     if done.returncode not in (0, FAILED_ROWS):
         raise SystemExit(f"metal-gen batch ended with {done.returncode}")
     return [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def check(schemas: list[Schema], texts: int, arguments: list[str]) -> tuple[Counter[str], list[str]]:
+def check(
+    schemas: list[Schema], texts: int, arguments: list[str], folder: Path
+) -> tuple[Counter[str], list[str]]:
     """Generate texts, the schemas in turn, and count which are complete and which of these fit.
+
+    Args:
+        schemas: Schemas that a constraint can keep to.
+        texts: Number of texts.
+        arguments: Arguments of `metal-gen batch`.
+        folder: Folder for rows and records, which may be those of an interrupted run.
 
     Returns:
         Counts of `fits`, `cut`, `unchecked` and `failed`, and a line for each complete text that does not.
@@ -94,19 +106,18 @@ def check(schemas: list[Schema], texts: int, arguments: list[str]) -> tuple[Coun
         for number in range(texts)
     ]
     counts, wrong = Counter[str](), []
-    with TemporaryDirectory() as folder:
-        for row, record in zip(rows, run_batch(rows, Path(folder), arguments), strict=True):
-            if record.get("complete") is not True:
-                code = record["error"]["code"]
-                counts["cut" if code == "incomplete" else "failed"] += 1
-                if code != "incomplete":
-                    wrong.append(f"{json.dumps(row['schema'])}: {record['error']['message']}")
-            elif (reason := misfit(row["schema"], record["text"])) == UNCHECKED:
-                counts["unchecked"] += 1
-            elif reason is not None:
-                wrong.append(f"{json.dumps(row['schema'])}: {record['text']}: {reason}")
-            else:
-                counts["fits"] += 1
+    for row, record in zip(rows, run_batch(rows, folder, arguments), strict=True):
+        if record.get("complete") is not True:
+            code = record["error"]["code"]
+            counts["cut" if code == "incomplete" else "failed"] += 1
+            if code != "incomplete":
+                wrong.append(f"{json.dumps(row['schema'])}: {record['error']['message']}")
+        elif (reason := misfit(row["schema"], record["text"])) == UNCHECKED:
+            counts["unchecked"] += 1
+        elif reason is not None:
+            wrong.append(f"{json.dumps(row['schema'])}: {record['text']}: {reason}")
+        else:
+            counts["fits"] += 1
     return counts, wrong
 
 
@@ -119,12 +130,18 @@ def main() -> int:
     parser.add_argument("--temperature", default="1.5")
     parser.add_argument("--max-tokens", default="300")
     parser.add_argument("--seed", default="1")
+    parser.add_argument("--folder", type=Path, help="a folder that stays; default: a temporary one")
+    parser.add_argument("more", nargs="*", help="arguments of metal-gen batch, after --")
     options = parser.parse_args()
     schemas, refused = usable([*SCHEMAS, *(suite_schemas(options.suite) if options.suite else ())])
     arguments = ["--temperature", options.temperature, "-n", options.max_tokens, "--seed", options.seed]
+    arguments += options.more or ["-q"]
     if options.model:
         arguments += ["--model", str(Path(options.model).resolve())]
-    counts, wrong = check(schemas, options.texts, arguments)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        counts, wrong = check(schemas, options.texts, arguments, folder)
     print(f"{len(schemas)} schemas are used, {refused.total()} are refused:")
     for reason, count in refused.most_common():
         print(f"  {count:4} {reason}")

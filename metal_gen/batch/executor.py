@@ -8,12 +8,21 @@ from metal_gen.batch.input.rows import RowError
 
 @dataclass(frozen=True)
 class RowResult:
-    """The record of a finished row, its token counts, and notices about its prompt."""
+    """A finished row.
+
+    Attributes:
+        record: Its record.
+        prompt_tokens: Number of prompt tokens.
+        completion_tokens: Number of new tokens, or of tokens that were scored.
+        notices: What a person should know about the prompt.
+        cached_tokens: Number of prompt tokens that were read from the prefix cache.
+    """
 
     record: dict[str, object]
     prompt_tokens: int
     completion_tokens: int
     notices: tuple[str, ...]
+    cached_tokens: int = 0
 
 
 Outcome = RowResult | RowError

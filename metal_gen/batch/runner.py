@@ -33,6 +33,7 @@ class BatchCounts:
         failed_before: The failed rows among `skipped`.
         prompt_tokens: Prompt tokens of the `done` rows.
         completion_tokens: New tokens of the `done` rows, all samples together.
+        cached_tokens: Prompt tokens of the `done` rows that were read from the prefix cache.
         slots: Number of texts that can be generated concurrently.
         slots_in_use: Number of texts being generated now.
         occupancy: Mean share of the slots in use while rows remained; None if no step counts.
@@ -45,6 +46,7 @@ class BatchCounts:
     failed_before: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     slots: int = 1
     slots_in_use: int = 0
     occupancy: float | None = None
@@ -217,3 +219,4 @@ class _Output:
         self._counts.done += 1
         self._counts.prompt_tokens += outcome.prompt_tokens
         self._counts.completion_tokens += outcome.completion_tokens
+        self._counts.cached_tokens += outcome.cached_tokens

@@ -47,9 +47,6 @@ class SlotPrefixes:
     Args:
         model: The model, with the settings of the run.
         slots: The slots.
-
-    Attributes:
-        stored_tokens: Prompt tokens that came from the disk.
     """
 
     def __init__(self, model: TextModel, slots: SlotCache) -> None:
@@ -57,16 +54,19 @@ class SlotPrefixes:
         self._prefixes = open_prefix_cache(model.checkpoint, model.settings, model.plan, stride=slots.stride)
         self._boundaries: dict[SlotText, int] = {}
         self._stored = self._rows = 0
-        self.stored_tokens = 0
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what a person should know and was not told yet."""
         return tuple(self._prefixes.take_notices())
 
-    def begin(self, text: SlotText, prompt: Prompt) -> None:
-        """Fill the slot of a new text, unless a slot holds as much of its prompt."""
+    def begin(self, text: SlotText, prompt: Prompt) -> int:
+        """Fill the slot of a new text, unless a slot holds as much of its prompt.
+
+        Returns:
+            Number of prompt tokens that came from the disk.
+        """
         if not text.shareable or text.is_over:
-            return
+            return 0
         slot = _Slot(self._slots, text)
         self._boundaries[text] = self._prefixes.boundary(prompt)
         self._rows += 1
@@ -74,7 +74,8 @@ class SlotPrefixes:
         held = self._slots.positions[text.slot] + self._slots.extend(text.slot, text.shareable)
         found = self._prefixes.find(prompt, slot)
         if found is not None and found.tokens > held and self._prefixes.fill(found, slot):
-            self.stored_tokens += found.tokens
+            return found.tokens
+        return 0
 
     def first_token(self, text: SlotText, prompt: Prompt) -> None:
         """Store the prefix of a text whose prompt is in its slot, if it is worth storing."""

@@ -50,6 +50,7 @@ class _Job:
     generations: dict[int, Generation] = field(default_factory=dict)
     failure: RowError | None = None
     notices: tuple[str, ...] = ()
+    cached_tokens: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -68,7 +69,7 @@ class _Job:
                 return replace(failed_row(self.row, failure, code), given=record)
         completion_tokens = sum(len(generation.token_ids) for generation in generations)
         notices = (*self.prompt.notices, *self.notices)
-        return RowResult(record, len(self.prompt.ids), completion_tokens, notices)
+        return RowResult(record, len(self.prompt.ids), completion_tokens, notices, self.cached_tokens)
 
 
 @dataclass
@@ -123,11 +124,6 @@ class SlotRows:
         from metal_gen.batch.slot_prefixes import SlotPrefixes
 
         return SlotPrefixes(self._model, self.decoder.slots)
-
-    @property
-    def stored_tokens(self) -> int:
-        """Number of prompt tokens that came from the prefix cache."""
-        return 0 if self._prefixes is None else self._prefixes.stored_tokens
 
     @property
     def rows_per_step(self) -> int:
@@ -225,7 +221,7 @@ class SlotRows:
         )
         self._running[text] = _Sample(job, number, assembly)
         if self._prefixes is not None:
-            self._prefixes.begin(text, job.prompt)
+            job.cached_tokens += self._prefixes.begin(text, job.prompt)
 
     def _take(self, text: SlotText, sample: _Sample, token: GeneratedToken | MetalGenError) -> bool:
         """Add a token to its sample; return whether the row may be complete now."""

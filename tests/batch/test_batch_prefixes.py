@@ -21,7 +21,7 @@ def run(tmp_path):
         chosen = Settings(
             **{**given, "system": SYSTEM, "max_tokens": 6, "batch_size": 2, "seed": 4, **settings}
         )
-        texts = {}
+        texts, cached_tokens = {}, 0
         with slot_rows(prepare(chosen, most_slots=2).load()) as rows:
             waiting = [
                 parse_row(number, json.dumps({"id": number, "prompt": prompt}).encode())
@@ -30,8 +30,10 @@ def run(tmp_path):
             while waiting or not rows.is_idle:
                 while waiting and rows.has_room:
                     assert rows.begin(waiting.pop(0), 4) is None
-                texts |= {number: outcome.record for number, outcome in rows.advance()}
-            return texts, rows.stored_tokens
+                for number, outcome in rows.advance():
+                    texts[number] = outcome.record
+                    cached_tokens += outcome.cached_tokens
+            return texts, cached_tokens
 
     return run
 

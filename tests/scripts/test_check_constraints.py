@@ -6,11 +6,11 @@ import pytest
 from scripts.check_constraints import check, misfit, usable
 from scripts.constraint_schemas import SCHEMAS
 
-ARGUMENTS = ["--temperature", "1.5", "-n", "200", "--seed", "5", "--max-seq-len", "256"]
+ARGUMENTS = ["--temperature", "1.5", "-n", "200", "--seed", "5", "--max-seq-len", "256", "-q"]
 
 
-def test_a_few_texts_fit():
-    counts, wrong = check(SCHEMAS[3::7], 18, ARGUMENTS)
+def test_a_few_texts_fit(tmp_path):
+    counts, wrong = check(SCHEMAS[3::7], 18, ARGUMENTS, tmp_path)
     assert wrong == []
     assert counts["fits"] >= 15
     assert counts.total() == 18

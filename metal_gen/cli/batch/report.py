@@ -119,6 +119,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "failed_before": counts.failed_before,
         "prompt_tokens": counts.prompt_tokens,
         "completion_tokens": counts.completion_tokens,
+        "cached_tokens": counts.cached_tokens,
         "seconds": counts.seconds,
         "completion_tps": counts.completion_tps,
         "slots": counts.slots,
@@ -146,4 +147,6 @@ def _line(counts: "BatchCounts") -> str:
     if counts.failed_before:
         parts.append(f"{counts.failed_before} failed before (--retry-failed runs them again)")
     speed = f"; {counts.completion_tokens} tokens, {counts.completion_tps:.1f} tok/s"
+    if counts.cached_tokens:
+        speed += f"; {counts.cached_tokens} prompt tokens from the prefix cache"
     return ", ".join(parts) + (speed if counts.done or counts.failed else "")

@@ -60,6 +60,24 @@ def test_rm_deletes_what_list_lists(generate, run_here, tmp_path):
     assert other.exists()
 
 
+def test_a_batch_says_how_many_prompt_tokens_came_from_the_cache(run_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("METAL_GEN_PREFIX_CACHE_MIN_TOKENS", "64")
+    rows = tmp_path / "in.jsonl"
+    rows.write_text('{"prompt": "Hello."}\n{"prompt": "Bye."}\n')
+    arguments = ("batch", str(rows), "--prefix-cache", "--system", SYSTEM, "-n", "2", "--overwrite")
+    counts, said = [], []
+    for _ in range(2):
+        outcome = run_here(
+            *arguments, "-o", str(tmp_path / "out.jsonl"), "--summary", str(tmp_path / "sum.json")
+        )
+        counts.append(json.loads((tmp_path / "sum.json").read_text())["cached_tokens"])
+        said.append("from the prefix cache" in outcome.stderr)
+    assert counts[0] == 0
+    assert counts[1] >= 64
+    assert counts[1] % 64 == 0
+    assert said == [False, True]
+
+
 def test_plan_counts_what_storing_takes(run_here):
     """A layer is read or written at a time, which is more than a short prompt takes to compute."""
     arguments = ("plan", "--json", "--chunk-size", "1")
