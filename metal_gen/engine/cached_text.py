@@ -1,6 +1,6 @@
 """Reuses the part of the KV cache that a new prompt shares with the previous text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
@@ -65,7 +65,13 @@ class CachedText:
         """Whether RoPE rotates the prompt's keys as it rotates those of any shorter text."""
         return self._periods is self._decoder.model.rope.periods(1)
 
-    def prefill(self, on_progress: PrefillProgress | None = None, *, boundary: int = 0) -> mx.array:
+    def prefill(
+        self,
+        on_progress: PrefillProgress | None = None,
+        *,
+        boundary: int = 0,
+        on_hidden: Callable[[mx.array], None] | None = None,
+    ) -> mx.array:
         """Compute the rest of the prompt, with the arguments, result and errors of `Decoder.prefill`.
 
         If it fails, the next prompt reuses what was computed.
@@ -84,7 +90,9 @@ class CachedText:
             marks.add(tail := max(begin, len(self._prompt) - TAIL_TOKENS))
             if tail == begin:
                 cache.mark()
-        logits = self._decoder.prefill(self._prompt[begin:], note, marks={mark - begin for mark in marks})
+        logits = self._decoder.prefill(
+            self._prompt[begin:], note, marks={mark - begin for mark in marks}, on_hidden=on_hidden
+        )
         self._ids = list(self._prompt)
         if not self._goes_on:
             cache.mark()

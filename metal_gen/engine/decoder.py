@@ -49,6 +49,7 @@ class Decoder:
         on_progress: PrefillProgress | None = None,
         *,
         marks: Collection[int] = (),
+        on_hidden: Callable[[mx.array], None] | None = None,
     ) -> mx.array:
         """Add a prompt to the cache.
 
@@ -58,6 +59,7 @@ class Decoder:
                 the last chunk, which is computed together with the first new token.
             marks: Numbers of prompt tokens after which a chunk ends and the cache is marked. Other texts may
                 have the same tokens up to there.
+            on_hidden: Called with the hidden states of each chunk, (1, L, hidden), which may not be computed.
 
         Returns:
             Logits of the token after the prompt, (1, V). They are being computed.
@@ -69,7 +71,9 @@ class Decoder:
         last = 0
         with limited_extra_memory(self.ahead_bytes):
             for end in self._chunk_ends(len(prompt), marks):
-                self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
+                hidden = self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)
+                if on_hidden is not None:
+                    on_hidden(hidden)
                 self.cache.evaluate()
                 last = end
                 if end in marks:
@@ -79,6 +83,8 @@ class Decoder:
             hidden = self.model(mx.array([prompt[last:]]), self.cache, sequence_length=total)
             logits = self.model.logits(hidden[:, -1])
             mx.async_eval(logits)
+            if on_hidden is not None:
+                on_hidden(hidden)
         return logits
 
     def _chunk_ends(self, length: int, marks: Collection[int]) -> Iterator[int]:

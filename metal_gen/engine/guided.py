@@ -5,13 +5,13 @@ may follow; only the draw waits. Forced tokens are added to the cache in one pas
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 
 import mlx.core as mx
 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
+from metal_gen.engine.last_step import LastStep
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.sampler import Draw, Sampler, Status
 
@@ -78,8 +78,7 @@ class _GuidedSteps:
     def __init__(self, decoder: Decoder, sampler: Sampler) -> None:
         self._decoder = decoder
         self._sampler = sampler
-        # Handles on the buffers as they were before the last step; they share memory with the cache.
-        self._before: list[mx.array] = []
+        self._last = LastStep(decoder)
 
     def read(self, draw: Draw, *, is_last: bool) -> tuple[int | None, Draw, mx.array | None]:
         """Build the step after a draw, then read the draw.
@@ -88,7 +87,7 @@ class _GuidedSteps:
             The token, or None if no token could be chosen; its draw; and the logits of the token after it,
             not yet computed, or None if it is the last.
         """
-        self._before = [copy(buffer) for buffer in self._decoder.cache.buffers]
+        self._last.begin()
         following = self._follow(draw, is_last=is_last)
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
@@ -102,12 +101,11 @@ class _GuidedSteps:
 
     def take_back(self) -> None:
         """Drop the last step, which has not been computed."""
-        self._decoder.cache.take_back(1)
-        self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]
+        self._last.drop()
 
     def keep(self) -> None:
-        """Let go of the buffers before the last step; MLX copies buffers that have a second handle."""
-        self._before = []
+        """Keep the last step."""
+        self._last.keep()
 
     def force(self, known: Sequence[int], items: Sequence[GeneratedToken]) -> mx.array | None:
         """Add forced tokens to the cache, after known tokens that it does not hold yet.

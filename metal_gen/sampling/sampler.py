@@ -178,10 +178,11 @@ class Sampler:
         if self._history is not None:
             self._history.append(draw.token.astype(mx.uint32))
 
-    def note(self, tokens: Sequence[int]) -> None:
-        """Record tokens of the text that were not drawn."""
+    def note(self, tokens: Sequence[int] | mx.array) -> None:
+        """Record tokens of the text that were not drawn. An array, (N,), need not be computed yet."""
         if self._history is not None:
-            self._history.append(mx.array(list(tokens), mx.uint32))
+            ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens), mx.uint32)
+            self._history.append(ids.astype(mx.uint32))
 
     def take_back(self, count: int) -> None:
         """Take back the last tokens."""

@@ -1,0 +1,33 @@
+"""The last step of a decoder, which can be dropped while it has not been computed."""
+
+from copy import copy
+
+import mlx.core as mx
+
+from metal_gen.engine.decoder import Decoder
+
+
+class LastStep:
+    """Remembers the buffers as they were before the last step.
+
+    Args:
+        decoder: Decoder whose steps add one token each.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        # Handles that share memory with the cache.
+        self._before: list[mx.array] = []
+
+    def begin(self) -> None:
+        """Note that a step will be built."""
+        self._before = [copy(buffer) for buffer in self._decoder.cache.buffers]
+
+    def drop(self) -> None:
+        """Drop the step, which has not been computed. Others may be built in its place."""
+        self._decoder.cache.take_back(1)
+        self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]
+
+    def keep(self) -> None:
+        """Let go of the buffers before the step; MLX copies buffers that have a second handle."""
+        self._before = []

@@ -1,0 +1,229 @@
+"""The generation loop with guesses: draw the target's own tokens over guesses, and keep those that agree.
+
+Each token is drawn with the key of its index, after the tokens before it. A guess only decides whether the
+pass that draws the next token has already been made. So the text is the one that `generate_tokens` or
+`generate_guided_tokens` gives.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
+from metal_gen.engine.guide import TextBounds, TokenGuide
+from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.allowed import WORD_BITS
+from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.speculation.row_draws import RowBits, draw_rows
+from metal_gen.speculation.source import Guesses
+from metal_gen.speculation.speculation import Speculation
+from metal_gen.speculation.target_pass import TargetPass, TargetPasses
+
+
+def generate_with_guesses(
+    decoder: Decoder,
+    logits: mx.array,
+    sampler: Sampler,
+    speculation: Speculation,
+    *,
+    endings: Mapping[int, FinishDetail],
+    max_tokens: int | None = None,
+    guide: TokenGuide | None = None,
+) -> Iterator[GeneratedToken]:
+    """Yield the tokens of `generate_tokens`, or with a guide of `generate_guided_tokens`.
+
+    Args:
+        decoder: Decoder whose cache holds the prompt.
+        logits: Logits of the token after the prompt, (1, V).
+        sampler: Sampler of this text.
+        speculation: Guesses; the prompt has begun, and so has the text.
+        endings: Tokens that end the text once they have been yielded, and the reason for each.
+        max_tokens: Maximum number of tokens to yield; default: until the cache is full.
+        guide: Guide of this text; None to allow any token.
+
+    Raises:
+        LogitsError: The logits of a step leave no token to choose; the message names the step.
+        MetalGenError: The guide has failed.
+    """
+    limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
+    text = _Text(decoder, sampler, speculation, TextBounds(endings, limit, limited_by, guide))
+    items = text.begin(logits)
+    while text.is_running:
+        yield from items
+        items = text.advance()
+    yield from items
+
+
+class _Text:
+    """A text and its passes."""
+
+    def __init__(
+        self, decoder: Decoder, sampler: Sampler, speculation: Speculation, bounds: TextBounds
+    ) -> None:
+        self._decoder = decoder
+        self._sampler = sampler
+        self._speculation = speculation
+        self._source = speculation.source
+        self._bounds = bounds
+        self._passes = TargetPasses(
+            decoder, sampler, needs_hidden=self._source.needs_hidden, rows_apart=speculation.rows_apart
+        )
+        self._is_guided = bounds.guide is not None
+        self._prompt_tokens = decoder.cache.position
+        self._count = 0
+        self._pending: TargetPass | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a pass is being computed."""
+        return self._pending is not None
+
+    def begin(self, logits: mx.array) -> list[GeneratedToken]:
+        """Start to draw the first token. Return the tokens that must come before it."""
+        items = self._bounds.take_forced(0)
+        if not items:
+            self._launch(TargetPass(0, logits=logits))
+            return items
+        known = [item.id for item in items]
+        self._sampler.note(known)
+        self._add(known, None)
+        if items[-1].finish is None:
+            self._launch(self._passes.after(known, self._count, is_guided=self._is_guided))
+        return items
+
+    def advance(self) -> list[GeneratedToken]:
+        """Read the pass that is being computed, and start the next one. Return the new tokens."""
+        done, self._pending = self._pending, None
+        assert done is not None
+        assert done.draws is not None
+        ahead = None
+        if done.kind == "" and self._count + 1 < self._bounds.limit:
+            # The next step is usually a plain one too. It is built while this one is computed.
+            ahead = self._passes.ahead(done.draws.one(0), is_guided=self._is_guided)
+        items, ahead = self._read(done, ahead)
+        drawn = [item.id for item in items]
+        self._add(drawn, None if done.hidden is None else done.hidden[: len(drawn)])
+        forced: list[int] = []
+        if items[-1].finish is None:
+            items += self._bounds.take_forced(self._count)
+            forced = [item.id for item in items[len(drawn) :]]
+            self._sampler.note(forced)
+            self._add(forced, None)
+        if items[-1].finish is None:
+            self._launch(self._next([drawn[-1], *forced], ahead))
+        elif ahead is not None:
+            self._passes.drop_ahead()
+        return items
+
+    def _read(
+        self, done: TargetPass, ahead: TargetPass | None
+    ) -> tuple[list[GeneratedToken], TargetPass | None]:
+        """Return the tokens up to the first that is not as guessed, and the step ahead if it is still valid.
+
+        Afterwards the cache holds the text but its last token, and what the step ahead adds.
+        """
+        assert done.draws is not None
+        tokens, statuses = done.draws.read()
+        guesses = done.known_guesses
+        items: list[GeneratedToken] = []
+        for row, (token, status) in enumerate(zip(tokens, statuses, strict=True)):
+            draw, is_redrawn = done.draws.one(row), status == Status.UNCERTAIN
+            if is_redrawn:
+                if ahead is not None:
+                    self._passes.drop_ahead()
+                    self._sampler.take_back(1)
+                    ahead = None
+                draw = self._sampler.redraw(draw)
+                token, status = read_draw(draw)
+            if status == Status.NOT_FINITE:
+                if items:  # They come first; the next pass will fail.
+                    break
+                raise self._bounds.error or not_chosen(draw)
+            if ahead is None:
+                self._sampler.note([token])
+            items.append(GeneratedToken(token, draw, self._bounds.finish(token, self._count + row)))
+            if row == done.count or is_redrawn or items[-1].finish is not None or token != guesses[row]:
+                break
+        self._decoder.cache.take_back(done.count + 1 - len(items))
+        as_guessed = sum(item.id == guess for item, guess in zip(items, guesses, strict=False))
+        self._speculation.counts.add_pass(done.count, as_guessed)
+        return items, ahead
+
+    def _add(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
+        """Add tokens to the text of the source."""
+        if tokens:
+            self._count += len(tokens)
+            self._speculation.add(tokens, hidden)
+
+    def _next(self, known: Sequence[int], ahead: TargetPass | None) -> TargetPass:
+        """Build the next pass over known tokens, with guesses if there are any."""
+        guesses = self._source.guess(self._room, self._draw_guess)
+        bits: RowBits = ()
+        if guesses is not None and self._bounds.guide is not None:
+            guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
+        if guesses is None and ahead is not None and len(known) == 1:
+            self._passes.keep_ahead()
+            return ahead
+        if ahead is not None:
+            self._passes.drop_ahead()
+        if guesses is None:
+            return self._passes.after(known, self._count, is_guided=self._is_guided)
+        return self._passes.over(known, self._count, guesses, bits)
+
+    def _launch(self, built: TargetPass) -> None:
+        """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
+        if built.draws is None:
+            assert built.logits is not None
+            mx.async_eval(built.logits)
+            nothing = mx.zeros(0, mx.int32)
+            built.draws = draw_rows(
+                built.logits, self._sampler, built.index, nothing, [self._bounds.allowed()]
+            )
+        mx.async_eval(built.draws.results)
+        self._pending = built
+
+    def _room(self, kind: str) -> int:
+        """Implement `Room`: the guesses and one more token must fit the text and the cache."""
+        count = min(self._speculation.depths.choose(kind), self._bounds.limit - self._count - 1)
+        # Dynamic rope scaling rotates a longer text by other periods, and a pass has one set of them.
+        periods, position = self._decoder.model.rope.periods, self._prompt_tokens + self._count
+        is_one_pass = self._speculation.rows_apart or periods(position) is periods(position + count)
+        return count if is_one_pass else 0
+
+    def _draw_guess(self, logits: mx.array, place: int) -> mx.array:
+        """Implement `DrawGuess`."""
+        return self._sampler.draw(logits, self._count + place).token
+
+
+def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowBits]:
+    """Cut guesses before the first that the guide does not allow, or after which it does not draw.
+
+    Returns:
+        The guesses, or None if none are left; and for each of them and the token after them, the bits of the
+        tokens to draw from.
+    """
+    tokens: list[int] = (
+        guesses.tokens.tolist() if isinstance(guesses.tokens, mx.array) else list(guesses.tokens)  # type: ignore[assignment]
+    )
+    bits: list[mx.array | None] = []
+    for token in tokens:
+        bits.append(bounds.allowed())
+        if token in bounds.endings or not _is_allowed(bits[-1], token):
+            break
+        if guide.accept(token) is not None or guide.forced():
+            guide.take_back(1)
+            break
+    else:
+        bits.append(bounds.allowed())
+    count = len(bits) - 1
+    guide.take_back(count)
+    return (Guesses(tokens[:count], guesses.kind) if count or not tokens else None), bits
+
+
+def _is_allowed(bits: mx.array | None, token: int) -> bool:
+    if bits is None:
+        return True
+    words: Any = memoryview(bits)  # type: ignore[arg-type]
+    return bool(words[0, token // WORD_BITS] >> token % WORD_BITS & 1)

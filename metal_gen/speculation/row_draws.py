@@ -1,0 +1,102 @@
+"""Draws of the target's own token at each place of a pass over guesses.
+
+Axes: R rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.sampling.allowed import keep_allowed
+from metal_gen.sampling.bias import add_bias, bias_arrays
+from metal_gen.sampling.random_keys import fold_rows
+from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.sampling.together import key_rows, split_draws
+
+# Bits of the tokens that each row may draw, as for `keep_allowed`; None for all tokens.
+RowBits = Sequence[mx.array | None]
+
+
+@dataclass
+class RowDraws:
+    """The draws of successive tokens, which may not be computed yet.
+
+    Attributes:
+        logits: The model's logits, (R, V).
+        index: Index of the first token.
+        outcomes: Token ids followed by the `Status` of each, (2 R,) int32.
+        bits: Bits of the tokens that each row may draw; empty if all may draw any.
+        draws: The draws one by one, if they were not made together.
+    """
+
+    logits: mx.array
+    index: int
+    outcomes: mx.array
+    bits: RowBits
+    draws: list[Draw] | None = None
+
+    @property
+    def results(self) -> list[mx.array]:
+        """Arrays to compute."""
+        return [self.outcomes, *(result for draw in self.draws or () for result in draw.results)]
+
+    def one(self, row: int) -> Draw:
+        """Return the draw of a row."""
+        if self.draws is None:
+            count = self.logits.shape[0]
+            masks = [bits for bits in self.bits if bits is not None]
+            self.draws = split_draws(self.logits, self.outcomes, range(self.index, self.index + count), masks)
+        return self.draws[row]
+
+    def read(self) -> tuple[list[int], list[int]]:
+        """Wait for the draws. Return the token ids, and the status of each."""
+        numbers: list[int] = self.outcomes.tolist()  # type: ignore[assignment]
+        count = len(numbers) // 2
+        return numbers[:count], numbers[count:]
+
+
+def from_draws(draws: list[Draw]) -> RowDraws:
+    """Return draws that have been made one by one."""
+    if len(draws) == 1:
+        return RowDraws(draws[0].logits, draws[0].index, draws[0].outcome, (), draws)
+    outcomes = mx.stack([draw.outcome for draw in draws], axis=1).reshape(-1)
+    return RowDraws(draws[0].logits, draws[0].index, outcomes, (), draws)
+
+
+def draw_rows(
+    logits: mx.array, sampler: Sampler, index: int, guesses: mx.array, bits: RowBits = ()
+) -> RowDraws:
+    """Start to draw the tokens after the last token of a text and after each guess.
+
+    Args:
+        logits: Logits of these places, (R, V).
+        sampler: Sampler of the text, which has its last token.
+        index: Index of the first token to draw.
+        guesses: Guesses, (R - 1,).
+        bits: Bits of the tokens that each row may draw; empty if all may draw any.
+    """
+    count = logits.shape[0]
+    is_plain = sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
+    if count > 1 and is_plain and len({each is None for each in bits}) < 2:
+        return _draw_together(logits, sampler, index, bits)
+    draws = []
+    for row in range(count):
+        allowed = bits[row] if bits else None
+        draws.append(sampler.draw(logits[row : row + 1], index + row, allowed))
+        if row + 1 < count:
+            sampler.note(guesses[row : row + 1])
+    sampler.take_back(count - 1)
+    return from_draws(draws)
+
+
+def _draw_together(logits: mx.array, sampler: Sampler, index: int, bits: RowBits) -> RowDraws:
+    """Draw all rows in one operation."""
+    rule, count = sampler.rule, logits.shape[0]
+    adjusted = add_bias(logits.astype(mx.float32), bias_arrays(dict(rule.strategy.logit_bias)))
+    masks = [each for each in bits if each is not None]
+    if masks:
+        adjusted = keep_allowed(adjusted, mx.concatenate(masks))
+    keys = fold_rows(*key_rows([sampler] * count, range(index, index + count)))
+    outcomes, _ = rule(logits, adjusted, keys)
+    return RowDraws(logits, index, outcomes, bits)

@@ -1,0 +1,160 @@
+"""Passes of the target model over the last tokens of a text and the guesses after them.
+
+On a GPU all tokens go through the model together, which costs little more than one. There, products of
+several rows may round differently from those of one row. On a CPU, where several rows cost as much as so many
+passes, tokens are computed one after another, as plain decoding does. So the text is the same to the last
+token.
+
+Axes: R rows to draw from, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.guide import MOST_FORCED
+from metal_gen.engine.last_step import LastStep
+from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
+from metal_gen.speculation.source import Guesses
+
+
+@dataclass
+class TargetPass:
+    """A pass that has been built.
+
+    Attributes:
+        index: Index of the first token to draw.
+        kind: What the guesses come from; empty without guesses.
+        guesses: Guesses, (N,), which may not be computed yet.
+        count: N.
+        draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
+        logits: Logits to draw from, (R, V), if there are no draws yet.
+        hidden: Hidden states that gave the logits, (R, hidden); None if they are not needed.
+    """
+
+    index: int
+    kind: str = ""
+    guesses: mx.array | None = None
+    count: int = 0
+    draws: RowDraws | None = None
+    logits: mx.array | None = None
+    hidden: mx.array | None = None
+
+    @property
+    def known_guesses(self) -> list[int]:
+        """The guesses, waiting for them if need be."""
+        guesses: list[int] = [] if self.guesses is None else self.guesses.tolist()  # type: ignore[assignment]
+        return guesses
+
+
+class TargetPasses:
+    """Builds the passes of one text.
+
+    Args:
+        decoder: Decoder of the target model.
+        sampler: Sampler of the text.
+        needs_hidden: Whether passes over guesses keep hidden states.
+        rows_apart: Whether to compute tokens one after another.
+    """
+
+    def __init__(self, decoder: Decoder, sampler: Sampler, *, needs_hidden: bool, rows_apart: bool) -> None:
+        self._decoder = decoder
+        self._sampler = sampler
+        self._needs_hidden = needs_hidden
+        self._rows_apart = rows_apart
+        self._last = LastStep(decoder)
+
+    def ahead(self, draw: Draw, *, is_guided: bool) -> TargetPass:
+        """Build the plain step after a draw that is not computed yet, and add the token to the sampler."""
+        self._last.begin()
+        self._sampler.accept(draw)
+        return self._plain(draw.token, draw.index + 1, is_guided=is_guided)
+
+    def drop_ahead(self) -> None:
+        """Take back a step from `ahead`, which has not been computed. The sampler keeps the token."""
+        self._last.drop()
+        self._last.keep()
+
+    def keep_ahead(self) -> None:
+        """Keep a step from `ahead`."""
+        self._last.keep()
+
+    def after(self, known: Sequence[int], index: int, *, is_guided: bool) -> TargetPass:
+        """Build a pass without guesses.
+
+        Args:
+            known: Token ids that the cache lacks, at least one.
+            index: Index of the token to draw.
+            is_guided: Whether a guide is asked before the draw.
+        """
+        rest = self._with_few_left(known)
+        if len(rest) > 1:
+            return TargetPass(index, logits=self._decoder.extend(rest))
+        return self._plain(mx.array(rest, mx.int32), index, is_guided=is_guided)
+
+    def over(self, known: Sequence[int], index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
+        """Build a pass over known tokens and guesses.
+
+        Args:
+            known: Token ids that the cache lacks, at least one.
+            index: Index of the first token to draw.
+            guesses: Guesses after the known tokens.
+            bits: For each draw, the bits of the tokens to draw from; empty without a guide.
+        """
+        tokens = guesses.tokens
+        ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens), mx.int32)
+        ids = ids.astype(mx.int32)
+        run = self._apart if self._rows_apart else self._together
+        draws, hidden = run(self._with_few_left(known), ids, index, bits)
+        return TargetPass(index, guesses.kind, ids, ids.size, draws, hidden=hidden)
+
+    def _together(
+        self, known: list[int], guesses: mx.array, index: int, bits: RowBits
+    ) -> tuple[RowDraws, mx.array | None]:
+        """Compute all tokens in one pass."""
+        model = self._decoder.model
+        tokens = mx.concatenate([mx.array(known, mx.int32), guesses])
+        hidden = model(tokens[None], self._decoder.cache)[0, len(known) - 1 :]
+        draws = draw_rows(model.logits(hidden), self._sampler, index, guesses, bits)
+        return draws, hidden if self._needs_hidden else None
+
+    def _apart(
+        self, known: list[int], guesses: mx.array, index: int, bits: RowBits
+    ) -> tuple[RowDraws, mx.array | None]:
+        """Compute the tokens one by one, each with the operations of a plain step."""
+        model, states, draws = self._decoder.model, [], []
+        for row in range(guesses.size + 1):
+            tokens = guesses[row - 1 : row] if row else mx.array(known, mx.int32)
+            if row:
+                self._sampler.note(tokens)
+            if self._needs_hidden:
+                states.append(model(tokens[None], self._decoder.cache)[:, -1])
+                logits = model.logits(states[-1])
+            elif tokens.size == 1 and not bits:
+                draws.append(self._decoder.draw_next(tokens, self._sampler, index + row))
+            else:
+                logits = self._decoder.step(tokens) if tokens.size == 1 else self._decoder.extend(known)
+            if len(draws) == row:
+                draws.append(self._sampler.draw(logits, index + row, bits[row] if bits else None))
+            # Without waiting, the next token would copy the cache, which would still be in use.
+            mx.eval(draws[-1].results)
+        self._sampler.take_back(guesses.size)
+        return from_draws(draws), mx.concatenate(states) if self._needs_hidden else None
+
+    def _plain(self, token: mx.array, index: int, *, is_guided: bool) -> TargetPass:
+        if is_guided:
+            return TargetPass(index, logits=self._decoder.step(token))
+        return TargetPass(index, draws=from_draws([self._decoder.draw_next(token, self._sampler, index)]))
+
+    def _with_few_left(self, known: Sequence[int]) -> list[int]:
+        """Add known tokens to the cache until few are left. Return those."""
+        known = list(known)
+        while len(known) > MOST_FORCED:
+            # What is still in use when the next tokens are added would be copied.
+            mx.eval(self._decoder.extend(known[:MOST_FORCED]))
+            self._decoder.cache.evaluate()
+            known = known[MOST_FORCED:]
+        return known
