@@ -12,17 +12,6 @@ USAGE = 2
 
 
 @pytest.fixture
-def pipe_in(monkeypatch, tmp_path):
-    """Put bytes on standard input."""
-
-    def pipe_in(data):
-        (tmp_path / "stdin").write_bytes(data)
-        monkeypatch.setattr("sys.stdin", (tmp_path / "stdin").open())
-
-    return pipe_in
-
-
-@pytest.fixture
 def prompt_of(run_here, echo):
     """Return the prompt for some arguments."""
 

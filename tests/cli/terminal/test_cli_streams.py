@@ -19,7 +19,7 @@ import metal_gen
 from metal_gen.cli.input.prompt_source import read_prompt
 from metal_gen.cli.terminal.console import Console
 
-pytest_plugins = ("fixtures_text",)
+pytest_plugins = ("fixtures_text", "fixtures_cli")
 
 ESCAPE = b"\x1b"
 NO_PROMPT = 'metal-gen: there is no prompt\nhint: give one, as in metal-gen generate "...", or pipe it in\n'
@@ -70,15 +70,15 @@ def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
     assert re.search(r"compiled 1 steps? in \d", outcome.stderr)
 
 
-def test_verbose_says_more_and_leaves_stdout_alone(speaker, tmp_path):
-    outcome = run_cli("generate", "--model", speaker, "-p", "hi", "-vv", home=tmp_path)
+def test_verbose_says_more_and_leaves_stdout_alone(run_here, speaker):
+    outcome = run_here("generate", "--model", speaker, "-p", "hi", "-vv")
     assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
     assert f'model = "{speaker}" (--model)' in outcome.stderr
     assert all(line.startswith("metal-gen: ") for line in outcome.stderr.splitlines())
 
 
-def test_quiet_is_silent(speaker, tmp_path):
-    outcome = run_cli("generate", "--model", speaker, "-p", "hi", "-q", home=tmp_path)
+def test_quiet_is_silent(run_here, speaker):
+    outcome = run_here("generate", "--model", speaker, "-p", "hi", "-q")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, SAID_LINE, "")
 
 
@@ -88,24 +88,24 @@ def test_thinking_goes_to_stderr_with_its_control_characters_visible(thinker, tm
     assert outcome.stderr.startswith("Thinking...\nhm \u241b.\n...done thinking.\nmetal-gen: seed ")
 
 
-def test_quiet_leaves_the_thinking_out(thinker, tmp_path):
-    outcome = run_cli("generate", "--model", thinker, "-p", "hi", "-q", home=tmp_path)
+def test_quiet_leaves_the_thinking_out(run_here, thinker):
+    outcome = run_here("generate", "--model", thinker, "-p", "hi", "-q")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"42\n", "")
 
 
-def test_the_printed_seed_gives_the_text_again(gambler, tmp_path):
+def test_the_printed_seed_gives_the_text_again(run_here, gambler):
     arguments = ("generate", "--model", gambler, "-p", "hi", "--temperature", "1", "-n", "40")
-    first = run_cli(*arguments, home=tmp_path)
-    again = run_cli(*arguments, "--seed", seed_in(first), home=tmp_path)
+    first = run_here(*arguments)
+    again = run_here(*arguments, "--seed", seed_in(first))
     assert first.code == again.code == 0
     assert first.stdout
     assert again.stdout == first.stdout
     assert seed_in(again) == seed_in(first)
 
 
-def test_a_seed_repeats_and_another_does_not(gambler, tmp_path):
+def test_a_seed_repeats_and_another_does_not(run_here, gambler):
     arguments = ("generate", "--model", gambler, "-p", "hi", "--temperature", "1", "-n", "40")
-    texts = [run_cli(*arguments, "--seed", seed, home=tmp_path).stdout for seed in ("3", "3", "4")]
+    texts = [run_here(*arguments, "--seed", seed).stdout for seed in ("3", "3", "4")]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -130,7 +130,6 @@ def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
     ("arguments", "stdin", "prompt"),
     [
         pytest.param(("-p", "hi"), None, "hi", id="flag"),
-        pytest.param((), b"piped", "piped", id="pipe"),
         pytest.param((), b"two\n\n", "two\n", id="one-newline-taken-off"),
         pytest.param(("-p", "-"), b"piped\n", "piped", id="dash"),
         pytest.param(("-p", "why?"), b"text\n", "text\nwhy?", id="pipe-then-flag"),
@@ -138,11 +137,26 @@ def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
         pytest.param(("-p", ""), b"piped", "piped", id="pipe-and-empty-flag"),
         pytest.param(("-p", r"a\nb\x41"), None, r"a\nb\x41", id="escapes-stay"),
         pytest.param(("-p", " a\tb\r\n\n"), None, " a\tb\r\n\n", id="white-space-stays"),
-        pytest.param((), "zażółć \ufeff\0 😀".encode(), "zażółć \ufeff\0 😀", id="any-character"),
         pytest.param((), "\ufeffhi\r\n".encode(), "hi", id="no-byte-order-mark-nor-line-end"),
     ],
 )
-def test_where_the_prompt_comes_from(echo, tmp_path, arguments, stdin, prompt):
+def test_where_the_prompt_comes_from(run_here, pipe_in, echo, arguments, stdin, prompt):
+    if stdin is not None:
+        pipe_in(stdin)
+    outcome = run_here("generate", "--model", echo, *arguments)
+    assert (outcome.code, prompt_in(outcome)) == (5, prompt)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        pytest.param((), "piped", id="pipe"),
+        pytest.param(("-p", "why?"), "text\nwhy?", id="pipe-then-flag"),
+        pytest.param((), "zażółć \ufeff\0 😀", id="any-character"),
+    ],
+)
+def test_a_prompt_comes_through_a_pipe(echo, tmp_path, arguments, prompt):
+    stdin = prompt.removesuffix("\nwhy?").encode()
     outcome = run_cli("generate", "--model", echo, *arguments, home=tmp_path, stdin=stdin)
     assert (outcome.code, prompt_in(outcome)) == (5, prompt)
 

@@ -6,11 +6,27 @@ import pytest
 from cli_process import DROPPED, DROPPED_NAMES, Outcome
 from huggingface_hub import constants
 
+from metal_gen.cli import app
 from metal_gen.cli.main import main
 
 
+@pytest.fixture(scope="session")
+def made_commands():
+    """Keep each command from one run to the next: making it from its function takes longer than most runs."""
+    make, made = app._CommandsByName.__getitem__, {}
+
+    def command(commands, name):
+        if name not in made:
+            made[name] = make(commands, name)
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app._CommandsByName, "__getitem__", command)
+        yield
+
+
 @pytest.fixture
-def run_here(monkeypatch, tmp_path, capfdbinary):
+def run_here(made_commands, monkeypatch, tmp_path, capfdbinary):
     """Run a command in its own home, with its cache in `hf/hub` and without the network."""
     for name in list(os.environ):
         if name.startswith(DROPPED) or name in DROPPED_NAMES:
@@ -27,3 +43,14 @@ def run_here(monkeypatch, tmp_path, capfdbinary):
         return Outcome(int(code), stdout, stderr.decode())
 
     return run_here
+
+
+@pytest.fixture
+def pipe_in(monkeypatch, tmp_path):
+    """Put bytes on the standard input of `run_here`."""
+
+    def pipe_in(data):
+        (tmp_path / "stdin").write_bytes(data)
+        monkeypatch.setattr("sys.stdin", (tmp_path / "stdin").open())
+
+    return pipe_in
