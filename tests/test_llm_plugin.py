@@ -9,23 +9,36 @@ from cli_process import clean_environment
 from click.testing import CliRunner
 from tiny_text_checkpoint import CHATML, write_text_checkpoint
 
-llm = pytest.importorskip("llm")
-cli = pytest.importorskip("llm.cli").cli
-pm = pytest.importorskip("llm.plugins").pm
-
-from metal_gen import llm_plugin  # noqa: E402
-from metal_gen.generation.text_generation import generate, load  # noqa: E402
+from metal_gen.generation.text_generation import generate, load
 
 TEMPLATE = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}" + CHATML
 
 
+# These import when they are needed: `llm` takes a second to load.
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def llm():
+    return pytest.importorskip("llm")
+
+
+@pytest.fixture
+def llm_plugin(llm):
+    from metal_gen import llm_plugin
+
+    return llm_plugin
+
+
+@pytest.fixture
+def run(llm_plugin, tmp_path, monkeypatch):
     """Runs `llm` with the plugin, with nothing of the user's own."""
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(sys, "_called_from_test", True, raising=False)
+    from llm.cli import cli
+    from llm.plugins import pm
+
     if not pm.has_plugin("metal-gen"):
         pm.register(llm_plugin, "metal-gen")
 
@@ -36,7 +49,7 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def bundled():
+def bundled(llm_plugin):
     return llm_plugin.MetalGenModel(llm_plugin.BUNDLED)
 
 
@@ -63,7 +76,7 @@ def test_a_prompt_is_answered_as_the_library_answers_it(run):
     assert f"Token usage: {expected.statistics.prompt_tokens} input, 12 output" in result.output
 
 
-def test_models_of_the_cache_and_of_the_settings_are_offered(run, monkeypatch):
+def test_models_of_the_cache_and_of_the_settings_are_offered(llm_plugin, run, monkeypatch):
     monkeypatch.setattr(llm_plugin, "cached_references", lambda: ["org/cached"])
     monkeypatch.setenv("METAL_GEN_MODEL", "org/chosen")
     listed = run("models", "-q", "metal-gen").output
@@ -74,7 +87,7 @@ def test_models_of_the_cache_and_of_the_settings_are_offered(run, monkeypatch):
     ]
 
 
-def test_every_option_is_shown_with_its_help(run):
+def test_every_option_is_shown_with_its_help(llm_plugin, run):
     shown = run("models", "-m", "metal-gen/bundled", "--options").output
     for name in llm_plugin.OPTIONS:
         assert f"{name}: " in shown
@@ -98,7 +111,7 @@ def test_an_option_that_cannot_be_used_is_a_sentence(run, monkeypatch, option, v
     assert "Traceback" not in result.output
 
 
-def test_a_model_that_is_not_there_is_a_sentence(run, tmp_path):
+def test_a_model_that_is_not_there_is_a_sentence(llm, llm_plugin, run, tmp_path):
     model = llm_plugin.MetalGenModel(str(tmp_path / "none"))
     with pytest.raises(llm.ModelError, match="none") as caught:
         model.prompt("hi").text()
@@ -139,7 +152,7 @@ def test_a_schema_constrains_the_answer(run):
     assert set(json.loads(result.output)) == {"name", "legs"}
 
 
-def test_calls_of_tools_are_handed_on(run, tmp_path):
+def test_calls_of_tools_are_handed_on(llm, llm_plugin, run, tmp_path):
     """A call that has to come: the weights are random."""
     pytest.importorskip("llguidance")
     folder = write_text_checkpoint(tmp_path / "model", has_calls=True, chat_template=TEMPLATE)
@@ -158,7 +171,7 @@ def test_calls_of_tools_are_handed_on(run, tmp_path):
     assert model.prompt("hi", max_tokens=2, seed=1).tool_calls() == []
 
 
-def test_calls_and_results_become_messages():
+def test_calls_and_results_become_messages(llm_plugin):
     from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 
     made = llm_plugin.messages_from(

@@ -21,7 +21,13 @@ def perplexity(loss):
     return math.exp(loss / (len(TEXT.encode()) - 1))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.release if place % 2 else ())
+        for place, name in enumerate(CONFIGS)
+    ],
+)
 def golden(request, tmp_path_factory):
     """A model's folder, and what transformers computes for it."""
     folder = tmp_path_factory.mktemp("model")

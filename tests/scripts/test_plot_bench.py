@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from cli_process import ROOT, clean_environment
@@ -10,7 +11,7 @@ from cli_process import ROOT, clean_environment
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Measurement, Unit
 from metal_gen.bench.report import BenchReport
 
-pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
 
 SCRIPT = ROOT / "scripts" / "plot_bench.py"
 TPS, MS = Unit.TOKENS_PER_SECOND, Unit.MILLISECONDS

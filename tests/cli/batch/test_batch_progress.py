@@ -113,9 +113,9 @@ def test_quiet_runs_count_and_print_nothing(clock, log):
     assert log() == []
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [pytest.param(40, marks=pytest.mark.release), 80])
 def test_a_screen_has_a_line_that_fits(tmp_path, columns):
-    rows = '{"prompt": "Tell me a story.", "max_tokens": 40}\n' * 12
+    rows = '{"prompt": "Tell me a story.", "max_tokens": 24}\n' * 12
     (tmp_path / "in.jsonl").write_text('{"prompt": ""}\n' + rows)
     arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--batch-size", "1")
     outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stderr",), columns=columns)

@@ -69,6 +69,7 @@ def test_three_turns_an_undo_and_an_interrupt(text_checkpoints, tmp_path):
     assert len(contents[5]) < 15_000
 
 
+@pytest.mark.release
 def test_lines_pasted_during_an_answer_are_one_message(text_checkpoints, tmp_path):
     folder = write_text_checkpoint(
         text_checkpoints / "patient", says=b"abcdefgh\n", forever=True, max_position_embeddings=20_000
