@@ -14,12 +14,12 @@ from metal_gen.checkpoint.tensor_check import require_tensors
 from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.device.backend import dtype_named
 from metal_gen.files.safetensors_header import TensorInfo, read_header
+from metal_gen.files.weight_files import MTP_FILE
 from metal_gen.models.assembly import assemble_mtp
 from metal_gen.models.config.language_part import WITH_OTHER_PARTS, mtp_name
 from metal_gen.models.linear_attention.weights import has_norms_around_zero
 from metal_gen.models.mtp import MtpHeads
 
-MTP_FILE = "mtp.safetensors"
 # Of Qwen's own FP8 checkpoints. A converted checkpoint no longer says how the original was quantized.
 FP8_SCALE, FP8_BLOCK = ".weight_scale_inv", (128, 128)
 

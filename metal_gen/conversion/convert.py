@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.mtp_weights import MTP_FILE, mtp_tensors
+from metal_gen.checkpoint.mtp_weights import mtp_tensors
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.conversion.mlx_config import mlx_config
 from metal_gen.conversion.mtp import copy_tensors
@@ -24,6 +24,7 @@ from metal_gen.device.backend import dtype_named
 from metal_gen.device.limits import room_advice
 from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError
 from metal_gen.files.json_file import read_json
+from metal_gen.files.weight_files import MTP_FILE
 from metal_gen.models.registry import builder_for
 
 SHARD_BYTES = 1 << 30

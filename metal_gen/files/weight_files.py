@@ -15,6 +15,7 @@ from metal_gen.files.safetensors_header import TensorInfo, read_header
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 WEIGHTS_SUFFIX = ".safetensors"
+MTP_FILE = "mtp.safetensors"
 WEIGHTS_PATTERN = "model*.safetensors"
 NUMBERED_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 LISTED_NAMES = 6

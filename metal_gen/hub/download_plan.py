@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from metal_gen.errors import CheckpointError
 from metal_gen.files.json_file import NotJsonError, parse_json
 from metal_gen.files.weight_files import (
+    MTP_FILE,
     WEIGHTS_INDEX,
     WEIGHTS_PATTERN,
     choose_weights,
@@ -75,6 +76,8 @@ def plan_download(model: HubModel, read_index: Callable[[HubModel, str], dict[st
             "choose a repository with safetensors weights; ONNX and .bin files are not supported. Download a "
             "GGUF file first: hf download REPOSITORY FILE --local-dir .",
         )
+    # The index of a checkpoint from `metal-gen convert` does not name it, and a run does not require it.
+    weights = [*({MTP_FILE} & listing.sizes.keys()), *weights]
     return DownloadPlan(
         commit=listing.commit,
         small_files={name: listing.sizes[name] for name in _SMALL_FILES if name in listing.sizes},

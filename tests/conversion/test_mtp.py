@@ -9,11 +9,11 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import golden_configs, tiny_weights, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.mtp_weights import MTP_FILE
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.errors import CheckpointError, ExitCode
 from metal_gen.files.safetensors_header import read_header
+from metal_gen.files.weight_files import MTP_FILE
 from metal_gen.models.matrices.quantized import Packing
 
 CONFIGS = dict(golden_configs())

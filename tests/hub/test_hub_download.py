@@ -33,7 +33,13 @@ def locate(hub, tmp_path):
     return partial(run_locate, hub, tmp_path)
 
 
-@pytest.mark.parametrize("make_repo", [single_file_repo, sharded_repo])
+def repo_with_mtp():
+    repo = single_file_repo()
+    repo.files["mtp.safetensors"] = b"layers for multi-token prediction"
+    return repo
+
+
+@pytest.mark.parametrize("make_repo", [single_file_repo, sharded_repo, repo_with_mtp])
 def test_a_download_fetches_what_is_needed_once_and_nothing_else(hub, locate, make_repo):
     repo = hub.repos[MODEL] = make_repo()
     needed = sorted(set(repo.files) - set(clutter()))
