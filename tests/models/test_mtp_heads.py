@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hybrid_gguf import hybrid_config, write_hybrid
 from mtp_checkpoint import mtp_weights, reference_states, write_mtp_checkpoint
+from published_checkpoint import awq, change, fp8, pack_quantized, write_published
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import hybrid_configs, write_checkpoint
 
@@ -97,6 +98,33 @@ def test_norms_among_weights_that_mlx_lm_has_converted_are_stored_whole(tmp_path
         (tmp_path / "out" / file).unlink()
     save_file({**weights, **added}, tmp_path / "out" / "model.safetensors")
     assert close(states(*opened(tmp_path / "out"))[0], states(*opened(tmp_path / "plain"))[0])
+
+
+@pytest.mark.parametrize(
+    "published", [fp8((128, 128)), awq(32), pack_quantized(4, 32, symmetric=True)], ids=["fp8", "awq", "ct"]
+)
+def test_they_are_read_in_the_formats_of_other_programs(published, tmp_path):
+    stored, plain = write_published(tmp_path, published, "qwen3_5")
+    config = json.loads((plain / "config.json").read_text())
+    heads, packed, random = {}, {}, np.random.RandomState(2)
+    for name, array in mtp_weights(config).items():
+        heads[name] = packed[name] = array
+        if name.endswith("_proj.weight"):
+            del packed[name]
+            parts, heads[name] = published.pack(random, array.shape)
+            packed |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
+    change(stored, lambda tensors, config: tensors.update(packed))
+    plain_weights = load_file(plain / "model.safetensors")
+    save_file(
+        {name: array.astype(np.float32) for name, array in (plain_weights | heads).items()},
+        plain / "model.safetensors",
+    )
+    expected, _, _ = states(*opened(plain))
+    assert close(states(*opened(stored))[0], expected)
+    if published.config["quant_method"] == "fp8":
+        # The converted model is no longer in FP8, and its heads are.
+        convert(Checkpoint(stored), NewFolder(tmp_path / "out"))
+        assert close(states(*opened(tmp_path / "out"))[0], expected)
 
 
 def test_they_are_quantized_like_the_rest_but_for_the_joining_matrix(tmp_path):
