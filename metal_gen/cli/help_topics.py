@@ -27,6 +27,8 @@ _ALIASES = {
     "stopping stops stop-strings eos end tokens",
     "chat": "conversation conversations talk transcript transcripts interactive",
     "speed": "performance fast slow openblas faster",
+    "speculation": "speculative speculative-decoding draft drafts mtp lookup guesses guess prompt-lookup "
+    "multi-token-prediction",
     "benchmarks": "benchmark benchmarking",
     "library": "python api module import",
     "troubleshooting": "problems problem faq hangs empty crash crashes error errors bug bugs help-me fails "

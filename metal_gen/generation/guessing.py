@@ -1,21 +1,37 @@
 """Chooses where guesses come from: the settings, the device and what the checkpoint has decide."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
+from metal_gen.device.backend import runs_on_cpu
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
+if TYPE_CHECKING:
+    from metal_gen.speculation.speculation import Speculation
 
-def planned_source(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedSource | None:
+# On a CPU, a hybrid keeps its states after each guess, which take much memory.
+MOST_GUESSES_WITH_STATES = 4
+
+
+def planned_source(
+    settings: Settings, checkpoint: Checkpoint, dtype: str, *, draft_folder: Path | None = None
+) -> PlannedSource | None:
     """Return the source of guesses that the settings ask for; None to generate without guesses.
 
     Args:
         settings: Settings in force.
         checkpoint: Checkpoint of the target model.
         dtype: Dtype that the target computes in.
+        draft_folder: Folder with the headers of the draft model; None to find it.
 
     Raises:
         UsageError: The source cannot be used with this model; ConfigError if a file or variable asks for it.
+        MetalGenError: The draft model cannot be used. The error names the setting.
     """
     wanted = settings.speculate
     if settings.draft_model is not None and wanted not in ("auto", "draft"):
@@ -25,12 +41,40 @@ def planned_source(settings: Settings, checkpoint: Checkpoint, dtype: str) -> Pl
             f"a draft model contradicts speculate = {wanted!r}",
             "use --speculate draft, or leave the draft model out",
         )
+    if wanted == "off":
+        return None
     if wanted == "draft" or settings.draft_model is not None:
         from metal_gen.speculation.planning import plan_draft
 
-        return plan_draft(settings, checkpoint)
-    if wanted == "mtp":
-        from metal_gen.speculation.planning import plan_mtp
+        return plan_draft(settings, checkpoint, folder=draft_folder)
+    if wanted == "auto" and runs_on_cpu():
+        return None
 
-        return plan_mtp(settings, checkpoint, dtype)
-    return None
+    from metal_gen.speculation.lookup import PlannedLookup
+
+    lookup = PlannedLookup(settings.draft_tokens)
+    if wanted == "lookup":
+        return lookup
+
+    from metal_gen.speculation.planning import plan_mtp
+    from metal_gen.speculation.together import PlannedTogether
+
+    mtp = plan_mtp(settings, checkpoint, dtype)
+    return mtp if mtp is None or wanted == "mtp" else PlannedTogether((lookup, mtp))
+
+
+def most_guesses(planned: PlannedSource, model: ModelConfig) -> int:
+    """Return how many guesses a pass may have."""
+    most = planned.memory.most_guesses
+    return min(most, MOST_GUESSES_WITH_STATES) if runs_on_cpu() and model.linear is not None else most
+
+
+def load_speculation(
+    planned: PlannedSource, settings: Settings, target: Transformer, capacity: int
+) -> "Speculation":
+    """Read the weights of a source of guesses, and allocate what it needs beside the cache."""
+    from metal_gen.speculation.depth import Depths
+    from metal_gen.speculation.speculation import Speculation
+
+    most = most_guesses(planned, target.config)
+    return Speculation(planned.load(target, capacity), Depths(most, settings.draft_tokens))

@@ -11,42 +11,28 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from metal_gen.cache.hybrid import new_cache
-from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import (
-    available_memory_bytes,
-    compiles_steps,
-    dtype_to_compute_in,
-    most_array_bytes,
-    preferred_chunk_size,
-    wire_memory,
-    wires_memory,
-)
+from metal_gen.device.backend import compiles_steps, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
-from metal_gen.errors import ConfigError
-from metal_gen.generation.capacity import (
-    Capacity,
-    capacity_for_any,
-    capacity_for_chat,
-    capacity_for_prompt,
-    usual_capacity,
-)
+from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
+from metal_gen.generation.guessing import load_speculation, planned_source
 from metal_gen.generation.guides.making import require_constraint
-from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
+from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
+from metal_gen.generation.planning import dtype_of, plan_memory
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
-from metal_gen.models.cache_size import cache_size
-from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
+from metal_gen.speculation.planned import PlannedSource
 
 if TYPE_CHECKING:
     from metal_gen.prefix_cache.prefix_cache import PrefixCache
+    from metal_gen.speculation.speculation import Speculation
 
 
 @dataclass(frozen=True)
@@ -63,6 +49,7 @@ class TextModel:
         compiles: Whether the decode step is compiled.
         notices: Notices to the user about this model and these settings.
         prefixes: Stored beginnings of prompts; None where the prefix cache is off.
+        speculation: Guesses of the next tokens; None to generate without.
     """
 
     checkpoint: Checkpoint
@@ -72,6 +59,7 @@ class TextModel:
     compiles: bool = False
     notices: tuple[str, ...] = ()
     prefixes: "PrefixCache | None" = None
+    speculation: "Speculation | None" = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +72,7 @@ class PreparedModel:
         plan: Memory plan that fits, with the cache of a run that has no prompt yet.
         compiles: Whether the decode step is compiled.
         notices: Notices to the user about this model and these settings.
+        guesses: Source of guesses; None to generate without.
     """
 
     checkpoint: Checkpoint
@@ -91,6 +80,7 @@ class PreparedModel:
     plan: MemoryPlan
     compiles: bool
     notices: tuple[str, ...]
+    guesses: PlannedSource | None = None
 
     def for_prompt(self, prompt_tokens: int) -> "PreparedModel":
         """Return a copy with a cache for this prompt and its answer, unless `max_seq_len` is set.
@@ -143,8 +133,21 @@ class PreparedModel:
 
             prefixes = open_prefix_cache(self.checkpoint, self.settings, self.plan)
         return TextModel(
-            self.checkpoint, decoder, self.settings, self.plan, self.compiles, self.notices, prefixes
+            self.checkpoint,
+            decoder,
+            self.settings,
+            self.plan,
+            self.compiles,
+            self.notices,
+            prefixes,
+            self._speculation(model),
         )
+
+    def _speculation(self, model: Transformer) -> "Speculation | None":
+        if self.guesses is None:
+            return None
+        capacity = self.plan.cache.max_seq_len
+        return load_speculation(self.guesses, self.settings, model, capacity)
 
     def load(self) -> TextModel:
         """Read the weights and allocate the cache."""
@@ -189,7 +192,10 @@ def prepare(
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    plan = plan_memory(settings, checkpoint, most_slots=most_slots)
+    guesses = None if scores else planned_source(settings, checkpoint, dtype_of(settings, checkpoint))
+    plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
+    if guesses is not None and plan.cache.batch_size > 1:
+        guesses, plan = None, plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
     compiles = not scores and compiles_steps(settings.compile, most_slots)
     notices = notices_of(settings, checkpoint)
@@ -197,7 +203,7 @@ def prepare(
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
     if crowded := memory_notice(plan):
         notices.append(crowded)
-    return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices))
+    return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices), guesses)
 
 
 def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
@@ -210,78 +216,4 @@ def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
     packing = None if settings.quantize is None else packing_named(settings.quantize)
     return Checkpoint(
         folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
-    )
-
-
-def plan_memory(settings: Settings, checkpoint: Checkpoint, *, most_slots: int = 1) -> MemoryPlan:
-    """Add up the memory of a run, whether or not the device has it.
-
-    For a single text, the cache shrinks from its usual size if that makes the run fit. For a batch it does
-    not, because its texts may depend on that size.
-
-    Args:
-        settings: Settings in force.
-        checkpoint: The opened checkpoint.
-        most_slots: Number of texts to generate at once, as for `prepare`.
-
-    Raises:
-        ConfigError: A setting contradicts the checkpoint.
-    """
-    dtype = dtype_to_compute_in(
-        settings.model_dtype,
-        checkpoint.weights.dtype,
-        has_experts=checkpoint.config.experts is not None,
-        is_quantized=checkpoint.weights.is_quantized,
-    )
-    plan = MemoryPlan(
-        model=checkpoint.config,
-        dtype=dtype,
-        weights_bytes=checkpoint.weights.nbytes(dtype),
-        weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
-        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
-        has_products_apart=checkpoint.weights.has_products_apart,
-        has_head_norms=checkpoint.weights.has_head_norms,
-        is_constrained=settings.is_constrained,
-        cache=cache_config(settings, checkpoint.config, dtype),
-        most_chunk=settings.chunk_size or preferred_chunk_size(),
-        least_chunk=settings.chunk_size or FEWEST_CHUNK,
-        available_bytes=_available_bytes(settings.memory_limit_bytes),
-        most_array_bytes=most_array_bytes(),
-        stores_prefixes=settings.prefix_cache,
-    )
-    if settings.batch_size is None:
-        plan = plan.with_slots(most_slots)
-    if settings.max_seq_len is None and most_slots == plan.cache.batch_size == 1:
-        plan = plan.with_cache(max_seq_len=capacity_for_any(plan).tokens)
-    return plan
-
-
-def _available_bytes(limit: int | None) -> int:
-    known = [size for size in (limit, available_memory_bytes()) if size]
-    return min(known, default=0)
-
-
-def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:
-    """Return the size of the cache: its shape from the checkpoint, its capacity from the settings.
-
-    Raises:
-        ConfigError: A setting contradicts the checkpoint.
-    """
-    shape = {
-        "num_layers": model.num_cached_layers,
-        "num_kv_heads": model.num_key_value_heads,
-        "head_dim": model.head_dim,
-    }
-    for name, actual in shape.items():
-        wanted = getattr(settings, name)
-        if wanted not in (None, actual):
-            raise ConfigError(
-                f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
-                "leave it out: the checkpoint decides",
-            )
-    return cache_size(
-        model,
-        max_seq_len=settings.max_seq_len or usual_capacity(model),
-        batch_size=settings.batch_size or 1,
-        dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
     )

@@ -10,6 +10,7 @@ from metal_gen.constraints.token_table import MATCHER_BYTES, table_bytes
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.working_memory import WorkingMemory
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.speculation.planned import GuessMemory
 
 # Smallest chunk to try if memory is short. Smaller ones would save little.
 FEWEST_CHUNK = 256
@@ -35,6 +36,7 @@ class MemoryPlan:
         most_array_bytes: Largest array that the device allows; 0 if unknown.
         stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
         is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
+        guesses: Memory of guesses of the next tokens; None without them.
     """
 
     model: ModelConfig
@@ -51,6 +53,12 @@ class MemoryPlan:
     most_array_bytes: int = 0
     stores_prefixes: bool = False
     is_constrained: bool = False
+    guesses: GuessMemory | None = None
+
+    @property
+    def guesses_bytes(self) -> int:
+        """Memory of the source of guesses: its weights, and what it keeps of the text."""
+        return 0 if self.guesses is None else self.guesses.nbytes(self.cache.max_seq_len)
 
     @property
     def constraint_bytes(self) -> int:
@@ -104,6 +112,7 @@ class MemoryPlan:
             texts=slots,
             has_products_apart=self.has_products_apart,
             has_head_norms=self.has_head_norms,
+            drawn_rows=slots if self.guesses is None else self.guesses.most_guesses + 1,
         )
 
     @property
@@ -116,6 +125,9 @@ class MemoryPlan:
 
     def _running_bytes(self, chunk_size: int) -> int:
         working_bytes = self._working_bytes(chunk_size)
+        if self.guesses is not None:
+            # Its weights are read beside the cache, before there is a prompt.
+            working_bytes = max(working_bytes, self.guesses.loading_bytes) + self.guesses_bytes
         return self.weights_bytes + self.cache.nbytes + self.constraint_bytes + working_bytes
 
     def _working_bytes(self, chunk_size: int) -> int:
@@ -182,6 +194,7 @@ class MemoryPlan:
             "weights": self.weights_bytes,
             "cache": self.cache.nbytes,
             **({"constraint": self.constraint_bytes} if self.is_constrained else {}),
+            **({"guesses": self.guesses_bytes} if self.guesses is not None else {}),
             "working memory": self.working_bytes,
         }
         what = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())

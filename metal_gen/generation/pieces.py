@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from metal_gen.engine.stopping import FinishDetail, FinishReason
 from metal_gen.errors import IncompleteError, NoAnswerError
 from metal_gen.sampling.logprobs import TokenLogprobs
+from metal_gen.speculation.counts import SpeculationCounts
 from metal_gen.text.tool_calls import ParsedAnswer, ToolCall
 
 # On a CPU, the second token is computed before the first is passed on, so both arrive at once.
@@ -35,6 +36,7 @@ class Statistics:
         cache_tokens: Number of cache positions in use.
         peak_memory_bytes: Peak memory that MLX has allocated in this process.
         stored_tokens: Prompt tokens whose keys and values came from the prefix cache on disk.
+        speculation: What came of guesses; None without them.
     """
 
     prompt_tokens: int
@@ -48,6 +50,7 @@ class Statistics:
     cache_tokens: int
     peak_memory_bytes: int
     stored_tokens: int = 0
+    speculation: SpeculationCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ class Clock:
         self.computed_tokens = computed_tokens
         self.stored_tokens = stored_tokens
         self.seed = seed
+        self.speculation: SpeculationCounts | None = None
         self.count = 0
         self.thinking_count = 0
         self.start_s = self.first_s = self.last_s = time.perf_counter()
@@ -236,4 +240,5 @@ class Clock:
             cache_tokens=cache_tokens,
             peak_memory_bytes=mx.get_peak_memory(),
             stored_tokens=self.stored_tokens,
+            speculation=None if self.speculation is None else replace(self.speculation),
         )

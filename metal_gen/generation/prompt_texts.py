@@ -65,12 +65,16 @@ class PromptTexts:
         start_s = time.perf_counter()
         kept = cached.begin(self.prompt.ids)
         reuse = self._reuse(cached, kept)
+        speculation, on_hidden = self.model.speculation, None
+        if speculation is not None:
+            speculation.begin(self.prompt.ids, reuse.kept if reuse else kept)
+            on_hidden = speculation.takes_hidden
         clock = self._clock(
             computed_tokens=len(self.prompt.ids) - (reuse.kept if reuse else kept),
             stored_tokens=reuse.stored_tokens if reuse else 0,
         )
         clock.start_s = start_s
-        logits = cached.prefill(on_prefill, boundary=reuse.boundary if reuse else 0)
+        logits = cached.prefill(on_prefill, boundary=reuse.boundary if reuse else 0, on_hidden=on_hidden)
         try:
             for sample in range(self.settings.samples):
                 _require_cache(cached)
@@ -125,6 +129,12 @@ class PromptTexts:
             tools=self.settings.functions,
         )
         generate = generate_tokens if guide is None else partial(generate_guided_tokens, guide=guide)
+        if (speculation := self.model.speculation) is not None:
+            from metal_gen.speculation.generator import generate_with_guesses
+
+            speculation.begin_text()
+            clock.speculation = speculation.counts
+            generate = partial(generate_with_guesses, speculation=speculation, guide=guide)
         tokens = generate(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )

@@ -37,6 +37,7 @@ class WorkingMemory:
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
         has_head_norms: Whether queries and keys are normalised.
+        drawn_rows: Number of tokens that are drawn at once.
     """
 
     model: ModelConfig
@@ -46,12 +47,13 @@ class WorkingMemory:
     texts: int
     has_products_apart: bool
     has_head_norms: bool
+    drawn_rows: int
 
     @property
     def nbytes(self) -> int:
         """Estimated peak memory of the pass, in bytes."""
         mask = self.tokens * self.capacity
-        sampling = SAMPLING_ARRAYS * self.texts * self.model.vocab_size * DTYPE_BYTES["float32"]
+        sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
         return max(self.layer_bytes + (self.ahead_bytes or 0) + mask, sampling)
 
     @property

@@ -158,8 +158,11 @@ class _Text:
             self._speculation.add(tokens, hidden)
 
     def _next(self, known: Sequence[int], ahead: TargetPass | None) -> TargetPass:
-        """Build the next pass over known tokens, with guesses if there are any."""
-        guesses = self._source.guess(self._room, self._draw_guess)
+        """Build the next pass over known tokens, with guesses if there are any.
+
+        Tokens that had to come are added without guesses: the pass is a long one anyway.
+        """
+        guesses = self._source.guess(self._room, self._draw_guess) if len(known) == 1 else None
         bits: RowBits = ()
         if guesses is not None and self._bounds.guide is not None:
             guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
@@ -170,7 +173,7 @@ class _Text:
             self._passes.drop_ahead()
         if guesses is None:
             return self._passes.after(known, self._count, is_guided=self._is_guided)
-        return self._passes.over(known, self._count, guesses, bits)
+        return self._passes.over(known[0], self._count, guesses, bits)
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.models.transformer import Transformer
+from metal_gen.speculation.depth import LOOKUP_GUESSES
 from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.source import DrawGuess, Guesses, Room
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
@@ -145,16 +146,16 @@ class PlannedLookup:
     """See `PlannedSource`.
 
     Args:
-        most_guesses: Most guesses in a pass.
+        most_guesses: Most guesses in a pass; None for the usual number.
     """
 
-    most_guesses: int
+    most_guesses: int | None
 
     @property
     def memory(self) -> GuessMemory:
         """See `PlannedSource`."""
         slots = MOST_SLOTS_PER_TOKEN * len(KEYS)
-        return GuessMemory(0, NUMBER_BYTES * (slots + 1), self.most_guesses)
+        return GuessMemory(0, NUMBER_BYTES * (slots + 1), self.most_guesses or LOOKUP_GUESSES)
 
     def load(self, target: Transformer, capacity: int) -> Lookup:
         """See `PlannedSource`."""

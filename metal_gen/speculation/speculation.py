@@ -1,43 +1,13 @@
 """Speculation over the texts of one model: its source of guesses, their depths, and what came of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.speculation.counts import SpeculationCounts
 from metal_gen.speculation.depth import Depths
 from metal_gen.speculation.source import GuessSource
-
-
-@dataclass
-class SpeculationCounts:
-    """What came of the guesses of a text.
-
-    Attributes:
-        source: Where they came from.
-        passes: Passes of the target model, and the one that ends the prompt.
-        drafted: Number of guesses.
-        accepted: Guesses that were the target's own tokens.
-        tokens: Number of new tokens.
-    """
-
-    source: str
-    passes: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    tokens: int = 0
-
-    def add_pass(self, drafted: int, accepted: int) -> None:
-        """Count a pass."""
-        self.passes += 1
-        self.drafted += drafted
-        self.accepted += accepted
-
-    @property
-    def tokens_per_pass(self) -> float:
-        """Number of new tokens for each pass."""
-        return self.tokens / self.passes if self.passes else 0.0
 
 
 class Speculation:
@@ -58,6 +28,11 @@ class Speculation:
         self.rows_apart = runs_on_cpu() if rows_apart is None else rows_apart
         self.counts = SpeculationCounts(source.name)
         self._given = 0
+
+    @property
+    def takes_hidden(self) -> Callable[[mx.array], None] | None:
+        """Takes the hidden states of the prompt; None if they are not needed."""
+        return self.source.prefilled if self.source.needs_hidden else None
 
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """Begin with another prompt; see `GuessSource.begin`."""

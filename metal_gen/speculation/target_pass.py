@@ -90,71 +90,61 @@ class TargetPasses:
             index: Index of the token to draw.
             is_guided: Whether a guide is asked before the draw.
         """
-        rest = self._with_few_left(known)
-        if len(rest) > 1:
-            return TargetPass(index, logits=self._decoder.extend(rest))
-        return self._plain(mx.array(rest, mx.int32), index, is_guided=is_guided)
+        if len(known) == 1:
+            return self._plain(mx.array(list(known), mx.int32), index, is_guided=is_guided)
+        rest = list(known)
+        while len(rest) > MOST_FORCED:
+            # What is still in use when the next tokens are added would be copied.
+            mx.eval(self._decoder.extend(rest[:MOST_FORCED]))
+            self._decoder.cache.evaluate()
+            rest = rest[MOST_FORCED:]
+        return TargetPass(index, logits=self._decoder.extend(rest))
 
-    def over(self, known: Sequence[int], index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
-        """Build a pass over known tokens and guesses.
+    def over(self, token: int, index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
+        """Build a pass over a token that the cache lacks and guesses after it.
 
         Args:
-            known: Token ids that the cache lacks, at least one.
+            token: Id of the token.
             index: Index of the first token to draw.
-            guesses: Guesses after the known tokens.
+            guesses: Guesses of the tokens after it.
             bits: For each draw, the bits of the tokens to draw from; empty without a guide.
         """
         tokens = guesses.tokens
         ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens), mx.int32)
         ids = ids.astype(mx.int32)
         run = self._apart if self._rows_apart else self._together
-        draws, hidden = run(self._with_few_left(known), ids, index, bits)
+        draws, hidden = run(mx.concatenate([mx.array([token], mx.int32), ids]), index, bits)
         return TargetPass(index, guesses.kind, ids, ids.size, draws, hidden=hidden)
 
-    def _together(
-        self, known: list[int], guesses: mx.array, index: int, bits: RowBits
-    ) -> tuple[RowDraws, mx.array | None]:
+    def _together(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in one pass."""
         model = self._decoder.model
-        tokens = mx.concatenate([mx.array(known, mx.int32), guesses])
-        hidden = model(tokens[None], self._decoder.cache)[0, len(known) - 1 :]
-        draws = draw_rows(model.logits(hidden), self._sampler, index, guesses, bits)
+        hidden = model(tokens[None], self._decoder.cache)[0]
+        draws = draw_rows(model.logits(hidden), self._sampler, index, tokens[1:], bits)
         return draws, hidden if self._needs_hidden else None
 
-    def _apart(
-        self, known: list[int], guesses: mx.array, index: int, bits: RowBits
-    ) -> tuple[RowDraws, mx.array | None]:
+    def _apart(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
         """Compute the tokens one by one, each with the operations of a plain step."""
-        model, states, draws = self._decoder.model, [], []
-        for row in range(guesses.size + 1):
-            tokens = guesses[row - 1 : row] if row else mx.array(known, mx.int32)
+        decoder, states, draws = self._decoder, [], []
+        for row in range(tokens.size):
+            token = tokens[row : row + 1]
             if row:
-                self._sampler.note(tokens)
+                self._sampler.note(token)
             if self._needs_hidden:
-                states.append(model(tokens[None], self._decoder.cache)[:, -1])
-                logits = model.logits(states[-1])
-            elif tokens.size == 1 and not bits:
-                draws.append(self._decoder.draw_next(tokens, self._sampler, index + row))
+                states.append(decoder.model(token[None], decoder.cache)[:, -1])
+                logits = decoder.model.logits(states[-1])
+                draw = self._sampler.draw(logits, index + row, bits[row] if bits else None)
+            elif bits:
+                draw = self._sampler.draw(decoder.step(token), index + row, bits[row])
             else:
-                logits = self._decoder.step(tokens) if tokens.size == 1 else self._decoder.extend(known)
-            if len(draws) == row:
-                draws.append(self._sampler.draw(logits, index + row, bits[row] if bits else None))
+                draw = decoder.draw_next(token, self._sampler, index + row)
             # Without waiting, the next token would copy the cache, which would still be in use.
-            mx.eval(draws[-1].results)
-        self._sampler.take_back(guesses.size)
+            mx.eval(draw.results)
+            draws.append(draw)
+        self._sampler.take_back(tokens.size - 1)
         return from_draws(draws), mx.concatenate(states) if self._needs_hidden else None
 
     def _plain(self, token: mx.array, index: int, *, is_guided: bool) -> TargetPass:
         if is_guided:
             return TargetPass(index, logits=self._decoder.step(token))
         return TargetPass(index, draws=from_draws([self._decoder.draw_next(token, self._sampler, index)]))
-
-    def _with_few_left(self, known: Sequence[int]) -> list[int]:
-        """Add known tokens to the cache until few are left. Return those."""
-        known = list(known)
-        while len(known) > MOST_FORCED:
-            # What is still in use when the next tokens are added would be copied.
-            mx.eval(self._decoder.extend(known[:MOST_FORCED]))
-            self._decoder.cache.evaluate()
-            known = known[MOST_FORCED:]
-        return known

@@ -13,7 +13,8 @@ from metal_gen.engine.scoring import head
 from metal_gen.engine.scoring.head import cross_entropy, target_logprobs
 from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, SlotSequences, in_common
-from metal_gen.generation.loading import cache_config, prepare
+from metal_gen.generation.loading import prepare
+from metal_gen.generation.planning import cache_config
 from metal_gen.models.row_independence import with_independent_rows
 
 pytestmark = pytest.mark.metal

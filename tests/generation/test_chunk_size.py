@@ -5,9 +5,10 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.config.settings import Settings
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation import loading, model_notices, working_memory
+from metal_gen.generation import model_notices, planning, working_memory
 from metal_gen.generation.capacity import USUAL_TOKENS
-from metal_gen.generation.loading import FEWEST_CHUNK, prepare
+from metal_gen.generation.loading import prepare
+from metal_gen.generation.memory_plan import FEWEST_CHUNK
 
 MOST = 2048
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _on_a_gpu(monkeypatch):
     """Stands in for a Mac."""
-    monkeypatch.setattr(loading, "preferred_chunk_size", lambda: MOST)
+    monkeypatch.setattr(planning, "preferred_chunk_size", lambda: MOST)
     monkeypatch.setattr(working_memory, "runs_on_cpu", lambda: False)
 
 
@@ -94,9 +95,9 @@ def test_what_other_programs_have_is_said(folder, monkeypatch):
 def test_an_array_larger_than_the_device_allows_is_refused_with_numbers(folder, monkeypatch):
     whole = planned(folder, max_seq_len=4000)
     keys = whole.cache.nbytes // 2
-    monkeypatch.setattr(loading, "most_array_bytes", lambda: keys)
+    monkeypatch.setattr(planning, "most_array_bytes", lambda: keys)
     assert planned(folder, max_seq_len=4000).chunk_size == MOST
-    monkeypatch.setattr(loading, "most_array_bytes", lambda: keys - 1)
+    monkeypatch.setattr(planning, "most_array_bytes", lambda: keys - 1)
     with pytest.raises(DoesNotFitError, match=r"one array takes .*, and this device allows") as caught:
         planned(folder, max_seq_len=4000)
     longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
@@ -110,7 +111,7 @@ def test_attention_scores_larger_than_the_device_allows_shrink_chunks(tmp_path, 
     folder = str(write_checkpoint(tmp_path, config))
     scores = 4 * MOST * USUAL_TOKENS * 4
     for allowed, chunk_size in ((scores, MOST), (scores - 1, MOST // 2), (scores // 4, MOST // 4)):
-        monkeypatch.setattr(loading, "most_array_bytes", lambda allowed=allowed: allowed)
+        monkeypatch.setattr(planning, "most_array_bytes", lambda allowed=allowed: allowed)
         plan = planned(folder, max_seq_len=USUAL_TOKENS)
         assert plan.chunk_size == chunk_size
     assert "2,048 would take an array of" in plan.chunk_reason

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from metal_gen.cli.output.report import repeated_by, token_counts
+from metal_gen.cli.output.report import guess_counts, repeated_by, token_counts
 from metal_gen.cli.terminal.console import Console
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS
 
@@ -67,7 +67,7 @@ def report_answer(
     if console.stderr_is_terminal or console.verbosity:
         use = f"cache {last.statistics.cache_tokens} of {conversation.capacity}"
         speed = f"{last.statistics.decode_tps:.1f} tok/s; " if last.statistics.decode_tps else ""
-        console.note(f"{token_counts(last)}; {last.ending}; {speed}{use}; {seed}")
+        console.note(f"{token_counts(last)}; {last.ending}; {speed}{guess_counts(last)}{use}; {seed}")
     else:
         console.note(seed)
 

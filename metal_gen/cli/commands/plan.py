@@ -1,5 +1,6 @@
 """`metal-gen plan`: shows a model's memory needs on this machine, and the largest cache that fits."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from metal_gen.cli.completion import complete_model
 from metal_gen.cli.input.setting_options import (
     CONSTRAINT_SETTINGS,
+    SPECULATION_SETTINGS,
     JsonOption,
     settings_in_force,
     with_settings,
@@ -28,6 +30,7 @@ EXAMPLES = (
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes", "prefix_cache", "blas"),
     *CONSTRAINT_SETTINGS,
+    *SPECULATION_SETTINGS,
 )
 def plan(
     context: typer.Context,
@@ -61,24 +64,32 @@ def _run(settings: Settings, console: Console, *, as_json: bool) -> None:
     from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
     from metal_gen.hub.locate import borrowed_headers
 
-    if settings.model is None:
-        _report(settings, BUNDLED_FOLDER, console, as_json=as_json)
-    else:
-        with borrowed_headers(settings.model) as folder:
-            _report(settings, folder, console, as_json=as_json)
+    with ExitStack() as borrowed:
+        folder, draft_folder = BUNDLED_FOLDER, None
+        if settings.model is not None:
+            folder = borrowed.enter_context(borrowed_headers(settings.model))
+        if settings.draft_model is not None:
+            draft_folder = borrowed.enter_context(borrowed_headers(settings.draft_model))
+        _report(settings, folder, draft_folder, console, as_json=as_json)
 
 
-def _report(settings: Settings, folder: Path, console: Console, *, as_json: bool) -> None:
+def _report(
+    settings: Settings, folder: Path, draft_folder: Path | None, console: Console, *, as_json: bool
+) -> None:
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
     from metal_gen.cli.output.plan_report import plan_json, render_plan
     from metal_gen.cli.terminal.tables import print_json, print_rendered
-    from metal_gen.generation.loading import open_checkpoint, plan_memory
+    from metal_gen.generation.guessing import planned_source
+    from metal_gen.generation.loading import open_checkpoint
+    from metal_gen.generation.planning import dtype_of, plan_memory
 
     checkpoint = open_checkpoint(folder, settings)
     # A plan should fail if a run would; a model on the Hub has only its headers here.
     if checkpoint.has_tokenizer:
         checkpoint.read_tokenizer()
-    plan = plan_memory(settings, checkpoint)
+    dtype = dtype_of(settings, checkpoint)
+    guesses = planned_source(settings, checkpoint, dtype, draft_folder=draft_folder)
+    plan = plan_memory(settings, checkpoint, guesses=guesses)
     name = settings.model or BUNDLED_NAME
     if as_json:
         print_json(plan_json(settings, checkpoint, plan), console)

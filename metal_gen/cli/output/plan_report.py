@@ -66,6 +66,7 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
             f"{format_bytes(_bytes_of_a_token(plan))} in {cache.dtype}, {texts}",
         ),
         *([("constraint", format_bytes(plan.constraint_bytes))] if plan.is_constrained else []),
+        *([("guesses", format_bytes(plan.guesses_bytes))] if plan.guesses is not None else []),
         (
             "working memory",
             f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once"
@@ -130,6 +131,7 @@ def _cache_json(plan: MemoryPlan) -> dict[str, object]:
         "cache_bytes_per_token": _bytes_of_a_token(plan),
         "cache_bytes": plan.cache.nbytes,
         "constraint_bytes": plan.constraint_bytes,
+        "guesses_bytes": plan.guesses_bytes,
         "working_bytes": plan.working_bytes,
         "total_bytes": plan.total_bytes,
         "fits": plan.fits,

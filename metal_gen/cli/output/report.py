@@ -24,10 +24,11 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
     loading = f"; {format_bytes(plan.loading_bytes)} while loading" if plan.is_loading_more else ""
+    guesses = "" if plan.guesses is None else f" + guesses {format_bytes(plan.guesses_bytes)}"
     console.detail(
         f"weights {format_bytes(plan.weights_bytes)} + cache {format_bytes(cache.nbytes)} "
-        f"({cache.max_seq_len} tokens) + working memory {format_bytes(plan.working_bytes)}{loading}, "
-        f"of {format_bytes(plan.available_bytes)} available"
+        f"({cache.max_seq_len} tokens){guesses} + working memory {format_bytes(plan.working_bytes)}{loading}"
+        f", of {format_bytes(plan.available_bytes)} available"
         f"{'' if counts_other_programs() else ' (what other programs use is not taken off)'}"
     )
     if not console.verbosity:
@@ -41,6 +42,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
     console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
+    if prepared.guesses is not None and plan.guesses is not None:
+        console.note(f"speculation: {settings.speculate}, at most {plan.guesses.most_guesses} guesses a pass")
     if (linear := prepared.checkpoint.config.linear) is not None:
         console.note(f"linear attention: {rule_for(linear)}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
@@ -81,7 +84,7 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
     console.note(
         f"{token_counts(piece)}; {piece.ending}; first after {statistics.ttft_s:.2f} s{prefill}{decode}; "
-        f"cache {statistics.cache_tokens} of {capacity}; "
+        f"{guess_counts(piece)}cache {statistics.cache_tokens} of {capacity}; "
         f"peak {format_bytes(statistics.peak_memory_bytes)}; {repeated_by(piece, model)}"
     )
 
@@ -95,6 +98,15 @@ def warn_of_prefixes(model: "TextModel", console: Console) -> None:
 def repeated_by(piece: "Piece", model: "TextModel") -> str:
     """Return what is needed besides the settings to repeat a text: the seed, and the dtype."""
     return f"seed {piece.statistics.seed}, {model.plan.dtype}"
+
+
+def guess_counts(piece: "Piece") -> str:
+    """Return what came of guesses, for a line; nothing without them."""
+    counts = piece.statistics.speculation
+    if counts is None:
+        return ""
+    right = f"{counts.accepted} of {counts.drafted} guesses right"
+    return f"{counts.source}: {right}, {counts.tokens_per_pass:.2f} tokens a pass; "
 
 
 def token_counts(piece: "Piece") -> str:

@@ -19,7 +19,8 @@ from metal_gen.cli.output.plan_report import render_plan
 from metal_gen.cli.terminal.tables import to_plain
 from metal_gen.config.settings import Settings
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation.loading import plan_memory, prepare
+from metal_gen.generation.loading import prepare
+from metal_gen.generation.planning import plan_memory
 from metal_gen.hub import headers as hub_headers
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -104,7 +105,7 @@ def test_the_parts_add_up(run_here, tmp_path, quantize):
 
 
 def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch):
-    monkeypatch.setattr("metal_gen.generation.loading.available_memory_bytes", lambda: 0)
+    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: 0)
     plan = planned(run_here, gambler, "--max-seq-len", 10**9)
     assert plan["available_bytes"] is None
     assert plan["fits"] is True

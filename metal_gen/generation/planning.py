@@ -1,0 +1,125 @@
+"""Adds up what a run takes, from settings and the headers of a checkpoint."""
+
+from dataclasses import replace
+
+from metal_gen.cache.hybrid import HybridCacheConfig
+from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.settings import Settings
+from metal_gen.device.backend import (
+    available_memory_bytes,
+    dtype_to_compute_in,
+    most_array_bytes,
+    preferred_chunk_size,
+    runs_on_cpu,
+)
+from metal_gen.errors import ConfigError
+from metal_gen.generation.capacity import capacity_for_any, usual_capacity
+from metal_gen.generation.guessing import most_guesses
+from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
+from metal_gen.models.cache_size import cache_size
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.speculation.planned import PlannedSource
+
+
+def dtype_of(settings: Settings, checkpoint: Checkpoint) -> str:
+    """Return the dtype that a checkpoint computes in.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    return dtype_to_compute_in(
+        settings.model_dtype,
+        checkpoint.weights.dtype,
+        has_experts=checkpoint.config.experts is not None,
+        is_quantized=checkpoint.weights.is_quantized,
+    )
+
+
+def plan_memory(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    *,
+    most_slots: int = 1,
+    guesses: PlannedSource | None = None,
+) -> MemoryPlan:
+    """Add up the memory of a run, whether or not the device has it.
+
+    For a single text, the cache shrinks from its usual size if that makes the run fit. For a batch it does
+    not, because its texts may depend on that size.
+
+    Args:
+        settings: Settings in force.
+        checkpoint: The opened checkpoint.
+        most_slots: Number of texts to generate at once, as for `prepare`.
+        guesses: Source of guesses, if there is one.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    dtype = dtype_of(settings, checkpoint)
+    plan = MemoryPlan(
+        model=checkpoint.config,
+        dtype=dtype,
+        weights_bytes=checkpoint.weights.nbytes(dtype),
+        weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
+        loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
+        has_products_apart=checkpoint.weights.has_products_apart,
+        has_head_norms=checkpoint.weights.has_head_norms,
+        is_constrained=settings.is_constrained,
+        cache=cache_config(settings, checkpoint.config, dtype),
+        most_chunk=settings.chunk_size or preferred_chunk_size(),
+        least_chunk=settings.chunk_size or FEWEST_CHUNK,
+        available_bytes=_available_bytes(settings.memory_limit_bytes),
+        most_array_bytes=most_array_bytes(),
+        stores_prefixes=settings.prefix_cache,
+    )
+    if guesses is not None:
+        plan = _with_guesses(plan, guesses)
+    if settings.batch_size is None:
+        plan = plan.with_slots(most_slots)
+    if settings.max_seq_len is None and most_slots == plan.cache.batch_size == 1:
+        plan = plan.with_cache(max_seq_len=capacity_for_any(plan).tokens)
+    return plan
+
+
+def _with_guesses(plan: MemoryPlan, guesses: PlannedSource) -> MemoryPlan:
+    """Return the plan with a source of guesses, and with the states of a hybrid that they need."""
+    most = most_guesses(guesses, plan.model)
+    plan = replace(plan, guesses=replace(guesses.memory, most_guesses=most))
+    if not isinstance(plan.cache, HybridCacheConfig):
+        return plan
+    # A pass has a token and the guesses after it.
+    name = "recent_passes" if runs_on_cpu() else "most_replayed"
+    return plan.with_cache(**{name: most + 1})
+
+
+def _available_bytes(limit: int | None) -> int:
+    known = [size for size in (limit, available_memory_bytes()) if size]
+    return min(known, default=0)
+
+
+def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:
+    """Return the size of the cache: its shape from the checkpoint, its capacity from the settings.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    shape = {
+        "num_layers": model.num_cached_layers,
+        "num_kv_heads": model.num_key_value_heads,
+        "head_dim": model.head_dim,
+    }
+    for name, actual in shape.items():
+        wanted = getattr(settings, name)
+        if wanted not in (None, actual):
+            raise ConfigError(
+                f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
+                "leave it out: the checkpoint decides",
+            )
+    return cache_size(
+        model,
+        max_seq_len=settings.max_seq_len or usual_capacity(model),
+        batch_size=settings.batch_size or 1,
+        dtype=dtype if settings.cache_dtype == "auto" else settings.cache_dtype,
+    )
