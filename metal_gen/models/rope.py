@@ -5,11 +5,18 @@ Hugging Face transformers; results equal those of the last.
 """
 
 import math
+import sys
 from functools import cached_property, lru_cache
 
 import mlx.core as mx
 
+from metal_gen.device.backend import runs_on_cuda
 from metal_gen.models.config.rope import RopeConfig
+
+# MLX's CUDA kernel takes a thread for each pair of numbers of a head and for 4 heads of a sequence. It rounds
+# both counts down to powers of two that give at most 1,024 threads a block, and all of the second go to a
+# block's third dimension, where CUDA allows 64. So narrow heads of many sequences do not start.
+CUDA_HEADS_OF_A_THREAD, CUDA_BLOCK_THREADS, CUDA_BLOCK_DEPTH = 4, 1024, 64
 
 
 class Rope:
@@ -61,10 +68,25 @@ class Rope:
 
     def __call__(self, x: mx.array, start: int | mx.array, periods: mx.array) -> mx.array:
         """Rotate x (B, H, L, D), whose first token is at position `start`."""
-        turned = mx.fast.rope(
+        most = self._most_sequences(x.shape[1])
+        if isinstance(start, int) or len(x) <= most:
+            turned = self._turned(x, start, periods)
+        else:
+            groups = [slice(begin, begin + most) for begin in range(0, len(x), most)]
+            turned = mx.concatenate([self._turned(x[group], start[group], periods) for group in groups])
+        return turned if self._factors is None else turned * self._factors.astype(x.dtype)
+
+    def _turned(self, x: mx.array, start: int | mx.array, periods: mx.array) -> mx.array:
+        return mx.fast.rope(
             x, self.rotated, traditional=False, base=None, scale=1.0, offset=start, freqs=periods
         )
-        return turned if self._factors is None else turned * self._factors.astype(x.dtype)
+
+    def _most_sequences(self, heads: int) -> int:
+        """Return how many sequences with one token each MLX's kernel can rotate at once."""
+        if self.rotated // 2 >= CUDA_BLOCK_THREADS // CUDA_BLOCK_DEPTH or not runs_on_cuda():
+            return sys.maxsize
+        # One more would be rounded down to the next power of two.
+        return (2 * CUDA_BLOCK_DEPTH - 1) // -(-heads // CUDA_HEADS_OF_A_THREAD) or 1
 
     @cached_property
     def _factors(self) -> mx.array | None:
