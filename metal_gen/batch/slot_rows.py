@@ -33,6 +33,7 @@ from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.encoded_prompt import Prompt
 
 if TYPE_CHECKING:
+    from metal_gen.batch.guessing_slot import GuessingSlot
     from metal_gen.batch.slot_prefixes import SlotPrefixes
 
 
@@ -103,14 +104,7 @@ class SlotRows:
     def __init__(self, model: TextModel) -> None:
         self.slots = model.plan.cache.batch_size
         self._model = model
-        transformer, cache = model.decoder.model, model.decoder.cache
-        self.decoder = SlotDecoder(
-            with_independent_rows(transformer) if runs_on_cpu() else transformer,
-            cache,
-            chunk_size=model.plan.chunk_size,
-            stride=prompt_stride(),
-            compiles=model.compiles,
-        )
+        self.decoder = _open_slots(model)
         self._encoder = RowEncoder(model.checkpoint, model.settings, model.plan)
         self._tokens = TokenTexts(model.checkpoint.tokenizer)
         self._queue: deque[tuple[_Job, int]] = deque()
@@ -119,7 +113,8 @@ class SlotRows:
 
     def _open_prefixes(self) -> "SlotPrefixes | None":
         """Open the prefix cache if it is on; states of linear attention are not stored for slots."""
-        if not self._model.settings.prefix_cache or self._model.checkpoint.config.linear is not None:
+        is_on = self._model.settings.prefix_cache and self._model.checkpoint.config.linear is None
+        if not is_on or not isinstance(self.decoder, SlotDecoder):
             return None
         from metal_gen.batch.slot_prefixes import SlotPrefixes
 
@@ -200,7 +195,7 @@ class SlotRows:
             job.strategy,
             RandomKeys(job.seed, number),
             prompt=ids,
-            capacity=self.decoder.slots.capacity,
+            capacity=self.decoder.capacity,
             ending_ids=job.endings,
             logprobs=settings.logprobs,
         )
@@ -230,7 +225,7 @@ class SlotRows:
             job.failure = failed_row(job.row, token, RowErrorCode.GENERATION_FAILED)
             self._give_up(job)
             return True
-        piece = sample.assembly.add(token, self.decoder.slots.positions[text.slot])
+        piece = sample.assembly.add(token, self.decoder.position(text))
         sample.pieces.append(piece)
         if self._prefixes is not None and len(sample.pieces) == 1:
             self._prefixes.first_token(text, job.prompt)
@@ -248,3 +243,19 @@ class SlotRows:
         for text in [text for text, sample in self._running.items() if sample.job is job]:
             self.decoder.end(text)
             del self._running[text]
+
+
+def _open_slots(model: TextModel) -> "SlotDecoder | GuessingSlot":
+    """Open the slots of a model, or the only one with guesses."""
+    if model.speculation is not None:
+        from metal_gen.batch.guessing_slot import GuessingSlot
+
+        return GuessingSlot(model.decoder, model.speculation)
+    transformer = model.decoder.model
+    return SlotDecoder(
+        with_independent_rows(transformer) if runs_on_cpu() else transformer,
+        model.decoder.cache,
+        chunk_size=model.plan.chunk_size,
+        stride=prompt_stride(),
+        compiles=model.compiles,
+    )

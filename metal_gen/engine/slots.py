@@ -71,6 +71,15 @@ class SlotDecoder:
         """Whether another text can begin."""
         return None in self._texts
 
+    @property
+    def capacity(self) -> int:
+        """Number of tokens that a slot holds."""
+        return self.slots.capacity
+
+    def position(self, text: SlotText) -> int:
+        """Return the number of cache positions that a text uses."""
+        return self.slots.positions[text.slot]
+
     def begin(
         self,
         prompt: Sequence[int],

@@ -12,6 +12,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
 if TYPE_CHECKING:
+    from metal_gen.generation.memory_plan import MemoryPlan
     from metal_gen.speculation.speculation import Speculation
 
 # On a CPU, a hybrid keeps its states after each guess, which take much memory.
@@ -61,6 +62,23 @@ def planned_source(
 
     mtp = plan_mtp(settings, checkpoint, dtype)
     return mtp if mtp is None or wanted == "mtp" else PlannedTogether((lookup, mtp))
+
+
+def why_no_guesses(settings: Settings, plan: "MemoryPlan", most_slots: int) -> str | None:
+    """Return why a run makes no guesses although it could; None if it does.
+
+    Args:
+        settings: Settings in force.
+        plan: Memory plan of the run.
+        most_slots: Number of texts to generate at once, as for `prepare`; above 1 in a batch.
+    """
+    if (count := plan.cache.batch_size) > 1:
+        return f"{count} texts at once share each pass already; --batch-size 1 generates one at a time"
+    if most_slots == 1:
+        return None
+    if runs_on_cpu():
+        return "in a batch, a CPU computes every row in the same way whatever the other rows are"
+    return "the prefix cache is on, which reads and writes slots" if settings.prefix_cache else None
 
 
 def most_guesses(planned: PlannedSource, model: ModelConfig) -> int:

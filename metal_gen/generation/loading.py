@@ -20,7 +20,7 @@ from metal_gen.device.backend import compiles_steps, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
-from metal_gen.generation.guessing import load_speculation, planned_source
+from metal_gen.generation.guessing import load_speculation, planned_source, why_no_guesses
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
@@ -194,13 +194,16 @@ def prepare(
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     guesses = None if scores else planned_source(settings, checkpoint, dtype_of(settings, checkpoint))
     plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
-    if guesses is not None and plan.cache.batch_size > 1:
+    why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
+    if why_off is not None:
         guesses, plan = None, plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
     compiles = not scores and compiles_steps(settings.compile, most_slots)
     notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
+    if why_off is not None and (settings.speculate != "auto" or settings.draft_model is not None):
+        notices.append(f"no tokens are guessed ahead: {why_off}")
     if crowded := memory_notice(plan):
         notices.append(crowded)
     return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices), guesses)

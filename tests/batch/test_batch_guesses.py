@@ -1,0 +1,73 @@
+"""A batch with one slot makes guesses, and the same texts; with more slots it says that it makes none."""
+
+import pytest
+
+import metal_gen
+from metal_gen.batch.input.rows import BatchRow, RowError, RowForm
+from metal_gen.batch.slot_rows import slot_rows
+from metal_gen.config.settings import Settings
+from metal_gen.generation.loading import prepare
+
+pytest_plugins = ("fixtures_text",)
+
+ROWS = [
+    {},
+    {"samples": 2, "temperature": 0.5},
+    {"temperature": 0.7, "stop": ("a",)},
+    {"regex": "(ab|ac)*d", "temperature": 1.0},
+    {"logprobs": 1},
+    {"max_tokens": None},
+]
+
+
+def records(model):
+    """Run rows one after another, as a batch does."""
+    found = {}
+    with slot_rows(model) as rows:
+        waiting = [
+            BatchRow(number, number, f"int:{number}", RowForm.NATIVE, "ab ab ab " * number,
+                     {"max_tokens": 25, **settings}, {})
+            for number, settings in enumerate(ROWS, 1)
+        ]  # fmt: skip
+        while waiting or not rows.is_idle:
+            while waiting and rows.has_room:
+                assert rows.begin(waiting.pop(0), 7) is None
+            found |= dict(rows.advance())
+        assert rows.slots_in_use == 0
+        assert 0 < rows.occupancy <= 1
+    return found
+
+
+def record_of(outcome):
+    return dict(outcome.given if isinstance(outcome, RowError) else outcome.record)
+
+
+def test_rows_have_the_texts_of_those_without_guesses(gambler):
+    plain, guessed = (metal_gen.load(gambler, max_seq_len=120, speculate=each) for each in ("off", "lookup"))
+    expected, found = records(plain), records(guessed)
+    assert found.keys() == set(range(1, len(ROWS) + 1))
+    for number, outcome in expected.items():
+        one, other = (
+            dict(each.given if hasattr(each, "given") else each.record) for each in (outcome, found[number])
+        )
+        assert one.pop("logprobs", None) is None or other.pop("logprobs")
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    ("settings", "most_slots", "reason"),
+    [
+        ({"speculate": "lookup"}, 4, "texts at once share each pass"),
+        ({"speculate": "lookup", "batch_size": 2}, 1, "texts at once share each pass"),
+        ({"speculate": "lookup", "batch_size": 1}, 4, "in a batch, a CPU computes every row"),
+        ({"speculate": "auto"}, 4, None),
+        ({"speculate": "off", "batch_size": 3}, 4, None),
+    ],
+    ids=str,
+)
+def test_it_is_said_when_no_guesses_are_made(gambler, settings, most_slots, reason):
+    prepared = prepare(Settings(model=gambler, **settings), most_slots=most_slots)
+    said = [notice for notice in prepared.notices if "guessed" in notice]
+    assert prepared.guesses is None
+    assert len(said) == (reason is not None)
+    assert all(reason in notice for notice in said)
