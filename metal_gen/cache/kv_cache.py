@@ -99,6 +99,9 @@ class KVCache:
         mx.eval(self.buffers)
         self._start = 0
         self._position = 0
+        self._running: mx.array | None = None
+        self._running_end = 0
+        self._is_settled = True
         self.texts = 0
 
     # Whether a text from storage can end before its own end.
@@ -135,7 +138,28 @@ class KVCache:
 
     def evaluate(self) -> None:
         """Wait until everything written is computed."""
+        self.settle()
         mx.eval(self.arrays)
+
+    def note_step(self, result: mx.array) -> None:
+        """Remember the result of a step whose kernel writes to the claimed positions by itself.
+
+        MLX replaces no array for such a write, so nothing that uses the buffers later depends on it.
+        """
+        self._running, self._running_end, self._is_settled = result, self._position, False
+
+    def let_step_run(self) -> None:
+        """Let the last such step write before another one does, even if nobody reads its result."""
+        if self._running is not None:
+            mx.async_eval(self._running)
+            self._running = None
+
+    def settle(self) -> None:
+        """Wait for the last such step; to be called before anybody else reads or writes the buffers."""
+        self.let_step_run()
+        if not self._is_settled:
+            mx.synchronize()
+            self._is_settled = True
 
     def claim(self, length: int) -> None:
         """Reserve the next `length` positions for the forward pass that follows.
@@ -189,6 +213,10 @@ class KVCache:
             raise ValueError(f"cannot take back {count} of {self._position} positions")
         self._position -= count
         self._start = self._position
+        if self._running is not None and self._running_end > self._position:
+            # Later tokens write to the same positions.
+            mx.synchronize()
+            self._running = None
 
     def mark(self) -> None:
         """Remember this position, so that `take_back` and `stored` can come back to it. Does nothing here."""

@@ -111,6 +111,7 @@ class SlotCache:
 
     def restore(self, slot: int, prompt: Sequence[int], length: int, arrays: Iterable[mx.array]) -> None:
         """Begin a prompt in a slot from storage, as `KVCache.restore` does."""
+        self.cache.settle()
         self.positions[slot] = 0
         for place, array in zip(range(len(self.cache.buffers)), arrays, strict=False):
             buffer = self.cache.buffers[place]

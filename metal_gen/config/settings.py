@@ -150,6 +150,12 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
         "auto",
         "Compile the decode step; auto does so where it is faster",
     )
+    kernels: str = setting(
+        "decode",
+        Choice(("auto", "off")),
+        "auto",
+        "Compute with GPU kernels of metal-gen's own; auto uses those that pass a trial on this device",
+    )
     prefix_cache: bool = setting(
         "prefix_cache",
         Flag(),

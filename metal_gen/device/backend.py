@@ -147,17 +147,18 @@ def prompt_stride() -> int:
     return 64 if runs_on_cpu() else 256
 
 
-def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
+def compiles_steps(wanted: str, most_slots: int = 1, *, has_kernel: bool = False) -> bool:
     """Return whether to compile the decode step.
 
-    `auto` compiles it with Metal, and with CUDA for several texts at once. A compiled step needs attention
-    with a mask, and CUDA has no fused one, so for one text the step is slower there. For a CPU, MLX writes
-    C++ and calls a compiler, which takes some seconds at the first step of a machine's first run. Only a
-    very small model gains much by it.
+    `auto` compiles it with Metal, and with CUDA where a kernel computes attention or for several texts at
+    once. Without the kernel, a compiled step needs attention with a mask, and CUDA has no fused one, so for
+    one text the step is slower there. For a CPU, MLX writes C++ and calls a compiler, which takes some
+    seconds at the first step of a machine's first run. Only a very small model gains much by it.
 
     Args:
         wanted: `auto`, `on` or `off`.
         most_slots: Maximum number of texts generated at once.
+        has_kernel: Whether a kernel computes the attention of new tokens.
 
     Raises:
         ConfigError: It is `on` on a CPU, and there is no compiler, or no safe place for compiled code.
@@ -165,7 +166,8 @@ def compiles_steps(wanted: str, most_slots: int = 1) -> bool:
     import mlx.core as mx
 
     if wanted != "on":
-        return wanted == AUTO and not runs_on_cpu() and (mx.metal.is_available() or most_slots > 1)
+        usual = has_kernel or mx.metal.is_available() or most_slots > 1
+        return wanted == AUTO and not runs_on_cpu() and usual
     if runs_on_cpu():
         if shutil.which("g++") is None:
             raise ConfigError(

@@ -22,13 +22,15 @@ from metal_gen.engine.generator import read_draw
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.errors import MetalGenError
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.kernels.fitted import fitted, has_head_norms
+from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
-CAPACITY, CHUNK = 320, 64
+CAPACITY, CHUNK, DTYPE = 320, 64, "float32"
 PROMPT_TOKENS, NEW_TOKENS = 100, 5
 # Lengths of the prompts of several slots. One prompt shares its beginning with the first.
 SLOT_PROMPT_TOKENS = (100, 9, 90)
@@ -89,6 +91,16 @@ class _Family:
         return self._build()
 
     @cached_property
+    def model_by_kernel(self) -> Transformer:
+        """The model on the device, with the kernel for attention of new tokens."""
+        return fitted(self.model, by_kernel=True)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the kernel works on this device for this model."""
+        return choose(self.config, has_head_norms(self.model), DTYPE, DTYPE).by_kernel
+
+    @cached_property
     def expected_model(self) -> Transformer:
         """The model on the CPU."""
         with on_cpu():
@@ -108,7 +120,7 @@ class _Family:
 
 
 def model_checks() -> Iterator[Check]:
-    """Yield checks of every family, then of compiled steps and slots, which only dense models support yet.
+    """Yield checks of every family: plain and compiled steps, slots, and the same by a kernel.
 
     Weights are unquantized: for long prompts over quantized ones, CUDA compiles kernels for seconds each.
     """
@@ -121,10 +133,16 @@ def model_checks() -> Iterator[Check]:
         if name in COMPILED and not runs_on_cpu():
             yield Check(f"{name}: compiled step", plain, partial(_decoded, family, compiles=True))
             yield Check(f"{name}: compiled slots", plain, partial(_slots, family, compiles=True))
+        if family.has_kernel:
+            model = family.model_by_kernel
+            yield Check(f"{name}: decode by kernel", plain, partial(_decoded, family, model))
+            yield Check(f"{name}: step by kernel", plain, partial(_decoded, family, model, compiles=True))
+            yield Check(f"{name}: slots by kernel", plain, partial(_slots, family, model, compiles=True))
 
 
-def _decoded(family: _Family, *, compiles: bool = False) -> Iterator[Pair]:
-    decoder = Decoder(family.model, _cache(family.config), chunk_size=CHUNK, compiles=compiles)
+def _decoded(family: _Family, model: Transformer | None = None, *, compiles: bool = False) -> Iterator[Pair]:
+    used = model or family.model
+    decoder = Decoder(used, _cache(family.config), chunk_size=CHUNK, compiles=compiles)
     prompt = _tokens(PROMPT_TOKENS)
     sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=CAPACITY)
     logits = [decoder.prefill(prompt)]
@@ -138,9 +156,9 @@ def _decoded(family: _Family, *, compiles: bool = False) -> Iterator[Pair]:
     yield mx.concatenate(logits), family.expected(prompt, drawn)
 
 
-def _slots(family: _Family, *, compiles: bool = False) -> Iterator[Pair]:
+def _slots(family: _Family, model: Transformer | None = None, *, compiles: bool = False) -> Iterator[Pair]:
     cache = _cache(family.config, batch_size=len(SLOT_PROMPT_TOKENS))
-    slots = SlotDecoder(family.model, cache, chunk_size=CHUNK * 3, compiles=compiles)
+    slots = SlotDecoder(model or family.model, cache, chunk_size=CHUNK * 3, compiles=compiles)
     prompts = [_tokens(count) for count in SLOT_PROMPT_TOKENS]
     texts = [
         slots.begin(
@@ -172,7 +190,7 @@ def _cache(config: ModelConfig, *, batch_size: int = 1) -> KVCache:
         head_dim=config.head_dim,
         max_seq_len=CAPACITY,
         batch_size=batch_size,
-        dtype="float32",
+        dtype=DTYPE,
     )
     if (linear := config.linear) is None:
         return new_cache(shape)

@@ -49,6 +49,8 @@ def run_compiled(
         *key_rows(*zip(*by_slot, strict=True)),
         active=[slot in taken for slot in range(len(places))],
     )
+    if compiled.model.has_kernel:
+        slots.cache.note_step(logits)
     if outcomes is None:
         return logits[mx.array(taken)], None
     draws = split_draws(logits, outcomes, [index for _, index in by_slot])

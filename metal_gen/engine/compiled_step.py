@@ -2,7 +2,7 @@
 
 Python builds the graph of a step once per range of positions. MLX then replays it, with its element-wise
 operations fused. This requires fixed shapes: attention reads a part of the cache whose length grows in a
-few strides, and a mask hides the places after the position.
+few strides, and a mask hides the places after the position. A kernel for attention needs neither.
 
 Axes: B sequences, H key/value heads, S capacity, D head size, V vocabulary.
 """
@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
+from metal_gen.models.kernels.attend import ONE_STRETCH
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays
@@ -103,7 +104,7 @@ class CompiledStep:
             Logits, (B, V), and the results of the rule. Nothing is computed yet.
         """
         cache = self.cache
-        length = attended_length(max(positions) + 1, cache.config.max_seq_len)
+        length = self._length(max(positions) + 1)
         compiled_before = self._function.cache_info().misses
         begin = time.perf_counter()
         function = self._function(length, rule)
@@ -111,14 +112,24 @@ class CompiledStep:
         logits, *drawn = function(
             tokens, mx.array(list(positions)), mx.array(list(active)), periods, bases, indices, *arrays
         )
-        cache.arrays = drawn[-len(arrays) :]
+        # A kernel writes to the buffers, and gives none back.
+        kept = len(cache.buffers) if self.model.has_kernel else 0
+        count = len(drawn) - (len(arrays) - kept)
+        cache.arrays = [*arrays[:kept], *drawn[count:]]
         if self._function.cache_info().misses > compiled_before:
             self.count += 1
             self.seconds += time.perf_counter() - begin
         if rule is None:
             return logits, None, None
-        outcome, *logprobs = drawn[: -len(arrays)]
+        outcome, *logprobs = drawn[:count]
         return logits, outcome, LogprobArrays(*logprobs) if logprobs else None
+
+    def _length(self, position: int) -> int:
+        """Return how much of the cache a step may read when it holds `position` tokens, with the new one."""
+        capacity = self.cache.config.max_seq_len
+        if not self.model.has_kernel:
+            return attended_length(position, capacity)
+        return min(ONE_STRETCH, capacity) if position <= ONE_STRETCH else capacity
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one rule; None skips the draw."""
@@ -138,12 +149,13 @@ class CompiledStep:
             cache = _FixedShapes(arrays, len(self.cache.buffers), positions, length)
             hidden = self.model.run(tokens, self._pass(cache, positions, active, periods, places))
             logits = self.model.logits(hidden)
+            changed = cache.states_after if self.model.has_kernel else cache.arrays
             if rule is None:
-                return [logits, *cache.arrays]
+                return [logits, *changed]
             adjusted = add_bias(logits.astype(mx.float32), bias)
             keys = fold(bases, indices) if bases.ndim == 1 else fold_rows(bases, indices)
             outcome, logprobs = rule(logits, adjusted, keys)
-            return [logits, outcome, *(logprobs or ()), *cache.arrays]
+            return [logits, outcome, *(logprobs or ()), *changed]
 
         return mx.compile(step)
 
@@ -155,8 +167,11 @@ class CompiledStep:
         periods: mx.array,
         places: mx.array,
     ) -> Step:
-        config = self.model.config
-        mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)
+        config, capacity = self.model.config, self.cache.config.max_seq_len
+        nexts = self.model.next_tokens(positions, len(places), capacity, cache.buffers)
+        mask = sliding_mask = None
+        if nexts is None:
+            mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)
         return Step(
             cache=cache,
             batch=positions.shape[0],
@@ -166,6 +181,7 @@ class CompiledStep:
             parts=[Part(mask, sliding_mask)],
             states=cache,
             active=active if positions.shape[0] > 1 else None,
+            nexts=nexts,
         )
 
 
@@ -201,6 +217,11 @@ class _FixedShapes:
     def arrays(self) -> list[mx.array]:
         """Buffers and states as the step has changed them."""
         return [*self.buffers, *self._states]
+
+    @property
+    def states_after(self) -> list[mx.array]:
+        """States as the step has changed them."""
+        return list(self._states)
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
         """Implement `LayerStates.states`."""

@@ -107,9 +107,24 @@ class Decoder:
         Raises:
             CacheOverflowError: The cache is full. It is unchanged.
         """
+        self.cache.let_step_run()
         if self.compiled is not None:
-            return self.compiled.step(token)
-        return self.model.logits(self.model(token[:, None], self.cache)[:, -1])
+            return self._noted(self.compiled.step(token))
+        hidden = self.model(token[:, None], self.cache, is_step=True)
+        return self._noted(self.model.logits(hidden[:, -1]))
+
+    @property
+    def hands_over_early(self) -> bool:
+        """Whether a step can be handed over while the one before it runs, without a copy of the cache.
+
+        MLX copies a buffer that is still in use before it writes to it. A kernel just writes.
+        """
+        return self.model.has_kernel
+
+    def _noted(self, result: mx.array) -> mx.array:
+        if self.model.has_kernel:
+            self.cache.note_step(result)
+        return result
 
     def extend(self, tokens: Sequence[int]) -> mx.array:
         """Add known tokens to the cache in one pass.
@@ -139,6 +154,9 @@ class Decoder:
         Raises:
             CacheOverflowError: The cache is full. It is unchanged.
         """
-        if self.compiled is not None:
-            return self.compiled.draw_next(token, sampler, index)
-        return sampler.draw(self.step(token), index)
+        if self.compiled is None:
+            return sampler.draw(self.step(token), index)
+        self.cache.let_step_run()
+        draw = self.compiled.draw_next(token, sampler, index)
+        self._noted(draw.logits)
+        return draw

@@ -135,6 +135,9 @@ class SlotDecoder:
         current = self._ahead or self._launched(self._build())
         following = self._build()
         mx.eval(current.outputs)
+        if self.model.has_kernel:
+            # Until the device lets go of what a kernel has used, MLX would copy it before another write.
+            mx.synchronize()
         current.release()
         self.slot_passes += len(self._texts)
         self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))

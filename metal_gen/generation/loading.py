@@ -27,6 +27,8 @@ from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.planning import dtype_of, plan_memory
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.kernels.fitted import fitted
+from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
@@ -70,17 +72,33 @@ class PreparedModel:
         checkpoint: The opened checkpoint.
         settings: Settings in force, including the checkpoint's own defaults.
         plan: Memory plan that fits, with the cache of a run that has no prompt yet.
-        compiles: Whether the decode step is compiled.
         notices: Notices to the user about this model and these settings.
         guesses: Source of guesses; None to generate without.
+        most_slots: Number of texts to generate at once, as for `prepare`.
+        scores: Texts are scored, not generated.
     """
 
     checkpoint: Checkpoint
     settings: Settings
     plan: MemoryPlan
-    compiles: bool
     notices: tuple[str, ...]
     guesses: PlannedSource | None = None
+    most_slots: int = 1
+    scores: bool = False
+
+    @property
+    def attention(self) -> Choice:
+        """How to compute the attention of new tokens. The first access tries a kernel on a GPU."""
+        plan, by_kernel = self.plan, self.settings.kernels != "off" and not self.scores
+        sizes = (plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
+        return choose(*sizes) if by_kernel else PLAIN
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the decode step is compiled."""
+        return not self.scores and compiles_steps(
+            self.settings.compile, self.most_slots, has_kernel=self.attention.by_kernel
+        )
 
     def for_prompt(self, prompt_tokens: int) -> "PreparedModel":
         """Return a copy with a cache for this prompt and its answer, unless `max_seq_len` is set.
@@ -116,6 +134,7 @@ class PreparedModel:
 
     def with_cache(self, model: Transformer) -> TextModel:
         """Allocate the cache. The tokenizer is read at its first use."""
+        model = fitted(model, by_kernel=self.attention.by_kernel, kernels=self.settings.kernels != "off")
         # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
         mx.set_cache_limit(self.plan.working_bytes)
         if wires_memory(self.settings.wired_memory):
@@ -198,7 +217,7 @@ def prepare(
     if why_off is not None:
         guesses, plan = None, plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
-    compiles = not scores and compiles_steps(settings.compile, most_slots)
+    compiles_steps("off" if scores else settings.compile, most_slots)
     notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
@@ -206,7 +225,7 @@ def prepare(
         notices.append(f"no tokens are guessed ahead: {why_off}")
     if crowded := memory_notice(plan):
         notices.append(crowded)
-    return PreparedModel(checkpoint, settings, plan, compiles, tuple(notices), guesses)
+    return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)
 
 
 def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.models.kernels.next_attention import NextAttention, NextTokens
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.rope import Rope
@@ -128,6 +129,7 @@ class Step:
         parts: Parts that together cover all rows, in order.
         states: Store of the states of linear attention; None if the model has no such layers.
         active: Which sequences have a new token, (B,); None if all have one.
+        nexts: The same tokens for a kernel, which needs no `cache` and no `parts`; None for plain operations.
     """
 
     cache: LayerCache
@@ -138,6 +140,7 @@ class Step:
     parts: Sequence[Part]
     states: LayerStates | None = None
     active: mx.array | None = None
+    nexts: NextTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class Attention:
 
     Args:
         gated: The projection returns a gate next to each query; the gate scales the output of its head.
+        kernel: Computes attention where each sequence has one new token; None for plain operations.
     """
 
     qkv: Linear
@@ -159,9 +163,14 @@ class Attention:
     sliding: bool
     head_norm: HeadNorm | None = None
     gated: bool = False
+    kernel: NextAttention | None = None
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden) and write this layer's part of the cache."""
+        if self.kernel is not None and step.nexts is not None:
+            projected = self.qkv(rows)
+            by_kernel = self.kernel(projected, step.periods, step.nexts, layer)
+            return self.output(by_kernel * mx.sigmoid(self._gates(projected)) if self.gated else by_kernel)
         queries, keys, values, gates = self._project(rows, step)
         keys, values = step.cache.update(layer, keys, values)
         queries = queries.astype(keys.dtype)
@@ -205,6 +214,12 @@ class Attention:
             heads = self.head_norm(heads)
         queries, keys = mx.split(self.rope(heads, step.offset, step.periods), [self.num_heads], axis=1)
         return queries, keys, values, gates
+
+    def _gates(self, projected: mx.array) -> mx.array:
+        """Return the gates, (R, H * D), of projections (R, ...)."""
+        size = self.num_heads * self.head_dim
+        pairs = projected[:, : 2 * size].reshape(len(projected), self.num_heads, 2, self.head_dim)
+        return pairs[:, :, 1].reshape(-1, size)
 
     def _part_gates(self, projected: mx.array) -> tuple[mx.array, mx.array]:
         """Split (R, ...), where each head's gate follows its queries, into projections and gates."""

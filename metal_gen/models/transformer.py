@@ -3,6 +3,7 @@
 Defines the order of a forward pass. The families in this package only build a transformer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -11,8 +12,10 @@ import mlx.core as mx
 
 from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
-from metal_gen.models.attention import Part, Step
+from metal_gen.models.attention import Attention, Part, Step
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.kernels.attend import Heads
+from metal_gen.models.kernels.next_attention import NextTokens
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask
 from metal_gen.models.matrices.adapted import SingleMatrix
@@ -66,7 +69,14 @@ class Transformer:
     norm: RMSNorm
     head: Linear
 
-    def __call__(self, tokens: mx.array, cache: KVCache, *, sequence_length: int | None = None) -> mx.array:
+    def __call__(
+        self,
+        tokens: mx.array,
+        cache: KVCache,
+        *,
+        sequence_length: int | None = None,
+        is_step: bool = False,
+    ) -> mx.array:
         """Run new tokens through all layers and add them to the cache.
 
         Args:
@@ -74,6 +84,8 @@ class Transformer:
             cache: Cache with this model's layers, heads and head size.
             sequence_length: Length of the whole prompt, if these tokens are a part of it and more
                 follow; default: the number of tokens in the cache after this pass.
+            is_step: These are single tokens, and the result will be computed before another pass is built: a
+                kernel may write to the cache, of which MLX does not know.
 
         Returns:
             Normalised hidden states, ready for `logits`, (B, L, hidden).
@@ -83,6 +95,8 @@ class Transformer:
         """
         batch, length = tokens.shape
         cache.claim(length)
+        if not is_step:
+            cache.settle()
         mask = "causal" if length > 1 else None
         window = self.config.sliding_window
         window_mask = sliding_window_mask(cache.start, length, window) if window else None
@@ -100,6 +114,7 @@ class Transformer:
                 )
             ],
             states=cache if isinstance(cache, HybridCache) else None,
+            nexts=self._nexts(cache, batch) if is_step else None,
         )
         return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
 
@@ -109,6 +124,35 @@ class Transformer:
         for place, layer in zip(self._places, self.layers, strict=True):
             rows = layer(rows, place, step)
         return self.norm(rows)
+
+    def next_tokens(
+        self, positions: mx.array, length: int, capacity: int, buffers: Sequence[mx.array]
+    ) -> NextTokens | None:
+        """Return new tokens for the kernel, or None if none computes their attention.
+
+        Args:
+            positions: Position of the new token of each sequence, (B,).
+            length: Upper limit of the positions to attend to.
+            capacity: Capacity of the cache.
+            buffers: Buffers of the cache.
+        """
+        if (heads := self._heads) is None:
+            return None
+        return NextTokens.of(heads, positions, length, capacity, buffers)
+
+    def _nexts(self, cache: KVCache, batch: int) -> NextTokens | None:
+        positions = mx.array([cache.start] * batch, mx.int32)
+        return self.next_tokens(positions, cache.position, cache.config.max_seq_len, cache.buffers)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a kernel computes the attention of new tokens, and writes to the cache."""
+        return self._heads is not None
+
+    @cached_property
+    def _heads(self) -> Heads | None:
+        kernels = [layer.attention.kernel for layer in self.layers if isinstance(layer.attention, Attention)]
+        return kernels[0].heads if kernels and kernels[0] is not None else None
 
     @cached_property
     def _places(self) -> list[int]:

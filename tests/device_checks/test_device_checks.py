@@ -74,7 +74,7 @@ def test_wrong_linear_attention_is_named(monkeypatch):
         """Compute a faster decay for single tokens."""
         return delta_rule(queries, keys, values, decay - (0.1 if keys.shape[1] == 1 else 0), beta, memory)
 
-    monkeypatch.setattr(gated_delta_net, "rule_for", lambda sizes: ChosenRule(wrong, "wrong"))
+    monkeypatch.setattr(gated_delta_net, "rule_for", lambda sizes, by_kernel: ChosenRule(wrong, "wrong"))
     names = [f"{name}: prefill and decode" for name in ("qwen3", "qwen3_next", "qwen3_5")]
     decoded = [check for check in model_checks() if check.name in names]
     assert failing(decoded) == ["qwen3_next: prefill and decode", "qwen3_5: prefill and decode"]

@@ -1,15 +1,13 @@
 """The gated delta rule: every way to compute it gives the same, and a kernel that does not is left alone."""
 
-import ctypes
-import shutil
-import subprocess
-
 import mlx.core as mx
 import numpy as np
 import pytest
+from cpp_kernel import CppKernels, needs_compiler
 from on_device import cpu_only
 
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.linear_attention import delta_rule as plain
 from metal_gen.models.linear_attention import joined, kernel, rules
 from metal_gen.models.linear_attention.delta_rule import delta_rule, inverse_by_blocks
@@ -86,32 +84,11 @@ def test_mlx_computes_the_same(length):
     assert_close(rules.mlx_rule(*arrays), delta_rule(*arrays))
 
 
-CPP = """
-#include <cmath>
-static float sum_of_lanes(float number) {{ return number; }}
-static const int G = 2, H = 4, K = 32, V = 8, LANES = 1;
-extern "C" void run(int heads_of_texts, const float* queries, const float* keys, const float* values,
-                    const float* left, const float* beta, const float* memory, const int* lengths,
-                    float* outputs, float* after) {{
-    const int lane = 0;
-    for (int head_of_text = 0; head_of_text < heads_of_texts; ++head_of_text)
-        for (int row = 0; row < V; ++row) {{ {body} }}
-}}
-"""
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
-def test_the_body_of_the_kernel_computes_the_rule(tmp_path):
-    """With one lane in place of 32 it is plain C++; only the sum over lanes is another one."""
-    source, library = tmp_path / "kernel.cpp", tmp_path / "kernel.so"
-    source.write_text(CPP.format(body=kernel.BODY))
-    subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source], check=True)
+@needs_compiler
+def test_the_body_of_the_kernel_computes_the_rule(tmp_path, monkeypatch):
+    monkeypatch.setattr(Code, "__call__", CppKernels(tmp_path).as_method)
     arrays = inputs(6)
-    queries, keys, values, decay, beta, memory = (np.array(array) for array in arrays)
-    outputs, after = np.zeros_like(values), np.zeros_like(memory)
-    given = [queries, keys, values, np.exp(decay), beta, memory, np.array([6], np.int32), outputs, after]
-    ctypes.CDLL(str(library)).run(2 * 4, *(ctypes.c_void_p(array.ctypes.data) for array in given))
-    assert_close((outputs, after), delta_rule(*arrays))
+    assert_close(kernel.kernel_rule(*arrays), delta_rule(*arrays))
 
 
 @pytest.fixture

@@ -156,13 +156,15 @@ class EngineRunner:
             sampler.accept(draw)
             following = self.decoder.draw_next(draw.token, sampler, index + 1)
             built = time.perf_counter()
+            built_s += built - begin
+            if self.decoder.hands_over_early:
+                mx.async_eval(following.results)
+            handed_over = time.perf_counter()
             read_draw(draw)
             read = time.perf_counter()
             mx.async_eval(following.results)
-            handed_over = time.perf_counter()
-            built_s += built - begin
-            waited_s += read - built
-            handed_over_s += handed_over - read
+            handed_over_s += handed_over - built + time.perf_counter() - read
+            waited_s += read - handed_over
             draw = following
         mx.eval(draw.results)
         return HostTimes(built_s / count, handed_over_s / count, waited_s / count)

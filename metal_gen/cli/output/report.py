@@ -41,11 +41,12 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         console.note(f"command buffers: {', '.join(in_force)}")
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
+    console.note(f"attention of new tokens: {prepared.attention}")
     console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
     if prepared.guesses is not None and plan.guesses is not None:
         console.note(f"speculation: {settings.speculate}, at most {plan.guesses.most_guesses} guesses a pass")
     if (linear := prepared.checkpoint.config.linear) is not None:
-        console.note(f"linear attention: {rule_for(linear)}")
+        console.note(f"linear attention: {rule_for(linear, by_kernel=settings.kernels != 'off')}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "

@@ -35,6 +35,7 @@ class GatedDeltaNet:
         decay_bias: Bias added to a token's decay, (H,).
         norm: Norm of each value head.
         output: Projection to (R, hidden).
+        by_kernel: Whether a kernel may compute the delta rule.
     """
 
     sizes: LinearAttentionConfig
@@ -45,6 +46,7 @@ class GatedDeltaNet:
     decay_bias: mx.array
     norm: RMSNorm
     output: Linear
+    by_kernel: bool = True
 
     @cached_property
     def _taps(self) -> mx.array:
@@ -90,7 +92,7 @@ class GatedDeltaNet:
         if step.active is not None:
             after = mx.where(step.active[:, None, None], after, before)
         queries, keys, values = self._heads(convolved(tokens, self._taps))
-        rule = rule_for(self.sizes).compute
+        rule = rule_for(self.sizes, by_kernel=self.by_kernel).compute
         outputs, memory_after = rule(queries, keys, values, kept, taken, memory)
 
         def until(count: int) -> tuple[mx.array, mx.array]:

@@ -6,7 +6,7 @@ A kernel that does not compile or gives other results is not used.
 Axes: as in `delta_rule`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,15 +14,13 @@ import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.kernels.trial import on_cpu, reason_against
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.kernel import can_take, kernel_rule
 
 Rule = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
 TRIED_TOKENS = 3
-# Kernels add in another order, so small differences are normal. A wrong kernel is far off.
 TOLERANCE = 1e-3
-# Errors of MLX and its compilers for a kernel that they refuse.
-REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,20 @@ def mlx_rule(
     return outputs, after
 
 
-def rule_for(sizes: LinearAttentionConfig) -> ChosenRule:
-    """Return the way to compute the rule for heads of these sizes. The first call tries the candidates."""
-    return _chosen(sizes, runs_on_cpu())
+def rule_for(sizes: LinearAttentionConfig, *, by_kernel: bool = True) -> ChosenRule:
+    """Return the way to compute the rule for heads of these sizes. The first call tries the candidates.
+
+    Args:
+        sizes: Sizes of the heads.
+        by_kernel: Whether a kernel may compute it.
+    """
+    return _chosen(sizes, runs_on_cpu() or not by_kernel)
 
 
 @cache
-def _chosen(sizes: LinearAttentionConfig, on_cpu: bool) -> ChosenRule:
+def _chosen(sizes: LinearAttentionConfig, plainly: bool) -> ChosenRule:
     refused: list[str] = []
-    for name, rule in _candidates(sizes, on_cpu).items():
+    for name, rule in _candidates(sizes, plainly).items():
         reason = _reason_against(rule, sizes)
         if reason is None:
             return ChosenRule(rule, name, tuple(refused))
@@ -67,10 +70,10 @@ def _chosen(sizes: LinearAttentionConfig, on_cpu: bool) -> ChosenRule:
     return ChosenRule(delta_rule, "plain operations", tuple(refused))
 
 
-def _candidates(sizes: LinearAttentionConfig, on_cpu: bool) -> dict[str, Rule]:
+def _candidates(sizes: LinearAttentionConfig, plainly: bool) -> dict[str, Rule]:
     """Return kernels for this device, the fastest first; none on a CPU, where MLX's own is slower."""
     found: dict[str, Rule] = {}
-    if on_cpu:
+    if plainly:
         return found
     if mx.metal.is_available() and hasattr(mx.fast, "gated_delta_update"):
         found["MLX's kernel"] = mlx_rule
@@ -80,25 +83,16 @@ def _candidates(sizes: LinearAttentionConfig, on_cpu: bool) -> dict[str, Rule]:
 
 
 def _reason_against(rule: Rule, sizes: LinearAttentionConfig) -> str | None:
-    """Return why a rule cannot be used, or None if its results equal those of plain operations."""
-    try:
-        inputs = _tried(sizes)
-        found = rule(*inputs)
-        mx.eval(found)
-    except REFUSALS as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    try:
-        for computed, expected in zip(found, delta_rule(*inputs), strict=True):
-            if computed.shape != expected.shape:
-                return f"it gives {computed.shape} for {expected.shape}"
-            share = mx.abs(computed - expected).max() / mx.abs(expected).max()
-            if not (share <= TOLERANCE).item():  # Nor NaN.
-                return f"its numbers differ by {share.item():.1e} of the largest"
-    finally:
-        mx.set_default_device(before)
-    return None
+    """Return why a rule cannot be used, or None if its results equal those of plain operations on the CPU."""
+    inputs = _tried(sizes)
+    return reason_against(lambda: rule(*inputs), lambda: _on_cpu(inputs), TOLERANCE)
+
+
+def _on_cpu(inputs: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
+    with on_cpu():
+        expected = delta_rule(*inputs)
+        mx.eval(expected)
+    return expected
 
 
 def _tried(sizes: LinearAttentionConfig) -> list[mx.array]:

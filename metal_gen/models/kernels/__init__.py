@@ -1,0 +1,1 @@
+"""GPU kernels of metal-gen's own: one body of code, in the dialects of Metal and CUDA."""

@@ -1,0 +1,56 @@
+"""Puts kernels into a model, or keeps them out of it."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+
+from metal_gen.models.attention import Attention, HeadNorm
+from metal_gen.models.kernels.next_attention import NextAttention, heads_of, score_factor
+from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
+from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.transformer import DecoderLayer, Transformer
+
+
+def has_head_norms(model: Transformer) -> bool:
+    """Return whether queries and keys are normalised."""
+    return any(
+        isinstance(layer.attention, Attention) and layer.attention.head_norm is not None
+        for layer in model.layers
+    )
+
+
+def fitted(model: Transformer, *, by_kernel: bool, kernels: bool = True) -> Transformer:
+    """Return the model with kernels or without; it shares the weights of the given one.
+
+    Args:
+        model: The model.
+        by_kernel: Whether a kernel computes the attention of new tokens; `choose` has to allow it.
+        kernels: Whether other parts may use kernels that pass their trial.
+    """
+    normed = has_head_norms(model)
+
+    def layer_of(layer: DecoderLayer) -> DecoderLayer:
+        mixer = layer.attention
+        if isinstance(mixer, GatedDeltaNet):
+            mixer = replace(mixer, by_kernel=kernels)
+        elif isinstance(mixer, Attention):
+            mixer = replace(mixer, kernel=_kernel_of(model, mixer, normed=normed) if by_kernel else None)
+        return replace(layer, attention=mixer)
+
+    return replace(model, layers=tuple(map(layer_of, model.layers)))
+
+
+def _kernel_of(model: Transformer, attention: Attention, *, normed: bool) -> NextAttention:
+    norm = attention.head_norm
+    scale = attention.head_dim**-0.5 * attention.rope.score_factor
+    factors = computed(mx.array([0.0 if norm is None else norm.eps, score_factor(scale)]))
+    return NextAttention(
+        heads_of(model.config, normed=normed, sliding=attention.sliding),
+        (factors, factors) if norm is None else _weights(norm),
+        factors,
+    )
+
+
+def _weights(norm: HeadNorm) -> tuple[mx.array, mx.array]:
+    query, key = (computed(weight + int(norm.around_zero)) for weight in (norm.query_weight, norm.key_weight))
+    return query, key

@@ -1,0 +1,207 @@
+"""The kernel for attention of new tokens: its numbers, what it writes, and when it is not used."""
+
+import json
+import os
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from cpp_kernel import CppKernels, needs_compiler
+from on_device import cpu_only
+
+from metal_gen.device_checks import models as whole_models
+from metal_gen.engine.decoder import Decoder
+from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.kernels import next_attention, passed
+from metal_gen.models.kernels.attend import Heads
+from metal_gen.models.kernels.dialect import Code
+from metal_gen.models.kernels.next_attention import PLAIN, choose
+
+HEADS = Heads(4, 2, 64, 64, gated=False, normed=True, window=None)
+KINDS = {
+    "heads of 64": (HEADS, "float32", "float32"),
+    "heads of 128 in a window, without norm": (
+        Heads(4, 1, 128, 128, gated=False, normed=False, window=50),
+        "bfloat16",
+        "bfloat16",
+    ),
+    "heads of 256, rotated in part, with gates": (
+        Heads(4, 1, 256, 64, gated=True, normed=True, window=None),
+        "float16",
+        "float32",
+    ),
+}
+CONFIG = ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3"]})
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch, tmp_path, programs):
+    """Kernels are tried as on a GPU, and run as C++."""
+    monkeypatch.setattr(next_attention, "runs_on_cpu", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels = CppKernels(programs)
+    monkeypatch.setattr(Code, "__call__", kernels.as_method)
+    next_attention._chosen.cache_clear()
+    yield kernels
+    next_attention._chosen.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("stretches", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, kind, stretches):
+    heads, dtype, cache_dtype = KINDS[kind]
+    assert heads.are_supported
+    trial = next_attention._Trial(
+        heads, next_attention.dtype_named(dtype), next_attention.dtype_named(cache_dtype), stretches
+    )
+    untouched = [mx.array(buffer) for buffer in trial.buffers]
+    for computed, right in zip(trial.by_kernel(), trial.on_cpu(), strict=True):
+        share = mx.abs(computed.astype(mx.float32) - right).max() / mx.abs(right).max()
+        # A few roundings of the largest number.
+        assert share.item() < {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2}[dtype]
+    assert all(mx.array_equal(*pair) for pair in zip(trial.buffers, untouched, strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["qwen2, sliding window", "qwen3", "qwen3_5"])
+def test_texts_by_the_kernel_are_those_of_plain_operations(as_on_a_gpu, name):
+    family = whole_models._Family(ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS[name]}))
+    for found, expected in whole_models._decoded(family, family.model_by_kernel):
+        assert mx.abs(found - expected).max().item() < 1e-4
+    assert as_on_a_gpu.names == ["attend"] * len(as_on_a_gpu.names)
+    assert as_on_a_gpu.names
+
+
+@needs_compiler
+def test_whoever_writes_after_a_step_waits_for_it(as_on_a_gpu):
+    """A step that nobody reads still writes, before a prompt or known tokens follow."""
+    family = whole_models._Family(CONFIG)
+    whole = family.model(mx.array([[3, 5, 8, 2]]), whole_models._cache(CONFIG))
+    for goes_on in (Decoder.extend, Decoder.prefill):
+        decoder = Decoder(family.model_by_kernel, whole_models._cache(CONFIG))
+        decoder.prefill([3])
+        decoder.step(mx.array([5]))
+        found = goes_on(decoder, [8, 2])
+        assert mx.abs(found - family.model.logits(whole[:, -1])).max().item() < 1e-4
+
+
+@needs_compiler
+def test_a_step_that_was_taken_back_writes_nothing_later(as_on_a_gpu):
+    family = whole_models._Family(CONFIG)
+    whole = family.model(mx.array([[3, 8]]), whole_models._cache(CONFIG))
+    decoder = Decoder(family.model_by_kernel, whole_models._cache(CONFIG))
+    decoder.prefill([3])
+    decoder.step(mx.array([5]))
+    decoder.cache.take_back(1)
+    found = decoder.step(mx.array([8]))
+    assert mx.abs(found - family.model.logits(whole[:, -1])).max().item() < 1e-4
+
+
+def refuse(code, *arguments, **options):
+    raise RuntimeError("[compile] Failed to compile kernel\nand much more")
+
+
+@cpu_only
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (refuse, "RuntimeError: [compile] Failed to compile kernel"),
+        (
+            lambda code, inputs, results, **_: [mx.ones(*result) for result in results],
+            "its numbers differ by",
+        ),
+        (
+            lambda code, inputs, results, **_: [mx.full(shape, mx.nan, dtype) for shape, dtype in results],
+            "its numbers differ by nan",
+        ),
+    ],
+    ids=["refused", "wrong", "not finite"],
+)
+def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, tmp_path, run, reason):
+    monkeypatch.setattr(Code, "__call__", run)
+    choice = choose(CONFIG, True, "float32", "float32")
+    assert not choice.by_kernel
+    assert str(choice).startswith(f"plain operations; not a kernel of its own: {reason}")
+    assert "much more" not in str(choice)
+    assert not (tmp_path / "metal-gen").exists()
+
+
+@cpu_only
+def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch):
+    assert choose(CONFIG, True, "float32", "q8") is PLAIN
+    monkeypatch.undo()
+    assert choose(CONFIG, True, "float32", "float32") is PLAIN
+
+
+def test_heads_that_the_kernel_is_not_made_for_are_known():
+    for change in ({"head_dim": 80, "rotated": 80}, {"rotated": 48}, {"num_heads": 256}, {"head_dim": 512}):
+        assert not replace(HEADS, **change).are_supported, change
+
+
+def test_groups_fit_the_memory_that_they_share():
+    for queries in (1, 2, 4, 8, 16):
+        for size in (64, 128, 256):
+            heads = replace(HEADS, num_heads=queries, num_kv_heads=1, head_dim=size, rotated=size)
+            if heads.are_supported:
+                assert heads.rows >= 1
+                assert heads.rows * queries * size <= 4096
+
+
+@pytest.fixture
+def trials(as_on_a_gpu, monkeypatch):
+    """Count trials of a kernel that passes."""
+    count = []
+    monkeypatch.setattr(next_attention, "reason_against", lambda *_: count.append(1))
+
+    def choose_anew():
+        next_attention._chosen.cache_clear()
+        assert choose(CONFIG, True, "float32", "float32").by_kernel
+        found = len(count)
+        count.clear()
+        return found
+
+    return choose_anew
+
+
+def test_a_passed_trial_is_kept_for_this_device_and_these_versions(trials, tmp_path, monkeypatch):
+    assert trials() > 0
+    file = tmp_path / "metal-gen" / passed.NAME
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert trials() == 0
+    monkeypatch.setattr(passed, "device_name", lambda: "another one")
+    assert trials() > 0
+    assert len(json.loads(file.read_text())) == 2
+    monkeypatch.setitem(vars(mx), "__version__", "0.99")
+    assert trials() > 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(b"\xff{["),
+        lambda file: file.write_text('{"a": 1}'),
+        lambda file: file.write_text("[1]"),
+        lambda file: file.write_bytes(b" " * (1 << 17)),
+        lambda file: file.chmod(0o666),
+        lambda file: (file.unlink(), file.mkdir()),
+        lambda file: (file.rename(file.with_name("other")), file.symlink_to("other")),
+        lambda file: (file.unlink(), os.mkfifo(file)),
+    ],
+    ids=["no JSON", "an object", "numbers", "too large", "open to others", "a folder", "a link", "a pipe"],
+)
+def test_a_file_with_anything_wrong_is_ignored(trials, tmp_path, spoil):
+    trials()
+    spoil(tmp_path / "metal-gen" / passed.NAME)
+    assert trials() > 0
+
+
+def test_without_a_place_for_the_file_trials_are_repeated(trials, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert trials() == trials() > 0

@@ -1,0 +1,188 @@
+"""Runs the body of a GPU kernel on the CPU: as C++, each thread of a group a coroutine of one thread."""
+
+import ctypes
+import math
+import platform
+import shutil
+import subprocess
+import zlib
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None or platform.libc_ver()[0] != "glibc",
+    reason="there is no C++ compiler with coroutines of the C library here",
+)
+
+TYPES = {mx.float32: "float", mx.float16: "_Float16", mx.bfloat16: "Brain", mx.int32: "int"}
+DIALECT = """
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <ucontext.h>
+#include <vector>
+struct Brain {
+    uint16_t bits;
+    Brain() = default;
+    explicit Brain(float number) {
+        uint32_t all;
+        std::memcpy(&all, &number, 4);
+        bits = (all + 0x7fff + ((all >> 16) & 1)) >> 16;
+    }
+    operator float() const {
+        const uint32_t all = uint32_t(bits) << 16;
+        float number;
+        std::memcpy(&number, &all, 4);
+        return number;
+    }
+};
+struct Thread {
+    ucontext_t context;
+    std::vector<char> stack;
+    int lane, row, group, across, beyond;
+    bool is_over, waits;
+};
+static std::vector<Thread> threads;
+static std::vector<float> given;
+static ucontext_t scheduler;
+static Thread* now;
+static void step_aside() { swapcontext(&now->context, &scheduler); }
+static float* given_by_row() { return &given[(now - &threads[0]) / 32 * 32]; }
+// All lanes of a row get here before any goes on, because each runs up to the same point.
+static float exchanged(float x, bool sums, int apart) {
+    float* all = given_by_row();
+    const int lane = now->lane % 32;
+    all[lane] = x;
+    step_aside();
+    float result = sums ? 0.0f : all[lane ^ apart];
+    if (sums) for (int i = 0; i < 32; ++i) result += all[i];
+    step_aside();
+    return result;
+}
+static float sum_of_lanes(float x) { return exchanged(x, true, 0); }
+static float other_lane(float x, int apart) { return exchanged(x, false, apart); }
+static void wait_for_group() {
+    now->waits = true;
+    while (now->waits) step_aside();
+}
+static float inverse_root(float x) { return 1.0f / std::sqrt(x); }
+static float power_of_two(float x) { return std::exp2(x); }
+static float cosine(float x) { return std::cos(x); }
+static float sine(float x) { return std::sin(x); }
+#define DEVICE
+// Arrays of MLX begin anywhere in the memory of a CPU.
+#define alignas(bytes)
+#define SHARED static
+#define WAIT_FOR_GROUP wait_for_group()
+"""
+RUN = """
+static void body() {
+    const int lane = now->lane, row = now->row, group = now->group;
+    const int across = now->across, beyond = now->beyond;
+    (void)lane, (void)row, (void)group, (void)across, (void)beyond;
+    BODY
+}
+static void begin() {
+    body();
+    now->is_over = true;
+    while (true) step_aside();
+}
+static void run_group(const int* first, const int* size) {
+    const int count = size[0] * size[1] * size[2];
+    threads.resize(count);
+    given.assign(count, 0.0f);
+    for (int i = 0; i < count; ++i) {
+        Thread& each = threads[i];
+        each.lane = i % size[0];
+        each.row = i / size[0] % size[1];
+        each.group = first[0];
+        each.across = first[1] * size[1] + each.row;
+        each.beyond = first[2] * size[2] + i / size[0] / size[1];
+        each.is_over = each.waits = false;
+        each.stack.resize(1 << 16);
+        getcontext(&each.context);
+        each.context.uc_stack.ss_sp = each.stack.data();
+        each.context.uc_stack.ss_size = each.stack.size();
+        makecontext(&each.context, begin, 0);
+    }
+    for (int left = count; left > 0;) {
+        int waiting = 0;
+        left = 0;
+        for (Thread& each : threads) {
+            if (each.is_over) continue;
+            now = &each;
+            swapcontext(&scheduler, &each.context);
+            left += !each.is_over;
+            waiting += !each.is_over && each.waits;
+        }
+        if (left > 0 && waiting == left) for (Thread& each : threads) each.waits = false;
+    }
+}
+extern "C" void run(const int* grid, const int* size, void** arrays) {
+    int place = 0;
+    SET
+    int first[3];
+    for (first[2] = 0; first[2] * size[2] < grid[2]; ++first[2])
+        for (first[1] = 0; first[1] * size[1] < grid[1]; ++first[1])
+            for (first[0] = 0; first[0] * size[0] < grid[0]; ++first[0]) run_group(first, size);
+}
+"""
+
+
+class CppKernels:
+    """Runs kernels in place of a GPU, where `as_method` replaces `Code.__call__`.
+
+    Args:
+        folder: Folder for programs.
+
+    Attributes:
+        names: Names of the kernels that ran.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.names = []
+
+    @property
+    def as_method(self):
+        """A method of `Code`."""
+        return lambda code, *arguments, **options: self._run(code, *arguments, **options)
+
+    def _run(self, code, inputs, results, *, sizes, grid, group):
+        """Do as `Code.__call__`. Writes to inputs do happen, as on a GPU."""
+        self.names.append(code.name)
+        mx.eval(list(inputs))
+        types = [TYPES[array.dtype] for array in inputs] + [TYPES[dtype] for _, dtype in results]
+        names = [*code.inputs, *code.outputs]
+        library = ctypes.CDLL(str(self._built(code, dict(zip(names, types, strict=True)), sizes)))
+        outputs = [np.zeros(math.prod(shape) * dtype.size, np.uint8) for shape, dtype in results]
+        # Views of MLX's own memory, so that a kernel can write to the cache.
+        views = [np.frombuffer(memoryview(array.view(mx.uint8)), np.uint8) for array in inputs]
+        arrays = (ctypes.c_void_p * len(names))(*(array.ctypes.data for array in [*views, *outputs]))
+        library.run((ctypes.c_int * 3)(*grid), (ctypes.c_int * 3)(*group), arrays)
+        return [
+            mx.array(array).view(dtype).reshape(shape)
+            for array, (shape, dtype) in zip(outputs, results, strict=True)
+        ]
+
+    def _built(self, code, types, sizes):
+        constants = "".join(
+            f"static const int {name} = {value};\n"
+            if isinstance(value, int)
+            else f"typedef {TYPES[value]} {name};\n"
+            for name, value in sizes.items()
+        )
+        inputs = "".join(f"static const {types[name]}* {name};\n" for name in code.inputs)
+        outputs = "".join(f"static {types[name]}* {name};\n" for name in code.outputs)
+        setting = "".join(f"{name} = ({type}*)arrays[place++];\n" for name, type in types.items())
+        program = (
+            DIALECT + constants + inputs + outputs + RUN.replace("BODY", code.body).replace("SET", setting)
+        )
+        name = f"{code.name}-{zlib.crc32(program.encode()):08x}"
+        source, library = self.folder / f"{name}.cpp", self.folder / f"{name}.so"
+        if not library.exists():
+            source.write_text(program)
+            subprocess.run(["g++", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
+        return library
