@@ -127,10 +127,9 @@ class DraftSource:
         """Compute the tokens of the text that the cache lacks, and return the logits after them, (1, V)."""
         cache = self._decoder.cache
         position = cache.reachable(min(self._seen, len(self._ids) - 1))
-        if position < cache.position:
-            # A step may still compute with the cache. Without waiting for it, the next write would copy it.
-            cache.evaluate()
-            cache.take_back(cache.position - position)
+        # A step may still compute with the cache. Without waiting for it, the next write would copy it.
+        cache.evaluate()
+        cache.take_back(cache.position - position)
         # Some embeddings are padded further than others.
         largest = self._decoder.model.config.vocab_size - 1
         new = [min(token, largest) for token in self._ids[position:]]

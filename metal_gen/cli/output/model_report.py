@@ -103,6 +103,7 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
     """Return the shape of a loadable model, and the defaults in its generation_config.json."""
     from metal_gen.checkpoint.checkpoint import Checkpoint
     from metal_gen.checkpoint.generation_defaults import sampling_defaults
+    from metal_gen.checkpoint.mtp_weights import mtp_tensors
 
     checkpoint = Checkpoint(folder)
     checkpoint.read_tokenizer()
@@ -119,6 +120,7 @@ def _checkpoint_json(folder: Path) -> dict[str, object]:
         "head_dim": config.head_dim,
         "vocab_size": config.vocab_size,
         "context_length": config.context_length,
+        "mtp": bool(mtp_tensors(checkpoint.weights)),
         "sampling": sampling_defaults(checkpoint.generation_config, source=checkpoint.generation_source),
     }
 

@@ -12,6 +12,7 @@ from hub_process import MODEL, clutter, hub_environment, single_file_repo
 from hub_server import running_hub
 from huggingface_hub import constants
 from model_cache import ESC, A, B, folder_files, model_files, put_model
+from story_model import write_story_model
 
 from metal_gen.byte_sizes import format_bytes
 
@@ -80,7 +81,13 @@ def test_show_tells_all_that_is_known(run_here, hub, speaker):
     assert details["problem"] is None
     assert details["files"]["config.json"] == (Path(speaker) / "config.json").stat().st_size
     assert details["parameters"] > 0
+    assert details["mtp"] is False
     assert run_here("models", "show", speaker).code == 0
+
+
+def test_show_tells_whether_there_are_layers_for_multi_token_prediction(run_here, tmp_path):
+    details = json.loads(run_here("models", "show", write_story_model(tmp_path), "--json").stdout)
+    assert details["mtp"] is True
 
 
 def test_a_folder_goes_before_a_model_of_the_cache_and_main_before_other_commits(run_here, hub, tmp_path):
