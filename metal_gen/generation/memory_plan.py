@@ -207,6 +207,8 @@ class MemoryPlan:
             hint = f"set batch_size under [cache] to at most {most} (--batch-size {most})"
         elif longest := self.longest_fit(min(self.cache.max_seq_len, self.model.context_length)):
             hint = f"set max_seq_len under [cache] to at most {longest} (--max-seq-len {longest})"
+        elif self.guesses is not None and replace(self, guesses=None).longest_fit():
+            hint = "leave the guesses out (--speculate off), or use a smaller draft model"
         else:
             hint = "the weights alone leave no room for a cache: use a smaller or a quantized model"
         raise DoesNotFitError(message, hint)

@@ -14,6 +14,7 @@ from metal_gen.cli.terminal.tables import Column, pairs_table, rows_table, shown
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import DTYPE_BYTES, counts_other_programs, device_name
 from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.speculation.planned import GuessMemory
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 COLUMNS = (
@@ -66,7 +67,7 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
             f"{format_bytes(_bytes_of_a_token(plan))} in {cache.dtype}, {texts}",
         ),
         *([("constraint", format_bytes(plan.constraint_bytes))] if plan.is_constrained else []),
-        *([("guesses", format_bytes(plan.guesses_bytes))] if plan.guesses is not None else []),
+        *([("guesses", _shown_guesses(plan, plan.guesses))] if plan.guesses is not None else []),
         (
             "working memory",
             f"{format_bytes(plan.working_bytes)}, for {plan.chunk_size:,} prompt tokens at once"
@@ -78,6 +79,12 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
         ("fits", "yes" if plan.fits else "no"),
         ("largest max_seq_len", f"{_longest(plan)}; the model was trained for {plan.model.context_length:,}"),
     ]
+
+
+def _shown_guesses(plan: MemoryPlan, guesses: GuessMemory) -> str:
+    """Return the memory of guesses: what does not depend on the cache, and what each of its tokens takes."""
+    fixed = f"{format_bytes(guesses.fixed_bytes)}, and " if guesses.fixed_bytes else ""
+    return f"{format_bytes(plan.guesses_bytes)}: {fixed}{format_bytes(guesses.bytes_per_token)} a token"
 
 
 def _shown_loading(plan: MemoryPlan) -> str:

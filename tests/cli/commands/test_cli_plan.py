@@ -104,6 +104,27 @@ def test_the_parts_add_up(run_here, tmp_path, quantize):
     assert ("to read the weights" in outcome.stderr) is bool(quantize)
 
 
+def test_a_plan_has_the_model_and_its_draft(run_here, gambler):
+    alone = planned(run_here, gambler, "--max-seq-len", 64)
+    both = planned(run_here, gambler, "--max-seq-len", 64, "--draft-model", gambler)
+    assert both["guesses_bytes"] == alone["weights_bytes"] + alone["cache_bytes"]
+    assert both["total_bytes"] >= alone["total_bytes"] + both["guesses_bytes"]
+    words = [
+        line.split()
+        for line in run_here("plan", gambler, "--draft-model", gambler).stdout.decode().splitlines()
+    ]
+    assert any(line[:1] == ["guesses"] and line[-2:] == ["a", "token"] for line in words)
+
+
+def test_where_only_guesses_do_not_fit_the_hint_names_them(run_here, gambler):
+    limit = planned(run_here, gambler, "--max-seq-len", 8, "--chunk-size", 8)["total_bytes"]
+    limited = ("plan", gambler, "--chunk-size", 8, "--memory-limit-bytes", limit + 1000)
+    outcome = run_here(*limited, "--draft-model", gambler)
+    assert outcome.code == DOES_NOT_FIT
+    assert "guesses" in outcome.stderr
+    assert "--speculate off" in outcome.stderr.splitlines()[1]
+
+
 def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch):
     monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: 0)
     plan = planned(run_here, gambler, "--max-seq-len", 10**9)
