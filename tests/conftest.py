@@ -1,5 +1,6 @@
 """Defines fixtures that several test files share, and the device for tests."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -37,22 +38,31 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-# Slow tests of what seldom changes, and more of the same kind as others. `scripts/check --all` runs them.
+# Files of slow tests: of what seldom changes, or more of a kind. `scripts/check --all` runs them, and
+# `scripts/check` only the tests among them that are marked `quick`.
 RELEASE = (
-    *("bench/", "conversion/", "device/", "device_checks/", "hub/", "prefix_cache/", "scripts/"),
-    *("batch/test_batch_cluster", "batch/test_batch_meddling"),
-    *("checkpoint/gguf/", "checkpoint/test_hybrid_layouts", "checkpoint/packed/test_published"),
-    *("cli/commands/test_cli_bench", "cli/terminal/test_in_tmux"),
-    *("engine/test_guided", "engine/test_hybrid_slots"),
-    *("models/test_hybrid_goldens", "models/test_long_goldens"),
+    *("bench/test_bench_families", "cli/commands/test_cli_bench", "cli/terminal/test_in_tmux"),
+    *("checkpoint/gguf/test_gguf.py", "checkpoint/gguf/test_gguf_hybrids", "checkpoint/test_hybrid_layouts"),
+    *("checkpoint/packed/test_published_quantization", "conversion/test_convert", "device_checks/"),
+    *("engine/test_hybrid_slots", "models/test_hybrid_goldens", "models/test_long_goldens"),
+    *("hub/test_hub_download", "hub/test_hub_errors"),
+    *("prefix_cache/test_prefix_conversation", "prefix_cache/test_prefix_reuse"),
+    *("scripts/test_check_constraints", "scripts/test_plot_bench", "scripts/test_story_grammar"),
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.relative_to(TESTS).as_posix().startswith(RELEASE):
+        is_listed = item.path.relative_to(TESTS).as_posix().startswith(RELEASE)
+        if is_listed and item.get_closest_marker("quick") is None:
             item.add_marker(pytest.mark.release)
+
+
+def pytest_collection_finish():
+    """Keep what pytest has collected out of garbage collections, of which tests of memory make many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

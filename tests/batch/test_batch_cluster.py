@@ -192,6 +192,7 @@ def wait_for(records, output, process):
         time.sleep(0.02)
 
 
+@pytest.mark.release
 def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_machine(ray_cluster, tmp_path):
     cluster, second = ray_cluster
     rows = [{"id": number, "prompt": f"Tell me story {number}."} for number in range(24)]

@@ -260,6 +260,7 @@ def test_a_long_end_without_a_newline_is_not_held_in_memory(path, monkeypatch):
     assert path.read_bytes() == joined(GOOD)
 
 
+@pytest.mark.release
 def test_a_batch_whose_output_is_cut_ends_with_an_error(tmp_path):
     (tmp_path / "in.jsonl").write_text("".join('{"prompt": "a", "max_tokens": 9}\n' for _ in range(400)))
     output = tmp_path / "out.jsonl"

@@ -141,6 +141,7 @@ def test_numbers_are_quantized_in_the_dtype_that_is_asked_for(tmp_path):
     assert all(mx.array_equal(tensors[name], expected[name]) for name in tensors if name not in norms)
 
 
+@pytest.mark.quick
 def test_what_is_quantized_is_copied_as_it_is(tmp_path):
     folder = quantize_with_mlx_lm(tmp_path, quantizable_config("qwen3_moe"), Packing(4, 32, "mxfp4"))
     out = converted(folder, tmp_path / "out")
@@ -162,6 +163,7 @@ def test_what_others_have_quantized_becomes_what_mlx_lm_has(method, make_cache, 
         assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.quick
 def test_files_and_memory_have_a_bound(tmp_path):
     config = {**quantizable_config("qwen3", num_hidden_layers=6), "intermediate_size": 4096}
     folder = write_checkpoint(tmp_path / "plain", config, tiny_weights(config))
@@ -209,6 +211,7 @@ def broken(*arguments):
     raise OSError(errno.EIO, "Input/output error")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("done", [0, 1])
 def test_nothing_is_left_of_what_was_stopped(done, speaker, tmp_path, monkeypatch):
     if done:
@@ -248,6 +251,7 @@ def test_room_is_looked_for_before_anything_is_written(speaker, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.quick
 def test_the_command_writes_what_generates_the_same_text(run_here, speaker, tmp_path):
     outcome = run_here("convert", speaker, "out", "--dtype", "bfloat16")
     assert outcome.code == 0
@@ -266,6 +270,7 @@ def test_the_command_writes_what_generates_the_same_text(run_here, speaker, tmp_
     ]
 
 
+@pytest.mark.quick
 def test_the_command_quantizes(run_here, tmp_path):
     folder = write_text_checkpoint(tmp_path / "model", hidden_size=64, intermediate_size=128)
     assert run_here("convert", folder, "out", "--quantize", "4g32", "-q").stderr == ""
@@ -296,6 +301,7 @@ def test_norms_that_nothing_would_tell_apart_are_not_converted(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -28,6 +28,7 @@ def test_this_device_passes_all_checks(check):
     assert result.passed, f"{result.difference} of {result.tolerance}"
 
 
+@pytest.mark.quick
 def test_names_tell_checks_apart():
     names = [check.name for check in every_check()]
     assert len(set(names)) == len(names)
@@ -37,6 +38,7 @@ def failing(checks):
     return [result.name for result in map(run_check, checks) if not result.passed]
 
 
+@pytest.mark.quick
 def test_wrong_attention_is_named(monkeypatch):
     right = mx.fast.scaled_dot_product_attention
 
@@ -80,6 +82,7 @@ def test_wrong_linear_attention_is_named(monkeypatch):
     assert failing(decoded) == ["qwen3_next: prefill and decode", "qwen3_5: prefill and decode"]
 
 
+@pytest.mark.quick
 def test_a_wrong_draw_is_named(monkeypatch):
     right = Sampler.draw
     times = []
@@ -114,6 +117,7 @@ def test_random_numbers_are_the_same_whatever_the_device_is():
     assert mx.default_device() == mx.default_device()
 
 
+@pytest.mark.quick
 def test_progress_counts_every_check(monkeypatch):
     few = [Check(str(place), 1.0, lambda: [(mx.ones(1), mx.ones(1))]) for place in range(FEW)]
     monkeypatch.setattr("metal_gen.device_checks.every.every_check", lambda: iter(few))

@@ -161,6 +161,7 @@ def together(decoder, texts, kind=Sampler):
     return made
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize("is_doubtful", [False, True])
 def test_texts_among_others_are_those_of_one_after_another(tiny_model, make_cache, compiles, is_doubtful):

@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from itertools import product
 
 import mlx.core as mx
 import pytest
@@ -120,8 +119,14 @@ def fuses(request):
 @pytest.mark.parametrize(
     ("model", "compiles", "fuses"),
     [
-        *((model, compiles, False) for model, compiles in product(MODELS, [False, True])),
+        ("qwen3", True, False),
+        ("sliding", False, False),
+        ("dynamic", True, False),
         ("adapted", False, False),
+        *(
+            pytest.param(model, False, False, marks=pytest.mark.release)
+            for model in ("qwen3", "qwen2", "dynamic")
+        ),
         *(pytest.param(model, True, True, marks=pytest.mark.release) for model in MODELS),
     ],
     indirect=["model", "fuses"],
@@ -139,7 +144,12 @@ def test_texts_equal_those_generated_one_by_one(model, make_cache, compiles, fus
 
 @cpu_only
 @pytest.mark.parametrize(
-    "model", [*MODELS, "qwen2_moe", pytest.param("adapted", marks=pytest.mark.release)], indirect=True
+    "model",
+    [
+        *("qwen3", "dynamic", "qwen2_moe"),
+        *(pytest.param(model, marks=pytest.mark.release) for model in ("qwen2", "sliding", "adapted")),
+    ],
+    indirect=True,
 )
 def test_texts_are_the_same_to_the_last_bit_for_any_number_of_slots_and_order(model, make_cache):
     model = with_independent_rows(model)

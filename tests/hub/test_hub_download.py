@@ -39,6 +39,7 @@ def repo_with_mtp():
     return repo
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("make_repo", [single_file_repo, sharded_repo, repo_with_mtp])
 def test_a_download_fetches_what_is_needed_once_and_nothing_else(hub, locate, make_repo):
     repo = hub.repos[MODEL] = make_repo()
@@ -128,6 +129,7 @@ def test_a_model_larger_than_the_free_disk_is_refused_before_anything_is_fetched
     assert hub.fetched() == []
 
 
+@pytest.mark.quick
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, locate):
     repo = hub.repos[MODEL] = single_file_repo()
     repo.files["model.safetensors"] = b"w" * 12 * 2**20

@@ -48,6 +48,7 @@ def test_a_token_that_is_not_accepted(hub, locate):
     assert "hf_wrong" not in str(answer)
 
 
+@pytest.mark.quick
 def test_a_gated_model_names_its_page(hub, locate):
     hub.repos[MODEL] = Repo(small_files() | {"model.safetensors": b"w"}, gated=True)
     answer = locate(MODEL)
@@ -83,6 +84,7 @@ def test_refusals_of_the_hub_become_sentences(hub, locate, status, said):
     assert answer["hint"]
 
 
+@pytest.mark.quick
 def test_a_hub_that_does_not_answer(locate):
     answer = locate(MODEL, HF_ENDPOINT="http://127.0.0.1:9")
     assert answer["exit_code"] == 4
@@ -90,6 +92,7 @@ def test_a_hub_that_does_not_answer(locate):
     assert "HF_ENDPOINT" in answer["hint"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("error", "exit_code", "said"),
     [
@@ -114,11 +117,13 @@ def test_the_hint_mentions_kept_files_only_if_files_are_kept():
     assert "download" not in of_headers.message
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("error", [RuntimeError("x"), OSError("x"), BrokenPipeError(32, "x"), KeyError("x")])
 def test_what_is_not_known_is_not_explained(error):
     assert explain_hub_error(error, HubModel("org/name")) is None
 
 
+@pytest.mark.quick
 def test_an_unexpected_exception_keeps_its_traceback(monkeypatch):
     def fail(*_):
         raise KeyError("x")

@@ -24,6 +24,7 @@ def load(tmp_path):
     return partial(load_with_cache, tmp_path)
 
 
+@pytest.mark.quick
 def test_a_system_message_is_computed_once(load, tmp_path):
     plain = metal_gen.load(chunk_size=64)
     stored = []
@@ -37,6 +38,7 @@ def test_a_system_message_is_computed_once(load, tmp_path):
     assert len(entries(tmp_path)) == 1
 
 
+@pytest.mark.quick
 def test_logits_are_equal_to_the_bit_when_cold_and_warm(load):
     """What decides is the ends of chunks, which are the same."""
     bits = []

@@ -36,6 +36,7 @@ def assert_same_logits(file, plain, make_cache):
     assert np.abs(logits_of(file, make_cache) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_the_dequantized_weights(kind, make_cache, tmp_path):
     file, plain = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: kind)
@@ -86,6 +87,7 @@ def test_packed_blocks_stay_packed_and_memory_is_what_was_planned(kind, dtype, t
     assert taken < bytes_per_number.get(kind, 5) * weights.num_parameters
 
 
+@pytest.mark.quick
 def test_the_shape_of_a_model_comes_from_the_metadata(tmp_path):
     scaling = {"type": "yarn", "factor": 4.0, "original_context_length": 64}
     metadata = {f"qwen3.rope.scaling.{name}": value for name, value in scaling.items()}
@@ -98,6 +100,7 @@ def test_the_shape_of_a_model_comes_from_the_metadata(tmp_path):
     assert checkpoint.config.unknown_fields == ()
 
 
+@pytest.mark.quick
 def test_adapters_add_to_it(make_cache, tmp_path):
     file, plain = write_tiny_gguf(tmp_path, gguf_config("qwen3"), lambda name: "Q4_K")
     shapes = {"model.layers.0.mlp.down_proj": (256, 256), "model.layers.1.self_attn.v_proj": (128, 256)}
@@ -117,6 +120,7 @@ def test_a_gate_of_the_shared_expert_may_be_a_vector(make_cache, tmp_path):
     assert_same_logits(file, write_checkpoint(tmp_path / "plain", config, plain), make_cache)
 
 
+@pytest.mark.quick
 def test_older_versions_and_other_alignments_are_read(make_cache, tmp_path):
     config = gguf_config("qwen3")
     file, plain = write_tiny_gguf(

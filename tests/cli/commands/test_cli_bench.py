@@ -190,6 +190,7 @@ def test_values_are_written_for_people(value, unit, text):
     assert format_value(value, unit) == text
 
 
+@pytest.mark.quick
 def test_a_file_is_written_in_the_format_of_its_name_and_stdout_stays_empty(gambler, tmp_path):
     target = tmp_path / "out.csv"
     target.write_text("old")
@@ -260,6 +261,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_as_by_generate(gambler, tmp_p
     assert list(tmp_path.glob("*x.json*")) == []
 
 
+@pytest.mark.quick
 def test_a_model_that_is_not_there(tmp_path):
     outcome = run_cli("bench", "--model", "./nowhere", home=tmp_path)
     assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
