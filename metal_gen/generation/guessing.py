@@ -7,6 +7,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
@@ -20,7 +21,12 @@ MOST_GUESSES_WITH_STATES = 4
 
 
 def planned_source(
-    settings: Settings, checkpoint: Checkpoint, dtype: str, *, draft_folder: Path | None = None
+    settings: Settings,
+    checkpoint: Checkpoint,
+    dtype: str,
+    *,
+    draft_folder: Path | None = None,
+    on_download: ProgressCallback | None = None,
 ) -> PlannedSource | None:
     """Return the source of guesses that the settings ask for; None to generate without guesses.
 
@@ -29,6 +35,7 @@ def planned_source(
         checkpoint: Checkpoint of the target model.
         dtype: Dtype that the target computes in.
         draft_folder: Folder with the headers of the draft model; None to find it.
+        on_download: Called while files of the draft model come from the Hub.
 
     Raises:
         UsageError: The source cannot be used with this model; ConfigError if a file or variable asks for it.
@@ -47,7 +54,7 @@ def planned_source(
     if wanted == "draft" or settings.draft_model is not None:
         from metal_gen.speculation.planning import plan_draft
 
-        return plan_draft(settings, checkpoint, folder=draft_folder)
+        return plan_draft(settings, checkpoint, folder=draft_folder, on_download=on_download)
     if wanted == "auto" and runs_on_cpu():
         return None
 
@@ -74,6 +81,8 @@ def why_no_guesses(settings: Settings, plan: "MemoryPlan", most_slots: int) -> s
     """
     if (count := plan.cache.batch_size) > 1:
         return f"{count} texts at once share each pass already; --batch-size 1 generates one at a time"
+    if settings.speculate == "auto" and settings.draft_model is None and not plan.fits:
+        return "memory has no room for them"
     if most_slots == 1:
         return None
     if runs_on_cpu():

@@ -211,7 +211,10 @@ def prepare(
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    guesses = None if scores else planned_source(settings, checkpoint, dtype_of(settings, checkpoint))
+    guesses = None
+    if not scores:
+        dtype = dtype_of(settings, checkpoint)
+        guesses = planned_source(settings, checkpoint, dtype, on_download=on_download)
     plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
     why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
     if why_off is not None:

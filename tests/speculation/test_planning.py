@@ -4,6 +4,7 @@ import json
 
 import pytest
 from mtp_checkpoint import write_mtp_checkpoint
+from story_model import write_story_model
 from tiny_checkpoint import hybrid_configs, tiny_config, tiny_weights, write_checkpoint
 from tiny_text_checkpoint import write_text_checkpoint
 
@@ -11,8 +12,10 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import SETTINGS, Settings
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.new_folder import NewFolder
-from metal_gen.errors import CheckpointError, ConfigError, MetalGenError, UsageError
+from metal_gen.errors import CheckpointError, ConfigError, DoesNotFitError, MetalGenError, UsageError
+from metal_gen.generation import guessing
 from metal_gen.generation.guessing import planned_source
+from metal_gen.generation.loading import prepare
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.speculation.planning import plan_draft, plan_mtp
 
@@ -139,3 +142,18 @@ def test_quantize_counts_for_a_draft_that_is_not_quantized(target, tmp_path):
     planned = plan_draft(set_to(draft_model=str(tmp_path / "quantized"), quantize="4g32"), Checkpoint(target))
     assert planned.checkpoint.packing is None
     assert planned.checkpoint.weights.is_quantized
+
+
+def test_without_room_for_guesses_auto_makes_none_and_a_wish_is_refused(tmp_path, monkeypatch):
+    """On a GPU, where `auto` guesses."""
+    monkeypatch.setattr(guessing, "runs_on_cpu", lambda: False)
+    folder = write_story_model(tmp_path)
+    settings = set_to(model=str(folder), max_seq_len=64, chunk_size=8)
+    with_guesses = prepare(settings)
+    assert with_guesses.guesses is not None
+    without = prepare(settings.override({"speculate": "off"}, "--speculate")).plan.total_bytes
+    assert without < with_guesses.plan.total_bytes
+    limited = settings.override({"memory_limit_bytes": without}, "--memory-limit-bytes")
+    assert prepare(limited).guesses is None
+    with pytest.raises(DoesNotFitError):
+        prepare(limited.override({"speculate": "mtp"}, "--speculate"))
