@@ -12,8 +12,11 @@ import mlx.core as mx
 from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.device.backend import compiles_steps
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.fitted import fitted
+from metal_gen.models.kernels.next_attention import PLAIN, choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
@@ -34,7 +37,8 @@ class PlannedDraft:
         cache_dtype: Dtype of keys and values.
         most_guesses: Most guesses in a pass.
         chunk_size: Most tokens computed at once.
-        compiles: Whether the decode step is compiled.
+        compile: Whether to compile the decode step, as the setting says.
+        kernels: Whether kernels may be used.
     """
 
     checkpoint: Checkpoint
@@ -42,7 +46,8 @@ class PlannedDraft:
     cache_dtype: str
     most_guesses: int
     chunk_size: int = CHUNK_SIZE
-    compiles: bool = False
+    compile: str = "off"
+    kernels: bool = True
 
     @property
     def memory(self) -> GuessMemory:
@@ -63,9 +68,16 @@ class PlannedDraft:
 
     def load_decoder(self, capacity: int) -> Decoder:
         """Return the draft model with a cache of its own."""
-        model = self.checkpoint.weights.load(self.dtype)
-        sizes = cache_size(model.config, max_seq_len=capacity, dtype=self.cache_dtype)
-        return Decoder(model, new_cache(sizes), chunk_size=self.chunk_size, compiles=self.compiles)
+        weights, config = self.checkpoint.weights, self.checkpoint.config
+        sizes = (config, weights.has_head_norms, self.dtype, self.cache_dtype)
+        attention = choose(*sizes) if self.kernels else PLAIN
+        model = fitted(weights.load(self.dtype), by_kernel=attention.by_kernel, kernels=self.kernels)
+        return Decoder(
+            model,
+            new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),
+            chunk_size=self.chunk_size,
+            compiles=compiles_steps(self.compile, has_kernel=attention.by_kernel),
+        )
 
 
 class DraftSource:

@@ -9,7 +9,7 @@ from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import place_of, refusal
-from metal_gen.device.backend import compiles_steps, dtype_to_compute_in
+from metal_gen.device.backend import dtype_to_compute_in
 from metal_gen.errors import CheckpointError, MetalGenError
 from metal_gen.excerpt import excerpt
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
@@ -113,7 +113,8 @@ def plan_draft(
         cache_dtype=_cache_dtype(settings, dtype),
         most_guesses=settings.draft_tokens or USUAL_GUESSES,
         chunk_size=min(settings.chunk_size or CHUNK_SIZE, CHUNK_SIZE),
-        compiles=compiles_steps(settings.compile),
+        compile=settings.compile,
+        kernels=settings.kernels != "off",
     )
 
 
