@@ -19,7 +19,8 @@ from metal_gen.device.backend import dtype_to_compute_in
 from metal_gen.device.blas import WHEEL_LIBRARIES, Blas
 from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
-from metal_gen.models.matrices.quantized import Packing
+from metal_gen.models.matrices import quantized
+from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 pytestmark = pytest.mark.metal
 
@@ -83,6 +84,34 @@ def test_memory_equals_the_plan(family, tmp_path):
     assert abs(taken - weights.nbytes("float32")) < 0.05 * taken
     assert peak_since(before) < 1.05 * weights.loading_peak_bytes("float32")
     assert model.config.vocab_size == 4096
+
+
+@pytest.mark.parametrize(
+    ("width", "packing", "dtype", "group_size"),
+    [
+        (64, Packing(4, 64), mx.bfloat16, 32),
+        (128, Packing(8, 128), mx.float32, 64),
+        (256, Packing(4, 128), mx.float32, 64),
+        (256, Packing(4, 128), mx.bfloat16, 128),
+        (128, Packing(4, 64), mx.float32, 64),
+        (32, Packing(4, 32), mx.float32, 32),
+        (32, Packing(4, 32, "mxfp4"), mx.float32, 32),
+    ],
+)
+def test_groups_that_cuda_does_not_multiply_are_halved(monkeypatch, width, packing, dtype, group_size):
+    numbers = mx.random.normal((3, 8, width), key=mx.random.key(0)).astype(dtype)
+    matrix = QuantizedMatrix.quantize(numbers, packing)
+    monkeypatch.setattr(quantized, "runs_on_cuda", lambda: False)
+    assert matrix.for_products is matrix
+    monkeypatch.setattr(quantized, "runs_on_cuda", lambda: True)
+    form = QuantizedMatrix.quantize(numbers, packing).for_products
+    assert form.packing == Packing(packing.bits, group_size, packing.mode)
+    assert mx.array_equal(form.dequantized(), matrix.dequantized())
+    rows = numbers[0, :2]
+    expected = rows.astype(mx.float32) @ matrix.dequantized()[1].astype(mx.float32).T
+    found = form.of([array[1] for array in form.arrays]).times(rows)
+    # On a CPU, MLX adds up in bfloat16 itself.
+    assert mx.abs(found.astype(mx.float32) - expected).max() <= 0.05 * mx.abs(expected).max()
 
 
 def without(name):

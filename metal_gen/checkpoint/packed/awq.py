@@ -22,7 +22,7 @@ from metal_gen.checkpoint.packed.stored import Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.matrices.matrix import computed, in_order
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
@@ -108,4 +108,4 @@ def _packed_along_inputs(words: mx.array) -> mx.array:
         return computed((numbers << shifts).sum(axis=1))
 
     packed = mx.stack([outputs_in(place) for place in PLACES], axis=-1).reshape(width // PER_WORD, -1)
-    return computed(mx.contiguous(packed.T))
+    return in_order(packed.T)

@@ -23,7 +23,7 @@ from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.matrices.matrix import in_order
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import WORD_BITS, Packing, QuantizedMatrix
 
@@ -109,7 +109,7 @@ class StoredGptq:
             CheckpointError: A group is not of neighbouring inputs, or the zeros contradict config.json.
         """
         self._check_groups(files)
-        packed = computed(mx.contiguous(files.stored(f"{self.name}.qweight").view(mx.uint32).T))
+        packed = in_order(files.stored(f"{self.name}.qweight").view(mx.uint32).T)
         zeros = self._zeros(files)
         scales = files.stored(f"{self.name}.scales")
         return self.method.groups.matrix(packed, scales.T, zeros, self.packing, files.dtype)

@@ -15,7 +15,7 @@ import mlx.core as mx
 from metal_gen.config.quantize import AFFINE_GROUP_SIZES
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
-from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.matrices.matrix import in_order
 from metal_gen.models.matrices.quantized import WORD_BITS, Packing, QuantizedMatrix
 
 # Dtype of packed numbers: signed in the files, although the numbers are not.
@@ -82,7 +82,7 @@ class Groups:
 
         def cut(of_groups: mx.array) -> mx.array:
             repeated = mx.repeat(of_groups, pieces, axis=-1)[:, : width // packing.group_size]
-            return computed(mx.contiguous(repeated))
+            return in_order(repeated)
 
         return QuantizedMatrix(packed, cut(rounded), cut(biases), packing, dtype)
 

@@ -73,14 +73,15 @@ class QuantizedExperts:
         return self._gathered(rows, experts, is_sorted=True)
 
     def _gathered(self, rows: mx.array, experts: mx.array, *, is_sorted: bool) -> mx.array:
+        form = self.matrix.for_products
         return mx.gather_qmm(
             rows,
-            self.matrix.packed,
-            self.matrix.scales,
-            self.matrix.biases,
+            form.packed,
+            form.scales,
+            form.biases,
             rhs_indices=experts,
             sorted_indices=is_sorted,
-            **self.matrix.packing.keywords,
+            **form.packing.keywords,
         )
 
 

@@ -165,3 +165,11 @@ def computed(view: mx.array) -> mx.array:
     """Compute a view and return it, so that it is not made again at every use."""
     mx.eval(view)
     return view
+
+
+def in_order(array: mx.array) -> mx.array:
+    """Compute an array with its numbers in order in memory, as MLX's CUDA kernels require packed numbers.
+
+    A transposed column is in order for MLX, but has the strides of a row. Flattening it gives it new ones.
+    """
+    return computed(mx.contiguous(array).reshape(-1).reshape(array.shape))

@@ -8,17 +8,20 @@ Axes: R rows, E experts, G numbers that share a scale.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.device.backend import runs_on_cpu
-from metal_gen.models.matrices.matrix import Matrix
+from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
+from metal_gen.models.matrices.matrix import Matrix, computed
 
 WORD_BITS = 32
 # Numbers to quantize at a time where that takes many times their memory, and the measured memory.
 PIECE_NUMBERS = 1 << 16
 PIECE_BYTES = 48 * PIECE_NUMBERS
+# Smallest groups that MLX's kernel for Hopper takes.
+HOPPER_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,28 @@ class QuantizedMatrix:
             isinstance(other, QuantizedMatrix) and self.packing == other.packing and self.dtype == other.dtype
         )
 
+    @cached_property
+    def for_products(self) -> "QuantizedMatrix":
+        """The same matrix in a form whose products MLX computes on this device.
+
+        Where a row is a single group, MLX's kernel for Hopper gives numbers without meaning. With float32 and
+        groups of 128, its CUDA kernel for prompts wants more shared memory than it asks for, and does not
+        start. Both do well with the same scales for groups of half the size.
+        """
+        size = self.packing.group_size
+        is_single = size >= HOPPER_GROUP and self.scales.shape[-1] == 1
+        is_too_large = size > HOPPER_GROUP and self.dtype == mx.float32
+        if self.biases is None or not (is_single or is_too_large) or not runs_on_cuda():
+            return self
+        scales, biases = (computed(mx.repeat(each, 2, axis=-1)) for each in (self.scales, self.biases))
+        return replace(
+            self, scales=scales, biases=biases, packing=replace(self.packing, group_size=size // 2)
+        )
+
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
         """Map (R, in) to (R, out), and add the bias."""
-        product = mx.quantized_matmul(rows, self.packed, self.scales, self.biases, **self.packing.keywords)
+        form = self.for_products
+        product = mx.quantized_matmul(rows, form.packed, form.scales, form.biases, **form.packing.keywords)
         return product if bias is None else product + bias
 
     def take(self, places: mx.array) -> mx.array:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from adapter_files import random_factors, write_mlx
 from gguf_file import TOKENS, gguf_config, gguf_tensors, metadata_of, write_gguf, write_tiny_gguf
+from quantized_checkpoint import assert_in_order
 from tiny_checkpoint import PROMPT, write_checkpoint
 
 from metal_gen.batch.output.fingerprint import checkpoint_digest
@@ -28,6 +29,7 @@ def q4_k_m(name):
 
 def logits_of(path, make_cache, *adapters):
     model = Checkpoint(path, adapters=adapters).weights.load("float32")
+    assert_in_order(model)
     return np.array(model.logits(model(mx.array([PROMPT]), make_cache(model)))[0])
 
 

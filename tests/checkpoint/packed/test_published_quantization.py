@@ -18,7 +18,7 @@ from published_checkpoint import (
     write_config,
     write_published,
 )
-from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
+from quantized_checkpoint import assert_in_order, logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
 from tiny_checkpoint import PROMPT, tiny_weights, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -71,6 +71,7 @@ METHODS = {
 
 def logits(folder, make_cache):
     model = Checkpoint(folder).weights.load("float32")
+    assert_in_order(model)
     return np.array(model.logits(model(mx.array([PROMPT]), make_cache(model)))[0])
 
 

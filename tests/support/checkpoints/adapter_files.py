@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tiny_checkpoint import PROMPT
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.device_checks.check import on_cpu
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.transformer import Transformer
 
@@ -68,7 +69,7 @@ def _write(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray],
 
 
 def write_with_mlx_lm(folder: Path, base: Path, keys: list[str] | None) -> np.ndarray:
-    """Make an adapter for a checkpoint with mlx-lm, and return mlx-lm's logits with it.
+    """Make an adapter for a checkpoint with mlx-lm, and return mlx-lm's logits with it, computed on the CPU.
 
     Args:
         folder: Of the adapter.
@@ -94,9 +95,10 @@ def write_with_mlx_lm(folder: Path, base: Path, keys: list[str] | None) -> np.nd
     }
     config = {"fine_tune_type": "lora", "num_layers": count, "lora_parameters": parameters}
     _write(folder, config, tensors, "adapters.safetensors")
-    adapted = load_adapters(load_model(base)[0], str(folder))
-    adapted.eval()
-    return np.array(adapted(mx.array([PROMPT]))[0], np.float32)
+    with on_cpu():  # As in `logits_of_mlx_lm`.
+        adapted = load_adapters(load_model(base)[0], str(folder))
+        adapted.eval()
+        return np.array(adapted(mx.array([PROMPT]))[0], np.float32)
 
 
 def load_adapted_and_quantized(folder: Path) -> Transformer:

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, write_checkpoint
 
+from metal_gen.device_checks.check import on_cpu
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
@@ -111,10 +112,31 @@ def assert_same_matrices(model: Any, other: Any) -> None:
             assert mx.array_equal(array, wanted)
 
 
+def assert_in_order(model: Any) -> None:
+    """Check that packed numbers are in order in memory, with the strides that MLX's CUDA kernels require."""
+    for matrix in matrices_of(model):
+        if isinstance(matrix, QuantizedMatrix):
+            for array in matrix.arrays:
+                usual = np.empty(array.shape, np.int8).strides
+                assert array_strides(array) == usual, f"{array.shape} of {matrix.packing}"
+
+
+def array_strides(array: mx.array) -> tuple[int, ...]:
+    """Return the strides of an array, in numbers."""
+    words = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}  # A buffer knows no bfloat16.
+    strides = memoryview(array.view(words[array.itemsize])).strides  # type: ignore[arg-type]
+    assert strides is not None
+    return tuple(stride // array.itemsize for stride in strides)
+
+
 def logits_of_mlx_lm(folder: Path) -> np.ndarray:
-    """Return the prompt's logits, (L, V), computed in float32."""
+    """Return the prompt's logits, (L, V), computed in float32 on the CPU.
+
+    With CUDA, MLX gives numbers without meaning for these narrow matrices, and mlx-lm uses them.
+    """
     from mlx_lm.utils import load_model
 
-    model, _ = load_model(folder)
-    model.set_dtype(mx.float32)
-    return np.array(model(mx.array([PROMPT]))[0])
+    with on_cpu():
+        model, _ = load_model(folder)
+        model.set_dtype(mx.float32)
+        return np.array(model(mx.array([PROMPT]))[0])

@@ -13,6 +13,7 @@ from metal_gen.checkpoint.gguf.arrangement import Arrangement, Run, split_runs
 from metal_gen.checkpoint.gguf.blocks.forms import FORMS, BlockForm, Decoded
 from metal_gen.checkpoint.gguf.header import GgufTensor
 from metal_gen.errors import CheckpointError
+from metal_gen.models.matrices.matrix import in_order
 
 # Numbers to convert at a time, and the most bytes that each takes meanwhile.
 PART_NUMBERS = 1 << 21
@@ -45,9 +46,7 @@ def read_blocks(tensor: GgufTensor, dtype: mx.Dtype) -> list[mx.array]:
         count = sum(count for _, count in runs)
         _fill(arrays, done, count, form, decoded, arrangement.parts)
         done += count
-    arrays = [array.reshape(*outer, -1) for array in arrays]
-    mx.eval(arrays)
-    return arrays
+    return [in_order(array.reshape(*outer, -1)) for array in arrays]
 
 
 def _empty(form: BlockForm, shape: tuple[int, int], dtype: mx.Dtype) -> list[mx.array]:
