@@ -52,7 +52,7 @@ class TokenTable:
             return library.LLTokenizer(
                 _Vocabulary(self._tokenizer, self._eos_ids),
                 n_vocab=self.vocab_size,
-                eos_token=self._eos_ids or None,
+                eos_token=self._eos_ids[0] if len(self._eos_ids) == 1 else self._eos_ids or None,
                 slices=slices,
             )
         except Exception as error:  # The library raises nothing narrower.
