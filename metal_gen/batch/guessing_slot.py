@@ -75,6 +75,7 @@ class GuessingSlot:
         if not text.is_over:
             text.is_over = True
             self._text, self._tokens = None, iter(())
+            self._speculation.end_text()
 
     def step(self) -> list[tuple[SlotText, GeneratedToken | MetalGenError]]:
         """Return the next token of the text, or the error why there is none, which ends it."""

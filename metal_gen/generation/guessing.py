@@ -97,11 +97,28 @@ def most_guesses(planned: PlannedSource, model: ModelConfig) -> int:
 
 
 def load_speculation(
-    planned: PlannedSource, settings: Settings, target: Transformer, capacity: int
+    planned: PlannedSource,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    plan: "MemoryPlan",
+    target: Transformer,
 ) -> "Speculation":
-    """Read the weights of a source of guesses, and allocate what it needs beside the cache."""
-    from metal_gen.speculation.depth import Depths
+    """Read the weights of a source of guesses, and allocate what it needs beside the cache.
+
+    Depths adapt on a GPU alone: on a CPU, where guesses save no time, the best would be none.
+    """
     from metal_gen.speculation.speculation import Speculation
 
+    source = planned.load(target, plan.cache.max_seq_len)
     most = most_guesses(planned, target.config)
-    return Speculation(planned.load(target, capacity), Depths(most, settings.draft_tokens))
+    if runs_on_cpu():
+        from metal_gen.speculation.depth import Depths
+
+        return Speculation(source, Depths(most, settings.draft_tokens))
+
+    from metal_gen.prefix_cache.keys import model_key
+    from metal_gen.speculation.learned import KeptDepths, learned_file
+
+    key = model_key(checkpoint, plan.dtype, plan.cache, plan.chunk_size)
+    name = f"{key} {source.name} {settings.draft_model or ''} {settings.compile}"
+    return Speculation(source, KeptDepths(learned_file(), name, most, settings.draft_tokens))

@@ -165,8 +165,7 @@ class PreparedModel:
     def _speculation(self, model: Transformer) -> "Speculation | None":
         if self.guesses is None:
             return None
-        capacity = self.plan.cache.max_seq_len
-        return load_speculation(self.guesses, self.settings, model, capacity)
+        return load_speculation(self.guesses, self.checkpoint, self.settings, self.plan, model)
 
     def load(self) -> TextModel:
         """Read the weights and allocate the cache."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -240,5 +240,5 @@ class Clock:
             cache_tokens=cache_tokens,
             peak_memory_bytes=mx.get_peak_memory(),
             stored_tokens=self.stored_tokens,
-            speculation=None if self.speculation is None else replace(self.speculation),
+            speculation=None if self.speculation is None else self.speculation.copied(),
         )

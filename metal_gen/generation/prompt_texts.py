@@ -85,6 +85,8 @@ class PromptTexts:
                         reuse.advance()
                 self._next_guide = self._new_guide()
                 clock = self._clock(computed_tokens=0)
+                if speculation is not None:
+                    speculation.end_text()
             if reuse is not None:
                 reuse.finish()
         finally:

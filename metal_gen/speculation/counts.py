@@ -1,6 +1,6 @@
 """What came of the guesses of a text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -13,6 +13,7 @@ class SpeculationCounts:
         drafted: Number of guesses.
         accepted: Guesses that were the target's own tokens.
         tokens: Number of new tokens.
+        by_depth: Number of passes with so many guesses.
     """
 
     source: str
@@ -20,10 +21,16 @@ class SpeculationCounts:
     drafted: int = 0
     accepted: int = 0
     tokens: int = 0
+    by_depth: dict[int, int] = field(default_factory=dict)
+
+    def copied(self) -> "SpeculationCounts":
+        """Return the counts so far, which no longer change."""
+        return replace(self, by_depth=dict(self.by_depth))
 
     def add_pass(self, drafted: int, accepted: int) -> None:
         """Count a pass."""
         self.passes += 1
+        self.by_depth[drafted] = self.by_depth.get(drafted, 0) + 1
         self.drafted += drafted
         self.accepted += accepted
 

@@ -5,6 +5,7 @@ pass that draws the next token has already been made. So the text is the one tha
 `generate_guided_tokens` gives.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,9 @@ class _Text:
         self._is_guided = bounds.guide is not None
         self._prompt_tokens = decoder.cache.position
         self._count = 0
+        # Seconds spent on building the pass that is being computed, and the functions compiled by then.
+        self._built_s = 0.0
+        self._compiled = self._compiled_count
         self._pending: TargetPass | None = None
 
     @property
@@ -84,7 +88,7 @@ class _Text:
         """Start to draw the first token. Return the tokens that must come before it."""
         items = self._bounds.take_forced(0)
         if not items:
-            self._launch(TargetPass(0, logits=logits))
+            self._launch(TargetPass(0, logits=logits, is_usual=False))
             return items
         known = [item.id for item in items]
         self._sampler.note(known)
@@ -98,11 +102,13 @@ class _Text:
         done, self._pending = self._pending, None
         assert done is not None
         assert done.draws is not None
-        ahead = None
+        begin_s, ahead = time.perf_counter(), None
         if done.kind == "" and self._count + 1 < self._bounds.limit:
             # The next step is usually a plain one too. It is built while this one is computed.
             ahead = self._passes.ahead(done.draws.one(0), is_guided=self._is_guided)
         items, ahead = self._read(done, ahead)
+        read_s = time.perf_counter()
+        self._note(done, len(items), self._built_s + read_s - begin_s)
         drawn = [item.id for item in items]
         self._add(drawn, None if done.hidden is None else done.hidden[: len(drawn)])
         forced: list[int] = []
@@ -113,9 +119,21 @@ class _Text:
             self._add(forced, None)
         if items[-1].finish is None:
             self._launch(self._next([drawn[-1], *forced], ahead))
+            self._built_s = time.perf_counter() - read_s
         elif ahead is not None:
             self._passes.drop_ahead()
         return items
+
+    @property
+    def _compiled_count(self) -> int:
+        """Number of functions that have been compiled."""
+        return 0 if self._decoder.compiled is None else self._decoder.compiled.count
+
+    def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
+        """Record a pass for the choice of depths, and its time if it compiled nothing."""
+        compiled, self._compiled = self._compiled, self._compiled_count
+        counts = self._compiled == compiled and done.is_usual
+        self._speculation.depths.note(done.kind, done.count, tokens - 1, seconds if counts else None)
 
     def _read(
         self, done: TargetPass, ahead: TargetPass | None

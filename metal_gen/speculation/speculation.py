@@ -45,6 +45,10 @@ class Speculation:
         self._given = 0
         self.counts = SpeculationCounts(self.source.name)
 
+    def end_text(self) -> None:
+        """Note that a text has ended."""
+        self.depths.end_text()
+
     def add(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """Add tokens to the text; see `GuessSource.accepted`."""
         self.source.accepted(tokens, hidden)

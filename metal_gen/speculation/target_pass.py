@@ -33,6 +33,7 @@ class TargetPass:
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
         hidden: Hidden states that gave the logits, (R, hidden); None if they are not needed.
+        is_usual: Whether it adds one token and guesses to the cache, rather than a prompt or forced tokens.
     """
 
     index: int
@@ -42,6 +43,7 @@ class TargetPass:
     draws: RowDraws | None = None
     logits: mx.array | None = None
     hidden: mx.array | None = None
+    is_usual: bool = True
 
     @property
     def known_guesses(self) -> list[int]:
@@ -98,7 +100,7 @@ class TargetPasses:
             mx.eval(self._decoder.extend(rest[:MOST_FORCED]))
             self._decoder.cache.evaluate()
             rest = rest[MOST_FORCED:]
-        return TargetPass(index, logits=self._decoder.extend(rest))
+        return TargetPass(index, logits=self._decoder.extend(rest), is_usual=False)
 
     def over(self, token: int, index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
         """Build a pass over a token that the cache lacks and guesses after it.

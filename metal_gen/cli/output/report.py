@@ -81,6 +81,9 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
     if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
         steps = "step" if compiled.count == 1 else "steps"
         console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
+    if console.verbosity and statistics.speculation is not None:
+        depths = sorted(statistics.speculation.by_depth.items())
+        console.note(f"passes by guesses: {', '.join(f'{depth}: {passes}' for depth, passes in depths)}")
     prefill = f" ({statistics.prefill_tps:.0f} tok/s)" if statistics.prefill_tps else ""
     decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
     console.note(

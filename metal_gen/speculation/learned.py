@@ -1,0 +1,110 @@
+"""Keeps what was learned of depths for later runs: a single run is often over before it has learned much."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.whole_file import write_whole
+from metal_gen.speculation.depth import KindStatistics, LearnedDepths, Mean
+
+FILE = "speculation.json"
+FORMAT = 1
+MOST_BYTES = 1 << 20
+MOST_MODELS = 64
+# Fewer passes are not worth a file.
+FEWEST_PASSES = 64
+# What an earlier run has learned counts as so many passes at most.
+MOST_WEIGHT = 6.0
+
+
+def learned_file() -> Path | None:
+    """Return the path of the file, in `$XDG_CACHE_HOME/metal-gen`; None without a home folder."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metal-gen" / FILE
+    return None
+
+
+class KeptDepths(LearnedDepths):
+    """Learned depths that begin with what earlier runs have learned of this model on this machine.
+
+    Args:
+        path: Path of the file; None to keep nothing.
+        key: Name of the model, its dtype and the device.
+        most: As for `Depths`.
+        wanted: As for `Depths`.
+    """
+
+    def __init__(self, path: Path | None, key: str, most: int, wanted: int | None = None) -> None:
+        super().__init__(most, wanted)
+        self._path = path
+        self._key = key
+        # Whatever is wrong with the file, it is ignored, and replaced later.
+        with suppress(LookupError, TypeError, ValueError, AttributeError):
+            self.plain, self.kinds = _restored(_read(path)[key])
+
+    def end_text(self) -> None:
+        """Write what was learned, if it is worth it and the file can be written."""
+        if self._path is None or self.unsaved < FEWEST_PASSES:
+            return
+        self.unsaved = 0
+        models = _read(self._path)
+        models.pop(self._key, None)
+        models[self._key] = _stored(self.plain, self.kinds)
+        newest = dict(list(models.items())[-MOST_MODELS:])
+        content = json.dumps({"format": FORMAT, "models": newest}).encode()
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path, content, private=True, follows_link=False)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """Return what the file has by model; nothing if it is missing, damaged or someone else's."""
+    with suppress(OSError, ValueError, RecursionError, AttributeError):
+        if path is not None and path.lstat().st_uid == os.geteuid():
+            document = json.loads(read_bounded(path, MOST_BYTES))
+            if document.get("format") == FORMAT and isinstance(document.get("models"), dict):
+                return dict(document["models"])
+    return {}
+
+
+def _stored(plain: Mean, kinds: dict[str, KindStatistics]) -> dict[str, Any]:
+    return {
+        "plain": _pair(plain),
+        "kinds": {
+            kind: {
+                "costs": {str(depth): _pair(mean) for depth, mean in known.costs.items()},
+                "right": [_pair(mean) for mean in known.right],
+            }
+            for kind, known in kinds.items()
+        },
+    }
+
+
+def _restored(stored: Any) -> tuple[Mean, dict[str, KindStatistics]]:
+    """Return what `_stored` was given.
+
+    Raises:
+        ValueError: A number is not one that could have been learned. Or any error of a wrong type.
+    """
+    kinds = {
+        str(kind): KindStatistics(
+            costs={int(depth): _mean(pair, least=1e-6, most=60.0) for depth, pair in known["costs"].items()},
+            right=[_mean(pair, most=1.0) for pair in known["right"]],
+        )
+        for kind, known in stored["kinds"].items()
+    }
+    return _mean(stored["plain"], least=1e-6, most=60.0), kinds
+
+
+def _pair(mean: Mean) -> list[float]:
+    return [round(mean.value, 6), round(mean.count, 1)]
+
+
+def _mean(pair: Any, *, least: float = 0.0, most: float) -> Mean:
+    value, count = float(pair[0]), float(pair[1])
+    if not (least <= value <= most and 0 < count < float("inf")):
+        raise ValueError(f"no mean: {pair}")
+    return Mean(value, min(count, MOST_WEIGHT))

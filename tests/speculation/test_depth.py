@@ -1,0 +1,156 @@
+"""The choice of depths: the fastest is found, be it none, and little is lost on the way."""
+
+import json
+import random
+
+import pytest
+
+from metal_gen.speculation.depth import USUAL, Depths, LearnedDepths
+from metal_gen.speculation.learned import FEWEST_PASSES, KeptDepths, learned_file
+
+KIND = "lookup 8"
+
+
+def cost_of(count, each):
+    return 1.0 if count == 0 else 1.05 + each * count
+
+
+def expected_speed(depth, share, each):
+    return sum(share**place for place in range(depth + 1)) / cost_of(depth, each)
+
+
+def simulate(depths, share, each, rounds, kind=KIND, seed=1, noise=0.05):
+    """Run passes whose guesses are right with a probability; return the seconds and the tokens."""
+    chance, seconds, tokens = random.Random(seed), 0.0, 0
+    used = []
+    for _ in range(rounds):
+        count = depths.choose(kind)
+        accepted = next((place for place in range(count) if chance.random() > share), count)
+        taken = cost_of(count, each) * (1 + chance.uniform(-noise, noise)) / 1000
+        depths.note(kind if count else "", count, accepted, taken)
+        seconds += 1000 * taken
+        tokens += accepted + 1
+        used.append(count)
+    return seconds, tokens, used
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("each", [0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["mtp", "lookup 8"])
+def test_the_best_depth_is_found(share, each, kind):
+    depths = LearnedDepths(32)
+    simulate(depths, share, each, 600, kind)
+    seconds, tokens, _ = simulate(depths, share, each, 600, kind, seed=2)
+    best = max(expected_speed(depth, share, each) for depth in range(USUAL[kind] + 1))
+    assert tokens / seconds > 0.9 * best
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("kind", ["mtp", "draft", "lookup 4"])
+def test_guesses_that_do_not_pay_cost_little(share, kind):
+    depths = LearnedDepths(32)
+    seconds, tokens, used = simulate(depths, share, 0.6, 1000, kind)
+    assert tokens / seconds > 0.97
+    assert used[-200:].count(0) > 190
+
+
+def test_what_changes_is_noticed():
+    depths = LearnedDepths(32)
+    simulate(depths, 0.0, 0.02, 800)
+    _, _, used = simulate(depths, 1.0, 0.02, 2000)
+    assert used[-1] > 16
+    _, _, used = simulate(depths, 0.0, 0.6, 800)
+    assert used[-50:].count(0) > 45
+
+
+def test_times_that_do_not_count_are_left_out():
+    depths = LearnedDepths(32)
+    for _ in range(9):
+        depths.note("", 0, 0, None)
+    assert depths.choose(KIND) == 0
+    for seconds in (9.0, 9.0, 0.001, 0.001, 0.001, 5.0):
+        depths.note("", 0, 0, seconds)
+    assert depths.plain.value < 0.002
+    assert depths.choose(KIND) > 0
+
+
+@pytest.mark.parametrize("made", [Depths, LearnedDepths])
+def test_no_depth_is_above_what_is_wanted(made):
+    for most, wanted, kind, expected in ((64, 2, KIND, 2), (3, None, KIND, 3), (64, None, "mtp", 4)):
+        depths = made(most, wanted)
+        for _ in range(200):
+            count = depths.choose(kind)
+            assert count <= expected
+            depths.note(kind if count else "", count, count, 0.001)
+        assert count == expected
+
+
+# What is kept for the next run
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "speculation.json"
+
+
+def test_the_next_run_begins_with_what_was_learned(path):
+    first = KeptDepths(path, "a", 32)
+    simulate(first, 1.0, 0.01, FEWEST_PASSES + 30)
+    first.end_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = KeptDepths(path, "a", 32)
+    assert again.choose(KIND) == 32
+    assert again.plain.value == pytest.approx(first.plain.value, rel=1e-3)
+    assert KeptDepths(path, "b", 32).choose(KIND) == 0
+    other = KeptDepths(path, "b", 32)
+    simulate(other, 0.0, 0.5, FEWEST_PASSES + 30)
+    other.end_text()
+    assert KeptDepths(path, "a", 32).choose(KIND) == 32
+
+
+def test_a_short_run_writes_nothing(path):
+    depths = KeptDepths(path, "a", 32)
+    simulate(depths, 1.0, 0.01, FEWEST_PASSES - 1)
+    depths.end_text()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"[" * 9999,
+        b"[]",
+        b"{}",
+        b'{"format": 1, "models": []}',
+        b'{"format": 1, "models": {"a": 3}}',
+        b'{"format": 9, "models": {}}',
+        json.dumps({"format": 1, "models": {"a": {"plain": [0, 3], "kinds": {}}}}).encode(),
+        json.dumps({"format": 1, "models": {"a": {"plain": ["x", 3], "kinds": {}}}}).encode(),
+        json.dumps({"format": 1, "models": {"a": {"plain": [1e999, 3], "kinds": {}}}}).encode(),
+        json.dumps(
+            {"format": 1, "models": {"a": {"plain": [0.1, 3], "kinds": {KIND: {"costs": {"x": [1, 1]}}}}}}
+        ).encode(),
+        json.dumps(
+            {"format": 1, "models": {"a": {"plain": [0.1, 3], "kinds": {KIND: {"costs": [], "right": 3}}}}}
+        ).encode(),
+    ],
+)
+def test_whatever_is_wrong_with_the_file_is_ignored(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    depths = KeptDepths(path, "a", 32)
+    assert depths.choose(KIND) == 0
+    simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
+    depths.end_text()
+    assert KeptDepths(path, "a", 32).choose(KIND) == 32
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    depths = KeptDepths(tmp_path / "file" / "speculation.json", "a", 32)
+    simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
+    depths.end_text()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert learned_file() == tmp_path / "metal-gen" / "speculation.json"
