@@ -64,8 +64,8 @@ BODY = """
         if (NORMED) {
             const float scale = inverse_root(sum_of_lanes(squares) / D + factors[0]);
             for (int e = 0; e < E; ++e) {
-                const T weight = q < QUERIES ? query_weight[lane * E + e] : key_weight[lane * E + e];
-                x[e] = float(T(float(T(x[e] * scale)) * float(weight)));
+                const float weight = float(q < QUERIES ? query_weight[lane * E + e] : key_weight[lane * E + e]);
+                x[e] = float(T(float(T(x[e] * scale)) * weight));
             }
         }
         for (int e = 0; e < E; ++e) {
