@@ -28,7 +28,8 @@ class HybridCacheConfig(KVCacheConfig):
 
     Args:
         num_linear_layers: Number of layers with linear attention.
-        conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache.
+        conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache, or in float32 where
+            that has 8 bits.
         memory: Shape of a memory, (H, V, K), in float32.
         recent_passes: Number of last passes of a single text that can be taken back one by one.
         most_replayed: Number of tokens of a pass, at most, for it to be taken back in part.
@@ -43,7 +44,7 @@ class HybridCacheConfig(KVCacheConfig):
     @property
     def state_nbytes(self) -> int:
         """Bytes of the states of one sequence at one moment."""
-        conv = math.prod(self.conv_state) * DTYPE_BYTES[self.dtype]
+        conv = math.prod(self.conv_state) * DTYPE_BYTES[self.float_dtype]
         return self.num_linear_layers * (conv + math.prod(self.memory) * DTYPE_BYTES["float32"])
 
     @property

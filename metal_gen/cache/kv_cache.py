@@ -10,8 +10,18 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import (
+    CACHE_DTYPES,
+    PACKED,
+    CacheForm,
+    Heads,
+    PackedForm,
+    PlainForm,
+    can_pack,
+    head_bytes,
+)
 from metal_gen.cache.stored_text import StoredArray
-from metal_gen.device.backend import DTYPE_BYTES, dtype_named
+from metal_gen.device.backend import dtype_named
 from metal_gen.errors import DoesNotFitError
 
 
@@ -25,10 +35,10 @@ class KVCacheConfig:
         head_dim: Size of one head.
         max_seq_len: Capacity in tokens, for prompt and new text together.
         batch_size: Number of sequences held side by side.
-        dtype: `float32`, `float16` or `bfloat16`.
+        dtype: `float32`, `float16`, `bfloat16` or `q8`, for 8 bits.
 
     Raises:
-        DoesNotFitError: A size is below 1, or the dtype is not one of these.
+        DoesNotFitError: A size is below 1, the dtype is not one of these, or heads have no 8-bit form.
     """
 
     num_layers: int
@@ -42,20 +52,27 @@ class KVCacheConfig:
         for name in ("num_layers", "num_kv_heads", "head_dim", "max_seq_len", "batch_size"):
             if getattr(self, name) < 1:
                 raise DoesNotFitError(f"the cache cannot have {name} below 1: {getattr(self, name)}")
-        if self.dtype not in DTYPE_BYTES:
+        if self.dtype not in CACHE_DTYPES:
             raise DoesNotFitError(
-                f"the cache cannot have dtype {self.dtype!r}", f"choose one of {', '.join(DTYPE_BYTES)}"
+                f"the cache cannot have dtype {self.dtype!r}", f"choose one of {', '.join(CACHE_DTYPES)}"
             )
+        if self.dtype == PACKED and not can_pack(self.head_dim):
+            raise DoesNotFitError(f"heads of {self.head_dim} numbers have no form in 8 bits")
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one position of every sequence, over all layers."""
-        per_head = self.head_dim * DTYPE_BYTES[self.dtype]
+        per_head = head_bytes(self.head_dim, self.dtype)
         return self.num_layers * 2 * self.batch_size * self.num_kv_heads * per_head
 
     @property
+    def float_dtype(self) -> str:
+        """Dtype of what is not in 8 bits."""
+        return "float32" if self.dtype == PACKED else self.dtype
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of all buffers: layers x 2 x B x H x S x D x bytes per element."""
+        """Bytes of all buffers: layers x 2 x B x H x S x bytes of a head."""
         return self.bytes_per_token * self.max_seq_len
 
 
@@ -79,23 +96,24 @@ class CacheOverflowError(DoesNotFitError):
 
 
 class KVCache:
-    """Keys and values of all layers, in buffers of shape (B, H, S, D) that never move or grow.
+    """Keys and values of all layers, in buffers of shape (B, H, S, ...) that never move or grow.
 
     A forward pass first claims its positions with `claim`. Then every layer writes to them with
     `update`, or a compiled pass writes to all `buffers` at once.
 
     Attributes:
-        buffers: Keys and values of each layer in turn.
+        form: How a layer's buffers hold keys and values.
+        buffers: Buffers of each layer in turn.
         texts: How often the cache has been cleared for another text.
     """
 
     def __init__(self, config: KVCacheConfig) -> None:
         """Allocate every buffer now, so that the memory is known from here on."""
-        shape = (config.batch_size, config.num_kv_heads, config.max_seq_len, config.head_dim)
-        dtype = dtype_named(config.dtype)
         self.config = config
-        self.dtype = dtype
-        self.buffers = [mx.zeros(shape, dtype) for _ in range(2 * config.num_layers)]
+        self.dtype = dtype_named(config.float_dtype)
+        self.form = _form(config)
+        kinds = self.form.buffers(config.batch_size, config.max_seq_len)
+        self.buffers = [mx.zeros(shape, dtype) for _ in range(config.num_layers) for shape, dtype in kinds]
         mx.eval(self.buffers)
         self._start = 0
         self._position = 0
@@ -172,7 +190,7 @@ class KVCache:
         self._start = self._position
         self._position += length
 
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
         """Write one layer's new keys and values to the claimed positions.
 
         Args:
@@ -185,10 +203,10 @@ class KVCache:
             (B', H, position, D) in the cache's dtype; views, not copies.
         """
         filled = []
-        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._write(self.buffers[place], new.astype(self.dtype))
+        for place, new in enumerate(self.form.encode(keys, values), layer * len(self.form.names)):
+            self._write(self.buffers[place], new)
             filled.append(self.buffers[place][: len(new), :, : self._position])
-        return filled[0], filled[1]
+        return self.form.decode(filled)
 
     def _write(self, buffer: mx.array, new: mx.array) -> None:
         """Write in place, once nothing computes with the buffer any more.
@@ -227,16 +245,19 @@ class KVCache:
 
     def layout(self, length: int) -> list[StoredArray]:
         """Describe the arrays that `stored` yields and `restore` takes for a text of this length."""
-        shape = (1, self.config.num_kv_heads, length, self.config.head_dim)
-        names = (f"{layer}.{kind}" for layer in range(self.config.num_layers) for kind in ("keys", "values"))
-        return [StoredArray(name, shape, self.dtype) for name in names]
+        kinds = list(zip(self.form.names, self.form.buffers(1, length), strict=True))
+        return [
+            StoredArray(f"{layer}.{name}", shape, dtype)
+            for layer in range(self.config.num_layers)
+            for name, (shape, dtype) in kinds
+        ]
 
     def stored(self, length: int) -> Iterator[mx.array]:
         """Yield copies of the first `length` positions, one array at a time.
 
         The text may grow in between; what it has at these positions does not change.
         """
-        for place in range(2 * self.config.num_layers):
+        for place in range(len(self.buffers)):
             yield mx.contiguous(self.buffers[place][:1, :, :length])
 
     def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
@@ -263,3 +284,9 @@ class KVCache:
         """
         self.take_back(self._position - keep)
         self.texts += 1
+
+
+def _form(config: KVCacheConfig) -> CacheForm:
+    if config.dtype == PACKED:
+        return PackedForm(config.num_kv_heads, config.head_dim)
+    return PlainForm(config.num_kv_heads, config.head_dim, config.dtype)

@@ -53,9 +53,9 @@ _HINTS = {
     "`metal-gen batch` generates several texts at once",
     "-np --parallel": "`metal-gen batch --batch-size N` generates N texts at once",
     "--keep --context-shift --no-context-shift": "a full cache ends the text: raise --max-seq-len",
-    "-ctk --cache-type-k -ctv --cache-type-v": "--cache-dtype float16 sets the dtype of keys and values",
-    "--kv-bits --kv-group-size --quantized-kv-start": "the cache cannot be quantized; --cache-dtype float16 "
-    "halves one in float32",
+    "-ctk --cache-type-k -ctv --cache-type-v": "--cache-dtype q8 keeps keys and values in 8 bits",
+    "--kv-bits --kv-group-size --quantized-kv-start": "--cache-dtype q8 keeps keys and values in 8 bits, "
+    "in groups of 64",
     "--mlock": "on a Mac memory is kept in place from macOS 15 on, unless a settings file has wired = false",
     "-hf -hfr --hf-repo -mu --model-url --hf-path": "the model is named by its Hub id, a folder or a file",
     "--mlx-path": "`metal-gen convert MODEL OUT` names the folder second, without a flag",

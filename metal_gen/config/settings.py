@@ -36,6 +36,7 @@ from metal_gen.config.speculation import SpeculationSettings
 from metal_gen.config.switched import value_in_force
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
+CACHE_DTYPE = Choice((*DTYPE.words, "q8"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
 # Default of a filter that the checkpoint's generation_config.json may set.
@@ -101,9 +102,9 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
     )
     cache_dtype: str = setting(
         "cache",
-        DTYPE,
+        CACHE_DTYPE,
         "auto",
-        "Store keys and values in this dtype; auto is the one that the model computes in",
+        "Store keys and values in this dtype; auto is the one that the model computes in, q8 takes 8 bits",
         key="dtype",
     )
     num_layers: int | None = setting(

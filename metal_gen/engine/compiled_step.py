@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import CacheForm, Heads
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.kernels.attend import ONE_STRETCH
@@ -146,7 +147,7 @@ class CompiledStep:
             indices: mx.array,
             *arrays: mx.array,
         ) -> list[mx.array]:
-            cache = _FixedShapes(arrays, len(self.cache.buffers), positions, length)
+            cache = _FixedShapes(self.cache.form, arrays, len(self.cache.buffers), positions, length)
             hidden = self.model.run(tokens, self._pass(cache, positions, active, periods, places))
             logits = self.model.logits(hidden)
             changed = cache.states_after if self.model.has_kernel else cache.arrays
@@ -186,9 +187,10 @@ class CompiledStep:
 
 
 class _FixedShapes:
-    """The cache inside a compiled step: states, and buffers (B, H, S, D), written at array positions.
+    """The cache inside a compiled step: states, and buffers (B, H, S, ...), written at array positions.
 
     Args:
+        form: How a layer's buffers hold keys and values.
         arrays: Buffers, then states.
         num_buffers: Number of buffers among them.
         positions: Position of each sequence's new token, (B,).
@@ -196,22 +198,26 @@ class _FixedShapes:
     """
 
     def __init__(
-        self, arrays: Sequence[mx.array], num_buffers: int, positions: mx.array, length: int
+        self,
+        form: CacheForm,
+        arrays: Sequence[mx.array],
+        num_buffers: int,
+        positions: mx.array,
+        length: int,
     ) -> None:
+        self._form = form
         self.buffers, self._states = list(arrays[:num_buffers]), list(arrays[num_buffers:])
         self._places = positions[:, None, None, None]
         self._length = length
 
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
         """Implement `LayerCache.update`."""
         seen = []
-        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
+        for place, new in enumerate(self._form.encode(keys, values), layer * len(self._form.names)):
             # This writes in place on CUDA too, where `mx.slice_update` copies the buffer.
-            buffer = self.buffers[place]
-            buffer = mx.put_along_axis(buffer, self._places, new.astype(buffer.dtype), axis=2)
-            self.buffers[place] = buffer
-            seen.append(buffer[:, :, : self._length])
-        return seen[0], seen[1]
+            self.buffers[place] = mx.put_along_axis(self.buffers[place], self._places, new, axis=2)
+            seen.append(self.buffers[place][:, :, : self._length])
+        return self._form.decode(seen)
 
     @property
     def arrays(self) -> list[mx.array]:

@@ -14,6 +14,7 @@ from itertools import groupby
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import Heads
 from metal_gen.cache.hybrid_slots import HybridSlotCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.compiled_step import attended_length
@@ -140,14 +141,16 @@ class _Writes:
     """Writes the rows of one pass to their slots and positions."""
 
     def __init__(self, slots: SlotCache, places: Sequence[int], positions: mx.array) -> None:
+        self._form = slots.cache.form
         self._buffers = slots.cache.buffers
         self._slots = mx.array(list(places), dtype=mx.int32)
         self._positions = positions
 
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write new keys and values, (R, H, 1, D) each, and return the buffers, (B, H, S, D)."""
-        for place, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            buffer = self._buffers[place]
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
+        """Write new keys and values, (R, H, 1, D) each, and return what the buffers hold, (B, H, S, D)."""
+        count = len(self._form.names)
+        buffers = self._buffers[layer * count : (layer + 1) * count]
+        for buffer, new in zip(buffers, self._form.encode(keys, values), strict=True):
             # One write for all rows, in place: on CUDA, assigning to a slice copies the buffer.
-            buffer[self._slots, :, self._positions] = new[:, :, 0].astype(buffer.dtype)
-        return self._buffers[2 * layer], self._buffers[2 * layer + 1]
+            buffer[self._slots, :, self._positions] = new[:, :, 0]
+        return self._form.decode(buffers)

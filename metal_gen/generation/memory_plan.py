@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.cache.forms import PACKED
 from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.constraints.token_table import MATCHER_BYTES, table_bytes
@@ -113,6 +114,7 @@ class MemoryPlan:
             has_products_apart=self.has_products_apart,
             has_head_norms=self.has_head_norms,
             drawn_rows=slots if self.guesses is None else self.guesses.most_guesses + 1,
+            is_packed=self.cache.dtype == PACKED,
         )
 
     @property
@@ -159,9 +161,9 @@ class MemoryPlan:
         return array_fits and self._holds(self._total_bytes(chunk_size))
 
     def _array_bytes(self, chunk_size: int) -> int:
-        """Return the bytes of the largest array: the keys of a layer, or attention scores."""
+        """Return the bytes of the largest array: the keys of a layer, or one of a pass."""
         keys = self.cache.bytes_per_token * self.cache.max_seq_len // (2 * self.cache.num_layers)
-        return max(keys, self._working(chunk_size).scores_bytes)
+        return max(keys, self._working(chunk_size).largest_bytes)
 
     def _holds(self, nbytes: int) -> bool:
         return not self.available_bytes or nbytes <= self.available_bytes

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+from metal_gen.cache.forms import PACKED, can_pack
 from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.cache.packed_heads import GROUP_SIZE
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import (
@@ -117,6 +119,12 @@ def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheC
                 f"{settings.source(name)}: [cache] {name} is {wanted} and the checkpoint has {actual}",
                 "leave it out: the checkpoint decides",
             )
+    if settings.cache_dtype == PACKED and not can_pack(model.head_dim):
+        raise ConfigError(
+            f"{settings.source('cache_dtype')}: a cache in 8 bits needs heads of a multiple of {GROUP_SIZE} "
+            f"numbers, and this model's have {model.head_dim}",
+            "leave dtype under [cache], or --cache-dtype, at auto",
+        )
     return cache_size(
         model,
         max_seq_len=settings.max_seq_len or usual_capacity(model),

@@ -38,6 +38,7 @@ class WorkingMemory:
             at once.
         has_head_norms: Whether queries and keys are normalised.
         drawn_rows: Number of tokens that are drawn at once.
+        is_packed: Whether keys and values are in 8 bits in the cache.
     """
 
     model: ModelConfig
@@ -48,13 +49,14 @@ class WorkingMemory:
     has_products_apart: bool
     has_head_norms: bool
     drawn_rows: int
+    is_packed: bool = False
 
     @property
     def nbytes(self) -> int:
         """Estimated peak memory of the pass, in bytes."""
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
-        return max(self.layer_bytes + (self.ahead_bytes or 0) + mask, sampling)
+        return max(self.layer_bytes + self.unpacking_bytes + (self.ahead_bytes or 0) + mask, sampling)
 
     @property
     def logits_rows(self) -> int:
@@ -93,6 +95,24 @@ class WorkingMemory:
             routed = max(mixing) + self._numbers((0 if on_cpu else 4) * self.tokens * model.hidden_size)
             layers.append(max(routed, mixture) if on_cpu else max(mixing) + mixture)
         return max(layers)
+
+    @property
+    def unpacking_bytes(self) -> int:
+        """Bytes of a layer's keys and values that attention unpacks for a prompt, at first in float32."""
+        if not self.is_packed:
+            return 0
+        size = DTYPE_BYTES[self.dtype]
+        return 2 * self._keys * (DTYPE_BYTES["float32"] + (size if size < DTYPE_BYTES["float32"] else 0))
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest array: attention scores, or unpacked keys."""
+        return max(self.scores_bytes, self._keys * DTYPE_BYTES["float32"] if self.is_packed else 0)
+
+    @property
+    def _keys(self) -> int:
+        """Numbers in the keys of a layer."""
+        return self.texts * self.capacity * self.model.num_key_value_heads * self.model.head_dim
 
     def _numbers(self, count: int) -> int:
         """Return the bytes of `count` numbers."""

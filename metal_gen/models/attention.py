@@ -14,9 +14,12 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import Heads
+from metal_gen.cache.packed_heads import PackedHeads
 from metal_gen.models.kernels.next_attention import NextAttention, NextTokens
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.packed_attention import packed_attention
 from metal_gen.models.rope import Rope
 
 
@@ -48,7 +51,7 @@ class HeadNorm:
 class LayerCache(Protocol):
     """Stores the keys and values of the layers of one pass."""
 
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
         """Write new keys and values, (B, H, L, D) each; return those to attend to, (B, H, S, D) each."""
         ...
 
@@ -110,9 +113,9 @@ class Part:
         taken = rows[self.rows]
         return taken[None] if self.is_one_text else taken[:, None]
 
-    def of_cache(self, buffer: mx.array) -> mx.array:
+    def of_cache(self, heads: Heads) -> Heads:
         """Select the keys or values that these tokens attend to."""
-        return buffer if self.sequences is None else buffer[self.sequences, :, : self.length]
+        return heads if self.sequences is None else heads[self.sequences, :, : self.length]
 
 
 @dataclass(frozen=True)
@@ -172,27 +175,29 @@ class Attention:
             by_kernel = self.kernel(projected, step.periods, step.nexts, layer)
             return self.output(by_kernel * mx.sigmoid(self._gates(projected)) if self.gated else by_kernel)
         queries, keys, values, gates = self._project(rows, step)
-        keys, values = step.cache.update(layer, keys, values)
-        queries = queries.astype(keys.dtype)
+        held_keys, held_values = step.cache.update(layer, keys, values)
+        # From the last: the parts of one text then share what the longest of them has unpacked.
         attended = [
-            self._attend(part.of_rows(queries), part.of_cache(keys), part.of_cache(values), part)
-            for part in step.parts
-        ]
+            self._attend(part.of_rows(queries), part.of_cache(held_keys), part.of_cache(held_values), part)
+            for part in reversed(step.parts)
+        ][::-1]
         joined = attended[0] if len(attended) == 1 else mx.concatenate(attended)
         joined = joined.astype(rows.dtype)
         return self.output(joined if gates is None else joined * mx.sigmoid(gates))
 
-    def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, part: Part) -> mx.array:
+    def _attend(self, queries: mx.array, keys: Heads, values: Heads, part: Part) -> mx.array:
         """Attend from (B, H, L, D) to (B, H_kv, S, D) and return rows, (B * L, H * D)."""
         if self.sliding and part.last_keys is not None:
             keys, values = keys[:, :, -part.last_keys :], values[:, :, -part.last_keys :]
-        attended = mx.fast.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            scale=self.head_dim**-0.5 * self.rope.score_factor,
-            mask=part.sliding_mask if self.sliding else part.mask,
-        )
+        mask = part.sliding_mask if self.sliding else part.mask
+        scale = self.head_dim**-0.5 * self.rope.score_factor
+        if isinstance(keys, mx.array) and isinstance(values, mx.array):
+            queries = queries.astype(keys.dtype)
+            attended = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+        else:
+            assert isinstance(keys, PackedHeads)
+            assert isinstance(values, PackedHeads)
+            attended = packed_attention(queries, keys, values, scale, mask)
         batch, heads, length, size = queries.shape
         if length > 1:
             attended = attended.swapaxes(1, 2)

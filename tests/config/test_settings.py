@@ -92,7 +92,7 @@ def test_home_is_where_the_users_file_is(tmp_path):
             "",
         ),
         (f"[generation]\nmax_tokens = 0x{'f' * 5000}", "a number of thousands of digits", ""),
-        ("[cache]\ndtype = 'int8'", "must be auto, float32, bfloat16 or float16, not 'int8'", ""),
+        ("[cache]\ndtype = 'int8'", "must be auto, float32, bfloat16, float16 or q8, not 'int8'", ""),
         ("[sampling]\ntop_p = 0", "must be a number above 0 and at most 1, not 0", ""),
         ("[sampling]\ntop_p = nan", "must be a number above 0", ""),
         ("[sampling]\ntemperature = -1", "must be a number of at least 0 and at most 1000, not -1", ""),

@@ -30,15 +30,24 @@ def without_fusing():
     mx.enable_compile()
 
 
-@pytest.fixture(scope="module", params=["qwen3", "qwen3_5_text"])
-def folder(request, tmp_path_factory):
-    config = tiny_config(request.param, max_position_embeddings=CAPACITY)
-    return str(write_checkpoint(tmp_path_factory.mktemp(request.param), config))
+# In 8 bits, the cache of a few layers takes no more than what a prompt unpacks of one.
+CASES = {
+    "full": ("auto", tiny_config("qwen3")),
+    "hybrid": ("auto", tiny_config("qwen3_5_text")),
+    "8 bits": ("q8", tiny_config("qwen3", head_dim=64, num_hidden_layers=6)),
+}
 
 
-def prepared(folder, *, compiles, slots=1):
+@pytest.fixture(scope="module", params=CASES)
+def case(request, tmp_path_factory):
+    cache_dtype, config = CASES[request.param]
+    folder = tmp_path_factory.mktemp("model")
+    return {"model": str(write_checkpoint(folder, config)), "cache_dtype": cache_dtype}
+
+
+def prepared(case, *, compiles, slots=1):
     settings = Settings(
-        model=folder,
+        **case,
         model_dtype="float32",
         max_seq_len=CAPACITY // slots,
         batch_size=slots,
@@ -85,16 +94,16 @@ def assert_peak_is_planned(prepared, run):
 
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize("generate", [one_greedy_text, samples, guided])
-def test_one_text_at_a_time(folder, generate, compiles):
-    ready = prepared(folder, compiles=compiles)
+def test_one_text_at_a_time(case, generate, compiles):
+    ready = prepared(case, compiles=compiles)
     assert_peak_is_planned(ready, lambda: generate(ready.load().decoder))
 
 
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize("is_guided", [False, True])
-def test_slots(folder, is_guided, compiles):
+def test_slots(case, is_guided, compiles):
     """One more text than slots, so that one begins while others are generated."""
-    ready = prepared(folder, compiles=compiles, slots=SLOTS)
+    ready = prepared(case, compiles=compiles, slots=SLOTS)
 
     def run():
         decoder = ready.load().decoder

@@ -10,7 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.slots import SlotDecoder
-from metal_gen.errors import DoesNotFitError
+from metal_gen.errors import ConfigError, DoesNotFitError
 from metal_gen.generation import model_notices
 from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
@@ -69,6 +69,30 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, arch, changes, dt
         chunk_size=chunk_size,
     )
     assert_plan_is_the_peak(prepare(settings), length - 8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_plan_of_a_cache_in_8_bits_is_within_five_percent_of_the_peak(tmp_path, dtype):
+    """What a prompt unpacks takes more than anything else."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "vocab_size": 512, "num_hidden_layers": 4}
+    config = tiny_config("qwen3", head_dim=64, max_position_embeddings=2048, **sizes)
+    settings = Settings(
+        model=str(write_checkpoint(tmp_path, config)),
+        model_dtype=dtype,
+        cache_dtype="q8",
+        max_seq_len=1024,
+        chunk_size=32,
+    )
+    assert_plan_is_the_peak(prepare(settings), 1016)
+
+
+def test_heads_that_groups_do_not_divide_are_refused(tmp_path):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3", head_dim=32)))
+    with pytest.raises(ConfigError) as caught:
+        prepare(Settings(model=folder).override({"cache_dtype": "q8"}, "job.toml"))
+    assert caught.value.message == (
+        "job.toml: a cache in 8 bits needs heads of a multiple of 64 numbers, and this model's have 32"
+    )
 
 
 LINEAR = {

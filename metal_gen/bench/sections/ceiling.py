@@ -34,7 +34,7 @@ def read_bytes_per_token(plan: MemoryPlan, depth: int) -> int:
     window = model.sliding_window or depth
     kinds = [kind for kind in model.layer_types if kind != "linear_attention"]
     seen = sum(min(depth, window) if kind == "sliding_attention" else depth for kind in kinds)
-    per_layer = 2 * model.num_key_value_heads * model.head_dim * DTYPE_BYTES[cache.dtype]
+    per_layer = cache.bytes_per_token // (cache.batch_size * cache.num_layers)
     states = cache.state_nbytes if isinstance(cache, HybridCacheConfig) else 0
     return plan.weights_read_bytes + seen * per_layer + states
 

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.cache.forms import CACHE_DTYPES, can_pack
 from metal_gen.checkpoint.adapters.adapter import Adapter
 from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -148,7 +149,7 @@ def _cache_json(plan: MemoryPlan) -> dict[str, object]:
 
 def _others(plan: MemoryPlan) -> Iterator[MemoryPlan]:
     """Yield the plan with other caches of the same length, larger elements first."""
-    for dtype in DTYPE_BYTES:
+    for dtype in CACHE_DTYPES if can_pack(plan.cache.head_dim) else DTYPE_BYTES:
         for size in sorted({*BATCH_SIZES, plan.cache.batch_size}):
             yield plan.with_cache(batch_size=size, dtype=dtype)
 

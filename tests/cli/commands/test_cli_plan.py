@@ -54,6 +54,18 @@ def test_the_numbers_are_those_of_a_run(run_here, gambler):
     assert [other for other in plan["alternatives"] if other.items() >= asked.items()]
 
 
+def test_8_bits_are_shown_where_heads_have_that_form(run_here, tmp_path):
+    sizes = {}
+    for head_dim in (32, 64):
+        config = tiny_config("qwen3", head_dim=head_dim)
+        plan = planned(run_here, write_checkpoint(tmp_path / str(head_dim), config))
+        sizes[head_dim] = {
+            other["cache_dtype"]: other["cache_bytes_per_token"] for other in plan["alternatives"]
+        }
+    assert "q8" not in sizes[32]
+    assert sizes[64]["q8"] / sizes[64]["bfloat16"] == (64 + 2 * 4) / (64 * 2)
+
+
 def test_the_largest_cache_fits_and_the_next_does_not(run_here, gambler):
     plan = planned(run_here, gambler, "--memory-limit-bytes", LIMIT, "--chunk-size", 8)
     (other,) = [
