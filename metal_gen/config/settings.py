@@ -36,7 +36,6 @@ from metal_gen.config.speculation import SpeculationSettings
 from metal_gen.config.switched import value_in_force
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
-CACHE_DTYPE = Choice((*DTYPE.words, "q8"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
 # Default of a filter that the checkpoint's generation_config.json may set.
@@ -102,7 +101,7 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
     )
     cache_dtype: str = setting(
         "cache",
-        CACHE_DTYPE,
+        Choice((*DTYPE.words, "q8")),
         "auto",
         "Store keys and values in this dtype; auto is the one that the model computes in, q8 takes 8 bits",
         key="dtype",

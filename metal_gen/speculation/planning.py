@@ -3,6 +3,7 @@
 import filecmp
 from pathlib import Path
 
+from metal_gen.cache.forms import PACKED
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.mtp_weights import MtpWeights
@@ -147,4 +148,5 @@ def _difference(checkpoint: Checkpoint, draft: Checkpoint) -> str | None:
 
 
 def _cache_dtype(settings: Settings, dtype: str) -> str:
-    return dtype if settings.cache_dtype == "auto" else settings.cache_dtype
+    # The caches of guesses are small: 8 bits are for the model's own.
+    return dtype if settings.cache_dtype in ("auto", PACKED) else settings.cache_dtype

@@ -13,7 +13,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.slots import SlotDecoder
-from metal_gen.generation.capacity import cache_config
+from metal_gen.generation.planning import cache_config
 from metal_gen.models.packed_attention import MOST_PACKED_TOKENS
 from metal_gen.sampling.strategy import Greedy
 
@@ -99,7 +99,7 @@ def test_what_is_taken_back_is_written_anew(model):
     decoder.prefill(prompt[:40])
     decoder.cache.mark()
     decoder.prefill([9] * 20)
-    decoder.cache.rewind(20)
+    decoder.cache.clear(keep=40)
     assert_close(decoder.prefill(prompt[40:]), expected)
 
 
