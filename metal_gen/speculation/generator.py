@@ -106,6 +106,8 @@ class _Text:
         if done.kind == "" and self._count + 1 < self._bounds.limit:
             # The next step is usually a plain one too. It is built while this one is computed.
             ahead = self._passes.ahead(done.draws.one(0), is_guided=self._is_guided)
+            if ahead.draws is not None and self._decoder.hands_over_early:
+                mx.async_eval(ahead.draws.results)
         items, ahead = self._read(done, ahead)
         read_s = time.perf_counter()
         self._note(done, len(items), self._built_s + read_s - begin_s)
