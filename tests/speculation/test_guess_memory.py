@@ -1,0 +1,72 @@
+"""The plan of a run with guesses of a model is within 5 % of what MLX allocates."""
+
+import pytest
+from mtp_checkpoint import write_mtp_checkpoint
+from peak_memory import highest_peak
+from tiny_checkpoint import tiny_config, write_checkpoint
+from tiny_text_checkpoint import byte_tokenizer
+
+from metal_gen.config.settings import Settings
+from metal_gen.device import backend
+from metal_gen.generation.loading import prepare
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
+from metal_gen.speculation.generator import generate_with_guesses
+
+pytestmark = pytest.mark.metal
+
+LENGTH, NEW_TOKENS = 512, 9
+SIZES = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 8192, "num_hidden_layers": 4}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
+}
+
+
+def settings_for(folder, speculate, **settings):
+    """Write a model with heads, or one that is its own draft."""
+    if speculate == "mtp":
+        config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SIZES, **LINEAR)
+        write_mtp_checkpoint(folder, config)
+    else:
+        write_checkpoint(folder, tiny_config("qwen3", max_position_embeddings=2048, **SIZES))
+        byte_tokenizer().save(str(folder / "tokenizer.json"))
+        settings["draft_model"] = str(folder)
+    return Settings(model=str(folder), max_seq_len=LENGTH, speculate=speculate, **settings)
+
+
+@pytest.mark.parametrize(
+    ("speculate", "dtype", "chunk_size"),
+    [
+        ("mtp", "float32", 64),
+        ("draft", "float32", 64),
+        pytest.param("mtp", "bfloat16", 512, marks=pytest.mark.release),
+        pytest.param("draft", "bfloat16", 512, marks=pytest.mark.release),
+    ],
+)
+def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, speculate, dtype, chunk_size):
+    prepared = prepare(settings_for(tmp_path, speculate, model_dtype=dtype, chunk_size=chunk_size))
+    prompt = [1 + place % 500 for place in range(LENGTH - NEW_TOKENS)]
+    planned = prepared.plan.total_bytes
+
+    def run():
+        model = prepared.load()
+        speculation = model.speculation
+        source = speculation.source
+        sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=LENGTH)
+        speculation.begin(prompt, 0)
+        on_hidden = source.prefilled if source.needs_hidden else None
+        logits = model.decoder.prefill(prompt, on_hidden=on_hidden)
+        speculation.begin_text()
+        made = generate_with_guesses(
+            model.decoder, logits, sampler, speculation, endings={}, max_tokens=NEW_TOKENS
+        )
+        assert len(list(made)) == NEW_TOKENS
+
+    peak = highest_peak(run, enough=planned / 1.05)
+    assert peak < 1.05 * planned
+    if backend.runs_on_cpu():
+        assert peak > planned / 1.05
