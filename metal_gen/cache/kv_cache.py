@@ -22,6 +22,7 @@ from metal_gen.cache.forms import (
 )
 from metal_gen.cache.stored_text import StoredArray
 from metal_gen.device.backend import dtype_named
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError
 
 
@@ -158,6 +159,7 @@ class KVCache:
         """Wait until everything written is computed."""
         self.settle()
         mx.eval(self.arrays)
+        wait_for_release()
 
     def note_step(self, result: mx.array) -> None:
         """Remember the result of a step whose kernel writes to the claimed positions by itself.
@@ -269,6 +271,7 @@ class KVCache:
         """
         self.clear()
         self.claim(length)
+        wait_for_release()
         for buffer, array in zip(self.buffers, arrays, strict=False):
             self._write(buffer, array[:, :, :length])
             mx.eval(buffer)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache
+from metal_gen.device.extra_memory import wait_for_release
 
 
 class SlotCache:
@@ -99,6 +100,7 @@ class SlotCache:
             new = mx.contiguous(buffer[source, :, begin:length].swapaxes(0, 1)).swapaxes(0, 1)
             # Wait for the read before the write: MLX copies a whole buffer that is written while it is read.
             mx.eval(new, *written)
+            wait_for_release()
             buffer[slot, :, begin:length] = new
             self.cache.buffers[place] = buffer
             written = [buffer]
@@ -112,6 +114,7 @@ class SlotCache:
     def restore(self, slot: int, prompt: Sequence[int], length: int, arrays: Iterable[mx.array]) -> None:
         """Begin a prompt in a slot from storage, as `KVCache.restore` does."""
         self.cache.settle()
+        wait_for_release()
         self.positions[slot] = 0
         for place, array in zip(range(len(self.cache.buffers)), arrays, strict=False):
             buffer = self.cache.buffers[place]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
-from metal_gen.device.extra_memory import limited_extra_memory
+from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.sampler import Draw, Sampler
@@ -69,6 +69,7 @@ class Decoder:
         """
         total = self.cache.position + len(prompt)
         last = 0
+        wait_for_release()
         with limited_extra_memory(self.ahead_bytes):
             for end in self._chunk_ends(len(prompt), marks):
                 hidden = self.model(mx.array([prompt[last:end]]), self.cache, sequence_length=total)

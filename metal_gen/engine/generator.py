@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.logprobs import LogprobArrays
@@ -77,6 +78,8 @@ def generate_tokens(
         if status == Status.NOT_FINITE:
             raise not_chosen(draw)
         if following is not None:
+            if not decoder.hands_over_early:
+                wait_for_release()
             mx.async_eval(following.results)
         finish = endings.get(token, limited_by if is_last else None)
         yield GeneratedToken(token, draw, finish)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
@@ -70,6 +71,8 @@ def generate_guided_tokens(
             items += forced
         count += len(items)
         steps.keep()
+        if not decoder.hands_over_early:
+            wait_for_release()
 
 
 class _GuidedSteps:

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled_slots import run_compiled
 from metal_gen.engine.compiled_step import CompiledStep
@@ -138,6 +139,8 @@ class SlotDecoder:
         if self.model.has_kernel:
             # Until the device lets go of what a kernel has used, MLX would copy it before another write.
             mx.synchronize()
+        else:
+            wait_for_release()
         current.release()
         self.slot_passes += len(self._texts)
         self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))
@@ -161,6 +164,7 @@ class SlotDecoder:
         """Start to compute a pass. Meanwhile ask the guides, and draw what they had to be asked for."""
         if built.first:
             mx.eval(built.first)
+            wait_for_release()
         mx.async_eval(built.outputs)
         # A text that is over needs no draw; one with forced tokens draws after these.
         asking = [(text, row) for text, row in built.undrawn if not text.is_over and not text.forced]

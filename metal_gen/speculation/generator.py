@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
@@ -197,6 +198,7 @@ class _Text:
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
+        wait_for_release()
         if built.draws is None:
             assert built.logits is not None
             mx.async_eval(built.logits)

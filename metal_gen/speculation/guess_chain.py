@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
+
 
 def draw_in_turn(first: mx.array, following: Callable[[mx.array, int], mx.array], count: int) -> mx.array:
     """Draw guesses from a model that writes to a cache of its own.
@@ -24,6 +26,7 @@ def draw_in_turn(first: mx.array, following: Callable[[mx.array, int], mx.array]
     while len(guesses) < count:
         after = following(guesses[-1], len(guesses))
         mx.eval(guesses[-1])
+        wait_for_release()
         mx.async_eval(after)
         guesses.append(after)
     return mx.concatenate(guesses)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.guide import MOST_FORCED
 from metal_gen.engine.last_step import LastStep
@@ -142,6 +143,7 @@ class TargetPasses:
                 draw = decoder.draw_next(token, self._sampler, index + row)
             # Without waiting, the next token would copy the cache, which would still be in use.
             mx.eval(draw.results)
+            wait_for_release()
             draws.append(draw)
         self._sampler.take_back(tokens.size - 1)
         return from_draws(draws), mx.concatenate(states) if self._needs_hidden else None

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.slot_pass import PromptPart, run_pass
 from metal_gen.models.transformer import Transformer
 
@@ -91,6 +92,7 @@ class SlotSequences:
             self._slots.claim(part.slot, len(part.tokens))
         hidden = run_pass(self.model, self._slots, self.model.rope.periods(length), [], parts)
         mx.eval(hidden, self._slots.cache.buffers)
+        wait_for_release()
         return hidden
 
     def hold(self, slot: int, shared: Sequence[int]) -> None:
