@@ -10,7 +10,9 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.models.cache_size import cache_size
 from metal_gen.speculation.draft_model import DraftSource
+from metal_gen.speculation.lookup import Lookup
 from metal_gen.speculation.planning import plan_mtp
+from metal_gen.speculation.together import Together
 
 CAPACITY = 200
 CONFIGS = {"qwen3": tiny_config("qwen3"), **dict(hybrid_configs())}
@@ -90,6 +92,14 @@ def test_heads_of_a_trained_model_change_nothing_and_are_mostly_right(stories, s
     plain, guessed, counts = both(model, source, prompt, strategy, most=60, depth=2)
     assert guessed == plain
     assert counts.accepted > counts.drafted * (0.3 if strategy == "penalties" else 0.7)
+
+
+def test_a_lookup_beside_the_heads_leaves_them_right(stories):
+    model, heads, prompt = stories
+    source = Together([Lookup(CAPACITY), heads])
+    plain, guessed, counts = both(model, source, [*prompt, *prompt], "sampled", most=60)
+    assert guessed == plain
+    assert counts.accepted > counts.drafted / 2
 
 
 def test_rows_together_are_the_same_up_to_rounding(stories):
