@@ -10,6 +10,7 @@ from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.experts.groups import most_places
+from metal_gen.models.row_rules import trial_bytes
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
@@ -56,14 +57,24 @@ class WorkingMemory:
         """Estimated peak memory of the pass, in bytes."""
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
-        return max(self.layer_bytes + self.unpacking_bytes + (self.ahead_bytes or 0) + mask, sampling)
+        layers = self.layer_bytes + self.unpacking_bytes + (self.ahead_bytes or 0)
+        return max(layers + mask, sampling, self._trial_bytes)
+
+    @property
+    def _trial_bytes(self) -> int:
+        """Memory of trying how slots multiply rows on a CPU, before there are texts."""
+        if self.texts == 1 or not runs_on_cpu():
+            return 0
+        model = self.model
+        shapes = [(width, model.hidden_size) for width in (model.vocab_size, model.intermediate_size)]
+        return max(trial_bytes(*shape, DTYPE_BYTES[self.dtype]) for shape in shapes)
 
     @property
     def logits_rows(self) -> int:
         """Number of rows whose logits fit where the results of a layer are, when texts are scored."""
         size = DTYPE_BYTES[self.dtype]
-        if runs_on_cpu():
-            # In float32 too; and blocks of rows may be joined.
+        if runs_on_cpu() and size < DTYPE_BYTES["float32"]:
+            # In float32 too.
             size += DTYPE_BYTES["float32"]
         hidden = self._numbers(2 * self.tokens * self.model.hidden_size)
         return max(1, min(MOST_LOGITS_ROWS, (self.nbytes - hidden) // (size * self.model.vocab_size)))

@@ -91,6 +91,19 @@ def parts_of(matrix: AnyMatrix) -> tuple[ArrayMatrix, ...]:
     return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
 
 
+def whole_product_rows(linear: Linear, most: int) -> int:
+    """Return the most rows of a product that takes no more memory than `most` rows without a rule.
+
+    Products in blocks are joined, and are then in memory twice.
+    """
+    if not isinstance(linear, SteadyLinear):
+        return most
+    rule = linear.rule
+    if rule.block is not None:
+        return max(rule.block, most // 2 // rule.block * rule.block)
+    return max(1, most // rule.multiple * rule.multiple)
+
+
 def rows_computed(model: Transformer, count: int) -> int:
     """Return the most rows that any projection of a model with row rules computes for `count` rows."""
     rules = [linear.rule for linear in _projections(model) if isinstance(linear, SteadyLinear)]

@@ -77,8 +77,7 @@ def rule_together(tried: Sequence[Outcomes]) -> RowRule:
 def outcomes_of(matrix: ArrayMatrix) -> Outcomes:
     """Return a function that tries a matrix with equal rows."""
     out, width = matrix.shape
-    # As many rows of a large matrix as kernels compute without edges.
-    some = max(1, TRIED_NUMBERS // width // 64) * 64
+    some = _rows_tried(out, width)
     tried = first_rows(matrix, some) if some < out else matrix
     count_tried = min(MOST_TRIED_ROWS, -(-COMPARED_NUMBERS // out))
     rows = mx.random.normal((count_tried, 1, width), key=mx.random.key(0)).astype(matrix.dtype)
@@ -91,6 +90,16 @@ def outcomes_of(matrix: ArrayMatrix) -> Outcomes:
         return [mx.concatenate([product[0] for product in products])]
 
     return outcomes
+
+
+def _rows_tried(out: int, width: int) -> int:
+    """Return the number of rows of a matrix to try: as many as kernels compute without edges."""
+    return min(out, max(1, TRIED_NUMBERS // width // 64) * 64)
+
+
+def trial_bytes(out: int, width: int, number_bytes: int) -> int:
+    """Return the memory that trying a matrix takes: a product, and whether its rows are equal."""
+    return ROW_COUNTS[-1] * _rows_tried(out, width) * (number_bytes + 1)
 
 
 def _together(tried: Sequence[Outcomes], count: int) -> list[mx.array] | None:

@@ -15,7 +15,7 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, Sequences, SlotSequences
 from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.loading import TextModel
-from metal_gen.models.row_independence import with_independent_rows
+from metal_gen.models.row_independence import whole_product_rows, with_independent_rows
 from metal_gen.sampling.sampler import LogitsError
 
 
@@ -37,7 +37,9 @@ def open_scorer(model: TextModel) -> Iterator[Scorer]:
     plan = model.plan
     model.checkpoint.tokenizer.expect_many_texts()
     with limited_extra_memory(plan.ahead_bytes):
-        yield Scorer(_sequences(model), chunk_size=plan.chunk_size, block_rows=plan.logits_rows)
+        sequences = _sequences(model)
+        rows = whole_product_rows(sequences.model.head, plan.logits_rows)
+        yield Scorer(sequences, chunk_size=plan.chunk_size, block_rows=rows)
 
 
 def score_all(scorer: Scorer, requests: Iterator[ScoreRequest]) -> Iterator[ScoreRequest]:

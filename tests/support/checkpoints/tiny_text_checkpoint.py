@@ -69,7 +69,7 @@ def write_text_checkpoint(
         config_changes: Fields of config.json.
     """
     if says is None:
-        config, weights = tiny_config(vocab_size=TEXT_VOCAB, **config_changes), None
+        config, weights = tiny_config(**{"vocab_size": TEXT_VOCAB, **config_changes}), None
     else:
         config = tiny_config(vocab_size=TEXT_VOCAB, hidden_size=TEXT_VOCAB, **config_changes)
         weights = scripted_weights(config, list(says), forever=forever)
