@@ -14,11 +14,14 @@ PARTS = "parts"
 GRAPH = "graph"
 STEP = "step"
 CONSTRAINT = "constraint"
+SPECULATION = "speculation"
 # In the order in which they run: sections that need a process without a model come first.
 SECTIONS = (
     *(CEILING, COLD_START, LOAD, MEMORY, PREFILL, DECODE, CAPACITY),
     *(UNCACHED, PARTS, STEP, GRAPH, CONSTRAINT),
 )
+# Measured on request alone.
+ON_REQUEST = (SPECULATION,)
 NEED_CEILING = frozenset((CEILING, DECODE, CAPACITY))
 NEED_NO_MODEL = frozenset((CEILING, COLD_START, LOAD))
 
@@ -34,7 +37,7 @@ class BenchRequest:
         depths: Numbers of tokens in the cache before the timed ones.
         capacities: Cache capacities to compare, in tokens.
         decode_tokens: Number of new tokens per value of a decode speed.
-        sections: Sections to run, from `SECTIONS`.
+        sections: Sections to run, from `SECTIONS` and `ON_REQUEST`.
         compare: Measure mlx-lm as well.
     """
 

@@ -23,6 +23,7 @@ from metal_gen.bench.request import (
     NEED_NO_MODEL,
     PARTS,
     PREFILL,
+    SPECULATION,
     STEP,
     UNCACHED,
     BenchRequest,
@@ -174,6 +175,19 @@ class Suite:
             self.report.measurements += graph_measurements(runners, self.workload.depths[0])
         if self._wants(CONSTRAINT):
             self._constraint(model, runner)
+        if self._wants(SPECULATION):
+            self._speculation(model)
+
+    def _speculation(self, model: TextModel) -> None:
+        """Measure what guesses bring, if the model makes any."""
+        if model.speculation is None:
+            self.report.notes.append(f"{SPECULATION} is not measured: no tokens are guessed")
+            return
+        from metal_gen.bench.sections.speculation import NEW_TOKENS, speculation_trials
+
+        source = model.speculation.source.name
+        self.report.notes.append(f"{SPECULATION} has {NEW_TOKENS} new tokens, with guesses of {source}")
+        self._alternate(SPECULATION, speculation_trials(model, model.speculation))
 
     def _constraint(self, model: TextModel, runner: EngineRunner) -> None:
         """Measure what a constraint costs, if the library for it is installed."""

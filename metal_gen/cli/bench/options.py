@@ -1,6 +1,6 @@
 """Parses the options of `metal-gen bench` that are not settings."""
 
-from metal_gen.bench.request import SECTIONS, BenchRequest
+from metal_gen.bench.request import ON_REQUEST, SECTIONS, BenchRequest
 from metal_gen.config.checks import Choice, Whole, with_value
 from metal_gen.errors import UsageError
 
@@ -35,7 +35,7 @@ def read_request(
         decode_tokens=None if decode_tokens is None else _whole("--decode-tokens", decode_tokens, 2),
         sections=SECTIONS
         if only is None
-        else tuple(_choice("--only", name, SECTIONS) for name in _parts(only)),
+        else tuple(_choice("--only", name, (*SECTIONS, *ON_REQUEST)) for name in _parts(only)),
         compare=compare is not None and bool(_choice("--compare", compare, COMPARED)),
     )
 

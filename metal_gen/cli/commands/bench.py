@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from metal_gen.bench.request import SECTIONS, BenchRequest
+from metal_gen.bench.request import ON_REQUEST, SECTIONS, SPECULATION, BenchRequest
 from metal_gen.cli.bench.options import FORMATS, read_format, read_request
 from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
+    SPECULATION_SETTINGS,
     QuietOption,
     VerboseOption,
     given_arguments,
@@ -51,12 +52,19 @@ def _work(flag: str, metavar: str, help: str, default: str = "none") -> typer.mo
     *("repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty"),
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
     *("chunk_size", "memory_limit_bytes"),
+    *SPECULATION_SETTINGS,
 )
 def bench(
     context: typer.Context,
     compare: Annotated[str | None, _work("--compare", "mlx-lm", "Measure mlx-lm too, in turns")] = None,
     only: Annotated[
-        str | None, _work("--only", "NAME[,NAME]", f"Measure only these: {', '.join(SECTIONS)}", "all")
+        str | None,
+        _work(
+            "--only",
+            "NAME[,NAME]",
+            f"Measure only these: {', '.join((*SECTIONS, *ON_REQUEST))}",
+            f"all but {', '.join(ON_REQUEST)}",
+        ),
     ] = None,
     repeats: Annotated[str, _work("--repeats", "N", "Measure each figure N times", "5")] = "5",
     warmup: Annotated[str, _work("--warmup", "N", "Run N rounds first that do not count", "1")] = "1",
@@ -161,6 +169,9 @@ def _run(
                 f"measure what `metal-gen convert MODEL OUT --quantize {settings.quantize}` writes",
             )
     prepared = prepare_model(settings, console)
+    if SPECULATION in request.sections and prepared.guesses is None:
+        settings = settings.override({"speculate": "lookup"}, "--only speculation")
+        prepared = prepare_model(settings, console)
     if request.compare:
         require_for_mlx_lm(prepared.checkpoint.folder)
     note_bundled_model(prepared.settings, console)
