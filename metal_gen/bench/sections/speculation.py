@@ -18,10 +18,10 @@ from metal_gen.speculation.speculation import Speculation
 SEED = 1
 NEW_TOKENS = 128
 _REPORT = (
-    "On Monday the council met in the old hall to discuss the bridge. The engineer said that it would cost four "
-    "million and take two years. Three members asked about the road to the school, which floods every spring. "
-    "The mayor promised an answer by June. Nine members voted for the bridge, two were against it, and one was "
-    "absent."
+    "On Monday the council met in the old hall to discuss the bridge. The engineer said that it would cost "
+    "four million and take two years. Three members asked about the road to the school, which floods every "
+    "spring. The mayor promised an answer by June. Nine members voted for the bridge, two were against it, "
+    "and one was absent."
 )
 _CODE = """def total_price(items, tax_rate):
     total = 0.0
