@@ -41,7 +41,7 @@ def complete_model(incomplete: str) -> list[str]:
 
 def completion_of(setting: str) -> Completion | None:
     """Return the completion of a setting's values; None if it has none."""
-    if setting == "model":
+    if setting in ("model", "draft_model"):
         return complete_model
     check = SETTINGS[setting].check
     if not isinstance(check, Choice):

@@ -48,10 +48,13 @@ def test_models_are_completed_from_the_cache(complete, tmp_path):
     put_model(hub, "org/name", model_files(), commit=B, names=("v1",))
     put_model(hub, "org/part", {"config.json": b"{}"}, commit=A)
     put_model(hub, "other/name", model_files())
-    found, loaded = complete("generate --model org/", "models rm ot", "generate --model ./")
+    found, loaded = complete(
+        "generate --model org/", "models rm ot", "generate --model ./", "chat --draft-model ot"
+    )
     assert sorted(found[0]) == ["org/name", "org/name@v1", "org/part"]
     assert found[1] == ["other/name"]
     assert found[2] == [], "a folder is left to the shell"
+    assert found[3] == ["other/name"]
     heavy = {"mlx", "mlx_lm", "transformers", "tokenizers", "jinja2", "numpy", "rich"}
     assert heavy & {name.split(".")[0] for name in loaded} == set()
     of_hub = {name for name in loaded if name.startswith("huggingface_hub")}
