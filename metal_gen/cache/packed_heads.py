@@ -50,6 +50,11 @@ class PackedHeads:
         longest = self._by_sequences.setdefault(place, []) if is_beginning else []
         return PackedHeads(self.numbers[index], self.scales[index], self.biases[index], {}, longest)
 
+    def in_stretches(self, length: int) -> "PackedHeads":
+        """Return positions in stretches of this length, (B, H, S / length, length, D)."""
+        numbers, scales, biases = (mx.unflatten(array, 2, (-1, length)) for array in self.arrays)
+        return PackedHeads(numbers, scales, biases)
+
     def unpacked(self, dtype: mx.Dtype) -> mx.array:
         """Return the numbers that it stands for, (B, H, S, D).
 

@@ -13,6 +13,8 @@ from metal_gen.device.backend import runs_on_metal
 
 # With more tokens, unpacking takes less than their scores.
 MOST_PACKED_TOKENS = 16
+# Compiled steps attend to multiples of this many tokens.
+STRETCH = 256
 
 
 def packed_attention(
@@ -37,8 +39,24 @@ def packed_attention(
             seen = seen[:, :, None] if seen.shape[1] == 1 else mx.unflatten(seen, 1, (kv_heads, repeats))
         apart = scores.reshape(batch, kv_heads, repeats, length, count)
         scores = mx.where(seen, apart, -mx.inf).reshape(scores.shape)
-    attended = _product(mx.softmax(scores, axis=-1), values, transpose=False)
+    attended = _weighed(mx.softmax(scores, axis=-1), values)
     return attended.reshape(batch, heads, length, size)
+
+
+def _weighed(weights: mx.array, values: PackedHeads) -> mx.array:
+    """Add up values, (B, H_kv, S, D), with the weights of some rows, (B, H_kv, rows, S).
+
+    Several stretches are added up side by side: one long product would leave most of a GPU idle.
+    """
+    count = weights.shape[-1]
+    whole = count // STRETCH * STRETCH
+    if whole == 0:
+        return _product(weights, values, transpose=False)
+    parts = mx.unflatten(weights[..., :whole], -1, (-1, STRETCH)).swapaxes(2, 3)
+    attended = _product(parts, values[:, :, :whole].in_stretches(STRETCH), transpose=False).sum(axis=2)
+    if whole == count:
+        return attended
+    return attended + _product(weights[..., whole:], values[:, :, whole:], transpose=False)
 
 
 def _product(rows: mx.array, heads: PackedHeads, *, transpose: bool) -> mx.array:

@@ -7,7 +7,7 @@ import pytest
 from metal_gen.cache.forms import PackedForm
 from metal_gen.cache.packed_heads import PackedHeads
 from metal_gen.models.masks import seen_by
-from metal_gen.models.packed_attention import MOST_PACKED_TOKENS, packed_attention
+from metal_gen.models.packed_attention import MOST_PACKED_TOKENS, STRETCH, packed_attention
 
 pytestmark = pytest.mark.metal
 
@@ -55,6 +55,15 @@ def test_each_sequence_has_its_own_mask(window, heads_in_mask):
     mask = sliding if window else full
     made = packed_attention(queries, keys, values, 0.2, mx.broadcast_to(mask, (3, heads_in_mask, 1, COUNT)))
     assert_close(made, reference(queries, keys, values, 0.2, mask))
+
+
+@pytest.mark.parametrize("count", [STRETCH - 1, STRETCH, STRETCH + 1, 3 * STRETCH, 3 * STRETCH + 70])
+def test_values_are_added_up_in_stretches(count):
+    keys, values = held(64, batch=2, count=count)
+    queries = random(2, KV_HEADS * 4, 1, 64)
+    mask = mx.arange(count) < count - 5
+    made = packed_attention(queries, keys, values, 0.2, mask[None])
+    assert_close(made, reference(queries, keys, values, 0.2, mask[None]))
 
 
 def test_numbers_are_off_by_one_step_at_most():
