@@ -1,6 +1,15 @@
 """The texts and models whose scores are compared with transformers."""
 
+from pathlib import Path
 from typing import Any
+
+from tiny_text_checkpoint import SPECIAL_TOKENS, TEXT_TOKENS, write_text_checkpoint
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from metal_gen.text.byte_level import ALPHABET
 
 TEXT = (
     "A fox went out in the rain, and an owl saw it go.\n"
@@ -9,6 +18,14 @@ TEXT = (
 ) * 2
 PROMPT = "The fox went to the caf\u00e9. The owl stayed in the wood, and so the one who got wet is the "
 CHOICES = ["fox", "owl", " fox", "wood and the rain", "\u00e9", "x"]
+QUERY, INSTRUCTION = "Who got wet?", "Find the sentence that answers the question"
+DOCUMENTS = [
+    "A fox went out in the rain.",
+    "An owl",
+    " yes and no\n",
+    "caf\u00e9 \U0001f319",
+    "It was dark. " * 8,
+]
 WINDOW, STRIDE = 128, 40
 # By name, the changes to the configuration of `write_text_checkpoint`.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -28,3 +45,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 for changes in CONFIGS.values():
     changes["max_position_embeddings"] = 512
+
+
+def write_reranker(folder: Path) -> Path:
+    """Write a checkpoint with random weights whose vocabulary has yes and no, as a reranker's has."""
+    write_text_checkpoint(folder, chat_template=None, **CONFIGS["qwen3"])
+    words = [*SPECIAL_TOKENS, *TEXT_TOKENS, "ye", "yes", "no"]
+    vocab = {**ALPHABET, **{word: len(ALPHABET) + place for place, word in enumerate(words)}}
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=[("y", "e"), ("ye", "s"), ("n", "o")]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in SPECIAL_TOKENS])
+    tokenizer.add_tokens([AddedToken(word, special=False) for word in TEXT_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
