@@ -181,4 +181,9 @@ def test_kinds_and_sizes_that_are_implied():
     assert (read.num_cached_layers, read.num_linear_layers) == (2, 6)
     assert ModelConfig.from_hf({**config, "full_attention_interval": 2}).num_cached_layers == 4
     assert read.rope.partial_rotary_factor == 0.25
-    assert ModelConfig.from_hf({**config, "mtp_num_hidden_layers": 1}).unknown_fields == ()
+    assert (
+        ModelConfig.from_hf(
+            {**config, "mtp_num_hidden_layers": 1, "num_nextn_predict_layers": 1}
+        ).unknown_fields
+        == ()
+    )

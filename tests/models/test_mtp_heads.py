@@ -8,8 +8,9 @@ import pytest
 from hybrid_gguf import hybrid_config, write_hybrid
 from mtp_checkpoint import mtp_weights, reference_states, write_mtp_checkpoint
 from published_checkpoint import awq, change, fp8, pack_quantized, write_published
+from quantized_checkpoint import with_stacked_experts
 from safetensors.numpy import load_file, save_file
-from tiny_checkpoint import hybrid_configs, write_checkpoint
+from tiny_checkpoint import hybrid_configs, tiny_weights, write_checkpoint
 
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -78,6 +79,16 @@ def test_a_converted_checkpoint_has_the_same(name, tmp_path):
     write_mtp_checkpoint(tmp_path / "plain", CONFIGS[name])
     convert(Checkpoint(tmp_path / "plain"), NewFolder(tmp_path / "out"))
     assert close(states(*opened(tmp_path / "out"))[0], states(*opened(tmp_path / "plain"))[0])
+
+
+def test_experts_may_be_stored_together(tmp_path):
+    """Qwen3.5's are one by one, and Qwen3.6's are two tensors."""
+    config = CONFIGS["qwen3_5_moe-untied"]
+    single = write_mtp_checkpoint(tmp_path / "a", config)
+    stacked = with_stacked_experts(single)
+    assert len(stacked) < len(single)
+    write_checkpoint(tmp_path / "b", config, {**tiny_weights(config), **stacked})
+    assert close(states(*opened(tmp_path / "b"))[0], states(*opened(tmp_path / "a"))[0])
 
 
 @pytest.mark.parametrize("arch", ["qwen3_next", "qwen3_5_text"])

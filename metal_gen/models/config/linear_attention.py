@@ -8,7 +8,7 @@ HYBRIDS = frozenset({"qwen3_next", "qwen3_5", "qwen3_5_moe"})
 LINEAR_FIELDS = frozenset(
     """attn_output_gate full_attention_interval linear_conv_kernel_dim linear_key_head_dim
     linear_num_key_heads linear_num_value_heads linear_value_head_dim mamba_ssm_dtype
-    mtp_num_hidden_layers mtp_use_dedicated_embeddings""".split()
+    mtp_num_hidden_layers mtp_use_dedicated_embeddings num_nextn_predict_layers""".split()
 )
 DEFAULT_INTERVAL = 4
 
