@@ -12,7 +12,7 @@ import mlx.core as mx
 from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.device.backend import compiles_steps
+from metal_gen.device.backend import compiles_steps, runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.fitted import fitted
@@ -25,6 +25,8 @@ from metal_gen.speculation.source import DrawGuess, Guesses, Room
 NAME = "draft"
 # So small that the prompt takes less working memory than the target's own chunks.
 CHUNK_SIZE = 256
+# Of the work that is queued ahead on a GPU: a few layers of such a chunk.
+AHEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class PlannedDraft:
             model,
             new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),
             chunk_size=self.chunk_size,
+            ahead_bytes=None if runs_on_cpu() else AHEAD_BYTES,
             compiles=compiles_steps(self.compile, has_kernel=attention.by_kernel),
         )
 
