@@ -34,7 +34,9 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 # No test is timed: a busy machine may take long for any example.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("untimed")
 
 
