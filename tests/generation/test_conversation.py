@@ -36,9 +36,9 @@ class Spy:
         self.computed = 0
         self.scores = []
 
-    def __call__(self, tokens, cache, *, sequence_length=None):
+    def __call__(self, tokens, cache, *, sequence_length=None, is_step=False):
         self.computed += tokens.shape[1] if sequence_length else 0
-        return self._model(tokens, cache, sequence_length=sequence_length)
+        return self._model(tokens, cache, sequence_length=sequence_length, is_step=is_step)
 
     def logits(self, hidden):
         scores = self._model.logits(hidden)
