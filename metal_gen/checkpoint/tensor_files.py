@@ -12,6 +12,7 @@ from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.open_files import allow_open_files
 from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.matrix import computed
 
 
 class TensorFiles:
@@ -73,7 +74,7 @@ class TensorFiles:
     def _read(self, name: str, array: mx.array) -> mx.array:
         """Make MLX read the file now, which it defers until the array is used."""
         try:
-            mx.eval(array)
+            computed(array)
         except RuntimeError as error:
             if "[read]" not in str(error):
                 raise

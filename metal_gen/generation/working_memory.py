@@ -5,7 +5,7 @@ Axes in comments: T tokens of a pass, S positions of the cache.
 
 from dataclasses import dataclass
 
-from metal_gen.device.backend import DTYPE_BYTES, prompt_stride, runs_on_cpu
+from metal_gen.device.backend import DTYPE_BYTES, prompt_stride, runs_on_cpu, runs_on_cuda
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
@@ -171,7 +171,10 @@ class WorkingMemory:
 
     @property
     def _score_numbers(self) -> int:
-        if runs_on_cpu() or self.model.head_dim not in FUSED_HEAD_DIMS:
+        is_fused = self.model.head_dim in FUSED_HEAD_DIMS and not runs_on_cpu()
+        if runs_on_cuda() and self.dtype == "float32":
+            is_fused = False  # cuDNN has no kernel for it.
+        if not is_fused:
             return self.model.num_attention_heads * self.tokens * self.capacity
         return 0
 

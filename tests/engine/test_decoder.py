@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from doubtful_sampler import doubtful_sampler
+from peak_memory import in_use
 from tiny_checkpoint import EXPERTS, tiny_config, write_checkpoint
 
 from metal_gen.cache.kv_cache import CacheOverflowError
@@ -66,7 +67,7 @@ def test_prefill_queues_no_more_than_its_memory_allows(tiny_model, make_cache, m
     usual = set_limit(2**40)
     try:
         decoder = Decoder(tiny_model, make_cache(tiny_model), chunk_size=4, ahead_bytes=1000)
-        before = mx.get_active_memory()
+        before = in_use()
         mx.eval(decoder.prefill(list(range(10))))
         assert limits == [before + 1000, 2**40]
         with pytest.raises(CacheOverflowError):

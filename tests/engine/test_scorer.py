@@ -9,6 +9,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.scoring import head
 from metal_gen.engine.scoring.head import cross_entropy, target_logprobs
 from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
@@ -163,4 +164,6 @@ def test_a_text_that_fills_the_cache_takes_what_is_planned(tmp_path, arch, chang
         run(scorer, [ScoreRequest([], text[:-1], text[1:])])
 
     peak = highest_peak(load_and_score, enough=plan.total_bytes / 1.05)
-    assert abs(plan.total_bytes - peak) < 0.05 * peak
+    assert peak < 1.05 * plan.total_bytes
+    if runs_on_cpu():  # How far ahead a GPU computes is not known: the plan has the most.
+        assert plan.total_bytes < 1.05 * peak

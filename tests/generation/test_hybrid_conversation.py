@@ -8,10 +8,13 @@ from tiny_checkpoint import LINEAR_ATTENTION
 from tiny_text_checkpoint import write_text_checkpoint
 
 import metal_gen
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.cached_text import TAIL_TOKENS
 
 pytestmark = pytest.mark.metal
 
+# A GPU computes one token and many by other kernels, which add up in another order.
+TOLERANCE = 2e-4 if runs_on_cpu() else 1e-3
 VARIANTS = {
     "plain": ({}, {}),
     "no thinking": ({}, {"thinking": False}),  # The template drops tags that it puts before an answer.
@@ -54,7 +57,7 @@ class Pair:
         wanted = metal_gen.generate(self.fresh, self.chat.messages[:-1], **settings)
         assert [piece.token_id for piece in pieces] == wanted.token_ids
         for mine, theirs in zip(self.spy.scores, self.fresh_spy.scores, strict=True):
-            np.testing.assert_allclose(np.array(mine), np.array(theirs), atol=2e-4)
+            np.testing.assert_allclose(np.array(mine), np.array(theirs), atol=TOLERANCE)
         return statistics.computed_tokens, statistics.prompt_tokens
 
 

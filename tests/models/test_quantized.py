@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from peak_memory import begin_peak, peak_since, peaks_of
+from peak_memory import begin_peak, in_use, peak_since, peaks_of, rounding
 from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT
@@ -15,7 +15,7 @@ from tiny_checkpoint import PROMPT
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
-from metal_gen.device.backend import dtype_to_compute_in
+from metal_gen.device.backend import dtype_to_compute_in, runs_on_cpu
 from metal_gen.device.blas import WHEEL_LIBRARIES, Blas
 from metal_gen.errors import CheckpointError
 from metal_gen.generation.loading import prepare
@@ -80,9 +80,9 @@ def test_memory_equals_the_plan(family, tmp_path):
     weights = Checkpoint(folder).weights
     before = begin_peak()
     model = weights.load("float32")
-    taken = mx.get_active_memory() - before
-    assert abs(taken - weights.nbytes("float32")) < 0.05 * taken
-    assert peak_since(before) < 1.05 * weights.loading_peak_bytes("float32")
+    taken, more = in_use() - before, rounding(model)
+    assert abs(taken - weights.nbytes("float32") - more) < 0.05 * taken
+    assert peak_since(before) < 1.05 * weights.loading_peak_bytes("float32") + more
     assert model.config.vocab_size == 4096
 
 
@@ -205,5 +205,7 @@ def test_working_memory_equals_the_plan(choose, tmp_path):
     planned = prepared.plan.total_bytes
     # Now and then the first operations of the next layer are in memory too.
     peaks = sorted(islice(peaks_of(lambda: mx.eval(prepared.load().decoder.prefill(prompt))), 5))
-    assert 0.7 * planned < peaks[2] < planned
+    assert peaks[2] < planned
+    if runs_on_cpu():  # On a GPU, the plan has the layers of a larger model that may be queued ahead.
+        assert 0.7 * planned < peaks[2]
     assert peaks[-1] < 1.05 * planned

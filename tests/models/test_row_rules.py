@@ -7,6 +7,7 @@ import mlx.core as mx
 import pytest
 from on_device import cpu_only
 
+from metal_gen.device_checks.check import on_cpu
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.row_independence import SteadyLinear, rows_computed, with_independent_rows
@@ -70,6 +71,7 @@ def alike_alone(place, count):
         (alike_alone, RowRule(block=1)),
     ],
 )
+@on_cpu()  # A GPU's own kernels for the products differ too.
 def test_a_rule_that_holds_is_found(kernels, rule):
     product = Product(mx.random.normal((600, 16), key=mx.random.key(1)), kernels)
     found = rule_together([outcomes_of(product)])
@@ -84,6 +86,7 @@ def test_a_rule_that_holds_is_found(kernels, rule):
         assert mx.allclose(together, alone[begin:end], atol=1e-4, rtol=0).item()
 
 
+@on_cpu()
 def test_a_shared_rule_holds_for_every_matrix():
     few, edge = (
         Product(mx.random.normal((600, 16)), kernels)

@@ -2,10 +2,16 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from statistics import median
+from typing import Any
 
 import mlx.core as mx
+
+from metal_gen.device.backend import runs_on_cpu
+
+PAGE = 16_384
 
 
 def begin_peak() -> int:
@@ -15,10 +21,44 @@ def begin_peak() -> int:
     asked for, and counts as what it is.
     """
     gc.collect()
+    before = in_use()
     mx.clear_cache()
-    before = mx.get_active_memory()
     mx.reset_peak_memory()
     return before
+
+
+def in_use() -> int:
+    """Return the bytes in use, without those that MLX is about to free."""
+    mx.synchronize()
+    return mx.get_active_memory()
+
+
+def rounding(*parts: Any) -> int:
+    """Return how many bytes more than their own size MLX takes for arrays on this device.
+
+    CUDA and Metal round the size of an array up to whole pages of 16 KiB. CUDA, and this function, round
+    smaller ones up to a power of two. On a CPU MLX takes what is asked for.
+
+    Args:
+        parts: Arrays, and objects that are made of them.
+    """
+    arrays = {id(array): array for part in parts for array in _arrays_of(part)}
+    return 0 if runs_on_cpu() else sum(_granted(each.nbytes) - each.nbytes for each in arrays.values())
+
+
+def _granted(nbytes: int) -> int:
+    return -(-nbytes // PAGE) * PAGE if nbytes >= PAGE else 1 << max(3, (nbytes - 1).bit_length())
+
+
+def _arrays_of(part: Any) -> Iterator[mx.array]:
+    if isinstance(part, mx.array):
+        yield part
+    elif isinstance(part, list | tuple):
+        for each in part:
+            yield from _arrays_of(each)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _arrays_of(getattr(part, field.name))
 
 
 def peak_since(before: int) -> int:

@@ -23,6 +23,7 @@ from metal_gen.checkpoint.packed.stored import Expected
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.device.backend import DTYPE_BYTES
 from metal_gen.files.safetensors_header import TensorInfo
+from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import WORD_BITS, Packing, QuantizedMatrix
 
@@ -103,7 +104,6 @@ class StoredPackQuantized:
         if not self.method.is_symmetric:
             zeros = unpacked(files.stored(f"{self.name}.weight_zero_point").T, bits)
             zeros = zeros.reshape(-1, self.shape[0]).T
-        packed = files.stored(f"{self.name}.weight_packed").view(mx.uint32)
-        mx.eval(packed)
+        packed = computed(files.stored(f"{self.name}.weight_packed").view(mx.uint32))
         scales = files.stored(f"{self.name}.weight_scale")
         return self.method.groups.matrix(packed, scales, zeros, self.packing, files.dtype)

@@ -14,7 +14,7 @@ from metal_gen.device.backend import DTYPE_BYTES
 from metal_gen.excerpt import excerpt
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.adapted import SingleMatrix
-from metal_gen.models.matrices.matrix import DenseMatrix
+from metal_gen.models.matrices.matrix import DenseMatrix, computed
 from metal_gen.models.matrices.parameters import Shape
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
@@ -137,8 +137,7 @@ class StoredNumbers:
         """Read and compute the weight."""
         numbers = files.numbers(self.name)
         if self.is_turned:
-            numbers = mx.contiguous(numbers.swapaxes(-1, -2))
-            mx.eval(numbers)
+            numbers = computed(mx.contiguous(numbers.swapaxes(-1, -2)))
         return DenseMatrix(numbers)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.models.transformer import Transformer
 
 
@@ -34,6 +35,7 @@ def target_logprobs(
         logprobs = -cross_entropy(logits, mx.array(list(targets[block]), dtype=mx.int32))
         # Computed before the next block is built, so that one block of logits is in memory.
         found += logprobs.tolist()  # type: ignore[arg-type]
+        wait_for_release()
     return found
 
 

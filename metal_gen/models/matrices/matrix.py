@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import mlx.core as mx
 
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.models.matrices.matvec import matvec, row_blocks
 
 
@@ -164,6 +165,7 @@ def first_rows(matrix: ArrayMatrix, count: int) -> ArrayMatrix:
 def computed(view: mx.array) -> mx.array:
     """Compute a view and return it, so that it is not made again at every use."""
     mx.eval(view)
+    wait_for_release()  # What it was made of may be large.
     return view
 
 

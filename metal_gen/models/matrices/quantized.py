@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.models.matrices.matrix import Matrix, computed
 
 WORD_BITS = 32
@@ -96,6 +97,7 @@ class QuantizedMatrix:
             return cls(packed, scales, None, packing, numbers.dtype)
         packed, scales, *biases = mx.quantize(numbers, **packing.keywords)
         mx.eval(packed, scales, *biases)
+        wait_for_release()
         return cls(packed, scales, biases[0] if biases else None, packing, numbers.dtype)
 
     def computing_in(self, dtype: mx.Dtype) -> "QuantizedMatrix":
@@ -104,6 +106,7 @@ class QuantizedMatrix:
             return replace(self, dtype=dtype)
         scales, biases = self.scales.astype(dtype), self.biases.astype(dtype)
         mx.eval(scales, biases)
+        wait_for_release()
         return replace(self, scales=scales, biases=biases, dtype=dtype)
 
     @property

@@ -12,6 +12,7 @@ import mlx.core as mx
 from metal_gen.checkpoint.gguf.arrangement import Arrangement, Run, split_runs
 from metal_gen.checkpoint.gguf.blocks.forms import FORMS, BlockForm, Decoded
 from metal_gen.checkpoint.gguf.header import GgufTensor
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import CheckpointError
 from metal_gen.models.matrices.matrix import in_order
 
@@ -90,6 +91,7 @@ def _fill(
             numbers = numbers.reshape(count, len(parts), -1)[:, mx.array(parts)]
         array[begin : begin + count] = numbers.reshape(count, -1).astype(array.dtype)
     mx.eval(arrays)
+    wait_for_release()
 
 
 def _read_rows(tensor: GgufTensor, runs: Sequence[Run], row_bytes: int) -> mx.array:
