@@ -16,7 +16,7 @@ import mlx.core as mx
 from metal_gen.cache.forms import CacheForm, Heads
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
-from metal_gen.models.kernels.attend import ONE_STRETCH
+from metal_gen.models.kernels.heads import ONE_STRETCH
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays

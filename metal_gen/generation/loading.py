@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from metal_gen.background import Background
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import compiles_steps, wire_memory, wires_memory
+from metal_gen.device.backend import compiles_steps, runs_on_cpu, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
@@ -27,8 +28,9 @@ from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.planning import dtype_of, plan_memory
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
+from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose, compile_kernel
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
@@ -89,9 +91,16 @@ class PreparedModel:
     @property
     def attention(self) -> Choice:
         """How to compute the attention of new tokens. The first access tries a kernel on a GPU."""
-        plan, by_kernel = self.plan, self.settings.kernels != "off" and not self.scores
-        sizes = (plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
-        return choose(*sizes) if by_kernel else PLAIN
+        return choose(*self._sizes) if self._may_use_kernel else PLAIN
+
+    @property
+    def _may_use_kernel(self) -> bool:
+        return self.settings.kernels != "off" and not self.scores
+
+    @property
+    def _sizes(self) -> tuple[ModelConfig, bool, str, str]:
+        plan = self.plan
+        return plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype
 
     @property
     def compiles(self) -> bool:
@@ -130,7 +139,13 @@ class PreparedModel:
     def read_weights(self) -> Transformer:
         """Read the weights, which needs no cache. Errors are those of `Weights.load`."""
         mx.set_cache_limit(self.plan.working_bytes)
-        return self.checkpoint.weights.load(self.plan.dtype)
+        weights, dtype = self.checkpoint.weights, self.plan.dtype
+        if runs_on_cpu() or not self._may_use_kernel:
+            return weights.load(dtype)
+        with Background(lambda: compile_kernel(*self._sizes)) as compiling:
+            model = weights.load(dtype)
+            compiling.result()
+        return model
 
     def with_cache(self, model: Transformer) -> TextModel:
         """Allocate the cache. The tokenizer is read at its first use."""

@@ -14,7 +14,7 @@ from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Attention, Part, Step
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.attend import Heads
+from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.next_attention import NextTokens
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.masks import sliding_window_mask

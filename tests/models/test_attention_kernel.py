@@ -13,9 +13,9 @@ from metal_gen.device_checks import models as whole_models
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels import next_attention, passed
-from metal_gen.models.kernels.attend import Heads
 from metal_gen.models.kernels.dialect import Code
-from metal_gen.models.kernels.next_attention import PLAIN, choose
+from metal_gen.models.kernels.heads import Heads
+from metal_gen.models.kernels.next_attention import PLAIN, choose, compile_kernel
 
 HEADS = Heads(4, 2, 64, 64, gated=False, normed=True, window=None)
 KINDS = {
@@ -132,11 +132,27 @@ def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, t
     assert not (tmp_path / "metal-gen").exists()
 
 
+@needs_compiler
+def test_the_kernel_is_compiled_before_its_trial(as_on_a_gpu):
+    compile_kernel(CONFIG, True, "float32", "float32")
+    assert as_on_a_gpu.names == ["attend"]
+    as_on_a_gpu.names.clear()
+    compile_kernel(CONFIG, True, "float32", "q8")
+    assert as_on_a_gpu.names == []
+
+
+@cpu_only
+def test_a_kernel_that_is_refused_while_it_is_compiled_is_left_to_its_trial(as_on_a_gpu, monkeypatch):
+    monkeypatch.setattr(Code, "__call__", refuse)
+    compile_kernel(CONFIG, True, "float32", "float32")
+    assert not choose(CONFIG, True, "float32", "float32").by_kernel
+
+
 @cpu_only
 def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch):
-    assert choose(CONFIG, True, "float32", "q8") is PLAIN
+    assert choose(CONFIG, True, "float32", "q8") == PLAIN
     monkeypatch.undo()
-    assert choose(CONFIG, True, "float32", "float32") is PLAIN
+    assert choose(CONFIG, True, "float32", "float32") == PLAIN
 
 
 def test_heads_that_the_kernel_is_not_made_for_are_known():

@@ -17,24 +17,30 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.device.backend import runs_on_metal
 from metal_gen.models.kernels.dialect import LANES, Code, Size
-
-# Positions whose keys a row of lanes loads before it needs them.
-AT_ONCE = 4
-# Numbers of queries that a lane holds, and numbers in the memory of a group: what all devices have.
-MOST_NUMBERS, MOST_SHARED = 64, 4096
-MOST_ROWS = 16
-# So few positions are not worth a second kernel, which joins stretches.
-ONE_STRETCH = 256
-# Groups that keep a large GPU busy, fewest positions of a stretch, and most stretches of a sequence. Metal's
-# GPUs have fewer cores.
-ENOUGH_GROUPS, SHORTEST_STRETCH = 256, 128
-MOST_STRETCHES, MOST_ON_METAL = 32, 8
+from metal_gen.models.kernels.heads import Heads
 
 # T is the dtype of the rows, C that of the cache. QUERIES (of each key/value head), G, D, ROTATED, GATED,
-# NORMED, ROWS and WINDOW (0 for none) are known when compiling. `counts` holds S and P.
+# NORMED, ROWS and WINDOW (0 for none) are known when compiling. `counts` holds S, P and what to do: at each
+# start of the program, CUDA compiles a source for seconds, so one source does everything.
 BODY = """
+    if (counts[2] == TO_JOIN) {
+        const int of_kv = across / QUERIES, q = across % QUERIES;
+        const int first = (beyond * G + of_kv) * counts[1];
+        float most = -1e30f, all = 0.0f, joined = 0.0f;
+        for (int p = 0; p < counts[1]; ++p) {
+            const float theirs = shares[((first + p) * QUERIES + q) * 2];
+            most = theirs > most ? theirs : most;
+        }
+        for (int p = 0; p < counts[1]; ++p) {
+            const int place = (first + p) * QUERIES + q;
+            const float factor = power_of_two(shares[place * 2] - most);
+            all += factor * shares[place * 2 + 1];
+            joined += factor * parts[size_t(place) * D + lane];
+        }
+        attended[(beyond * G * QUERIES + across) * D + lane] = T(joined / all);
+        return;
+    }
     constexpr int E = D / 32, HALF = ROTATED / 2, APART = HALF / E, AT_ONCE = 4;
     constexpr float LEAST = -1e30f;
     struct alignas(sizeof(C) * E) Numbers { C of[E]; };
@@ -64,7 +70,8 @@ BODY = """
         if (NORMED) {
             const float scale = inverse_root(sum_of_lanes(squares) / D + factors[0]);
             for (int e = 0; e < E; ++e) {
-                const float weight = float(q < QUERIES ? query_weight[lane * E + e] : key_weight[lane * E + e]);
+                const int place = lane * E + e;
+                const float weight = float(q < QUERIES ? query_weight[place] : key_weight[place]);
                 x[e] = float(T(float(T(x[e] * scale)) * weight));
             }
         }
@@ -146,102 +153,51 @@ BODY = """
             all += factor * all_sums[r * QUERIES + q];
             joined += factor * all_kept[(r * QUERIES + q) * D + i % D];
         }
-        GIVE
-    }
-"""
-# With one stretch, the result; otherwise what `JOIN` needs of it.
-WHOLE = "attended[(text * G + head) * QUERIES * D + i] = T(joined / all);"
-PART = """
-        const int place = (text * G + head) * stretches + group;
-        joined_parts[size_t(place) * QUERIES * D + i] = joined;
-        if (i % D == 0) {
-            shares[(place * QUERIES + q) * 2] = most;
-            shares[(place * QUERIES + q) * 2 + 1] = all;
+        if (counts[2] == TO_FINISH) {
+            attended[(text * G + head) * QUERIES * D + i] = T(joined / all);
+            continue;
         }
-"""
-JOIN = """
-    const int head = across / QUERIES, q = across % QUERIES, stretches = counts[1];
-    const int first = (beyond * G + head) * stretches;
-    float most = -1e30f, all = 0.0f, joined = 0.0f;
-    for (int p = 0; p < stretches; ++p) {
-        const float theirs = shares[((first + p) * QUERIES + q) * 2];
-        most = theirs > most ? theirs : most;
+        const int place = (text * G + head) * stretches + group;
+        new_parts[size_t(place) * QUERIES * D + i] = joined;
+        if (i % D == 0) {
+            new_shares[(place * QUERIES + q) * 2] = most;
+            new_shares[(place * QUERIES + q) * 2 + 1] = all;
+        }
     }
-    for (int p = 0; p < stretches; ++p) {
-        const int place = (first + p) * QUERIES + q;
-        const float factor = power_of_two(shares[place * 2] - most);
-        all += factor * shares[place * 2 + 1];
-        joined += factor * joined_parts[size_t(place) * D + lane];
-    }
-    attended[(beyond * G * QUERIES + across) * D + lane] = T(joined / all);
 """
-_INPUTS = (
-    "rows",
-    "query_weight",
-    "key_weight",
-    "factors",
-    "periods",
-    "positions",
-    "counts",
-    "keys",
-    "values",
+# Attend to all positions; attend to a stretch of them; join stretches.
+TO_FINISH, TO_PART, TO_JOIN = 0, 1, 2
+CODE = Code(
+    name="attend",
+    inputs=(
+        *("rows", "query_weight", "key_weight", "factors", "periods", "positions", "counts"),
+        *("keys", "values", "parts", "shares"),
+    ),
+    outputs=("attended", "new_parts", "new_shares"),
+    body=BODY,
 )
-WHOLE_CODE = Code("attend", _INPUTS, ("attended",), BODY.replace("GIVE", WHOLE))
-PART_CODE = Code("attend_part", _INPUTS, ("joined_parts", "shares"), BODY.replace("GIVE", PART))
-JOIN_CODE = Code("attend_join", ("joined_parts", "shares", "counts"), ("attended",), JOIN)
 
 
 @dataclass(frozen=True)
-class Heads:
-    """What the kernel is compiled for.
+class Counts:
+    """Numbers that the kernel reads when it runs.
 
     Attributes:
-        num_heads: H.
-        num_kv_heads: G.
-        head_dim: D.
-        rotated: Number of rotated numbers in each head.
-        gated: A gate follows each query head in the rows.
-        normed: Queries and keys are normalised.
-        window: Number of positions that a token sees, with itself; None for all.
+        stretches: P.
+        attend: S, P and what to do first, (3,) int32.
+        join: S, P and what to do then, (3,) int32.
     """
 
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotated: int
-    gated: bool
-    normed: bool
-    window: int | None
+    stretches: int
+    attend: mx.array
+    join: mx.array
 
-    @property
-    def queries(self) -> int:
-        """Number of query heads that share a key/value head."""
-        return self.num_heads // self.num_kv_heads
-
-    @property
-    def are_supported(self) -> bool:
-        """Whether the kernel works for these sizes."""
-        half, numbers = self.rotated // 2, self.head_dim // LANES
-        if self.head_dim % LANES or numbers not in (1, 2, 4, 8) or self.rotated % 2 or half % numbers:
-            return False
-        apart = half // numbers
-        fits = self.queries * numbers <= MOST_NUMBERS and self.queries * self.head_dim <= MOST_SHARED
-        return fits and apart in (1, 2, 4, 8, 16)
-
-    @property
-    def rows(self) -> int:
-        """Rows of lanes in a group."""
-        rows = MOST_ROWS
-        while rows * self.queries * self.head_dim > MOST_SHARED:
-            rows //= 2
-        return rows
-
-    def stretches(self, length: int, batch: int) -> int:
-        """Return into how many stretches to part positions that are at most so many."""
-        if length <= ONE_STRETCH:
-            return 1
-        most = min(MOST_ON_METAL if runs_on_metal() else MOST_STRETCHES, length // SHORTEST_STRETCH)
-        return max(2, min(most, ENOUGH_GROUPS // (self.num_kv_heads * batch)))
+    @classmethod
+    def of(cls, capacity: int, stretches: int) -> "Counts":
+        """Return the numbers for a cache of this capacity."""
+        first = TO_FINISH if stretches == 1 else TO_PART
+        attend, join = (mx.array([capacity, stretches, what], mx.int32) for what in (first, TO_JOIN))
+        return cls(stretches, attend, join)
 
 
 def attend(
@@ -251,8 +207,7 @@ def attend(
     factors: mx.array,
     periods: mx.array,
     positions: mx.array,
-    counts: mx.array,
-    stretches: int,
+    counts: Counts,
     buffers: Sequence[mx.array],
 ) -> mx.array:
     """Write the keys and values of one new token of each sequence, and attend with its queries.
@@ -264,37 +219,46 @@ def attend(
         factors: Constant of the norm; and factor of the scores, with log2(e), (2,) float32.
         periods: Periods of the rotary embedding, float32.
         positions: Position of each token, (B,) int32.
-        counts: S and P, (2,) int32.
-        stretches: P.
+        counts: Numbers of the cache.
         buffers: Keys and values, (B, G, S, D) each.
 
     Returns:
         (B, H D) in the dtype of the rows.
     """
     batch, size = rows.shape[0], heads.head_dim
-    sizes: dict[str, Size] = {"T": rows.dtype, "QUERIES": heads.queries, "G": heads.num_kv_heads, "D": size}
-    more: dict[str, Size] = {
+    sizes: dict[str, Size] = {
+        "T": rows.dtype,
         "C": buffers[0].dtype,
+        "QUERIES": heads.queries,
+        "G": heads.num_kv_heads,
+        "D": size,
         "ROTATED": heads.rotated,
         "GATED": int(heads.gated),
         "NORMED": int(heads.normed),
         "ROWS": heads.rows,
         "WINDOW": heads.window or 0,
+        "TO_FINISH": TO_FINISH,
+        "TO_JOIN": TO_JOIN,
     }
-    inputs = [rows, *weights, factors, periods, positions, counts, *buffers]
-    grid = (LANES * stretches, heads.rows * heads.num_kv_heads, batch)
+    given = [rows, *weights, factors, periods, positions]
+    result, nothing = ((batch, heads.num_heads * size), rows.dtype), ((1,), mx.float32)
+    grid = (LANES * counts.stretches, heads.rows * heads.num_kv_heads, batch)
     group = (LANES, heads.rows, 1)
-    result = ((batch, heads.num_heads * size), rows.dtype)
-    if stretches == 1:
-        return WHOLE_CODE(inputs, [result], sizes=sizes | more, grid=grid, group=group)[0]
-    places = (batch, heads.num_kv_heads, stretches, heads.queries)
-    parts = PART_CODE(
-        inputs,
-        [((*places, size), mx.float32), ((*places, 2), mx.float32)],
-        sizes=sizes | more,
+    if counts.stretches == 1:
+        inputs = [*given, counts.attend, *buffers, factors, factors]
+        return CODE(inputs, [result, nothing, nothing], sizes=sizes, grid=grid, group=group)[0]
+    places = (batch, heads.num_kv_heads, counts.stretches, heads.queries)
+    _, *parts = CODE(
+        [*given, counts.attend, *buffers, factors, factors],
+        [((1,), rows.dtype), ((*places, size), mx.float32), ((*places, 2), mx.float32)],
+        sizes=sizes,
         grid=grid,
         group=group,
     )
-    return JOIN_CODE(
-        [*parts, counts], [result], sizes=sizes, grid=(size, heads.num_heads, batch), group=(size, 1, 1)
+    return CODE(
+        [*given, counts.join, *buffers, *parts],
+        [result, nothing, nothing],
+        sizes=sizes,
+        grid=(size, heads.num_heads, batch),
+        group=(size, 1, 1),
     )[0]

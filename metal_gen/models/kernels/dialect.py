@@ -135,7 +135,8 @@ def _compiled(code: Code) -> Callable[..., Any]:
         name=f"metal_gen_{code.name}",
         input_names=list(code.inputs),
         output_names=list(code.outputs),
-        source=dialect.place + code.body,
+        # MLX reads the source at every run, to recognize it.
+        source="\n".join(line.strip() for line in (dialect.place + code.body).splitlines()),
         header=dialect.header,
     )
     return kernel

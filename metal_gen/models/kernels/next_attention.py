@@ -5,6 +5,7 @@ Axes: as in `attend`.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,9 +13,10 @@ import mlx.core as mx
 
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.attend import JOIN_CODE, PART_CODE, WHOLE_CODE, Heads, attend
+from metal_gen.models.kernels.attend import CODE, Counts, attend
+from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
-from metal_gen.models.kernels.trial import on_cpu, reason_against
+from metal_gen.models.kernels.trial import REFUSALS, on_cpu, reason_against
 from metal_gen.models.masks import seen_by
 from metal_gen.models.rope import Rope
 
@@ -31,14 +33,12 @@ class NextTokens:
 
     Attributes:
         positions: Position of each token, (B,) int32.
-        stretches: Number of stretches that attention is parted into.
-        counts: Capacity and `stretches`, (2,) int32.
+        counts: Numbers of the cache.
         buffers: Buffers of the cache: keys and values of each layer in turn.
     """
 
     positions: mx.array
-    stretches: int
-    counts: mx.array
+    counts: Counts
     buffers: Sequence[mx.array]
 
     @classmethod
@@ -54,9 +54,8 @@ class NextTokens:
             capacity: Capacity of the cache.
             buffers: Buffers of the cache.
         """
-        stretches = heads.stretches(length, positions.shape[0])
-        counts = mx.array([capacity, stretches], mx.int32)
-        return cls(positions.astype(mx.int32), stretches, counts, buffers)
+        counts = Counts.of(capacity, heads.stretches(length, positions.shape[0]))
+        return cls(positions.astype(mx.int32), counts, buffers)
 
     def of_layer(self, layer: int) -> Sequence[mx.array]:
         """Return the keys and values of a layer."""
@@ -87,7 +86,6 @@ class NextAttention:
             periods,
             nexts.positions,
             nexts.counts,
-            nexts.stretches,
             nexts.of_layer(layer),
         )
 
@@ -131,6 +129,16 @@ def heads_of(config: ModelConfig, *, normed: bool, sliding: bool = False) -> Hea
     )
 
 
+def compile_kernel(config: ModelConfig, normed: bool, dtype: str, cache_dtype: str) -> None:
+    """Compile the kernel, if there is one for this model and device. CUDA takes some seconds for it.
+
+    Arguments are those of `choose`, which tells whether the kernel works.
+    """
+    for heads in _candidates(config, normed, cache_dtype):
+        with suppress(*REFUSALS):
+            mx.eval(_trials(heads, dtype, cache_dtype)[0].by_kernel())
+
+
 def choose(config: ModelConfig, normed: bool, dtype: str, cache_dtype: str) -> Choice:
     """Return how to compute the attention of new tokens on this device; the first call tries the kernel.
 
@@ -140,32 +148,36 @@ def choose(config: ModelConfig, normed: bool, dtype: str, cache_dtype: str) -> C
         dtype: Dtype of computation.
         cache_dtype: Dtype of the cache.
     """
+    found = _candidates(config, normed, cache_dtype)
+    choices = [_chosen(heads, dtype, cache_dtype) for heads in found]
+    return next((choice for choice in choices if not choice.by_kernel), Choice(by_kernel=bool(found)))
+
+
+def _candidates(config: ModelConfig, normed: bool, cache_dtype: str) -> list[Heads]:
+    """Return the heads of the kinds of layers; none if there is no kernel for one of them on this device."""
     rope = Rope(config.rope, config.head_dim)
     turns_evenly = rope.attention_factor == 1.0 or rope.rotated == config.head_dim
     if runs_on_cpu() or cache_dtype not in DTYPE_BYTES or not turns_evenly:
-        return PLAIN
-    for sliding in sorted({kind == "sliding_attention" for kind in config.layer_types if kind != LINEAR}):
-        heads = heads_of(config, normed=normed, sliding=sliding)
-        choice = _chosen(heads, dtype, cache_dtype)
-        if not choice.by_kernel:
-            return choice
-    return Choice(by_kernel=True)
+        return []
+    kinds = sorted({kind == "sliding_attention" for kind in config.layer_types if kind != LINEAR})
+    found = [heads_of(config, normed=normed, sliding=sliding) for sliding in kinds]
+    return found if all(heads.are_supported for heads in found) else []
 
 
 @cache
 def _chosen(heads: Heads, dtype: str, cache_dtype: str) -> Choice:
-    if not heads.are_supported:
-        return PLAIN
-    code = (WHOLE_CODE, PART_CODE, JOIN_CODE)
-    key = trial_key(heads, dtype, cache_dtype, *(each.body for each in code))
+    key = trial_key(heads, dtype, cache_dtype, CODE.body)
     if has_passed(key):
         return Choice(by_kernel=True)
-    for stretches in (1, 4):
-        trial = _Trial(heads, dtype_named(dtype), dtype_named(cache_dtype), stretches)
+    for trial in _trials(heads, dtype, cache_dtype):
         if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
             return Choice(by_kernel=False, refused=reason)
     keep_passed(key)
     return Choice(by_kernel=True)
+
+
+def _trials(heads: Heads, dtype: str, cache_dtype: str) -> "list[_Trial]":
+    return [_Trial(heads, dtype_named(dtype), dtype_named(cache_dtype), stretches) for stretches in (1, 4)]
 
 
 class _Trial:
@@ -188,10 +200,10 @@ class _Trial:
     def by_kernel(self) -> list[mx.array]:
         """Return what is attended to, and the buffers afterwards."""
         factors = mx.array([TRIED_EPS, score_factor(self.heads.head_dim**-0.5)])
-        counts = mx.array([TRIED_CAPACITY, self.stretches], mx.int32)
+        counts = Counts.of(TRIED_CAPACITY, self.stretches)
         buffers = [mx.array(buffer) for buffer in self.buffers]
         mx.eval(buffers)
-        nexts = NextTokens(self.positions, self.stretches, counts, buffers)
+        nexts = NextTokens(self.positions, counts, buffers)
         attended = NextAttention(self.heads, self.weights, factors)(self.rows, self.periods, nexts, 0)
         mx.eval(attended)
         return [attended, *buffers]

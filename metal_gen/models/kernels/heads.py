@@ -1,0 +1,72 @@
+"""The heads that the kernel for attention is compiled for, and how its threads share the work.
+
+Axes: as in `attend`.
+"""
+
+from dataclasses import dataclass
+
+from metal_gen.device.backend import runs_on_metal
+from metal_gen.models.kernels.dialect import LANES
+
+# Numbers of queries that a lane holds, and numbers in the memory of a group: what all devices have.
+MOST_NUMBERS, MOST_SHARED = 64, 4096
+MOST_ROWS = 16
+# So few positions are not worth a second kernel, which joins stretches.
+ONE_STRETCH = 256
+# Groups that keep a large GPU busy, fewest positions of a stretch, and most stretches of a sequence. Metal's
+# GPUs have fewer cores.
+ENOUGH_GROUPS, SHORTEST_STRETCH = 256, 128
+MOST_STRETCHES, MOST_ON_METAL = 32, 8
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What the kernel is compiled for.
+
+    Attributes:
+        num_heads: H.
+        num_kv_heads: G.
+        head_dim: D.
+        rotated: Number of rotated numbers in each head.
+        gated: A gate follows each query head in the rows.
+        normed: Queries and keys are normalised.
+        window: Number of positions that a token sees, with itself; None for all.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rotated: int
+    gated: bool
+    normed: bool
+    window: int | None
+
+    @property
+    def queries(self) -> int:
+        """Number of query heads that share a key/value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def are_supported(self) -> bool:
+        """Whether the kernel works for these sizes."""
+        half, numbers = self.rotated // 2, self.head_dim // LANES
+        if self.head_dim % LANES or numbers not in (1, 2, 4, 8) or self.rotated % 2 or half % numbers:
+            return False
+        apart = half // numbers
+        fits = self.queries * numbers <= MOST_NUMBERS and self.queries * self.head_dim <= MOST_SHARED
+        return fits and apart in (1, 2, 4, 8, 16)
+
+    @property
+    def rows(self) -> int:
+        """Rows of lanes in a group."""
+        rows = MOST_ROWS
+        while rows * self.queries * self.head_dim > MOST_SHARED:
+            rows //= 2
+        return rows
+
+    def stretches(self, length: int, batch: int) -> int:
+        """Return into how many stretches to part positions that are at most so many."""
+        if length <= ONE_STRETCH:
+            return 1
+        most = min(MOST_ON_METAL if runs_on_metal() else MOST_STRETCHES, length // SHORTEST_STRETCH)
+        return max(2, min(most, ENOUGH_GROUPS // (self.num_kv_heads * batch)))
