@@ -215,6 +215,26 @@ def test_a_run_is_terminated_and_a_node_killed_and_the_texts_are_those_of_one_ma
     assert texts(output) == texts(tmp_path / "one.jsonl")
 
 
+SCORED = {
+    "score": [{"id": number, "text": f"Story {number} begins."} for number in range(8)],
+    "rank": [
+        {"id": number, "query": "who?", "documents": [f"fox {number}", "an owl"]} for number in range(4)
+    ],
+}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("command", SCORED)
+def test_scores_and_rankings_are_those_of_one_machine(ray_cluster, tmp_path, command):
+    cluster, _ = ray_cluster
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in SCORED[command]))
+    for output, *more in (("one.jsonl",), ("two.jsonl", "--cluster", cluster.address)):
+        arguments = (command, "--jsonl", "in.jsonl", "-o", output, "--ordered", "--batch-size", "2")
+        outcome = run_cli(*arguments, *more, home=tmp_path)
+        assert (outcome.code, outcome.stdout) == (0, b""), outcome.stderr
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
