@@ -23,6 +23,7 @@ from metal_gen.sampling.penalties import TokenHistory
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
+from metal_gen.speculation.lookup import Lookup
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 from metal_gen.text.detokenizer import Detokenizer
 from metal_gen.text.encoded_prompt import Prompt
@@ -87,6 +88,17 @@ def makers(tiny_model, hybrid, texts, make_cache):
                 cache.take_back(1, count)
 
         return Followed(Slot(), lambda token: cache.claim(1, 1), range(4))
+
+    def lookup():
+        source = Lookup(100)
+        source.begin([1, 2, 3] * 4, 0)
+
+        def added(token):
+            source.accepted([token], None)
+            guesses = source.guess(lambda kind: 5, None)
+            return guesses and (guesses.kind, guesses.tokens)
+
+        return Followed(source, added, [1, 2, 3])
 
     def history():
         history = TokenHistory([1, 2], 100)
@@ -154,6 +166,7 @@ def makers(tiny_model, hybrid, texts, make_cache):
             hybrid, replace(make_cache(hybrid, max_seq_len=200).config, recent_passes=4), most=4
         ),
         "slot": slot,
+        "lookup": lookup,
         "history": history,
         "sampler": sampler,
         "stop strings": lambda: (lambda m: Followed(m, m.feed, PIECES))(StopMatcher(["stop", "ab\n", "aab"])),
@@ -170,6 +183,7 @@ NAMES = [
     "keys and values",
     "states",
     "slot",
+    "lookup",
     "history",
     "sampler",
     "stop strings",

@@ -97,6 +97,8 @@ def _draw_together(logits: mx.array, sampler: Sampler, index: int, bits: RowBits
     masks = [each for each in bits if each is not None]
     if masks:
         adjusted = keep_allowed(adjusted, mx.concatenate(masks))
-    keys = fold_rows(*key_rows([sampler] * count, range(index, index + count)))
+    keys = sampler.keys.base
+    if not rule.strategy.is_greedy:
+        keys = fold_rows(*key_rows([sampler] * count, range(index, index + count)))
     outcomes, _ = rule(logits, adjusted, keys)
     return RowDraws(logits, index, outcomes, bits)

@@ -2,7 +2,9 @@
 
 import json
 
+import jsonschema
 import pytest
+from cli_process import ROOT
 
 import metal_gen
 from metal_gen.config.settings import Settings
@@ -12,6 +14,7 @@ from metal_gen.generation.loading import prepare
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 pytestmark = pytest.mark.metal
 
+SCHEMA = json.loads((ROOT / "metal_gen" / "schemas" / "output.json").read_text())
 PROMPT = "the cat and the dog and the cat and the dog and the cat"
 RANDOM = {"temperature": 0.4, "max_tokens": 60, "seed": 5}
 
@@ -102,6 +105,7 @@ def test_json_and_the_closing_line_say_what_came_of_guesses(run_here, babbler):
     arguments = ["generate", "--model", babbler, "-p", "x", "-n", "60", "--draft-tokens", "8"]
     outcome = run_here(*arguments, "--speculate", "lookup", "--json", "-v")
     made = json.loads(outcome.stdout)
+    jsonschema.Draft202012Validator({**SCHEMA, "anyOf": [{"$ref": "#/$defs/run"}]}).validate(made)
     found = made["speculation"]
     assert found["source"] == "lookup"
     assert found["accepted"] > 20

@@ -1,0 +1,84 @@
+"""Lookups: what is guessed is what followed before, in memory that is allocated once."""
+
+import random
+
+import pytest
+
+from metal_gen.speculation.lookup import LONG, SHORT, Lookup, PlannedLookup
+
+EIGHT = list(range(10, 18))
+
+
+def guesses_of(text, count=6, capacity=500, kinds=(LONG, SHORT)):
+    source = Lookup(capacity)
+    source.begin(text, 0)
+    found = source.guess(lambda kind: count if kind in kinds else 0, None)
+    return None if found is None else (found.kind, found.tokens)
+
+
+def test_what_followed_the_same_tokens_is_guessed():
+    assert guesses_of([*EIGHT, 1, 2, 3, 4, 5, 6, 7, *EIGHT]) == (LONG, [1, 2, 3, 4, 5, 6])
+    assert guesses_of([*EIGHT, 1, 2, 3, 4, 5, 6, 7, *EIGHT[4:]]) == (SHORT, [1, 2, 3, 4, 5, 6])
+    assert guesses_of([*EIGHT, 1, 2, 3, 4, 5, 6, 7, *EIGHT[5:]]) is None
+    assert guesses_of([]) is None
+    assert guesses_of(EIGHT) is None
+
+
+def test_the_last_occurrence_counts_and_the_longer_key():
+    four = EIGHT[4:]
+    assert guesses_of([*four, 1, 1, 9, *four, 2, 2, 9, *four], 3) == (SHORT, [2, 2, 9])
+    assert guesses_of([*EIGHT, 1, 1, 9, *four, 2, 2, 9, *EIGHT], 3) == (LONG, [1, 1, 9])
+
+
+def test_a_text_that_repeats_its_end_goes_on_from_the_beginning_of_that():
+    assert guesses_of([7, 8, 9] * 4, 7) == (LONG, [7, 8, 9, 7, 8, 9, 7])
+    assert guesses_of([5] * 9, 4) == (LONG, [5, 5, 5, 5])
+
+
+def test_a_run_goes_on_where_it_is():
+    first, second = [*EIGHT, 1, 2, 3, 4], [*EIGHT, 1, 2, 7, 7]
+    source = Lookup(500)
+    source.begin([*first, 50, *second, 51, *EIGHT], 0)
+    room = lambda kind: 4  # noqa: E731
+    # The later occurrence is guessed; after a difference from it the earlier one may be meant.
+    assert source.guess(room, None).tokens == [1, 2, 7, 7]
+    source.accepted([1, 2, 7], None)
+    assert source.guess(room, None).tokens[0] == 7
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_guesses_are_those_of_a_search(seed):
+    chance = random.Random(seed)
+    source, text = Lookup(400), [chance.randrange(3) for _ in range(30)]
+    source.begin(text, 0)
+    for _ in range(300):
+        found = source.guess(lambda kind: 1, None)
+        places = [
+            (length, end)
+            for length in (8, 4)
+            for end in range(length, len(text))
+            if text[end - length : end] == text[len(text) - length :]
+        ]
+        if found is not None:
+            length = 8 if found.kind == LONG else 4
+            assert found.tokens[0] in {text[end] for each, end in places if each == length}
+        text.append(chance.randrange(3))
+        source.accepted([text[-1]], None)
+
+
+def test_a_full_cache_and_much_that_is_taken_back():
+    source, text = Lookup(200), [place % 11 for place in range(201)]
+    source.begin(text[:50], 0)
+    source.accepted(text[50:], None)
+    source.take_back(150)
+    fresh = Lookup(200)
+    fresh.begin(text[:51], 0)
+    room = lambda kind: 9  # noqa: E731
+    assert source.guess(room, None) == fresh.guess(room, None)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 100, 1023, 1024, 1025])
+def test_its_memory_is_within_the_plan(capacity):
+    source = Lookup(capacity)
+    tables = sum(len(table._slots) for table in source._tables)
+    assert 4 * (tables + len(source._text)) <= PlannedLookup(None).memory.nbytes(capacity) + 4 * 9
