@@ -103,6 +103,7 @@ def test_another_adapter_template_or_weights_of_the_same_size_are_a_miss(load, t
     assert stored_tokens() == 0
 
 
+@pytest.mark.release
 def test_eight_processes_at_once_give_one_text_and_one_whole_entry(tmp_path):
     arguments = ("generate", PROMPT, "--system", RULES, "-n", "4", "-q", "--seed", "3", "--prefix-cache")
     environment = clean_environment(tmp_path, METAL_GEN_PREFIX_CACHE_MIN_TOKENS="64")
