@@ -19,6 +19,7 @@ from metal_gen.engine.guide import MOST_FORCED
 from metal_gen.engine.last_step import LastStep
 from metal_gen.sampling.sampler import Draw, Sampler
 from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
+from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import Guesses
 
 
@@ -122,7 +123,7 @@ class TargetPasses:
     def _together(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in one pass."""
         model = self._decoder.model
-        hidden = model(tokens[None], self._decoder.cache)[0]
+        hidden = run_rows(model, tokens, self._decoder.cache)
         draws = draw_rows(model.logits(hidden), self._sampler, index, tokens[1:], bits)
         return draws, hidden if self._needs_hidden else None
 
