@@ -20,11 +20,14 @@ from metal_gen.models.kernels.next_attention import PLAIN, choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
+from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import DrawGuess, Guesses, Room
 
 NAME = "draft"
 # So small that the prompt takes less working memory than the target's own chunks.
 CHUNK_SIZE = 256
+# More new tokens than a round leaves are those of a prompt.
+MOST_ROWS = 8
 # Of the work that is queued ahead on a GPU: a few layers of such a chunk.
 AHEAD_BYTES = 64 << 20
 
@@ -148,11 +151,21 @@ class DraftSource:
         # Some embeddings are padded further than others.
         largest = self._decoder.model.config.vocab_size - 1
         new = [min(token, largest) for token in self._ids[position:]]
-        logits = self._decoder.step(mx.array(new)) if len(new) == 1 else self._decoder.prefill(new)
+        logits = self._logits_after(new)
         # A hybrid cannot go back to each guess.
         cache.mark()
         self._seen = len(self._ids)
         return logits
+
+    def _logits_after(self, tokens: Sequence[int]) -> mx.array:
+        """Compute tokens in the way that is best for so many of them, and return the logits after them."""
+        decoder = self._decoder
+        if len(tokens) == 1:
+            return decoder.step(mx.array(list(tokens)))
+        if len(tokens) > MOST_ROWS:
+            return decoder.prefill(tokens)
+        hidden = run_rows(decoder.model, mx.array(list(tokens)), decoder.cache)
+        return decoder.model.logits(hidden[-1:])
 
     def _fitted(self, logits: mx.array) -> mx.array:
         """Cut or fill logits (1, V) to the target's vocabulary."""
