@@ -7,15 +7,25 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
+from doubtful_sampler import doubtful_sampler
 from on_device import cpu_only
 
+from metal_gen.config.settings import Settings
 from metal_gen.device_checks import models as whole_models
+from metal_gen.engine import generator
 from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.generator import read_draw
+from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels import next_attention, passed
 from metal_gen.models.kernels.dialect import Code
+from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.next_attention import PLAIN, choose, compile_kernel
+from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
+from metal_gen.sampling.random_keys import RandomKeys
+from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.strategy import Greedy
 
 HEADS = Heads(4, 2, 64, 64, gated=False, normed=True, window=None)
 KINDS = {
@@ -69,13 +79,54 @@ def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, ki
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["qwen2, sliding window", "qwen3", "qwen3_5"])
+@pytest.mark.parametrize("name", ["qwen2, sliding window", "qwen3_5"])
 def test_texts_by_the_kernel_are_those_of_plain_operations(as_on_a_gpu, name):
     family = whole_models._Family(ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS[name]}))
     for found, expected in whole_models._decoded(family, family.model_by_kernel):
         assert mx.abs(found - expected).max().item() < 1e-4
     assert as_on_a_gpu.names == ["attend"] * len(as_on_a_gpu.names)
     assert as_on_a_gpu.names
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("qwen3", whole_models._slots), ("qwen3_5", whole_models._decoded)],
+    ids=["slots", "step"],
+)
+def test_functions_of_a_whole_step_need_neither_a_mask_nor_the_buffers_back(as_on_a_gpu, name, run):
+    family = whole_models._Family(ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS[name]}))
+    mx.disable_compile()  # What MLX would compile runs as it is.
+    try:
+        for found, expected in run(family, family.model_by_kernel, compiles=True):
+            assert mx.abs(found - expected).max().item() < 1e-4
+    finally:
+        mx.enable_compile()
+    assert as_on_a_gpu.names
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", [Sampler, doubtful_sampler([])], ids=["certain", "doubtful"])
+def test_handing_over_early_changes_no_text(as_on_a_gpu, monkeypatch, kind):
+    family = whole_models._Family(CONFIG)
+    events = []
+    monkeypatch.setattr(generator, "read_draw", lambda draw: (events.append("read"), read_draw(draw))[1])
+    hand_over = mx.async_eval
+    monkeypatch.setattr(mx, "async_eval", lambda *arrays: (events.append("hand over"), hand_over(*arrays))[1])
+
+    def text(model):
+        decoder = Decoder(model, whole_models._cache(CONFIG))
+        logits = decoder.prefill([3, 5])
+        sampler = kind(Greedy(), RandomKeys(0), prompt=[3, 5], capacity=64)
+        events.clear()
+        tokens = generator.generate_tokens(decoder, logits, sampler, endings={}, max_tokens=7)
+        return [token.id for token in tokens], events[:3]
+
+    ids, early = text(family.model_by_kernel)
+    expected, late = text(family.model)
+    assert ids == expected
+    assert early == ["hand over", "hand over", "read"]
+    assert late[:2] == ["hand over", "read"]
 
 
 @needs_compiler
@@ -153,6 +204,22 @@ def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch
     assert choose(CONFIG, True, "float32", "q8") == PLAIN
     monkeypatch.undo()
     assert choose(CONFIG, True, "float32", "float32") == PLAIN
+
+
+@cpu_only
+def test_a_setting_turns_all_kernels_off(as_on_a_gpu, monkeypatch):
+    monkeypatch.setattr(next_attention, "reason_against", lambda *_: None)
+    chosen = [prepare(Settings(kernels=kernels)).attention.by_kernel for kernels in ("auto", "off")]
+    assert chosen == [True, False]
+    family = whole_models._Family(
+        ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3_5"]})
+    )
+    used = fitted(family.model, by_kernel=True)
+    unused = fitted(used, by_kernel=False, kernels=False)
+    assert (used.has_kernel, unused.has_kernel) == (True, False)
+    linear = [layer.attention for layer in unused.layers if isinstance(layer.attention, GatedDeltaNet)]
+    assert linear
+    assert not any(mixer.by_kernel for mixer in linear)
 
 
 def test_heads_that_the_kernel_is_not_made_for_are_known():
