@@ -17,7 +17,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import compiles_steps, runs_on_cpu, wire_memory, wires_memory
+from metal_gen.device.backend import compiles_steps, runs_on_cpu, runs_on_cuda, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
@@ -37,6 +37,9 @@ from metal_gen.speculation.planned import PlannedSource
 if TYPE_CHECKING:
     from metal_gen.prefix_cache.prefix_cache import PrefixCache
     from metal_gen.speculation.speculation import Speculation
+
+# On CUDA, a kernel is compiled for a second or more at each start. Smaller models are fast without it.
+WORTH_COMPILING_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class PreparedModel:
 
     @property
     def _may_use_kernel(self) -> bool:
-        return self.settings.kernels != "off" and not self.scores
+        is_small = runs_on_cuda() and self.plan.weights_bytes < WORTH_COMPILING_BYTES
+        return self.settings.kernels != "off" and not self.scores and not is_small
 
     @property
     def _sizes(self) -> tuple[ModelConfig, bool, str, str]:
