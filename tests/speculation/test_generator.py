@@ -15,6 +15,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.sampling.sampler import LogitsError, Sampler
 from metal_gen.speculation.lookup import Lookup
+from metal_gen.speculation.together import Together
 
 pytestmark = pytest.mark.metal
 
@@ -58,6 +59,37 @@ def test_any_guesses_give_the_plain_text(decoder, name, rows_apart):
         assert counts.accepted <= counts.drafted
         assert counts.passes + counts.accepted >= len(ids)
         assert decoder.cache.position == len(prompt) + len(ids) - 1
+
+
+@pytest.mark.release
+@WAYS
+def test_hundreds_of_texts_are_the_plain_ones(decoder, rows_apart):
+    chance = random.Random(2)
+    for number in range(200):
+        prompt, strategy = PROMPTS[number % 3], list(STRATEGIES.values())[number % 5]
+        most = chance.choice([None, 1, 3, 20])
+        expected = plain_text(decoder, prompt, sampler_for(prompt, strategy, seed=number), most=most)
+        source = Together([Lookup(CAPACITY), oracle_of(expected, chance)])
+        found, _ = guessed_text(
+            decoder, prompt, sampler_for(prompt, strategy, seed=number), source, most=most,
+            rows_apart=rows_apart, depth=chance.randint(1, 12),
+        )  # fmt: skip
+        assert found == expected
+
+
+@WAYS
+def test_the_first_source_that_has_a_guess_is_asked(decoder, rows_apart):
+    prompt, strategy = PROMPTS[1], STRATEGIES["bias"]
+    expected = plain_text(decoder, prompt, sampler_for(prompt, strategy), most=40)
+    lookup, oracle = Lookup(CAPACITY), oracle_of(expected, random.Random(5), needs_hidden=True)
+    source = Together([lookup, oracle])
+    assert (source.name, source.needs_hidden) == ("lookup+oracle", True)
+    found, speculation = guessed_text(
+        decoder, prompt, sampler_for(prompt, strategy), source, most=40, rows_apart=rows_apart
+    )
+    assert found == expected
+    assert oracle.given == [token for token, *_ in expected]
+    assert speculation.counts.accepted > 10
 
 
 @WAYS

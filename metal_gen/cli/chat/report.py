@@ -87,7 +87,8 @@ def describe(conversation: "Conversation", last: "Piece | None") -> str:
         decode = f", then {statistics.decode_tps:.1f} tok/s" if statistics.decode_tps else ""
         lines += [
             f"last answer: {token_counts(last)}; {last.ending}; first after {statistics.ttft_s:.2f} s "
-            f"({statistics.prefill_tps:.0f} tok/s){decode}; {repeated_by(last, conversation.model)}",
+            f"({statistics.prefill_tps:.0f} tok/s){decode}; {guess_counts(last)}"
+            f"{repeated_by(last, conversation.model)}",
             f"peak memory: {format_bytes(statistics.peak_memory_bytes)}",
         ]
     return "\n".join(lines)
