@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import pytest
-from peak_memory import usual_peak
+from peak_memory import rounding_of_operations, usual_peak
 from scripted_guide import ScriptedGuide
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -90,7 +90,7 @@ def assert_peak_is_planned(prepared, run):
     """A cache takes most of the plan, so that a second one could not hide in what the plan has too much."""
     plan = prepared.plan
     assert plan.cache.nbytes > plan.total_bytes / 2
-    assert usual_peak(run) <= 1.05 * plan.total_bytes
+    assert usual_peak(run) <= 1.05 * plan.total_bytes + rounding_of_operations()
 
 
 @pytest.mark.parametrize("compiles", [False, True])

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from peak_memory import begin_peak, highest_peak, peak_since
+from peak_memory import begin_peak, highest_peak, peak_since, rounding_of_operations
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.cache.hybrid import new_cache
@@ -164,6 +164,6 @@ def test_a_text_that_fills_the_cache_takes_what_is_planned(tmp_path, arch, chang
         run(scorer, [ScoreRequest([], text[:-1], text[1:])])
 
     peak = highest_peak(load_and_score, enough=plan.total_bytes / 1.05)
-    assert peak < 1.05 * plan.total_bytes
+    assert peak < 1.05 * plan.total_bytes + rounding_of_operations()
     if runs_on_cpu():  # How far ahead a GPU computes is not known: the plan has the most.
         assert plan.total_bytes < 1.05 * peak

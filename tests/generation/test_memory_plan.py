@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import pytest
-from peak_memory import highest_peak
+from peak_memory import highest_peak, rounding_of_operations
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.byte_sizes import format_bytes
@@ -39,7 +39,7 @@ def assert_peak_is(planned, peak):
     if backend.runs_on_cpu():
         assert abs(planned - peak) < 0.05 * peak
     else:  # How far ahead a GPU computes is not known: the plan has the most.
-        assert peak < 1.05 * planned
+        assert peak < 1.05 * planned + rounding_of_operations()
 
 
 SMALL = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 2048, "num_hidden_layers": 4}
