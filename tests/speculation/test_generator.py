@@ -40,8 +40,8 @@ def oracle_of(expected, chance, **options):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_guesses_give_the_plain_text(decoder, name, rows_apart):
     chance = random.Random(name)
-    for number in range(6):
-        prompt, most = PROMPTS[number % 3], chance.choice([None, 1, 2, 7, 30])
+    for number, most in enumerate([None, chance.choice([1, 2, 7]), 30]):
+        prompt = PROMPTS[number]
 
         def sampler(prompt=prompt, seed=number):
             return sampler_for(prompt, STRATEGIES[name], seed=seed)
@@ -186,14 +186,13 @@ def test_a_guide_gets_what_it_asks_for(decoder, guide, rows_apart):
 
 def test_a_text_ends_within_guesses(decoder):
     prompt = PROMPTS[0]
-    ending = {1: FinishDetail.EOS}
     for seed in range(20):
-        expected = plain_text(decoder, prompt, sampler_for(prompt, STRATEGIES["flat"], seed=seed))
-        ids = [token for token, *_ in expected]
-        source = Oracle([*ids, *ids])
-        found, _ = guessed_text(decoder, prompt, sampler_for(prompt, STRATEGIES["flat"], seed=seed), source)
+        strategy = STRATEGIES["flat"]
+        expected = plain_text(decoder, prompt, sampler_for(prompt, strategy, seed=seed), most=60)
+        source = Oracle([token for token, *_ in expected] * 2)
+        found, _ = guessed_text(decoder, prompt, sampler_for(prompt, strategy, seed=seed), source, most=60)
         assert found == expected
-        if found[-1][1] in (ending[1], FinishDetail.STOP_TOKEN):
+        if found[-1][1] in (FinishDetail.EOS, FinishDetail.STOP_TOKEN):
             return
     pytest.fail("no text ended with a token")
 
@@ -271,7 +270,7 @@ def test_passes_whose_rows_would_differ_give_the_plain_text(tmp_path, make_cache
 
 
 @WAYS
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ["greedy", "penalties"])
 def test_a_lookup_gives_the_plain_text(decoder, name, rows_apart):
     drafted = 0
     for number in range(2):
