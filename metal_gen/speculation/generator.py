@@ -17,7 +17,7 @@ from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.allowed import WORD_BITS
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.sampler import Draw, Sampler, Status
 from metal_gen.speculation.row_draws import RowBits, draw_rows
 from metal_gen.speculation.source import Guesses
 from metal_gen.speculation.speculation import Speculation
@@ -79,6 +79,9 @@ class _Text:
         self._built_s = 0.0
         self._compiled = self._compiled_count
         self._pending: TargetPass | None = None
+        # The plain step after the pending pass, held here alone: what holds a step that has been dropped holds
+        # the cache too, and MLX copies a cache that is held twice before it writes.
+        self._ahead: TargetPass | None = None
 
     @property
     def is_running(self) -> bool:
@@ -103,13 +106,10 @@ class _Text:
         done, self._pending = self._pending, None
         assert done is not None
         assert done.draws is not None
-        begin_s, ahead = time.perf_counter(), None
+        begin_s = time.perf_counter()
         if done.kind == "" and self._count + 1 < self._bounds.limit:
-            # The next step is usually a plain one too. It is built while this one is computed.
-            ahead = self._passes.ahead(done.draws.one(0), is_guided=self._is_guided)
-            if ahead.draws is not None and self._decoder.hands_over_early:
-                mx.async_eval(ahead.draws.results)
-        items, ahead = self._read(done, ahead)
+            self._build_ahead(done.draws.one(0))
+        items = self._read(done)
         read_s = time.perf_counter()
         self._note(done, len(items), self._built_s + read_s - begin_s)
         drawn = [item.id for item in items]
@@ -121,11 +121,23 @@ class _Text:
             self._sampler.note(forced)
             self._add(forced, None)
         if items[-1].finish is None:
-            self._launch(self._next([drawn[-1], *forced], ahead))
+            self._launch(self._next([drawn[-1], *forced]))
             self._built_s = time.perf_counter() - read_s
-        elif ahead is not None:
-            self._passes.drop_ahead()
+        else:
+            self._drop_ahead()
         return items
+
+    def _build_ahead(self, draw: Draw) -> None:
+        """Build the plain step after a draw, while the draw is computed: usually a plain step comes next."""
+        self._ahead = self._passes.ahead(draw, is_guided=self._is_guided)
+        if self._ahead.draws is not None and self._decoder.hands_over_early:
+            mx.async_eval(self._ahead.draws.results)
+
+    def _drop_ahead(self) -> None:
+        """Drop the step ahead, if there is one."""
+        if self._ahead is not None:
+            self._ahead = None
+            self._passes.drop_ahead()
 
     @property
     def _compiled_count(self) -> int:
@@ -138,10 +150,8 @@ class _Text:
         counts = self._compiled == compiled and done.is_usual
         self._speculation.depths.note(done.kind, done.count, tokens - 1, seconds if counts else None)
 
-    def _read(
-        self, done: TargetPass, ahead: TargetPass | None
-    ) -> tuple[list[GeneratedToken], TargetPass | None]:
-        """Return the tokens up to the first that is not as guessed, and the step ahead if it is still valid.
+    def _read(self, done: TargetPass) -> list[GeneratedToken]:
+        """Return the tokens up to the first that is not as guessed.
 
         Afterwards the cache holds the text but its last token, and what the step ahead adds.
         """
@@ -152,17 +162,16 @@ class _Text:
         for row, (token, status) in enumerate(zip(tokens, statuses, strict=True)):
             draw, is_redrawn = done.draws.one(row), status == Status.UNCERTAIN
             if is_redrawn:
-                if ahead is not None:
-                    self._passes.drop_ahead()
+                if self._ahead is not None:
+                    self._drop_ahead()
                     self._sampler.take_back(1)
-                    ahead = None
                 draw = self._sampler.redraw(draw)
                 token, status = read_draw(draw)
             if status == Status.NOT_FINITE:
                 if items:  # They come first; the next pass will fail.
                     break
                 raise self._bounds.error or not_chosen(draw)
-            if ahead is None:
+            if self._ahead is None:
                 self._sampler.note([token])
             items.append(GeneratedToken(token, draw, self._bounds.finish(token, self._count + row)))
             if row == done.count or is_redrawn or items[-1].finish is not None or token != guesses[row]:
@@ -170,7 +179,7 @@ class _Text:
         self._decoder.cache.take_back(done.count + 1 - len(items))
         as_guessed = sum(item.id == guess for item, guess in zip(items, guesses, strict=False))
         self._speculation.counts.add_pass(done.count, as_guessed)
-        return items, ahead
+        return items
 
     def _add(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """Add tokens to the text of the source."""
@@ -178,7 +187,7 @@ class _Text:
             self._count += len(tokens)
             self._speculation.add(tokens, hidden)
 
-    def _next(self, known: Sequence[int], ahead: TargetPass | None) -> TargetPass:
+    def _next(self, known: Sequence[int]) -> TargetPass:
         """Build the next pass over known tokens, with guesses if there are any.
 
         Tokens that had to come are added without guesses: the pass is a long one anyway.
@@ -187,11 +196,11 @@ class _Text:
         bits: RowBits = ()
         if guesses is not None and self._bounds.guide is not None:
             guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
-        if guesses is None and ahead is not None and len(known) == 1:
+        if guesses is None and self._ahead is not None and len(known) == 1:
             self._passes.keep_ahead()
+            ahead, self._ahead = self._ahead, None
             return ahead
-        if ahead is not None:
-            self._passes.drop_ahead()
+        self._drop_ahead()
         if guesses is None:
             return self._passes.after(known, self._count, is_guided=self._is_guided)
         return self._passes.over(known[0], self._count, guesses, bits)

@@ -5,6 +5,7 @@ Axes: L new tokens, S positions of the cache.
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import Heads
 from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.backend import runs_on_cuda
@@ -61,9 +62,11 @@ class _Stretch:
         self._cache = cache
         self._length = length
 
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
         """Implement `LayerCache.update`."""
         self._cache.update(layer, keys, values)
-        places = 2 * layer, 2 * layer + 1
-        stretch = [self._cache.buffers[place][:1, :, : self._length] for place in places]
-        return stretch[0], stretch[1]
+        form = self._cache.form
+        first, count = layer * len(form.names), len(form.names)
+        return form.decode(
+            [buffer[:1, :, : self._length] for buffer in self._cache.buffers[first : first + count]]
+        )

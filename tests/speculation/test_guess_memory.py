@@ -2,7 +2,8 @@
 
 import pytest
 from mtp_checkpoint import write_mtp_checkpoint
-from peak_memory import highest_peak
+from peak_memory import highest_peak, rounding_of_operations, usual_peak
+from speculated import guessed_text
 from tiny_checkpoint import tiny_config, write_checkpoint
 from tiny_text_checkpoint import byte_tokenizer
 
@@ -13,6 +14,7 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 from metal_gen.speculation.generator import generate_with_guesses
+from metal_gen.speculation.source import Guesses
 
 pytestmark = pytest.mark.metal
 
@@ -70,3 +72,41 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, speculate, dtype,
     assert peak < 1.05 * planned
     if backend.runs_on_cpu():
         assert peak > planned / 1.05
+
+
+class Fickle:
+    """Guesses now and then, so that steps that were built ahead are dropped."""
+
+    name, needs_hidden = "fickle", False
+
+    def __init__(self):
+        self.count = 0
+
+    def begin(self, prompt, kept):
+        self.count = 0
+
+    def guess(self, room, draw):
+        self.count += 1
+        return Guesses([7, 8], "fickle") if self.count % 3 == 0 else None
+
+    def accepted(self, tokens, hidden):
+        pass
+
+    def take_back(self, count):
+        pass
+
+
+@pytest.mark.parametrize("rows_apart", [True, False], ids=["apart", "together"])
+def test_a_step_that_is_dropped_leaves_no_second_cache(tmp_path, rows_apart):
+    config = tiny_config("qwen3", max_position_embeddings=40_000)
+    folder = str(write_checkpoint(tmp_path, config))
+    plan = prepare(Settings(model=folder, max_seq_len=16_384, chunk_size=4, model_dtype="float32"))
+    assert plan.plan.cache.nbytes > plan.plan.total_bytes / 2
+    prompt = [3 + place % 60 for place in range(40)]
+
+    def run():
+        decoder = plan.load().decoder
+        sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=16_384)
+        guessed_text(decoder, prompt, sampler, Fickle(), most=16, depth=2, rows_apart=rows_apart)
+
+    assert usual_peak(run) <= 1.05 * plan.plan.total_bytes + rounding_of_operations()
