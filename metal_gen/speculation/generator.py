@@ -79,8 +79,8 @@ class _Text:
         self._built_s = 0.0
         self._compiled = self._compiled_count
         self._pending: TargetPass | None = None
-        # The plain step after the pending pass, held here alone: what holds a step that has been dropped holds
-        # the cache too, and MLX copies a cache that is held twice before it writes.
+        # The plain step after the pending pass, held here alone: what holds a step that has been dropped
+        # holds the cache too, and MLX copies a cache that is held twice before it writes.
         self._ahead: TargetPass | None = None
 
     @property
@@ -207,7 +207,9 @@ class _Text:
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
-        wait_for_release()
+        # A kernel, which plain steps may use, writes in place whatever still reads the cache.
+        if built.kind or not (built.is_usual and self._decoder.hands_over_early):
+            wait_for_release()
         if built.draws is None:
             assert built.logits is not None
             mx.async_eval(built.logits)
