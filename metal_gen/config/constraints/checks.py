@@ -81,7 +81,7 @@ class Schema(Source):
         """Accept an object, or its JSON, or the short form."""
         if isinstance(value, str):
             text = super().__call__(value)
-            value = parse_schema(text) if text.lstrip().startswith("{") else expand_short_schema(text)
+            value = parse_schema(text) if _is_json(text) else expand_short_schema(text)
         if value is True:
             value = {}
         if not isinstance(value, Mapping):
@@ -112,6 +112,12 @@ def parse_schema(text: str) -> object:
         return parse_json(text, unique_names=True)
     except NotJsonError as error:
         raise ValueError(str(error)) from None
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a text can only be meant as JSON, and not as names of fields."""
+    given = text.strip()
+    return given.startswith(("{", "[", '"')) or given in ("true", "false", "null")
 
 
 def _is_there(name: str) -> bool:
