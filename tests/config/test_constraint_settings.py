@@ -76,7 +76,7 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ("/", "cannot be read: Is a directory"),
         (json.dumps({"description": "x" * MOST_BYTES}), "must have at most 256 KiB"),
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_a_schema_that_is_none(text, part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
