@@ -6,7 +6,6 @@ from test_texts import seen
 
 import metal_gen
 
-
 REQUEST = "Write a story about a fox, a lighthouse and a lantern."
 RANDOM = {"temperature": 0.9, "max_tokens": 18, "seed": 5}
 
