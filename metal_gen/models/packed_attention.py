@@ -9,7 +9,7 @@ Axes: B sequences, H query heads, H_kv key/value heads, L new tokens, S keys, D 
 import mlx.core as mx
 
 from metal_gen.cache.packed_heads import BITS, GROUP_SIZE, PackedHeads
-from metal_gen.device.backend import runs_on_metal
+from metal_gen.device.backend import runs_on_cuda, runs_on_metal
 
 # With more tokens, unpacking takes less than their scores.
 MOST_PACKED_TOKENS = 16
@@ -63,9 +63,12 @@ def _product(rows: mx.array, heads: PackedHeads, *, transpose: bool) -> mx.array
     # Only kernels for Metal read heads that are parts of a buffer where they are.
     arrays = heads.arrays if runs_on_metal() else [mx.contiguous(array) for array in heads.arrays]
     numbers, scales, biases = arrays
-    return mx.quantized_matmul(
-        rows, numbers, scales, biases, transpose=transpose, group_size=GROUP_SIZE, bits=BITS
-    )
+    size = GROUP_SIZE
+    if transpose and scales.shape[-1] == 1 and runs_on_cuda():
+        # As in `QuantizedMatrix.for_products`: MLX's kernel for Hopper fails where a head is a single group.
+        scales, biases = (mx.contiguous(mx.repeat(each, 2, axis=-1)) for each in (scales, biases))
+        size //= 2
+    return mx.quantized_matmul(rows, numbers, scales, biases, transpose=transpose, group_size=size, bits=BITS)
 
 
 def _seen(mask: mx.array | str | None, length: int, count: int) -> mx.array | None:

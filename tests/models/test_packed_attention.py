@@ -3,9 +3,11 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from quantized_checkpoint import array_strides
 
 from metal_gen.cache.forms import PackedForm
 from metal_gen.cache.packed_heads import PackedHeads
+from metal_gen.models import packed_attention as packed_attention_module
 from metal_gen.models.masks import seen_by
 from metal_gen.models.packed_attention import MOST_PACKED_TOKENS, STRETCH, packed_attention
 
@@ -44,6 +46,25 @@ def test_it_equals_attention_over_the_unpacked_numbers(size, repeats, length):
     mask = "causal" if length > 1 else None
     made = packed_attention(queries, keys, values, 0.2, mask)
     assert_close(made, reference(queries, keys, values, 0.2, mask))
+
+
+def test_a_head_of_one_group_is_halved_for_cuda(monkeypatch):
+    """Imitate CUDA, where MLX's kernel for Hopper fails for a single group."""
+    product, sizes = mx.quantized_matmul, []
+
+    def noted(rows, numbers, scales, biases, *, transpose, group_size, bits):
+        if transpose:
+            sizes.append((scales.shape[-1], group_size))
+            assert array_strides(scales)[-2:] == (2, 1)
+        return product(rows, numbers, scales, biases, transpose=transpose, group_size=group_size, bits=bits)
+
+    keys, values = held(64)
+    queries = random(1, 2 * KV_HEADS, 1, 64)
+    expected = reference(queries, keys, values, 0.2, None)
+    monkeypatch.setattr(packed_attention_module, "runs_on_cuda", lambda: True)
+    monkeypatch.setattr(mx, "quantized_matmul", noted)
+    assert_close(packed_attention(queries, keys, values, 0.2, None), expected)
+    assert sizes == [(2, 32)]
 
 
 @pytest.mark.parametrize("window", [None, 20])

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from peak_memory import begin_peak, in_use, peak_since, peaks_of, rounding
-from quantized_checkpoint import logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
+from quantized_checkpoint import assert_in_order, logits_of_mlx_lm, quantizable_config, quantize_with_mlx_lm
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import PROMPT
 
@@ -107,6 +107,7 @@ def test_groups_that_cuda_does_not_multiply_are_halved(monkeypatch, width, packi
     form = QuantizedMatrix.quantize(numbers, packing).for_products
     assert form.packing == Packing(packing.bits, group_size, packing.mode)
     assert mx.array_equal(form.dequantized(), matrix.dequantized())
+    assert_in_order((form,))
     rows = numbers[0, :2]
     expected = rows.astype(mx.float32) @ matrix.dequantized()[1].astype(mx.float32).T
     found = form.of([array[1] for array in form.arrays]).times(rows)

@@ -67,7 +67,8 @@ class StoredAdapted:
         base = self.base.read(files)
         down, up = read_together(self.low_ranks, files)
         if isinstance(base, DenseMatrix):
-            numbers = mx.addmm(base.numbers.astype(mx.float32), up, down)
+            # By itself, because a GPU keeps all that it computes together.
+            numbers = computed(mx.addmm(base.numbers.astype(mx.float32), up, down))
             return DenseMatrix(computed(numbers.astype(files.dtype)))
         assert not isinstance(base, AdaptedMatrix)
         down, up = computed(down.astype(files.dtype)), computed(up.astype(files.dtype))

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.models.matrices.matrix import Matrix, computed
+from metal_gen.models.matrices.matrix import Matrix, in_order
 
 WORD_BITS = 32
 # Numbers to quantize at a time where that takes many times their memory, and the measured memory.
@@ -143,7 +143,8 @@ class QuantizedMatrix:
         is_too_large = size > HOPPER_GROUP and self.dtype == mx.float32
         if self.biases is None or not (is_single or is_too_large) or not runs_on_cuda():
             return self
-        scales, biases = (computed(mx.repeat(each, 2, axis=-1)) for each in (self.scales, self.biases))
+        # A repeated column would only be a view of it.
+        scales, biases = (in_order(mx.repeat(each, 2, axis=-1)) for each in (self.scales, self.biases))
         return replace(
             self, scales=scales, biases=biases, packing=replace(self.packing, group_size=size // 2)
         )
