@@ -97,7 +97,7 @@ def test_no_import_points_to_the_right():
 def test_the_walk_sees_imports():
     """The test above would pass on an empty list."""
     inside = {name for _, name in imports_of(Path("cli/generate/run.py"))}
-    assert {"metal_gen.background", "metal_gen.generation.loading", "metal_gen.errors"} <= inside
+    assert {"metal_gen.generation.prompt", "metal_gen.generation.loading", "metal_gen.errors"} <= inside
     assert "metal_gen.cache.kv_cache" in {name for _, name in imports_of(Path("__init__.py"))}
     assert "metal_gen" in {name for _, name in imports_of(Path("cli/app.py"))}
 

@@ -4,9 +4,10 @@
 Calling `load` on its result reads the weights.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
 
@@ -17,7 +18,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import compiles_steps, runs_on_cpu, runs_on_cuda, wire_memory, wires_memory
+from metal_gen.device.backend import compiles_steps, runs_on_cuda, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
@@ -28,9 +29,8 @@ from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.planning import dtype_of, plan_memory
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
-from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose, compile_kernel
+from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from metal_gen.prefix_cache.prefix_cache import PrefixCache
     from metal_gen.speculation.speculation import Speculation
 
+Loaded = TypeVar("Loaded")
 # On CUDA, a kernel is compiled for a second or more at each start. Smaller models are fast without it.
 WORTH_COMPILING_BYTES = 1 << 28
 
@@ -94,17 +95,11 @@ class PreparedModel:
     @property
     def attention(self) -> Choice:
         """How to compute the attention of new tokens. The first access tries a kernel on a GPU."""
-        return choose(*self._sizes) if self._may_use_kernel else PLAIN
-
-    @property
-    def _may_use_kernel(self) -> bool:
-        is_small = runs_on_cuda() and self.plan.weights_bytes < WORTH_COMPILING_BYTES
-        return self.settings.kernels != "off" and not self.scores and not is_small
-
-    @property
-    def _sizes(self) -> tuple[ModelConfig, bool, str, str]:
         plan = self.plan
-        return plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype
+        is_small = runs_on_cuda() and plan.weights_bytes < WORTH_COMPILING_BYTES
+        if self.settings.kernels == "off" or self.scores or is_small:
+            return PLAIN
+        return choose(plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
 
     @property
     def compiles(self) -> bool:
@@ -140,16 +135,15 @@ class PreparedModel:
         settings = self.settings.override({"max_seq_len": capacity.tokens}, capacity.reason)
         return replace(self, settings=settings, plan=self.plan.with_cache(max_seq_len=capacity.tokens))
 
+    def in_background(self, load: Callable[[], Loaded]) -> Background[Loaded]:
+        """Start `read_weights` or `load` in a thread. Until it has ended, nobody else may use MLX."""
+        _ = self.attention  # Reports ask for it meanwhile. So the kernel is tried now.
+        return Background(load)
+
     def read_weights(self) -> Transformer:
         """Read the weights, which needs no cache. Errors are those of `Weights.load`."""
         mx.set_cache_limit(self.plan.working_bytes)
-        weights, dtype = self.checkpoint.weights, self.plan.dtype
-        if runs_on_cpu() or not self._may_use_kernel:
-            return weights.load(dtype)
-        with Background(lambda: compile_kernel(*self._sizes)) as compiling:
-            model = weights.load(dtype)
-            compiling.result()
-        return model
+        return self.checkpoint.weights.load(self.plan.dtype)
 
     def with_cache(self, model: Transformer) -> TextModel:
         """Allocate the cache. The tokenizer is read at its first use."""

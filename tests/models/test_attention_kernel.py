@@ -21,7 +21,7 @@ from metal_gen.models.kernels import next_attention, passed
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.heads import Heads
-from metal_gen.models.kernels.next_attention import PLAIN, choose, compile_kernel
+from metal_gen.models.kernels.next_attention import PLAIN, choose
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -181,22 +181,6 @@ def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, t
     assert str(choice).startswith(f"plain operations; not a kernel of its own: {reason}")
     assert "much more" not in str(choice)
     assert not (tmp_path / "metal-gen").exists()
-
-
-@needs_compiler
-def test_the_kernel_is_compiled_before_its_trial(as_on_a_gpu):
-    compile_kernel(CONFIG, True, "float32", "float32")
-    assert as_on_a_gpu.names == ["attend"]
-    as_on_a_gpu.names.clear()
-    compile_kernel(CONFIG, True, "float32", "q8")
-    assert as_on_a_gpu.names == []
-
-
-@cpu_only
-def test_a_kernel_that_is_refused_while_it_is_compiled_is_left_to_its_trial(as_on_a_gpu, monkeypatch):
-    monkeypatch.setattr(Code, "__call__", refuse)
-    compile_kernel(CONFIG, True, "float32", "float32")
-    assert not choose(CONFIG, True, "float32", "float32").by_kernel
 
 
 @cpu_only

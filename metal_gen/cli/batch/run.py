@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from metal_gen.background import Background
 from metal_gen.cli.batch.progress import BatchProgress
 from metal_gen.cli.batch.report import BatchReporter, failure_line, report_longest, write_summary
 from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
@@ -23,6 +22,7 @@ from metal_gen.errors import UsageError
 from metal_gen.files.missing_file import how_to_read
 
 if TYPE_CHECKING:
+    from metal_gen.background import Background
     from metal_gen.batch.cluster.ray_nodes import RayCluster
     from metal_gen.batch.executor import RowExecutor
     from metal_gen.batch.input.stream import InputStream
@@ -111,7 +111,8 @@ class BatchRun:
             open_executor: Callable[[], RowExecutor]
             if cluster is None:
                 # Loads the weights while the program waits for the first row.
-                open_executor = partial(self._open_slots, Background(self._prepared.load), opened)
+                loading = self._prepared.in_background(self._prepared.load)
+                open_executor = partial(self._open_slots, loading, opened)
             else:
                 open_executor = partial(self._open_nodes, cluster)
             self._prepared.checkpoint.read_tokenizer()

@@ -129,7 +129,6 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     """Load the model; a saved conversation has its own system message, unless `--system` replaces it."""
     require_mlx_for(settings, tokens=CHAT_TOKENS)
 
-    from metal_gen.background import Background
     from metal_gen.generation.conversation import Conversation, require_chat
 
     prepared = prepare_model(settings, console).for_chat()
@@ -139,7 +138,7 @@ def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "
     report_start(prepared, console)
     if (count := prepared.plan.cache.batch_size) > 1:
         console.detail(f"a chat uses 1 of the {count} sequences that the cache holds")
-    loading = Background(prepared.load)
+    loading = prepared.in_background(prepared.load)
     require_chat(prepared.checkpoint, prepared.settings)
     if sys.stdin.isatty():
         prepared.checkpoint.tokenizer.expect_many_texts()

@@ -107,8 +107,6 @@ class GenerateRun:
 
     def _load(self, text: str) -> "tuple[TextModel, Prompt]":
         """Load weights and tokenizer in parallel, after the checks that need neither."""
-        from metal_gen.background import Background
-
         prepared, console = self._preparation.prepared, self._console
 
         from metal_gen.generation.prompt import encode_as_set
@@ -116,7 +114,7 @@ class GenerateRun:
         settings = prepared.settings
         _say_notices(prepared, console)
         with ProgressBar(console, LOADING):
-            loading = Background(prepared.read_weights)
+            loading = prepared.in_background(prepared.read_weights)
             if settings.is_constrained:
                 prepared.checkpoint.token_table.build()
             prompt = encode_as_set(prepared.checkpoint, text, settings, most_tokens=prepared.plan.most_tokens)

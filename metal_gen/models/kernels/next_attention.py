@@ -5,7 +5,6 @@ Axes: as in `attend`.
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +15,7 @@ from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.attend import CODE, Counts, attend
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
-from metal_gen.models.kernels.trial import REFUSALS, on_cpu, reason_against
+from metal_gen.models.kernels.trial import on_cpu, reason_against
 from metal_gen.models.masks import seen_by
 from metal_gen.models.rope import Rope
 
@@ -127,16 +126,6 @@ def heads_of(config: ModelConfig, *, normed: bool, sliding: bool = False) -> Hea
         normed=normed,
         window=config.sliding_window if sliding else None,
     )
-
-
-def compile_kernel(config: ModelConfig, normed: bool, dtype: str, cache_dtype: str) -> None:
-    """Compile the kernel, if there is one for this model and device. CUDA takes some seconds for it.
-
-    Arguments are those of `choose`, which tells whether the kernel works.
-    """
-    for heads in _candidates(config, normed, cache_dtype):
-        with suppress(*REFUSALS):
-            mx.eval(_trials(heads, dtype, cache_dtype)[0].by_kernel())
 
 
 def choose(config: ModelConfig, normed: bool, dtype: str, cache_dtype: str) -> Choice:
