@@ -86,7 +86,7 @@ class WorkingMemory:
         MLX queues hundreds of operations ahead on a GPU and takes all their memory at once. On a CPU it
         queues less than a layer.
         """
-        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * self.layer_bytes
+        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * (self.layer_bytes + self.unpacking_bytes)
 
     @property
     def layer_bytes(self) -> int:

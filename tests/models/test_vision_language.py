@@ -58,7 +58,8 @@ def test_vision_weights_are_neither_read_nor_planned(tmp_path, name):
     assert files.loading_peak_bytes("float32") < 2 * language
     before = begin_peak()
     model = files.load("float32")
-    assert peak_since(before) < 1.1 * files.loading_peak_bytes("float32") + rounding(model)
+    # Parts that are joined while they are read are rounded too.
+    assert peak_since(before) < 1.1 * files.loading_peak_bytes("float32") + 2 * rounding(model)
 
 
 def test_errors_name_a_tensor_as_in_its_file(tmp_path):
