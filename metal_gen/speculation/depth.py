@@ -14,10 +14,10 @@ from operator import mul
 
 # Usual most guesses, by kind.
 LOOKUP_GUESSES = 32
-USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "mtp": 4, "draft": 4}
+USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
 PLAIN = ""
 # Share of guesses that are right, and its weight as a number of guesses, before any have been made.
-EXPECTED = {"lookup 8": 0.8, "lookup 4": 0.5, "mtp": 0.7, "draft": 0.7}
+EXPECTED = {"lookup 8": 0.8, "lookup 4": 0.5, "lookup resumed": 0.5, "mtp": 0.7, "draft": 0.7}
 EXPECTED_WEIGHT = 2.0
 # Time of a pass relative to a plain step before it is known: what each guess adds.
 EXPECTED_COST = 0.04

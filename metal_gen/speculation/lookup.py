@@ -1,8 +1,9 @@
 """Guesses from the text itself: what followed the last time that the same tokens came.
 
 Summaries, edits, extraction and code repeat what is in the prompt. A table finds the last place where the
-text had the same 8 tokens, or the same 4, as it has now. All memory is allocated once, for the size of the
-cache.
+text had the same 8 tokens, or the same 4, as it has now. Where a repetition breaks off, as at a word that an
+edit changes, it goes on as soon as a token comes that follows soon after the break. All memory is allocated
+once, for the size of the cache.
 
 Source: Prompt Lookup Decoding (https://github.com/apoorvumang/prompt-lookup-decoding).
 """
@@ -21,8 +22,11 @@ from metal_gen.speculation.source import DrawGuess, Guesses, Room
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 
 LONG_KEY, SHORT_KEY = 8, 4
-LONG, SHORT = f"lookup {LONG_KEY}", f"lookup {SHORT_KEY}"
-KEYS = ((LONG_KEY, LONG), (SHORT_KEY, SHORT))
+LONG, SHORT, RESUMED = f"lookup {LONG_KEY}", f"lookup {SHORT_KEY}", "lookup resumed"
+KEYS = (LONG_KEY, SHORT_KEY)
+KINDS = (LONG, SHORT, RESUMED)
+# Tokens after a break among which a repetition may go on, and new tokens for which that is looked for.
+NEAR_TOKENS, PATIENCE = 12, 12
 NUMBER_BYTES = 4
 MOST_SLOTS_PER_TOKEN = 4
 NOWHERE = 0
@@ -57,10 +61,17 @@ class _Places:
 
 @dataclass(frozen=True)
 class _Added:
-    """What an addition has changed: slots as they were, and where the text might have gone on before."""
+    """What an addition has changed: slots as they were, and the state before.
+
+    Attributes:
+        slots: Table, slot and place of each slot that was replaced.
+        found: Where the text might have gone on as before, by kind.
+        broken: Where a repetition broke off, and for how many more tokens that counts.
+    """
 
     slots: list[tuple[_Places, int, int]]
     found: list[int]
+    broken: tuple[int, int]
 
 
 class Lookup:
@@ -76,26 +87,27 @@ class Lookup:
     def __init__(self, capacity: int) -> None:
         self._text = array("i", [0]) * (capacity + 1)
         self._length = 0
-        self._tables = [_Places(length, capacity + 1) for length, _ in KEYS]
-        # Where the text may go on as before, by kind.
-        self._found = [NOWHERE] * len(KEYS)
+        self._tables = [_Places(length, capacity + 1) for length in KEYS]
+        self._found = [NOWHERE] * len(KINDS)
+        self._broken = NOWHERE, 0
         self._recent: Recent[_Added] = Recent()
 
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """See `GuessSource`."""
         for table in self._tables:
             table.clear()
-        self._length, self._recent = 0, Recent()
-        self._found = [NOWHERE] * len(KEYS)
+        self._length = 0
+        self._found, self._broken = [NOWHERE] * len(KINDS), (NOWHERE, 0)
         for token in prompt:
             self._add(token)
+        self._recent = Recent()
 
     def prefilled(self, hidden: mx.array) -> None:
         """Do nothing: hidden states are not needed."""
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """See `GuessSource`."""
-        for (_, kind), place in zip(KEYS, self._found, strict=True):
+        for kind, place in zip(KINDS, self._found, strict=True):
             if place != NOWHERE and (count := room(kind)):
                 # Text that ends with what is repeated goes on from its beginning.
                 period = self._length - place
@@ -105,7 +117,9 @@ class Lookup:
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """See `GuessSource`."""
         for token in tokens:
-            self._add(token)
+            added = self._add(token)
+            self._resume(added.found, token)
+            self._recent.keep(added)
 
     def take_back(self, count: int) -> None:
         """See `GuessSource`."""
@@ -113,18 +127,18 @@ class Lookup:
             self.begin(self._text[: self._length - count], 0)
             return
         for _ in range(count):
-            added = self._recent.take_back(1, _Added([], self._found))
+            added = self._recent.take_back(1, _Added([], self._found, self._broken))
             for table, slot, place in added.slots:
                 table.restore(slot, place)
-            self._found = added.found
+            self._found, self._broken = added.found, added.broken
             self._length -= 1
 
-    def _add(self, token: int) -> None:
+    def _add(self, token: int) -> _Added:
         """Add a token, and find where the text had the same tokens as it has now."""
-        text, added = self._text, _Added([], self._found)
+        text, added = self._text, _Added([], self._found, self._broken)
         text[self._length] = token
         self._length += 1
-        self._found = [NOWHERE] * len(KEYS)
+        self._found = [NOWHERE] * len(KINDS)
         for number, table in enumerate(self._tables):
             begin = self._length - table.length
             if begin < 0:
@@ -138,7 +152,28 @@ class Lookup:
                 self._found[number] = followed + 1
             elif place != NOWHERE and text[place - table.length : place].tobytes() == key:
                 self._found[number] = place
-        self._recent.keep(added)
+        return added
+
+    def _resume(self, followed: Sequence[int], token: int) -> None:
+        """Go on with a repetition that broke off a few tokens ago, if this token comes soon after the break.
+
+        Args:
+            followed: Where the text might have gone on before this token, by kind.
+            token: The last token.
+        """
+        text, broken = self._text, next((place for place in followed if place != NOWHERE), NOWHERE)
+        if broken != NOWHERE and text[broken] != token:
+            self._broken = broken, PATIENCE
+        place, left = self._broken
+        if any(self._found) or left == 0:
+            self._broken = NOWHERE, 0
+        elif followed[-1] != NOWHERE and text[followed[-1]] == token:
+            self._found[-1] = followed[-1] + 1
+        else:
+            end = min(place + NEAR_TOKENS, self._length - 1)
+            near = next((at for at in range(place, end) if text[at] == token), NOWHERE)
+            self._found[-1] = NOWHERE if near == NOWHERE else near + 1
+            self._broken = place, left - 1
 
 
 @dataclass(frozen=True)

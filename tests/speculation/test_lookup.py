@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from metal_gen.speculation.lookup import LONG, SHORT, Lookup, PlannedLookup
+from metal_gen.speculation.lookup import LONG, RESUMED, SHORT, Lookup, PlannedLookup
 
 EIGHT = list(range(10, 18))
 
@@ -59,7 +59,7 @@ def test_guesses_are_those_of_a_search(seed):
             for end in range(length, len(text))
             if text[end - length : end] == text[len(text) - length :]
         ]
-        if found is not None:
+        if found is not None and found.kind != RESUMED:
             length = 8 if found.kind == LONG else 4
             assert found.tokens[0] in {text[end] for each, end in places if each == length}
         text.append(chance.randrange(3))
@@ -82,3 +82,33 @@ def test_its_memory_is_within_the_plan(capacity):
     source = Lookup(capacity)
     tables = sum(len(table._slots) for table in source._tables)
     assert 4 * (tables + len(source._text)) <= PlannedLookup(None).memory.nbytes(capacity) + 4 * 9
+
+
+def passes_over(prompt, answer, kinds=(LONG, SHORT, RESUMED), count=8):
+    """Return how many passes an answer takes whose tokens are known."""
+    source, done, passes = Lookup(2000), 0, 0
+    source.begin(prompt, 0)
+    while done < len(answer):
+        found = source.guess(lambda kind: count if kind in kinds else 0, None)
+        right = 0
+        for guess in [] if found is None else found.tokens:
+            if done + right + 1 >= len(answer) or answer[done + right] != guess:
+                break
+            right += 1
+        source.accepted(answer[done : done + right + 1], None)
+        done += right + 1
+        passes += 1
+    return passes
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda token: [900], lambda token: [], lambda token: [token, 900], lambda token: [900, 901]],
+    ids=["replaced", "removed", "added", "replaced by two"],
+)
+def test_a_repetition_goes_on_after_an_edit(edit):
+    prompt = list(range(100, 300))
+    answer = [new for token in prompt for new in (edit(token) if token % 11 == 0 else [token])]
+    with_all, without = passes_over(prompt, answer), passes_over(prompt, answer, kinds=(LONG, SHORT))
+    assert with_all < 0.75 * without
+    assert len(answer) / with_all > 2.5
