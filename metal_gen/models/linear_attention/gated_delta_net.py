@@ -96,7 +96,7 @@ class GatedDeltaNet:
         outputs, memory_after = rule(queries, keys, values, kept, taken, memory)
 
         def until(count: int) -> tuple[mx.array, mx.array]:
-            inputs = [each[:, :count] for each in (queries, keys, values, kept, taken)]
+            inputs = [mx.contiguous(each[:, :count]) for each in (queries, keys, values, kept, taken)]
             _, memory_then = rule(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], memory)
             return mx.contiguous(tokens[:, count : count + before.shape[1]]), memory_then
 
