@@ -85,7 +85,7 @@ class PackedForm:
         heads = mx.concatenate([keys, values], axis=1).astype(mx.float32)
         return mx.quantize(heads, group_size=GROUP_SIZE, bits=BITS)
 
-    def decode(self, arrays: Sequence[mx.array]) -> tuple[Heads, Heads]:
+    def decode(self, arrays: Sequence[mx.array]) -> tuple[PackedHeads, PackedHeads]:
         """See `CacheForm`."""
         numbers, scales, biases = arrays
         whole, middle = PackedHeads(numbers, scales, biases), self._heads

@@ -12,9 +12,12 @@ from functools import partial
 
 import mlx.core as mx
 
+from metal_gen.cache.forms import PackedForm
+from metal_gen.cache.packed_heads import BITS, GROUP_SIZE
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
 from metal_gen.models.masks import seen_by
+from metal_gen.models.packed_attention import packed_attention
 
 CAPACITY_BEYOND = 17
 
@@ -29,6 +32,7 @@ class _Case:
     batch: int = 1
     has_mask: bool = False
     dtype: mx.Dtype = mx.bfloat16
+    is_packed: bool = False
 
     @property
     def name(self) -> str:
@@ -37,6 +41,7 @@ class _Case:
             f"{self.heads}/{self.kv_heads} heads of {self.head_dim}",
             dtype_name(self.dtype),
         ]
+        parts += ["cache in 8 bits"] if self.is_packed else []
         parts += ["with a mask"] if self.has_mask else []
         parts += [f"{self.batch} sequences"] if self.batch > 1 else []
         return ", ".join(parts)
@@ -57,6 +62,9 @@ def attention_checks() -> Iterator[Check]:
         yield _check(_Case(head_dim, 8, 2, 300, 300, dtype=mx.float32))
         yield _check(_Case(head_dim, 8, 2, 1, 1100, dtype=mx.float16))
         yield _check(_Case(head_dim, 8, 2, 1, 700, batch=3, has_mask=True))
+        for heads, new, seen in ((8, 1, 700), (4, 5, 300), (4, 100, 300)):
+            yield _check(_Case(head_dim, heads, 2, new, seen, is_packed=True))
+        yield _check(_Case(head_dim, 8, 2, 1, 700, batch=3, has_mask=True, is_packed=True))
     # A head size without a fused kernel.
     yield _check(_Case(32, 4, 2, 1, 300))
     yield _check(_Case(32, 4, 2, 40, 300))
@@ -69,16 +77,23 @@ def _check(case: _Case) -> Check:
 def _pairs(case: _Case) -> list[Pair]:
     queries = random_numbers(1, case.batch, case.heads, case.new, case.head_dim, dtype=case.dtype)
     buffer_shape = (case.batch, case.kv_heads, case.seen + CAPACITY_BEYOND, case.head_dim)
-    # As in the cache: the beginning of a longer buffer.
-    keys, values = (
-        random_numbers(seed, *buffer_shape, dtype=case.dtype)[:, :, : case.seen] for seed in (2, 3)
-    )
+    whole = [random_numbers(seed, *buffer_shape, dtype=case.dtype) for seed in (2, 3)]
     scale = case.head_dim**-0.5
     mask = _mask(case)
     fused_mask: mx.array | str | None = mask if case.has_mask else "causal" if case.new > 1 else None
-    computed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=fused_mask)
-    mx.eval(computed)
+    # As in the cache: the beginning of a longer buffer.
+    if case.is_packed:
+        form = PackedForm(case.kv_heads, case.head_dim)
+        held = form.decode([array[:, :, : case.seen] for array in form.encode(*whole)])
+        computed = packed_attention(queries, *held, scale, fused_mask)
+        mx.eval(computed, *(array for heads in held for array in heads.arrays))
+    else:
+        keys, values = (array[:, :, : case.seen] for array in whole)
+        computed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=fused_mask)
+        mx.eval(computed)
     with on_cpu():
+        if case.is_packed:
+            keys, values = (mx.dequantize(*heads.arrays, group_size=GROUP_SIZE, bits=BITS) for heads in held)
         return [(computed, _plain(queries, keys, values, scale, mask))]
 
 
