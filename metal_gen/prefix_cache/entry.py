@@ -31,7 +31,12 @@ MOST_SECONDS = 2**37
 # So much is read at once to be compared with its checksum.
 PIECE_BYTES = 1 << 20
 # Names of MLX's dtypes in safetensors, and dtypes of the same size that a memoryview supports.
-SPELLED = {mx.float32: ("F32", mx.uint32), mx.float16: ("F16", mx.uint16), mx.bfloat16: ("BF16", mx.uint16)}
+SPELLED = {
+    mx.float32: ("F32", mx.uint32),
+    mx.float16: ("F16", mx.uint16),
+    mx.bfloat16: ("BF16", mx.uint16),
+    mx.uint32: ("U32", mx.uint32),
+}
 
 
 class EntryError(MetalGenError):

@@ -160,6 +160,17 @@ def test_other_families_use_it_too(load, tmp_path, arch):
     assert answer(load(model, chunk_size=100), "another", **settings).statistics.stored_tokens == 192
 
 
+def test_keys_and_values_in_8_bits_are_stored_as_they_are(load, tmp_path):
+    model = str(write_text_checkpoint(tmp_path / "model", head_dim=64, max_position_embeddings=1024))
+    settings = {"system": "s " * 100, "temperature": 1, "seed": 2, "logprobs": 1}
+    cold, warm = (
+        answer(load(model, chunk_size=100, cache_dtype="q8"), "hello", **settings) for _ in range(2)
+    )
+    assert (cold.statistics.stored_tokens, warm.statistics.stored_tokens) == (0, 192)
+    assert (warm.token_ids, warm.logprobs) == (cold.token_ids, cold.logprobs)
+    assert {array.dtype for array in mx.load(str(entries(tmp_path)[0])).values()} == {mx.uint32, mx.float32}
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
