@@ -76,7 +76,7 @@ def check_headers(method: str, status: int, headers: Any) -> None:
     Args:
         method: Method of the request; the library names files after the answers to HEAD requests.
         status: Status of the answer.
-        headers: Headers by name; an unreasonable waiting time is removed.
+        headers: Headers by name; an unreasonable waiting time, and a path that redirects nobody, are removed.
 
     Raises:
         ModelNotFoundError: A commit, a file name, an address or a range is invalid.
@@ -94,9 +94,12 @@ def check_headers(method: str, status: int, headers: Any) -> None:
     if content_range is not None and status < 400 and not _RANGE.fullmatch(content_range):
         raise unusable(f"it gives a range {excerpt(repr(content_range))}")
     try:
-        urlsplit(headers.get("Location", ""))
+        host = urlsplit(headers.get("Location", "")).netloc
     except ValueError:
         raise unusable("it redirects to an invalid address") from None
+    # The library follows a path alone in a redirect, but takes it for a whole address in other answers.
+    if "Location" in headers and not host and not 300 <= status < 400:
+        del headers["Location"]
     for name in _WAITING:
         value = headers.get(name)
         if value is not None and (not _MOST_WAITING.fullmatch(value) or _LONG_NUMBER.search(value)):

@@ -156,6 +156,16 @@ def test_headers_of_the_hub_and_its_storage_pass():
     check_headers("GET", 416, {"Content-Range": "bytes */10"})
 
 
+def test_a_path_that_redirects_nobody_is_ignored():
+    """The library would take it for the address of the file."""
+    answer = {"Location": "/c0ffee"}
+    check_headers("HEAD", 200, answer)
+    assert answer == {}
+    for kept in ({"Location": "/c0ffee"}, {"Location": "https://a.example/c0ffee"}):
+        check_headers("HEAD", 302, kept)
+        assert kept
+
+
 def test_unreasonable_waiting_times_are_ignored():
     headers = {"Retry-After": "9" * 5000, "RateLimit": f'"api";r=0;t={"9" * 5000}', "RateLimit-Policy": "q=5"}
     check_headers("GET", 429, headers)
