@@ -67,7 +67,7 @@ class GuessingSlot:
         limit, limited_by = token_limit(max_tokens, self.capacity - len(prompt))
         bounds = TextBounds(endings, limit, limited_by, guide)
         self._text = SlotText(0, prompt, (), sampler, bounds)
-        self._tokens = self._generated(self._text)
+        self._tokens = self._generated(self._text, max_tokens)
         return self._text
 
     def end(self, text: SlotText) -> None:
@@ -93,21 +93,20 @@ class GuessingSlot:
             self.end(text)
         return [(text, token)]
 
-    def _generated(self, text: SlotText) -> Iterator[GeneratedToken]:
+    def _generated(self, text: SlotText, max_tokens: int | None) -> Iterator[GeneratedToken]:
         """Compute the prompt, and yield the tokens after it."""
         kept, speculation = self._cached.begin(text.prompt), self._speculation
         speculation.begin(text.prompt, kept)
         logits = self._cached.prefill(on_hidden=speculation.takes_hidden)
         speculation.begin_text()
-        bounds = text.bounds
         for token in generate_with_guesses(
             self._decoder,
             logits,
             text.sampler,
             speculation,
-            endings=bounds.endings,
-            max_tokens=bounds.limit,
-            guide=bounds.guide,
+            endings=text.bounds.endings,
+            max_tokens=max_tokens,
+            guide=text.bounds.guide,
         ):
             self._cached.add(token.id)
             yield token

@@ -47,11 +47,21 @@ def test_rows_have_the_texts_of_those_without_guesses(gambler):
     expected, found = records(plain), records(guessed)
     assert found.keys() == set(range(1, len(ROWS) + 1))
     for number, outcome in expected.items():
-        one, other = (
-            dict(each.given if hasattr(each, "given") else each.record) for each in (outcome, found[number])
-        )
+        one, other = record_of(outcome), record_of(found[number])
         assert one.pop("logprobs", None) is None or other.pop("logprobs")
         assert one == other
+
+
+@pytest.mark.parametrize("speculate", ["off", "lookup"])
+def test_a_full_cache_is_named_as_the_reason(gambler, speculate):
+    row = BatchRow(1, 1, "int:1", RowForm.NATIVE, "ab", {"regex": "a{500}"}, {})
+    outcomes = {}
+    with slot_rows(metal_gen.load(gambler, max_seq_len=32, max_tokens=None, speculate=speculate)) as rows:
+        assert rows.begin(row, 7) is None
+        while not rows.is_idle:
+            outcomes |= dict(rows.advance())
+    assert "cache_full" in outcomes[1].reason
+    assert "--max-seq-len" in outcomes[1].hint
 
 
 @pytest.mark.parametrize(
