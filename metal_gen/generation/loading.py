@@ -31,6 +31,7 @@ from metal_gen.generation.strategy_settings import endings_from, require_lengths
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
+from metal_gen.models.linear_attention.rules import rule_for
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
@@ -136,8 +137,13 @@ class PreparedModel:
         return replace(self, settings=settings, plan=self.plan.with_cache(max_seq_len=capacity.tokens))
 
     def in_background(self, load: Callable[[], Loaded]) -> Background[Loaded]:
-        """Start `read_weights` or `load` in a thread. Until it has ended, nobody else may use MLX."""
-        _ = self.attention  # Reports ask for it meanwhile. So the kernel is tried now.
+        """Start `read_weights` or `load` in a thread. Until it has ended, nobody else may use MLX.
+
+        Reports say meanwhile which kernels are used, so all are tried now.
+        """
+        _ = self.attention
+        if (linear := self.plan.model.linear) is not None:
+            rule_for(linear, by_kernel=self.settings.kernels != "off")
         return Background(load)
 
     def read_weights(self) -> Transformer:
@@ -232,7 +238,8 @@ def prepare(
     if why_off is not None:
         guesses, plan = None, plan_memory(settings, checkpoint, most_slots=most_slots)
     plan.require_fit()
-    compiles_steps("off" if scores else settings.compile, most_slots)
+    if not scores:
+        compiles_steps(settings.compile, most_slots)  # Only to refuse `on` where nothing can be compiled.
     notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")

@@ -8,8 +8,12 @@ from tiny_checkpoint import LINEAR_ATTENTION
 from tiny_text_checkpoint import write_text_checkpoint
 
 import metal_gen
+from metal_gen.config.settings import Settings
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.cached_text import TAIL_TOKENS
+from metal_gen.generation import loading
+from metal_gen.generation.loading import prepare
+from metal_gen.models.kernels.next_attention import PLAIN
 
 pytestmark = pytest.mark.metal
 
@@ -112,3 +116,16 @@ def test_an_answer_that_is_broken_off_can_be_gone_on_from(folder):
     pieces.close()
     pair.turn(pair.chat.retry())
     pair.turn(pair.chat.ask(REQUESTS[2]))
+
+
+def test_kernels_are_tried_before_weights_are_read_in_a_thread(folder, monkeypatch):
+    """MLX must not be used in two threads at once, and a trial uses it."""
+    prepared = prepare(Settings(model=str(folder)))
+    monkeypatch.setattr(loading, "runs_on_cuda", lambda: False)  # No kernel is tried there for small models.
+    calls = []
+    for name, result in (("choose", PLAIN), ("rule_for", None)):
+        monkeypatch.setattr(
+            loading, name, lambda *_, name=name, result=result, **__: calls.append(name) or result
+        )
+    prepared.in_background(lambda: calls.append("load")).result()
+    assert calls == ["choose", "rule_for", "load"]
