@@ -22,11 +22,11 @@ from metal_gen.device.backend import compiles_steps, runs_on_cuda, wire_memory, 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
-from metal_gen.generation.guessing import load_speculation, planned_source, why_no_guesses
+from metal_gen.generation.guessing import load_speculation
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
-from metal_gen.generation.planning import dtype_of, plan_memory
+from metal_gen.generation.planning import plan_memory, plan_run
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.kernels.fitted import fitted
@@ -229,14 +229,13 @@ def prepare(
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    guesses = None
-    if not scores:
-        dtype = dtype_of(settings, checkpoint)
-        guesses = planned_source(settings, checkpoint, dtype, on_download=on_download)
-    plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
-    why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
-    if why_off is not None:
-        guesses, plan = None, plan_memory(settings, checkpoint, most_slots=most_slots)
+    guesses = why_off = None
+    if scores:
+        plan = plan_memory(settings, checkpoint, most_slots=most_slots)
+    else:
+        plan, guesses, why_off = plan_run(
+            settings, checkpoint, most_slots=most_slots, on_download=on_download
+        )
     plan.require_fit()
     if not scores:
         compiles_steps(settings.compile, most_slots)  # Only to refuse `on` where nothing can be compiled.

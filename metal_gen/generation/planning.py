@@ -1,6 +1,7 @@
 """Adds up what a run takes, from settings and the headers of a checkpoint."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from metal_gen.cache.forms import PACKED, can_pack
 from metal_gen.cache.hybrid import HybridCacheConfig
@@ -17,8 +18,9 @@ from metal_gen.device.backend import (
 )
 from metal_gen.errors import ConfigError
 from metal_gen.generation.capacity import capacity_for_any, usual_capacity
-from metal_gen.generation.guessing import most_guesses
+from metal_gen.generation.guessing import most_guesses, planned_source, why_no_guesses
 from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
+from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.speculation.planned import PlannedSource
@@ -36,6 +38,38 @@ def dtype_of(settings: Settings, checkpoint: Checkpoint) -> str:
         has_experts=checkpoint.config.experts is not None,
         is_quantized=checkpoint.weights.is_quantized,
     )
+
+
+def plan_run(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    *,
+    most_slots: int = 1,
+    draft_folder: Path | None = None,
+    on_download: ProgressCallback | None = None,
+) -> tuple[MemoryPlan, PlannedSource | None, str | None]:
+    """Add up the memory of a run that generates texts, with guesses if it makes any.
+
+    Args:
+        settings: Settings in force.
+        checkpoint: The opened checkpoint.
+        most_slots: Number of texts to generate at once, as for `prepare`.
+        draft_folder: As for `planned_source`.
+        on_download: As for `planned_source`.
+
+    Returns:
+        The plan; the source of guesses, or None; and why there are no guesses although there could be.
+
+    Raises:
+        MetalGenError: Any error of `planned_source` and `plan_memory`.
+    """
+    dtype = dtype_of(settings, checkpoint)
+    guesses = planned_source(settings, checkpoint, dtype, draft_folder=draft_folder, on_download=on_download)
+    plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
+    why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
+    if why_off is None:
+        return plan, guesses, None
+    return plan_memory(settings, checkpoint, most_slots=most_slots), None, why_off
 
 
 def plan_memory(

@@ -79,17 +79,14 @@ def _report(
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
     from metal_gen.cli.output.plan_report import plan_json, render_plan
     from metal_gen.cli.terminal.tables import print_json, print_rendered
-    from metal_gen.generation.guessing import planned_source
     from metal_gen.generation.loading import open_checkpoint
-    from metal_gen.generation.planning import dtype_of, plan_memory
+    from metal_gen.generation.planning import plan_run
 
     checkpoint = open_checkpoint(folder, settings)
     # A plan should fail if a run would; a model on the Hub has only its headers here.
     if checkpoint.has_tokenizer:
         checkpoint.read_tokenizer()
-    dtype = dtype_of(settings, checkpoint)
-    guesses = planned_source(settings, checkpoint, dtype, draft_folder=draft_folder)
-    plan = plan_memory(settings, checkpoint, guesses=guesses)
+    plan, _, _ = plan_run(settings, checkpoint, draft_folder=draft_folder)
     name = settings.model or BUNDLED_NAME
     if as_json:
         print_json(plan_json(settings, checkpoint, plan), console)

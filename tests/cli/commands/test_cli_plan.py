@@ -54,6 +54,15 @@ def test_the_numbers_are_those_of_a_run(run_here, gambler):
     assert [other for other in plan["alternatives"] if other.items() >= asked.items()]
 
 
+def test_several_texts_at_once_have_no_guesses_as_in_a_run(run_here, gambler):
+    arguments = ("--max-seq-len", 100, "--speculate", "lookup", "--batch-size")
+    assert planned(run_here, gambler, *arguments, 1)["guesses_bytes"] > 0
+    plan = planned(run_here, gambler, *arguments, 3)
+    run = prepare(Settings(model=gambler, max_seq_len=100, batch_size=3, speculate="lookup")).plan
+    assert plan["guesses_bytes"] == run.guesses_bytes == 0
+    assert plan["total_bytes"] == run.total_bytes
+
+
 def test_8_bits_are_shown_where_heads_have_that_form(run_here, tmp_path):
     sizes = {}
     for head_dim in (32, 64):
