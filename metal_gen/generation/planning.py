@@ -26,20 +26,6 @@ from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.speculation.planned import PlannedSource
 
 
-def dtype_of(settings: Settings, checkpoint: Checkpoint) -> str:
-    """Return the dtype that a checkpoint computes in.
-
-    Raises:
-        ConfigError: A setting contradicts the checkpoint.
-    """
-    return dtype_to_compute_in(
-        settings.model_dtype,
-        checkpoint.weights.dtype,
-        has_experts=checkpoint.config.experts is not None,
-        is_quantized=checkpoint.weights.is_quantized,
-    )
-
-
 def plan_run(
     settings: Settings,
     checkpoint: Checkpoint,
@@ -63,7 +49,7 @@ def plan_run(
     Raises:
         MetalGenError: Any error of `planned_source` and `plan_memory`.
     """
-    dtype = dtype_of(settings, checkpoint)
+    dtype = _dtype_of(settings, checkpoint)
     guesses = planned_source(settings, checkpoint, dtype, draft_folder=draft_folder, on_download=on_download)
     plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
     why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
@@ -93,7 +79,7 @@ def plan_memory(
     Raises:
         ConfigError: A setting contradicts the checkpoint.
     """
-    dtype = dtype_of(settings, checkpoint)
+    dtype = _dtype_of(settings, checkpoint)
     plan = MemoryPlan(
         model=checkpoint.config,
         dtype=dtype,
@@ -117,6 +103,20 @@ def plan_memory(
     if settings.max_seq_len is None and most_slots == plan.cache.batch_size == 1:
         plan = plan.with_cache(max_seq_len=capacity_for_any(plan).tokens)
     return plan
+
+
+def _dtype_of(settings: Settings, checkpoint: Checkpoint) -> str:
+    """Return the dtype that a checkpoint computes in.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint.
+    """
+    return dtype_to_compute_in(
+        settings.model_dtype,
+        checkpoint.weights.dtype,
+        has_experts=checkpoint.config.experts is not None,
+        is_quantized=checkpoint.weights.is_quantized,
+    )
 
 
 def _with_guesses(plan: MemoryPlan, guesses: PlannedSource) -> MemoryPlan:

@@ -42,7 +42,7 @@ class KeptDepths(LearnedDepths):
         self._path = path
         self._key = key
         # Whatever is wrong with the file, it is ignored, and replaced later.
-        with suppress(LookupError, TypeError, ValueError, AttributeError):
+        with suppress(ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
             self.plain, self.kinds = _restored(_read(path)[key])
 
     def end_text(self) -> None:

@@ -129,6 +129,7 @@ def test_a_short_run_writes_nothing(path):
         json.dumps({"format": 1, "models": {"a": {"plain": [0, 3], "kinds": {}}}}).encode(),
         json.dumps({"format": 1, "models": {"a": {"plain": ["x", 3], "kinds": {}}}}).encode(),
         json.dumps({"format": 1, "models": {"a": {"plain": [1e999, 3], "kinds": {}}}}).encode(),
+        json.dumps({"format": 1, "models": {"a": {"plain": [10**400, 3], "kinds": {}}}}).encode(),
         json.dumps(
             {"format": 1, "models": {"a": {"plain": [0.1, 3], "kinds": {KIND: {"costs": {"x": [1, 1]}}}}}}
         ).encode(),
