@@ -165,10 +165,8 @@ class Suite:
             trial = parts.parts_trial(runner, tokenizer, strategy, text, self.print_texts, count)
             self._alternate(PARTS, [trial])
         if self._wants(STEP):
-            kinds, ends = (
-                runner.kinds_of_step(),
-                sorted({*self.workload.depths[:1], *self.workload.depths[-1:]}),
-            )
+            kinds, depths = runner.kinds_of_step(), self.workload.depths
+            ends = sorted({depths[0], depths[-1]})
             self.report.measurements += step_operations(kinds, ends)
             self._alternate(STEP, step_trials(kinds, ends, self.workload.decode_tokens - 1))
         if self._wants(GRAPH):

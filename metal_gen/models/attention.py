@@ -173,7 +173,10 @@ class Attention:
         if self.kernel is not None and step.nexts is not None:
             projected = self.qkv(rows)
             by_kernel = self.kernel(projected, step.periods, step.nexts, layer)
-            return self.output(by_kernel * mx.sigmoid(self._gates(projected)) if self.gated else by_kernel)
+            if self.gated:
+                pairs, _ = self._pairs(projected)
+                by_kernel = by_kernel * mx.sigmoid(pairs[:, :, 1].reshape(by_kernel.shape))
+            return self.output(by_kernel)
         queries, keys, values, gates = self._project(rows, step)
         held_keys, held_values = step.cache.update(layer, keys, values)
         # From the last: the parts of one text then share what the longest of them has unpacked.
@@ -220,16 +223,13 @@ class Attention:
         queries, keys = mx.split(self.rope(heads, step.offset, step.periods), [self.num_heads], axis=1)
         return queries, keys, values, gates
 
-    def _gates(self, projected: mx.array) -> mx.array:
-        """Return the gates, (R, H * D), of projections (R, ...)."""
-        size = self.num_heads * self.head_dim
-        pairs = projected[:, : 2 * size].reshape(len(projected), self.num_heads, 2, self.head_dim)
-        return pairs[:, :, 1].reshape(-1, size)
-
     def _part_gates(self, projected: mx.array) -> tuple[mx.array, mx.array]:
         """Split (R, ...), where each head's gate follows its queries, into projections and gates."""
-        size = self.num_heads * self.head_dim
-        pairs, others = mx.split(projected, [2 * size], axis=-1)
-        pairs = pairs.reshape(len(projected), self.num_heads, 2, self.head_dim)
-        queries, gates = pairs[:, :, 0].reshape(-1, size), pairs[:, :, 1].reshape(-1, size)
+        pairs, others = self._pairs(projected)
+        queries, gates = (pairs[:, :, place].reshape(len(projected), -1) for place in (0, 1))
         return mx.concatenate([queries, others], axis=-1), gates
+
+    def _pairs(self, projected: mx.array) -> tuple[mx.array, mx.array]:
+        """Split (R, ...) into each head's queries and gate, (R, H, 2, D), and the other projections."""
+        pairs, others = mx.split(projected, [2 * self.num_heads * self.head_dim], axis=-1)
+        return pairs.reshape(len(projected), self.num_heads, 2, self.head_dim), others
