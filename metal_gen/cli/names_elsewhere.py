@@ -66,7 +66,7 @@ _HINTS = {
     "--lora --lora-scaled": "--adapter FOLDER=SCALE takes a folder that PEFT or mlx-lm has saved",
     "-md --model-draft": "--draft-model MODEL names a model that guesses tokens ahead",
     "--num-draft-tokens --draft-max": "--draft-tokens N limits the tokens that are guessed at once",
-    "--prompt-cache-file --prompt-cache": "no cache is kept on disk: leave it out",
+    "--prompt-cache-file --prompt-cache": "--prefix-cache keeps the beginnings of prompts on disk",
     "-sysf --system-prompt-file": '--system "$(cat FILE)" sets the system message',
     "--chat-template --chat-template-file --use-default-chat-template": "the checkpoint's own template is "
     "used; --raw continues the prompt without it",

@@ -2,8 +2,8 @@
 
 Summaries, edits, extraction and code repeat what is in the prompt. A table finds the last place where the
 text had the same 8 tokens, or the same 4, as it has now. Where a repetition breaks off, as at a word that an
-edit changes, it goes on as soon as a token comes that follows soon after the break. All memory is allocated
-once, for the size of the cache.
+edit changes, it goes on as soon as a token comes that follows soon after the break. Its memory is fixed by
+the size of the cache.
 
 Source: Prompt Lookup Decoding (https://github.com/apoorvumang/prompt-lookup-decoding).
 """
