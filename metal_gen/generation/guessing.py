@@ -86,7 +86,7 @@ def why_no_guesses(settings: Settings, plan: "MemoryPlan", most_slots: int) -> s
     if most_slots == 1:
         return None
     if runs_on_cpu():
-        return "in a batch, a CPU computes every row in the same way whatever the other rows are"
+        return "on a CPU, texts of a batch do not depend on the number of slots; with guesses they would"
     return "the prefix cache is on, which reads and writes slots" if settings.prefix_cache else None
 
 

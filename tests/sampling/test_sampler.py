@@ -205,7 +205,7 @@ def test_the_frequency_penalty_counts_and_the_presence_penalty_does_not():
     assert first(frequency_penalty=0.9) == 3
 
 
-def test_retracted_tokens_are_forgotten():
+def test_tokens_that_are_taken_back_are_forgotten():
     values = np.array([2.0, 1.5], np.float32)
     sampler = make_sampler(SamplingStrategy(temperature=0, presence_penalty=1.0))
     assert take(sampler, values, 0)[0] == 0
