@@ -10,20 +10,12 @@ far it can go is:
 """
 
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 # The most guesses of a pass.
 MOST_TAKEN_BACK = 64
 
 State = TypeVar("State")
-
-
-class TakesBack(Protocol):
-    """Follows a text, and can take back what was added last."""
-
-    def take_back(self, count: int) -> None:
-        """Undo the last `count` additions."""
-        ...
 
 
 class Recent(Generic[State]):
