@@ -274,13 +274,13 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
     def override(self, values: Mapping[str, object], source: str | Mapping[str, str]) -> "Settings":
         """Return these settings overridden by checked values; a value that means "off" becomes None.
 
-        A constraint replaces one of any other kind.
+        A constraint replaces one of any other kind; a choice of guesses replaces one that contradicts it.
         """
-        replaced = CONSTRAINTS if any(values.get(name) for name in CONSTRAINTS) else ()
-        defaults = {name: SETTINGS[name].default for name in replaced}
+        constraints = CONSTRAINTS if any(values.get(name) for name in CONSTRAINTS) else ()
+        defaults = {name: SETTINGS[name].default for name in (*constraints, *self.contradicted_by(values))}
         named = {name: source if isinstance(source, str) else source[name] for name in values}
         in_force = {name: value_in_force(SETTINGS[name].check, value) for name, value in values.items()}
-        before = {name: place for name, place in self.sources.items() if name not in replaced}
+        before = {name: place for name, place in self.sources.items() if name not in defaults}
         changes: dict[str, Any] = {**defaults, **in_force, "sources": {**before, **named}}
         return replace(self, **changes)
 

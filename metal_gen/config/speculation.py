@@ -1,11 +1,14 @@
 """Settings for guessing tokens ahead."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from metal_gen.config.checks import Choice, Text, Whole
 from metal_gen.config.setting_info import setting
 
 MOST_GUESSES = 64
+# Values of `speculate` that a draft model does not contradict.
+WITH_DRAFT = ("auto", "draft")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +35,15 @@ class SpeculationSettings:
         "Guess at most this many tokens at once",
         unset="4 of a model, 32 of a lookup",
     )
+
+    def contradicted_by(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        """Return which of these settings give way to values that override them.
+
+        Otherwise a draft model in a settings file could not be turned off.
+        """
+        if "draft_model" in values or "speculate" in values:
+            if values.get("speculate", "auto") not in WITH_DRAFT:
+                return () if "draft_model" in values else ("draft_model",)
+            if "speculate" not in values and self.speculate not in WITH_DRAFT:
+                return ("speculate",)
+        return ()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
+from metal_gen.config.speculation import WITH_DRAFT
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.config.model_config import ModelConfig
@@ -42,7 +43,7 @@ def planned_source(
         MetalGenError: The draft model cannot be used. The error names the setting.
     """
     wanted = settings.speculate
-    if settings.draft_model is not None and wanted not in ("auto", "draft"):
+    if settings.draft_model is not None and wanted not in WITH_DRAFT:
         raise refusal(
             settings,
             "draft_model",
