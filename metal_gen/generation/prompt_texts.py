@@ -140,9 +140,10 @@ class PromptTexts:
         tokens = generate(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )
-        for token in _while_in_cache(cached, tokens):
+        for length, token in enumerate(_while_in_cache(cached, tokens), len(self.prompt.ids) + 1):
             cached.add(token.id)
-            piece = assembly.add(token, cache.position)
+            # A pass may have added guesses after this token, which a stop string cuts off.
+            piece = assembly.add(token, min(cache.position, length))
             yield piece
             if piece.finish:
                 return
