@@ -1,9 +1,10 @@
 """The errors of metal-gen, with their exit codes in a shell.
 
-Defines the exception types and the exit codes. Does not know MLX, files or terminals.
+Defines the exception types and the exit codes. Does not know MLX or terminals.
 """
 
 from enum import IntEnum
+from pathlib import Path
 
 from metal_gen.excerpt import excerpt
 
@@ -100,3 +101,8 @@ class IncompleteError(MetalGenError):
 
 class BackendError(MetalGenError):
     """MLX cannot be loaded, or is not built for this machine."""
+
+
+def damaged(path: Path, problem: str) -> CheckpointError:
+    """Return the error that refuses a damaged file of a checkpoint."""
+    return CheckpointError(f"{path} is damaged: {problem}", "download or copy the file again")

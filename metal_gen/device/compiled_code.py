@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from metal_gen.errors import ConfigError
+from metal_gen.files.kept_file import cache_folder
 
 # Variables in the order in which C++ looks for the folder.
 TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
@@ -52,13 +53,15 @@ def keep_own_ptx() -> None:
 
 def _ptx_at_home() -> str:
     """Return a folder of this user on this machine: a machine with the same home may have another GPU."""
+    caches = cache_folder()
+    if caches is None:
+        return ""
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        own = caches / "metal-gen" / (platform.node() or "here")
+        own = caches / (platform.node() or "here")
         own.mkdir(mode=OWNER_MAY, parents=True, exist_ok=True)
         folder = _folder_below(own, "ptx")
         _require_own(folder)
-    except (OSError, RuntimeError):  # There is no home.
+    except OSError:
         return ""
     return str(folder)
 

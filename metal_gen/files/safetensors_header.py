@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, damaged
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
-from metal_gen.files.damaged_file import damaged
 from metal_gen.files.json_file import NotJsonError, parse_json
 
 BITS = {

@@ -118,8 +118,8 @@ def load_speculation(
         return Speculation(source, Depths(most, settings.draft_tokens))
 
     from metal_gen.prefix_cache.keys import model_key
-    from metal_gen.speculation.learned import KeptDepths, learned_file
+    from metal_gen.speculation.learned import KeptDepths
 
     key = model_key(checkpoint, plan.dtype, plan.cache, plan.chunk_size)
     name = f"{key} {source.name} {settings.draft_model or ''} {settings.compile}"
-    return Speculation(source, KeptDepths(learned_file(), name, most, settings.draft_tokens))
+    return Speculation(source, KeptDepths(name, most, settings.draft_tokens))

@@ -18,6 +18,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.errors import ConfigError
 from metal_gen.files.bounded_file import read_bounded
+from metal_gen.files.kept_file import cache_folder
 from metal_gen.files.modes import OWNER_MAY
 
 SUFFIX = ".safetensors"
@@ -62,8 +63,8 @@ def folder_of(settings: Settings) -> "PrefixFolder":
     Raises:
         ConfigError: It is in the home folder, and there is none.
     """
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    path = Path(settings.prefix_cache_dir or f"{caches}/metal-gen/prefixes")
+    own = cache_folder() or Path("~/.cache/metal-gen")
+    path = Path(settings.prefix_cache_dir or own / "prefixes")
     try:
         return PrefixFolder(path.expanduser(), settings.prefix_cache_max_bytes)
     except RuntimeError:

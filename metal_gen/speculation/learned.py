@@ -1,16 +1,12 @@
 """Keeps what was learned of depths for later runs: a single run is often over before it has learned much."""
 
-import json
-import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from metal_gen.files.bounded_file import read_bounded
-from metal_gen.files.whole_file import write_whole
+from metal_gen.files.kept_file import read_kept, write_kept
 from metal_gen.speculation.depth import KindStatistics, LearnedDepths, Mean
 
-FILE = "speculation.json"
+NAME = "speculation.json"
 FORMAT = 1
 MOST_BYTES = 1 << 20
 MOST_MODELS = 64
@@ -20,53 +16,40 @@ FEWEST_PASSES = 64
 MOST_WEIGHT = 6.0
 
 
-def learned_file() -> Path | None:
-    """Return the path of the file, in `$XDG_CACHE_HOME/metal-gen`; None without a home folder."""
-    with suppress(RuntimeError):
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metal-gen" / FILE
-    return None
-
-
 class KeptDepths(LearnedDepths):
     """Learned depths that begin with what earlier runs have learned of this model on this machine.
 
     Args:
-        path: Path of the file; None to keep nothing.
         key: Name of the model, its dtype and the device.
         most: As for `Depths`.
         wanted: As for `Depths`.
     """
 
-    def __init__(self, path: Path | None, key: str, most: int, wanted: int | None = None) -> None:
+    def __init__(self, key: str, most: int, wanted: int | None = None) -> None:
         super().__init__(most, wanted)
-        self._path = path
         self._key = key
         # Whatever is wrong with the file, it is ignored, and replaced later.
         with suppress(ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-            self.plain, self.kinds = _restored(_read(path)[key])
+            self.plain, self.kinds = _restored(_learned()[key])
 
     def end_text(self) -> None:
         """Write what was learned, if it is worth it and the file can be written."""
-        if self._path is None or self.unsaved < FEWEST_PASSES:
+        if self.unsaved < FEWEST_PASSES:
             return
         self.unsaved = 0
-        models = _read(self._path)
+        models = _learned()
         models.pop(self._key, None)
         models[self._key] = _stored(self.plain, self.kinds)
         newest = dict(list(models.items())[-MOST_MODELS:])
-        content = json.dumps({"format": FORMAT, "models": newest}).encode()
-        with suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, content, private=True, follows_link=False)
+        write_kept(NAME, {"format": FORMAT, "models": newest})
 
 
-def _read(path: Path | None) -> dict[str, Any]:
-    """Return what the file has by model; nothing if it is missing, damaged or someone else's."""
-    with suppress(OSError, ValueError, RecursionError, AttributeError):
-        if path is not None and path.lstat().st_uid == os.geteuid():
-            document = json.loads(read_bounded(path, MOST_BYTES))
-            if document.get("format") == FORMAT and isinstance(document.get("models"), dict):
-                return dict(document["models"])
+def _learned() -> dict[str, Any]:
+    """Return what earlier runs have learned, by model."""
+    document = read_kept(NAME, MOST_BYTES)
+    if isinstance(document, dict) and document.get("format") == FORMAT:
+        models = document.get("models")
+        return dict(models) if isinstance(models, dict) else {}
     return {}
 
 

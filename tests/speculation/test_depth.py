@@ -6,7 +6,7 @@ import random
 import pytest
 
 from metal_gen.speculation.depth import USUAL, Depths, LearnedDepths
-from metal_gen.speculation.learned import FEWEST_PASSES, KeptDepths, learned_file
+from metal_gen.speculation.learned import FEWEST_PASSES, KeptDepths
 
 KIND = "lookup 8"
 
@@ -89,27 +89,28 @@ def test_no_depth_is_above_what_is_wanted(made):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "cache" / "speculation.json"
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "metal-gen" / "speculation.json"
 
 
 def test_the_next_run_begins_with_what_was_learned(path):
-    first = KeptDepths(path, "a", 32)
+    first = KeptDepths("a", 32)
     simulate(first, 1.0, 0.01, FEWEST_PASSES + 30)
     first.end_text()
     assert path.stat().st_mode & 0o777 == 0o600
-    again = KeptDepths(path, "a", 32)
+    again = KeptDepths("a", 32)
     assert again.choose(KIND) == 32
     assert again.plain.value == pytest.approx(first.plain.value, rel=1e-3)
-    assert KeptDepths(path, "b", 32).choose(KIND) == 0
-    other = KeptDepths(path, "b", 32)
+    assert KeptDepths("b", 32).choose(KIND) == 0
+    other = KeptDepths("b", 32)
     simulate(other, 0.0, 0.5, FEWEST_PASSES + 30)
     other.end_text()
-    assert KeptDepths(path, "a", 32).choose(KIND) == 32
+    assert KeptDepths("a", 32).choose(KIND) == 32
 
 
 def test_a_short_run_writes_nothing(path):
-    depths = KeptDepths(path, "a", 32)
+    depths = KeptDepths("a", 32)
     simulate(depths, 1.0, 0.01, FEWEST_PASSES - 1)
     depths.end_text()
     assert not path.exists()
@@ -141,17 +142,18 @@ def test_a_short_run_writes_nothing(path):
 def test_whatever_is_wrong_with_the_file_is_ignored(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
-    depths = KeptDepths(path, "a", 32)
+    path.chmod(0o600)
+    depths = KeptDepths("a", 32)
     assert depths.choose(KIND) == 0
     simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
     depths.end_text()
-    assert KeptDepths(path, "a", 32).choose(KIND) == 32
+    assert KeptDepths("a", 32).choose(KIND) == 32
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    depths = KeptDepths(tmp_path / "file" / "speculation.json", "a", 32)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    depths = KeptDepths("a", 32)
     simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
     depths.end_text()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert learned_file() == tmp_path / "metal-gen" / "speculation.json"
+    assert (tmp_path / "file").read_text() == ""

@@ -7,9 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, damaged
 from metal_gen.excerpt import excerpt
-from metal_gen.files.damaged_file import damaged
 
 # struct's letters for the types of numbers.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -10,10 +10,9 @@ from typing import Any
 
 from metal_gen.checkpoint.gguf.arrangement import Arrangement
 from metal_gen.checkpoint.gguf.cursor import Cursor
-from metal_gen.errors import CheckpointError
+from metal_gen.errors import CheckpointError, damaged
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
-from metal_gen.files.damaged_file import damaged
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.fields import FieldReader
 
