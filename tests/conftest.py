@@ -43,13 +43,19 @@ hypothesis.settings.load_profile("untimed")
 # Files of slow tests: of what seldom changes, or more of a kind. `scripts/check --all` runs them, and
 # `scripts/check` only the tests among them that are marked `quick`.
 RELEASE = (
-    *("bench/test_bench_families", "cli/commands/test_cli_bench", "cli/terminal/test_in_tmux"),
+    *("bench/test_bench_families", "cli/batch/test_batch_progress", "cli/commands/test_cli_batch.py"),
+    *("cli/commands/test_cli_bench", "cli/commands/test_cli_constraints", "cli/commands/test_cli_prefixes"),
+    *("cli/terminal/test_cli_streams", "cli/terminal/test_in_tmux"),
     *("checkpoint/gguf/test_gguf.py", "checkpoint/gguf/test_gguf_hybrids", "checkpoint/test_hybrid_layouts"),
     *("checkpoint/packed/test_published_quantization", "conversion/test_convert", "device_checks/"),
-    *("engine/test_hybrid_slots", "models/test_hybrid_goldens", "models/test_long_goldens"),
-    *("hub/test_hub_download", "hub/test_hub_errors"),
+    *("engine/test_compiled_step", "engine/test_hybrid_slots", "engine/test_peak_memory"),
+    *("generation/test_hybrid_conversation", "hub/test_hub_download", "hub/test_hub_errors"),
+    *("models/test_attention_kernel", "models/test_hybrid_goldens", "models/test_long_goldens"),
     *("prefix_cache/test_prefix_conversation", "prefix_cache/test_prefix_reuse"),
+    *("prefix_cache/test_prefix_trouble", "sampling/test_sampling_distribution"),
     *("scripts/test_check_constraints", "scripts/test_plot_bench", "scripts/test_story_grammar"),
+    *("speculation/test_guess_memory", "speculation/test_guessing_models", "speculation/test_mtp_acceptance"),
+    *("speculation/test_texts.py", "test_llm_plugin"),
 )
 
 

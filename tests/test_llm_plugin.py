@@ -76,6 +76,7 @@ def test_a_prompt_is_answered_as_the_library_answers_it(run):
     assert f"Token usage: {expected.statistics.prompt_tokens} input, 12 output" in result.output
 
 
+@pytest.mark.quick
 def test_models_of_the_cache_and_of_the_settings_are_offered(llm_plugin, run, monkeypatch):
     monkeypatch.setattr(llm_plugin, "cached_references", lambda: ["org/cached"])
     monkeypatch.setenv("METAL_GEN_MODEL", "org/chosen")
@@ -87,6 +88,7 @@ def test_models_of_the_cache_and_of_the_settings_are_offered(llm_plugin, run, mo
     ]
 
 
+@pytest.mark.quick
 def test_every_option_is_shown_with_its_help(llm_plugin, run):
     shown = run("models", "-m", "metal-gen/bundled", "--options").output
     for name in llm_plugin.OPTIONS:
@@ -111,6 +113,7 @@ def test_an_option_that_cannot_be_used_is_a_sentence(run, monkeypatch, option, v
     assert "Traceback" not in result.output
 
 
+@pytest.mark.quick
 def test_a_model_that_is_not_there_is_a_sentence(llm, llm_plugin, run, tmp_path):
     model = llm_plugin.MetalGenModel(str(tmp_path / "none"))
     with pytest.raises(llm.ModelError, match="none") as caught:
@@ -118,6 +121,7 @@ def test_a_model_that_is_not_there_is_a_sentence(llm, llm_plugin, run, tmp_path)
     assert "hint: " in str(caught.value)
 
 
+@pytest.mark.quick
 def test_a_conversation_computes_only_what_is_new(run, bundled):
     talk = bundled.conversation()
     first = talk.prompt("Hello", max_tokens=6)
@@ -128,6 +132,7 @@ def test_a_conversation_computes_only_what_is_new(run, bundled):
     assert said[1][1] == first.text()
 
 
+@pytest.mark.quick
 def test_an_option_of_one_answer_is_not_the_next_ones(run, bundled, monkeypatch):
     monkeypatch.setenv("METAL_GEN_TEMPERATURE", "0")
     plain = bundled.prompt("A story", max_tokens=8).text()
@@ -135,6 +140,7 @@ def test_an_option_of_one_answer_is_not_the_next_ones(run, bundled, monkeypatch)
     assert bundled.prompt("A story", max_tokens=8).text() == plain
 
 
+@pytest.mark.quick
 def test_the_model_stays_loaded_unless_its_settings_change(run, bundled):
     bundled.prompt("A story", max_tokens=2).text()
     before = bundled._loaded[1]
@@ -171,6 +177,7 @@ def test_calls_of_tools_are_handed_on(llm, llm_plugin, run, tmp_path):
     assert model.prompt("hi", max_tokens=2, seed=1).tool_calls() == []
 
 
+@pytest.mark.quick
 def test_calls_and_results_become_messages(llm_plugin):
     from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 

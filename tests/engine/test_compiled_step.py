@@ -110,6 +110,7 @@ def test_logits_equal_those_of_the_plain_step(tmp_path, make_cache, short_stride
         assert_close(ours, theirs)
 
 
+@pytest.mark.quick
 def test_adapters_are_part_of_the_compiled_step(tmp_path, make_cache, short_strides):
     model = load_adapted_and_quantized(tmp_path)
     plain, compiled = (
@@ -119,6 +120,7 @@ def test_adapters_are_part_of_the_compiled_step(tmp_path, make_cache, short_stri
     assert compiled == plain
 
 
+@pytest.mark.quick
 def test_log_probabilities_equal_those_of_the_plain_step(tiny_model, make_cache):
     plain = text(Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY)), TopP(0.9), logprobs=3)
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True)
@@ -127,6 +129,7 @@ def test_log_probabilities_equal_those_of_the_plain_step(tiny_model, make_cache)
             assert_close(array, other)
 
 
+@pytest.mark.quick
 def test_functions_are_reused_for_the_next_text(tiny_model, make_cache, short_strides):
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True)
     first = text(decoder, Temperature(1.0), seed=1)
@@ -139,6 +142,7 @@ def test_functions_are_reused_for_the_next_text(tiny_model, make_cache, short_st
     assert decoder.compiled.count == 2 * count
 
 
+@pytest.mark.quick
 def test_a_full_cache_is_refused_and_unchanged(tiny_model, make_cache):
     decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=len(PROMPT)), compiles=True)
     logits = decoder.prefill(PROMPT)
@@ -149,6 +153,7 @@ def test_a_full_cache_is_refused_and_unchanged(tiny_model, make_cache):
     assert np.isfinite(np.array(logits)).all()
 
 
+@pytest.mark.quick
 @pytest.mark.release
 @needs_a_compiler
 def test_fused_operations_give_the_same_text(tiny_model, make_cache, fusing):
@@ -176,6 +181,7 @@ def test_buffers_are_written_in_place(tiny_model, make_cache, fusing):
     assert large - small < buffer / 8
 
 
+@pytest.mark.quick
 def test_lengths_grow_in_strides_of_at_most_an_eighth():
     capacity = 100_000
     lengths = [attended_length(position, capacity) for position in range(1, capacity + 1)]

@@ -108,6 +108,7 @@ def test_what_is_forgotten_is_not_in_the_states(folder):
     pair.turn(pair.chat.ask("b"))
 
 
+@pytest.mark.quick
 def test_an_answer_that_is_broken_off_can_be_gone_on_from(folder):
     pair = Pair(folder, {})
     pair.turn(pair.chat.ask(REQUESTS[0]))
@@ -118,6 +119,7 @@ def test_an_answer_that_is_broken_off_can_be_gone_on_from(folder):
     pair.turn(pair.chat.ask(REQUESTS[2]))
 
 
+@pytest.mark.quick
 def test_kernels_are_tried_before_weights_are_read_in_a_thread(folder, monkeypatch):
     """MLX must not be used in two threads at once, and a trial uses it."""
     prepared = prepare(Settings(model=str(folder)))

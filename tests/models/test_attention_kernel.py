@@ -129,6 +129,7 @@ def test_handing_over_early_changes_no_text(as_on_a_gpu, monkeypatch, kind):
     assert late[:2] == ["hand over", "read"]
 
 
+@pytest.mark.quick
 @needs_compiler
 def test_whoever_writes_after_a_step_waits_for_it(as_on_a_gpu):
     """A step that nobody reads still writes, before a prompt or known tokens follow."""
@@ -142,6 +143,7 @@ def test_whoever_writes_after_a_step_waits_for_it(as_on_a_gpu):
         assert mx.abs(found - family.model.logits(whole[:, -1])).max().item() < 1e-4
 
 
+@pytest.mark.quick
 @needs_compiler
 def test_a_step_that_was_taken_back_writes_nothing_later(as_on_a_gpu):
     family = whole_models._Family(CONFIG)
@@ -158,6 +160,7 @@ def refuse(code, *arguments, **options):
     raise RuntimeError("[compile] Failed to compile kernel\nand much more")
 
 
+@pytest.mark.quick
 @cpu_only
 @pytest.mark.parametrize(
     ("run", "reason"),
@@ -183,6 +186,7 @@ def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, t
     assert not (tmp_path / "metal-gen").exists()
 
 
+@pytest.mark.quick
 @cpu_only
 def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch):
     assert choose(CONFIG, True, "float32", "q8") == PLAIN
@@ -190,6 +194,7 @@ def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch
     assert choose(CONFIG, True, "float32", "float32") == PLAIN
 
 
+@pytest.mark.quick
 @cpu_only
 def test_a_setting_turns_all_kernels_off(as_on_a_gpu, monkeypatch):
     monkeypatch.setattr(next_attention, "reason_against", lambda *_: None)
@@ -206,11 +211,13 @@ def test_a_setting_turns_all_kernels_off(as_on_a_gpu, monkeypatch):
     assert not any(mixer.by_kernel for mixer in linear)
 
 
+@pytest.mark.quick
 def test_heads_that_the_kernel_is_not_made_for_are_known():
     for change in ({"head_dim": 80, "rotated": 80}, {"rotated": 48}, {"num_heads": 256}, {"head_dim": 512}):
         assert not replace(HEADS, **change).are_supported, change
 
 
+@pytest.mark.quick
 def test_groups_fit_the_memory_that_they_share():
     for queries in (1, 2, 4, 8, 16):
         for size in (64, 128, 256):
@@ -236,6 +243,7 @@ def trials(as_on_a_gpu, monkeypatch):
     return choose_anew
 
 
+@pytest.mark.quick
 def test_a_passed_trial_is_kept_for_this_device_and_these_versions(trials, tmp_path, monkeypatch):
     assert trials() > 0
     file = tmp_path / "metal-gen" / passed.NAME
@@ -248,6 +256,7 @@ def test_a_passed_trial_is_kept_for_this_device_and_these_versions(trials, tmp_p
     assert trials() > 0
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -268,6 +277,7 @@ def test_a_file_with_anything_wrong_is_ignored(trials, tmp_path, spoil):
     assert trials() > 0
 
 
+@pytest.mark.quick
 def test_without_a_place_for_the_file_trials_are_repeated(trials, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -71,6 +71,7 @@ def test_a_folder_that_has_become_read_only_is_read(load, monkeypatch):
     assert model.prefixes.take_notices() == []
 
 
+@pytest.mark.quick
 def test_entries_of_an_older_version_are_not_used(load, tmp_path, monkeypatch):
     answer(load(), PROMPT)
     monkeypatch.setattr(keys, "FORMAT", keys.FORMAT + 1)
@@ -103,6 +104,7 @@ def test_another_adapter_template_or_weights_of_the_same_size_are_a_miss(load, t
     assert stored_tokens() == 0
 
 
+@pytest.mark.quick
 @pytest.mark.release
 def test_eight_processes_at_once_give_one_text_and_one_whole_entry(tmp_path):
     arguments = ("generate", PROMPT, "--system", RULES, "-n", "4", "-q", "--seed", "3", "--prefix-cache")

@@ -108,6 +108,7 @@ def assert_kept(mask, logits, strategy):
 # Kept sets
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("vocabulary", [1, 2, 129, 1000])
@@ -175,6 +176,7 @@ def test_candidates_and_the_whole_vocabulary_draw_the_same(strategy):
     np.testing.assert_array_equal(np.array(some)[certain], np.array(every)[certain])
 
 
+@pytest.mark.quick
 def test_a_clear_edge_is_met_exactly():
     """If p is far from every cumulative value, the set is exactly the reference's."""
     logits, values = rounded_to("float32", zipf_logits(BIG, exponent=2.0))
@@ -193,6 +195,7 @@ def test_a_clear_edge_is_met_exactly():
                 assert mask.sum() == size
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("p", [1e-8, 0.1, 0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_nucleus_is_the_smallest_set_that_reaches_p(p, dtype):
@@ -204,6 +207,7 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_p(p, dtype):
     assert mask.all() or chances[mask].min() >= chances[~mask].max()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("p", [1e-300, 1e-45, 1e-8])
 @pytest.mark.parametrize("vocabulary", [2, 300, BIG])
 def test_the_smallest_p_keeps_the_lowest_of_the_largest(p, vocabulary):
@@ -216,6 +220,7 @@ def test_the_smallest_p_keeps_the_lowest_of_the_largest(p, vocabulary):
         assert mask.sum() == 1
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("p", [0.999999, 1 - 2**-24, 1 - 2**-53])
 @pytest.mark.parametrize("vocabulary", [2, 300, BIG])
 def test_p_next_to_1_keeps_the_mass(p, vocabulary):
@@ -225,6 +230,7 @@ def test_p_next_to_1_keeps_the_mass(p, vocabulary):
     assert probabilities(values, Temperature(1.0))[mask].sum() >= p - 2e-6
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [2, 129, 1000, BIG])
 def test_k_at_its_extremes(vocabulary):
     logits, values = rounded_to("float32", random_logits(vocabulary, scale=1.0))
@@ -238,6 +244,7 @@ def test_k_at_its_extremes(vocabulary):
         assert np.flatnonzero(~mask).tolist() == [smallest]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "k",
     [154, 155, 156, 157, 200, 255],
@@ -250,6 +257,7 @@ def test_k_that_needs_as_many_blocks_as_there_are(k):
     np.testing.assert_array_equal(mask, kept(values, TopK(k)))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [7, 300, BIG])
 @pytest.mark.parametrize("whole", [True, False])
 def test_ties_at_the_last_place_go_to_the_lowest_ids(vocabulary, whole):
@@ -263,6 +271,7 @@ def test_ties_at_the_last_place_go_to_the_lowest_ids(vocabulary, whole):
         assert np.flatnonzero(mask).tolist() == sorted([*tied[: k - 1], tied[-1]])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [7, 300, BIG])
 @pytest.mark.parametrize("whole", [True, False])
 def test_ties_at_the_edge_of_the_nucleus_go_to_the_lowest_ids(vocabulary, whole):
@@ -278,6 +287,7 @@ def test_ties_at_the_edge_of_the_nucleus_go_to_the_lowest_ids(vocabulary, whole)
         assert np.flatnonzero(mask).tolist() == tied[:size].tolist()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [2, 300, BIG, QWEN])
 def test_of_equal_logits_the_lowest_ids_are_kept(vocabulary):
     logits = mx.full((1, vocabulary), 1.25)
@@ -290,6 +300,7 @@ def test_of_equal_logits_the_lowest_ids_are_kept(vocabulary):
     assert mask.all()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("strategy", [TopK(2), TopP(0.3)], ids=str)
 def test_zeros_of_either_sign_are_equal(strategy):
     values = np.array([-0.0, 0.0, -0.0, 0.0], np.float32)
@@ -297,6 +308,7 @@ def test_zeros_of_either_sign_are_equal(strategy):
     assert mask.tolist() == kept(values, strategy).tolist()
 
 
+@pytest.mark.quick
 def test_a_tie_with_a_left_out_token_is_uncertain():
     """One token in each of 313 blocks is largest, all equal: candidates cannot know the lowest ids."""
     values = np.full(BIG, -20.0, np.float32)
@@ -308,6 +320,7 @@ def test_a_tie_with_a_left_out_token_is_uncertain():
         assert_kept(mask, values, strategy)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [40, 1000, BIG])
 def test_minus_infinity_is_never_kept(vocabulary):
     for strategy in STRATEGIES:
@@ -326,6 +339,7 @@ def check_bans(vocabulary, strategy):
             assert_kept(mask, np.maximum(values, -1e30), strategy)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("vocabulary", [40, 1000, BIG])
 def test_a_single_finite_logit_is_drawn(vocabulary):
     values = np.full(vocabulary, -math.inf, np.float32)
@@ -336,6 +350,7 @@ def test_a_single_finite_logit_is_drawn(vocabulary):
             assert (token, status) == (vocabulary - 2, Status.CERTAIN)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("vocabulary", [1, 2, 129, BIG])
 @pytest.mark.parametrize("whole", [True, False])
@@ -379,12 +394,14 @@ def assert_drawn_from(tokens, chances):
         assert statistic < critical_value(len(expected) - 1)
 
 
+@pytest.mark.quick
 def test_the_critical_value_is_that_of_the_tables():
     """Upper 1e-5 quantiles of chi-square."""
     for freedom, quantile in ((10, 42.92), (50, 104.2), (100, 171.5)):
         assert critical_value(freedom) == pytest.approx(quantile, rel=0.03)
 
 
+@pytest.mark.quick
 def test_the_chi_square_test_notices_a_wrong_distribution():
     chances = probabilities(random_logits(64, scale=1.0), Temperature(1.0))
     wrong = probabilities(random_logits(64, scale=1.0), Temperature(1.05))
@@ -449,6 +466,7 @@ def test_frequencies_of_a_big_vocabulary(vocabulary, strategy, draws):
     assert_drawn_from(tokens, probabilities(values, strategy))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("shape", ["flat", "random", "equal"])
 @pytest.mark.parametrize("vocabulary", [5, 5000, BIG, QWEN])
 def test_a_number_finds_its_place_in_the_cumulative_distribution(vocabulary, shape):
@@ -480,6 +498,7 @@ def test_tokens_without_weight_are_never_drawn(vocabulary):
     assert (weights[places] > 0).all()
 
 
+@pytest.mark.quick
 def test_entropy_grows_with_temperature():
     values = random_logits(200, scale=2.0)
     entropies, drawn = [], []
@@ -499,6 +518,7 @@ def test_entropy_grows_with_temperature():
     assert entropies[-1] < math.log(200)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("temperature", [1e-9, 1e-6, 1e-3])
 def test_a_temperature_next_to_0_is_greedy(temperature):
     for vocabulary in (50, BIG):
@@ -509,6 +529,7 @@ def test_a_temperature_next_to_0_is_greedy(temperature):
                 assert (token, status) == (values.argmax(), Status.CERTAIN)
 
 
+@pytest.mark.quick
 def test_the_highest_temperature_is_nearly_uniform():
     values = random_logits(300)
     _, status, (weights, _) = draw_once(
@@ -518,6 +539,7 @@ def test_the_highest_temperature_is_nearly_uniform():
     assert np.array(weights).min() > 0.98
 
 
+@pytest.mark.quick
 def test_the_highest_temperature_still_leaves_bans_alone():
     values = random_logits(300)
     values[7] = -math.inf
@@ -527,6 +549,7 @@ def test_the_highest_temperature_still_leaves_bans_alone():
     assert token != 7
 
 
+@pytest.mark.quick
 def test_the_order_of_the_steps_shows_in_the_result():
     """Top-p counts the tokens that top-k left, at the given temperature; min-p those that both left."""
     values = np.log(np.array([0.4, 0.3, 0.2, 0.1])).astype(np.float32)
@@ -548,6 +571,7 @@ def test_the_order_of_the_steps_shows_in_the_result():
 # exp
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("count", [1000, 200_001])
 def test_exp_is_within_3e_7_where_it_matters(count):
     """For fewer than 16,384 numbers it is MLX's own function, which is less exact."""
@@ -559,6 +583,7 @@ def test_exp_is_within_3e_7_where_it_matters(count):
     assert made[-1] == 1
 
 
+@pytest.mark.quick
 def test_exp_of_extremes():
     points = np.zeros(20_000, np.float32)
     points[1:7] = [-87.0, -104.0, -1e4, -1e30, -3.4e38, -math.inf]
@@ -570,6 +595,7 @@ def test_exp_of_extremes():
     assert (made >= 0).all()
 
 
+@pytest.mark.quick
 def test_exp_of_minus_infinity_is_0():
     assert (np.array(exp(mx.full((20_000,), -math.inf))) == 0).all()
 
@@ -610,6 +636,7 @@ def test_sums_over_a_wide_spread_of_logits_are_exact_enough(p, whole):
         assert_kept(mask, values, strategy)
 
 
+@pytest.mark.quick
 def test_a_sum_decides_like_the_reference_at_a_clear_edge():
     """Many unlikely tokens together have a fifth of the weight."""
     for spread in (1.0, 2.0, 3.0):

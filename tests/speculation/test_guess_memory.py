@@ -96,6 +96,7 @@ class Fickle:
         pass
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("rows_apart", [True, False], ids=["apart", "together"])
 def test_a_step_that_is_dropped_leaves_no_second_cache(tmp_path, rows_apart):
     config = tiny_config("qwen3", max_position_embeddings=40_000)

@@ -102,6 +102,7 @@ def test_a_lookup_beside_the_heads_leaves_them_right(stories):
     assert counts.accepted > counts.drafted / 2
 
 
+@pytest.mark.quick
 def test_rows_together_are_the_same_up_to_rounding(stories):
     model, source, prompt = stories
     plain, guessed, counts = both(model, source, prompt, "greedy", most=60, depth=2, rows_apart=False)

@@ -91,6 +91,7 @@ def test_states_before_the_final_norm_give_fewer(trained):
     assert before < accepted_share(*trained) - 0.005
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["embedding_norm", "hidden_norm"])
 def test_norms_without_what_is_stored_less_give_hardly_any(trained, name):
     model, heads, answers = trained

@@ -59,6 +59,7 @@ def test_samples_are_those_without_guesses(models):
         assert each.statistics.speculation.tokens == len(each.token_ids)
 
 
+@pytest.mark.quick
 def test_a_conversation_goes_on_as_without_guesses(models):
     talks = [metal_gen.Conversation(model, **{**RANDOM, "max_tokens": 20}) for model in models]
     for text in ("hello hello hello hello", "again: hello hello", "and the end"):
@@ -66,6 +67,7 @@ def test_a_conversation_goes_on_as_without_guesses(models):
         assert answers[0] == answers[1]
 
 
+@pytest.mark.quick
 def test_a_text_that_is_left_leaves_nothing_behind(models):
     expected = metal_gen.generate(models[0], PROMPT, **RANDOM)
     pieces = metal_gen.stream_generate(models[1], PROMPT, **{**RANDOM, "seed": 9})
@@ -75,6 +77,7 @@ def test_a_text_that_is_left_leaves_nothing_behind(models):
     assert seen(metal_gen.generate(models[1], PROMPT, **RANDOM)) == seen(expected)
 
 
+@pytest.mark.quick
 def test_the_memory_of_guesses_is_planned(gambler):
     plain, guessed = (prepare(Settings(model=gambler, speculate=each)).plan for each in ("off", "lookup"))
     assert guessed.total_bytes > plain.total_bytes
@@ -82,6 +85,7 @@ def test_the_memory_of_guesses_is_planned(gambler):
     assert prepare(Settings(model=gambler, speculate="lookup", batch_size=2)).guesses is None
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

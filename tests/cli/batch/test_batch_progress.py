@@ -48,6 +48,7 @@ def error(number, hint=""):
 # Progress
 
 
+@pytest.mark.quick
 def test_a_file_has_a_total_a_percentage_and_a_time_left(clock):
     progress = BatchProgress(Console(), lambda: 60)
     clock.now_s += FIRST_LOG_S
@@ -58,6 +59,7 @@ def test_a_file_has_a_total_a_percentage_and_a_time_left(clock):
     assert progress.parts(counted(60))[:3] == ["60/60 rows", "100 %", "0:00 left"]
 
 
+@pytest.mark.quick
 def test_rows_done_before_count_but_not_for_the_speed(clock):
     progress = BatchProgress(Console(), lambda: 100, finished=80)
     clock.now_s += FIRST_LOG_S
@@ -65,6 +67,7 @@ def test_rows_done_before_count_but_not_for_the_speed(clock):
     assert progress.parts(counted(10, skipped=80))[:3] == ["90/100 rows", "90 %", "1:00 left"]
 
 
+@pytest.mark.quick
 def test_an_input_that_grows_is_never_more_than_done(clock):
     progress = BatchProgress(Console(), lambda: 10)
     clock.now_s += FIRST_LOG_S
@@ -72,6 +75,7 @@ def test_an_input_that_grows_is_never_more_than_done(clock):
     assert progress.parts(counted(12))[:2] == ["12/12 rows", "100 %"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("total", [None, 0])
 def test_a_pipe_has_no_total(clock, total):
     progress = BatchProgress(Console(), lambda: total)
@@ -80,6 +84,7 @@ def test_a_pipe_has_no_total(clock, total):
     assert progress.parts(counted(12, 1))[:2] == ["13 rows", "1 failed"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("width", "line"), [(80, "aa  bb  cc"), (9, "aa  bb"), (6, "aa  bb"), (5, "aa"), (1, "a")]
 )
@@ -87,6 +92,7 @@ def test_a_line_has_what_fits(width, line):
     assert fit(["aa", "bb", "cc"], width) == line
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (90061, "25:01:01")]
 )
@@ -94,6 +100,7 @@ def test_durations(seconds, said):
     assert duration(seconds) == said
 
 
+@pytest.mark.quick
 def test_a_log_gets_a_line_now_and_then(clock, log):
     asked = []
     progress = BatchProgress(Console(), lambda: asked.append(1) or 600)
@@ -106,6 +113,7 @@ def test_a_log_gets_a_line_now_and_then(clock, log):
     assert asked == [1]
 
 
+@pytest.mark.quick
 def test_quiet_runs_count_and_print_nothing(clock, log):
     progress = BatchProgress(Console(quiet=True), lambda: pytest.fail("it was counted"))
     clock.now_s += 10_000
@@ -141,6 +149,7 @@ def report(log, failures, output="out.jsonl"):
     return log()
 
 
+@pytest.mark.quick
 def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
     lines = report(log, 10)
     assert lines[: MOST_REASONS + 1] == [
@@ -154,16 +163,19 @@ def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
     assert lines[-1].startswith("hint: --resume --retry-failed runs them again, as they are or")
 
 
+@pytest.mark.quick
 def test_records_on_a_pipe_are_where_the_others_are(log):
     lines = report(log, 4, output=None)
     assert lines[MOST_REASONS] == "metal-gen: more rows fail; their records say why"
     assert "1 row done, 4 failed" in lines[-1]
 
 
+@pytest.mark.quick
 def test_without_failures_nothing_is_printed_about_them(log):
     assert len(report(log, 0)) == 1
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("output", "advice"), [("out.jsonl", "; continue with --resume"), (None, "tok/s")])
 def test_a_stopped_run_says_how_to_continue(log, output, advice):
     console = Console()
@@ -175,6 +187,7 @@ def test_a_stopped_run_says_how_to_continue(log, output, advice):
     assert line.endswith(advice)
 
 
+@pytest.mark.quick
 def test_a_run_that_is_stopped_before_its_first_record_has_nothing_to_continue(log):
     console = Console()
     with (

@@ -164,6 +164,7 @@ def test_a_second_run_on_the_same_output_names_the_holder(batch, gambler, tmp_pa
     assert str(first.pid) in second.stderr
 
 
+@pytest.mark.quick
 def test_bad_rows_become_records_and_the_rest_continues(batch, tmp_path):
     bad = [
         b"not json",
@@ -201,6 +202,7 @@ def test_failed_rows_are_run_again_when_asked(batch, tmp_path):
     assert (retried.code, "1 failed, 1 done before" in retried.stderr) == (7, True)
 
 
+@pytest.mark.quick
 def test_check_needs_no_output_and_says_which_lines_are_bad(batch, tmp_path):
     write_rows(tmp_path, [{"prompt": "hi"}, {"prompt": ""}])
     outcome = batch("in.jsonl", "--check")
@@ -212,6 +214,7 @@ def test_check_needs_no_output_and_says_which_lines_are_bad(batch, tmp_path):
     ]
 
 
+@pytest.mark.quick
 def test_a_field_holds_the_prompt_and_the_others_are_handed_on(batch, tmp_path):
     write_rows(tmp_path, [{"id": 5, "question": "hi", "topic": {"a": [1]}, "temperature": "mild"}])
     arguments = ("in.jsonl", "-o", "out.jsonl", "-n", "2", "--field", "question")
@@ -254,6 +257,7 @@ def test_rows_that_were_added_are_run_when_going_on(batch, undisturbed, tmp_path
     assert texts(records(tmp_path)) == {row["id"]: undisturbed[row["id"]] for row in STORIES[:4]}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -307,6 +311,7 @@ def test_an_input_that_is_a_pipe_is_read_once(gambler, tmp_path):
     assert len(records(tmp_path)) == 2
 
 
+@pytest.mark.quick
 def test_a_checkpoint_without_a_tokenizer_fails_no_row(batch, gambler, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(gambler, folder)
@@ -341,6 +346,7 @@ def test_each_notice_about_the_prompts_is_shown_once(batch, gambler, tmp_path):
     assert outcome.stderr.count("this checkpoint has no chat template") == 1
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

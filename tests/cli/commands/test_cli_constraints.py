@@ -43,6 +43,7 @@ def test_json_says_whether_the_text_is_complete(run_here):
     assert "complete" not in json.loads(run_here(*HI, "--json", "-n", "3").stdout)
 
 
+@pytest.mark.quick
 def test_half_a_document_replaces_no_file(run_here, tmp_path):
     (tmp_path / "out.json").write_text("before")
     outcome = run_here(*HI, "--regex", "[0-9]{50}", "-n", "3", "-o", "out.json")
@@ -52,6 +53,7 @@ def test_half_a_document_replaces_no_file(run_here, tmp_path):
     assert (tmp_path / "out.json.part").read_text().strip().isdecimal()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
@@ -74,6 +76,7 @@ def test_what_cannot_be_used(run_here, tmp_path, arguments, code, part):
     assert part in outcome.stderr
 
 
+@pytest.mark.quick
 def test_the_plan_counts_what_a_constraint_takes(run_here):
     plain = json.loads(run_here("plan", "--json").stdout)
     constrained = json.loads(run_here("plan", "--json", "--schema", "name").stdout)
@@ -127,6 +130,7 @@ def test_rows_have_constraints_of_their_own(run_here, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == first
 
 
+@pytest.mark.quick
 def test_a_check_of_rows_finds_schemas_that_cannot_be_kept_to(run_here, tmp_path):
     outcome = batch(run_here, tmp_path, "--check", output=())
     assert "the schema has the keyword not" in outcome.stderr
@@ -157,6 +161,7 @@ def test_a_batch_says_how_the_thinking_went(run_here, tmp_path):
     assert constrained["text"].isdecimal()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("spaces", [0, 2, 4])
 @pytest.mark.parametrize(
     "document",

@@ -38,6 +38,7 @@ def test_a_damaged_entry_is_said_once_and_found_by_verify(generate, run_here, tm
     assert run_here("cache", "verify").code == 0
 
 
+@pytest.mark.quick
 def test_a_folder_that_cannot_be_used_is_a_warning(generate, run_here, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("METAL_GEN_PREFIX_CACHE_DIR", str(tmp_path / "file"))
@@ -78,6 +79,7 @@ def test_a_batch_says_how_many_prompt_tokens_came_from_the_cache(run_here, tmp_p
     assert said == [False, True]
 
 
+@pytest.mark.quick
 def test_plan_counts_what_storing_takes(run_here):
     """A layer is read or written at a time, which is more than a short prompt takes to compute."""
     arguments = ("plan", "--json", "--chunk-size", "1")

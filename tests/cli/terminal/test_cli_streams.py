@@ -61,6 +61,7 @@ def test_invalid_bytes_are_written_as_in_the_library(gambler, tmp_path):
     assert (outcome.code, outcome.stdout) == (0, f"{text}\n".encode())
 
 
+@pytest.mark.quick
 @pytest.mark.release
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU through g++")
 def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
@@ -70,6 +71,7 @@ def test_a_compiled_step_says_the_same_and_is_counted(speaker, tmp_path):
     assert re.search(r"compiled 1 steps? in \d", outcome.stderr)
 
 
+@pytest.mark.quick
 def test_verbose_says_more_and_leaves_stdout_alone(run_here, speaker):
     outcome = run_here("generate", "--model", speaker, "-p", "hi", "-vv")
     assert (outcome.code, outcome.stdout) == (0, SAID_LINE)
@@ -77,6 +79,7 @@ def test_verbose_says_more_and_leaves_stdout_alone(run_here, speaker):
     assert all(line.startswith("metal-gen: ") for line in outcome.stderr.splitlines())
 
 
+@pytest.mark.quick
 def test_quiet_is_silent(run_here, speaker):
     outcome = run_here("generate", "--model", speaker, "-p", "hi", "-q")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, SAID_LINE, "")
@@ -88,6 +91,7 @@ def test_thinking_goes_to_stderr_with_its_control_characters_visible(thinker, tm
     assert outcome.stderr.startswith("Thinking...\nhm \u241b.\n...done thinking.\nmetal-gen: seed ")
 
 
+@pytest.mark.quick
 def test_quiet_leaves_the_thinking_out(run_here, thinker):
     outcome = run_here("generate", "--model", thinker, "-p", "hi", "-q")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"42\n", "")
@@ -126,6 +130,7 @@ def test_there_need_be_no_home_that_can_be_written(speaker, tmp_path, place):
 # The prompt
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "stdin", "prompt"),
     [
@@ -161,6 +166,7 @@ def test_a_prompt_comes_through_a_pipe(echo, tmp_path, arguments, prompt):
     assert (outcome.code, prompt_in(outcome)) == (5, prompt)
 
 
+@pytest.mark.quick
 def test_a_prompt_that_is_typed_is_asked_for(monkeypatch, capfd):
     master, slave = pty.openpty()
     os.write(master, b"typed\n\x04")
@@ -210,6 +216,7 @@ def test_without_a_prompt_a_log_gets_no_help(tmp_path, redirect):
     assert (outcome.code, outcome.stdout, outcome.stderr) == (2, b"", NO_PROMPT)
 
 
+@pytest.mark.quick
 def test_on_a_terminal_without_a_prompt_comes_help_and_not_a_hang(tmp_path):
     attached = ("stdin", "stdout", "stderr")
     outcome = run_in_terminal("generate", home=tmp_path, attached=attached, columns=40, TERM="dumb")
@@ -231,6 +238,7 @@ def test_a_pipe_that_stays_open_is_explained(speaker, tmp_path):
 # The ends of the pipe
 
 
+@pytest.mark.quick
 def test_a_closed_stdout_is_refused(speaker, tmp_path):
     outcome = run_cli("generate", "--model", speaker, "-p", "hi", home=tmp_path, redirect=">&-")
     assert (outcome.code, outcome.stdout) == (2, b"")
