@@ -5,6 +5,8 @@ Answers every question that differs between Metal, CUDA and the CPU.
 
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from metal_gen.device.blas import AUTO, blas_in_use, has_cuda, prefer_openblas
@@ -96,6 +98,19 @@ def device_name() -> str:
 
     backend = "CPU" if runs_on_cpu() else "CUDA" if runs_on_cuda() else "Metal"
     return f"{mx.device_info().get('device_name', 'unknown device')}, {backend}"
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Compute on the CPU inside, whatever the default device is."""
+    import mlx.core as mx
+
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        yield
+    finally:
+        mx.set_default_device(before)
 
 
 def dtype_to_compute_in(

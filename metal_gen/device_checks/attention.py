@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from metal_gen.cache.forms import PackedForm
 from metal_gen.cache.packed_heads import BITS, GROUP_SIZE
-from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
+from metal_gen.device.backend import on_cpu, runs_on_cpu
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, random_numbers
 from metal_gen.models.masks import seen_by
 from metal_gen.models.packed_attention import packed_attention
 

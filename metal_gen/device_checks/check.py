@@ -6,11 +6,12 @@ another.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import mlx.core as mx
+
+from metal_gen.device.backend import on_cpu
 
 # Computed numbers, and expected ones.
 Pair = tuple[mx.array, mx.array]
@@ -82,17 +83,6 @@ def run_check(check: Check) -> CheckResult:
 def dtype_name(dtype: mx.Dtype) -> str:
     """Return the name of a dtype in settings and messages, such as `bfloat16`."""
     return str(dtype).removeprefix("mlx.core.")
-
-
-@contextmanager
-def on_cpu() -> Iterator[None]:
-    """Compute on the CPU, whatever the default device is."""
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    try:
-        yield
-    finally:
-        mx.set_default_device(before)
 
 
 def random_numbers(seed: int, *shape: int, dtype: mx.Dtype = mx.float32, scale: float = 1.0) -> mx.array:

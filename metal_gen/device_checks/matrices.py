@@ -8,8 +8,8 @@ from functools import partial
 
 import mlx.core as mx
 
-from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, on_cpu, random_numbers
+from metal_gen.device.backend import on_cpu, runs_on_cpu, runs_on_cuda
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, random_numbers
 from metal_gen.models.experts.linear import expert_linear
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix

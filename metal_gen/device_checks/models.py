@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
-from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device_checks.check import TOLERANCES, Check, Pair, on_cpu
+from metal_gen.device.backend import on_cpu, runs_on_cpu
+from metal_gen.device_checks.check import TOLERANCES, Check, Pair
 from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw

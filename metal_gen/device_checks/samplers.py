@@ -8,7 +8,8 @@ from functools import partial
 
 import mlx.core as mx
 
-from metal_gen.device_checks.check import Check, Pair, on_cpu, random_numbers
+from metal_gen.device.backend import on_cpu
+from metal_gen.device_checks.check import Check, Pair, random_numbers
 from metal_gen.engine.generator import read_draw
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler, Status

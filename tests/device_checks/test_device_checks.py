@@ -5,8 +5,9 @@ import math
 import mlx.core as mx
 import pytest
 
+from metal_gen.device.backend import on_cpu
 from metal_gen.device_checks.attention import attention_checks
-from metal_gen.device_checks.check import Check, on_cpu, random_numbers, run_check
+from metal_gen.device_checks.check import Check, random_numbers, run_check
 from metal_gen.device_checks.every import CACHE_BYTES, every_check, run_every_check
 from metal_gen.device_checks.matrices import PACKINGS, PACKINGS_OF_CUDA_PROMPTS, PROMPT_ROWS, matrix_checks
 from metal_gen.device_checks.models import MODELS, model_checks

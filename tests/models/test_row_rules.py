@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 from on_device import cpu_only
 
-from metal_gen.device_checks.check import on_cpu
+from metal_gen.device.backend import on_cpu
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.row_independence import SteadyLinear, rows_computed, with_independent_rows

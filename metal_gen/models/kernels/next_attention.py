@@ -10,12 +10,12 @@ from functools import cache
 
 import mlx.core as mx
 
-from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
+from metal_gen.device.backend import DTYPE_BYTES, dtype_named, on_cpu, runs_on_cpu
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.attend import CODE, Counts, attend
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
-from metal_gen.models.kernels.trial import on_cpu, reason_against
+from metal_gen.models.kernels.trial import reason_against
 from metal_gen.models.masks import seen_by
 from metal_gen.models.rope import Rope
 

@@ -4,8 +4,7 @@ MLX does not check a kernel. One that does not compile on this device, or gives 
 plain operations take its place.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
@@ -37,14 +36,3 @@ def reason_against(tried: Computation, expected: Computation, tolerance: float) 
         if not (share <= tolerance).item():  # Nor NaN.
             return f"its numbers differ by {share.item():.1e} of the largest"
     return None
-
-
-@contextmanager
-def on_cpu() -> Iterator[None]:
-    """Compute on the CPU what is evaluated inside."""
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    try:
-        yield
-    finally:
-        mx.set_default_device(before)

@@ -12,9 +12,9 @@ from functools import cache
 
 import mlx.core as mx
 
-from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.backend import on_cpu, runs_on_cpu
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
-from metal_gen.models.kernels.trial import on_cpu, reason_against
+from metal_gen.models.kernels.trial import reason_against
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.kernel import can_take, kernel_rule
 

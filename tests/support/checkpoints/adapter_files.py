@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tiny_checkpoint import PROMPT
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.device_checks.check import on_cpu
+from metal_gen.device.backend import on_cpu
 from metal_gen.models.matrices.quantized import Packing
 from metal_gen.models.transformer import Transformer
 

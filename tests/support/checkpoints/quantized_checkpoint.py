@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, write_checkpoint
 
-from metal_gen.device_checks.check import on_cpu
+from metal_gen.device.backend import on_cpu
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
