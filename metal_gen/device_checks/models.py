@@ -6,14 +6,14 @@ Axes: V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.hybrid import new_cache
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.backend import on_cpu, runs_on_cpu
 from metal_gen.device_checks.check import TOLERANCES, Check, Pair
 from metal_gen.device_checks.random_weights import RandomWeights
@@ -21,6 +21,7 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.errors import MetalGenError
+from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.fitted import fitted, has_head_norms
 from metal_gen.models.kernels.next_attention import choose
@@ -184,24 +185,7 @@ def _slots(family: _Family, model: Transformer | None = None, *, compiles: bool 
 
 
 def _cache(config: ModelConfig, *, batch_size: int = 1) -> KVCache:
-    shape = KVCacheConfig(
-        num_layers=config.num_cached_layers,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        max_seq_len=CAPACITY,
-        batch_size=batch_size,
-        dtype=DTYPE,
-    )
-    if (linear := config.linear) is None:
-        return new_cache(shape)
-    return new_cache(
-        HybridCacheConfig(
-            **asdict(shape),
-            num_linear_layers=config.num_linear_layers,
-            conv_state=(linear.linear_conv_kernel_dim - 1, linear.conv_size),
-            memory=(linear.linear_num_value_heads, linear.linear_value_head_dim, linear.linear_key_head_dim),
-        )
-    )
+    return new_cache(cache_size(config, max_seq_len=CAPACITY, batch_size=batch_size, dtype=DTYPE))
 
 
 def _tokens(count: int) -> list[int]:
