@@ -97,9 +97,10 @@ class HybridCache(KVCache):
         self._empty = _Moment(0, self.empty_states(1))
         self.state_arrays = list(self._empty.states)
         self._recent: list[_Moment] = []
-        # The last pass, if it can be taken back in part: its start, and how to compute each layer's states.
+        # The last pass, if it can be taken back in part: its start, and how to compute states of its middle.
         self._pass_start = 0
         self._replays: dict[int, Callable[[int], tuple[mx.array, mx.array]]] = {}
+        self._replay_all: Callable[[int], Sequence[mx.array]] | None = None
         self._marks: list[_Moment] = []
 
     def empty_states(self, count: int) -> list[mx.array]:
@@ -129,19 +130,23 @@ class HybridCache(KVCache):
         sequences: slice | None,
         conv: mx.array,
         memory: mx.array,
-        until: Callable[[int], tuple[mx.array, mx.array]],
+        replay: Callable[[int], tuple[mx.array, mx.array]],
     ) -> None:
         """Implement `LayerStates.keep`."""
         self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
         if 1 < self.position - self.start <= self.config.most_replayed:
-            self._replays[layer] = until
+            self._replays[layer] = replay
+
+    def note_replay(self, replay: Callable[[int], Sequence[mx.array]]) -> None:
+        """Remember how to compute all states after the first few tokens of the last pass again."""
+        self._replay_all = replay
 
     def claim(self, length: int) -> None:
         """Reserve positions as `KVCache.claim` does, and keep the states before them."""
         before = _Moment(self.position, list(self.state_arrays))
         super().claim(length)
         self._recent = [*self._recent, before][-self.config.recent_passes :]
-        self._pass_start, self._replays = before.position, {}
+        self._pass_start, self._replays, self._replay_all = before.position, {}, None
 
     def mark(self) -> None:
         """Keep the states at this position, for `take_back` to come back to; the last two are kept."""
@@ -152,7 +157,7 @@ class HybridCache(KVCache):
         """Return the last position up to this one whose states are kept or can be computed again."""
         if position >= self.position:
             return self.position
-        if self._replays and position > self._pass_start:
+        if (self._replays or self._replay_all) and position > self._pass_start:
             return position
         return max(moment.position for moment in self._moments(position))
 
@@ -174,12 +179,14 @@ class HybridCache(KVCache):
         self._recent = [moment for moment in self._recent if moment.position < target]
         self._marks = [mark for mark in self._marks if mark in moments]
         if target <= self._pass_start:
-            self._replays = {}
+            self._replays, self._replay_all = {}, None
 
     def _replay(self, count: int) -> None:
         """Compute the states after the first tokens of the last pass again, from the states before it."""
-        for layer, until in self._replays.items():
-            conv, memory = until(count)
+        if self._replay_all is not None:
+            self.state_arrays = list(self._replay_all(count))
+        for layer, replay in self._replays.items():
+            conv, memory = replay(count)
             self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
 
     def layout(self, length: int) -> list[StoredArray]:

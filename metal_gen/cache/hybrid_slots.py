@@ -57,7 +57,7 @@ class HybridSlotCache(SlotCache):
         return self._state(2 * layer, sequences), self._state(2 * layer + 1, sequences)
 
     def keep(
-        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: object
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: object
     ) -> None:
         """Implement `LayerStates.keep`."""
         assert sequences is not None

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from metal_gen.cache.forms import CacheForm, Heads
 from metal_gen.cache.kv_cache import KVCache
+from metal_gen.engine.fixed_shapes import FixedShapes
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.kernels.heads import ONE_STRETCH
 from metal_gen.models.masks import seen_by
@@ -147,7 +147,9 @@ class CompiledStep:
             indices: mx.array,
             *arrays: mx.array,
         ) -> list[mx.array]:
-            cache = _FixedShapes(self.cache.form, arrays, len(self.cache.buffers), positions, length)
+            cache = FixedShapes(
+                self.cache.form, arrays, len(self.cache.buffers), positions[:, None, None, None], length
+            )
             hidden = self.model.run(tokens, self._pass(cache, positions, active, periods, places))
             logits = self.model.logits(hidden)
             changed = cache.states_after if self.model.has_kernel else cache.arrays
@@ -162,7 +164,7 @@ class CompiledStep:
 
     def _pass(
         self,
-        cache: "_FixedShapes",
+        cache: FixedShapes,
         positions: mx.array,
         active: mx.array,
         periods: mx.array,
@@ -184,57 +186,3 @@ class CompiledStep:
             active=active if positions.shape[0] > 1 else None,
             nexts=nexts,
         )
-
-
-class _FixedShapes:
-    """The cache inside a compiled step: states, and buffers (B, H, S, ...), written at array positions.
-
-    Args:
-        form: How a layer's buffers hold keys and values.
-        arrays: Buffers, then states.
-        num_buffers: Number of buffers among them.
-        positions: Position of each sequence's new token, (B,).
-        length: Number of positions that attention reads.
-    """
-
-    def __init__(
-        self,
-        form: CacheForm,
-        arrays: Sequence[mx.array],
-        num_buffers: int,
-        positions: mx.array,
-        length: int,
-    ) -> None:
-        self._form = form
-        self.buffers, self._states = list(arrays[:num_buffers]), list(arrays[num_buffers:])
-        self._places = positions[:, None, None, None]
-        self._length = length
-
-    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
-        """Implement `LayerCache.update`."""
-        seen = []
-        for place, new in enumerate(self._form.encode(keys, values), layer * len(self._form.names)):
-            # This writes in place on CUDA too, where `mx.slice_update` copies the buffer.
-            self.buffers[place] = mx.put_along_axis(self.buffers[place], self._places, new, axis=2)
-            seen.append(self.buffers[place][:, :, : self._length])
-        return self._form.decode(seen)
-
-    @property
-    def arrays(self) -> list[mx.array]:
-        """Buffers and states as the step has changed them."""
-        return [*self.buffers, *self._states]
-
-    @property
-    def states_after(self) -> list[mx.array]:
-        """States as the step has changed them."""
-        return list(self._states)
-
-    def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
-        """Implement `LayerStates.states`."""
-        return self._states[2 * layer], self._states[2 * layer + 1]
-
-    def keep(
-        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: object
-    ) -> None:
-        """Implement `LayerStates.keep`."""
-        self._states[2 * layer : 2 * layer + 2] = [conv.astype(self._states[2 * layer].dtype), memory]

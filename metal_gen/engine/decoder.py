@@ -6,9 +6,10 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
+from metal_gen.engine.compiled_rows import CompiledRows, RowResults
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.models.transformer import Transformer
-from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 
 PrefillProgress = Callable[[int, int], None]
 
@@ -26,6 +27,7 @@ class Decoder:
 
     Attributes:
         compiled: The compiled step; None if it is not compiled.
+        compiled_rows: Compiled passes over several tokens; None if they are not compiled.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Decoder:
         self.cache = cache
         self.chunk_size = chunk_size
         self.ahead_bytes = ahead_bytes
-        self.compiled = CompiledStep(model, cache) if compiles and cache.config.batch_size == 1 else None
+        compiles = compiles and cache.config.batch_size == 1
+        self.compiled = CompiledStep(model, cache) if compiles else None
+        self.compiled_rows = CompiledRows(model, cache) if compiles else None
 
     def prefill(
         self,
@@ -161,3 +165,25 @@ class Decoder:
         draw = self.compiled.draw_next(token, sampler, index)
         self._noted(draw.logits)
         return draw
+
+    def draw_rows(
+        self,
+        tokens: mx.array,
+        rule: DrawRule | None,
+        base: mx.array,
+        indices: mx.array,
+        *,
+        needs_hidden: bool = False,
+    ) -> RowResults:
+        """Add successive tokens in a compiled pass; arguments and results are those of `CompiledRows.run`."""
+        assert self.compiled_rows is not None
+        cache = self.cache
+        cache.let_step_run() if self.model.has_kernel else cache.settle()
+        rows = self.compiled_rows.run(tokens, rule, base, indices, needs_hidden=needs_hidden)
+        self._noted(rows.logits)
+        return rows
+
+    @property
+    def compiled_count(self) -> int:
+        """Number of functions compiled so far."""
+        return sum(each.count for each in (self.compiled, self.compiled_rows) if each is not None)

@@ -7,7 +7,7 @@ Axes: B batch, L new tokens, R rows (B * L), H heads, D head size, S tokens in t
 new ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -18,6 +18,7 @@ from metal_gen.cache.forms import Heads
 from metal_gen.cache.packed_heads import PackedHeads
 from metal_gen.models.kernels.next_attention import NextAttention, NextTokens
 from metal_gen.models.layers import Linear
+from metal_gen.models.linear_attention.replay import Replay
 from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.packed_attention import packed_attention
 from metal_gen.models.rope import Rope
@@ -67,14 +68,10 @@ class LayerStates(Protocol):
         ...
 
     def keep(
-        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, until: "StatesUntil"
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: Replay
     ) -> None:
-        """Store the states after the new tokens of a part; `until` gives those after its first few tokens."""
+        """Store the states after the new tokens of a part; `replay` gives those after its first ones."""
         ...
-
-
-# Computes a layer's states after so many tokens of a part, as `LayerStates.states` returns them.
-StatesUntil = Callable[[int], tuple[mx.array, mx.array]]
 
 
 @dataclass(frozen=True)

@@ -126,19 +126,26 @@ class Transformer:
         return self.norm(rows)
 
     def next_tokens(
-        self, positions: mx.array, length: int, capacity: int, buffers: Sequence[mx.array]
+        self,
+        positions: mx.array,
+        length: int,
+        capacity: int,
+        buffers: Sequence[mx.array],
+        *,
+        is_one_text: bool = False,
     ) -> NextTokens | None:
         """Return new tokens for the kernel, or None if none computes their attention.
 
         Args:
-            positions: Position of the new token of each sequence, (B,).
+            positions: Position of the new token of each sequence, or of each token, (B,).
             length: Upper limit of the positions to attend to.
             capacity: Capacity of the cache.
             buffers: Buffers of the cache.
+            is_one_text: The tokens are successive tokens of one text.
         """
         if (heads := self._heads) is None:
             return None
-        return NextTokens.of(heads, positions, length, capacity, buffers)
+        return NextTokens.of(heads, positions, length, capacity, buffers, is_one_text=is_one_text)
 
     def _nexts(self, cache: KVCache, batch: int) -> NextTokens | None:
         positions = mx.array([cache.start] * batch, mx.int32)

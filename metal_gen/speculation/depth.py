@@ -39,19 +39,26 @@ class Depths:
     Args:
         most: Most guesses in a pass.
         wanted: Most guesses of any kind, as set; None for the usual numbers.
+
+    Attributes:
+        most: Most guesses in a pass.
     """
 
     def __init__(self, most: int, wanted: int | None = None) -> None:
-        self._most = most
+        self.most = most
         self._wanted = wanted
 
     def most_of(self, kind: str) -> int:
         """Return the most guesses of a kind."""
-        return min(self._most, self._wanted or USUAL[kind])
+        return min(self.most, self._wanted or USUAL[kind])
 
     def choose(self, kind: str) -> int:
         """Return how many guesses of a kind to make now."""
         return self.most_of(kind)
+
+    def wants(self, kind: str) -> bool:
+        """Return whether the next choice for a kind will be to make guesses."""
+        return self.choose(kind) > 0
 
     def note(self, kind: str, count: int, accepted: int, seconds: float | None) -> None:
         """Record a pass.
@@ -135,9 +142,21 @@ class LearnedDepths(Depths):
         self.kinds: dict[str, KindStatistics] = {}
         self.unsaved = 0
         self._seen: dict[tuple[str, int], int] = {}
+        # Choices that were made ahead.
+        self._chosen: dict[str, int] = {}
 
     def choose(self, kind: str) -> int:
         """Return the best depth, or a neighbour of it that is due to be tried."""
+        return self._chosen.pop(kind) if kind in self._chosen else self._choice(kind)
+
+    def wants(self, kind: str) -> bool:
+        """See `Depths.wants`."""
+        depth = self.choose(kind)
+        if depth > 0:
+            self._chosen[kind] = depth
+        return depth > 0
+
+    def _choice(self, kind: str) -> int:
         known = self._of(kind)
         if self.plain.count < NOT_COUNTED:
             return 0

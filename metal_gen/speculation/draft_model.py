@@ -21,7 +21,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.rows_pass import run_rows
-from metal_gen.speculation.source import DrawGuess, Guesses, Room
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
 
 NAME = "draft"
 # So small that the prompt takes less working memory than the target's own chunks.
@@ -113,6 +113,10 @@ class DraftSource:
 
     def prefilled(self, hidden: mx.array) -> None:
         """Do nothing: the draft model has states of its own."""
+
+    def expects(self, wanted: Wanted) -> bool:
+        """There are always guesses."""
+        return wanted(self.name)
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """Catch up with the text, then draw one guess after another."""

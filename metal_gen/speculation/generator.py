@@ -70,7 +70,11 @@ class _Text:
         self._source = speculation.source
         self._bounds = bounds
         self._passes = TargetPasses(
-            decoder, sampler, needs_hidden=self._source.needs_hidden, rows_apart=speculation.rows_apart
+            decoder,
+            sampler,
+            most_rows=speculation.depths.most + 1,
+            needs_hidden=self._source.needs_hidden,
+            rows_apart=speculation.rows_apart,
         )
         self._is_guided = bounds.guide is not None
         self._prompt_tokens = decoder.cache.position
@@ -107,7 +111,9 @@ class _Text:
         assert done is not None
         assert done.draws is not None
         begin_s = time.perf_counter()
-        if done.kind == "" and self._count + 1 < self._bounds.limit:
+        is_last = self._count + 1 >= self._bounds.limit
+        # Where guesses come as a surprise, they wait for the step ahead, which the device already has.
+        if not (done.kind or is_last or self._source.expects(self._speculation.depths.wants)):
             self._build_ahead(done.draws.one(0))
         items = self._read(done)
         read_s = time.perf_counter()
@@ -128,7 +134,7 @@ class _Text:
         return items
 
     def _build_ahead(self, draw: Draw) -> None:
-        """Build the plain step after a draw, while the draw is computed: usually a plain step comes next."""
+        """Build the plain step after a draw, while the draw is computed."""
         self._ahead = self._passes.ahead(draw, is_guided=self._is_guided)
         if self._ahead.draws is not None and self._decoder.hands_over_early:
             mx.async_eval(self._ahead.draws.results)
@@ -142,7 +148,7 @@ class _Text:
     @property
     def _compiled_count(self) -> int:
         """Number of functions that have been compiled."""
-        return 0 if self._decoder.compiled is None else self._decoder.compiled.count
+        return self._decoder.compiled_count
 
     def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
         """Record a pass for the choice of depths, and its time if it compiled nothing."""
@@ -159,6 +165,7 @@ class _Text:
         tokens, statuses = done.draws.read()
         guesses = done.known_guesses
         items: list[GeneratedToken] = []
+        # A pass that was filled up has more draws than that.
         for row, (token, status) in enumerate(zip(tokens, statuses, strict=True)):
             draw, is_redrawn = done.draws.one(row), status == Status.UNCERTAIN
             if is_redrawn:
@@ -176,7 +183,7 @@ class _Text:
             items.append(GeneratedToken(token, draw, self._bounds.finish(token, self._count + row)))
             if row == done.count or is_redrawn or items[-1].finish is not None or token != guesses[row]:
                 break
-        self._decoder.cache.take_back(done.count + 1 - len(items))
+        self._decoder.cache.take_back(done.rows - len(items))
         as_guessed = sum(item.id == guess for item, guess in zip(items, guesses, strict=False))
         self._speculation.counts.add_pass(done.count, as_guessed)
         return items
@@ -188,27 +195,26 @@ class _Text:
             self._speculation.add(tokens, hidden)
 
     def _next(self, known: Sequence[int]) -> TargetPass:
-        """Build the next pass over known tokens, with guesses if there are any.
+        """Return the step ahead, or build the next pass over known tokens, with guesses if there are any.
 
         Tokens that had to come are added without guesses: the pass is a long one anyway.
         """
-        guesses = self._source.guess(self._room, self._draw_guess) if len(known) == 1 else None
-        bits: RowBits = ()
-        if guesses is not None and self._bounds.guide is not None:
-            guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
-        if guesses is None and self._ahead is not None and len(known) == 1:
+        if self._ahead is not None and len(known) == 1:
             self._passes.keep_ahead()
             ahead, self._ahead = self._ahead, None
             return ahead
         self._drop_ahead()
+        guesses = self._source.guess(self._room, self._draw_guess) if len(known) == 1 else None
+        bits: RowBits = ()
+        if guesses is not None and self._bounds.guide is not None:
+            guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
         if guesses is None:
             return self._passes.after(known, self._count, is_guided=self._is_guided)
         return self._passes.over(known[0], self._count, guesses, bits)
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
-        # A kernel, which plain steps may use, writes in place whatever still reads the cache.
-        if built.kind or not (built.is_usual and self._decoder.hands_over_early):
+        if not built.is_in_place:
             wait_for_release()
         if built.draws is None:
             assert built.logits is not None

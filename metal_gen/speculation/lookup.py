@@ -18,7 +18,7 @@ import mlx.core as mx
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.depth import LOOKUP_GUESSES
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 
 LONG_KEY, SHORT_KEY = 8, 4
@@ -104,6 +104,11 @@ class Lookup:
 
     def prefilled(self, hidden: mx.array) -> None:
         """Do nothing: hidden states are not needed."""
+
+    def expects(self, wanted: Wanted) -> bool:
+        """See `GuessSource`."""
+        found = zip(KINDS, self._found, strict=True)
+        return any(place != NOWHERE and wanted(kind) for kind, place in found)
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """See `GuessSource`."""

@@ -19,7 +19,7 @@ from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
 
 NAME = "mtp"
 # Pairs that wait for the next guess. More are computed at once.
@@ -111,6 +111,10 @@ class MtpSource:
             self._cache.evaluate()
         if self._prefilled == self._prompt_length:
             self._after_prompt = mx.contiguous(hidden[0, -1:])
+
+    def expects(self, wanted: Wanted) -> bool:
+        """There are always guesses."""
+        return wanted(self.name)
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """Guess from the last pair on. Without the state of its position, ask for one."""

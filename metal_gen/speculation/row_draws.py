@@ -12,7 +12,7 @@ from metal_gen.sampling.allowed import keep_allowed
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.random_keys import fold_rows
 from metal_gen.sampling.sampler import Draw, Sampler
-from metal_gen.sampling.together import key_rows, split_draws
+from metal_gen.sampling.together import key_rows
 
 # Bits of the tokens that each row may draw, as for `keep_allowed`; None for all tokens.
 RowBits = Sequence[mx.array | None]
@@ -23,7 +23,7 @@ class RowDraws:
     """The draws of successive tokens, which may not be computed yet.
 
     Attributes:
-        logits: The model's logits, (R, V).
+        logits: The model's logits, (R, V). Rows that fill a pass up may follow.
         index: Index of the first token.
         outcomes: Token ids followed by the `Status` of each, (2 R,) int32.
         bits: Bits of the tokens that each row may draw; empty if all may draw any.
@@ -43,11 +43,11 @@ class RowDraws:
 
     def one(self, row: int) -> Draw:
         """Return the draw of a row."""
-        if self.draws is None:
-            count = self.logits.shape[0]
-            masks = [bits for bits in self.bits if bits is not None]
-            self.draws = split_draws(self.logits, self.outcomes, range(self.index, self.index + count), masks)
-        return self.draws[row]
+        if self.draws is not None:
+            return self.draws[row]
+        bits = self.bits[row] if self.bits else None
+        outcome = self.outcomes.reshape(2, -1)[:, row]
+        return Draw(self.logits[row : row + 1], self.index + row, outcome, None, bits)
 
     def read(self) -> tuple[list[int], list[int]]:
         """Wait for the draws. Return the token ids, and the status of each."""
@@ -78,7 +78,7 @@ def draw_rows(
     """
     count = logits.shape[0]
     is_plain = sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
-    if count > 1 and is_plain and len({each is None for each in bits}) < 2:
+    if count > 1 and is_plain and are_alike(bits):
         return _draw_together(logits, sampler, index, bits)
     draws = []
     for row in range(count):
@@ -88,6 +88,11 @@ def draw_rows(
             sampler.note(guesses[row : row + 1])
     sampler.take_back(count - 1)
     return from_draws(draws)
+
+
+def are_alike(bits: RowBits) -> bool:
+    """Return whether all rows may draw any token, or none may."""
+    return len({each is None for each in bits}) < 2
 
 
 def _draw_together(logits: mx.array, sampler: Sampler, index: int, bits: RowBits) -> RowDraws:

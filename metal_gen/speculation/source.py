@@ -28,6 +28,8 @@ class Guesses:
 
 # Returns how many guesses of a kind to make now, at most; 0 for none.
 Room = Callable[[str], int]
+# Returns whether to make guesses of a kind after the next token, if the source has some.
+Wanted = Callable[[str], bool]
 # Draws a guess, (1,), not computed, from a source's own logits, (1, V), and the place of the guess, from 0.
 # The strategy, the bias and the key are those with which the target draws there.
 DrawGuess = Callable[[mx.array, int], mx.array]
@@ -69,6 +71,10 @@ class GuessSource(Protocol):
         Args:
             hidden: Target's hidden states after its final norm, (1, L, hidden), perhaps not computed.
         """
+        ...
+
+    def expects(self, wanted: Wanted) -> bool:
+        """Return whether there will probably be guesses after the next token, and they are wanted."""
         ...
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:

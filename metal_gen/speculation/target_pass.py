@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.device.extra_memory import wait_for_release
+from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.guide import MOST_FORCED
 from metal_gen.engine.last_step import LastStep
@@ -30,27 +31,33 @@ class TargetPass:
     Attributes:
         index: Index of the first token to draw.
         kind: What the guesses come from; empty without guesses.
-        guesses: Guesses, (N,), which may not be computed yet.
+        guesses: Guesses. An array, (N,), may not be computed yet.
         count: N.
+        rows: Number of tokens that it adds to the cache: the last token, guesses, and what fills it up.
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
         hidden: Hidden states that gave the logits, (R, hidden); None if they are not needed.
         is_usual: Whether it adds one token and guesses to the cache, rather than a prompt or forced tokens.
+        is_in_place: Whether a kernel writes to the cache, whatever else still reads it.
     """
 
     index: int
     kind: str = ""
-    guesses: mx.array | None = None
+    guesses: mx.array | Sequence[int] = ()
     count: int = 0
+    rows: int = 1
     draws: RowDraws | None = None
     logits: mx.array | None = None
     hidden: mx.array | None = None
     is_usual: bool = True
+    is_in_place: bool = False
 
     @property
     def known_guesses(self) -> list[int]:
         """The guesses, waiting for them if need be."""
-        guesses: list[int] = [] if self.guesses is None else self.guesses.tolist()  # type: ignore[assignment]
+        if not isinstance(self.guesses, mx.array):
+            return list(self.guesses)
+        guesses: list[int] = self.guesses.tolist()  # type: ignore[assignment]
         return guesses
 
 
@@ -60,13 +67,17 @@ class TargetPasses:
     Args:
         decoder: Decoder of the target model.
         sampler: Sampler of the text.
+        most_rows: Most tokens of a pass over guesses.
         needs_hidden: Whether passes over guesses keep hidden states.
         rows_apart: Whether to compute tokens one after another.
     """
 
-    def __init__(self, decoder: Decoder, sampler: Sampler, *, needs_hidden: bool, rows_apart: bool) -> None:
+    def __init__(
+        self, decoder: Decoder, sampler: Sampler, *, most_rows: int, needs_hidden: bool, rows_apart: bool
+    ) -> None:
         self._decoder = decoder
         self._sampler = sampler
+        self._most_rows = most_rows
         self._needs_hidden = needs_hidden
         self._rows_apart = rows_apart
         self._last = LastStep(decoder)
@@ -113,12 +124,45 @@ class TargetPasses:
             guesses: Guesses of the tokens after it.
             bits: For each draw, the bits of the tokens to draw from; empty without a guide.
         """
-        tokens = guesses.tokens
-        ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens), mx.int32)
-        ids = ids.astype(mx.int32)
-        run = self._apart if self._rows_apart else self._together
-        draws, hidden = run(mx.concatenate([mx.array([token], mx.int32), ids]), index, bits)
-        return TargetPass(index, guesses.kind, ids, ids.size, draws, hidden=hidden)
+        count = len(guesses.tokens)
+        rows, is_in_place = filled_up(count + 1, self._most_rows), False
+        if self._rows_apart:
+            rows = count + 1
+            draws, hidden = self._apart(_joined(token, guesses, rows), index, bits)
+        elif self._decoder.compiled_rows is not None and rows <= self._decoder.cache.remaining:
+            draws, hidden = self._compiled(_joined(token, guesses, rows), count + 1, index, bits)
+            is_in_place = self._decoder.hands_over_early
+        else:
+            rows = count + 1
+            draws, hidden = self._together(_joined(token, guesses, rows), index, bits)
+        return TargetPass(
+            index,
+            guesses.kind,
+            guesses.tokens,
+            count,
+            rows,
+            draws,
+            hidden=hidden,
+            is_in_place=is_in_place,
+        )
+
+    def _compiled(
+        self, tokens: mx.array, count: int, index: int, bits: RowBits
+    ) -> tuple[RowDraws, mx.array | None]:
+        """Compute all tokens in a compiled pass, of which the first `count` are read."""
+        sampler = self._sampler
+        is_plain = not bits and sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
+        indices = [[number >> 32, number & 0xFFFFFFFF] for number in range(index, index + tokens.size)]
+        rows = self._decoder.draw_rows(
+            tokens,
+            sampler.rule if is_plain else None,
+            sampler.keys.base,
+            mx.array(indices, mx.uint32),
+            needs_hidden=self._needs_hidden,
+        )
+        if rows.outcomes is not None:
+            return RowDraws(rows.logits, index, rows.outcomes, ()), rows.hidden
+        return draw_rows(rows.logits[:count], sampler, index, tokens[1:count], bits), rows.hidden
 
     def _together(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in one pass."""
@@ -142,14 +186,26 @@ class TargetPasses:
                 draw = self._sampler.draw(decoder.step(token), index + row, bits[row])
             else:
                 draw = decoder.draw_next(token, self._sampler, index + row)
-            # Without waiting, the next token would copy the cache, which would still be in use.
-            mx.eval(draw.results)
+            # Without waiting, a token would copy the cache, which would still be in use.
             wait_for_release()
+            mx.eval(draw.results)
             draws.append(draw)
         self._sampler.take_back(tokens.size - 1)
         return from_draws(draws), mx.concatenate(states) if self._needs_hidden else None
 
     def _plain(self, token: mx.array, index: int, *, is_guided: bool) -> TargetPass:
+        is_in_place = self._decoder.hands_over_early
         if is_guided:
-            return TargetPass(index, logits=self._decoder.step(token))
-        return TargetPass(index, draws=from_draws([self._decoder.draw_next(token, self._sampler, index)]))
+            return TargetPass(index, logits=self._decoder.step(token), is_in_place=is_in_place)
+        draw = self._decoder.draw_next(token, self._sampler, index)
+        return TargetPass(index, draws=from_draws([draw]), is_in_place=is_in_place)
+
+
+def _joined(token: int, guesses: Guesses, rows: int) -> mx.array:
+    """Return a token, the guesses after it, and what fills them up to a number of rows: (rows,) int32."""
+    tokens = guesses.tokens
+    filling = [0] * (rows - 1 - len(tokens))
+    if not isinstance(tokens, mx.array):
+        return mx.array([token, *tokens, *filling], mx.int32)
+    parts = [mx.array([token], mx.int32), tokens.astype(mx.int32)]
+    return mx.concatenate([*parts, mx.array(filling, mx.int32)] if filling else parts)

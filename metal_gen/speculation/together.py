@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import GuessMemory, PlannedSource
-from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room
+from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, Wanted
 
 
 class Together:
@@ -33,6 +33,10 @@ class Together:
         """See `GuessSource`."""
         for source in self._sources:
             source.prefilled(hidden)
+
+    def expects(self, wanted: Wanted) -> bool:
+        """See `GuessSource`."""
+        return any(source.expects(wanted) for source in self._sources)
 
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """See `GuessSource`."""

@@ -62,13 +62,18 @@ def as_on_a_gpu(monkeypatch, tmp_path, programs):
 
 
 @needs_compiler
+@pytest.mark.parametrize("is_one_text", [False, True], ids=["texts", "one text"])
 @pytest.mark.parametrize("stretches", [1, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, kind, stretches):
+def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, kind, stretches, is_one_text):
     heads, dtype, cache_dtype = KINDS[kind]
     assert heads.are_supported
     trial = next_attention._Trial(
-        heads, next_attention.dtype_named(dtype), next_attention.dtype_named(cache_dtype), stretches
+        heads,
+        next_attention.dtype_named(dtype),
+        next_attention.dtype_named(cache_dtype),
+        stretches,
+        is_one_text=is_one_text,
     )
     untouched = [mx.array(buffer) for buffer in trial.buffers]
     for computed, right in zip(trial.by_kernel(), trial.on_cpu(), strict=True):

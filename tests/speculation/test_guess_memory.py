@@ -1,5 +1,8 @@
 """The plan of a run with guesses of a model is within 5 % of what MLX allocates."""
 
+from dataclasses import replace
+
+import mlx.core as mx
 import pytest
 from mtp_checkpoint import write_mtp_checkpoint
 from peak_memory import highest_peak, rounding_of_operations, usual_peak
@@ -11,7 +14,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.sampler import Sampler, Status
 from metal_gen.sampling.strategy import Greedy
 from metal_gen.speculation.generator import generate_with_guesses
 from metal_gen.speculation.source import Guesses
@@ -74,8 +77,20 @@ def test_the_plan_is_within_five_percent_of_the_peak(tmp_path, speculate, dtype,
         assert peak > planned / 1.05
 
 
+class Doubtful(Sampler):
+    """Every third draw is uncertain, which is known once it is computed."""
+
+    def draw(self, logits, index, allowed=None):
+        draw = super().draw(logits, index, allowed)
+        doubt = mx.array([0, Status.UNCERTAIN if index % 3 == 0 else 0])
+        return replace(draw, outcome=draw.outcome + doubt)
+
+    def follows_rule_alone(self, index):
+        return False
+
+
 class Fickle:
-    """Guesses now and then, so that steps that were built ahead are dropped."""
+    """Guesses now and then. Plain steps are built ahead, and those after a doubtful draw are dropped."""
 
     name, needs_hidden = "fickle", False
 
@@ -84,6 +99,9 @@ class Fickle:
 
     def begin(self, prompt, kept):
         self.count = 0
+
+    def expects(self, wanted):
+        return self.count % 3 == 2
 
     def guess(self, room, draw):
         self.count += 1
@@ -107,7 +125,7 @@ def test_a_step_that_is_dropped_leaves_no_second_cache(tmp_path, rows_apart):
 
     def run():
         decoder = plan.load().decoder
-        sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=16_384)
+        sampler = Doubtful(Greedy(), RandomKeys(0), prompt=prompt, capacity=16_384)
         guessed_text(decoder, prompt, sampler, Fickle(), most=16, depth=2, rows_apart=rows_apart)
 
     assert usual_peak(run) <= 1.05 * plan.plan.total_bytes + rounding_of_operations()

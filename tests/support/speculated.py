@@ -54,6 +54,9 @@ class Oracle:
     def prefilled(self, hidden):
         self.prefilled_tokens += hidden.shape[1]
 
+    def expects(self, wanted):
+        return len(self.given) + 1 < len(self.text) or self.needs_hidden
+
     def guess(self, room, draw):
         begin = len(self.given)
         tokens = [

@@ -1,4 +1,4 @@
-"""The attention of one new token per sequence: norm and rotation of heads, the write to the cache, attention.
+"""The attention of new tokens, one per sequence: norm and rotation of heads, write to the cache, attention.
 
 A group of threads takes one key/value head of one sequence, or a stretch of its positions, with all query
 heads that share it. Each row of 32 lanes takes some of the positions; a lane holds a part of each head. The
@@ -8,6 +8,9 @@ The kernel writes into the buffers of the cache, which are its inputs. MLX does 
 replaces no array, so it never copies a buffer that an earlier step still uses. The order is safe: each step
 takes the token of the step before. Whoever else uses the buffers has to wait for the last step first
 (`KVCache.settle`).
+
+The new tokens may also be successive tokens of one text. Then a first run writes all keys and values, and a
+second one, which takes a result of the first, attends.
 
 Axes: B sequences, H query heads, G key/value heads, D head size, S capacity, P stretches.
 """
@@ -21,8 +24,9 @@ from metal_gen.models.kernels.dialect import LANES, Code, Size
 from metal_gen.models.kernels.heads import Heads
 
 # T is the dtype of the rows, C that of the cache. QUERIES (of each key/value head), G, D, ROTATED, GATED,
-# NORMED, ROWS and WINDOW (0 for none) are known when compiling. `counts` holds S, P and what to do: at each
-# start of the program, CUDA compiles a source for seconds, so one source does everything.
+# NORMED, ROWS and WINDOW (0 for none) are known when compiling. `counts` holds S, P, what to do, and whether
+# the tokens are those of one text: at each start of the program, CUDA compiles a source for seconds, so one
+# source does everything.
 BODY = """
     if (counts[2] == TO_JOIN) {
         const int of_kv = across / QUERIES, q = across % QUERIES;
@@ -83,13 +87,16 @@ BODY = """
     }
     for (int e = 0; e < E; ++e)
         value[e] = float(C(float(rows[text * width + (first_key + G + head) * D + lane * E + e])));
-    DEVICE C* const key_row = (DEVICE C*)keys + (size_t(text) * G + head) * capacity * D + lane * E;
-    DEVICE C* const value_row = (DEVICE C*)values + (size_t(text) * G + head) * capacity * D + lane * E;
-    if (row == 0 && begin < total && end == total)
+    const size_t of_cache = (size_t(counts[3] ? 0 : text) * G + head) * capacity * D + lane * E;
+    DEVICE C* const key_row = (DEVICE C*)keys + of_cache;
+    DEVICE C* const value_row = (DEVICE C*)values + of_cache;
+    const bool is_written = counts[3] && counts[2] != TO_WRITE;
+    if (row == 0 && begin < total && end == total && !is_written)
         for (int e = 0; e < E; ++e) {
             key_row[size_t(position) * D + e] = C(key[e]);
             value_row[size_t(position) * D + e] = C(value[e]);
         }
+    if (counts[2] == TO_WRITE) return;
 
     float largest[QUERIES], sum[QUERIES], kept[QUERIES][E];
     for (int q = 0; q < QUERIES; ++q) {
@@ -165,8 +172,8 @@ BODY = """
         }
     }
 """
-# Attend to all positions; attend to a stretch of them; join stretches.
-TO_FINISH, TO_PART, TO_JOIN = 0, 1, 2
+# Attend to all positions; attend to a stretch of them; join stretches; write keys and values alone.
+TO_FINISH, TO_PART, TO_JOIN, TO_WRITE = 0, 1, 2, 3
 CODE = Code(
     name="attend",
     inputs=(
@@ -184,20 +191,32 @@ class Counts:
 
     Attributes:
         stretches: P.
-        attend: S, P and what to do first, (3,) int32.
-        join: S, P and what to do then, (3,) int32.
+        attend: S, P, what to do, and whether all tokens are of one text, (4,) int32.
+        join: The same, for what to do then.
+        write: The same, for what to do before; None to write and attend at once.
     """
 
     stretches: int
     attend: mx.array
     join: mx.array
+    write: mx.array | None = None
 
     @classmethod
-    def of(cls, capacity: int, stretches: int) -> "Counts":
-        """Return the numbers for a cache of this capacity."""
-        first = TO_FINISH if stretches == 1 else TO_PART
-        attend, join = (mx.array([capacity, stretches, what], mx.int32) for what in (first, TO_JOIN))
-        return cls(stretches, attend, join)
+    def of(cls, capacity: int, stretches: int, *, is_one_text: bool = False) -> "Counts":
+        """Return the numbers for a cache of this capacity.
+
+        Args:
+            capacity: S.
+            stretches: P.
+            is_one_text: The tokens are successive tokens of one text, rather than one of each sequence.
+        """
+
+        def numbers(stretches: int, what: int) -> mx.array:
+            return mx.array([capacity, stretches, what, int(is_one_text)], mx.int32)
+
+        attend = numbers(stretches, TO_FINISH if stretches == 1 else TO_PART)
+        write = numbers(1, TO_WRITE) if is_one_text else None
+        return cls(stretches, attend, numbers(stretches, TO_JOIN), write)
 
 
 def attend(
@@ -210,11 +229,12 @@ def attend(
     counts: Counts,
     buffers: Sequence[mx.array],
 ) -> mx.array:
-    """Write the keys and values of one new token of each sequence, and attend with its queries.
+    """Write the keys and values of new tokens, and attend with their queries.
 
     Args:
         heads: The heads.
-        rows: Projections, (B, H D, then 2 G D) in turn: queries with their gates, keys, values.
+        rows: Projections, (B, H D, then 2 G D) in turn: queries with their gates, keys, values. B counts the
+            tokens if they are those of one text.
         weights: Norm weights of queries and keys, (D,) each in the rows' dtype; not read without a norm.
         factors: Constant of the norm; and factor of the scores, with log2(e), (2,) float32.
         periods: Periods of the rotary embedding, float32.
@@ -239,17 +259,29 @@ def attend(
         "WINDOW": heads.window or 0,
         "TO_FINISH": TO_FINISH,
         "TO_JOIN": TO_JOIN,
+        "TO_WRITE": TO_WRITE,
     }
     given = [rows, *weights, factors, periods, positions]
     result, nothing = ((batch, heads.num_heads * size), rows.dtype), ((1,), mx.float32)
-    grid = (LANES * counts.stretches, heads.rows * heads.num_kv_heads, batch)
-    group = (LANES, heads.rows, 1)
+    across = heads.rows * heads.num_kv_heads
+    grid, group = (LANES * counts.stretches, across, batch), (LANES, heads.rows, 1)
+    before = factors
+    if counts.write is not None:
+        few = ((1,), rows.dtype)
+        # What attends takes a result of this, so that it comes later.
+        _, before, _ = CODE(
+            [*given, counts.write, *buffers, factors, factors],
+            [few, nothing, nothing],
+            sizes=sizes,
+            grid=(LANES, across, batch),
+            group=group,
+        )
     if counts.stretches == 1:
-        inputs = [*given, counts.attend, *buffers, factors, factors]
+        inputs = [*given, counts.attend, *buffers, before, factors]
         return CODE(inputs, [result, nothing, nothing], sizes=sizes, grid=grid, group=group)[0]
     places = (batch, heads.num_kv_heads, counts.stretches, heads.queries)
     _, *parts = CODE(
-        [*given, counts.attend, *buffers, factors, factors],
+        [*given, counts.attend, *buffers, before, factors],
         [((1,), rows.dtype), ((*places, size), mx.float32), ((*places, 2), mx.float32)],
         sizes=sizes,
         grid=grid,

@@ -1,4 +1,4 @@
-"""Attention of new tokens, one for each sequence, by a kernel; and whether this device may use it.
+"""Attention of new tokens, one per sequence or all of one text, by a kernel; whether this device may use it.
 
 Axes: as in `attend`.
 """
@@ -22,13 +22,14 @@ from metal_gen.models.rope import Rope
 # Largest difference, as a share of the largest number: a few roundings.
 TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
 TRIED_POSITIONS, TRIED_CAPACITY = (3, 270), 288
+TRIED_TOGETHER = (268, 269, 270)
 TRIED_EPS = 1e-6
 LINEAR = "linear_attention"
 
 
 @dataclass(frozen=True)
 class NextTokens:
-    """One new token of each sequence of a cache, whose keys and values a kernel writes.
+    """New tokens, one of each sequence of a cache or all of one, whose keys and values a kernel writes.
 
     Attributes:
         positions: Position of each token, (B,) int32.
@@ -42,7 +43,14 @@ class NextTokens:
 
     @classmethod
     def of(
-        cls, heads: Heads, positions: mx.array, length: int, capacity: int, buffers: Sequence[mx.array]
+        cls,
+        heads: Heads,
+        positions: mx.array,
+        length: int,
+        capacity: int,
+        buffers: Sequence[mx.array],
+        *,
+        is_one_text: bool = False,
     ) -> "NextTokens":
         """Return new tokens at these positions.
 
@@ -52,8 +60,10 @@ class NextTokens:
             length: Upper limit of the positions to attend to.
             capacity: Capacity of the cache.
             buffers: Buffers of the cache.
+            is_one_text: The tokens are successive tokens of one text.
         """
-        counts = Counts.of(capacity, heads.stretches(length, positions.shape[0]))
+        stretches = heads.stretches(length, positions.shape[0])
+        counts = Counts.of(capacity, stretches, is_one_text=is_one_text)
         return cls(positions.astype(mx.int32), counts, buffers)
 
     def of_layer(self, layer: int) -> Sequence[mx.array]:
@@ -166,30 +176,46 @@ def _chosen(heads: Heads, dtype: str, cache_dtype: str) -> Choice:
 
 
 def _trials(heads: Heads, dtype: str, cache_dtype: str) -> "list[_Trial]":
-    return [_Trial(heads, dtype_named(dtype), dtype_named(cache_dtype), stretches) for stretches in (1, 4)]
+    return [
+        _Trial(heads, dtype_named(dtype), dtype_named(cache_dtype), stretches, is_one_text=is_one_text)
+        for is_one_text in (False, True)
+        for stretches in (1, 4)
+    ]
 
 
 class _Trial:
-    """Two sequences, one at its beginning and one in the middle. Arguments are those of `NextAttention`."""
+    """Two sequences, one at its beginning and one in the middle, or tokens of one text.
 
-    def __init__(self, heads: Heads, dtype: mx.Dtype, cache_dtype: mx.Dtype, stretches: int) -> None:
-        self.heads, self.stretches = heads, stretches
-        batch, size = len(TRIED_POSITIONS), heads.head_dim
+    Arguments are those of `NextAttention`.
+    """
+
+    def __init__(
+        self,
+        heads: Heads,
+        dtype: mx.Dtype,
+        cache_dtype: mx.Dtype,
+        stretches: int,
+        *,
+        is_one_text: bool = False,
+    ) -> None:
+        self.heads, self.stretches, self.is_one_text = heads, stretches, is_one_text
+        positions = TRIED_TOGETHER if is_one_text else TRIED_POSITIONS
+        batch, size = len(positions), heads.head_dim
         count = (2 if heads.gated else 1) * heads.num_heads + 2 * heads.num_kv_heads
-        cache = (batch, heads.num_kv_heads, TRIED_CAPACITY, size)
+        cache = (1 if is_one_text else batch, heads.num_kv_heads, TRIED_CAPACITY, size)
         shapes = [(batch, count * size), (size,), (size,), cache, cache]
         numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
         self.rows, *weights = (each.astype(dtype) for each in numbers[:3])
         self.weights = (weights[0], weights[1])
         self.buffers = [each.astype(cache_dtype) for each in numbers[3:]]
-        self.positions = mx.array(TRIED_POSITIONS, mx.int32)
+        self.positions = mx.array(positions, mx.int32)
         self.periods = 10_000.0 ** (mx.arange(heads.rotated // 2) * (2 / heads.rotated))
         mx.eval(self.rows, self.weights, self.buffers, self.positions, self.periods)
 
     def by_kernel(self) -> list[mx.array]:
         """Return what is attended to, and the buffers afterwards."""
         factors = mx.array([TRIED_EPS, score_factor(self.heads.head_dim**-0.5)])
-        counts = Counts.of(TRIED_CAPACITY, self.stretches)
+        counts = Counts.of(TRIED_CAPACITY, self.stretches, is_one_text=self.is_one_text)
         buffers = [mx.array(buffer) for buffer in self.buffers]
         mx.eval(buffers)
         nexts = NextTokens(self.positions, counts, buffers)
@@ -227,6 +253,8 @@ class _Trial:
         )
         queries, keys = mx.split(rows, [heads.num_heads], axis=1)
         places = self.positions[:, None, None, None]
+        if self.is_one_text:
+            keys, values, places = keys.swapaxes(0, 2), values.swapaxes(0, 2), places.swapaxes(0, 2)
         buffers = [
             mx.put_along_axis(buffer.astype(mx.float32), places, new, axis=2)
             for buffer, new in zip(self.buffers, (keys, values), strict=True)
@@ -234,7 +262,7 @@ class _Trial:
         full, sliding = seen_by(self.positions, mx.arange(TRIED_CAPACITY), heads.window, heads.num_heads)
         attended = mx.fast.scaled_dot_product_attention(
             queries,
-            *buffers,
+            *(mx.broadcast_to(buffer, (len(self.positions), *buffer.shape[1:])) for buffer in buffers),
             scale=heads.head_dim**-0.5,
             mask=full if sliding is None else sliding,
         )

@@ -15,6 +15,7 @@ from metal_gen.models.attention import LayerStates, Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
+from metal_gen.models.linear_attention.replay import Replay
 from metal_gen.models.linear_attention.rules import rule_for
 from metal_gen.models.matrices.matrix import computed
 
@@ -94,13 +95,8 @@ class GatedDeltaNet:
         queries, keys, values = self._heads(convolved(tokens, self._taps))
         rule = rule_for(self.sizes, by_kernel=self.by_kernel).compute
         outputs, memory_after = rule(queries, keys, values, kept, taken, memory)
-
-        def until(count: int) -> tuple[mx.array, mx.array]:
-            inputs = [mx.contiguous(each[:, :count]) for each in (queries, keys, values, kept, taken)]
-            _, memory_then = rule(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], memory)
-            return mx.contiguous(tokens[:, count : count + before.shape[1]]), memory_then
-
-        states.keep(layer, part.sequences, after, memory_after, until)
+        replay = Replay(rule, (tokens, keys, values, kept, taken), memory)
+        states.keep(layer, part.sequences, after, memory_after, replay)
         return outputs
 
     def _project(self, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:

@@ -1,0 +1,223 @@
+"""A pass over several successive tokens of one text as a compiled function: model, KV cache and draws.
+
+As in `compiled_step`, shapes are fixed. There is a function for each of a few numbers of rows. The last rows
+of a pass may be there to fill it up: what they write is overwritten later, and nobody reads their results.
+
+Axes: R rows, S capacity, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import mlx.core as mx
+
+from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig
+from metal_gen.cache.kv_cache import KVCache
+from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, attended_length
+from metal_gen.engine.fixed_shapes import FixedShapes
+from metal_gen.models.attention import Part, Step
+from metal_gen.models.kernels.heads import ONE_STRETCH
+from metal_gen.models.linear_attention.replay import Replay, Rule
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.bias import add_bias, bias_arrays
+from metal_gen.sampling.random_keys import fold_rows
+from metal_gen.sampling.sampler import DrawRule
+
+# Numbers of rows that are compiled: a token, and the guesses of each depth that is used.
+ROWS = (1, 2, 3, 4, 5, 9, 17, 33, 65)
+
+
+def filled_up(rows: int, most: int) -> int:
+    """Return how many rows a pass over so many tokens has, of at most `most`."""
+    return min(next((count for count in ROWS if count >= rows), rows), max(most, rows))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a function is compiled for.
+
+    Attributes:
+        rows: R.
+        length: Number of positions that attention may read.
+        rule: Rule for the draws; None to return logits without draws.
+        needs_hidden: Whether to return hidden states.
+    """
+
+    rows: int
+    length: int
+    rule: DrawRule | None
+    needs_hidden: bool
+
+
+@dataclass(frozen=True)
+class RowResults:
+    """The results of a pass, which may not be computed yet.
+
+    Attributes:
+        logits: Logits after each token, (R, V).
+        outcomes: Token ids followed by the `Status` of each, (2 R,) int32; None without a rule.
+        hidden: Normalised hidden states, (R, hidden); None unless needed.
+    """
+
+    logits: mx.array
+    outcomes: mx.array | None
+    hidden: mx.array | None
+
+
+class CompiledRows:
+    """Compiled passes of one model over a cache of one text.
+
+    Args:
+        model: Model with its weights.
+        cache: Cache whose buffers go through the compiled functions and come back from them.
+
+    Attributes:
+        count: Number of functions compiled so far.
+    """
+
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
+        self._model = model
+        self._cache = cache
+        self.count = 0
+        self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
+        # Computes the states of all layers of linear attention after fewer tokens, by number of rows.
+        self._replays: dict[int, StepFunction] = {}
+        self._rule: Rule | None = None
+
+    def run(
+        self,
+        tokens: mx.array,
+        rule: DrawRule | None,
+        base: mx.array,
+        indices: mx.array,
+        *,
+        needs_hidden: bool = False,
+    ) -> RowResults:
+        """Add tokens to the cache, and draw the token after each of them if the draws follow a fixed rule.
+
+        Args:
+            tokens: Token ids, (R,); they need not be computed yet.
+            rule: Rule for all draws; None skips them.
+            base: `RandomKeys.base` of the text, (2,).
+            indices: `words` of the index of each drawn token, (R, 2).
+            needs_hidden: Whether to return hidden states.
+
+        Raises:
+            CacheOverflowError: The tokens do not fit. The cache is unchanged.
+        """
+        cache, rows = self._cache, tokens.size
+        cache.claim(rows)
+        kind = Kind(rows, self._length(cache.position), rule, needs_hidden)
+        compiled_before = self._function.cache_info().misses
+        function = self._function(kind)
+        arrays, periods = cache.arrays, self._model.rope.periods(cache.position)
+        results = list(function(tokens, mx.array([cache.start]), periods, base, indices, *arrays))
+        self.count += self._function.cache_info().misses - compiled_before
+        logits = results.pop(0)
+        outcomes = None if rule is None else results.pop(0)
+        hidden = results.pop(0) if needs_hidden else None
+        kept = len(cache.buffers) if self._model.has_kernel else 0
+        count = len(arrays) - kept
+        cache.arrays = [*arrays[:kept], *results[:count]]
+        if isinstance(cache, HybridCache) and rows > 1:
+            self._note_replay(cache, rows, results[count:], arrays[len(cache.buffers) :])
+        return RowResults(logits, outcomes, hidden)
+
+    def _length(self, position: int) -> int:
+        """Return how much of the cache a pass may read when it holds so many tokens, with the new ones."""
+        capacity = self._cache.config.max_seq_len
+        if not self._model.has_kernel:
+            return attended_length(position, capacity)
+        return min(ONE_STRETCH, capacity) if position <= ONE_STRETCH else capacity
+
+    def _compile(self, kind: Kind) -> StepFunction:
+        """Compile the passes of a kind."""
+        rule = kind.rule
+        bias = None if rule is None else bias_arrays(dict(rule.strategy.logit_bias))
+        steps, places = mx.arange(kind.rows), mx.arange(kind.length)
+        mx.eval(bias, steps, places)
+
+        def run(
+            tokens: mx.array,
+            start: mx.array,
+            periods: mx.array,
+            base: mx.array,
+            indices: mx.array,
+            *arrays: mx.array,
+        ) -> list[mx.array]:
+            positions = start + steps
+            new = positions[None, None, :, None]
+            cache = FixedShapes(self._cache.form, arrays, len(self._cache.buffers), new, kind.length)
+            hidden = self._model.run(tokens, self._pass(cache, positions, periods, places))
+            logits = self._model.logits(hidden)
+            results = [logits]
+            if rule is not None:
+                adjusted = add_bias(logits.astype(mx.float32), bias)
+                keys = fold_rows(mx.broadcast_to(base, indices.shape), indices)
+                results.append(rule(logits, adjusted, keys)[0])
+            if kind.needs_hidden:
+                results.append(hidden)
+            results += cache.states_after if self._model.has_kernel else cache.arrays
+            if kind.rows > 1:
+                for replay in cache.replays:
+                    self._rule = replay.rule
+                    results += replay.inputs
+            return results
+
+        return mx.compile(run)
+
+    def _pass(self, cache: FixedShapes, positions: mx.array, periods: mx.array, places: mx.array) -> Step:
+        config, capacity = self._model.config, self._cache.config.max_seq_len
+        nexts = self._model.next_tokens(positions, len(places), capacity, cache.buffers, is_one_text=True)
+        mask = sliding_mask = None
+        if nexts is None:
+            ends = positions[:, None]
+            mask = places <= ends
+            if config.sliding_window is not None:
+                sliding_mask = mask & (places > ends - config.sliding_window)
+        return Step(
+            cache=cache,
+            batch=1,
+            length=positions.size,
+            offset=positions[:1],
+            periods=periods,
+            parts=[Part(mask, sliding_mask)],
+            states=cache,
+            nexts=nexts,
+        )
+
+    def _note_replay(
+        self, cache: HybridCache, rows: int, inputs: Sequence[mx.array], before: Sequence[mx.array]
+    ) -> None:
+        """Tell the cache how to compute the states after fewer tokens of this pass."""
+        function = self._replays.get(rows)
+        if function is None:
+            function = self._replays[rows] = self._compile_replay(rows, cache.config)
+            self.count += 1
+        memories, each = before[1::2], len(inputs) // (len(before) // 2)
+        arrays = [
+            array
+            for layer, memory in enumerate(memories)
+            for array in (memory, *inputs[each * layer : each * (layer + 1)])
+        ]
+        cache.note_replay(lambda count: function(mx.array([count]), *arrays))
+
+    def _compile_replay(self, rows: int, config: HybridCacheConfig) -> StepFunction:
+        """Compile what computes the states of all layers after the first tokens of a pass."""
+        rule, dtype, num_layers = self._rule, self._cache.dtype, config.num_linear_layers
+        assert rule is not None
+        steps, taps = mx.arange(rows), mx.arange(config.conv_state[0])
+        mx.eval(steps, taps)
+
+        def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
+            is_first, places, after = (steps < count)[:, None], count + taps, []
+            count_of = len(arrays) // num_layers
+            for layer in range(num_layers):
+                memory, *inputs = arrays[count_of * layer : count_of * (layer + 1)]
+                replay = Replay(rule, tuple(inputs), memory)
+                conv, memory_after = replay.masked(is_first, places)
+                after += [conv.astype(dtype), memory_after]
+            return after
+
+        return mx.compile(states)

@@ -1,0 +1,55 @@
+"""Computes the states of a layer of linear attention again, after fewer tokens than a pass had.
+
+The last tokens of a pass may have been guesses. What the states come from is kept: it is small beside them.
+
+Axes: B sequences, L tokens of the pass, C channels, T taps of the convolution, G key heads, H value heads,
+V size of a value, K size of a key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+Rule = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A layer's states after the first tokens of a pass.
+
+    Args:
+        rule: Computes the gated delta rule, as `delta_rule` does.
+        inputs: Inputs of the convolution, (B, T - 1 + L, C); keys, (B, L, G, K); values, (B, L, H, V);
+            logarithm of what remains, and share that is stored, (B, L, H) each.
+        memory: Memory before the pass, (B, H, V, K).
+    """
+
+    rule: Rule
+    inputs: tuple[mx.array, ...]
+    memory: mx.array
+
+    def __call__(self, count: int) -> tuple[mx.array, mx.array]:
+        """Return the inputs of the convolution, (B, T - 1, C), and the memory after so many tokens."""
+        tokens, *others = self.inputs
+        keys, values, kept, taken = (mx.contiguous(each[:, :count]) for each in others)
+        return mx.contiguous(tokens[:, count : count + self._taps]), self._after(keys, values, kept, taken)
+
+    def masked(self, is_first: mx.array, places: mx.array) -> tuple[mx.array, mx.array]:
+        """Return the same for a count that is not known yet: other tokens neither fade nor store anything.
+
+        Args:
+            is_first: Whether a token is one of the first, (L, 1).
+            places: Places of the inputs of the convolution to return, (T - 1,).
+        """
+        tokens, keys, values, kept, taken = self.inputs
+        return mx.take(tokens, places, axis=1), self._after(keys, values, kept * is_first, taken * is_first)
+
+    @property
+    def _taps(self) -> int:
+        """T - 1."""
+        return self.inputs[0].shape[1] - self.inputs[1].shape[1]
+
+    def _after(self, keys: mx.array, values: mx.array, kept: mx.array, taken: mx.array) -> mx.array:
+        # The memory does not depend on queries.
+        return self.rule(keys, keys, values, kept, taken, self.memory)[1]
