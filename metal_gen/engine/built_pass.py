@@ -19,7 +19,7 @@ class BuiltPass:
         prefilled: Texts whose prompts it computes a part of.
         draws: Draws it makes, with their texts.
         undrawn: Texts with their logits, (1, V), that are drawn from after their guides have been asked.
-        outputs: Arrays to compute.
+        outputs: Arrays to compute and to wait for; none of the slots', which the pass after writes too.
         first: Arrays to compute before the others, which write to buffers that these read. Without the wait,
             MLX would copy the buffers.
     """
@@ -30,6 +30,11 @@ class BuiltPass:
     undrawn: list[tuple[SlotText, mx.array]] = field(default_factory=list)
     outputs: list[mx.array] = field(default_factory=list)
     first: list[mx.array] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not (self.outputs or self.fed or self.prefilled)
 
     def release(self) -> None:
         """Drop what has been computed: MLX copies buffers that are referred to when they are written."""

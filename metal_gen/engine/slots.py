@@ -136,8 +136,9 @@ class SlotDecoder:
         current = self._ahead or self._launched(self._build())
         following = self._build()
         mx.eval(current.outputs)
-        if self.model.has_kernel:
-            # Until the device lets go of what a kernel has used, MLX would copy it before another write.
+        if self.model.has_kernel or not current.outputs:
+            # Until the device lets go of what a kernel has used, MLX would copy it before another write. And
+            # parts of prompts without a draw leave nothing else to wait for.
             mx.synchronize()
         else:
             wait_for_release()
@@ -157,7 +158,7 @@ class SlotDecoder:
                 given.append((text, text.bounds.error or not_chosen(draw)))
             else:
                 given += [(text, each) for each in self._tokens(text, draw, token)]
-        self._ahead = self._launched(following) if following.outputs else None
+        self._ahead = None if following.is_empty else self._launched(following)
         return given
 
     def _launched(self, built: BuiltPass) -> BuiltPass:
@@ -165,7 +166,8 @@ class SlotDecoder:
         if built.first:
             mx.eval(built.first)
             wait_for_release()
-        mx.async_eval(built.outputs)
+        # Only now: once the pass after is built, the same arrays stand for what that one writes.
+        mx.async_eval(built.outputs, self.slots.arrays)
         # A text that is over needs no draw; one with forced tokens draws after these.
         asking = [(text, row) for text, row in built.undrawn if not text.is_over and not text.forced]
         if asking:
@@ -215,8 +217,6 @@ class SlotDecoder:
             if hidden is not None and rows is not stages[-1]:
                 built.outputs.append(hidden)
         self.slots.end_pass()
-        if groups:
-            built.outputs += self.slots.arrays
         return built
 
     def _rows(self, groups: dict[int, PassRows], sequence_length: int) -> PassRows:

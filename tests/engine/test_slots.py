@@ -116,6 +116,26 @@ def fuses(request):
     mx.enable_compile()
 
 
+def test_waiting_for_a_pass_computes_nothing_of_the_pass_after(tiny_model, make_cache, monkeypatch):
+    """Else that pass would write before a kernel that MLX does not know to write, and into a copy."""
+    cache = make_cache(tiny_model, max_seq_len=CAPACITY, batch_size=3)
+    decoder = SlotDecoder(tiny_model, cache, chunk_size=16, stride=16)
+    counts, build = [], SlotDecoder._build
+
+    def note(self):
+        built, current = build(self), self._ahead
+        if current is not None:
+            written = {id(array) for array in self.slots.arrays}
+            assert not written.intersection(map(id, current.outputs))
+            counts.append(len(current.outputs))
+        return built
+
+    monkeypatch.setattr(SlotDecoder, "_build", note)
+    together(decoder, [(0, list(range(3, 63)), STRATEGIES[0], 3), *requests(8)[1:]])
+    assert min(counts) == 0, "no pass had parts of prompts alone"
+    assert max(counts) > 0
+
+
 @pytest.mark.parametrize(
     ("model", "compiles", "fuses"),
     [
