@@ -57,7 +57,7 @@ class WorkingMemory:
         """Estimated peak memory of the pass, in bytes."""
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
-        layers = self.layer_bytes + self.unpacking_bytes + (self.ahead_bytes or 0)
+        layers = self.layer_bytes + (self.ahead_bytes or 0)
         return max(layers + mask, sampling, self._trial_bytes)
 
     @property
@@ -84,28 +84,43 @@ class WorkingMemory:
         """Memory of the layers that prefill queues ahead on a GPU; None on a CPU.
 
         MLX queues hundreds of operations ahead on a GPU and takes all their memory at once. On a CPU it
-        queues less than a layer.
+        queues less than a layer. Of the layers in a row, only some may be of the largest kind.
         """
-        return None if runs_on_cpu() else GPU_LAYERS_AHEAD * (self.layer_bytes + self.unpacking_bytes)
+        if runs_on_cpu():
+            return None
+        by_kind = self._bytes_by_kind
+        layers = [by_kind[kind == "linear_attention"] for kind in self.model.layer_types]
+        count = 1 + GPU_LAYERS_AHEAD
+        in_turn = layers * (1 + count // len(layers)) + layers[: count - 1]
+        starts = range(len(in_turn) - count + 1)
+        return max(sum(in_turn[start : start + count]) for start in starts) - max(layers)
 
     @property
     def layer_bytes(self) -> int:
-        """Bytes of the largest layer: the mixing of tokens and the part after it, as far as they overlap.
+        """Bytes of the largest layer: the mixing of tokens and the part after it, as far as they overlap."""
+        return max(self._bytes_by_kind.values())
+
+    @property
+    def _bytes_by_kind(self) -> dict[bool, int]:
+        """Bytes of a layer with attention, by False, and of one with linear attention, by True.
 
         On a CPU, MLX does not queue so far ahead that experts, which are chosen first, overlap with
         attention.
         """
         model, on_cpu = self.model, runs_on_cpu()
-        mixing = [self._numbers(self._attention_numbers) + (self._norm_bytes if on_cpu else 0)]
-        layers = [mixing[0] + self._numbers(self._mlp_numbers)] if self._has_dense_layers else []
+        norms = self._norm_bytes if on_cpu else 0
+        mixing = {False: self._numbers(self._attention_numbers) + norms + self.unpacking_bytes}
+        after = {False: self._numbers(self._mlp_numbers)}
         if model.linear is not None:
-            mixing.append(self._linear_bytes(model.linear))
-            layers.append(mixing[1] + self._numbers(2 * self.tokens * model.intermediate_size))
-        if model.experts is not None:
-            mixture = self._numbers(self._mixture_numbers(model.experts))
-            routed = max(mixing) + self._numbers((0 if on_cpu else 4) * self.tokens * model.hidden_size)
-            layers.append(max(routed, mixture) if on_cpu else max(mixing) + mixture)
-        return max(layers)
+            mixing[True] = self._linear_bytes(model.linear)
+            after[True] = self._numbers(2 * self.tokens * model.intermediate_size)
+        mixture = 0 if model.experts is None else self._numbers(self._mixture_numbers(model.experts))
+        found = {}
+        for kind, numbers in mixing.items():
+            dense = numbers + after[kind] if self._has_dense_layers else 0
+            with_experts = max(numbers, mixture) if on_cpu else numbers + mixture
+            found[kind] = max(dense, 0 if model.experts is None else with_experts)
+        return found
 
     @property
     def unpacking_bytes(self) -> int:

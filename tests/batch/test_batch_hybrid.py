@@ -5,6 +5,7 @@ from test_batch_runner import Records
 from tiny_checkpoint import LINEAR_ATTENTION
 from tiny_text_checkpoint import write_text_checkpoint
 
+from metal_gen.batch import slot_rows as slot_rows_module
 from metal_gen.batch.input.rows import BatchRow, RowForm
 from metal_gen.batch.runner import run_rows
 from metal_gen.batch.slot_rows import slot_rows
@@ -51,7 +52,9 @@ def run(folder, slots, *, finished=(), ordered=False):
     return {record["id"]: record for record in journal.records}, executor.decoder.shared_tokens
 
 
-def test_rows_are_the_same_for_any_slots_and_after_a_resume(folder):
+def test_rows_are_the_same_for_any_slots_and_after_a_resume(folder, monkeypatch):
+    # These prompts share less than a part on a GPU.
+    monkeypatch.setattr(slot_rows_module, "prompt_stride", lambda: 64)
     alone, _ = run(folder, 1)
     assert len({sample["text"] for sample in alone[3]["texts"]}) == 3
     for slots in (2, 5):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache, KVCacheConfig
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError
 
 pytestmark = pytest.mark.metal
@@ -119,6 +120,7 @@ def test_decoding_copies_no_buffer(tiny_model, make_cache):
         token = mx.argmax(tiny_model.logits(tiny_model(token, cache)[:, -1]), axis=-1)[:, None]
         mx.async_eval(token)
         token.tolist()
+        wait_for_release()
     assert mx.get_peak_memory() - start < one_buffer / 2
 
 

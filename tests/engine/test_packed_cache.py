@@ -11,6 +11,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.generation.planning import cache_config
@@ -100,7 +101,8 @@ def test_what_is_taken_back_is_written_anew(model):
     decoder.cache.mark()
     decoder.prefill([9] * 20)
     decoder.cache.clear(keep=40)
-    assert_close(decoder.prefill(prompt[40:]), expected)
+    # A GPU's products depend on the number of rows, and a key that differs may round to another of 8 bits.
+    assert_close(decoder.prefill(prompt[40:]), expected, 1e-5 if runs_on_cpu() else 1e-3)
 
 
 def test_a_stored_text_is_restored_as_it_is(model):

@@ -115,3 +115,15 @@ def test_attention_scores_larger_than_the_device_allows_shrink_chunks(tmp_path, 
         plan = planned(folder, max_seq_len=USUAL_TOKENS)
         assert plan.chunk_size == chunk_size
     assert "2,048 would take an array of" in plan.chunk_reason
+
+
+def test_of_the_layers_computed_ahead_only_those_of_the_largest_kind_count_as_such(tmp_path):
+    """One layer in four has attention, whose scores no kernel keeps out of memory with heads of 32."""
+    sizes = {"num_hidden_layers": 8, "head_dim": 32, "max_position_embeddings": 8192}
+    settings = Settings(model=str(write_checkpoint(tmp_path, tiny_config("qwen3_5_text", **sizes))))
+    memory = prepare(settings).plan.with_cache(max_seq_len=4096)._working(512)
+    by_kind = memory._bytes_by_kind
+    assert by_kind[False] > 3 * by_kind[True]
+    assert memory.layer_bytes == by_kind[False]
+    # Five in a row: two of them, and the three between.
+    assert memory.layer_bytes + memory.ahead_bytes == 2 * by_kind[False] + 3 * by_kind[True]
