@@ -8,7 +8,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 # Bound of whole numbers without another one: beyond any count of tokens or bytes, and short when written.
@@ -16,7 +16,13 @@ LARGEST = 2**63 - 1
 
 
 class Check(Protocol):
-    """Accepts a value, or raises an error that says what it must be."""
+    """Accepts a value, or raises an error that says what it must be.
+
+    Attributes:
+        topic: The topic of `metal-gen help` that shows how to write a value; empty where that needs none.
+    """
+
+    topic: ClassVar[str] = ""
 
     def __call__(self, value: object) -> object:
         """Return the value in the setting's own type.

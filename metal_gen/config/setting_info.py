@@ -39,6 +39,11 @@ class SettingInfo:
         return self.unset or ("none" if self.default in (None, ()) else str(self.default))
 
     @property
+    def hint(self) -> str:
+        """Hint for a value that is refused; empty if the message says all."""
+        return f"`metal-gen help {self.check.topic}` shows how to write it" if self.check.topic else ""
+
+    @property
     def variable(self) -> str:
         """Name of the environment variable."""
         return f"METAL_GEN_{self.name.upper()}"

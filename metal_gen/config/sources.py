@@ -60,7 +60,7 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
             try:
                 values[name] = SETTINGS[name].check(value)
             except ValueError as error:
-                raise UsageError(f"{name} {with_value(error, _short(value))}") from None
+                raise UsageError(f"{name} {with_value(error, _short(value))}", SETTINGS[name].hint) from None
     return settings.override(values, ARGUMENT_SOURCE)
 
 
@@ -88,7 +88,7 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
                 values[name] = given
         except ValueError as error:
             shown = ", ".join(map(repr, texts)) if texts else repr(given)
-            raise UsageError(f"{info.flag} {with_value(error, _cut(shown))}") from None
+            raise UsageError(f"{info.flag} {with_value(error, _cut(shown))}", info.hint) from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 
@@ -166,7 +166,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             except UnicodeEncodeError:
                 raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
-                raise ConfigError(f"{info.variable} {with_value(error, _short(text))}") from None
+                message = f"{info.variable} {with_value(error, _short(text))}"
+                raise ConfigError(message, info.hint) from None
     require_safe_library(values, SETTINGS["blas"].variable, may_be_path=True)
     return values
 
@@ -175,7 +176,7 @@ def _checked(place: str, info: SettingInfo, value: object) -> object:
     try:
         return info.check.from_file_value(value)
     except ValueError as error:
-        raise ConfigError(f"{place} {with_value(error, _short(value))}") from None
+        raise ConfigError(f"{place} {with_value(error, _short(value))}", info.hint) from None
 
 
 def _unknown_section(path: Path, name: str) -> ConfigError:

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from metal_gen.constraints.constraint import Constraint
-from metal_gen.constraints.library import llguidance
+from metal_gen.constraints.library import llguidance, new_matcher
+from metal_gen.constraints.usable import lacks_bytes, require_text, require_writable
 from metal_gen.errors import CheckpointError
 from metal_gen.text.tokenizer import Tokenizer
 
@@ -37,6 +38,7 @@ class TokenTable:
         self._tokenizer = tokenizer
         self._eos_ids = sorted(eos_ids)
         self._kept: OrderedDict[Constraint, Any] = OrderedDict()
+        self._usable: set[Constraint] = set()
 
     @cached_property
     def _library_table(self) -> Any:
@@ -62,6 +64,23 @@ class TokenTable:
         """Build the table now, while other threads may compute."""
         _ = self._library_table
 
+    def require_usable(self, constraint: Constraint) -> None:
+        """Check that texts can be written within a constraint.
+
+        Builds the table only for a tokenizer without a token for some byte.
+
+        Raises:
+            UsageError: The grammar cannot be used, allows nothing, or needs bytes that no token has.
+        """
+        if constraint in self._usable:
+            return
+        require_text(constraint, self._tokenizer.added_ids)
+        if lacks_bytes(self._tokenizer):
+            require_writable(constraint, self.new_matcher(constraint), self._tokenizer)
+        if len(self._usable) == MOST_KEPT:
+            self._usable.clear()
+        self._usable.add(constraint)
+
     def new_matcher(self, constraint: Constraint) -> Any:
         """Return a matcher of the library at the beginning of a text.
 
@@ -69,7 +88,7 @@ class TokenTable:
             UsageError: The constraint cannot be used with this vocabulary.
         """
         if constraint not in self._kept:
-            matcher = llguidance().LLMatcher(self._library_table, constraint.library_grammar, log_level=0)
+            matcher = new_matcher(self._library_table, constraint.library_grammar)
             if matcher.is_error():
                 raise constraint.refusal(matcher.get_error())
             self._kept[constraint] = matcher
@@ -92,8 +111,33 @@ class _Vocabulary:
         self.special_token_ids = sorted(tokenizer.added_ids.values())
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Encode a part of a text. Bytes that are not UTF-8 give no tokens; the library handles them."""
+        """Encode a part of a text, up to a byte that has no token."""
+        written = text.encode() if isinstance(text, str) else text
         try:
-            return self._tokenizer.encode_part(text if isinstance(text, str) else text.decode())
+            ids = self._tokenizer.encode_part(written.decode())
         except UnicodeDecodeError:
-            return []
+            ids = []
+        # A tokenizer composes characters (NFC), and drops bytes that it has no token for.
+        is_same = b"".join(self.tokens[token] for token in ids) == written
+        return ids if is_same else self._longest_tokens(written)
+
+    def _longest_tokens(self, written: bytes) -> list[int]:
+        ids, start = [], 0
+        while start < len(written):
+            lengths = range(min(self._longest, len(written) - start), 0, -1)
+            parts = (written[start : start + length] for length in lengths)
+            part = next((part for part in parts if part in self._by_bytes), None)
+            if part is None:
+                break
+            ids.append(self._by_bytes[part])
+            start += len(part)
+        return ids
+
+    @cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        special = set(self.special_token_ids)
+        return {text: token for token, text in enumerate(self.tokens) if token not in special}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._by_bytes))

@@ -13,8 +13,9 @@ import mlx.core as mx
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.logits_error import LogitsError, no_token
 from metal_gen.sampling.logprobs import LogprobArrays
-from metal_gen.sampling.sampler import Draw, LogitsError, Sampler, Status, no_token
+from metal_gen.sampling.sampler import Draw, Sampler, Status
 
 
 @dataclass(frozen=True)

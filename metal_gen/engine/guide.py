@@ -36,7 +36,7 @@ class TokenGuide(Protocol):
         """Return tokens that must come next, without a draw. The loop passes those it takes to `accept`."""
 
     def allowed(self) -> mx.array | None:
-        """Return the bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens."""
+        """Return the bits of the tokens to draw from, as for `Sampler.draw`; None for all tokens."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Conversation:
             if name in NOT_OF_A_TURN:
                 raise UsageError(f"{name} cannot be set in a conversation: {NOT_OF_A_TURN[name]}")
         checkpoint = self.model.checkpoint
-        require_constraint(changed)
+        require_constraint(changed, checkpoint)
         strategy_from(changed, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(changed, checkpoint.tokenizer, checkpoint.eos_ids)
         self.settings = changed

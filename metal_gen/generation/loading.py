@@ -223,7 +223,7 @@ def prepare(
     defaults = sampling_defaults(checkpoint.generation_config, settings.sources, source)
     settings = settings.fill(defaults, source)
     require_lengths(settings)
-    require_constraint(settings)
+    require_constraint(settings, checkpoint)
     if scores and checkpoint.config.linear is not None:
         most_slots = 1
     if settings.logit_bias or settings.ban_token or settings.stop_token:

@@ -134,7 +134,7 @@ def stream_generate(
         settings[constraint.kind] = constraint.value
     in_force = override_with_arguments(model.settings, settings)
     _refuse_misplaced(settings, strategy)
-    require_constraint(in_force)
+    require_constraint(in_force, model.checkpoint)
     if not isinstance(prompt, Prompt):
         prompt = encode_as_set(model.checkpoint, prompt, in_force, most_tokens=model.plan.most_tokens)
     capacity, most = model.plan.cache.max_seq_len, model.plan.largest_max_seq_len

@@ -29,6 +29,11 @@ def keep_allowed(logits: mx.array, allowed: mx.array) -> mx.array:
     return _compiled()(logits, allowed)
 
 
+def has_token(allowed: mx.array, token: mx.array) -> mx.array:
+    """Return whether each token, (R,), is among those of some bits, (W,)."""
+    return ((allowed[token // WORD_BITS] >> (token % WORD_BITS).astype(mx.uint32)) & 1).astype(mx.bool_)
+
+
 @cache
 def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
     # Not compiled, each operation writes an array of the size of the vocabulary.

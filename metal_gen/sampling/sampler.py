@@ -14,15 +14,15 @@ from enum import IntEnum
 
 import mlx.core as mx
 
-from metal_gen.errors import CheckpointError, ExitCode
 from metal_gen.sampling import blocks
-from metal_gen.sampling.allowed import keep_allowed
+from metal_gen.sampling.allowed import has_token, keep_allowed
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
+from metal_gen.sampling.logits_error import no_token
 from metal_gen.sampling.logprobs import LogprobArrays, token_logprobs
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.random_keys import RandomKeys, fold, uniform, words
+from metal_gen.sampling.random_keys import RandomKeys, fold, fold_rows, uniform, words
 from metal_gen.sampling.strategy import SamplingStrategy, require_vocabulary
 from metal_gen.sampling.truncation import truncate
 
@@ -39,16 +39,6 @@ class Status(IntEnum):
     CERTAIN = 0
     UNCERTAIN = 1
     NOT_FINITE = 2
-
-
-class LogitsError(CheckpointError):
-    """The logits contain NaN or plus infinity, or only minus infinity. No token was chosen."""
-
-
-class NoTokenLeftError(LogitsError):
-    """The logits are valid, but the strategy bans every token."""
-
-    exit_code = ExitCode.CONFIGURATION
 
 
 @dataclass(frozen=True)
@@ -117,6 +107,34 @@ class DrawRule:
             return outcome, None
         return outcome, token_logprobs(logits, outcome[:1], weights, self.logprobs)
 
+    def among(
+        self,
+        logits: mx.array,
+        adjusted: mx.array,
+        allowed: mx.array | None,
+        keys: mx.array,
+        *,
+        whole: bool = False,
+    ) -> tuple[mx.array, LogprobArrays | None]:
+        """Draw one token for each row, from those that are allowed; see `Sampler.draw`."""
+        if allowed is None:
+            return self(logits, adjusted, keys, whole=whole)
+        masked = keep_allowed(adjusted, allowed[:1])
+        outcome, logprobs = self(logits, masked, keys, whole=whole)
+        if allowed.shape[0] == 1:
+            return outcome, logprobs
+        # From a number of its own: the other draw must not depend on what this one gives.
+        word = words(1)
+        own = fold(keys, word) if keys.ndim == 1 else fold_rows(keys, mx.broadcast_to(word, keys.shape))
+        free, free_logprobs = self(logits, adjusted, own, whole=whole)
+        token, status = free.reshape(2, -1)
+        comes = has_token(allowed[1], token) | (status != Status.CERTAIN)
+        outcome = mx.where(mx.tile(comes, 2), free, outcome)
+        if logprobs is None or free_logprobs is None:
+            return outcome, None
+        pairs = zip(free_logprobs, logprobs, strict=True)
+        return outcome, LogprobArrays(*(mx.where(comes, one, other) for one, other in pairs))
+
 
 class Sampler:
     """Draws the tokens of one text.
@@ -164,7 +182,8 @@ class Sampler:
         Args:
             logits: The model's logits, (1, V).
             index: Index of the new token.
-            allowed: Bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens.
+            allowed: Bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens. A
+                second row has tokens that come instead: one of them does if a draw from all tokens gives it.
         """
         return self._draw(logits, index, allowed, whole=index < self._whole_until)
 
@@ -191,9 +210,8 @@ class Sampler:
 
     def _draw(self, logits: mx.array, index: int, allowed: mx.array | None, *, whole: bool) -> Draw:
         adjusted = self._adjust(logits.astype(mx.float32), index)
-        if allowed is not None:
-            adjusted = keep_allowed(adjusted, allowed)
-        outcome, logprobs = self.rule(logits, adjusted, self.keys.key(index), whole=whole)
+        key = self.keys.key(index)
+        outcome, logprobs = self.rule.among(logits, adjusted, allowed, key, whole=whole)
         return Draw(logits, index, outcome, logprobs, allowed)
 
     def _adjust(self, logits: mx.array, index: int) -> mx.array:
@@ -234,24 +252,6 @@ def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) ->
     if not finite.item():
         raise no_token("no token can be drawn", logits)
     return tokens.reshape(logits.shape[:-1])
-
-
-def no_token(problem: str, logits: mx.array) -> LogitsError:
-    """Return the error for a token that could not be chosen.
-
-    Args:
-        problem: What failed.
-        logits: The model's logits, which tell whether the model or the strategy is the cause.
-    """
-    if mx.isfinite(logits).all().item():
-        return NoTokenLeftError(
-            f"{problem}: every token of the vocabulary is banned",
-            "ban fewer tokens; min_tokens and ignore_eos ban those that end a text",
-        )
-    return LogitsError(
-        f"{problem}: the logits are not finite",
-        "the checkpoint may be damaged; try float32 for model and cache",
-    )
 
 
 def draw_once(

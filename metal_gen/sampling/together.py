@@ -33,7 +33,8 @@ def draw_together(
     rows = list(zip(samplers, indices, allowed or [None] * len(samplers), strict=True))
     alike: dict[tuple[DrawRule, bool], list[int]] = {}
     for row, (sampler, index, bits) in enumerate(rows):
-        if sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
+        is_one_draw = bits is None or bits.shape[0] == 1
+        if is_one_draw and sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
             alike.setdefault((sampler.rule, bits is not None), []).append(row)
     draws: dict[int, Draw] = {}
     for (rule, _), members in alike.items():

@@ -5,7 +5,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from metal_gen.engine.scoring.scorer import ScoreRequest
-from metal_gen.sampling.sampler import LogitsError
+from metal_gen.sampling.logits_error import LogitsError
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from metal_gen.config.constraints.checks import MOST_BYTES, Choices, Grammar, Schema, Source
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_flags, read_toml, resolve_settings
+from metal_gen.errors import UsageError
 
 OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
@@ -73,13 +74,15 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ("a, a", "names the field a twice"),
         ("none.json", "cannot be read: No such file"),
         ("/dev/zero", "names a device"),
+        ("empty.json", "is empty"),
         ("/", "cannot be read: Is a directory"),
         (json.dumps({"description": "x" * MOST_BYTES}), "must have at most 256 KiB"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_schema_that_is_none(text, part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.json").write_text("\n")
     with pytest.raises(ValueError) as error:  # noqa: PT011
         Schema().from_text(text)
     assert part in str(error.value)
@@ -108,6 +111,16 @@ def test_a_grammar_in_a_file_and_as_it_is(tmp_path):
     assert Grammar().from_text(lark) == Grammar()(lark) == lark
     with pytest.raises(ValueError, match="cannot be read"):
         Grammar().from_text(str(tmp_path / "none.lark"))
+
+
+@pytest.mark.parametrize("name", ["schema", "regex", "choice", "grammar"])
+def test_the_hint_names_the_page_that_shows_how_to_write_one(name):
+    with pytest.raises(UsageError) as error:
+        override_with_flags(Settings(), {name: "/"} if name in ("schema", "grammar") else {name: ""})
+    assert error.value.hint == "`metal-gen help structured-output` shows how to write it"
+    with pytest.raises(UsageError) as error:
+        override_with_flags(Settings(), {"temperature": "-1"})
+    assert error.value.hint == ""
 
 
 def test_empty_ones():

@@ -1,11 +1,14 @@
 """Which constraints can be kept to, what is said of the others, and what each allows."""
 
+import json
 import sys
+import unicodedata
 
 import pytest
-from tiny_text_checkpoint import IM_END, write_text_checkpoint
+from tiny_text_checkpoint import IM_END, remove_bytes, write_text_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.constraints import library
 from metal_gen.constraints.constraint import Constraint
 from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.errors import UsageError
@@ -153,6 +156,94 @@ def test_a_byte_that_no_token_has_ends_the_text_with_a_reason(tmp_path):
     matcher = follow(checkpoint, Constraint.regex("[abc]x"), "a")
     assert not any(matcher.allowed().tolist()[0])
     assert "cannot continue within the regex after 1 tokens" in matcher.error.message
+
+
+NAMED = {"type": "object", "properties": {"é": {"const": 1}}, "required": ["é"]}
+LAST = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "integer"}}, "é": {}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "constraint", "needed"),
+    [
+        ("é".encode(), Constraint.schema(NAMED), "the schema needs the byte 0xc3 of 'é'"),
+        ("é".encode(), Constraint.schema(LAST), "the schema needs the byte 0xc3 of 'é'"),
+        ("é".encode(), Constraint.choice("é"), "the choice needs the byte 0xc3 of 'é'"),
+        ("é".encode()[1:], Constraint.choice("é", "b"), "the choice needs the byte 0xa9"),
+        (b"x", Constraint.regex("[abc]{3}x"), "the regex needs the byte 0x78 of 'x'"),
+        (b"x", Constraint.lark('start: "a" b\nb: /[0-9]/ "xy"'), "the grammar needs the byte 0x78 of 'x'"),
+        (b'"', Constraint.schema({"type": "string"}), "the schema needs the byte 0x22 of '\"'"),
+        ("é".encode(), Constraint.schema({"type": "array", "items": {"type": "integer"}}), None),
+        ("é".encode(), Constraint.choice("é", "b"), None),
+        ("é".encode(), Constraint.lark('start: <think> "a"'), None),
+        (b"\xc0\xff", Constraint.schema(NAMED), None),
+    ],
+    ids=range(11),
+)
+def test_a_byte_that_a_constraint_needs_and_no_token_has(tmp_path, missing, constraint, needed):
+    remove_bytes(write_text_checkpoint(tmp_path), missing)
+    table = Checkpoint(tmp_path).token_table
+    if needed is None:
+        table.require_usable(constraint)
+        return
+    with pytest.raises(UsageError) as error:
+        table.require_usable(constraint)
+    assert error.value.message == f"{needed}, for which this model has no token"
+    assert error.value.hint == "use other characters, or a model that has them"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "reason"),
+    [
+        (Constraint.lark(""), "the grammar cannot be used: Empty grammar"),
+        (Constraint.lark("start:"), "only the empty text fits the grammar"),
+        (Constraint.lark('start: ""'), "only the empty text fits the grammar"),
+        (Constraint.lark("start: start"), "no text fits the grammar"),
+        (Constraint.regex("()"), "only the empty text fits the regex"),
+        (Constraint.regex(r"[^\x00-\u{10FFFF}]"), "no text fits the regex"),
+        (
+            Constraint.lark("start: <none>"),
+            'the grammar cannot be used: at 1(8): unknown special token: "<none>"',
+        ),
+    ],
+    ids=range(7),
+)
+def test_constraints_that_no_text_fits(checkpoint, constraint, reason):
+    with pytest.raises(UsageError) as error:
+        checkpoint.token_table.require_usable(constraint)
+    assert error.value.message.startswith(reason)
+    assert error.value.hint
+
+
+def test_a_name_whose_characters_the_tokenizer_composes(tmp_path):
+    path = write_text_checkpoint(tmp_path) / "tokenizer.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "normalizer": {"type": "NFC"}}))
+    name = unicodedata.normalize("NFD", "é")
+    schema = {"type": "object", "properties": {name: {"const": 1}}, "required": [name]}
+    matcher = GrammarMatcher(Checkpoint(tmp_path).token_table, Constraint.schema(schema))
+    assert bytes(matcher.forced()).decode() == f'{{"{name}":1'
+
+
+def test_an_object_of_thousands_of_properties(checkpoint):
+    properties = {f"p{number}": {"type": "integer"} for number in range(1500)}
+    matcher = follow(
+        checkpoint, Constraint.schema({"type": "object", "properties": properties}), '{"p7":1,"p1499":2}'
+    )
+    assert matcher.is_complete
+
+
+def test_a_limit_of_the_library_is_said_as_such(checkpoint, monkeypatch):
+    monkeypatch.setattr(library, "MOST_ITEMS_IN_ROW", 100)
+    properties = {f"q{number}": {"type": "integer"} for number in range(100)}
+    constraint = Constraint.schema({"type": "object", "properties": properties})
+    matcher = GrammarMatcher(checkpoint.token_table, constraint)
+    matcher.accept(ord("{"))
+    assert "max is 100" in matcher.error.message
+    assert matcher.error.hint == "simplify the schema, or divide it into several"
 
 
 def test_without_the_library_one_sentence_says_how_to_install_it(monkeypatch):

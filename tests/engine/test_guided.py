@@ -14,8 +14,9 @@ from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
+from metal_gen.sampling.logits_error import LogitsError
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 
 pytestmark = pytest.mark.metal

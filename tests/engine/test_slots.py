@@ -22,8 +22,9 @@ from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 from metal_gen.models.row_independence import parts_of, with_independent_rows
 from metal_gen.models.row_rules import outcomes_of
+from metal_gen.sampling.logits_error import LogitsError
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 
 pytestmark = pytest.mark.metal

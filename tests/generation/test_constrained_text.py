@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from tiny_text_checkpoint import CHATML, END_THINK, THINK, write_text_checkpoint
+from tiny_text_checkpoint import CHATML, END_THINK, THINK, remove_bytes, write_text_checkpoint
 
 import metal_gen
+from metal_gen.config.settings import Settings
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import IncompleteError, NoAnswerError, UsageError
+from metal_gen.generation.loading import prepare
 
 OPENS = CHATML.rstrip() + "{{ '<think>' }}"
 SWITCH = (
@@ -182,3 +184,20 @@ def test_a_conversation_has_documents_too(story):
     assert metal_gen.generation.pieces.join(list(conversation.ask("How many?"))).text.isdecimal()
     with pytest.raises(UsageError, match="keyword not"):
         conversation.change(schema={"not": {}})
+
+
+def test_a_model_that_would_not_think_is_not_made_to_by_a_constraint(load):
+    model = load(b"abc", chat_template=SWITCH)
+    settings = {"choice": ["yes", "no"], "samples": 30, "seed": 1, "temperature": 1.0}
+    made = metal_gen.generate_samples(model, "hi", **settings)
+    assert [text.thinking for text in made] == [""] * 30
+    assert {text.text for text in made} == {"yes", "no"}
+    with_logprobs = metal_gen.generate_samples(model, "hi", logprobs=2, **settings)
+    assert [text.token_ids for text in with_logprobs] == [text.token_ids for text in made]
+
+
+def test_what_cannot_be_written_is_refused_before_the_weights_are_read(tmp_path):
+    folder = write_text_checkpoint(tmp_path / "model")
+    remove_bytes(folder, "é".encode())
+    with pytest.raises(UsageError, match="the choice needs the byte 0xc3"):
+        prepare(Settings(model=str(folder)).override({"choice": ("é",)}, "--choice"))

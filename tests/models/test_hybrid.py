@@ -17,8 +17,9 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import CheckpointError
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.sampling.logits_error import LogitsError
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 
 pytestmark = pytest.mark.metal

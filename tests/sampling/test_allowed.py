@@ -101,6 +101,40 @@ def test_texts_that_are_drawn_together_have_each_their_own_tokens():
         assert (draw.allowed is None) == (allowed[row] is None)
 
 
+@pytest.mark.parametrize("number", [0, 1, 5])
+@pytest.mark.parametrize("place", [0, 1, 250], ids=["first", "second", "never"])
+def test_a_token_comes_instead_as_often_as_it_does_among_all(number, place):
+    """The tokens that are allowed share what is left, in proportion to their probabilities."""
+    vocabulary, draws, strategy = 300, 10_000, STRATEGIES[number]
+    logits, tokens = logits_of(vocabulary), some(vocabulary, 5)
+    opening = np.argsort(-logits)[place]
+    allowed = mx.concatenate([bits(tokens, vocabulary), bits(np.array([opening]), vocabulary)])
+    rows = mx.broadcast_to(mx.array(logits), (draws, vocabulary))
+    keys = mx.random.split(mx.random.key(6), draws)
+    outcome, _ = DrawRule(strategy, None).among(rows, rows, allowed, keys)
+    drawn, status = np.array(outcome).reshape(2, -1)
+    assert (status == Status.CERTAIN).all()
+    share = probabilities(logits.astype(np.float64), strategy)[opening]
+    expected = (1 - share) * probabilities(masked(logits, tokens).astype(np.float64), strategy)
+    expected[opening] += share
+    found = np.bincount(drawn, minlength=vocabulary) / draws
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_row_is_drawn_as_a_text_draws_its_first_token():
+    logits = logits_of(300)
+    allowed = mx.concatenate([bits(some(300, 5), 300), bits(np.array([logits.argmax()]), 300)])
+    rows = mx.broadcast_to(mx.array(logits), (50, 300))
+    for rule in (DrawRule(STRATEGIES[1], None), DrawRule(STRATEGIES[3], None)):
+        keys = mx.stack([RandomKeys(seed).key(0) for seed in range(50)])
+        drawn = np.array(rule.among(rows, rows, allowed, keys)[0]).reshape(2, -1).T
+        for seed, outcome in enumerate(drawn.tolist()):
+            sampler = Sampler(
+                rule.strategy, RandomKeys(seed), prompt=[1], capacity=9, logprobs=seed % 2 or None
+            )
+            assert sampler.draw(rows[:1], 0, allowed).outcome.tolist() == outcome
+
+
 def test_penalties_come_before_and_the_temperature_after():
     strategy = SamplingStrategy(temperature=0.0, repetition_penalty=2.0)
     sampler = Sampler(strategy, RandomKeys(0), prompt=[4], capacity=9)

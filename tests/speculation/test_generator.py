@@ -13,7 +13,8 @@ from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 from metal_gen.cache.hybrid import HybridCache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.sampling.sampler import LogitsError, Sampler
+from metal_gen.sampling.logits_error import LogitsError
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.speculation.lookup import Lookup
 from metal_gen.speculation.together import Together
 

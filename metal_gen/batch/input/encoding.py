@@ -70,7 +70,7 @@ class RowEncoder:
                 self._checkpoint, row.prompt, in_force, most_tokens=self._most_tokens, prefix=self._prefix
             )
             self._note(RowLength(row.number, len(prompt.ids), in_force.max_tokens))
-            require_constraint(in_force)
+            require_constraint(in_force, self._checkpoint)
             require_capacity(len(prompt.ids), in_force.max_tokens, self._capacity, most=self._largest)
         except DoesNotFitError as error:
             return failed_row(row, error, RowErrorCode.DOES_NOT_FIT)

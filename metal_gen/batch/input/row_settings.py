@@ -137,4 +137,4 @@ def _checked(spelling: str, name: str, value: object) -> object:
     try:
         return SETTINGS[name].check(given)
     except ValueError as error:
-        raise UsageError(f"{spelling} {with_value(error, shown(value))}") from None
+        raise UsageError(f"{spelling} {with_value(error, shown(value))}", SETTINGS[name].hint) from None

@@ -16,7 +16,7 @@ from metal_gen.engine.scoring.sequences import OneSequence, Sequences, SlotSeque
 from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.loading import TextModel
 from metal_gen.models.row_independence import whole_product_rows, with_independent_rows
-from metal_gen.sampling.sampler import LogitsError
+from metal_gen.sampling.logits_error import LogitsError
 
 
 @contextmanager

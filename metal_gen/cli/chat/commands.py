@@ -124,7 +124,7 @@ def _set(session: ChatSession, text: str) -> None:
     try:
         session.conversation.change(**{info.name: info.check.from_text(value.strip())})
     except ValueError as error:
-        raise UsageError(f"{info.name} {with_value(error, repr(value.strip()))}") from None
+        raise UsageError(f"{info.name} {with_value(error, repr(value.strip()))}", info.hint) from None
     session.console.detail(_shown(session, info.name))
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from metal_gen.config.checks import SURROGATES, Check, Texts
 from metal_gen.config.constraints.short_schema import expand_short_schema
@@ -18,11 +19,14 @@ from metal_gen.files.json_file import NotJsonError, parse_json
 CONSTRAINTS = ("schema", "regex", "choice", "grammar")
 MOST_BYTES = 262_144
 LONGEST_NAME = 4096
+TOPIC = "structured-output"
 
 
 @dataclass(frozen=True)
 class Source(Check):
     """A text of limited size."""
+
+    topic: ClassVar[str] = TOPIC
 
     what: str
 
@@ -49,6 +53,8 @@ class Source(Check):
 @dataclass(frozen=True)
 class Choices(Texts):
     """A list of at least one text, none of them empty."""
+
+    topic: ClassVar[str] = TOPIC
 
     def __call__(self, value: object) -> tuple[str, ...]:
         """Accept a list or tuple of str."""
@@ -139,6 +145,8 @@ def read_named_file(name: str) -> str:
         raise ValueError("cannot be read: there is no home folder") from None
     if len(data) > MOST_BYTES:
         raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
+    if not data.strip():
+        raise ValueError("is empty")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from metal_gen.config.constraints.checks import Source, parse_schema, read_named_file
 
@@ -14,6 +14,8 @@ _NAME = re.compile(r"[\w.-]{1,128}")
 @dataclass(frozen=True)
 class Tools(Source):
     """A list of functions, kept as JSON text."""
+
+    topic: ClassVar[str] = "tool-calls"
 
     what: str = "a list of functions, each with a name and perhaps a description and parameters"
 

@@ -106,7 +106,8 @@ class TextGuide:
         bits = self._matcher.allowed()
         self.error = self._matcher.error
         opening = self.thinking.opening
-        return bits if opening is None else bits | self._only(opening)
+        # Whether to think is for the model to choose among all tokens: few are allowed beside the tag.
+        return bits if opening is None else mx.concatenate([bits, self._only(opening)])
 
     @property
     def _is_answering(self) -> bool:

@@ -54,21 +54,35 @@ def _tool_grammar(settings: Settings, *, is_xml: bool) -> str:
     return tool_choice_grammar(functions, settings.tool_choice or "", is_xml=is_xml)
 
 
-def require_constraint(settings: Settings) -> None:
-    """Check the constraint that the settings ask for, without a tokenizer.
+def require_constraint(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Check the constraint that the settings ask for, without weights.
+
+    Args:
+        settings: Settings in force.
+        checkpoint: Checkpoint of the model.
 
     Raises:
         UsageError: It cannot be kept to, or the library for it is not installed; ConfigError if a file or a
             variable has set it.
+        CheckpointError: The tokenizer cannot be used.
     """
-    constraint = constraint_from(settings)
+    if not settings.is_constrained:
+        return  # Without reading the tokenizer.
+    constraint = _constraint_for(settings, checkpoint)
     if constraint is None:
         return
+    if constraint.kind == TOOL_CHOICE and not checkpoint.tokenizer.added_ids.keys() >= TAGS_OF_CALLS:
+        return  # Refused with the prompt.
     try:
-        constraint.require_usable()
+        checkpoint.token_table.require_usable(constraint)
     except UsageError as error:
         place, refuse = place_of(settings, constraint.kind)
         raise refuse(f"{place}: {error.message}", error.hint) from None
+
+
+def _constraint_for(settings: Settings, checkpoint: Checkpoint) -> Constraint | None:
+    template = checkpoint.chat_template
+    return constraint_from(settings, is_xml=template is not None and template.has_xml_calls)
 
 
 def require_room(plan: MemoryPlan, settings: Settings) -> None:
@@ -92,8 +106,7 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
     Raises:
         UsageError: The constraint cannot be used with this prompt or this model.
     """
-    template = checkpoint.chat_template
-    constraint = constraint_from(settings, is_xml=template is not None and template.has_xml_calls)
+    constraint = _constraint_for(settings, checkpoint)
     breaks_loops = bool(settings.break_loops)
     tokenizer = checkpoint.tokenizer
     thinking = Thinking(tokenizer, prompt, budget=settings.thinking_budget, breaks_loops=breaks_loops)
@@ -103,6 +116,7 @@ def guide_for(checkpoint: Checkpoint, prompt: Prompt, settings: Settings) -> Tex
     if constraint is None:
         return TextGuide(thinking, None, vocab_size=tokenizer.vocab_size, forces=settings.logprobs is None)
     _require_fitting(constraint, prompt, thinking, tokenizer)
+    template = checkpoint.chat_template
     may_think = settings.thinking or (template is not None and template.has_thinking_switch)
     if settings.thinking is False or not may_think:
         thinking.begin_with_answer()

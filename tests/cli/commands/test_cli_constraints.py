@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_text_checkpoint import CHATML, END_THINK, write_text_checkpoint
+from tiny_text_checkpoint import CHATML, END_THINK, THINK, remove_bytes, write_text_checkpoint
 
 from metal_gen.cli.output.json_indent import JsonIndenter
 
@@ -65,11 +65,17 @@ def test_half_a_document_replaces_no_file(run_here, tmp_path):
         (("--grammar", "none.lark"), 2, "--grammar cannot be read"),
         (("--regex", "a", "--choice", "b"), 2, "--regex and --choice are both set"),
         (("--regex", "a", "--prefill", "b"), 2, "prefill contradicts regex"),
+        (("--grammar", "empty.lark"), 2, "--grammar is empty: 'empty.lark'"),
+        (("--regex", "()"), 2, "--regex: only the empty text fits the regex"),
+        (("--choice", "é", "-m", "model"), 2, "--choice: the choice needs the byte 0xc3 of 'é'"),
         (("--config", "c.toml"), 3, "[generation] schema: the schema has the keyword not"),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_what_cannot_be_used(run_here, tmp_path, arguments, code, part):
+    (tmp_path / "empty.lark").touch()
+    if "model" in arguments:
+        remove_bytes(write_text_checkpoint(tmp_path / "model"), "é".encode())
     (tmp_path / "c.toml").write_text("[generation]\nschema = { not = {} }\n")
     outcome = run_here(*HI, *arguments)
     assert (outcome.code, outcome.stdout) == (code, b"")
@@ -144,6 +150,20 @@ def test_a_batch_breaks_loops_unless_told_not_to(run_here, tmp_path, babbler):
     first, second = records(tmp_path)
     assert (first["completion_tokens"], first["finish_reason"]) == (64, "stop")
     assert second["completion_tokens"] == 200
+
+
+def test_rows_begin_to_think_as_texts_alone_do(run_here, tmp_path):
+    switch = CHATML + "{% if enable_thinking %}{% endif %}"
+    folder = write_text_checkpoint(tmp_path / "m", says=[THINK, *b"Hm", END_THINK], chat_template=switch)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "hi", "samples": 9, "seed": 4, "choice": ["yes", "no"]}\n')
+    settings = ("-m", folder, "--temperature", "30", "--max-seq-len", "200", "-n", "90")
+    run_here("batch", "in.jsonl", "-o", "out.jsonl", "--batch-size", "4", *settings)
+    rows = [(each["text"], each.get("reasoning")) for each in records(tmp_path)[0]["texts"]]
+    choices = ("--choice", "yes", "--choice", "no", "--samples", "9", "--seed", "4", "--json")
+    outcome = run_here("generate", "-p", "hi", "--break-loops", *choices, *settings)
+    alone = json.loads(outcome.stdout)["texts"]
+    assert rows == [(each["text"], each.get("reasoning")) for each in alone]
+    assert len({bool(thinking) for _, thinking in rows}) == 2
 
 
 def test_a_batch_says_how_the_thinking_went(run_here, tmp_path):

@@ -82,6 +82,15 @@ def write_text_checkpoint(
     return folder
 
 
+def remove_bytes(folder: Path, missing: bytes) -> None:
+    """Take the tokens of some bytes out of a checkpoint's tokenizer."""
+    path = folder / "tokenizer.json"
+    document = json.loads(path.read_text())
+    vocabulary = document["model"]["vocab"]
+    document["model"]["vocab"] = {text: token for text, token in vocabulary.items() if token not in missing}
+    path.write_text(json.dumps(document))
+
+
 def scripted_weights(config: dict[str, Any], tokens: list[int], *, forever: bool) -> dict[str, np.ndarray]:
     """Return weights of a model that says the next token after each of these, and the first after others."""
     assert len(set(tokens)) == len(tokens), "a token cannot have two successors"

@@ -1,0 +1,126 @@
+"""Checks, before a model's weights are read, that a text can be written within a constraint."""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.library import llguidance, new_matcher
+from metal_gen.errors import UsageError
+from metal_gen.text import byte_level
+from metal_gen.text.tokenizer import Tokenizer
+
+# Other bytes would begin a character that is written in fewer bytes, or one beyond Unicode.
+UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}
+# Tokens to follow a constraint for, in all and in one text.
+MOST_TRIED = 8_192
+LONGEST_TEXT = 256
+# These end the values of a document. They are tried more often, so that its end is reached.
+MARKS = frozenset(b'"{}[],:')
+MARKS_WEIGHT = 16
+UNREADABLE = "\ufffd"
+# Stands for an added token among the bytes that must come.
+ADDED_TOKEN = 0xFF
+
+
+def require_text(constraint: Constraint, added: Mapping[str, int]) -> None:
+    """Check the grammar, with bytes for tokens.
+
+    Args:
+        constraint: The constraint.
+        added: Added tokens of the model by their text, which a grammar may name.
+
+    Raises:
+        UsageError: The library cannot keep to the constraint; or nothing, or only the empty text, fits it.
+    """
+    letters = _Bytes(added)
+    table = llguidance().LLTokenizer(
+        letters, n_vocab=len(letters.tokens), eos_token=letters.eos_token_id, slices=[]
+    )
+    matcher = new_matcher(table, constraint.library_grammar)
+    if matcher.is_error():
+        raise constraint.refusal(matcher.get_error())
+    allowed = _allowed(matcher)
+    if not allowed:
+        raise UsageError(f"no text fits the {constraint.kind}", "correct it")
+    if allowed == [letters.eos_token_id]:
+        raise UsageError(f"only the empty text fits the {constraint.kind}", "correct it, or leave it out")
+
+
+def lacks_bytes(tokenizer: Tokenizer) -> bool:
+    """Return whether some byte of UTF-8 has no token of its own."""
+    return not _tokens_of_bytes(tokenizer).keys() >= UTF8_BYTES
+
+
+def _tokens_of_bytes(tokenizer: Tokenizer) -> dict[int, int]:
+    tokens = ((byte, tokenizer.id_of(letter)) for letter, byte in byte_level.ALPHABET.items())
+    return {byte: token for byte, token in tokens if token is not None and token < tokenizer.vocab_size}
+
+
+def require_writable(constraint: Constraint, matcher: Any, tokenizer: Tokenizer) -> None:
+    """Check that a model has the bytes that a constraint needs, by trying some texts.
+
+    Args:
+        constraint: The constraint.
+        matcher: Its matcher at the beginning of a text, with the tokens of the model.
+        tokenizer: Tokenizer of the model.
+
+    Raises:
+        UsageError: A text comes to a place where no token fits.
+    """
+    added = set(tokenizer.added_ids.values())
+    every = tokenizer.all_token_bytes()
+    begins = {text[0] for token, text in enumerate(every) if text and token not in added} | {ADDED_TOKEN}
+    # Texts of single bytes come through all parts of a grammar soon.
+    alone = {token: byte for byte, token in _tokens_of_bytes(tokenizer).items()}
+    random = Random(0)
+    for _ in range(MOST_TRIED // LONGEST_TEXT):
+        text = matcher.deep_copy()
+        for _ in range(LONGEST_TEXT):
+            if text.is_stopped() and text.is_accepting():
+                break
+            needed = bytes(text.compute_ff_bytes())
+            allowed = _allowed(text)
+            if not allowed or (needed and needed[0] not in begins):
+                raise _missing(constraint, needed)
+            tried = [token for token in allowed if token in alone] or allowed
+            weights = [MARKS_WEIGHT if alone.get(token) in MARKS else 1 for token in tried]
+            text.consume_token(random.choices(tried, weights)[0])
+
+
+def _missing(constraint: Constraint, needed: bytes) -> UsageError:
+    """Return the error for bytes that must come next and cannot; none if several could come."""
+    what = "a character"
+    if needed:
+        shown = needed.decode(errors="replace")[0]
+        what = f"the byte 0x{needed[0]:02x}" + ("" if shown == UNREADABLE else f" of {shown!r}")
+    return UsageError(
+        f"the {constraint.kind} needs {what}, for which this model has no token",
+        "use other characters, or a model that has them",
+    )
+
+
+def _allowed(matcher: Any) -> list[int]:
+    """Return the tokens that may come next; none after an error."""
+    bits = bytes(matcher.compute_bitmask())
+    if matcher.is_error():
+        return []
+    return [8 * place + bit for place, byte in enumerate(bits) if byte for bit in range(8) if byte >> bit & 1]
+
+
+class _Bytes:
+    """A vocabulary of single bytes, in the form that `LLTokenizer` reads."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, added: Mapping[str, int]) -> None:
+        self.tokens = [bytes([byte]) for byte in range(256)]
+        self.tokens += [text.encode() for text in added]
+        self.eos_token_id = len(self.tokens)
+        self.tokens.append(b"<end of text>")
+        self.special_token_ids = list(range(256, len(self.tokens)))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """Encode a part of a text."""
+        return list(text if isinstance(text, bytes) else text.encode())
