@@ -18,7 +18,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import compiles_steps, runs_on_cuda, wire_memory, wires_memory
+from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cuda, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
@@ -31,7 +31,7 @@ from metal_gen.generation.strategy_settings import endings_from, require_lengths
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
-from metal_gen.models.linear_attention.rules import rule_for
+from metal_gen.models.linear_attention.mixing import described
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
@@ -103,6 +103,15 @@ class PreparedModel:
         return choose(plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
 
     @property
+    def linear_attention(self) -> str | None:
+        """How linear attention is computed, or None without it. The first access tries kernels on a GPU."""
+        plan = self.plan
+        if plan.model.linear is None:
+            return None
+        dtypes = dtype_named(plan.dtype), dtype_named(plan.cache.float_dtype)
+        return described(plan.model.linear, *dtypes, by_kernel=self.settings.kernels != "off")
+
+    @property
     def compiles(self) -> bool:
         """Whether the decode step is compiled."""
         return not self.scores and compiles_steps(
@@ -141,9 +150,7 @@ class PreparedModel:
 
         Reports say meanwhile which kernels are used, so all are tried now.
         """
-        _ = self.attention
-        if (linear := self.plan.model.linear) is not None:
-            rule_for(linear, by_kernel=self.settings.kernels != "off")
+        _ = self.attention, self.linear_attention
         return Background(load)
 
     def read_weights(self) -> Transformer:

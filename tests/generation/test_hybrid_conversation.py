@@ -125,9 +125,9 @@ def test_kernels_are_tried_before_weights_are_read_in_a_thread(folder, monkeypat
     prepared = prepare(Settings(model=str(folder)))
     monkeypatch.setattr(loading, "runs_on_cuda", lambda: False)  # No kernel is tried there for small models.
     calls = []
-    for name, result in (("choose", PLAIN), ("rule_for", None)):
+    for name, result in (("choose", PLAIN), ("described", "")):
         monkeypatch.setattr(
             loading, name, lambda *_, name=name, result=result, **__: calls.append(name) or result
         )
     prepared.in_background(lambda: calls.append("load")).result()
-    assert calls == ["choose", "rule_for", "load"]
+    assert calls == ["choose", "described", "load"]

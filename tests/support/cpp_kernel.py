@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(
     reason="there is no C++ compiler with coroutines of the C library here, or there is a GPU",
 )
 
-TYPES = {mx.float32: "float", mx.float16: "_Float16", mx.bfloat16: "Brain", mx.int32: "int"}
+TYPES = {mx.float32: "float", mx.float16: "_Float16", mx.bfloat16: "Brain", mx.int32: "int", mx.bool_: "bool"}
 DIALECT = """
 #include <cmath>
 #include <cstdint>
@@ -72,6 +72,8 @@ static void wait_for_group() {
 }
 static float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 static float power_of_two(float x) { return std::exp2(x); }
+static float exponential(float x) { return std::exp(x); }
+static float logarithm(float x) { return std::log(x); }
 static float cosine(float x) { return std::cos(x); }
 static float sine(float x) { return std::sin(x); }
 #define DEVICE

@@ -20,7 +20,6 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.device.blas import blas_in_use
     from metal_gen.device.blas_advice import blas_advice
     from metal_gen.generation.strategy_settings import strategy_from
-    from metal_gen.models.linear_attention.rules import rule_for
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
     loading = f"; {format_bytes(plan.loading_bytes)} while loading" if plan.is_loading_more else ""
@@ -45,8 +44,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
     if prepared.guesses is not None and plan.guesses is not None:
         console.note(f"speculation: {settings.speculate}, at most {plan.guesses.most_guesses} guesses a pass")
-    if (linear := prepared.checkpoint.config.linear) is not None:
-        console.note(f"linear attention: {rule_for(linear, by_kernel=settings.kernels != 'off')}")
+    if prepared.linear_attention is not None:
+        console.note(f"linear attention: {prepared.linear_attention}")
     console.note(f"checkpoint: {prepared.checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "

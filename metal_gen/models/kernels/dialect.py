@@ -7,8 +7,8 @@ thread is:
 - `group`: the place of its group along the first axis of the grid.
 - `across`, `beyond`: its place in the grid along the second and the third axis.
 
-A body may call `sum_of_lanes` and `other_lane` (over 32 lanes), `inverse_root`, `power_of_two`, `cosine` and
-`sine`, wait with `WAIT_FOR_GROUP`, declare arrays that a group shares with `SHARED`, and say with `DEVICE`
+A body may call `sum_of_lanes` and `other_lane` (over 32 lanes), `inverse_root`, `power_of_two`, `exponential`,
+`logarithm`, `cosine` and `sine`, wait with `WAIT_FOR_GROUP`, declare arrays that a group shares with `SHARED`, and say with `DEVICE`
 that a pointer points to an input or an output.
 """
 
@@ -47,6 +47,8 @@ inline float sum_of_lanes(float x) { return metal::simd_sum(x); }
 inline float other_lane(float x, int apart) { return metal::simd_shuffle_xor(x, ushort(apart)); }
 inline float inverse_root(float x) { return metal::precise::rsqrt(x); }
 inline float power_of_two(float x) { return metal::fast::exp2(x); }
+inline float exponential(float x) { return metal::precise::exp(x); }
+inline float logarithm(float x) { return metal::precise::log(x); }
 inline float cosine(float x) { return metal::fast::cos(x); }
 inline float sine(float x) { return metal::fast::sin(x); }
 """,
@@ -68,6 +70,8 @@ __device__ inline float sum_of_lanes(float x) {
 __device__ inline float other_lane(float x, int apart) { return __shfl_xor_sync(0xffffffff, x, apart); }
 __device__ inline float inverse_root(float x) { return rsqrtf(x); }
 __device__ inline float power_of_two(float x) { return exp2f(x); }
+__device__ inline float exponential(float x) { return expf(x); }
+__device__ inline float logarithm(float x) { return logf(x); }
 __device__ inline float cosine(float x) { return cosf(x); }
 __device__ inline float sine(float x) { return sinf(x); }
 """,

@@ -15,11 +15,12 @@ from metal_gen.models.attention import LayerStates, Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
+from metal_gen.models.linear_attention.mix import joined_weights, mix
+from metal_gen.models.linear_attention.mixing import mixing_for
+from metal_gen.models.linear_attention.projected import heads_of, parted
 from metal_gen.models.linear_attention.replay import Replay
 from metal_gen.models.linear_attention.rules import rule_for
 from metal_gen.models.matrices.matrix import computed
-
-EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class GatedDeltaNet:
         decay_bias: Bias added to a token's decay, (H,).
         norm: Norm of each value head.
         output: Projection to (R, hidden).
-        by_kernel: Whether a kernel may compute the delta rule.
+        by_kernel: Whether a kernel may compute the delta rule, or all between the projections.
     """
 
     sizes: LinearAttentionConfig
@@ -58,10 +59,21 @@ class GatedDeltaNet:
     def _speed(self) -> mx.array:
         return computed(-mx.exp(self.decay_log.astype(mx.float32)))
 
+    @cached_property
+    def _weights(self) -> mx.array:
+        """All weights between the projections, for the kernel."""
+        norm = self.norm.weight + int(self.norm.around_zero)
+        return joined_weights(self._taps, self._speed, self.decay_bias, norm, self.norm.eps)
+
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden), and update this layer's states in the cache."""
         assert step.states is not None
-        mixed, gates, beta, decay = self._project(rows)
+        projected = self.inputs(rows)
+        conv, _ = step.states.states(layer, step.parts[0].sequences)
+        if mixing_for(self.sizes, projected.dtype, conv.dtype, by_kernel=self.by_kernel).by_kernel:
+            parts = [self._mixed(part, layer, step.states, step, projected) for part in step.parts]
+            return self.output(parts[0] if len(parts) == 1 else mx.concatenate(parts))
+        mixed, gates, beta, decay = parted(projected, self.sizes, by_key_head=self.by_key_head)
         kept, taken = pace(decay, self.decay_bias, self._speed, beta)
         if step.active is not None:
             # A sequence without a token neither fades nor stores anything.
@@ -74,6 +86,22 @@ class GatedDeltaNet:
         heads = joined.reshape(-1, self.sizes.linear_value_head_dim).astype(rows.dtype)
         product = gated(self.norm(heads), gates.reshape(heads.shape))
         return self.output(product.astype(rows.dtype).reshape(rows.shape[0], -1))
+
+    def _mixed(
+        self, part: Part, layer: int, states: LayerStates, step: Step, projected: mx.array
+    ) -> mx.array:
+        """Compute all between the projections for the tokens of a part, by a kernel. Return (B * L, H * V)."""
+        projected = part.of_texts(projected, step.batch, step.length)
+        before, memory = states.states(layer, part.sequences)
+
+        def after(tokens: mx.array, active: mx.array | None = None) -> tuple[mx.array, mx.array, mx.array]:
+            return mix(self.sizes, self.by_key_head, tokens, before, memory, self._weights, active)
+
+        heads, conv_after, memory_after = after(projected, step.active)
+        states.keep(
+            layer, part.sequences, conv_after, memory_after, lambda count: after(projected[:, :count])[1:]
+        )
+        return heads.reshape(-1, heads.shape[-1])
 
     def _part(
         self,
@@ -92,40 +120,9 @@ class GatedDeltaNet:
         after = mx.contiguous(tokens[:, mixed.shape[1] :])
         if step.active is not None:
             after = mx.where(step.active[:, None, None], after, before)
-        queries, keys, values = self._heads(convolved(tokens, self._taps))
+        queries, keys, values = heads_of(convolved(tokens, self._taps), self.sizes)
         rule = rule_for(self.sizes, by_kernel=self.by_kernel).compute
         outputs, memory_after = rule(queries, keys, values, kept, taken, memory)
         replay = Replay(rule, (tokens, keys, values, kept, taken), memory)
         states.keep(layer, part.sequences, after, memory_after, replay)
         return outputs
-
-    def _project(self, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        """Return queries, keys and values (R, C), gates (R, H * V), and beta and decay (R, H)."""
-        sizes = self.sizes
-        projected = self.inputs(rows)
-        conv, value, heads = sizes.conv_size, sizes.value_size, sizes.linear_num_value_heads
-        if not self.by_key_head:
-            mixed, gates, beta, decay = mx.split(
-                projected, [conv, conv + value, conv + value + heads], axis=-1
-            )
-            return mixed, gates, beta, decay
-        count, key = sizes.linear_num_key_heads, sizes.linear_key_head_dim
-        most, few = mx.split(projected, [conv + value], axis=-1)
-        shared = value // count
-        queries, keys, values, gates = mx.split(
-            most.reshape(len(rows), count, -1), [key, 2 * key, 2 * key + shared], axis=-1
-        )
-        beta, decay = mx.split(few.reshape(len(rows), count, -1), 2, axis=-1)
-        flat = [part.reshape(len(rows), -1) for part in (queries, keys, values, gates, beta, decay)]
-        return mx.concatenate(flat[:3], axis=-1), flat[3], flat[4], flat[5]
-
-    def _heads(self, mixed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """Return queries, scaled, and keys of length 1, (B, L, G, K), and values, (B, L, H, V)."""
-        sizes = self.sizes
-        queries, keys, values = mx.split(mixed, [sizes.key_size, 2 * sizes.key_size], axis=-1)
-        key = sizes.linear_key_head_dim
-        queries, keys = (heads.reshape(*heads.shape[:2], -1, key) for heads in (queries, keys))
-        # An RMS norm divides by the root of a mean, not of a sum.
-        queries, keys = (mx.fast.rms_norm(heads, None, EPSILON / key) for heads in (queries, keys))
-        values = values.reshape(*values.shape[:2], -1, sizes.linear_value_head_dim)
-        return queries * (1 / key), keys * key**-0.5, values

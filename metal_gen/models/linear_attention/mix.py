@@ -1,0 +1,185 @@
+"""Runs the kernel that computes everything between the projections of a layer of linear attention.
+
+Axes: as in `mix_kernel`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import mlx.core as mx
+
+from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.kernels.dialect import LANES, Size
+from metal_gen.models.linear_attention.mix_kernel import CODE, TO_FINISH, TO_MIX
+from metal_gen.models.matrices.matrix import computed
+
+HEAD_SIZES = (32, 64, 128)
+ROWS_AT_ONCE = 4
+# Up to so many tokens, a group takes a whole head.
+MOST_WHOLE = 16
+MOST_FINISHED = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a group of threads shares the work.
+
+    Attributes:
+        warps: Rows of 32 lanes.
+        of_lane: Rows of the memory in a lane.
+        tokens: Tokens that are prepared at once.
+    """
+
+    warps: int
+    of_lane: int
+    tokens: int = 16
+
+    @property
+    def rows(self) -> int:
+        """Rows of the memory."""
+        return ROWS_AT_ONCE * self.of_lane * self.warps
+
+
+def whole_head(value_size: int) -> Group:
+    """Return a group for all rows of a head."""
+    of_lane = max(1, value_size // 64)
+    return Group(value_size // (ROWS_AT_ONCE * of_lane), of_lane)
+
+
+PART_OF_HEAD = Group(warps=8, of_lane=1)
+
+
+def is_supported(sizes: LinearAttentionConfig) -> bool:
+    """Return whether the kernel works for these sizes."""
+    key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
+    # A lane reads some successive numbers at once.
+    evenly = 2 * sizes.linear_num_value_heads % (key // LANES or 1) == 0
+    return key in HEAD_SIZES and value in HEAD_SIZES and evenly
+
+
+def joined_weights(
+    taps: mx.array, speed: mx.array, bias: mx.array, norm: mx.array, epsilon: float
+) -> mx.array:
+    """Return all that the kernel multiplies with or adds, in float32.
+
+    Args:
+        taps: Taps of the convolution, (T, C).
+        speed: How fast each head fades, negative, (H,).
+        bias: Bias added to a token's decay, (H,).
+        norm: Weight of the gated norm, (V,).
+        epsilon: Constant of that norm.
+    """
+    parts = [taps, speed, bias, norm, mx.array([epsilon])]
+    return computed(mx.concatenate([part.reshape(-1).astype(mx.float32) for part in parts]))
+
+
+def mix(
+    sizes: LinearAttentionConfig,
+    by_key_head: bool,
+    rows: mx.array,
+    before: mx.array,
+    memory: mx.array,
+    weights: mx.array,
+    active: mx.array | None = None,
+    group: Group | None = None,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Compute everything between the projections.
+
+    Args:
+        sizes: Sizes of the heads.
+        by_key_head: Whether the projection groups its outputs by key head.
+        rows: Projection of the new tokens, (B, L, X).
+        before: Inputs of the convolution before the first token, (B, T - 1, C).
+        memory: Memory before the first token, (B, H, V, K), float32.
+        weights: Result of `joined_weights`.
+        active: Which sequences have tokens, (B,); None if all have. The states of the others stay.
+        group: How to share the work; default: what is fast.
+
+    Returns:
+        Gated heads, (B, L, H * V), in the dtype of the rows; the last T - 1 inputs, and the memory, after the
+        last token.
+    """
+    batch, length, _ = rows.shape
+    heads, value = sizes.linear_num_value_heads, sizes.linear_value_head_dim
+    if group is None:
+        group = whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD
+    parts = value // group.rows
+    attended, partly = ((batch, length, heads * value), rows.dtype), ((batch, length, heads, value), mx.float32)
+    nothing = ((1,), mx.float32)
+    template = _template(sizes, rows.dtype, before.dtype, group)
+    arrays = [rows, before, memory, weights, _all_active() if active is None else active]
+    finished, outputs, conv, after = CODE(
+        [*arrays, _counts(sizes, by_key_head, length, TO_MIX, active is not None), weights],
+        [
+            attended if parts == 1 else ((1,), rows.dtype),
+            nothing if parts == 1 else partly,
+            (before.shape, before.dtype),
+            (memory.shape, mx.float32),
+        ],
+        sizes=template,
+        grid=(LANES, group.warps * heads * parts, batch),
+        group=(LANES, group.warps, 1),
+    )
+    if parts > 1:
+        at_once = next(count for count in range(MOST_FINISHED, 0, -1) if heads % count == 0)
+        finished, *_ = CODE(
+            [*arrays, _counts(sizes, by_key_head, length, TO_FINISH, active is not None), outputs],
+            [attended, nothing, ((1,), before.dtype), nothing],
+            sizes=template,
+            grid=(LANES * batch * length, heads, 1),
+            group=(LANES, at_once, 1),
+        )
+    return finished, conv, after
+
+
+def _template(
+    sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, group: Group
+) -> dict[str, Size]:
+    return {
+        "T": dtype,
+        "C": conv_dtype,
+        "K": sizes.linear_key_head_dim,
+        "V": sizes.linear_value_head_dim,
+        "G": sizes.linear_num_key_heads,
+        "H": sizes.linear_num_value_heads,
+        "TAPS": sizes.linear_conv_kernel_dim,
+        "WARPS": group.warps,
+        "OF_LANE": group.of_lane,
+        "TOKENS": group.tokens,
+        "TO_FINISH": TO_FINISH,
+    }
+
+
+@lru_cache(maxsize=256)
+def _counts(
+    sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, has_active: bool
+) -> mx.array:
+    """Return the numbers that the kernel reads when it runs, (21,) int32."""
+    places = [number for place in places_in_row(sizes, by_key_head) for number in place]
+    return computed(mx.array([length, job, int(has_active), *places], mx.int32))
+
+
+@lru_cache(maxsize=1)
+def _all_active() -> mx.array:
+    return computed(mx.array([True]))
+
+
+def places_in_row(sizes: LinearAttentionConfig, by_key_head: bool) -> Sequence[tuple[int, int, int]]:
+    """Return where queries, keys, values, gates, beta and decay of a head are in a row of the projection.
+
+    Each is a first place, the step from one key head to the next, and the step from one value head to the
+    next of the same key head.
+    """
+    key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
+    heads, conv = sizes.linear_num_value_heads, sizes.conv_size
+    share = heads // sizes.linear_num_key_heads
+    few = conv + sizes.value_size
+    if by_key_head:
+        step = 2 * key + 2 * share * value
+        queries_keys = [(0, step, 0), (key, step, 0)]
+        values_gates = [(2 * key, step, value), (2 * key + share * value, step, value)]
+        return [*queries_keys, *values_gates, (few, 2 * share, 1), (few + share, 2 * share, 1)]
+    queries_keys = [(0, key, 0), (sizes.key_size, key, 0)]
+    values_gates = [(2 * sizes.key_size, share * value, value), (conv, share * value, value)]
+    return [*queries_keys, *values_gates, (few, share, 1), (few + heads, share, 1)]

@@ -1,0 +1,156 @@
+"""Chooses how to compute what is between the projections of a layer of linear attention on this device.
+
+A kernel does all of it where it passes a trial beside plain operations. Elsewhere `rules` chooses for the
+delta rule alone.
+
+Axes: as in `mix_kernel`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import mlx.core as mx
+
+from metal_gen.device.backend import on_cpu, runs_on_cpu
+from metal_gen.models.config.linear_attention import LinearAttentionConfig
+from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
+from metal_gen.models.kernels.trial import reason_against
+from metal_gen.models.linear_attention.delta_rule import delta_rule
+from metal_gen.models.linear_attention.joined import convolved, gated, pace
+from metal_gen.models.linear_attention.mix import MOST_WHOLE, is_supported, joined_weights, mix
+from metal_gen.models.linear_attention.mix_kernel import CODE
+from metal_gen.models.linear_attention.projected import heads_of, parted
+from metal_gen.models.linear_attention.rules import rule_for
+
+# Largest difference, as a share of the largest number: of float32, or one rounding of the result.
+TOLERANCE = {mx.float32: 1e-4, mx.float16: 2e-3, mx.bfloat16: 1e-2}
+TRIED_EPSILON = 1e-6
+# A whole head, and parts of heads over more tokens than are prepared at once.
+TRIED_TOKENS = (3, 2 * MOST_WHOLE + 3)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How to compute it.
+
+    Attributes:
+        by_kernel: Whether by the kernel.
+        refused: Why the kernel is not used; None if it is used, or does not exist for these sizes here.
+    """
+
+    by_kernel: bool
+    refused: str | None = None
+
+
+def mixing_for(
+    sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, *, by_kernel: bool = True
+) -> Mixing:
+    """Return the way for heads of these sizes. The first call tries the kernel.
+
+    Args:
+        sizes: Sizes of the heads.
+        dtype: Dtype of the rows.
+        conv_dtype: Dtype of the convolution's state.
+        by_kernel: Whether a kernel may be used.
+    """
+    if runs_on_cpu() or not by_kernel or not is_supported(sizes) or dtype not in TOLERANCE:
+        return Mixing(by_kernel=False)
+    return _chosen(sizes, dtype, conv_dtype)
+
+
+def described(
+    sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, *, by_kernel: bool
+) -> str:
+    """Return for users how it is computed; arguments are those of `mixing_for`."""
+    mixing = mixing_for(sizes, dtype, conv_dtype, by_kernel=by_kernel)
+    if mixing.by_kernel:
+        return "a kernel of its own"
+    rule = str(rule_for(sizes, by_kernel=by_kernel))
+    return rule if mixing.refused is None else f"{rule}; not one kernel for all: {mixing.refused}"
+
+
+@cache
+def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype) -> Mixing:
+    key = trial_key(sizes, dtype, conv_dtype, CODE.body)
+    if has_passed(key):
+        return Mixing(by_kernel=True)
+    for by_key_head, length in zip((False, True), TRIED_TOKENS, strict=True):
+        trial = Trial(sizes, dtype, conv_dtype, length, by_key_head=by_key_head)
+        if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
+            return Mixing(by_kernel=False, refused=reason)
+    keep_passed(key)
+    return Mixing(by_kernel=True)
+
+
+class Trial:
+    """Three sequences of a few tokens, of which one has none, so that its states stay.
+
+    Args:
+        sizes: Sizes of the heads.
+        dtype: Dtype of the rows.
+        conv_dtype: Dtype of the convolution's state.
+        length: Number of tokens of each sequence.
+        by_key_head: Whether the projection groups its outputs by key head.
+    """
+
+    def __init__(
+        self,
+        sizes: LinearAttentionConfig,
+        dtype: mx.Dtype,
+        conv_dtype: mx.Dtype,
+        length: int,
+        *,
+        by_key_head: bool,
+    ) -> None:
+        self.sizes, self.by_key_head = sizes, by_key_head
+        heads, value, taps = (
+            sizes.linear_num_value_heads,
+            sizes.linear_value_head_dim,
+            sizes.linear_conv_kernel_dim,
+        )
+        channels = sizes.conv_size
+        shapes = [
+            (3, length, channels + sizes.value_size + 2 * heads),
+            (3, taps - 1, channels),
+            (3, heads, value, sizes.linear_key_head_dim),
+            (taps, channels),
+            (heads,),
+            (heads,),
+            (value,),
+        ]
+        numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
+        self.rows, self.before = numbers[0].astype(dtype), numbers[1].astype(conv_dtype)
+        self.memory, self.taps, speed, self.bias, self.norm = numbers[2:]
+        self.speed = -mx.exp(speed)
+        self.active = mx.array([True, False, True])
+        mx.eval(self.rows, self.before, self.memory, self.taps, self.speed, self.bias, self.norm, self.active)
+
+    def by_kernel(self) -> Sequence[mx.array]:
+        """Return gated heads, the state of the convolution and the memory."""
+        weights = joined_weights(self.taps, self.speed, self.bias, self.norm, TRIED_EPSILON)
+        return mix(
+            self.sizes, self.by_key_head, self.rows, self.before, self.memory, weights, active=self.active
+        )
+
+    def on_cpu(self) -> Sequence[mx.array]:
+        """Return the same by plain operations on the CPU, in float32."""
+        with on_cpu():
+            expected = self._plainly()
+            mx.eval(expected)
+        return expected
+
+    def _plainly(self) -> list[mx.array]:
+        sizes, batch, length = self.sizes, len(self.rows), self.rows.shape[1]
+        rows = self.rows.astype(mx.float32).reshape(batch * length, -1)
+        parts = parted(rows, sizes, by_key_head=self.by_key_head)
+        mixed, gates, beta, decay = (part.reshape(batch, length, -1) for part in parts)
+        kept, taken = pace(decay, self.bias, self.speed, beta)
+        is_active = self.active[:, None, None]
+        before = self.before.astype(mx.float32)
+        tokens = mx.concatenate([before, mixed], axis=1)
+        queries, keys, values = heads_of(convolved(tokens, self.taps), sizes)
+        heads, memory = delta_rule(queries, keys, values, kept * is_active, taken * is_active, self.memory)
+        heads = mx.fast.rms_norm(heads, self.norm, TRIED_EPSILON)
+        product = gated(heads, gates.reshape(heads.shape)).reshape(batch, length, -1)
+        return [product, mx.where(is_active, tokens[:, length:], before), memory]
