@@ -7,9 +7,9 @@ thread is:
 - `group`: the place of its group along the first axis of the grid.
 - `across`, `beyond`: its place in the grid along the second and the third axis.
 
-A body may call `sum_of_lanes` and `other_lane` (over 32 lanes), `inverse_root`, `power_of_two`, `exponential`,
-`logarithm`, `cosine` and `sine`, wait with `WAIT_FOR_GROUP`, declare arrays that a group shares with `SHARED`, and say with `DEVICE`
-that a pointer points to an input or an output.
+A body may call `sum_of_lanes` and `other_lane` (over 32 lanes), `inverse_root`, `power_of_two`,
+`exponential`, `logarithm`, `cosine` and `sine`, wait with `WAIT_FOR_GROUP`, declare arrays that a group
+shares with `SHARED`, and say with `DEVICE` that a pointer points to an input or an output.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -90,7 +90,7 @@ class GatedDeltaNet:
     def _mixed(
         self, part: Part, layer: int, states: LayerStates, step: Step, projected: mx.array
     ) -> mx.array:
-        """Compute all between the projections for the tokens of a part, by a kernel. Return (B * L, H * V)."""
+        """Compute all between the projections by a kernel, for the tokens of a part: (B * L, H * V)."""
         projected = part.of_texts(projected, step.batch, step.length)
         before, memory = states.states(layer, part.sequences)
 

@@ -105,7 +105,10 @@ def mix(
     if group is None:
         group = whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD
     parts = value // group.rows
-    attended, partly = ((batch, length, heads * value), rows.dtype), ((batch, length, heads, value), mx.float32)
+    attended, partly = (
+        ((batch, length, heads * value), rows.dtype),
+        ((batch, length, heads, value), mx.float32),
+    )
     nothing = ((1,), mx.float32)
     template = _template(sizes, rows.dtype, before.dtype, group)
     arrays = [rows, before, memory, weights, _all_active() if active is None else active]

@@ -14,10 +14,10 @@ convolution, C channels, X width of the projection.
 
 from metal_gen.models.kernels.dialect import Code
 
-# 32 lanes hold 4 rows of a memory, each in 8 of the lanes, OF_LANE times. So a group of WARPS times 32 lanes holds
-# ROWS of a head's V rows. For a row of the memory, with its fading f: what it knows
-# of the key k and reads for the query q both come from the memory before the token. So the sums over lanes
-# do not wait for each other:
+# 32 lanes hold 4 rows of a memory, each in 8 of the lanes, OF_LANE times. So a group of WARPS times 32 lanes
+# holds ROWS of a head's V rows. For a row of the memory, with its fading f: what it knows of the key k, and
+# what it reads for the query q, both come from the memory before the token. So the sums over lanes do not
+# wait for each other:
 #   change = (value - f memory k) taken;  read = f memory q + change (k q);  memory = f memory + change k
 FINISHED = """
             float squares = 0.0f;
@@ -62,7 +62,8 @@ BODY = (
     const DEVICE T* const own = rows + size_t(text) * length * WIDTH;
     const DEVICE C* const old = before + size_t(text) * BEFORE * CHANNELS;
     const bool stays = !active[text * counts[2]];
-    const size_t first = (size_t(text * H + head) * V + part * ROWS + row * OF_LANE * 4 + lane % 4) * K + 4 * eighth;
+    const int first_row = part * ROWS + row * OF_LANE * 4 + lane % 4;
+    const size_t first = (size_t(text * H + head) * V + first_row) * K + 4 * eighth;
     float kept[OF_LANE][K / 8];
     for (int o = 0; o < OF_LANE; ++o)
         for (int p = 0; p < K / 32; ++p) {
@@ -179,21 +180,22 @@ BODY = (
         }
         WAIT_FOR_GROUP;
         if (PARTS > 1) {
-            for (int i = at; i < count * ROWS; i += WARPS * 32)
-                outputs[((size_t(text) * length + start + i / ROWS) * H + head) * V + part * ROWS + i % ROWS] =
-                    held[i];
-            continue;
-        }
-        for (int item = row; item < count; item += WARPS) {
-            const DEVICE T* const gates = own + size_t(start + item) * WIDTH + place[3];
-            const size_t to = ((size_t(text) * length + start + item) * H + head) * V;
-            float x[V / 32];
-            for (int e = 0; e < V / 32; ++e) x[e] = held[item * V + lane + 32 * e];
+            for (int i = at; i < count * ROWS; i += WARPS * 32) {
+                const size_t token = size_t(text) * length + start + i / ROWS;
+                outputs[(token * H + head) * V + part * ROWS + i % ROWS] = held[i];
+            }
+        } else {
+            for (int item = row; item < count; item += WARPS) {
+                const DEVICE T* const gates = own + size_t(start + item) * WIDTH + place[3];
+                const size_t to = ((size_t(text) * length + start + item) * H + head) * V;
+                float x[V / 32];
+                for (int e = 0; e < V / 32; ++e) x[e] = held[item * V + lane + 32 * e];
 """
     + FINISHED
     + """
+            }
+            if (start + TOKENS < length) WAIT_FOR_GROUP;
         }
-        if (start + TOKENS < length) WAIT_FOR_GROUP;
     }
     for (int o = 0; o < OF_LANE; ++o)
         for (int p = 0; p < K / 32; ++p) {

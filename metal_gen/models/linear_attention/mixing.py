@@ -59,9 +59,7 @@ def mixing_for(
     return _chosen(sizes, dtype, conv_dtype)
 
 
-def described(
-    sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, *, by_kernel: bool
-) -> str:
+def described(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, *, by_kernel: bool) -> str:
     """Return for users how it is computed; arguments are those of `mixing_for`."""
     mixing = mixing_for(sizes, dtype, conv_dtype, by_kernel=by_kernel)
     if mixing.by_kernel:
