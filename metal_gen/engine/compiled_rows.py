@@ -18,7 +18,7 @@ from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, attended_len
 from metal_gen.engine.fixed_shapes import FixedShapes
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.kernels.heads import ONE_STRETCH
-from metal_gen.models.linear_attention.replay import Replay, Rule
+from metal_gen.models.linear_attention.replay import ReplayOf
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.random_keys import fold_rows
@@ -83,7 +83,8 @@ class CompiledRows:
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
         # Computes the states of all layers of linear attention after fewer tokens, by number of rows.
         self._replays: dict[int, StepFunction] = {}
-        self._rule: Rule | None = None
+        # Makes the replay of each of these layers from arrays.
+        self._replay_of: list[ReplayOf] = []
 
     def run(
         self,
@@ -160,8 +161,8 @@ class CompiledRows:
                 results.append(hidden)
             results += cache.states_after if self._model.has_kernel else cache.arrays
             if kind.rows > 1:
+                self._replay_of = [replay.of_arrays for replay in cache.replays]
                 for replay in cache.replays:
-                    self._rule = replay.rule
                     results += replay.inputs
             return results
 
@@ -205,18 +206,16 @@ class CompiledRows:
 
     def _compile_replay(self, rows: int, config: HybridCacheConfig) -> StepFunction:
         """Compile what computes the states of all layers after the first tokens of a pass."""
-        rule, dtype, num_layers = self._rule, self._cache.dtype, config.num_linear_layers
-        assert rule is not None
+        dtype, num_layers = self._cache.dtype, config.num_linear_layers
         steps, taps = mx.arange(rows), mx.arange(config.conv_state[0])
         mx.eval(steps, taps)
 
         def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
             is_first, places, after = (steps < count)[:, None], count + taps, []
             count_of = len(arrays) // num_layers
-            for layer in range(num_layers):
+            for layer, replay_of in enumerate(self._replay_of):
                 memory, *inputs = arrays[count_of * layer : count_of * (layer + 1)]
-                replay = Replay(rule, tuple(inputs), memory)
-                conv, memory_after = replay.masked(is_first, places)
+                conv, memory_after = replay_of(tuple(inputs), memory).masked(is_first, places)
                 after += [conv.astype(dtype), memory_after]
             return after
 

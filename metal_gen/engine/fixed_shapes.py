@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from metal_gen.cache.forms import CacheForm, Heads
-from metal_gen.models.linear_attention.replay import Replay
+from metal_gen.models.linear_attention.replay import AnyReplay
 
 
 class FixedShapes:
@@ -31,7 +31,7 @@ class FixedShapes:
     ) -> None:
         self._form = form
         self.buffers, self._states = list(arrays[:num_buffers]), list(arrays[num_buffers:])
-        self.replays: list[Replay] = []
+        self.replays: list[AnyReplay] = []
         self._places = places
         self._length = length
 
@@ -59,7 +59,7 @@ class FixedShapes:
         return self._states[2 * layer], self._states[2 * layer + 1]
 
     def keep(
-        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: Replay
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: AnyReplay
     ) -> None:
         """Implement `LayerStates.keep`."""
         self._states[2 * layer : 2 * layer + 2] = [conv.astype(self._states[2 * layer].dtype), memory]

@@ -18,7 +18,7 @@ from metal_gen.cache.forms import Heads
 from metal_gen.cache.packed_heads import PackedHeads
 from metal_gen.models.kernels.next_attention import NextAttention, NextTokens
 from metal_gen.models.layers import Linear
-from metal_gen.models.linear_attention.replay import Replay
+from metal_gen.models.linear_attention.replay import AnyReplay
 from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.packed_attention import packed_attention
 from metal_gen.models.rope import Rope
@@ -68,7 +68,7 @@ class LayerStates(Protocol):
         ...
 
     def keep(
-        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: Replay
+        self, layer: int, sequences: slice | None, conv: mx.array, memory: mx.array, replay: AnyReplay
     ) -> None:
         """Store the states after the new tokens of a part; `replay` gives those after its first ones."""
         ...

@@ -15,10 +15,10 @@ from metal_gen.models.attention import LayerStates, Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
-from metal_gen.models.linear_attention.mix import joined_weights, mix
+from metal_gen.models.linear_attention.mix import Mix, joined_weights
 from metal_gen.models.linear_attention.mixing import mixing_for
 from metal_gen.models.linear_attention.projected import heads_of, parted
-from metal_gen.models.linear_attention.replay import Replay
+from metal_gen.models.linear_attention.replay import MixReplay, Replay
 from metal_gen.models.linear_attention.rules import rule_for
 from metal_gen.models.matrices.matrix import computed
 
@@ -60,10 +60,10 @@ class GatedDeltaNet:
         return computed(-mx.exp(self.decay_log.astype(mx.float32)))
 
     @cached_property
-    def _weights(self) -> mx.array:
-        """All weights between the projections, for the kernel."""
+    def _mix(self) -> Mix:
         norm = self.norm.weight + int(self.norm.around_zero)
-        return joined_weights(self._taps, self._speed, self.decay_bias, norm, self.norm.eps)
+        weights = joined_weights(self._taps, self._speed, self.decay_bias, norm, self.norm.eps)
+        return Mix(self.sizes, self.by_key_head, weights)
 
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden), and update this layer's states in the cache."""
@@ -93,14 +93,11 @@ class GatedDeltaNet:
         """Compute all between the projections by a kernel, for the tokens of a part: (B * L, H * V)."""
         projected = part.of_texts(projected, step.batch, step.length)
         before, memory = states.states(layer, part.sequences)
-
-        def after(tokens: mx.array, active: mx.array | None = None) -> tuple[mx.array, mx.array, mx.array]:
-            return mix(self.sizes, self.by_key_head, tokens, before, memory, self._weights, active)
-
-        heads, conv_after, memory_after = after(projected, step.active)
-        states.keep(
-            layer, part.sequences, conv_after, memory_after, lambda count: after(projected[:, :count])[1:]
-        )
+        # A sequence without a token, of one, uses none.
+        used = None if step.active is None else step.active.astype(mx.int32)
+        heads, conv_after, memory_after = self._mix(projected, before, memory, used)
+        replay = MixReplay(self._mix, (projected, before), memory)
+        states.keep(layer, part.sequences, conv_after, memory_after, replay)
         return heads.reshape(-1, heads.shape[-1])
 
     def _part(

@@ -19,6 +19,7 @@ ROWS_AT_ONCE = 4
 # Up to so many tokens, a group takes a whole head.
 MOST_WHOLE = 16
 MOST_FINISHED = 8
+MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -74,66 +75,69 @@ def joined_weights(
     return computed(mx.concatenate([part.reshape(-1).astype(mx.float32) for part in parts]))
 
 
-def mix(
-    sizes: LinearAttentionConfig,
-    by_key_head: bool,
-    rows: mx.array,
-    before: mx.array,
-    memory: mx.array,
-    weights: mx.array,
-    active: mx.array | None = None,
-    group: Group | None = None,
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Compute everything between the projections.
+@dataclass(frozen=True)
+class Mix:
+    """Computes everything between the projections of a layer.
 
     Args:
         sizes: Sizes of the heads.
         by_key_head: Whether the projection groups its outputs by key head.
-        rows: Projection of the new tokens, (B, L, X).
-        before: Inputs of the convolution before the first token, (B, T - 1, C).
-        memory: Memory before the first token, (B, H, V, K), float32.
         weights: Result of `joined_weights`.
-        active: Which sequences have tokens, (B,); None if all have. The states of the others stay.
         group: How to share the work; default: what is fast.
-
-    Returns:
-        Gated heads, (B, L, H * V), in the dtype of the rows; the last T - 1 inputs, and the memory, after the
-        last token.
     """
-    batch, length, _ = rows.shape
-    heads, value = sizes.linear_num_value_heads, sizes.linear_value_head_dim
-    if group is None:
-        group = whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD
-    parts = value // group.rows
-    attended, partly = (
-        ((batch, length, heads * value), rows.dtype),
-        ((batch, length, heads, value), mx.float32),
-    )
-    nothing = ((1,), mx.float32)
-    template = _template(sizes, rows.dtype, before.dtype, group)
-    arrays = [rows, before, memory, weights, _all_active() if active is None else active]
-    finished, outputs, conv, after = CODE(
-        [*arrays, _counts(sizes, by_key_head, length, TO_MIX, active is not None), weights],
-        [
-            attended if parts == 1 else ((1,), rows.dtype),
-            nothing if parts == 1 else partly,
-            (before.shape, before.dtype),
-            (memory.shape, mx.float32),
-        ],
-        sizes=template,
-        grid=(LANES, group.warps * heads * parts, batch),
-        group=(LANES, group.warps, 1),
-    )
-    if parts > 1:
-        at_once = next(count for count in range(MOST_FINISHED, 0, -1) if heads % count == 0)
-        finished, *_ = CODE(
-            [*arrays, _counts(sizes, by_key_head, length, TO_FINISH, active is not None), outputs],
-            [attended, nothing, ((1,), before.dtype), nothing],
+
+    sizes: LinearAttentionConfig
+    by_key_head: bool
+    weights: mx.array
+    group: Group | None = None
+
+    def __call__(
+        self, rows: mx.array, before: mx.array, memory: mx.array, used: mx.array | None = None
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        """Compute new tokens.
+
+        Args:
+            rows: Their projection, (B, L, X).
+            before: Inputs of the convolution before the first token, (B, T - 1, C).
+            memory: Memory before the first token, (B, H, V, K), float32.
+            used: How many of the L tokens of each sequence change its states, (B,) int32; None for all.
+
+        Returns:
+            Gated heads, (B, L, H * V), in the dtype of the rows; the last T - 1 inputs, and the memory, after
+            the tokens that are used.
+        """
+        batch, length, _ = rows.shape
+        heads, value = self.sizes.linear_num_value_heads, self.sizes.linear_value_head_dim
+        group = self.group or (whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD)
+        parts = value // group.rows
+        attended, nothing = ((batch, length, heads * value), rows.dtype), ((1,), mx.float32)
+        template = _template(self.sizes, rows.dtype, before.dtype, group)
+        arrays = [rows, before, memory, self.weights, _all_used() if used is None else used]
+        finished, outputs, conv, after = CODE(
+            [*arrays, self._counts(length, TO_MIX, used), self.weights],
+            [
+                attended if parts == 1 else ((1,), rows.dtype),
+                nothing if parts == 1 else ((batch, length, heads, value), mx.float32),
+                (before.shape, before.dtype),
+                (memory.shape, mx.float32),
+            ],
             sizes=template,
-            grid=(LANES * batch * length, heads, 1),
-            group=(LANES, at_once, 1),
+            grid=(LANES, group.warps * heads * parts, batch),
+            group=(LANES, group.warps, 1),
         )
-    return finished, conv, after
+        if parts > 1:
+            at_once = next(count for count in range(MOST_FINISHED, 0, -1) if heads % count == 0)
+            finished, *_ = CODE(
+                [*arrays, self._counts(length, TO_FINISH, used), outputs],
+                [attended, nothing, ((1,), before.dtype), nothing],
+                sizes=template,
+                grid=(LANES * batch * length, heads, 1),
+                group=(LANES, at_once, 1),
+            )
+        return finished, conv, after
+
+    def _counts(self, length: int, job: int, used: mx.array | None) -> mx.array:
+        return _counts(self.sizes, self.by_key_head, length, job, used is not None)
 
 
 def _template(
@@ -156,16 +160,16 @@ def _template(
 
 @lru_cache(maxsize=256)
 def _counts(
-    sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, has_active: bool
+    sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, has_used: bool
 ) -> mx.array:
     """Return the numbers that the kernel reads when it runs, (21,) int32."""
     places = [number for place in places_in_row(sizes, by_key_head) for number in place]
-    return computed(mx.array([length, job, int(has_active), *places], mx.int32))
+    return computed(mx.array([length, job, int(has_used), *places], mx.int32))
 
 
 @lru_cache(maxsize=1)
-def _all_active() -> mx.array:
-    return computed(mx.array([True]))
+def _all_used() -> mx.array:
+    return computed(mx.array([MOST_TOKENS], mx.int32))
 
 
 def places_in_row(sizes: LinearAttentionConfig, by_key_head: bool) -> Sequence[tuple[int, int, int]]:

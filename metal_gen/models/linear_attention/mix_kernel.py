@@ -31,7 +31,8 @@ FINISHED = """
             }
 """
 # T is the dtype of the rows, C that of the convolution's state. `counts` holds L, what to do, the step from
-# one sequence to the next in `active`, and where a head's parts are in a row of the projection.
+# one sequence to the next in `used`, and where a head's parts are in a row of the projection. Tokens beyond
+# those that are used change no state.
 BODY = (
     """
     constexpr int E = K / 32, SHARE = H / G, KEYS = G * K, CHANNELS = 2 * KEYS + H * V, BEFORE = TAPS - 1;
@@ -61,7 +62,7 @@ BODY = (
     const int text = beyond, eighth = lane / 4;
     const DEVICE T* const own = rows + size_t(text) * length * WIDTH;
     const DEVICE C* const old = before + size_t(text) * BEFORE * CHANNELS;
-    const bool stays = !active[text * counts[2]];
+    const int of_text = used[text * counts[2]], taking = of_text < length ? of_text : length;
     const int first_row = part * ROWS + row * OF_LANE * 4 + lane % 4;
     const size_t first = (size_t(text * H + head) * V + first_row) * K + 4 * eighth;
     float kept[OF_LANE][K / 8];
@@ -123,8 +124,9 @@ BODY = (
                     t * (1.0f - t * (1.0f / 2 - t * (1.0f / 3 - t * (1.0f / 4 - t * (1.0f / 5)))));
                 const float above = t < 0.0625f ? series : logarithm(1.0f + t);
                 const float softplus = (pace > 0.0f ? pace : 0.0f) + above;
-                numbers[3 * item] = stays ? 1.0f : exponential(weights[SPEED + head] * softplus);
-                numbers[3 * item + 1] = stays ? 0.0f : 1.0f / (1.0f + exponential(-beta));
+                const bool takes = start + item < taking;
+                numbers[3 * item] = takes ? exponential(weights[SPEED + head] * softplus) : 1.0f;
+                numbers[3 * item + 1] = takes ? 1.0f / (1.0f + exponential(-beta)) : 0.0f;
                 numbers[3 * item + 2] = product;
             }
         }
@@ -207,7 +209,7 @@ BODY = (
     const int mine = part == 0 && turn == 0 ? 0 : 2 * K;
     for (int i = row * 32 + lane; i < BEFORE * (2 * K + ROWS - mine); i += WARPS * 32) {
         const int number = mine + i % (2 * K + ROWS - mine), tap = i / (2 * K + ROWS - mine);
-        const int input = stays ? tap - BEFORE : length + tap - BEFORE;
+        const int input = taking + tap - BEFORE;
         int channel = 2 * KEYS + head * V + part * ROWS + number - 2 * K;
         int in_row = place[2] + part * ROWS + number - 2 * K;
         if (number < 2 * K) {
@@ -223,7 +225,7 @@ BODY = (
 TO_MIX, TO_FINISH = 0, 1
 CODE = Code(
     name="mix",
-    inputs=("rows", "before", "memory", "weights", "active", "counts", "heads"),
+    inputs=("rows", "before", "memory", "weights", "used", "counts", "heads"),
     outputs=("attended", "outputs", "conv", "after"),
     body=BODY,
 )

@@ -18,7 +18,7 @@ from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
 from metal_gen.models.kernels.trial import reason_against
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
-from metal_gen.models.linear_attention.mix import MOST_WHOLE, is_supported, joined_weights, mix
+from metal_gen.models.linear_attention.mix import MOST_WHOLE, Mix, is_supported, joined_weights
 from metal_gen.models.linear_attention.mix_kernel import CODE
 from metal_gen.models.linear_attention.projected import heads_of, parted
 from metal_gen.models.linear_attention.rules import rule_for
@@ -82,7 +82,7 @@ def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype)
 
 
 class Trial:
-    """Three sequences of a few tokens, of which one has none, so that its states stay.
+    """Three sequences of a few tokens: one uses none, and its states stay; one uses all but the last.
 
     Args:
         sizes: Sizes of the heads.
@@ -121,15 +121,14 @@ class Trial:
         self.rows, self.before = numbers[0].astype(dtype), numbers[1].astype(conv_dtype)
         self.memory, self.taps, speed, self.bias, self.norm = numbers[2:]
         self.speed = -mx.exp(speed)
-        self.active = mx.array([True, False, True])
-        mx.eval(self.rows, self.before, self.memory, self.taps, self.speed, self.bias, self.norm, self.active)
+        self.used = mx.array([length, 0, length - 1], mx.int32)
+        mx.eval(self.rows, self.before, self.memory, self.taps, self.speed, self.bias, self.norm, self.used)
 
     def by_kernel(self) -> Sequence[mx.array]:
         """Return gated heads, the state of the convolution and the memory."""
         weights = joined_weights(self.taps, self.speed, self.bias, self.norm, TRIED_EPSILON)
-        return mix(
-            self.sizes, self.by_key_head, self.rows, self.before, self.memory, weights, active=self.active
-        )
+        mix = Mix(self.sizes, self.by_key_head, weights)
+        return mix(self.rows, self.before, self.memory, self.used)
 
     def on_cpu(self) -> Sequence[mx.array]:
         """Return the same by plain operations on the CPU, in float32."""
@@ -144,11 +143,12 @@ class Trial:
         parts = parted(rows, sizes, by_key_head=self.by_key_head)
         mixed, gates, beta, decay = (part.reshape(batch, length, -1) for part in parts)
         kept, taken = pace(decay, self.bias, self.speed, beta)
-        is_active = self.active[:, None, None]
+        is_used = mx.arange(length)[:, None] < self.used[:, None, None]
         before = self.before.astype(mx.float32)
         tokens = mx.concatenate([before, mixed], axis=1)
         queries, keys, values = heads_of(convolved(tokens, self.taps), sizes)
-        heads, memory = delta_rule(queries, keys, values, kept * is_active, taken * is_active, self.memory)
+        heads, memory = delta_rule(queries, keys, values, kept * is_used, taken * is_used, self.memory)
         heads = mx.fast.rms_norm(heads, self.norm, TRIED_EPSILON)
         product = gated(heads, gates.reshape(heads.shape)).reshape(batch, length, -1)
-        return [product, mx.where(is_active, tokens[:, length:], before), memory]
+        last = self.used[:, None, None] + mx.arange(before.shape[1])[:, None]
+        return [product, mx.take_along_axis(tokens, last, axis=1), memory]

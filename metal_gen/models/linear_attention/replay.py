@@ -8,8 +8,11 @@ V size of a value, K size of a key.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
+
+from metal_gen.models.linear_attention.mix import Mix
 
 Rule = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
 
@@ -29,6 +32,11 @@ class Replay:
     inputs: tuple[mx.array, ...]
     memory: mx.array
 
+    @property
+    def of_arrays(self) -> "ReplayOf":
+        """Makes a replay of the same layer from other inputs and another memory."""
+        return partial(Replay, self.rule)
+
     def __call__(self, count: int) -> tuple[mx.array, mx.array]:
         """Return the inputs of the convolution, (B, T - 1, C), and the memory after so many tokens."""
         tokens, *others = self.inputs
@@ -40,7 +48,7 @@ class Replay:
 
         Args:
             is_first: Whether a token is one of the first, (L, 1).
-            places: Places of the inputs of the convolution to return, (T - 1,).
+            places: Places of the inputs of the convolution to return, (T - 1,): from the count on.
         """
         tokens, keys, values, kept, taken = self.inputs
         return mx.take(tokens, places, axis=1), self._after(keys, values, kept * is_first, taken * is_first)
@@ -53,3 +61,39 @@ class Replay:
     def _after(self, keys: mx.array, values: mx.array, kept: mx.array, taken: mx.array) -> mx.array:
         # The memory does not depend on queries.
         return self.rule(keys, keys, values, kept, taken, self.memory)[1]
+
+
+@dataclass(frozen=True)
+class MixReplay:
+    """The same where a kernel computes all between the projections. Methods are those of `Replay`.
+
+    Args:
+        rule: The kernel.
+        inputs: Projection of the tokens, (B, L, X), and inputs of the convolution before them, (B, T - 1, C).
+        memory: Memory before the pass, (B, H, V, K).
+    """
+
+    rule: Mix
+    inputs: tuple[mx.array, ...]
+    memory: mx.array
+
+    @property
+    def of_arrays(self) -> "ReplayOf":
+        """Makes a replay of the same layer from other inputs and another memory."""
+        return partial(MixReplay, self.rule)
+
+    def __call__(self, count: int) -> tuple[mx.array, mx.array]:
+        """Return the inputs of the convolution, (B, T - 1, C), and the memory after so many tokens."""
+        rows, before = self.inputs
+        _, conv, memory = self.rule(rows[:, :count], before, self.memory)
+        return conv, memory
+
+    def masked(self, is_first: mx.array, places: mx.array) -> tuple[mx.array, mx.array]:
+        """See `Replay.masked`."""
+        rows, before = self.inputs
+        _, conv, memory = self.rule(rows, before, self.memory, places[:1])
+        return conv, memory
+
+
+AnyReplay = Replay | MixReplay
+ReplayOf = Callable[[tuple[mx.array, ...], mx.array], AnyReplay]
