@@ -19,6 +19,7 @@ from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.next_attention import heads_of
+from metal_gen.models.linear_attention import mixing
 
 pytestmark = pytest.mark.metal
 
@@ -173,7 +174,20 @@ def test_the_kernel_writes_and_reads_the_rows_of_one_text(tmp_path, by_cpp, name
 
 @pytest.mark.parametrize("name", ["qwen3_5", "qwen3_next"])
 def test_states_after_fewer_tokens_are_computed_again(tmp_path, name):
-    model = loaded(tmp_path, name)
+    assert_states_again(loaded(tmp_path, name))
+
+
+@needs_compiler
+@cpu_only
+def test_states_after_fewer_tokens_are_computed_again_by_a_kernel(tmp_path, monkeypatch, by_cpp):
+    monkeypatch.setattr(mixing, "runs_on_cpu", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = tiny_config("qwen3_5_text", linear_key_head_dim=32, linear_value_head_dim=32)
+    assert_states_again(Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32"))
+    assert "mix" in by_cpp.names
+
+
+def assert_states_again(model):
     for rows, taken_back in [(6, 1), (6, 5), (6, 6), (5, 0), (3, 2)]:
         decoders = [decoder_of(model, compiles=compiles) for compiles in (False, True)]
         for decoder in decoders:
