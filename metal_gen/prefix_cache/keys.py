@@ -17,6 +17,7 @@ FORMAT = 1
 # Tokens per block; prefixes are stored in whole blocks.
 BLOCK = 64
 HASH_BYTES = 16
+ID_BYTES = 4
 
 
 def model_key(
@@ -70,7 +71,8 @@ def block_hashes(ids: Sequence[int]) -> list[bytes]:
 
 def _chained(ids: Sequence[int]) -> Iterator[bytes]:
     last = b""
-    for end in range(BLOCK, len(ids) + 1, BLOCK):
-        block = struct.pack(f"<{BLOCK}I", *ids[end - BLOCK : end])
+    written = memoryview(struct.pack(f"<{len(ids)}I", *ids))
+    for end in range(BLOCK * ID_BYTES, len(written) + 1, BLOCK * ID_BYTES):
+        block = written[end - BLOCK * ID_BYTES : end]
         last = hashlib.blake2b(last + block, digest_size=HASH_BYTES).digest()
         yield last

@@ -64,6 +64,7 @@ class PrefixCache:
         self._notices: dict[str, None] = {}
         self._said: set[str] = set()
         self._unusable: set[Path] = set()
+        self._hashed: tuple[Prompt, list[bytes]] | None = None
         try:
             self._folder = folder.prepare(model_key)
         except ConfigError as error:
@@ -89,9 +90,9 @@ class PrefixCache:
         if self._folder is None:
             return None
         ids = prompt.ids
-        hashes = block_hashes(ids[:-1])
+        hashes, stable = self._hashes_of(prompt), self._stable(prompt)
         for tokens in range(len(hashes) * BLOCK, 0, -BLOCK):
-            if not self._ends_chunk(tokens, self._stable(prompt)):
+            if not self._ends_chunk(tokens, stable):
                 continue
             for path in self._candidates(self._folder, hashes[tokens // BLOCK - 1], tokens, cache):
                 try:
@@ -101,6 +102,12 @@ class PrefixCache:
                 except EntryError as error:
                     self._give_up(path, error.message)
         return None
+
+    def _hashes_of(self, prompt: Prompt) -> list[bytes]:
+        """Return the hashes of the blocks of a prompt that leave a token to compute."""
+        if self._hashed is None or self._hashed[0] is not prompt:
+            self._hashed = prompt, block_hashes(prompt.ids[:-1])
+        return self._hashed[1]
 
     def _stable(self, prompt: Prompt) -> int:
         """Return the stable tokens in whole blocks, with one token left to compute; 0 if they are too few."""
@@ -118,10 +125,11 @@ class PrefixCache:
 
     def _candidates(self, folder: Path, last_hash: bytes, tokens: int, cache: TextStorage) -> list[Path]:
         """Return the entries that end here, or hold a prefix that does and may be cut here."""
-        exact = folder / f"{last_hash.hex()}{SUFFIX}"
-        found = [exact] if os.path.lexists(exact) else []
-        if tokens % self._chunk_size == 0 and cache.can_be_cut:
-            longer = aliased(folder / f"{last_hash.hex()}{ALIAS}")
+        # A long prompt has hundreds of places to look at, so no Path is made for what is not there.
+        name = f"{folder}/{last_hash.hex()}"
+        found = [Path(name + SUFFIX)] if os.path.lexists(name + SUFFIX) else []
+        if tokens % self._chunk_size == 0 and cache.can_be_cut and os.path.lexists(name + ALIAS):
+            longer = aliased(Path(name + ALIAS))
             found += [] if longer is None else [longer]
         return [path for path in found if path not in self._unusable]
 
@@ -168,7 +176,7 @@ class PrefixCache:
             return 0
         if (stable := self._stable(prompt)) or prompt.has_answers:
             return stable
-        tokens = self._seen.blocks_in_common(block_hashes(prompt.ids[:-1])) * BLOCK
+        tokens = self._seen.blocks_in_common(self._hashes_of(prompt)) * BLOCK
         return tokens if tokens >= self._min_tokens else 0
 
     @cached_property
@@ -184,7 +192,7 @@ class PrefixCache:
             saves: Whether later processes should know, too.
         """
         if self._folder is not None and not prompt.has_answers:
-            self._seen.add(block_hashes(prompt.ids[:-1]))
+            self._seen.add(self._hashes_of(prompt))
             if saves:
                 self._seen.save()
 

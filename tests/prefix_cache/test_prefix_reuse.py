@@ -1,6 +1,8 @@
 """A prompt whose beginning is stored gives the text that it gives without, and computes less."""
 
+import hashlib
 import os
+import random
 import stat
 from functools import partial
 
@@ -13,7 +15,10 @@ from tiny_text_checkpoint import write_text_checkpoint
 import metal_gen
 from metal_gen.errors import UsageError
 from metal_gen.prefix_cache import folder as folder_module
+from metal_gen.prefix_cache import prefix_cache as prefix_cache_module
 from metal_gen.prefix_cache.entry import Entry, EntryError
+from metal_gen.prefix_cache.keys import BLOCK, block_hashes
+from metal_gen.text.encoded_prompt import Prompt
 
 PROMPTS = [f"Tell me about a {animal}." for animal in ("fox", "owl", "bear")]
 
@@ -158,6 +163,39 @@ def test_other_families_use_it_too(load, tmp_path, arch):
     assert warm.logprobs == cold.logprobs
     assert answer(metal_gen.load(model, chunk_size=100), "hello", **settings).token_ids == cold.token_ids
     assert answer(load(model, chunk_size=100), "another", **settings).statistics.stored_tokens == 192
+
+
+def test_quantized_models_use_it_too(load, tmp_path):
+    model = str(write_text_checkpoint(tmp_path / "model", head_dim=64, max_position_embeddings=1024))
+    settings = {"system": "s " * 100, "temperature": 1, "seed": 2, "logprobs": 1}
+    cold, warm = (answer(load(model, quantize="8"), "hello", **settings) for _ in range(2))
+    assert (cold.statistics.stored_tokens, warm.statistics.stored_tokens) == (0, 192)
+    assert (warm.token_ids, warm.logprobs) == (cold.token_ids, cold.logprobs)
+
+
+def test_a_block_is_known_by_its_tokens_and_all_before_them():
+    ids = [random.Random(1).randrange(2**32) for _ in range(5 * BLOCK + 7)]
+    expected, last = [], b""
+    for begin in range(0, 5 * BLOCK, BLOCK):
+        block = b"".join(token.to_bytes(4, "little") for token in ids[begin : begin + BLOCK])
+        last = hashlib.blake2b(last + block, digest_size=16).digest()
+        expected.append(last)
+    assert block_hashes(ids) == expected
+    assert block_hashes(ids[: BLOCK - 1]) == []
+
+
+def test_a_prompt_is_hashed_once_however_often_it_is_looked_up(load, monkeypatch):
+    """A long prompt has hundreds of blocks."""
+    model = load()
+    hashed = []
+    monkeypatch.setattr(
+        prefix_cache_module, "block_hashes", lambda ids: hashed.append(len(ids)) or block_hashes(ids)
+    )
+    for prompt in (Prompt(list(range(300))), Prompt(list(range(400)))):
+        assert model.prefixes.find(prompt, model.decoder.cache) is None
+        assert model.prefixes.boundary(prompt) in (0, 256)
+        model.prefixes.remember(prompt)
+    assert hashed == [299, 399]
 
 
 def test_keys_and_values_in_8_bits_are_stored_as_they_are(load, tmp_path):
