@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.models.attention import Part, Step
+from metal_gen.models.kernels.next_attention import NextTokens
 from metal_gen.models.layers import Linear, RMSNorm
 from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import DecoderLayer, Transformer
@@ -60,9 +61,8 @@ class MtpHeads:
             CacheOverflowError: The positions do not fit. Nothing was written.
         """
         length = len(tokens)
+        cache.settle()
         cache.claim(length)
-        embedded = self.embedding_norm(model.embedding.take(tokens))
-        rows = self.joining(mx.concatenate([embedded, self.hidden_norm(hidden)], axis=-1))
         step = Step(
             cache=cache,
             batch=1,
@@ -71,4 +71,35 @@ class MtpHeads:
             periods=self.rope.periods(cache.position),
             parts=[Part("causal" if length > 1 else None)],
         )
+        return self._run(model, tokens, hidden, step)
+
+    def by_kernel(
+        self,
+        model: Transformer,
+        tokens: mx.array,
+        hidden: mx.array,
+        cache: KVCache,
+        nexts: NextTokens,
+        periods: mx.array,
+    ) -> mx.array:
+        """Do the same with the kernel for attention, which claims no positions of the cache.
+
+        Arguments and results are those of a call, and:
+
+        Args:
+            model: See above.
+            tokens: See above.
+            hidden: See above.
+            cache: See above.
+            nexts: Where the positions go.
+            periods: Periods of the rotary embedding.
+        """
+        step = Step(
+            cache=cache, batch=1, length=len(tokens), offset=0, periods=periods, parts=(), nexts=nexts
+        )
+        return self._run(model, tokens, hidden, step)
+
+    def _run(self, model: Transformer, tokens: mx.array, hidden: mx.array, step: Step) -> mx.array:
+        embedded = self.embedding_norm(model.embedding.take(tokens))
+        rows = self.joining(mx.concatenate([embedded, self.hidden_norm(hidden)], axis=-1))
         return self.norm(self.layer(rows, 0, step))

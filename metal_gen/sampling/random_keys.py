@@ -1,5 +1,7 @@
 """Random keys that depend only on the seed, the sequence and the token's index."""
 
+from collections.abc import Iterable
+
 import mlx.core as mx
 
 
@@ -26,6 +28,11 @@ class RandomKeys:
 def words(number: int) -> mx.array:
     """Return a whole number below 2^64 as (2,) uint32, high half first."""
     return mx.array([number >> 32, number & 0xFFFFFFFF], dtype=mx.uint32)
+
+
+def words_of(numbers: Iterable[int]) -> mx.array:
+    """Return the `words` of several numbers, (R, 2)."""
+    return mx.array([[number >> 32, number & 0xFFFFFFFF] for number in numbers], dtype=mx.uint32)
 
 
 def fold(key: mx.array, data: mx.array) -> mx.array:

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from metal_gen.sampling.allowed import keep_allowed
 from metal_gen.sampling.bias import add_bias, bias_arrays
-from metal_gen.sampling.random_keys import fold_rows
+from metal_gen.sampling.random_keys import fold_rows, words_of
 from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 
 
@@ -58,8 +58,7 @@ def draw_together(
 
 def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:
     """Return what the keys of several draws are folded from: bases, (R, 2), and words, (R, 2)."""
-    numbers = [[index >> 32, index & 0xFFFFFFFF] for index in indices]
-    return mx.stack([sampler.keys.base for sampler in samplers]), mx.array(numbers, dtype=mx.uint32)
+    return mx.stack([sampler.keys.base for sampler in samplers]), words_of(indices)
 
 
 def split_draws(

@@ -105,6 +105,11 @@ class DraftSource:
         self._seen = 0
         self._guesses: mx.array | None = None
 
+    @property
+    def compiled_count(self) -> int:
+        """See `GuessSource`."""
+        return self._decoder.compiled_count
+
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """Keep what the prompt shares with the text before. The rest waits for the first guess."""
         self._seen = min(common_prefix_length(self._ids, prompt), self._seen)
@@ -128,7 +133,8 @@ class DraftSource:
             return draw(self._fitted(self._decoder.step(guess)), place)
 
         first = draw(self._fitted(self._catch_up()), 0)
-        self._guesses = draw_in_turn(first, following, count)
+        waits = not self._decoder.hands_over_early
+        self._guesses = draw_in_turn(first, following, count, waits=waits)
         return Guesses(self._guesses, self.name)
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
@@ -149,8 +155,9 @@ class DraftSource:
         """Compute the tokens of the text that the cache lacks, and return the logits after them, (1, V)."""
         cache = self._decoder.cache
         position = cache.reachable(min(self._seen, len(self._ids) - 1))
-        # A step may still compute with the cache. Without waiting for it, the next write would copy it.
-        cache.evaluate()
+        if not self._writes_in_place(len(self._ids) - position):
+            # A step may still compute with the cache. Without waiting for it, the next write would copy it.
+            cache.evaluate()
         cache.take_back(cache.position - position)
         # Some embeddings are padded further than others.
         largest = self._decoder.model.config.vocab_size - 1
@@ -161,6 +168,13 @@ class DraftSource:
         self._seen = len(self._ids)
         return logits
 
+    def _writes_in_place(self, tokens: int) -> bool:
+        """Return whether a kernel writes so many tokens to the cache."""
+        decoder = self._decoder
+        return decoder.hands_over_early and (
+            tokens == 1 or (tokens <= MOST_ROWS and decoder.compiled_rows is not None)
+        )
+
     def _logits_after(self, tokens: Sequence[int]) -> mx.array:
         """Compute tokens in the way that is best for so many of them, and return the logits after them."""
         decoder = self._decoder
@@ -168,6 +182,9 @@ class DraftSource:
             return decoder.step(mx.array(list(tokens)))
         if len(tokens) > MOST_ROWS:
             return decoder.prefill(tokens)
+        if decoder.compiled_rows is not None:
+            nothing = mx.zeros(2, mx.uint32)
+            return decoder.draw_rows(mx.array(list(tokens)), None, nothing, nothing).logits[-1:]
         hidden = run_rows(decoder.model, mx.array(list(tokens)), decoder.cache)
         return decoder.model.logits(hidden[-1:])
 

@@ -19,7 +19,7 @@ from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.allowed import WORD_BITS
 from metal_gen.sampling.sampler import Draw, Sampler, Status
 from metal_gen.speculation.row_draws import RowBits, draw_rows
-from metal_gen.speculation.source import Guesses
+from metal_gen.speculation.source import Guesses, SamplerDraw
 from metal_gen.speculation.speculation import Speculation
 from metal_gen.speculation.target_pass import TargetPass, TargetPasses
 
@@ -148,7 +148,7 @@ class _Text:
     @property
     def _compiled_count(self) -> int:
         """Number of functions that have been compiled."""
-        return self._decoder.compiled_count
+        return self._decoder.compiled_count + self._source.compiled_count
 
     def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
         """Record a pass for the choice of depths, and its time if it compiled nothing."""
@@ -204,7 +204,7 @@ class _Text:
             ahead, self._ahead = self._ahead, None
             return ahead
         self._drop_ahead()
-        guesses = self._source.guess(self._room, self._draw_guess) if len(known) == 1 else None
+        guesses = self._guesses() if len(known) == 1 else None
         bits: RowBits = ()
         if guesses is not None and self._bounds.guide is not None:
             guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
@@ -234,9 +234,9 @@ class _Text:
         is_one_pass = self._speculation.rows_apart or periods(position) is periods(position + count)
         return count if is_one_pass else 0
 
-    def _draw_guess(self, logits: mx.array, place: int) -> mx.array:
-        """Implement `DrawGuess`."""
-        return self._sampler.draw(logits, self._count + place).token
+    def _guesses(self) -> Guesses | None:
+        """Ask the source for guesses."""
+        return self._source.guess(self._room, SamplerDraw(self._sampler, self._count))
 
 
 def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowBits]:

@@ -92,6 +92,11 @@ class Lookup:
         self._broken = NOWHERE, 0
         self._recent: Recent[_Added] = Recent()
 
+    @property
+    def compiled_count(self) -> int:
+        """See `GuessSource`."""
+        return 0
+
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """See `GuessSource`."""
         for table in self._tables:

@@ -15,11 +15,14 @@ import mlx.core as mx
 from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.checkpoint.mtp_weights import MtpWeights
+from metal_gen.device.backend import compiles_steps
+from metal_gen.engine.compiled_heads import CompiledHeads
+from metal_gen.models.kernels.fitted import fitted_heads
 from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, SamplerDraw, Wanted
 
 NAME = "mtp"
 # Pairs that wait for the next guess. More are computed at once.
@@ -35,12 +38,14 @@ class PlannedMtp:
         dtype: Dtype of computation.
         cache: Size of a cache of one layer, for one position.
         most_guesses: Most guesses in a pass.
+        compile: Whether to compile guesses, as the setting says.
     """
 
     weights: MtpWeights
     dtype: str
     cache: KVCacheConfig
     most_guesses: int
+    compile: str = "off"
 
     @property
     def memory(self) -> GuessMemory:
@@ -55,7 +60,9 @@ class PlannedMtp:
     def load(self, target: Transformer, capacity: int) -> "MtpSource":
         """Read the weights, and allocate a cache of so many positions."""
         cache = KVCache(replace(self.cache, max_seq_len=capacity))
-        return MtpSource(target, self.weights.load(self.dtype), cache)
+        compiles = target.has_kernel and compiles_steps(self.compile, has_kernel=True)
+        rows = self.most_guesses + 1 if compiles else None
+        return MtpSource(target, self.weights.load(self.dtype), cache, compiled_rows=rows)
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,21 @@ class MtpSource:
         target: Model that the layers belong to.
         heads: The layers.
         cache: Empty cache of one layer.
+        compiled_rows: To compile the guesses, most pairs that a pass with guesses usually leaves; else None.
     """
 
     name = NAME
     needs_hidden = True
 
-    def __init__(self, target: Transformer, heads: MtpHeads, cache: KVCache) -> None:
+    def __init__(
+        self, target: Transformer, heads: MtpHeads, cache: KVCache, *, compiled_rows: int | None = None
+    ) -> None:
         self._target = target
         self._heads = heads
         self._cache = cache
+        self._compiled: CompiledHeads | None = None
+        if compiled_rows is not None:
+            self._compiled = CompiledHeads(target, fitted_heads(heads, target), cache, compiled_rows)
         self._ids: list[int] = []
         self._prompt_length = self._prefilled = 0
         # State of the last position of the prompt, (1, hidden).
@@ -91,6 +104,11 @@ class MtpSource:
         self._stretches: list[_Stretch] = []
         # Pairs that are not in the cache yet: the position of the first, tokens, and states (N, hidden).
         self._waiting: tuple[int, list[int], list[mx.array]] | None = None
+
+    @property
+    def compiled_count(self) -> int:
+        """See `GuessSource`."""
+        return 0 if self._compiled is None else self._compiled.count
 
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """Keep the pairs that this prompt shares with the text before."""
@@ -123,6 +141,8 @@ class MtpSource:
             return None
         if self._next_waiting != len(self._ids) - 1:
             return Guesses((), self.name)
+        if (guesses := self._compiled_guesses(draw, count)) is not None:
+            return Guesses(guesses, self.name)
         state = self._run_waiting()
 
         def following(guess: mx.array, place: int) -> mx.array:
@@ -133,6 +153,22 @@ class MtpSource:
         guesses = draw_in_turn(draw(self._target.logits(state), 0), following, count)
         self._cache.take_back(count - 1)
         return Guesses(guesses, self.name)
+
+    def _compiled_guesses(self, draw: DrawGuess, count: int) -> mx.array | None:
+        """Guess in one compiled function if that is possible; else return None."""
+        rule = draw.rule if isinstance(draw, SamplerDraw) else None
+        assert self._waiting is not None
+        first, tokens, states = self._waiting
+        if self._compiled is None or rule is None or not self._compiled.has_room(len(tokens), count):
+            return None
+        assert isinstance(draw, SamplerDraw)
+        self._waiting = None
+        self._note(first)
+        hidden, base = _joined(states), draw.sampler.keys.base
+        guesses = self._compiled.guess(tokens, hidden, rule, base, draw.words(count))
+        # The device begins while the pass over the guesses is built.
+        mx.async_eval(guesses)
+        return guesses
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """Add the pairs of these tokens, if their states are known."""
@@ -165,15 +201,19 @@ class MtpSource:
         assert self._waiting is not None
         first, tokens, states = self._waiting
         self._waiting = None
-        return self._run(first, tokens, states[0] if len(states) == 1 else mx.concatenate(states))[-1:]
+        return self._run(first, tokens, _joined(states))[-1:]
 
     def _run(self, first: int, tokens: list[int], hidden: mx.array) -> mx.array:
         """Add pairs to the cache, and return the states that they give, (N, hidden)."""
+        self._note(first)
+        return self._heads(self._target, mx.array(tokens), hidden, self._cache)
+
+    def _note(self, first: int) -> None:
+        """Note that the pairs of successive positions will be added to the cache."""
         place = self._cache.position
         last = self._stretches[-1] if self._stretches else None
         if last is None or first - last.first != place - last.place:
             self._stretches.append(_Stretch(first, place))
-        return self._heads(self._target, mx.array(tokens), hidden, self._cache)
 
     def _cut(self, end: int) -> None:
         """Keep only the pairs of positions before `end`."""
@@ -191,3 +231,8 @@ class MtpSource:
         # A step may still compute with the cache. Without waiting for it, the next write would copy it.
         self._cache.evaluate()
         self._cache.take_back(self._cache.position - place)
+
+
+def _joined(states: Sequence[mx.array]) -> mx.array:
+    """Return states, (N, hidden) each, as one array."""
+    return states[0] if len(states) == 1 else mx.concatenate(list(states))

@@ -64,7 +64,8 @@ def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedM
         max_seq_len=1,
         dtype=_cache_dtype(settings, dtype),
     )
-    return PlannedMtp(weights, dtype, cache, settings.draft_tokens or USUAL_GUESSES)
+    most = settings.draft_tokens or USUAL_GUESSES
+    return PlannedMtp(weights, dtype, cache, most, compile=settings.compile)
 
 
 def plan_draft(

@@ -6,10 +6,13 @@ So a source changes the speed of a text, never the text.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import mlx.core as mx
+
+from metal_gen.sampling.random_keys import words_of
+from metal_gen.sampling.sampler import DrawRule, Sampler
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,33 @@ Wanted = Callable[[str], bool]
 DrawGuess = Callable[[mx.array, int], mx.array]
 
 
+@dataclass(frozen=True)
+class SamplerDraw:
+    """A `DrawGuess` with a sampler.
+
+    Args:
+        sampler: Sampler of the text.
+        index: Index of the first guess.
+    """
+
+    sampler: Sampler
+    index: int
+
+    def __call__(self, logits: mx.array, place: int) -> mx.array:
+        """Draw the guess at a place."""
+        return self.sampler.draw(logits, self.index + place).token
+
+    @property
+    def rule(self) -> DrawRule | None:
+        """Rule of all guesses; None if they depend on earlier tokens."""
+        rule = self.sampler.rule
+        return replace(rule, logprobs=None) if self.sampler.follows_rule_alone(self.index) else None
+
+    def words(self, count: int) -> mx.array:
+        """Return the `words` of the index of each guess, (count, 2)."""
+        return words_of(range(self.index, self.index + count))
+
+
 class GuessSource(Protocol):
     """Guesses the next tokens of one text at a time.
 
@@ -44,6 +74,7 @@ class GuessSource(Protocol):
     Attributes:
         name: Name for users: `lookup`, `mtp` or `draft`.
         needs_hidden: Whether it needs the target's hidden states.
+        compiled_count: Number of functions that it has compiled so far.
     """
 
     @property
@@ -53,6 +84,11 @@ class GuessSource(Protocol):
 
     @property
     def needs_hidden(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
+    def compiled_count(self) -> int:
         """See the class."""
         ...
 

@@ -18,6 +18,7 @@ from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.guide import MOST_FORCED
 from metal_gen.engine.last_step import LastStep
+from metal_gen.sampling.random_keys import words_of
 from metal_gen.sampling.sampler import Draw, Sampler
 from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
 from metal_gen.speculation.rows_pass import run_rows
@@ -152,12 +153,11 @@ class TargetPasses:
         """Compute all tokens in a compiled pass, of which the first `count` are read."""
         sampler = self._sampler
         is_plain = not bits and sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
-        indices = [[number >> 32, number & 0xFFFFFFFF] for number in range(index, index + tokens.size)]
         rows = self._decoder.draw_rows(
             tokens,
             sampler.rule if is_plain else None,
             sampler.keys.base,
-            mx.array(indices, mx.uint32),
+            words_of(range(index, index + tokens.size)),
             needs_hidden=self._needs_hidden,
         )
         if rows.outcomes is not None:

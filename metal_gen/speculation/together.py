@@ -24,6 +24,11 @@ class Together:
         self.name = "+".join(source.name for source in sources)
         self.needs_hidden = any(source.needs_hidden for source in sources)
 
+    @property
+    def compiled_count(self) -> int:
+        """See `GuessSource`."""
+        return sum(source.compiled_count for source in self._sources)
+
     def begin(self, prompt: Sequence[int], kept: int) -> None:
         """See `GuessSource`."""
         for source in self._sources:

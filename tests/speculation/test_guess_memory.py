@@ -92,7 +92,7 @@ class Doubtful(Sampler):
 class Fickle:
     """Guesses now and then. Plain steps are built ahead, and those after a doubtful draw are dropped."""
 
-    name, needs_hidden = "fickle", False
+    name, needs_hidden, compiled_count = "fickle", False, 0
 
     def __init__(self):
         self.count = 0

@@ -19,10 +19,19 @@ pytestmark = pytest.mark.metal
 CONFIGS = {**dict(hybrid_configs()), "qwen3": tiny_config("qwen3")}
 CAPACITY = 96
 MTP, DRAFTS = ("mtp qwen3_5_text-alone", "mtp qwen3_next-untied"), ("draft qwen3", "draft qwen3_next-tied")
+COMPILED = ("compiled-draft qwen3", "compiled-draft qwen3_next-tied")
 
 
 def greedy(logits, place):
     return mx.argmax(logits, axis=-1)
+
+
+@pytest.fixture(autouse=True)
+def without_fusing():
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
 
 
 class States:
@@ -36,18 +45,19 @@ class States:
         return self.model(mx.array([ids]), cache)
 
 
-@pytest.fixture(scope="module", params=[*MTP, *DRAFTS])
+@pytest.fixture(scope="module", params=[*MTP, *DRAFTS, *COMPILED])
 def made(request, tmp_path_factory):
     """The target's states, and a function that makes a source."""
     kind, name = request.param.split()
     folder = tmp_path_factory.mktemp("model")
-    if kind == "draft":
+    if kind.endswith("draft"):
         checkpoint = Checkpoint(write_checkpoint(folder, CONFIGS[name]))
         model = checkpoint.weights.load("float32")
 
         def make_draft():
             sizes = cache_size(model.config, max_seq_len=CAPACITY, dtype="float32")
-            return DraftSource(Decoder(model, new_cache(sizes), chunk_size=16), model.config.vocab_size)
+            decoder = Decoder(model, new_cache(sizes), chunk_size=16, compiles=kind.startswith("compiled"))
+            return DraftSource(decoder, model.config.vocab_size)
 
         return States(model), make_draft
     write_mtp_checkpoint(folder, CONFIGS[name])

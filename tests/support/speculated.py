@@ -41,7 +41,7 @@ class Oracle:
         wrong: Which of its places to guess wrongly, counted from 0.
     """
 
-    name = "oracle"
+    name, compiled_count = "oracle", 0
 
     def __init__(self, text, wrong=(), *, needs_hidden=False, vocabulary=64):
         self.text, self.wrong, self.needs_hidden = list(text), set(wrong), needs_hidden

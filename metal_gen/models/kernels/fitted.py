@@ -8,6 +8,7 @@ from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.kernels.next_attention import NextAttention, heads_of, score_factor
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import DecoderLayer, Transformer
 
 
@@ -38,6 +39,14 @@ def fitted(model: Transformer, *, by_kernel: bool, kernels: bool = True) -> Tran
         return replace(layer, attention=mixer)
 
     return replace(model, layers=tuple(map(layer_of, model.layers)))
+
+
+def fitted_heads(heads: MtpHeads, model: Transformer) -> MtpHeads:
+    """Return layers for multi-token prediction with the kernel for attention, as their model has it."""
+    attention = heads.layer.attention
+    assert isinstance(attention, Attention)
+    kernel = _kernel_of(model, attention, normed=has_head_norms(model))
+    return replace(heads, layer=replace(heads.layer, attention=replace(attention, kernel=kernel)))
 
 
 def _kernel_of(model: Transformer, attention: Attention, *, normed: bool) -> NextAttention:
