@@ -11,14 +11,16 @@ import mlx.core as mx
 
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.kernels.dialect import LANES, Size
-from metal_gen.models.linear_attention.mix_kernel import CODE, TO_FINISH, TO_MIX
+from metal_gen.models.linear_attention.mix_kernel import CODE, TO_FINISH, TO_MIX, TO_PREPARE
 from metal_gen.models.matrices.matrix import computed
+
+Result = tuple[Sequence[int], mx.Dtype]
 
 HEAD_SIZES = (32, 64, 128)
 ROWS_AT_ONCE = 4
 # Up to so many tokens, a group takes a whole head.
 MOST_WHOLE = 16
-MOST_FINISHED = 8
+MOST_AT_ONCE = 8
 MOST_TOKENS = 2**31 - 1
 
 
@@ -30,11 +32,13 @@ class Group:
         warps: Rows of 32 lanes.
         of_lane: Rows of the memory in a lane.
         tokens: Tokens that are prepared at once.
+        apart: Whether tokens are prepared before, each once.
     """
 
     warps: int
     of_lane: int
     tokens: int = 16
+    apart: bool = False
 
     @property
     def rows(self) -> int:
@@ -48,7 +52,7 @@ def whole_head(value_size: int) -> Group:
     return Group(value_size // (ROWS_AT_ONCE * of_lane), of_lane)
 
 
-PART_OF_HEAD = Group(warps=8, of_lane=1)
+PART_OF_HEAD = Group(warps=4, of_lane=2, apart=True)
 
 
 def is_supported(sizes: LinearAttentionConfig) -> bool:
@@ -107,37 +111,45 @@ class Mix:
             the tokens that are used.
         """
         batch, length, _ = rows.shape
-        heads, value = self.sizes.linear_num_value_heads, self.sizes.linear_value_head_dim
+        sizes = self.sizes
+        heads, value = sizes.linear_num_value_heads, sizes.linear_value_head_dim
         group = self.group or (whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD)
         parts = value // group.rows
-        attended, nothing = ((batch, length, heads * value), rows.dtype), ((1,), mx.float32)
-        template = _template(self.sizes, rows.dtype, before.dtype, group)
         arrays = [rows, before, memory, self.weights, _all_used() if used is None else used]
-        finished, outputs, conv, after = CODE(
-            [*arrays, self._counts(length, TO_MIX, used), self.weights],
-            [
-                attended if parts == 1 else ((1,), rows.dtype),
-                nothing if parts == 1 else ((batch, length, heads, value), mx.float32),
-                (before.shape, before.dtype),
-                (memory.shape, mx.float32),
-            ],
-            sizes=template,
+        template = _template(sizes, rows.dtype, before.dtype, group)
+        # What a job does not compute.
+        attended: Result = ((1,), rows.dtype)
+        conv: Result = ((1,), before.dtype)
+        nothing: Result = ((1,), mx.float32)
+
+        def run(
+            job: int, given: mx.array, results: Sequence[Result], **grid: tuple[int, int, int]
+        ) -> list[mx.array]:
+            counts = _counts(sizes, self.by_key_head, length, job, used is not None)
+            return CODE([*arrays, counts, given], results, sizes=template, **grid)
+
+        def of_tokens(count: int) -> dict[str, tuple[int, int, int]]:
+            at_once = next(each for each in range(MOST_AT_ONCE, 0, -1) if count % each == 0)
+            return {"grid": (LANES * batch * length, count, 1), "group": (LANES, at_once, 1)}
+
+        given = self.weights
+        if group.apart:
+            width = sizes.conv_size + 4 * heads
+            results = [attended, ((batch, length, width), mx.float32), conv, nothing]
+            given = run(TO_PREPARE, given, results, **of_tokens(sizes.linear_num_key_heads))[1]
+        attended = ((batch, length, heads * value), rows.dtype)
+        partly: Result = ((batch, length, heads, value), mx.float32)
+        states: list[Result] = [(before.shape, before.dtype), (memory.shape, mx.float32)]
+        finished, outputs, conv_after, memory_after = run(
+            TO_MIX,
+            given,
+            [((1,), rows.dtype), partly, *states] if parts > 1 else [attended, nothing, *states],
             grid=(LANES, group.warps * heads * parts, batch),
             group=(LANES, group.warps, 1),
         )
         if parts > 1:
-            at_once = next(count for count in range(MOST_FINISHED, 0, -1) if heads % count == 0)
-            finished, *_ = CODE(
-                [*arrays, self._counts(length, TO_FINISH, used), outputs],
-                [attended, nothing, ((1,), before.dtype), nothing],
-                sizes=template,
-                grid=(LANES * batch * length, heads, 1),
-                group=(LANES, at_once, 1),
-            )
-        return finished, conv, after
-
-    def _counts(self, length: int, job: int, used: mx.array | None) -> mx.array:
-        return _counts(self.sizes, self.by_key_head, length, job, used is not None)
+            finished = run(TO_FINISH, outputs, [attended, nothing, conv, nothing], **of_tokens(heads))[0]
+        return finished, conv_after, memory_after
 
 
 def _template(
@@ -155,6 +167,9 @@ def _template(
         "OF_LANE": group.of_lane,
         "TOKENS": group.tokens,
         "TO_FINISH": TO_FINISH,
+        "TO_PREPARE": TO_PREPARE,
+        "TO_MIX": TO_MIX,
+        "APART": int(group.apart),
     }
 
 

@@ -19,74 +19,14 @@ from metal_gen.models.kernels.dialect import Code
 # what it reads for the query q, both come from the memory before the token. So the sums over lanes do not
 # wait for each other:
 #   change = (value - f memory k) taken;  read = f memory q + change (k q);  memory = f memory + change k
-FINISHED = """
-            float squares = 0.0f;
-            for (int e = 0; e < V / 32; ++e) squares += x[e] * x[e];
-            const float scale = inverse_root(sum_of_lanes(squares) / V + weights[EPS]);
-            for (int e = 0; e < V / 32; ++e) {
-                const int number = lane + 32 * e;
-                const float gate = float(gates[number]);
-                const float open = gate / (1.0f + exponential(-gate));
-                attended[to + number] = T(x[e] * scale * weights[NORM + number] * open);
-            }
-"""
-# T is the dtype of the rows, C that of the convolution's state. `counts` holds L, what to do, the step from
-# one sequence to the next in `used`, and where a head's parts are in a row of the projection. Tokens beyond
-# those that are used change no state.
-BODY = (
-    """
-    constexpr int E = K / 32, SHARE = H / G, KEYS = G * K, CHANNELS = 2 * KEYS + H * V, BEFORE = TAPS - 1;
-    constexpr int WIDTH = CHANNELS + H * V + 2 * H, ROWS = 4 * OF_LANE * WARPS, PARTS = V / ROWS;
-    constexpr int SPEED = TAPS * CHANNELS, BIAS = SPEED + H, NORM = BIAS + H, EPS = NORM + V;
-    struct alignas(16) Four { float of[4]; };
-    struct alignas(4 * E) Taps { float of[E]; };
-    struct alignas(sizeof(T) * E) New { T of[E]; };
-    struct alignas(sizeof(C) * E) Old { C of[E]; };
-    const int length = counts[0];
-    const int head = counts[1] == TO_FINISH ? across : across / WARPS / PARTS;
-    const int part = across / WARPS % PARTS, shared = head / SHARE, turn = head % SHARE;
-    int place[6];
-    for (int i = 0; i < 6; ++i)
-        place[i] = counts[3 + 3 * i] + counts[4 + 3 * i] * shared + counts[5 + 3 * i] * turn;
-    if (counts[1] == TO_FINISH) {
-        const DEVICE T* const gates = rows + size_t(group) * WIDTH + place[3];
-        const size_t to = (size_t(group) * H + head) * V;
-        float x[V / 32];
-        for (int e = 0; e < V / 32; ++e) x[e] = heads[to + lane + 32 * e];
-        {"""
-    + FINISHED
-    + """
-        }
-        return;
-    }
-    const int text = beyond, eighth = lane / 4;
-    const DEVICE T* const own = rows + size_t(text) * length * WIDTH;
-    const DEVICE C* const old = before + size_t(text) * BEFORE * CHANNELS;
-    const int of_text = used[text * counts[2]], taking = of_text < length ? of_text : length;
-    const int first_row = part * ROWS + row * OF_LANE * 4 + lane % 4;
-    const size_t first = (size_t(text * H + head) * V + first_row) * K + 4 * eighth;
-    float kept[OF_LANE][K / 8];
-    for (int o = 0; o < OF_LANE; ++o)
-        for (int p = 0; p < K / 32; ++p) {
-            const Four four = *(const DEVICE Four*)(memory + first + o * 4 * K + 32 * p);
-            for (int e = 0; e < 4; ++e) kept[o][4 * p + e] = four.of[e];
-        }
-    SHARED Four prepared[TOKENS * 2 * K / 4];
-    SHARED float held[TOKENS * ROWS];
-    SHARED float numbers[TOKENS * 3];
-    // For one token, one row of lanes prepares keys, and others values.
-    const int at = (row + WARPS / 2) % WARPS * 32 + lane;
-    for (int start = 0; start < length; start += TOKENS) {
-        const int count = length - start < TOKENS ? length - start : TOKENS;
-        for (int item = row; item < count; item += WARPS) {
-            const float pace = float(own[size_t(start + item) * WIDTH + place[5]]) + weights[BIAS + head];
-            const float beta = float(own[size_t(start + item) * WIDTH + place[4]]);
+# Parts of the body. Given `token` of a text: its query and key, in E numbers of each lane, and their product.
+KEYS_OF_TOKEN = """
             float both[2][E];
             for (int kind = 0; kind < 2; ++kind) {
                 const int channel = kind * KEYS + shared * K + lane * E;
                 for (int e = 0; e < E; ++e) both[kind][e] = 0.0f;
                 for (int tap = 0; tap < TAPS; ++tap) {
-                    const int input = start + item + tap - BEFORE;
+                    const int input = token + tap - BEFORE;
                     const Taps taps = *(const DEVICE Taps*)(weights + tap * CHANNELS + channel);
                     float x[E];
                     if (input < 0) {
@@ -108,45 +48,155 @@ BODY = (
                 of_key += both[1][e] * both[1][e];
                 product += both[0][e] * both[1][e];
             }
-            const float of_size = inverse_root(float(K));
-            const float to_query = inverse_root(sum_of_lanes(of_query) + 1e-6f) * of_size;
+            const float to_query = inverse_root(sum_of_lanes(of_query) + 1e-6f) * inverse_root(float(K));
             const float to_key = inverse_root(sum_of_lanes(of_key) + 1e-6f);
             product = sum_of_lanes(product) * to_query * to_key;
-            for (int e = 0; e < E; ++e) {
-                const int number = item * 2 * K + lane * E + e;
-                prepared[number / 4].of[number % 4] = both[0][e] * to_query;
-                prepared[(number + K) / 4].of[number % 4] = both[1][e] * to_key;
-            }
-            if (lane == 0) {
-                // log(1 + t), also for small t.
+"""
+# Given its decay `pace` and `beta`, what a head keeps and what it takes; log(1 + t) also for small t.
+PACE_OF_TOKEN = """
                 const float t = exponential(pace > 0.0f ? -pace : pace);
                 const float series =
                     t * (1.0f - t * (1.0f / 2 - t * (1.0f / 3 - t * (1.0f / 4 - t * (1.0f / 5)))));
                 const float above = t < 0.0625f ? series : logarithm(1.0f + t);
                 const float softplus = (pace > 0.0f ? pace : 0.0f) + above;
-                const bool takes = start + item < taking;
-                numbers[3 * item] = takes ? exponential(weights[SPEED + head] * softplus) : 1.0f;
-                numbers[3 * item + 1] = takes ? 1.0f / (1.0f + exponential(-beta)) : 0.0f;
-                numbers[3 * item + 2] = product;
+                const bool takes = token < taking;
+                const float fading = takes ? exponential(weights[SPEED + head] * softplus) : 1.0f;
+                const float taken = takes ? 1.0f / (1.0f + exponential(-beta)) : 0.0f;
+"""
+# Given a `number` of a head, its value after the convolution and silu.
+VALUE_OF_TOKEN = """
+                const int channel = 2 * KEYS + head * V + number;
+                float sum = 0.0f;
+                for (int tap = 0; tap < TAPS; ++tap) {
+                    const int input = token + tap - BEFORE;
+                    const float x = input < 0 ? float(old[(input + BEFORE) * CHANNELS + channel])
+                                              : float(own[size_t(input) * WIDTH + in_row]);
+                    sum += x * weights[tap * CHANNELS + channel];
+                }
+                const float value = sum / (1.0f + exponential(-sum));
+"""
+# Given a head's results `x`, V / 32 numbers in each lane: the gated norm.
+FINISHED = """
+            float squares = 0.0f;
+            for (int e = 0; e < V / 32; ++e) squares += x[e] * x[e];
+            const float scale = inverse_root(sum_of_lanes(squares) / V + weights[EPS]);
+            for (int e = 0; e < V / 32; ++e) {
+                const int number = lane + 32 * e;
+                const float gate = float(gates[number]);
+                const float open = gate / (1.0f + exponential(-gate));
+                attended[to + number] = T(x[e] * scale * weights[NORM + number] * open);
             }
-        }
-        for (int i = at; i < count * ROWS; i += WARPS * 32) {
-            const int number = part * ROWS + i % ROWS, channel = 2 * KEYS + head * V + number;
-            float sum = 0.0f;
-            for (int tap = 0; tap < TAPS; ++tap) {
-                const int input = start + i / ROWS + tap - BEFORE;
-                const float x = input < 0 ? float(old[(input + BEFORE) * CHANNELS + channel])
-                                          : float(own[size_t(input) * WIDTH + place[2] + number]);
-                sum += x * weights[tap * CHANNELS + channel];
+"""
+# T is the dtype of the rows, C that of the convolution's state. `counts` holds L, what to do, the step from
+# one sequence to the next in `used`, and where a head's parts are in a row of the projection. Tokens beyond
+# those that are used change no state.
+BODY = (
+    """
+    constexpr int E = K / 32, SHARE = H / G, KEYS = G * K, CHANNELS = 2 * KEYS + H * V, BEFORE = TAPS - 1;
+    constexpr int WIDTH = CHANNELS + H * V + 2 * H, ROWS = 4 * OF_LANE * WARPS, PARTS = V / ROWS;
+    constexpr int SPEED = TAPS * CHANNELS, BIAS = SPEED + H, NORM = BIAS + H, EPS = NORM + V;
+    constexpr int THREADS = 32 * WARPS, PREPARED = CHANNELS + 4 * H, FOURS = K / 2;
+    struct alignas(16) Four { float of[4]; };
+    struct alignas(4 * E) Taps { float of[E]; };
+    struct alignas(sizeof(T) * E) New { T of[E]; };
+    struct alignas(sizeof(C) * E) Old { C of[E]; };
+    const int length = counts[0], job = counts[1];
+    const bool of_tokens = job != TO_MIX;
+    const int head = job == TO_PREPARE ? across * SHARE : job == TO_FINISH ? across : across / WARPS / PARTS;
+    const int part = across / WARPS % PARTS, shared = head / SHARE, turn = head % SHARE;
+    int place[6];
+    for (int i = 0; i < 6; ++i)
+        place[i] = counts[3 + 3 * i] + counts[4 + 3 * i] * shared + counts[5 + 3 * i] * turn;
+    const int text = of_tokens ? group / length : beyond;
+    const DEVICE T* const own = rows + size_t(text) * length * WIDTH;
+    const DEVICE C* const old = before + size_t(text) * BEFORE * CHANNELS;
+    const int of_text = used[text * counts[2]], taking = of_text < length ? of_text : length;
+    if (APART && job == TO_PREPARE) {
+        // A row of lanes has a token of a key head.
+        const int token = group % length;
+        DEVICE float* const to = outputs + size_t(group) * PREPARED;"""
+    + KEYS_OF_TOKEN
+    + """
+            for (int e = 0; e < E; ++e) {
+                to[shared * 2 * K + lane * E + e] = both[0][e] * to_query;
+                to[shared * 2 * K + K + lane * E + e] = both[1][e] * to_key;
             }
-            held[i] = sum / (1.0f + exponential(-sum));
+            for (int i = lane; i < SHARE * V; i += 32) {
+                const int head = shared * SHARE + i / V, number = i % V;
+                const int in_row = place[2] + counts[11] * (i / V) + number;
+"""
+    + VALUE_OF_TOKEN
+    + """
+                to[2 * KEYS + head * V + number] = value;
+            }
+            for (int i = lane; i < SHARE; i += 32) {
+                const int head = shared * SHARE + i;
+                const DEVICE T* const here = own + size_t(token) * WIDTH;
+                const float pace = float(here[place[5] + counts[20] * i]) + weights[BIAS + head];
+                const float beta = float(here[place[4] + counts[17] * i]);
+"""
+    + PACE_OF_TOKEN
+    + """
+                to[CHANNELS + 4 * head] = fading;
+                to[CHANNELS + 4 * head + 1] = taken;
+                to[CHANNELS + 4 * head + 2] = product;
+            }
+        return;
+    }
+    if (PARTS > 1 && job == TO_FINISH) {
+        const DEVICE T* const gates = rows + size_t(group) * WIDTH + place[3];
+        const size_t to = (size_t(group) * H + head) * V;
+        float x[V / 32];
+        for (int e = 0; e < V / 32; ++e) x[e] = heads[to + lane + 32 * e];
+        {"""
+    + FINISHED
+    + """
         }
-        WAIT_FOR_GROUP;
-        for (int item = 0; item < count; ++item) {
+        return;
+    }
+    const int eighth = lane / 4, first_row = part * ROWS + row * OF_LANE * 4 + lane % 4;
+    const size_t first = (size_t(text * H + head) * V + first_row) * K + 4 * eighth;
+    float kept[OF_LANE][K / 8];
+    for (int o = 0; o < OF_LANE; ++o)
+        for (int p = 0; p < K / 32; ++p) {
+            const Four four = *(const DEVICE Four*)(memory + first + o * 4 * K + 32 * p);
+            for (int e = 0; e < 4; ++e) kept[o][4 * p + e] = four.of[e];
+        }
+    SHARED Four prepared[TOKENS * FOURS];
+    SHARED float held[TOKENS * ROWS];
+    SHARED float numbers[TOKENS * 3];
+    // For one token, one row of lanes prepares keys, and others values.
+    const int at = (row + WARPS / 2) % WARPS * 32 + lane, thread = row * 32 + lane;
+    constexpr int LOADS = (TOKENS * FOURS + THREADS - 1) / THREADS;
+    constexpr int VALUES = (TOKENS * ROWS + THREADS - 1) / THREADS;
+    const DEVICE float* const ready = heads + size_t(text) * length * PREPARED;
+    for (int next = 0; next < length + TOKENS; next += TOKENS) {
+        // What other groups have prepared is on its way while the tokens before are computed.
+        Four loaded[LOADS];
+        float values[VALUES], number = 0.0f;
+        if (APART && next < length) {
+            for (int i = 0; i < LOADS; ++i) {
+                const int token = next + (thread + i * THREADS) / FOURS;
+                const size_t near = token < length ? token : length - 1;
+                const int number = (thread + i * THREADS) % FOURS * 4;
+                loaded[i] = *(const DEVICE Four*)(ready + near * PREPARED + shared * 2 * K + number);
+            }
+            for (int i = 0; i < VALUES; ++i) {
+                const int token = next + (at + i * THREADS) / ROWS;
+                const size_t near = token < length ? token : length - 1;
+                const int number = part * ROWS + (at + i * THREADS) % ROWS;
+                values[i] = ready[near * PREPARED + 2 * KEYS + head * V + number];
+            }
+            const int token = next + thread / 3;
+            const size_t near = token < length ? token : length - 1;
+            number = ready[near * PREPARED + CHANNELS + 4 * head + thread % 3];
+        }
+        const int start = next - TOKENS, count = next < length ? TOKENS : length - start;
+        for (int item = 0; next > 0 && item < count; ++item) {
             float query[K / 8], key[K / 8];
             for (int p = 0; p < K / 32; ++p) {
-                const Four of_query = prepared[(item * 2 * K + 32 * p) / 4 + eighth];
-                const Four of_key = prepared[(item * 2 * K + K + 32 * p) / 4 + eighth];
+                const Four of_query = prepared[item * FOURS + 8 * p + eighth];
+                const Four of_key = prepared[item * FOURS + FOURS / 2 + 8 * p + eighth];
                 for (int e = 0; e < 4; ++e) {
                     query[4 * p + e] = of_query.of[e];
                     key[4 * p + e] = of_key.of[e];
@@ -182,12 +232,12 @@ BODY = (
         }
         WAIT_FOR_GROUP;
         if (PARTS > 1) {
-            for (int i = at; i < count * ROWS; i += WARPS * 32) {
+            for (int i = at; next > 0 && i < count * ROWS; i += THREADS) {
                 const size_t token = size_t(text) * length + start + i / ROWS;
                 outputs[(token * H + head) * V + part * ROWS + i % ROWS] = held[i];
             }
         } else {
-            for (int item = row; item < count; item += WARPS) {
+            for (int item = row; next > 0 && item < count; item += WARPS) {
                 const DEVICE T* const gates = own + size_t(start + item) * WIDTH + place[3];
                 const size_t to = ((size_t(text) * length + start + item) * H + head) * V;
                 float x[V / 32];
@@ -196,7 +246,45 @@ BODY = (
     + FINISHED
     + """
             }
-            if (start + TOKENS < length) WAIT_FOR_GROUP;
+            if (next > 0 && next < length) WAIT_FOR_GROUP;
+        }
+        if (next >= length) break;
+        const int more = length - next < TOKENS ? length - next : TOKENS;
+        if (APART) {
+            for (int i = 0; i < LOADS; ++i)
+                if (thread + i * THREADS < TOKENS * FOURS) prepared[thread + i * THREADS] = loaded[i];
+            for (int i = 0; i < VALUES; ++i)
+                if (at + i * THREADS < TOKENS * ROWS) held[at + i * THREADS] = values[i];
+            if (thread < TOKENS * 3) numbers[thread] = number;
+            WAIT_FOR_GROUP;
+        } else {
+        for (int item = row; item < more; item += WARPS) {
+            const int token = next + item;
+            const float pace = float(own[size_t(token) * WIDTH + place[5]]) + weights[BIAS + head];
+            const float beta = float(own[size_t(token) * WIDTH + place[4]]);"""
+    + KEYS_OF_TOKEN
+    + """
+            for (int e = 0; e < E; ++e) {
+                const int number = item * 2 * K + lane * E + e;
+                prepared[number / 4].of[number % 4] = both[0][e] * to_query;
+                prepared[(number + K) / 4].of[number % 4] = both[1][e] * to_key;
+            }
+            if (lane == 0) {"""
+    + PACE_OF_TOKEN
+    + """
+                numbers[3 * item] = fading;
+                numbers[3 * item + 1] = taken;
+                numbers[3 * item + 2] = product;
+            }
+        }
+        for (int i = at; i < more * ROWS; i += THREADS) {
+            const int token = next + i / ROWS, number = part * ROWS + i % ROWS, in_row = place[2] + number;
+"""
+    + VALUE_OF_TOKEN
+    + """
+            held[i] = value;
+        }
+        WAIT_FOR_GROUP;
         }
     }
     for (int o = 0; o < OF_LANE; ++o)
@@ -207,7 +295,7 @@ BODY = (
         }
     // Of the groups that share a key head, one keeps its inputs.
     const int mine = part == 0 && turn == 0 ? 0 : 2 * K;
-    for (int i = row * 32 + lane; i < BEFORE * (2 * K + ROWS - mine); i += WARPS * 32) {
+    for (int i = thread; i < BEFORE * (2 * K + ROWS - mine); i += THREADS) {
         const int number = mine + i % (2 * K + ROWS - mine), tap = i / (2 * K + ROWS - mine);
         const int input = taking + tap - BEFORE;
         int channel = 2 * KEYS + head * V + part * ROWS + number - 2 * K;
@@ -222,7 +310,8 @@ BODY = (
     }
 """
 )
-TO_MIX, TO_FINISH = 0, 1
+# Apply the rule, and what is not done apart; finish heads; prepare tokens.
+TO_MIX, TO_FINISH, TO_PREPARE = 0, 1, 2
 CODE = Code(
     name="mix",
     inputs=("rows", "before", "memory", "weights", "used", "counts", "heads"),
