@@ -13,80 +13,18 @@ convolution, C channels, X width of the projection.
 """
 
 from metal_gen.models.kernels.dialect import Code
+from metal_gen.models.linear_attention.mix_parts import (
+    FINISHED,
+    KEYS_OF_TOKEN,
+    PACE_OF_TOKEN,
+    VALUE_OF_TOKEN,
+)
 
 # 32 lanes hold 4 rows of a memory, each in 8 of the lanes, OF_LANE times. So a group of WARPS times 32 lanes
 # holds ROWS of a head's V rows. For a row of the memory, with its fading f: what it knows of the key k, and
 # what it reads for the query q, both come from the memory before the token. So the sums over lanes do not
 # wait for each other:
 #   change = (value - f memory k) taken;  read = f memory q + change (k q);  memory = f memory + change k
-# Parts of the body. Given `token` of a text: its query and key, in E numbers of each lane, and their product.
-KEYS_OF_TOKEN = """
-            float both[2][E];
-            for (int kind = 0; kind < 2; ++kind) {
-                const int channel = kind * KEYS + shared * K + lane * E;
-                for (int e = 0; e < E; ++e) both[kind][e] = 0.0f;
-                for (int tap = 0; tap < TAPS; ++tap) {
-                    const int input = token + tap - BEFORE;
-                    const Taps taps = *(const DEVICE Taps*)(weights + tap * CHANNELS + channel);
-                    float x[E];
-                    if (input < 0) {
-                        const Old found = *(const DEVICE Old*)(old + (input + BEFORE) * CHANNELS + channel);
-                        for (int e = 0; e < E; ++e) x[e] = float(found.of[e]);
-                    } else {
-                        const New found =
-                            *(const DEVICE New*)(own + size_t(input) * WIDTH + place[kind] + lane * E);
-                        for (int e = 0; e < E; ++e) x[e] = float(found.of[e]);
-                    }
-                    for (int e = 0; e < E; ++e) both[kind][e] += x[e] * taps.of[e];
-                }
-                for (int e = 0; e < E; ++e)
-                    both[kind][e] = both[kind][e] / (1.0f + exponential(-both[kind][e]));
-            }
-            float of_query = 0.0f, of_key = 0.0f, product = 0.0f;
-            for (int e = 0; e < E; ++e) {
-                of_query += both[0][e] * both[0][e];
-                of_key += both[1][e] * both[1][e];
-                product += both[0][e] * both[1][e];
-            }
-            const float to_query = inverse_root(sum_of_lanes(of_query) + 1e-6f) * inverse_root(float(K));
-            const float to_key = inverse_root(sum_of_lanes(of_key) + 1e-6f);
-            product = sum_of_lanes(product) * to_query * to_key;
-"""
-# Given its decay `pace` and `beta`, what a head keeps and what it takes; log(1 + t) also for small t.
-PACE_OF_TOKEN = """
-                const float t = exponential(pace > 0.0f ? -pace : pace);
-                const float series =
-                    t * (1.0f - t * (1.0f / 2 - t * (1.0f / 3 - t * (1.0f / 4 - t * (1.0f / 5)))));
-                const float above = t < 0.0625f ? series : logarithm(1.0f + t);
-                const float softplus = (pace > 0.0f ? pace : 0.0f) + above;
-                const bool takes = token < taking;
-                const float fading = takes ? exponential(weights[SPEED + head] * softplus) : 1.0f;
-                const float taken = takes ? 1.0f / (1.0f + exponential(-beta)) : 0.0f;
-"""
-# Given a `number` of a head, its value after the convolution and silu.
-VALUE_OF_TOKEN = """
-                const int channel = 2 * KEYS + head * V + number;
-                float sum = 0.0f;
-                for (int tap = 0; tap < TAPS; ++tap) {
-                    const int input = token + tap - BEFORE;
-                    const float x = input < 0 ? float(old[(input + BEFORE) * CHANNELS + channel])
-                                              : float(own[size_t(input) * WIDTH + in_row]);
-                    sum += x * weights[tap * CHANNELS + channel];
-                }
-                const float value = sum / (1.0f + exponential(-sum));
-"""
-# Given a head's results `x`, V / 32 numbers in each lane: the gated norm.
-FINISHED = """
-            float squares = 0.0f;
-            for (int e = 0; e < V / 32; ++e) squares += x[e] * x[e];
-            const float scale = inverse_root(sum_of_lanes(squares) / V + weights[EPS]);
-            for (int e = 0; e < V / 32; ++e) {
-                const int number = lane + 32 * e;
-                const float gate = float(gates[number]);
-                const float open = gate / (1.0f + exponential(-gate));
-                attended[to + number] = T(x[e] * scale * weights[NORM + number] * open);
-            }
-"""
 # T is the dtype of the rows, C that of the convolution's state. `counts` holds L, what to do, the step from
 # one sequence to the next in `used`, and where a head's parts are in a row of the projection. Tokens beyond
 # those that are used change no state.
