@@ -80,6 +80,7 @@ class _Sample:
     job: _Job
     number: int
     assembly: TextAssembly
+    clock: Clock
     pieces: list[Piece] = field(default_factory=list)
 
 
@@ -214,7 +215,7 @@ class SlotRows:
         text = self.decoder.begin(
             ids, sampler, endings=job.endings, max_tokens=settings.max_tokens, guide=guide
         )
-        self._running[text] = _Sample(job, number, assembly)
+        self._running[text] = _Sample(job, number, assembly, clock)
         if self._prefixes is not None:
             job.cached_tokens += self._prefixes.begin(text, job.prompt)
 
@@ -225,6 +226,8 @@ class SlotRows:
             job.failure = failed_row(job.row, token, RowErrorCode.GENERATION_FAILED)
             self._give_up(job)
             return True
+        if self._model.speculation is not None:
+            sample.clock.speculation = self._model.speculation.counts
         piece = sample.assembly.add(token, self.decoder.position(text))
         sample.pieces.append(piece)
         if self._prefixes is not None and len(sample.pieces) == 1:

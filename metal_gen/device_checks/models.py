@@ -139,6 +139,7 @@ def model_checks() -> Iterator[Check]:
             yield Check(f"{name}: decode by kernel", plain, partial(_decoded, family, model))
             yield Check(f"{name}: step by kernel", plain, partial(_decoded, family, model, compiles=True))
             yield Check(f"{name}: slots by kernel", plain, partial(_slots, family, model, compiles=True))
+            yield Check(f"{name}: pass over guesses by kernel", plain, partial(_rows, family, model))
 
 
 def _decoded(family: _Family, model: Transformer | None = None, *, compiles: bool = False) -> Iterator[Pair]:
@@ -155,6 +156,20 @@ def _decoded(family: _Family, model: Transformer | None = None, *, compiles: boo
         logits.append(draw.logits)
         drawn.append(read_draw(draw)[0])
     yield mx.concatenate(logits), family.expected(prompt, drawn)
+
+
+def _rows(family: _Family, model: Transformer | None = None) -> Iterator[Pair]:
+    """Add several tokens in one compiled pass, take some of them back, and add others."""
+    cache = cache_size(family.config, max_seq_len=CAPACITY, dtype=DTYPE)
+    decoder = Decoder(model or family.model, new_cache(cache), chunk_size=CHUNK, compiles=True)
+    prompt, tokens = _tokens(PROMPT_TOKENS), [7, 300, 44, 5, 210]
+    decoder.prefill(prompt)
+    no_draws = mx.zeros(2, mx.uint32)
+    for kept in (2, 0):
+        found = decoder.draw_rows(mx.array(tokens), None, no_draws, no_draws).logits
+        yield found, family.expected(prompt, [*tokens, 0])[1:]
+        decoder.cache.take_back(len(tokens) - kept)
+        prompt, tokens = [*prompt, *tokens[:kept]], [9, 8, 77]
 
 
 def _slots(family: _Family, model: Transformer | None = None, *, compiles: bool = False) -> Iterator[Pair]:

@@ -13,6 +13,7 @@ from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.generator import GeneratedToken, generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
+from metal_gen.engine.stopping import FinishReason
 from metal_gen.errors import UsageError
 from metal_gen.generation.guides.guide import TextGuide
 from metal_gen.generation.guides.making import guide_for, require_room
@@ -142,11 +143,25 @@ class PromptTexts:
         )
         for length, token in enumerate(_while_in_cache(cached, tokens), len(self.prompt.ids) + 1):
             cached.add(token.id)
-            # A pass may have added guesses after this token, which a stop string cuts off.
-            piece = assembly.add(token, min(cache.position, length))
+            piece = assembly.add(token, _cache_tokens(token, length, cache.position))
             yield piece
             if piece.finish:
                 return
+
+
+def _cache_tokens(token: GeneratedToken, length: int, position: int) -> int:
+    """Return how many tokens the cache holds for a text up to a token, with guesses or without.
+
+    Without guesses, a step adds each drawn token before it is known to end the text. With them, a pass may
+    have added guesses after the token, which a stop string cuts off.
+
+    Args:
+        token: The last token.
+        length: Number of tokens of the text, with the prompt.
+        position: Position of the cache.
+    """
+    ends = token.finish is not None and token.finish.reason is FinishReason.STOP
+    return length if ends and token.draw is not None else min(position, length)
 
 
 def _require_cache(cached: CachedText) -> None:

@@ -27,7 +27,7 @@ def encode_json(document: Mapping[str, object]) -> str:
 
 
 def generation_record(generation: "Generation") -> Record:
-    """Return a text, why it ended, its token count, and `logprobs` if they were requested."""
+    """Return a text, why it ended, its token count, what came of guesses, and `logprobs` if requested."""
     record: Record = {"text": generation.text}
     if generation.thinking:
         record["reasoning"] = generation.thinking
@@ -41,6 +41,14 @@ def generation_record(generation: "Generation") -> Record:
         record["complete"] = generation.complete
     record["finish_reason"] = generation.finish_reason.value
     record["completion_tokens"] = len(generation.token_ids)
+    if (counts := generation.statistics.speculation) is not None:
+        record["speculation"] = {
+            "source": counts.source,
+            "passes": counts.passes,
+            "drafted": counts.drafted,
+            "accepted": counts.accepted,
+            "tokens_per_pass": counts.tokens_per_pass,
+        }
     if generation.logprobs:
         pairs = zip(generation.token_ids, generation.logprobs, strict=True)
         record["logprobs"] = [{"token_id": id, **logprobs_record(logprobs)} for id, logprobs in pairs]

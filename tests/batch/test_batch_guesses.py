@@ -49,6 +49,11 @@ def test_rows_have_the_texts_of_those_without_guesses(gambler):
     for number, outcome in expected.items():
         one, other = record_of(outcome), record_of(found[number])
         assert one.pop("logprobs", None) is None or other.pop("logprobs")
+        for text in other.get("texts", [other]):
+            counts = text.pop("speculation")
+            assert counts["source"] == "lookup"
+            assert 0 <= counts["accepted"] <= counts["drafted"]
+            assert counts["passes"] * counts["tokens_per_pass"] == pytest.approx(text["completion_tokens"])
         assert one == other
 
 

@@ -96,14 +96,19 @@ def test_texts_by_the_kernel_are_those_of_plain_operations(as_on_a_gpu, name):
 @needs_compiler
 @pytest.mark.parametrize(
     ("name", "run"),
-    [("qwen3", whole_models._slots), ("qwen3_5", whole_models._decoded)],
-    ids=["slots", "step"],
+    [
+        ("qwen3", whole_models._slots),
+        ("qwen3_5", whole_models._decoded),
+        *((name, whole_models._rows) for name in ("qwen2, sliding window", "qwen3_5")),
+    ],
+    ids=["slots", "step", "rows in a window", "rows"],
 )
 def test_functions_of_a_whole_step_need_neither_a_mask_nor_the_buffers_back(as_on_a_gpu, name, run):
     family = whole_models._Family(ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS[name]}))
     mx.disable_compile()  # What MLX would compile runs as it is.
     try:
-        for found, expected in run(family, family.model_by_kernel, compiles=True):
+        options = {} if run is whole_models._rows else {"compiles": True}
+        for found, expected in run(family, family.model_by_kernel, **options):
             assert mx.abs(found - expected).max().item() < 1e-4
     finally:
         mx.enable_compile()

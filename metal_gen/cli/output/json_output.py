@@ -117,12 +117,4 @@ def _text(generation: "Generation") -> Record:
         "prefill_tps": statistics.prefill_tps,
         "decode_tps": statistics.decode_tps or None,
     }
-    if (counts := statistics.speculation) is not None:
-        record["speculation"] = {
-            "source": counts.source,
-            "passes": counts.passes,
-            "drafted": counts.drafted,
-            "accepted": counts.accepted,
-            "tokens_per_pass": counts.tokens_per_pass,
-        }
     return record if logprobs is None else {**record, "logprobs": logprobs}
