@@ -18,8 +18,8 @@ Result = tuple[Sequence[int], mx.Dtype]
 
 HEAD_SIZES = (32, 64, 128)
 ROWS_AT_ONCE = 4
-# Up to so many tokens, a group takes a whole head.
-MOST_WHOLE = 16
+# Up to so many tokens, a group takes a whole head: as fast as several kernels, and CUDA compiles only one.
+MOST_WHOLE = 128
 MOST_AT_ONCE = 8
 MOST_TOKENS = 2**31 - 1
 
@@ -52,7 +52,7 @@ def whole_head(value_size: int) -> Group:
     return Group(value_size // (ROWS_AT_ONCE * of_lane), of_lane)
 
 
-PART_OF_HEAD = Group(warps=4, of_lane=2, apart=True)
+PART_OF_HEAD = Group(warps=4, of_lane=1, apart=True)
 
 
 def is_supported(sizes: LinearAttentionConfig) -> bool:

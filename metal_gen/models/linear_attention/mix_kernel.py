@@ -38,7 +38,7 @@ BODY = (
     struct alignas(4 * E) Taps { float of[E]; };
     struct alignas(sizeof(T) * E) New { T of[E]; };
     struct alignas(sizeof(C) * E) Old { C of[E]; };
-    const int length = counts[0], job = counts[1];
+    const int length = counts[0], job = APART || PARTS > 1 ? counts[1] : TO_MIX;
     const bool of_tokens = job != TO_MIX;
     const int head = job == TO_PREPARE ? across * SHARE : job == TO_FINISH ? across : across / WARPS / PARTS;
     const int part = across / WARPS % PARTS, shared = head / SHARE, turn = head % SHARE;
@@ -129,8 +129,9 @@ BODY = (
             const size_t near = token < length ? token : length - 1;
             number = ready[near * PREPARED + CHANNELS + 4 * head + thread % 3];
         }
-        const int start = next - TOKENS, count = next < length ? TOKENS : length - start;
-        for (int item = 0; next > 0 && item < count; ++item) {
+        const int start = next - TOKENS, left = next == 0 ? 0 : length - start;
+        const int count = left < TOKENS ? left : TOKENS;
+        for (int item = 0; item < count; ++item) {
             float query[K / 8], key[K / 8];
             for (int p = 0; p < K / 32; ++p) {
                 const Four of_query = prepared[item * FOURS + 8 * p + eighth];
@@ -170,12 +171,12 @@ BODY = (
         }
         WAIT_FOR_GROUP;
         if (PARTS > 1) {
-            for (int i = at; next > 0 && i < count * ROWS; i += THREADS) {
+            for (int i = at; i < count * ROWS; i += THREADS) {
                 const size_t token = size_t(text) * length + start + i / ROWS;
                 outputs[(token * H + head) * V + part * ROWS + i % ROWS] = held[i];
             }
         } else {
-            for (int item = row; next > 0 && item < count; item += WARPS) {
+            for (int item = row; item < count; item += WARPS) {
                 const DEVICE T* const gates = own + size_t(start + item) * WIDTH + place[3];
                 const size_t to = ((size_t(text) * length + start + item) * H + head) * V;
                 float x[V / 32];

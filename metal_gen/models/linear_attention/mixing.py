@@ -18,7 +18,14 @@ from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
 from metal_gen.models.kernels.trial import reason_against
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
-from metal_gen.models.linear_attention.mix import MOST_WHOLE, Mix, is_supported, joined_weights
+from metal_gen.models.linear_attention.mix import (
+    PART_OF_HEAD,
+    Group,
+    Mix,
+    is_supported,
+    joined_weights,
+    whole_head,
+)
 from metal_gen.models.linear_attention.mix_kernel import CODE
 from metal_gen.models.linear_attention.projected import heads_of, parted
 from metal_gen.models.linear_attention.rules import rule_for
@@ -26,8 +33,8 @@ from metal_gen.models.linear_attention.rules import rule_for
 # Largest difference, as a share of the largest number: of float32, or one rounding of the result.
 TOLERANCE = {mx.float32: 1e-4, mx.float16: 2e-3, mx.bfloat16: 1e-2}
 TRIED_EPSILON = 1e-6
-# A whole head, and parts of heads over more tokens than are prepared at once.
-TRIED_TOKENS = (3, 2 * MOST_WHOLE + 3)
+# More than are prepared at once.
+TRIED_TOKENS = 19
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,8 @@ def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype)
     key = trial_key(sizes, dtype, conv_dtype, CODE.body)
     if has_passed(key):
         return Mixing(by_kernel=True)
-    for by_key_head, length in zip((False, True), TRIED_TOKENS, strict=True):
-        trial = Trial(sizes, dtype, conv_dtype, length, by_key_head=by_key_head)
+    for group, by_key_head in ((whole_head(sizes.linear_value_head_dim), False), (PART_OF_HEAD, True)):
+        trial = Trial(sizes, dtype, conv_dtype, TRIED_TOKENS, group, by_key_head=by_key_head)
         if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
             return Mixing(by_kernel=False, refused=reason)
     keep_passed(key)
@@ -89,6 +96,7 @@ class Trial:
         dtype: Dtype of the rows.
         conv_dtype: Dtype of the convolution's state.
         length: Number of tokens of each sequence.
+        group: How to share the work.
         by_key_head: Whether the projection groups its outputs by key head.
     """
 
@@ -98,10 +106,11 @@ class Trial:
         dtype: mx.Dtype,
         conv_dtype: mx.Dtype,
         length: int,
+        group: Group,
         *,
         by_key_head: bool,
     ) -> None:
-        self.sizes, self.by_key_head = sizes, by_key_head
+        self.sizes, self.by_key_head, self.group = sizes, by_key_head, group
         heads, value, taps = (
             sizes.linear_num_value_heads,
             sizes.linear_value_head_dim,
@@ -127,7 +136,7 @@ class Trial:
     def by_kernel(self) -> Sequence[mx.array]:
         """Return gated heads, the state of the convolution and the memory."""
         weights = joined_weights(self.taps, self.speed, self.bias, self.norm, TRIED_EPSILON)
-        mix = Mix(self.sizes, self.by_key_head, weights)
+        mix = Mix(self.sizes, self.by_key_head, weights, self.group)
         return mix(self.rows, self.before, self.memory, self.used)
 
     def on_cpu(self) -> Sequence[mx.array]:

@@ -11,8 +11,9 @@ from metal_gen.models.attention import Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.dialect import Code
+from metal_gen.models.linear_attention import mix as whole_or_part
 from metal_gen.models.linear_attention import mixing
-from metal_gen.models.linear_attention.mix import MOST_WHOLE, is_supported
+from metal_gen.models.linear_attention.mix import PART_OF_HEAD, is_supported, whole_head
 from metal_gen.models.linear_attention.weights import read_delta_net
 
 pytestmark = pytest.mark.metal
@@ -60,26 +61,27 @@ def shares_of_largest(found, expected):
 
 
 @needs_compiler
+@pytest.mark.parametrize("by_key_head", [False, True], ids=["in turn", "by key head"])
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole heads", "parts of heads"])
 @pytest.mark.parametrize(
     ("heads", "length"),
     [
         *((sizes(value_heads=2, key_heads=1), length) for length in (1, 2, 3, 16, 17, 65)),
-        (sizes(128, 128, 1, 2), 1),
+        (sizes(128, 128, 1, 2), 2),
         (sizes(128, 128, 1, 2), 17),
         (sizes(32, 32, 2, 2, taps=2), 18),
     ],
     ids=lambda value: None if isinstance(value, int) else f"heads of {value.linear_key_head_dim}",
 )
-@pytest.mark.parametrize("by_key_head", [False, True], ids=["in turn", "by key head"])
-def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length, by_key_head):
+def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length, in_parts, by_key_head):
     assert is_supported(heads)
-    trial = mixing.Trial(heads, mx.float32, mx.float32, length, by_key_head=by_key_head)
+    group = PART_OF_HEAD if in_parts else whole_head(heads.linear_value_head_dim)
+    trial = mixing.Trial(heads, mx.float32, mx.float32, length, group, by_key_head=by_key_head)
     outputs, conv, memory = shares_of_largest(trial.by_kernel(), trial.on_cpu())
     assert conv == 0
     assert max(outputs, memory) < 1e-5
-    # A head in parts gets its norm by itself.
-    in_parts = length > MOST_WHOLE and heads.linear_value_head_dim > 32
-    assert as_on_a_gpu.names == ["mix"] * (3 if in_parts else 2 if length > MOST_WHOLE else 1)
+    # Parts take tokens that are prepared before, and the norm comes after them.
+    assert as_on_a_gpu.names == ["mix"] * (3 if in_parts else 1)
 
 
 @needs_compiler
@@ -89,7 +91,7 @@ def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length
     ids=["bfloat16", "float16 rows, float32 state"],
 )
 def test_results_have_the_dtypes_of_rows_and_state(as_on_a_gpu, dtype, conv_dtype, rounding):
-    trial = mixing.Trial(sizes(32, 64, 1, 2), dtype, conv_dtype, 18, by_key_head=False)
+    trial = mixing.Trial(sizes(32, 64, 1, 2), dtype, conv_dtype, 18, PART_OF_HEAD, by_key_head=False)
     found = trial.by_kernel()
     outputs, conv, memory = shares_of_largest(found, trial.on_cpu())
     assert [each.dtype for each in found] == [dtype, conv_dtype, mx.float32]
@@ -102,7 +104,7 @@ def test_results_have_the_dtypes_of_rows_and_state(as_on_a_gpu, dtype, conv_dtyp
 @pytest.mark.parametrize("decay", [-30.0, -9.0, -2.6, 0.0, 4.0, 60.0])
 def test_a_head_fades_as_exactly_as_its_decay_is_given(as_on_a_gpu, decay):
     """Softplus of numbers far below zero is small, not zero."""
-    trial = mixing.Trial(sizes(32, 32, 1, 2), mx.float32, mx.float32, 3, by_key_head=False)
+    trial = mixing.Trial(sizes(32, 32, 1, 2), mx.float32, mx.float32, 3, whole_head(32), by_key_head=False)
     trial.bias = mx.full((2,), decay)
     outputs, _, memory = shares_of_largest(trial.by_kernel(), trial.on_cpu())
     assert max(outputs, memory) < 1e-5
@@ -123,6 +125,7 @@ def test_texts_by_the_kernel_are_those_of_plain_operations(
         "SLOT_PROMPT_TOKENS": (22, 5, 20),
     }.items():
         monkeypatch.setattr(whole_models, name, value)
+    monkeypatch.setattr(whole_or_part, "MOST_WHOLE", 16)
     mx.disable_compile()  # What MLX would compile runs as it is.
     try:
         for found, expected in run(whole_models._Family(ModelConfig.from_hf(fields)), compiles=compiles):
@@ -148,7 +151,8 @@ class States:
 
 @needs_compiler
 @pytest.mark.parametrize("length", [4, 20])
-def test_states_after_fewer_tokens_can_be_computed_again(as_on_a_gpu, length):
+def test_states_after_fewer_tokens_can_be_computed_again(as_on_a_gpu, monkeypatch, length):
+    monkeypatch.setattr(whole_or_part, "MOST_WHOLE", 16)
     config = ModelConfig.from_hf({**whole_models.BASE, **SMALL, "model_type": "qwen3_5_text"})
     layer = read_delta_net(RandomWeights(mx.float32), "linear", config.linear, config)
     rows = mx.random.normal((length, config.hidden_size), key=mx.random.key(0))
