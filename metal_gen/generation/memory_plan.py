@@ -36,6 +36,7 @@ class MemoryPlan:
         has_head_norms: Whether queries and keys are normalised.
         most_array_bytes: Largest array that the device allows; 0 if unknown.
         stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
+        allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
         is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
         guesses: Memory of guesses of the next tokens; None without them.
     """
@@ -53,6 +54,7 @@ class MemoryPlan:
     has_head_norms: bool = True
     most_array_bytes: int = 0
     stores_prefixes: bool = False
+    allows_kernels: bool = True
     is_constrained: bool = False
     guesses: GuessMemory | None = None
 
@@ -115,6 +117,7 @@ class MemoryPlan:
             has_head_norms=self.has_head_norms,
             drawn_rows=slots if self.guesses is None else self.guesses.most_guesses + 1,
             is_packed=self.cache.dtype == PACKED,
+            allows_kernels=self.allows_kernels,
         )
 
     @property

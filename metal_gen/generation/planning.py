@@ -88,6 +88,7 @@ def plan_memory(
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,
         has_head_norms=checkpoint.weights.has_head_norms,
+        allows_kernels=settings.kernels != "off",
         is_constrained=settings.is_constrained,
         cache=cache_config(settings, checkpoint.config, dtype),
         most_chunk=settings.chunk_size or preferred_chunk_size(),

@@ -10,6 +10,7 @@ from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.experts.groups import most_places
+from metal_gen.models.linear_attention.mix import MOST_WHOLE, is_supported
 from metal_gen.models.row_rules import trial_bytes
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
@@ -40,6 +41,7 @@ class WorkingMemory:
         has_head_norms: Whether queries and keys are normalised.
         drawn_rows: Number of tokens that are drawn at once.
         is_packed: Whether keys and values are in 8 bits in the cache.
+        allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
     """
 
     model: ModelConfig
@@ -51,6 +53,7 @@ class WorkingMemory:
     has_head_norms: bool
     drawn_rows: int
     is_packed: bool = False
+    allows_kernels: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -211,6 +214,8 @@ class WorkingMemory:
         Several texts go through convolution and delta rule in parts, of which some are in memory at once:
         as many as have a hundred operations.
         """
+        if self.allows_kernels and not runs_on_cpu() and is_supported(linear):
+            return self._kernel_bytes(linear)
         half = DTYPE_BYTES[self.dtype] < DTYPE_BYTES["float32"]
         heads, key = linear.linear_num_value_heads, linear.linear_key_head_dim
         in_parts = (6 if half else 3) * prompt_stride()
@@ -226,6 +231,19 @@ class WorkingMemory:
         memories = 2 * heads * key * linear.linear_value_head_dim
         norms = 4 * self.tokens * self.model.hidden_size if half else 0
         return self._numbers(numbers) + (part * rule + memories + norms) * DTYPE_BYTES["float32"]
+
+    def _kernel_bytes(self, linear: LinearAttentionConfig) -> int:
+        """Return the bytes in a layer of linear attention whose kernel does all between the projections."""
+        heads, hidden = linear.linear_num_value_heads, self.model.hidden_size
+        # Projected, and gated; norms, sums and products of the layer.
+        rows = (
+            linear.conv_size + 2 * linear.value_size + 2 * heads + 6 * hidden + self.model.intermediate_size
+        )
+        in_float32 = 2 * heads * linear.linear_key_head_dim * linear.linear_value_head_dim
+        if self.tokens > MOST_WHOLE:
+            # What is prepared, and heads before their norm.
+            in_float32 += self.tokens * (linear.conv_size + 4 * heads + linear.value_size)
+        return self._numbers(self.tokens * rows) + in_float32 * DTYPE_BYTES["float32"]
 
     def _mixture_numbers(self, experts: ExpertsConfig) -> int:
         """Return the numbers in memory in a layer of experts, with rows sorted by expert and back."""

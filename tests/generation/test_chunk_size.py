@@ -1,5 +1,7 @@
 """Fewer prompt tokens are computed at once where memory would not hold what more of them take."""
 
+from dataclasses import replace
+
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -127,3 +129,13 @@ def test_of_the_layers_computed_ahead_only_those_of_the_largest_kind_count_as_su
     assert memory.layer_bytes == by_kind[False]
     # Five in a row: two of them, and the three between.
     assert memory.layer_bytes + memory.ahead_bytes == 2 * by_kind[False] + 3 * by_kind[True]
+
+
+def test_a_kernel_needs_less_memory_than_the_operations_in_its_place(tmp_path):
+    heads = {"linear_key_head_dim": 64, "linear_value_head_dim": 64}
+    settings = Settings(model=str(write_checkpoint(tmp_path, tiny_config("qwen3_5_text", **heads))))
+    by_kernel, plain = (
+        prepare(replace(settings, kernels=kernels)).plan._working(512)._bytes_by_kind[True]
+        for kernels in ("auto", "off")
+    )
+    assert by_kernel < 0.8 * plain
