@@ -14,13 +14,22 @@ from operator import mul
 
 # Usual most guesses, by kind.
 LOOKUP_GUESSES = 32
-USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
+USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup 2": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
 PLAIN = ""
 # Share of guesses that are right, and its weight as a number of guesses, before any have been made.
-EXPECTED = {"lookup 8": 0.8, "lookup 4": 0.5, "lookup resumed": 0.5, "mtp": 0.7, "draft": 0.7}
+EXPECTED = {
+    "lookup 8": 0.8,
+    "lookup 4": 0.5,
+    "lookup 2": 0.3,
+    "lookup resumed": 0.5,
+    "mtp": 0.7,
+    "draft": 0.7,
+}
 EXPECTED_WEIGHT = 2.0
-# Time of a pass relative to a plain step before it is known: what each guess adds.
-EXPECTED_COST = 0.04
+# Guesses that are right less often are made only where depths adapt.
+LIKELY = 0.5
+# Time of a pass relative to a plain step before it is known: of any guesses, and what each of them adds.
+FIRST_COST, EXPECTED_COST = 1.4, 0.03
 # Weight of a new number in a running mean, once there are as many.
 NEW_SHARE = 1 / 24
 # Passes at a depth that do not count, because they may compile something, or fill a cache.
@@ -34,7 +43,7 @@ LEAST_GAIN = 1.03
 
 
 class Depths:
-    """Fixed depths: the most that is allowed.
+    """Fixed depths: the most that is allowed, and none for guesses that are seldom right.
 
     Args:
         most: Most guesses in a pass.
@@ -54,7 +63,7 @@ class Depths:
 
     def choose(self, kind: str) -> int:
         """Return how many guesses of a kind to make now."""
-        return self.most_of(kind)
+        return self.most_of(kind) if EXPECTED.get(kind, 1.0) >= LIKELY else 0
 
     def wants(self, kind: str) -> bool:
         """Return whether the next choice for a kind will be to make guesses."""
@@ -92,7 +101,7 @@ class KindStatistics:
     """What is known of a kind of guesses.
 
     Attributes:
-        costs: Seconds of a pass, by number of guesses.
+        costs: Seconds of a pass, by number of guesses; all kinds of a source share them.
         right: For each place, how often a guess is right if those before it were.
         passes: Number of choices since the last try of another depth.
         between: Choices until the next try.
@@ -142,6 +151,8 @@ class LearnedDepths(Depths):
         self.kinds: dict[str, KindStatistics] = {}
         self.unsaved = 0
         self._seen: dict[tuple[str, int], int] = {}
+        # Costs of passes by source.
+        self._costs: dict[str, dict[int, Mean]] = {}
         # Choices that were made ahead.
         self._chosen: dict[str, int] = {}
 
@@ -201,7 +212,14 @@ class LearnedDepths(Depths):
             known.tried = None
 
     def _of(self, kind: str) -> KindStatistics:
-        return self.kinds.setdefault(kind, KindStatistics())
+        known = self.kinds.setdefault(kind, KindStatistics())
+        # The same functions compute all guesses of a source.
+        shared = self._costs.setdefault(kind.partition(" ")[0], known.costs)
+        if shared is not known.costs:
+            for depth, mean in known.costs.items():
+                shared.setdefault(depth, mean)
+            known.costs = shared
+        return known
 
     def _depths(self, kind: str) -> Iterator[int]:
         """Yield the depths to choose from: all small ones, then powers of two."""
@@ -222,9 +240,11 @@ class LearnedDepths(Depths):
         return {**speeds, 0: LEAST_GAIN / self.plain.value} if 0 in depths else speeds
 
     def _cost(self, known: KindStatistics, depth: int) -> float:
-        """Return the seconds of a pass, guessed from the next smaller depth that is known if need be."""
+        """Return the seconds of a pass, guessed from the nearest depth that is known if need be."""
         if depth in known.costs:
             return known.costs[depth].value
-        below = max((each for each in known.costs if each < depth), default=0)
-        base = known.costs[below].value if below else self.plain.value
-        return base + EXPECTED_COST * (depth - below) * self.plain.value
+        nearest = min(known.costs, key=lambda each: abs(each - depth), default=None)
+        if nearest is None:
+            return (FIRST_COST + EXPECTED_COST * depth) * self.plain.value
+        cost = known.costs[nearest].value + EXPECTED_COST * (depth - nearest) * self.plain.value
+        return max(cost, self.plain.value)

@@ -7,7 +7,7 @@ from metal_gen.files.kept_file import read_kept, write_kept
 from metal_gen.speculation.depth import KindStatistics, LearnedDepths, Mean
 
 NAME = "speculation.json"
-FORMAT = 1
+FORMAT = 2
 MOST_BYTES = 1 << 20
 MOST_MODELS = 64
 # Fewer passes are not worth a file.

@@ -157,3 +157,34 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
     depths.end_text()
     assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_choice_that_was_made_ahead_is_kept():
+    depths, other = LearnedDepths(8), LearnedDepths(8)
+    for each in (depths, other):
+        for _ in range(6):
+            each.note("", 0, 0, 0.01)
+    found = []
+    for turn in range(200):
+        if turn % 3:
+            assert depths.wants("mtp") == depths.wants("mtp")
+        found.append(depths.choose("mtp"))
+    assert found == [other.choose("mtp") for _ in range(200)]
+
+
+def test_kinds_of_a_source_share_what_passes_cost():
+    depths = LearnedDepths(32)
+    for _ in range(4):
+        depths.note("", 0, 0, 0.01)
+        depths.note("lookup 8", 8, 8, 0.05)
+    depths.choose("lookup 4")
+    assert depths.kinds["lookup 4"].costs[8].value == pytest.approx(0.05)
+    # Passes of another size are expected to cost about as much.
+    assert depths.choose("lookup 2") == 0
+    assert depths.choose("mtp") > 0
+
+
+def test_fixed_depths_make_no_guesses_that_are_seldom_right():
+    depths = Depths(16)
+    assert [depths.choose(kind) for kind in ("lookup 8", "lookup 4", "lookup 2")] == [16, 8, 0]
+    assert not depths.wants("lookup 2")
