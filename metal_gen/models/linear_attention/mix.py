@@ -32,13 +32,11 @@ class Group:
         warps: Rows of 32 lanes.
         of_lane: Rows of the memory in a lane.
         tokens: Tokens that are prepared at once.
-        apart: Whether tokens are prepared before, each once.
     """
 
     warps: int
     of_lane: int
     tokens: int = 16
-    apart: bool = False
 
     @property
     def rows(self) -> int:
@@ -52,7 +50,7 @@ def whole_head(value_size: int) -> Group:
     return Group(value_size // (ROWS_AT_ONCE * of_lane), of_lane)
 
 
-PART_OF_HEAD = Group(warps=4, of_lane=1, apart=True)
+PART_OF_HEAD = Group(warps=4, of_lane=1)
 
 
 def is_supported(sizes: LinearAttentionConfig) -> bool:
@@ -123,26 +121,26 @@ class Mix:
         nothing: Result = ((1,), mx.float32)
 
         def run(
-            job: int, given: mx.array, results: Sequence[Result], **grid: tuple[int, int, int]
+            job: int, ready: mx.array, results: Sequence[Result], **grid: tuple[int, int, int]
         ) -> list[mx.array]:
             counts = _counts(sizes, self.by_key_head, length, job, used is not None)
-            return CODE([*arrays, counts, given], results, sizes=template, **grid)
+            return CODE([*arrays, counts, ready], results, sizes=template, **grid)
 
         def of_tokens(count: int) -> dict[str, tuple[int, int, int]]:
             at_once = next(each for each in range(MOST_AT_ONCE, 0, -1) if count % each == 0)
             return {"grid": (LANES * batch * length, count, 1), "group": (LANES, at_once, 1)}
 
-        given = self.weights
-        if group.apart:
+        ready = self.weights
+        if parts > 1:
             width = sizes.conv_size + 4 * heads
             results = [attended, ((batch, length, width), mx.float32), conv, nothing]
-            given = run(TO_PREPARE, given, results, **of_tokens(sizes.linear_num_key_heads))[1]
+            ready = run(TO_PREPARE, ready, results, **of_tokens(sizes.linear_num_key_heads))[1]
         attended = ((batch, length, heads * value), rows.dtype)
         partly: Result = ((batch, length, heads, value), mx.float32)
         states: list[Result] = [(before.shape, before.dtype), (memory.shape, mx.float32)]
         finished, outputs, conv_after, memory_after = run(
             TO_MIX,
-            given,
+            ready,
             [((1,), rows.dtype), partly, *states] if parts > 1 else [attended, nothing, *states],
             grid=(LANES, group.warps * heads * parts, batch),
             group=(LANES, group.warps, 1),
@@ -169,7 +167,6 @@ def _template(
         "TO_FINISH": TO_FINISH,
         "TO_PREPARE": TO_PREPARE,
         "TO_MIX": TO_MIX,
-        "APART": int(group.apart),
     }
 
 

@@ -1,12 +1,12 @@
-"""Everything between the projections of a layer of linear attention, as one GPU kernel or two.
+"""Everything between the projections of a layer of linear attention, as one GPU kernel.
 
 The kernel applies the convolution and silu, normalises queries and keys, computes the gated delta rule and
 applies the gated norm. A group of threads takes one value head of one sequence. It prepares some tokens side
 by side in the memory that it shares, applies the rule to them one after another, and goes on to the next.
 
-The rule needs parallel work in long prompts, so a group then takes only a part of a head's rows, and the same
-code runs a second time for the gated norm. MLX does not check the kernel, so `mixing` compares its results
-before it is used.
+With many tokens, one group for a head leaves most of a GPU idle. Groups then take parts of heads, and the
+same code runs three times: it prepares all tokens, applies the rule, and applies the norm to whole heads. MLX
+does not check the kernel, so `mixing` compares its results before it is used.
 
 Axes: B sequences, L new tokens, G key heads, H value heads, K size of a key, V of a value, T taps of the
 convolution, C channels, X width of the projection.
@@ -27,7 +27,7 @@ from metal_gen.models.linear_attention.mix_parts import (
 #   change = (value - f memory k) taken;  read = f memory q + change (k q);  memory = f memory + change k
 # T is the dtype of the rows, C that of the convolution's state. `counts` holds L, what to do, the step from
 # one sequence to the next in `used`, and where a head's parts are in a row of the projection. Tokens beyond
-# those that are used change no state.
+# those that are used change no state. `ready` is what the job before has put into `outputs`.
 BODY = (
     """
     constexpr int E = K / 32, SHARE = H / G, KEYS = G * K, CHANNELS = 2 * KEYS + H * V, BEFORE = TAPS - 1;
@@ -38,7 +38,7 @@ BODY = (
     struct alignas(4 * E) Taps { float of[E]; };
     struct alignas(sizeof(T) * E) New { T of[E]; };
     struct alignas(sizeof(C) * E) Old { C of[E]; };
-    const int length = counts[0], job = APART || PARTS > 1 ? counts[1] : TO_MIX;
+    const int length = counts[0], job = PARTS > 1 ? counts[1] : TO_MIX;
     const bool of_tokens = job != TO_MIX;
     const int head = job == TO_PREPARE ? across * SHARE : job == TO_FINISH ? across : across / WARPS / PARTS;
     const int part = across / WARPS % PARTS, shared = head / SHARE, turn = head % SHARE;
@@ -49,7 +49,7 @@ BODY = (
     const DEVICE T* const own = rows + size_t(text) * length * WIDTH;
     const DEVICE C* const old = before + size_t(text) * BEFORE * CHANNELS;
     const int of_text = used[text * counts[2]], taking = of_text < length ? of_text : length;
-    if (APART && job == TO_PREPARE) {
+    if (PARTS > 1 && job == TO_PREPARE) {
         // A row of lanes has a token of a key head.
         const int token = group % length;
         DEVICE float* const to = outputs + size_t(group) * PREPARED;"""
@@ -85,11 +85,10 @@ BODY = (
         const DEVICE T* const gates = rows + size_t(group) * WIDTH + place[3];
         const size_t to = (size_t(group) * H + head) * V;
         float x[V / 32];
-        for (int e = 0; e < V / 32; ++e) x[e] = heads[to + lane + 32 * e];
-        {"""
+        for (int e = 0; e < V / 32; ++e) x[e] = ready[to + lane + 32 * e];
+"""
     + FINISHED
     + """
-        }
         return;
     }
     const int eighth = lane / 4, first_row = part * ROWS + row * OF_LANE * 4 + lane % 4;
@@ -107,27 +106,27 @@ BODY = (
     const int at = (row + WARPS / 2) % WARPS * 32 + lane, thread = row * 32 + lane;
     constexpr int LOADS = (TOKENS * FOURS + THREADS - 1) / THREADS;
     constexpr int VALUES = (TOKENS * ROWS + THREADS - 1) / THREADS;
-    const DEVICE float* const ready = heads + size_t(text) * length * PREPARED;
+    const DEVICE float* const tokens = ready + size_t(text) * length * PREPARED;
     for (int next = 0; next < length + TOKENS; next += TOKENS) {
         // What other groups have prepared is on its way while the tokens before are computed.
         Four loaded[LOADS];
         float values[VALUES], number = 0.0f;
-        if (APART && next < length) {
+        if (PARTS > 1 && next < length) {
             for (int i = 0; i < LOADS; ++i) {
                 const int token = next + (thread + i * THREADS) / FOURS;
                 const size_t near = token < length ? token : length - 1;
                 const int number = (thread + i * THREADS) % FOURS * 4;
-                loaded[i] = *(const DEVICE Four*)(ready + near * PREPARED + shared * 2 * K + number);
+                loaded[i] = *(const DEVICE Four*)(tokens + near * PREPARED + shared * 2 * K + number);
             }
             for (int i = 0; i < VALUES; ++i) {
                 const int token = next + (at + i * THREADS) / ROWS;
                 const size_t near = token < length ? token : length - 1;
                 const int number = part * ROWS + (at + i * THREADS) % ROWS;
-                values[i] = ready[near * PREPARED + 2 * KEYS + head * V + number];
+                values[i] = tokens[near * PREPARED + 2 * KEYS + head * V + number];
             }
             const int token = next + thread / 3;
             const size_t near = token < length ? token : length - 1;
-            number = ready[near * PREPARED + CHANNELS + 4 * head + thread % 3];
+            number = tokens[near * PREPARED + CHANNELS + 4 * head + thread % 3];
         }
         const int start = next - TOKENS, left = next == 0 ? 0 : length - start;
         const int count = left < TOKENS ? left : TOKENS;
@@ -189,7 +188,7 @@ BODY = (
         }
         if (next >= length) break;
         const int more = length - next < TOKENS ? length - next : TOKENS;
-        if (APART) {
+        if (PARTS > 1) {
             for (int i = 0; i < LOADS; ++i)
                 if (thread + i * THREADS < TOKENS * FOURS) prepared[thread + i * THREADS] = loaded[i];
             for (int i = 0; i < VALUES; ++i)
@@ -197,33 +196,34 @@ BODY = (
             if (thread < TOKENS * 3) numbers[thread] = number;
             WAIT_FOR_GROUP;
         } else {
-        for (int item = row; item < more; item += WARPS) {
-            const int token = next + item;
-            const float pace = float(own[size_t(token) * WIDTH + place[5]]) + weights[BIAS + head];
-            const float beta = float(own[size_t(token) * WIDTH + place[4]]);"""
+            for (int item = row; item < more; item += WARPS) {
+                const int token = next + item;
+                const float pace = float(own[size_t(token) * WIDTH + place[5]]) + weights[BIAS + head];
+                const float beta = float(own[size_t(token) * WIDTH + place[4]]);"""
     + KEYS_OF_TOKEN
     + """
-            for (int e = 0; e < E; ++e) {
-                const int number = item * 2 * K + lane * E + e;
-                prepared[number / 4].of[number % 4] = both[0][e] * to_query;
-                prepared[(number + K) / 4].of[number % 4] = both[1][e] * to_key;
-            }
-            if (lane == 0) {"""
+                for (int e = 0; e < E; ++e) {
+                    const int number = item * 2 * K + lane * E + e;
+                    prepared[number / 4].of[number % 4] = both[0][e] * to_query;
+                    prepared[(number + K) / 4].of[number % 4] = both[1][e] * to_key;
+                }
+                if (lane == 0) {"""
     + PACE_OF_TOKEN
     + """
-                numbers[3 * item] = fading;
-                numbers[3 * item + 1] = taken;
-                numbers[3 * item + 2] = product;
+                    numbers[3 * item] = fading;
+                    numbers[3 * item + 1] = taken;
+                    numbers[3 * item + 2] = product;
+                }
             }
-        }
-        for (int i = at; i < more * ROWS; i += THREADS) {
-            const int token = next + i / ROWS, number = part * ROWS + i % ROWS, in_row = place[2] + number;
+            for (int i = at; i < more * ROWS; i += THREADS) {
+                const int token = next + i / ROWS, number = part * ROWS + i % ROWS;
+                const int in_row = place[2] + number;
 """
     + VALUE_OF_TOKEN
     + """
-            held[i] = value;
-        }
-        WAIT_FOR_GROUP;
+                held[i] = value;
+            }
+            WAIT_FOR_GROUP;
         }
     }
     for (int o = 0; o < OF_LANE; ++o)
@@ -249,11 +249,11 @@ BODY = (
     }
 """
 )
-# Apply the rule, and what is not done apart; finish heads; prepare tokens.
+# Compute all, or with parts of heads only the rule; finish heads; prepare tokens.
 TO_MIX, TO_FINISH, TO_PREPARE = 0, 1, 2
 CODE = Code(
     name="mix",
-    inputs=("rows", "before", "memory", "weights", "used", "counts", "heads"),
+    inputs=("rows", "before", "memory", "weights", "used", "counts", "ready"),
     outputs=("attended", "outputs", "conv", "after"),
     body=BODY,
 )

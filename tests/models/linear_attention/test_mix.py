@@ -36,6 +36,9 @@ def sizes(key=64, value=64, key_heads=2, value_heads=4, taps=4):
     )
 
 
+HEADS = sizes(value_heads=2, key_heads=1)
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")
@@ -61,17 +64,21 @@ def shares_of_largest(found, expected):
 
 
 @needs_compiler
-@pytest.mark.parametrize("by_key_head", [False, True], ids=["in turn", "by key head"])
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole heads", "parts of heads"])
 @pytest.mark.parametrize(
-    ("heads", "length"),
+    ("heads", "length", "by_key_head"),
     [
-        *((sizes(value_heads=2, key_heads=1), length) for length in (1, 2, 3, 16, 17, 65)),
-        (sizes(128, 128, 1, 2), 2),
-        (sizes(128, 128, 1, 2), 17),
-        (sizes(32, 32, 2, 2, taps=2), 18),
+        (HEADS, 1, False),
+        (HEADS, 2, True),
+        (HEADS, 3, False),
+        (HEADS, 16, True),
+        (HEADS, 17, False),
+        (HEADS, 65, True),
+        (sizes(128, 128, 1, 2), 2, False),
+        (sizes(128, 128, 1, 2), 17, True),
+        (sizes(32, 32, 2, 2, taps=2), 18, False),
     ],
-    ids=lambda value: None if isinstance(value, int) else f"heads of {value.linear_key_head_dim}",
+    ids=lambda value: value if isinstance(value, int) else f"heads of {value.linear_key_head_dim}",
 )
 def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length, in_parts, by_key_head):
     assert is_supported(heads)
@@ -111,9 +118,16 @@ def test_a_head_fades_as_exactly_as_its_decay_is_given(as_on_a_gpu, decay):
 
 
 @needs_compiler
-@pytest.mark.parametrize("run", [whole_models._decoded, whole_models._slots], ids=["one text", "slots"])
-@pytest.mark.parametrize("compiles", [False, True], ids=["plain", "compiled"])
-@pytest.mark.parametrize("model_type", ["qwen3_5_text", "qwen3_next"])
+@pytest.mark.parametrize(
+    ("model_type", "run", "compiles"),
+    [
+        ("qwen3_5_text", whole_models._decoded, False),
+        ("qwen3_5_text", whole_models._slots, True),
+        ("qwen3_next", whole_models._decoded, True),
+        ("qwen3_next", whole_models._slots, False),
+    ],
+    ids=["a text", "compiled slots", "a compiled step", "slots"],
+)
 def test_texts_by_the_kernel_are_those_of_plain_operations(
     as_on_a_gpu, monkeypatch, model_type, run, compiles
 ):
