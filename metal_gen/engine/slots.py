@@ -136,12 +136,8 @@ class SlotDecoder:
         current = self._ahead or self._launched(self._build())
         following = self._build()
         mx.eval(current.outputs)
-        if self.model.has_kernel or not current.outputs:
-            # Until the device lets go of what a kernel has used, MLX would copy it before another write. And
-            # parts of prompts without a draw leave nothing else to wait for.
-            mx.synchronize()
-        else:
-            wait_for_release()
+        # For parts of prompts without a draw too: MLX copies a buffer that is in use before another write.
+        mx.synchronize()
         current.release()
         self.slot_passes += len(self._texts)
         self.busy_slot_passes += sum(not text.is_over for text in (*current.fed, *current.prefilled))
