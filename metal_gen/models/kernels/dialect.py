@@ -130,11 +130,15 @@ class Code:
         return outputs
 
 
+def dialect_here() -> Dialect:
+    """Return the dialect of this build of MLX."""
+    return METAL if mx.metal.is_available() else CUDA
+
+
 @cache
 def _compiled(code: Code) -> Callable[..., Any]:
-    metal = mx.metal.is_available()
-    dialect = METAL if metal else CUDA
-    make: Any = mx.fast.metal_kernel if metal else mx.fast.cuda_kernel
+    dialect = dialect_here()
+    make: Any = mx.fast.metal_kernel if dialect is METAL else mx.fast.cuda_kernel
     kernel: Callable[..., Any] = make(
         name=f"metal_gen_{code.name}",
         input_names=list(code.inputs),

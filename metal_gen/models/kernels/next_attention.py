@@ -165,7 +165,7 @@ def _candidates(config: ModelConfig, normed: bool, cache_dtype: str) -> list[Hea
 
 @cache
 def _chosen(heads: Heads, dtype: str, cache_dtype: str) -> Choice:
-    key = trial_key(heads, dtype, cache_dtype, CODE.body)
+    key = trial_key(CODE, heads, heads.rows, dtype, cache_dtype)
     if has_passed(key):
         return Choice(by_kernel=True)
     for trial in _trials(heads, dtype, cache_dtype):

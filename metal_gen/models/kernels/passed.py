@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from metal_gen.device.backend import device_name
 from metal_gen.files.kept_file import read_kept, write_kept
+from metal_gen.models.kernels.dialect import Code, dialect_here
 
 NAME = "kernels.json"
 MOST_BYTES = 1 << 16
@@ -18,14 +19,16 @@ MOST_BYTES = 1 << 16
 MOST_KEPT = 1000
 
 
-def trial_key(*parts: object) -> str:
+def trial_key(code: Code, *parts: object) -> str:
     """Return the hash of a trial on this device, with these versions.
 
     Args:
-        parts: What else the result depends on: the kernel's code, sizes, dtypes.
+        code: The kernel.
+        parts: What else the result depends on: sizes, dtypes, and how threads share the work.
     """
-    here = (device_name(), vars(mx)["__version__"], platform.release(), *parts)
-    return hashlib.sha256("\0".join(map(str, here)).encode()).hexdigest()[:32]
+    here = (device_name(), vars(mx)["__version__"], platform.release())
+    what = (code, dialect_here(), *parts)
+    return hashlib.sha256("\0".join(map(str, (*here, *what))).encode()).hexdigest()[:32]
 
 
 def has_passed(key: str) -> bool:

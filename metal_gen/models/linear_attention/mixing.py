@@ -77,10 +77,11 @@ def described(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtyp
 
 @cache
 def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype) -> Mixing:
-    key = trial_key(sizes, dtype, conv_dtype, CODE.body)
+    groups = (whole_head(sizes.linear_value_head_dim), PART_OF_HEAD)
+    key = trial_key(CODE, sizes, groups, dtype, conv_dtype)
     if has_passed(key):
         return Mixing(by_kernel=True)
-    for group, by_key_head in ((whole_head(sizes.linear_value_head_dim), False), (PART_OF_HEAD, True)):
+    for group, by_key_head in zip(groups, (False, True), strict=True):
         trial = Trial(sizes, dtype, conv_dtype, TRIED_TOKENS, group, by_key_head=by_key_head)
         if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
             return Mixing(by_kernel=False, refused=reason)
