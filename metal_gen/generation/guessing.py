@@ -110,7 +110,7 @@ def load_speculation(
     """
     from metal_gen.speculation.speculation import Speculation
 
-    source = planned.load(target, plan.cache.max_seq_len)
+    source = planned.load(target, plan.cache.max_seq_len, ahead_bytes=plan.ahead_bytes)
     most = most_guesses(planned, target.config)
     if runs_on_cpu():
         from metal_gen.speculation.depth import Depths

@@ -67,11 +67,11 @@ class PlannedDraft:
             loading_bytes=max(weights.loading_peak_bytes(self.dtype) - weights_bytes, 0),
         )
 
-    def load(self, target: Transformer, capacity: int) -> "DraftSource":
+    def load(self, target: Transformer, capacity: int, *, ahead_bytes: int | None = None) -> "DraftSource":
         """Read the weights, and allocate a cache of so many positions."""
-        return DraftSource(self.load_decoder(capacity), target.config.vocab_size)
+        return DraftSource(self.load_decoder(capacity, ahead_bytes=ahead_bytes), target.config.vocab_size)
 
-    def load_decoder(self, capacity: int) -> Decoder:
+    def load_decoder(self, capacity: int, *, ahead_bytes: int | None = None) -> Decoder:
         """Return the draft model with a cache of its own."""
         weights, config = self.checkpoint.weights, self.checkpoint.config
         sizes = (config, weights.has_head_norms, self.dtype, self.cache_dtype)
@@ -81,7 +81,7 @@ class PlannedDraft:
             model,
             new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),
             chunk_size=self.chunk_size,
-            ahead_bytes=None if runs_on_cpu() else AHEAD_BYTES,
+            ahead_bytes=None if runs_on_cpu() else min(ahead_bytes or AHEAD_BYTES, AHEAD_BYTES),
             compiles=compiles_steps(self.compile, has_kernel=attention.by_kernel),
         )
 

@@ -204,6 +204,6 @@ class PlannedLookup:
         slots = MOST_SLOTS_PER_TOKEN * len(KEYS)
         return GuessMemory(0, NUMBER_BYTES * (slots + 1), self.most_guesses or LOOKUP_GUESSES)
 
-    def load(self, target: Transformer, capacity: int) -> Lookup:
+    def load(self, target: Transformer, capacity: int, *, ahead_bytes: int | None = None) -> Lookup:
         """See `PlannedSource`."""
         return Lookup(capacity)

@@ -16,6 +16,7 @@ from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.device.backend import compiles_steps
+from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.compiled_heads import CompiledHeads
 from metal_gen.models.kernels.fitted import fitted_heads
 from metal_gen.models.mtp import MtpHeads
@@ -57,7 +58,7 @@ class PlannedMtp:
             loading_bytes=self.weights.reading_bytes(self.dtype),
         )
 
-    def load(self, target: Transformer, capacity: int) -> "MtpSource":
+    def load(self, target: Transformer, capacity: int, *, ahead_bytes: int | None = None) -> "MtpSource":
         """Read the weights, and allocate a cache of so many positions."""
         cache = KVCache(replace(self.cache, max_seq_len=capacity))
         compiles = target.has_kernel and compiles_steps(self.compile, has_kernel=True)
@@ -120,6 +121,9 @@ class MtpSource:
 
     def prefilled(self, hidden: mx.array) -> None:
         """Add the pairs of a chunk. The last token of the prompt has none yet."""
+        # What computes the states needs its memory until they are there.
+        mx.eval(hidden)
+        wait_for_release()
         first, length = self._prefilled, hidden.shape[1]
         self._prefilled += length
         tokens = self._ids[first + 1 : first + 1 + length]

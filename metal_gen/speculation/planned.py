@@ -48,6 +48,12 @@ class PlannedSource(Protocol):
         """See the class."""
         ...
 
-    def load(self, target: Transformer, capacity: int) -> GuessSource:
-        """Read its weights, and allocate what it needs beside a cache of so many tokens."""
+    def load(self, target: Transformer, capacity: int, *, ahead_bytes: int | None = None) -> GuessSource:
+        """Read its weights, and allocate what it needs beside a cache of so many tokens.
+
+        Args:
+            target: Model that draws the tokens.
+            capacity: Number of tokens in its cache.
+            ahead_bytes: Most memory of work that is queued ahead, if it is limited.
+        """
         ...

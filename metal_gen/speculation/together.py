@@ -70,6 +70,6 @@ class PlannedTogether:
         """Memory of all sources."""
         return reduce(add, [source.memory for source in self.sources])
 
-    def load(self, target: Transformer, capacity: int) -> Together:
+    def load(self, target: Transformer, capacity: int, *, ahead_bytes: int | None = None) -> Together:
         """Load all sources."""
-        return Together([source.load(target, capacity) for source in self.sources])
+        return Together([source.load(target, capacity, ahead_bytes=ahead_bytes) for source in self.sources])
