@@ -15,6 +15,9 @@ from metal_gen.models.linear_attention.mix_kernel import CODE, TO_FINISH, TO_MIX
 from metal_gen.models.matrices.matrix import computed
 
 Result = tuple[Sequence[int], mx.Dtype]
+Threads = tuple[int, int, int]
+# Shape of what a job does not compute.
+ONE = (1,)
 
 HEAD_SIZES = (32, 64, 128)
 ROWS_AT_ONCE = 4
@@ -108,46 +111,88 @@ class Mix:
             Gated heads, (B, L, H * V), in the dtype of the rows; the last T - 1 inputs, and the memory, after
             the tokens that are used.
         """
-        batch, length, _ = rows.shape
-        sizes = self.sizes
-        heads, value = sizes.linear_num_value_heads, sizes.linear_value_head_dim
+        length, value = rows.shape[1], self.sizes.linear_value_head_dim
         group = self.group or (whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD)
-        parts = value // group.rows
-        arrays = [rows, before, memory, self.weights, _all_used() if used is None else used]
-        template = _template(sizes, rows.dtype, before.dtype, group)
-        # What a job does not compute.
-        attended: Result = ((1,), rows.dtype)
-        conv: Result = ((1,), before.dtype)
-        nothing: Result = ((1,), mx.float32)
+        run = _Run(self, group, rows, before, memory, _all_used() if used is None else used, used is not None)
+        return run.of_heads() if group.rows == value else run.of_parts()
 
-        def run(
-            job: int, ready: mx.array, results: Sequence[Result], **grid: tuple[int, int, int]
-        ) -> list[mx.array]:
-            counts = _counts(sizes, self.by_key_head, length, job, used is not None)
-            return CODE([*arrays, counts, ready], results, sizes=template, **grid)
 
-        def of_tokens(count: int) -> dict[str, tuple[int, int, int]]:
-            at_once = next(each for each in range(MOST_AT_ONCE, 0, -1) if count % each == 0)
-            return {"grid": (LANES * batch * length, count, 1), "group": (LANES, at_once, 1)}
+@dataclass(frozen=True)
+class _Run:
+    """The jobs of the kernel for some tokens.
 
-        ready = self.weights
-        if parts > 1:
-            width = sizes.conv_size + 4 * heads
-            results = [attended, ((batch, length, width), mx.float32), conv, nothing]
-            ready = run(TO_PREPARE, ready, results, **of_tokens(sizes.linear_num_key_heads))[1]
-        attended = ((batch, length, heads * value), rows.dtype)
-        partly: Result = ((batch, length, heads, value), mx.float32)
-        states: list[Result] = [(before.shape, before.dtype), (memory.shape, mx.float32)]
-        finished, outputs, conv_after, memory_after = run(
-            TO_MIX,
-            ready,
-            [((1,), rows.dtype), partly, *states] if parts > 1 else [attended, nothing, *states],
-            grid=(LANES, group.warps * heads * parts, batch),
-            group=(LANES, group.warps, 1),
+    Args:
+        mix: The layer.
+        group: How to share the work.
+        rows: See `Mix.__call__`, also for the next two.
+        before: See there.
+        memory: See there.
+        used: How many tokens of each sequence are used, (B,), or the largest number, (1,).
+        by_sequence: Whether each sequence has its own number.
+    """
+
+    mix: Mix
+    group: Group
+    rows: mx.array
+    before: mx.array
+    memory: mx.array
+    used: mx.array
+    by_sequence: bool
+
+    def of_heads(self) -> tuple[mx.array, mx.array, mx.array]:
+        """Run one job, in which a group takes a whole head."""
+        results = [self._attended, (ONE, mx.float32), *self._states]
+        attended, _, conv, after = self._job(TO_MIX, self.mix.weights, results, *self._on_heads(1))
+        return attended, conv, after
+
+    def of_parts(self) -> tuple[mx.array, mx.array, mx.array]:
+        """Prepare all tokens, apply the rule to parts of heads, and finish heads."""
+        sizes = self.mix.sizes
+        heads, value = sizes.linear_num_value_heads, sizes.linear_value_head_dim
+        few: Result = (ONE, self.rows.dtype)
+        state: Result = (ONE, self.before.dtype)
+        number: Result = (ONE, mx.float32)
+        tokens = self.rows.shape[:2]
+        prepared: Result = ((*tokens, sizes.conv_size + 4 * heads), mx.float32)
+        results = [few, prepared, state, number]
+        by_token = self._on_tokens(sizes.linear_num_key_heads)
+        ready = self._job(TO_PREPARE, self.mix.weights, results, *by_token)[1]
+        results = [few, ((*tokens, heads, value), mx.float32), *self._states]
+        _, read, conv, after = self._job(TO_MIX, ready, results, *self._on_heads(value // self.group.rows))
+        results = [self._attended, number, state, number]
+        return self._job(TO_FINISH, read, results, *self._on_tokens(heads))[0], conv, after
+
+    @property
+    def _attended(self) -> Result:
+        return (*self.rows.shape[:2], self.mix.sizes.value_size), self.rows.dtype
+
+    @property
+    def _states(self) -> list[Result]:
+        return [(self.before.shape, self.before.dtype), (self.memory.shape, mx.float32)]
+
+    def _on_heads(self, parts: int) -> tuple[Threads, Threads]:
+        """Return grid and group for heads in so many parts."""
+        warps, heads = self.group.warps, self.mix.sizes.linear_num_value_heads
+        return (LANES, warps * heads * parts, len(self.rows)), (LANES, warps, 1)
+
+    def _on_tokens(self, count: int) -> tuple[Threads, Threads]:
+        """Return grid and group for so many heads of each token."""
+        at_once = next(each for each in range(MOST_AT_ONCE, 0, -1) if count % each == 0)
+        batch, length, _ = self.rows.shape
+        return (LANES * batch * length, count, 1), (LANES, at_once, 1)
+
+    def _job(
+        self, job: int, ready: mx.array, results: Sequence[Result], grid: Threads, group: Threads
+    ) -> list[mx.array]:
+        sizes = self.mix.sizes
+        counts = _counts(sizes, self.mix.by_key_head, self.rows.shape[1], job, self.by_sequence)
+        return CODE(
+            [self.rows, self.before, self.memory, self.mix.weights, self.used, counts, ready],
+            results,
+            sizes=_template(sizes, self.rows.dtype, self.before.dtype, self.group),
+            grid=grid,
+            group=group,
         )
-        if parts > 1:
-            finished = run(TO_FINISH, outputs, [attended, nothing, conv, nothing], **of_tokens(heads))[0]
-        return finished, conv_after, memory_after
 
 
 def _template(
@@ -172,11 +217,11 @@ def _template(
 
 @lru_cache(maxsize=256)
 def _counts(
-    sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, has_used: bool
+    sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, by_sequence: bool
 ) -> mx.array:
     """Return the numbers that the kernel reads when it runs, (21,) int32."""
     places = [number for place in places_in_row(sizes, by_key_head) for number in place]
-    return computed(mx.array([length, job, int(has_used), *places], mx.int32))
+    return computed(mx.array([length, job, int(by_sequence), *places], mx.int32))
 
 
 @lru_cache(maxsize=1)
