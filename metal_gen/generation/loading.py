@@ -238,7 +238,7 @@ def prepare(
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     guesses = why_off = None
     if scores:
-        plan = plan_memory(settings, checkpoint, most_slots=most_slots)
+        plan = plan_memory(settings, checkpoint, most_slots=most_slots, scores=True)
     else:
         plan, guesses, why_off = plan_run(
             settings, checkpoint, most_slots=most_slots, on_download=on_download

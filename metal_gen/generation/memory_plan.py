@@ -39,6 +39,7 @@ class MemoryPlan:
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
         is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
         guesses: Memory of guesses of the next tokens; None without them.
+        scores: Whether texts are scored, not generated.
     """
 
     model: ModelConfig
@@ -57,6 +58,7 @@ class MemoryPlan:
     allows_kernels: bool = True
     is_constrained: bool = False
     guesses: GuessMemory | None = None
+    scores: bool = False
 
     @property
     def guesses_bytes(self) -> int:
@@ -109,8 +111,8 @@ class MemoryPlan:
         return WorkingMemory(
             model=self.model,
             dtype=self.dtype,
-            # Tokens of prompts, and one token of each other text.
-            tokens=min(chunk_size, slots * capacity) + slots - 1,
+            # Tokens of prompts, and one token of each other text that is generated.
+            tokens=min(chunk_size, slots * capacity) + (0 if self.scores else slots - 1),
             capacity=capacity,
             texts=slots,
             has_products_apart=self.has_products_apart,
@@ -118,6 +120,7 @@ class MemoryPlan:
             drawn_rows=slots if self.guesses is None else self.guesses.most_guesses + 1,
             is_packed=self.cache.dtype == PACKED,
             allows_kernels=self.allows_kernels,
+            scores=self.scores,
         )
 
     @property

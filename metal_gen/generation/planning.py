@@ -64,6 +64,7 @@ def plan_memory(
     *,
     most_slots: int = 1,
     guesses: PlannedSource | None = None,
+    scores: bool = False,
 ) -> MemoryPlan:
     """Add up the memory of a run, whether or not the device has it.
 
@@ -75,6 +76,7 @@ def plan_memory(
         checkpoint: The opened checkpoint.
         most_slots: Number of texts to generate at once, as for `prepare`.
         guesses: Source of guesses, if there is one.
+        scores: Texts are scored, not generated.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.
@@ -96,6 +98,7 @@ def plan_memory(
         available_bytes=_available_bytes(settings.memory_limit_bytes),
         most_array_bytes=most_array_bytes(),
         stores_prefixes=settings.prefix_cache,
+        scores=scores,
     )
     if guesses is not None:
         plan = _with_guesses(plan, guesses)

@@ -42,6 +42,7 @@ class WorkingMemory:
         drawn_rows: Number of tokens that are drawn at once.
         is_packed: Whether keys and values are in 8 bits in the cache.
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
+        scores: Whether texts are scored, not generated.
     """
 
     model: ModelConfig
@@ -54,6 +55,7 @@ class WorkingMemory:
     drawn_rows: int
     is_packed: bool = False
     allows_kernels: bool = True
+    scores: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -111,6 +113,8 @@ class WorkingMemory:
         attention.
         """
         model, on_cpu = self.model, runs_on_cpu()
+        if on_cpu and self.scores and self.texts > 1:
+            return {False: self._bytes_in_parts}
         norms = self._norm_bytes if on_cpu else 0
         mixing = {False: self._numbers(self._attention_numbers) + norms + self.unpacking_bytes}
         after = {False: self._numbers(self._mlp_numbers)}
@@ -124,6 +128,42 @@ class WorkingMemory:
             with_experts = max(numbers, mixture) if on_cpu else numbers + mixture
             found[kind] = max(dense, 0 if model.experts is None else with_experts)
         return found
+
+    @property
+    def _bytes_in_parts(self) -> int:
+        """Bytes of a layer in which the texts of slots are scored on a CPU.
+
+        Its attention is computed in parts. With the operations of these, a layer has more than MLX queues
+        ahead, so that the end of attention is in memory with the part after it, but not the beginning. Where
+        norms are computed in float32, the beginning can be larger.
+        """
+        model = self.model
+        queries, keys = model.num_attention_heads, model.num_key_value_heads
+        dense = self._mlp_numbers if self._has_dense_layers else 0
+        # Queries rotated, scaled, attended with, joined, and reshaped to rows.
+        width = (5 * queries + 2 * keys) * model.head_dim + 2 * model.hidden_size
+        ended = self.tokens * width + queries * self._attended_in_parts
+        if self.has_products_apart:
+            ended += self.tokens * (queries + 2 * keys) * model.head_dim
+        nbytes = self._numbers(ended + dense)
+        if model.experts is not None:
+            nbytes = max(nbytes, self._numbers(self._mixture_numbers(model.experts)))
+        if norms := self._norm_bytes:
+            begun = self._numbers(self._attention_numbers - self._score_numbers + dense) + norms
+            nbytes = max(nbytes + 12 * self.tokens * model.hidden_size, begun)
+        return nbytes + self.unpacking_bytes
+
+    @property
+    def _attended_in_parts(self) -> int:
+        """Positions that all tokens of a pass attend to: the end of one text, and whole texts after it."""
+        stride, capacity = prompt_stride(), self.capacity
+        whole, rest = divmod(self.tokens, capacity)
+
+        def attended(begin: int) -> int:
+            ends = (min(start + stride, capacity) for start in range(begin, capacity, stride))
+            return sum((end - max(begin, end - stride)) * end for end in ends)
+
+        return whole * attended(0) + attended(capacity - rest)
 
     @property
     def unpacking_bytes(self) -> int:

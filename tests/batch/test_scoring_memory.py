@@ -1,33 +1,84 @@
-"""Texts that are scored in slots take the memory that is planned."""
+"""Texts that are scored take the memory that is planned."""
 
 import pytest
-from peak_memory import highest_peak
+from peak_memory import highest_peak, rounding_of_operations
 from tiny_text_checkpoint import write_text_checkpoint
 
+import metal_gen
 from metal_gen.batch.scoring.executor import open_scorer, score_all
 from metal_gen.config.settings import Settings
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.scoring.scorer import ScoreRequest
 from metal_gen.generation.loading import prepare
 
 pytestmark = pytest.mark.metal
 
-LENGTH = 128
+SMALL = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 2048, "num_hidden_layers": 4}
+WIDE = {"hidden_size": 256, "intermediate_size": 2048, "vocab_size": 4096}
+MANY_HEADS = {**WIDE, "intermediate_size": 512, "num_attention_heads": 16, "num_key_value_heads": 4}
+LARGE_VOCABULARY = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 8000}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_texts_that_fill_the_slots_take_what_is_planned(tmp_path, dtype):
-    """With a large vocabulary, logits of as many tokens are computed together as there is memory for."""
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 8000}
-    folder = write_text_checkpoint(tmp_path, max_position_embeddings=LENGTH, **sizes)
-    settings = Settings(model=str(folder), model_dtype=dtype, max_seq_len=LENGTH, batch_size=2)
+def require_as_planned(plan, run):
+    """Check that the peak of a run is as planned, to 5 %."""
+    planned = plan.total_bytes
+    peak = highest_peak(run, enough=planned / 1.05)
+    assert peak < 1.05 * planned + rounding_of_operations()
+    if runs_on_cpu():  # How far ahead a GPU computes is not known: the plan has the most.
+        assert planned < 1.05 * peak
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "slots", "length"),
+    [
+        (LARGE_VOCABULARY, "float32", 2, 128),
+        (LARGE_VOCABULARY, "bfloat16", 2, 128),
+        (SMALL, "float32", 4, 128),
+        pytest.param(SMALL, "float32", 8, 512, marks=pytest.mark.release),
+        (SMALL, "bfloat16", 4, 128),
+        pytest.param(SMALL, "bfloat16", 8, 512, marks=pytest.mark.release),
+        pytest.param(WIDE, "float32", 8, 256, marks=pytest.mark.release),
+        pytest.param(MANY_HEADS, "float32", 3, 320, marks=pytest.mark.release),
+        ({**SMALL, "arch": "qwen2"}, "float32", 4, 128),
+        pytest.param({**SMALL, "arch": "qwen3_moe"}, "float32", 8, 512, marks=pytest.mark.release),
+        (None, "float32", 8, 128),
+        pytest.param(None, "float32", 8, 512, marks=pytest.mark.release),
+    ],
+    ids=range(12),
+)
+def test_texts_that_fill_the_slots_take_what_is_planned(tmp_path, sizes, dtype, slots, length):
+    """With a large vocabulary, logits of as many tokens are computed together as there is memory for.
+
+    The last two rows have the bundled model.
+    """
+    model = None
+    if sizes is not None:
+        model = str(write_text_checkpoint(tmp_path, max_position_embeddings=length, **sizes))
+    settings = Settings(model=model, model_dtype=dtype, max_seq_len=length, batch_size=slots)
     prepared = prepare(settings, scores=True)
-    text = [1 + place % 200 for place in range(LENGTH)]
+    text = [1 + place % 200 for place in range(length)]
 
     def load_and_score():
-        requests = [ScoreRequest([], text[:-1], text[1:]) for _ in range(3)]
+        requests = [ScoreRequest([], text[:-1], text[1:]) for _ in range(slots + 2)]
         with open_scorer(prepared.load()) as scorer:
             assert len(list(score_all(scorer, iter(requests)))) == len(requests)
 
-    planned = prepared.plan.total_bytes
-    peak = highest_peak(load_and_score, enough=planned / 1.05)
-    assert abs(planned - peak) < 0.05 * peak
+    require_as_planned(prepared.plan, load_and_score)
+
+
+def test_one_text_takes_what_is_planned():
+    """The bundled model, and a text that fills its cache."""
+    settings = {"max_seq_len": 256}
+    plan = prepare(Settings(**settings), scores=True).plan
+
+    def load_and_score():
+        model = metal_gen.load(**settings)
+        metal_gen.score(model, "The fox ran. " * 90)
+
+    require_as_planned(plan, load_and_score)
+
+
+def test_slots_of_a_batch_are_planned_for_a_token_of_each_text_too():
+    plans = [prepare(Settings(batch_size=8), most_slots=8, scores=scores).plan for scores in (True, False)]
+    assert plans[0].working_bytes < plans[1].working_bytes
+    assert plans[0].cache == plans[1].cache
