@@ -23,7 +23,7 @@ HEAD_SIZES = (32, 64, 128)
 ROWS_AT_ONCE = 4
 # Up to so many tokens, a group takes a whole head: as fast as several kernels, and CUDA compiles only one.
 MOST_WHOLE = 128
-# Rows of lanes of a group where each has a head of a token. Groups of more would leave registers of a GPU unused.
+# Rows of lanes of a group where each has its own token. Larger groups would leave registers unused.
 MOST_AT_ONCE = 4
 MOST_TOKENS = 2**31 - 1
 
