@@ -17,7 +17,8 @@ from metal_gen.cli.batch.options import (
     refuse_without_rows,
     row_flag,
 )
-from metal_gen.cli.batch.run import BatchRun
+from metal_gen.cli.batch.run import MOST_SLOTS, BatchRun
+from metal_gen.cli.input.model_preparation import require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
     QuietOption,
@@ -27,7 +28,7 @@ from metal_gen.cli.input.setting_options import (
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
 from metal_gen.cli.scoring.options import SETTINGS, RecordsOption, RowsOption
-from metal_gen.cli.scoring.run import RecordSink, run_rank
+from metal_gen.cli.scoring.run import RecordSink, run_rank, slots_for
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
@@ -139,6 +140,8 @@ def _rank_rows(given: dict[str, Any], console: Console) -> None:
         raise UsageError("there are no rows", "name a file, or pipe them in")
     options = batch_options(given, source, given["output"] or STREAM, console)
     settings = _settings(given)
+    # What is imported next imports MLX.
+    require_mlx_for(settings, slots=MOST_SLOTS)
 
     from metal_gen.batch.scoring.work import RankRows
     from metal_gen.scoring.ranking import RankOptions
@@ -167,6 +170,8 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
     try:
         if documents is not None and given["documents_file"] is not None:
             documents += _lines(given["documents_file"], console)
+        # What is imported next imports MLX.
+        require_mlx_for(settings, slots=slots_for(documents or given["choice"] or ()))
 
         from metal_gen.scoring.ranking import RankOptions, task_of
 

@@ -19,7 +19,8 @@ from metal_gen.cli.batch.options import (
     refuse_without_rows,
     row_flag,
 )
-from metal_gen.cli.batch.run import BatchRun
+from metal_gen.cli.batch.run import MOST_SLOTS, BatchRun
+from metal_gen.cli.input.model_preparation import require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
     QuietOption,
@@ -127,6 +128,8 @@ def _score_rows(context: typer.Context, source: str, output: str, console: Conso
     given = context.params
     options = batch_options(given, source, output, console)
     settings = settings_in_force(given)
+    # What is imported next imports MLX.
+    require_mlx_for(settings, slots=MOST_SLOTS)
 
     from metal_gen.batch.scoring.work import ScoreRows
 

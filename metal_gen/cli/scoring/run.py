@@ -1,6 +1,6 @@
 """One score, or one ranking: loads the model, computes, and hands the record on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +107,11 @@ def run_score(settings: Settings, task: ScoreTask, console: Console) -> "Record"
     return {**score_record(found, tokens), **sizes, **_model_record(prepared)}
 
 
+def slots_for(texts: Sequence[str]) -> int:
+    """Return how many of the texts of a ranking are computed at once."""
+    return max(1, min(MOST_SLOTS, len(texts)))
+
+
 def run_rank(
     settings: Settings, task: "Choices | Documents", options: "RankOptions", console: Console
 ) -> "Record":
@@ -119,7 +124,7 @@ def run_rank(
     from metal_gen.scoring.ranking import Documents
 
     texts = task.documents if isinstance(task, Documents) else task.choices
-    prepared = _prepared(settings, console, most_slots=max(1, min(MOST_SLOTS, len(texts))))
+    prepared = _prepared(settings, console, most_slots=slots_for(texts))
 
     from metal_gen.batch.scoring.executor import open_scorer, score_all
     from metal_gen.scoring.ranking import RankJob
