@@ -170,7 +170,7 @@ class RankJob:
             raise UsageError(f"there are no {kind}s")
         for number, text in enumerate(texts, 1):
             if not text:
-                raise UsageError(f"{kind} {number} is empty")
+                raise UsageError(f"{kind} {number} is empty", "write it in full, or leave it out")
         if isinstance(self.task, Choices):
             self.method = self.options.by
         elif self.options.method is not None:

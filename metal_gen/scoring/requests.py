@@ -136,7 +136,7 @@ class TextRequests:
             has_any = True
             yield request
         if not self._tokens:
-            raise UsageError("the text is empty")
+            raise UsageError("the text is empty", "name a file that has text, or pipe it in")
         if not has_any:
             raise UsageError(
                 "the text is a single token, and nothing comes before it that could predict it",
