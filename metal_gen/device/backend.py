@@ -220,6 +220,19 @@ def most_array_bytes() -> int:
     return 0 if runs_on_cpu() else int(mx.device_info().get("max_buffer_length", 0))
 
 
+def product_scratch_bytes() -> int:
+    """Return the bytes that cuBLAS may take beside a product's matrices; 0 without CUDA.
+
+    Source: `CublasPreference` in `mlx/backend/cuda/cublas_utils.cpp`.
+    """
+    import mlx.core as mx
+
+    if not runs_on_cuda():
+        return 0
+    is_hopper_or_later = int(mx.device_info().get("compute_capability_major", 0)) >= 9
+    return (32 if is_hopper_or_later else 4) << 20
+
+
 def counts_other_programs() -> bool:
     """Return whether `available_memory_bytes` excludes memory of other programs; on a Mac it does not."""
     return platform.system() != "Darwin"

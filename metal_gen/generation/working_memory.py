@@ -5,7 +5,13 @@ Axes in comments: T tokens of a pass, S positions of the cache.
 
 from dataclasses import dataclass
 
-from metal_gen.device.backend import DTYPE_BYTES, prompt_stride, runs_on_cpu, runs_on_cuda
+from metal_gen.device.backend import (
+    DTYPE_BYTES,
+    product_scratch_bytes,
+    prompt_stride,
+    runs_on_cpu,
+    runs_on_cuda,
+)
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
@@ -63,7 +69,7 @@ class WorkingMemory:
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
         layers = self.layer_bytes + (self.ahead_bytes or 0)
-        return max(layers + mask, sampling, self._trial_bytes)
+        return max(layers + mask + product_scratch_bytes(), sampling, self._trial_bytes)
 
     @property
     def _trial_bytes(self) -> int:
@@ -89,16 +95,14 @@ class WorkingMemory:
         """Memory of the layers that prefill queues ahead on a GPU; None on a CPU.
 
         MLX queues hundreds of operations ahead on a GPU and takes all their memory at once. On a CPU it
-        queues less than a layer. Of the layers in a row, only some may be of the largest kind.
+        queues less than a layer. In a row of layers of which most have linear attention, one with attention
+        counts.
         """
         if runs_on_cpu():
             return None
         by_kind = self._bytes_by_kind
-        layers = [by_kind[kind == "linear_attention"] for kind in self.model.layer_types]
-        count = 1 + GPU_LAYERS_AHEAD
-        in_turn = layers * (1 + count // len(layers)) + layers[: count - 1]
-        starts = range(len(in_turn) - count + 1)
-        return max(sum(in_turn[start : start + count]) for start in starts) - max(layers)
+        usual = by_kind.get(True, by_kind[False])
+        return by_kind[False] + GPU_LAYERS_AHEAD * usual - self.layer_bytes
 
     @property
     def layer_bytes(self) -> int:

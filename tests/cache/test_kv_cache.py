@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from peak_memory import in_use
 
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache, KVCacheConfig
 from metal_gen.device.extra_memory import wait_for_release
@@ -30,11 +31,11 @@ def test_qwen25_05b_takes_24_mib_for_2048_tokens_in_float16():
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_allocated_bytes_equal_the_formula(dtype, batch_size):
     size = config(dtype=dtype, batch_size=batch_size)
-    before = mx.get_active_memory()
+    before = in_use()
     cache = KVCache(size)
     assert cache.nbytes == size.nbytes
     # The allocator may round each buffer up to a page.
-    assert 0 <= mx.get_active_memory() - before - size.nbytes <= 2 * 3 * 16384
+    assert 0 <= in_use() - before - size.nbytes <= 2 * 3 * 16384
 
 
 def test_every_layer_fills_to_exactly_max_seq_len():

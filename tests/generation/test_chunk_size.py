@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import mlx.core as mx
 import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.config.settings import Settings
+from metal_gen.device import backend
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation import model_notices, planning, working_memory
 from metal_gen.generation.capacity import USUAL_TOKENS
@@ -127,8 +129,16 @@ def test_of_the_layers_computed_ahead_only_those_of_the_largest_kind_count_as_su
     by_kind = memory._bytes_by_kind
     assert by_kind[False] > 3 * by_kind[True]
     assert memory.layer_bytes == by_kind[False]
-    # Five in a row: two of them, and the three between.
-    assert memory.layer_bytes + memory.ahead_bytes == 2 * by_kind[False] + 3 * by_kind[True]
+    assert memory.layer_bytes + memory.ahead_bytes == by_kind[False] + 4 * by_kind[True]
+
+
+@pytest.mark.parametrize(("major", "scratch_mib"), [(8, 4), (9, 32), (10, 32)])
+def test_with_cuda_products_take_scratch_memory(folder, monkeypatch, major, scratch_mib):
+    before = planned(folder, max_seq_len=64, chunk_size=64).working_bytes
+    monkeypatch.setattr(backend, "runs_on_cuda", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"compute_capability_major": major})
+    assert backend.product_scratch_bytes() == scratch_mib << 20
+    assert planned(folder, max_seq_len=64, chunk_size=64).working_bytes == before + (scratch_mib << 20)
 
 
 def test_a_kernel_needs_less_memory_than_the_operations_in_its_place(tmp_path):
