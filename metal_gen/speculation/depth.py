@@ -14,20 +14,11 @@ from operator import mul
 
 # Usual most guesses, by kind.
 LOOKUP_GUESSES = 32
-USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup 2": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
+USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
 PLAIN = ""
 # Share of guesses that are right, and its weight as a number of guesses, before any have been made.
-EXPECTED = {
-    "lookup 8": 0.8,
-    "lookup 4": 0.5,
-    "lookup 2": 0.3,
-    "lookup resumed": 0.5,
-    "mtp": 0.7,
-    "draft": 0.7,
-}
+EXPECTED = {"lookup 8": 0.8, "lookup 4": 0.5, "lookup resumed": 0.5, "mtp": 0.7, "draft": 0.7}
 EXPECTED_WEIGHT = 2.0
-# Guesses that are right less often are made only where depths adapt.
-LIKELY = 0.5
 # Time of a pass relative to a plain step before it is known: of any guesses, and what each of them adds.
 FIRST_COST, EXPECTED_COST = 1.4, 0.03
 # Weight of a new number in a running mean, once there are as many.
@@ -43,7 +34,7 @@ LEAST_GAIN = 1.03
 
 
 class Depths:
-    """Fixed depths: the most that is allowed, and none for guesses that are seldom right.
+    """Fixed depths: the most that is allowed.
 
     Args:
         most: Most guesses in a pass.
@@ -63,7 +54,7 @@ class Depths:
 
     def choose(self, kind: str) -> int:
         """Return how many guesses of a kind to make now."""
-        return self.most_of(kind) if EXPECTED.get(kind, 1.0) >= LIKELY else 0
+        return self.most_of(kind)
 
     def wants(self, kind: str) -> bool:
         """Return whether the next choice for a kind will be to make guesses."""

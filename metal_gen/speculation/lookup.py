@@ -1,9 +1,9 @@
 """Guesses from the text itself: what followed the last time that the same tokens came.
 
 Summaries, edits, extraction and code repeat what is in the prompt. A table finds the last place where the
-text had the same 8 tokens, or the same 4 or 2, as it has now. Where a repetition breaks off, as at a word
-that an edit changes, it goes on as soon as a token comes that follows soon after the break. Its memory is
-fixed by the size of the cache.
+text had the same 8 tokens, or the same 4, as it has now. Where a repetition breaks off, as at a word that an
+edit changes, it goes on as soon as a token comes that follows soon after the break. Its memory is fixed by
+the size of the cache.
 
 Source: Prompt Lookup Decoding (https://github.com/apoorvumang/prompt-lookup-decoding).
 """
@@ -21,10 +21,10 @@ from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 
-KEYS = (8, 4, 2)
-LONG, SHORT, SHORTEST = (f"lookup {length}" for length in KEYS)
-RESUMED = "lookup resumed"
-KINDS = (LONG, SHORT, SHORTEST, RESUMED)
+LONG_KEY, SHORT_KEY = 8, 4
+LONG, SHORT, RESUMED = f"lookup {LONG_KEY}", f"lookup {SHORT_KEY}", "lookup resumed"
+KEYS = (LONG_KEY, SHORT_KEY)
+KINDS = (LONG, SHORT, RESUMED)
 # Tokens after a break among which a repetition may go on, and new tokens for which that is looked for.
 NEAR_TOKENS, PATIENCE = 12, 12
 NUMBER_BYTES = 4
@@ -171,13 +171,11 @@ class Lookup:
             followed: Where the text might have gone on before this token, by kind.
             token: The last token.
         """
-        # The same two tokens may be a coincidence.
-        sure = [place for kind, place in zip(KINDS, followed, strict=True) if kind != SHORTEST]
-        text, broken = self._text, next((place for place in sure if place != NOWHERE), NOWHERE)
+        text, broken = self._text, next((place for place in followed if place != NOWHERE), NOWHERE)
         if broken != NOWHERE and text[broken] != token:
             self._broken = broken, PATIENCE
         place, left = self._broken
-        if any(self._found[:2]) or left == 0:
+        if any(self._found) or left == 0:
             self._broken = NOWHERE, 0
         elif followed[-1] != NOWHERE and text[followed[-1]] == token:
             self._found[-1] = followed[-1] + 1

@@ -81,7 +81,7 @@ def test_a_text_that_is_left_leaves_nothing_behind(models):
 def test_the_memory_of_guesses_is_planned(gambler):
     plain, guessed = (prepare(Settings(model=gambler, speculate=each)).plan for each in ("off", "lookup"))
     assert guessed.total_bytes > plain.total_bytes
-    assert guessed.guesses_bytes == 52 * guessed.cache.max_seq_len
+    assert guessed.guesses_bytes == 36 * guessed.cache.max_seq_len
     assert prepare(Settings(model=gambler, speculate="lookup", batch_size=2)).guesses is None
 
 
