@@ -41,6 +41,7 @@ _ALIASES = {
     "json": "jsonl json-output output-format jq records",
     "source": "architecture folders code-layout internals model-family",
     "measured": "status figures measurements results",
+    "measured-gpu": "nvidia cuda h200 gpu",
     "commands": "command cli",
 }
 ALIASES = {word: page for page, words in _ALIASES.items() for word in words.split()}

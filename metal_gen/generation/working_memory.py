@@ -87,8 +87,8 @@ class WorkingMemory:
         if runs_on_cpu() and size < DTYPE_BYTES["float32"]:
             # In float32 too.
             size += DTYPE_BYTES["float32"]
-        hidden = self._numbers(2 * self.tokens * self.model.hidden_size)
-        return max(1, min(MOST_LOGITS_ROWS, (self.nbytes - hidden) // (size * self.model.vocab_size)))
+        others = self._numbers(2 * self.tokens * self.model.hidden_size) + product_scratch_bytes()
+        return max(1, min(MOST_LOGITS_ROWS, (self.nbytes - others) // (size * self.model.vocab_size)))
 
     @property
     def ahead_bytes(self) -> int | None:
