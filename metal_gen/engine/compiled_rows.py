@@ -93,6 +93,7 @@ class CompiledRows:
         base: mx.array,
         indices: mx.array,
         *,
+        count: int | None = None,
         needs_hidden: bool = False,
     ) -> RowResults:
         """Add tokens to the cache, and draw the token after each of them if the draws follow a fixed rule.
@@ -102,6 +103,7 @@ class CompiledRows:
             rule: Rule for all draws; None skips them.
             base: `RandomKeys.base` of the text, (2,).
             indices: `words` of the index of each drawn token, (R, 2).
+            count: Number of tokens whose results are read; the others fill the pass up. Default: all.
             needs_hidden: Whether to return hidden states.
 
         Raises:
@@ -112,17 +114,19 @@ class CompiledRows:
         kind = Kind(rows, self._length(cache.position), rule, needs_hidden)
         compiled_before = self._function.cache_info().misses
         function = self._function(kind)
-        arrays, periods = cache.arrays, self._model.rope.periods(cache.position)
+        # With dynamic RoPE, periods depend on the length of the text. What fills a pass up is not part of it.
+        periods = self._model.rope.periods(cache.start + (rows if count is None else count))
+        arrays = cache.arrays
         results = list(function(tokens, mx.array([cache.start]), periods, base, indices, *arrays))
         self.count += self._function.cache_info().misses - compiled_before
         logits = results.pop(0)
         outcomes = None if rule is None else results.pop(0)
         hidden = results.pop(0) if needs_hidden else None
         kept = len(cache.buffers) if self._model.has_kernel else 0
-        count = len(arrays) - kept
-        cache.arrays = [*arrays[:kept], *results[:count]]
+        changed = len(arrays) - kept
+        cache.arrays = [*arrays[:kept], *results[:changed]]
         if isinstance(cache, HybridCache) and rows > 1:
-            self._note_replay(cache, rows, results[count:], arrays[len(cache.buffers) :])
+            self._note_replay(cache, rows, results[changed:], arrays[len(cache.buffers) :])
         return RowResults(logits, outcomes, hidden)
 
     def _length(self, position: int) -> int:

@@ -173,13 +173,14 @@ class Decoder:
         base: mx.array,
         indices: mx.array,
         *,
+        count: int | None = None,
         needs_hidden: bool = False,
     ) -> RowResults:
         """Add successive tokens in a compiled pass; arguments and results are those of `CompiledRows.run`."""
         assert self.compiled_rows is not None
         cache = self.cache
         cache.let_step_run() if self.model.has_kernel else cache.settle()
-        rows = self.compiled_rows.run(tokens, rule, base, indices, needs_hidden=needs_hidden)
+        rows = self.compiled_rows.run(tokens, rule, base, indices, count=count, needs_hidden=needs_hidden)
         self._noted(rows.logits)
         return rows
 

@@ -158,6 +158,7 @@ class TargetPasses:
             sampler.rule if is_plain else None,
             sampler.keys.base,
             words_of(range(index, index + tokens.size)),
+            count=count,
             needs_hidden=self._needs_hidden,
         )
         if rows.outcomes is not None:

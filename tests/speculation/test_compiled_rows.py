@@ -26,6 +26,9 @@ pytestmark = pytest.mark.metal
 CAPACITY, DEPTH, PROMPT = 60, 5, [3, 17, 60, 8, 41, 22]
 CONFIGS = {
     "dense": tiny_config("qwen3"),
+    "dynamic": tiny_config(
+        "qwen3", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=14
+    ),
     "window": tiny_config("qwen2", use_sliding_window=True, sliding_window=9, max_window_layers=0),
     "mixture": tiny_config("qwen3_moe", num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32),
     "qwen3_5": dict(hybrid_configs())["qwen3_5-untied"],
@@ -84,7 +87,7 @@ def assert_the_plain_text(plain, decoder, strategy, *, most, seed=3, **options):
     return speculation.counts, source
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "dynamic"])
 def test_texts_are_the_plain_ones(tmp_path, short_strides, name):
     model = loaded(tmp_path, name)
     plain, decoder = decoder_of(model, compiles=False), decoder_of(model, compiles=True)
@@ -113,6 +116,23 @@ def test_functions_are_few_and_reused(tmp_path):
         assert_the_plain_text(plain, decoder, STRATEGIES["sampled"], most=40, seed=seed)
     # Passes of 6 rows, and shorter ones at the end.
     assert decoder.compiled_rows.count <= len([rows for rows in compiled_rows.ROWS if rows <= DEPTH + 1]) + 1
+
+
+def test_what_fills_a_pass_up_does_not_count_as_text(tmp_path):
+    """Dynamic RoPE turns all tokens of a text by other periods as soon as it is longer than in training."""
+    model = loaded(tmp_path, "dynamic")
+    plain, decoder = decoder_of(model, compiles=False), decoder_of(model, compiles=True)
+    sampler = {"strategy": STRATEGIES["greedy"], "logprobs": 2}
+    # 6 tokens follow the first one, in a pass of 9. The text has 13 tokens, and 14 are within the length.
+    expected = plain_text(plain, PROMPT, sampler_for(PROMPT, **sampler), most=7)
+    source = Oracle([token for token, *_ in expected])
+    found, speculation = guessed_text(
+        decoder, PROMPT, sampler_for(PROMPT, **sampler), source, most=7, depth=8, rows_apart=False
+    )
+    assert speculation.counts.accepted == 5
+    for (token, _, one), (other, _, two) in zip(found, expected, strict=True):
+        assert token == other
+        assert one.model_logprob == pytest.approx(two.model_logprob, abs=1e-4)
 
 
 def test_rows_are_filled_up_as_far_as_there_is_room():
