@@ -19,13 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlx.core as mx
+from metal_gen.device.backend import require_mlx
 
-import metal_gen
-from metal_gen.batch.scoring.executor import open_scorer, score_all
-from metal_gen.config.settings import Settings
-from metal_gen.engine.scoring.scorer import ScoreRequest
-from metal_gen.generation.loading import TextModel, prepare
+require_mlx()  # With the BLAS that the command line uses, before anything imports MLX.
+
+import mlx.core as mx  # noqa: E402
+
+import metal_gen  # noqa: E402
+from metal_gen.batch.scoring.executor import open_scorer, score_all  # noqa: E402
+from metal_gen.config.settings import Settings  # noqa: E402
+from metal_gen.engine.scoring.scorer import ScoreRequest  # noqa: E402
+from metal_gen.generation.loading import TextModel, prepare  # noqa: E402
 
 BLOCKS = 5
 WORDS = "a fox and an owl went in to the old wood while rain fell on stone path lantern river small".split()
