@@ -1,6 +1,7 @@
 """Checks, before a model's weights are read, that a text can be written within a constraint."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Set
 from random import Random
 from typing import Any
 
@@ -12,12 +13,14 @@ from metal_gen.text.tokenizer import Tokenizer
 
 # Other bytes would begin a character that is written in fewer bytes, or one beyond Unicode.
 UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}
-# Tokens to follow a constraint for, in all and in one text.
-MOST_TRIED = 8_192
-LONGEST_TEXT = 256
+# Texts to follow a constraint for, the tokens of each, and the seconds after which no more are tried.
+MOST_TEXTS, LONGEST_TEXT = 32, 256
+MOST_S = 0.3
 # These end the values of a document. They are tried more often, so that its end is reached.
 MARKS = frozenset(b'"{}[],:')
 MARKS_WEIGHT = 16
+# What the library says where nothing can come next.
+NOTHING_FITS = "NoExtension"
 UNREADABLE = "\ufffd"
 # Stands for an added token among the bytes that must come.
 ADDED_TOKEN = 0xFF
@@ -38,9 +41,7 @@ def require_text(constraint: Constraint, added: Mapping[str, int]) -> None:
         letters, n_vocab=len(letters.tokens), eos_token=letters.eos_token_id, slices=[]
     )
     matcher = new_matcher(table, constraint.library_grammar)
-    if matcher.is_error():
-        raise constraint.refusal(matcher.get_error())
-    allowed = _allowed(matcher)
+    allowed = _places(_bits(constraint, matcher))
     if not allowed:
         raise UsageError(f"no text fits the {constraint.kind}", "correct it")
     if allowed == [letters.eos_token_id]:
@@ -58,7 +59,7 @@ def _tokens_of_bytes(tokenizer: Tokenizer) -> dict[int, int]:
 
 
 def require_writable(constraint: Constraint, matcher: Any, tokenizer: Tokenizer) -> None:
-    """Check that a model has the bytes that a constraint needs, by trying some texts.
+    """Check that a model has the bytes that a constraint needs, as far as trying some texts shows.
 
     Args:
         constraint: The constraint.
@@ -66,26 +67,43 @@ def require_writable(constraint: Constraint, matcher: Any, tokenizer: Tokenizer)
         tokenizer: Tokenizer of the model.
 
     Raises:
-        UsageError: A text comes to a place where no token fits.
+        UsageError: A text comes to a place where no token fits, or must have a byte that is in no token.
     """
     added = set(tokenizer.added_ids.values())
-    every = tokenizer.all_token_bytes()
-    begins = {text[0] for token, text in enumerate(every) if text and token not in added} | {ADDED_TOKEN}
+    every = [text for token, text in enumerate(tokenizer.all_token_bytes()) if text and token not in added]
+    begins, contained = {text[0] for text in every}, set(b"".join(every))
     # Texts of single bytes come through all parts of a grammar soon.
-    alone = {token: byte for byte, token in _tokens_of_bytes(tokenizer).items()}
-    random = Random(0)
-    for _ in range(MOST_TRIED // LONGEST_TEXT):
+    alone = [(token, byte) for byte, token in _tokens_of_bytes(tokenizer).items()]
+    random, end_s = Random(0), time.monotonic() + MOST_S
+    for _ in range(MOST_TEXTS):
         text = matcher.deep_copy()
         for _ in range(LONGEST_TEXT):
-            if text.is_stopped() and text.is_accepting():
+            if (text.is_stopped() and text.is_accepting()) or time.monotonic() > end_s:
                 break
             needed = bytes(text.compute_ff_bytes())
-            allowed = _allowed(text)
-            if not allowed or (needed and needed[0] not in begins):
-                raise _missing(constraint, needed)
-            tried = [token for token in allowed if token in alone] or allowed
-            weights = [MARKS_WEIGHT if alone.get(token) in MARKS else 1 for token in tried]
-            text.consume_token(random.choices(tried, weights)[0])
+            bits = _bits(constraint, text)
+            if not bits.strip(b"\0") or _lacking(needed, begins, contained):
+                raise _missing(constraint, _lacking(needed, begins, contained) or needed)
+            tried = [pair for pair in alone if bits[pair[0] // 8] >> pair[0] % 8 & 1]
+            tried = tried or [(token, ADDED_TOKEN) for token in _places(bits)]
+            weights = [MARKS_WEIGHT if byte in MARKS else 1 for _, byte in tried]
+            text.consume_token(random.choices(tried, weights)[0][0])
+
+
+def _lacking(needed: bytes, begins: Set[int], contained: Set[int]) -> bytes:
+    """Return bytes that must come next from the first that cannot; nothing if all can.
+
+    Args:
+        needed: The bytes.
+        begins: Bytes that a token begins with.
+        contained: Bytes that a token has anywhere.
+    """
+    for place, byte in enumerate(needed):
+        if byte == ADDED_TOKEN:
+            return b""  # What follows names an added token.
+        if byte not in (begins if place == 0 else contained):
+            return needed[place:]
+    return b""
 
 
 def _missing(constraint: Constraint, needed: bytes) -> UsageError:
@@ -100,11 +118,22 @@ def _missing(constraint: Constraint, needed: bytes) -> UsageError:
     )
 
 
-def _allowed(matcher: Any) -> list[int]:
-    """Return the tokens that may come next; none after an error."""
+def _bits(constraint: Constraint, matcher: Any) -> bytes:
+    """Return the bits of the tokens that may come next: none if none can.
+
+    Raises:
+        UsageError: The library has reached one of its limits.
+    """
     bits = bytes(matcher.compute_bitmask())
-    if matcher.is_error():
-        return []
+    if not matcher.is_error():
+        return bits
+    if NOTHING_FITS not in matcher.get_error():
+        raise constraint.refusal(matcher.get_error())
+    return bytes(len(bits))
+
+
+def _places(bits: bytes) -> list[int]:
+    """Return the tokens whose bits are set."""
     return [8 * place + bit for place, byte in enumerate(bits) if byte for bit in range(8) if byte >> bit & 1]
 
 

@@ -180,8 +180,9 @@ LAST = {
         ("é".encode(), Constraint.choice("é", "b"), None),
         ("é".encode(), Constraint.lark('start: <think> "a"'), None),
         (b"\xc0\xff", Constraint.schema(NAMED), None),
+        ("é".encode(), Constraint.choice("x" * 300 + "é"), "the choice needs the byte 0xc3 of 'é'"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_byte_that_a_constraint_needs_and_no_token_has(tmp_path, missing, constraint, needed):
     remove_bytes(write_text_checkpoint(tmp_path), missing)
