@@ -30,22 +30,26 @@ class CompiledHeads:
         heads: The layers, with the kernel.
         cache: Cache of one layer.
         usual_rows: Number of pairs up to which functions do not differ.
+        most_rows: Most pairs that come at once.
 
     Attributes:
         count: Number of functions compiled so far.
     """
 
-    def __init__(self, target: Transformer, heads: MtpHeads, cache: KVCache, usual_rows: int) -> None:
+    def __init__(
+        self, target: Transformer, heads: MtpHeads, cache: KVCache, *, usual_rows: int, most_rows: int
+    ) -> None:
         self.count = 0
         self._target = target
         self._heads = heads
         self._cache = cache
         self._usual_rows = usual_rows
+        self._most_rows = most_rows
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
 
     def rows(self, pairs: int) -> int:
         """Return R for so many pairs."""
-        return self._usual_rows if pairs <= self._usual_rows else filled_up(pairs, pairs)
+        return self._usual_rows if pairs <= self._usual_rows else filled_up(pairs, self._most_rows)
 
     def has_room(self, pairs: int, guesses: int) -> bool:
         """Return whether the cache has room for pairs, what fills them up, and guesses."""

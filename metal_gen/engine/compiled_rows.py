@@ -71,20 +71,23 @@ class CompiledRows:
     Args:
         model: Model with its weights.
         cache: Cache whose buffers go through the compiled functions and come back from them.
-
-    Attributes:
-        count: Number of functions compiled so far.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self.count = 0
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
         # Computes the states of all layers of linear attention after fewer tokens, by number of rows.
         self._replays: dict[int, StepFunction] = {}
+        # Numbers of rows whose replay has been traced, which happens when it is first needed.
+        self._traced: set[int] = set()
         # Makes the replay of each of these layers from arrays.
         self._replay_of: list[ReplayOf] = []
+
+    @property
+    def count(self) -> int:
+        """Number of functions compiled so far."""
+        return self._function.cache_info().misses + len(self._traced)
 
     def run(
         self,
@@ -112,20 +115,18 @@ class CompiledRows:
         cache, rows = self._cache, tokens.size
         cache.claim(rows)
         kind = Kind(rows, self._length(cache.position), rule, needs_hidden)
-        compiled_before = self._function.cache_info().misses
         function = self._function(kind)
         # With dynamic RoPE, periods depend on the length of the text. What fills a pass up is not part of it.
         periods = self._model.rope.periods(cache.start + (rows if count is None else count))
         arrays = cache.arrays
         results = list(function(tokens, mx.array([cache.start]), periods, base, indices, *arrays))
-        self.count += self._function.cache_info().misses - compiled_before
         logits = results.pop(0)
         outcomes = None if rule is None else results.pop(0)
         hidden = results.pop(0) if needs_hidden else None
         kept = len(cache.buffers) if self._model.has_kernel else 0
         changed = len(arrays) - kept
         cache.arrays = [*arrays[:kept], *results[:changed]]
-        if isinstance(cache, HybridCache) and rows > 1:
+        if isinstance(cache, HybridCache) and 1 < rows <= cache.config.most_replayed:
             self._note_replay(cache, rows, results[changed:], arrays[len(cache.buffers) :])
         return RowResults(logits, outcomes, hidden)
 
@@ -199,7 +200,6 @@ class CompiledRows:
         function = self._replays.get(rows)
         if function is None:
             function = self._replays[rows] = self._compile_replay(rows, cache.config)
-            self.count += 1
         memories, each = before[1::2], len(inputs) // (len(before) // 2)
         arrays = [
             array
@@ -215,6 +215,7 @@ class CompiledRows:
         mx.eval(steps, taps)
 
         def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
+            self._traced.add(rows)
             is_first, places, after = (steps < count)[:, None], count + taps, []
             count_of = len(arrays) // num_layers
             for layer, replay_of in enumerate(self._replay_of):

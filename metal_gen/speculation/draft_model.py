@@ -13,6 +13,7 @@ from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.backend import compiles_steps, runs_on_cpu
+from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.fitted import fitted
@@ -155,7 +156,7 @@ class DraftSource:
         """Compute the tokens of the text that the cache lacks, and return the logits after them, (1, V)."""
         cache = self._decoder.cache
         position = cache.reachable(min(self._seen, len(self._ids) - 1))
-        if not self._writes_in_place(len(self._ids) - position):
+        if not self._writes_in_place(len(self._ids) - position, position):
             # A step may still compute with the cache. Without waiting for it, the next write would copy it.
             cache.evaluate()
         cache.take_back(cache.position - position)
@@ -168,12 +169,21 @@ class DraftSource:
         self._seen = len(self._ids)
         return logits
 
-    def _writes_in_place(self, tokens: int) -> bool:
-        """Return whether a kernel writes so many tokens to the cache."""
-        decoder = self._decoder
-        return decoder.hands_over_early and (
-            tokens == 1 or (tokens <= MOST_ROWS and decoder.compiled_rows is not None)
-        )
+    def _writes_in_place(self, tokens: int, position: int) -> bool:
+        """Return whether a kernel writes so many tokens to the cache, from a position on."""
+        is_compiled = tokens == 1 or self._compiled_rows(tokens, position) is not None
+        return self._decoder.hands_over_early and is_compiled
+
+    def _compiled_rows(self, tokens: int, position: int) -> int | None:
+        """Return how many rows a compiled pass over so many tokens has; None if it is not compiled."""
+        decoder, cache = self._decoder, self._decoder.cache
+        # Where nothing is handed over early, as on a CPU, a compiled pass is not worth its function.
+        if decoder.compiled_rows is None or not decoder.hands_over_early or tokens > MOST_ROWS:
+            return None
+        rows = filled_up(tokens, MOST_ROWS)
+        # A hybrid cannot take back what fills a pass up.
+        is_possible = rows == tokens or cache.can_be_cut
+        return rows if is_possible and position + rows <= cache.config.max_seq_len else None
 
     def _logits_after(self, tokens: Sequence[int]) -> mx.array:
         """Compute tokens in the way that is best for so many of them, and return the logits after them."""
@@ -182,9 +192,12 @@ class DraftSource:
             return decoder.step(mx.array(list(tokens)))
         if len(tokens) > MOST_ROWS:
             return decoder.prefill(tokens)
-        if decoder.compiled_rows is not None:
-            nothing = mx.zeros(2, mx.uint32)
-            return decoder.draw_rows(mx.array(list(tokens)), None, nothing, nothing).logits[-1:]
+        count = len(tokens)
+        if (rows := self._compiled_rows(count, decoder.cache.position)) is not None:
+            nothing, filling = mx.zeros(2, mx.uint32), [0] * (rows - count)
+            found = decoder.draw_rows(mx.array([*tokens, *filling]), None, nothing, nothing, count=count)
+            decoder.cache.take_back(len(filling))
+            return found.logits[count - 1 : count]
         hidden = run_rows(decoder.model, mx.array(list(tokens)), decoder.cache)
         return decoder.model.logits(hidden[-1:])
 

@@ -79,7 +79,7 @@ class _Text:
         self._is_guided = bounds.guide is not None
         self._prompt_tokens = decoder.cache.position
         self._count = 0
-        # Seconds spent on building the pass that is being computed, and the functions compiled by then.
+        # Seconds spent on building the pass that is being computed, and the functions compiled before that.
         self._built_s = 0.0
         self._compiled = self._compiled_count
         self._pending: TargetPass | None = None
@@ -110,7 +110,7 @@ class _Text:
         done, self._pending = self._pending, None
         assert done is not None
         assert done.draws is not None
-        begin_s = time.perf_counter()
+        begin_s, compiled = time.perf_counter(), self._compiled_count
         is_last = self._count + 1 >= self._bounds.limit
         # Where guesses come as a surprise, they wait for the step ahead, which the device already has.
         if not (done.kind or is_last or self._source.expects(self._speculation.depths.wants)):
@@ -118,6 +118,8 @@ class _Text:
         items = self._read(done)
         read_s = time.perf_counter()
         self._note(done, len(items), self._built_s + read_s - begin_s)
+        # What is compiled to take guesses back is computed with the next pass.
+        self._compiled = compiled
         drawn = [item.id for item in items]
         self._add(drawn, None if done.hidden is None else done.hidden[: len(drawn)])
         forced: list[int] = []
@@ -152,8 +154,7 @@ class _Text:
 
     def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
         """Record a pass for the choice of depths, and its time if it compiled nothing."""
-        compiled, self._compiled = self._compiled, self._compiled_count
-        counts = self._compiled == compiled and done.is_usual
+        counts = self._compiled == self._compiled_count and done.is_usual
         self._speculation.depths.note(done.kind, done.count, tokens - 1, seconds if counts else None)
 
     def _read(self, done: TargetPass) -> list[GeneratedToken]:

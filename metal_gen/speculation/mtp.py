@@ -97,7 +97,13 @@ class MtpSource:
         self._cache = cache
         self._compiled: CompiledHeads | None = None
         if compiled_rows is not None:
-            self._compiled = CompiledHeads(target, fitted_heads(heads, target), cache, compiled_rows)
+            self._compiled = CompiledHeads(
+                target,
+                fitted_heads(heads, target),
+                cache,
+                usual_rows=compiled_rows,
+                most_rows=MOST_WAITING,
+            )
         self._ids: list[int] = []
         self._prompt_length = self._prefilled = 0
         # State of the last position of the prompt, (1, hidden).

@@ -92,6 +92,21 @@ def test_guesses_are_those_made_one_by_one(made, strategy):
         assert mx.allclose(one[:, :, :position], other[:, :, :position], atol=1e-4)
 
 
+def test_functions_are_few_and_reused(made):
+    target, _, make = made
+    source, ids = make(4), list(PROMPT)
+    sampler = sampler_for(ids, STRATEGIES["greedy"])
+    hidden = mx.zeros((1, target.config.hidden_size))
+    source.begin(ids, 0)
+    source.prefilled(mx.broadcast_to(hidden, (1, len(ids), hidden.shape[1])))
+    for count in [*range(1, 25), *range(1, 25)]:
+        source.accepted([9] * count, mx.broadcast_to(hidden, (count, hidden.shape[1])))
+        assert source.guess(lambda kind: 1, SamplerDraw(sampler, 0)).tokens.size == 1
+        source.take_back(count)
+    # 4, 5, 9, 17 and 33 rows.
+    assert source.compiled_count == 5
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "sampled", "penalties"])
 def test_texts_are_the_plain_ones(made, strategy):
     target, by_kernel, make = made

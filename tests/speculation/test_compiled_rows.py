@@ -13,7 +13,7 @@ from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
 from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig, new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine import compiled_rows, compiled_step
+from metal_gen.engine import compiled_step
 from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.dialect import Code
@@ -112,10 +112,14 @@ def test_hidden_states_are_those_of_the_tokens(tmp_path, name):
 def test_functions_are_few_and_reused(tmp_path):
     model = loaded(tmp_path, "dense")
     plain, decoder = decoder_of(model, compiles=False), decoder_of(model, compiles=True)
-    for seed in (1, 2, 1):
-        assert_the_plain_text(plain, decoder, STRATEGIES["sampled"], most=40, seed=seed)
-    # Passes of 6 rows, and shorter ones at the end.
-    assert decoder.compiled_rows.count <= len([rows for rows in compiled_rows.ROWS if rows <= DEPTH + 1]) + 1
+    ids = [token for token, *_ in plain_text(plain, PROMPT, sampler_for(PROMPT, STRATEGIES["greedy"]))]
+    # A pass for each number of rows up to 21.
+    for most in [*range(2, 23), *range(2, 23)]:
+        sampler = sampler_for(PROMPT, STRATEGIES["greedy"])
+        found, _ = guessed_text(decoder, PROMPT, sampler, Oracle(ids), most=most, depth=20, rows_apart=False)
+        assert len(found) == most
+    # 2, 3, 4, 5, 9, 17 and 21 rows.
+    assert decoder.compiled_rows.count == 7
 
 
 def test_what_fills_a_pass_up_does_not_count_as_text(tmp_path):
@@ -220,3 +224,25 @@ def assert_states_again(model):
         assert isinstance(decoders[1].cache, HybridCache)
         expected, found = (decoder.step(mx.array([11])) for decoder in decoders)
         assert mx.abs(expected - found).max().item() < 2e-4
+
+
+def test_passes_that_nobody_takes_back_keep_nothing(tmp_path):
+    model = loaded(tmp_path, "qwen3_5")
+    decoder = decoder_of(model, compiles=True)
+    decoder.prefill(PROMPT)
+    nothing = mx.zeros(2, mx.uint32)
+    for rows, reached in [(DEPTH + 1, len(PROMPT) + DEPTH), (DEPTH + 2, len(PROMPT) + DEPTH + 1)]:
+        decoder.draw_rows(mx.full((rows,), 9), None, nothing, nothing)
+        assert decoder.cache.reachable(decoder.cache.position - 1) == reached, rows
+
+
+def test_a_replay_counts_as_compiled_when_it_is_first_used(tmp_path):
+    decoder = decoder_of(loaded(tmp_path, "qwen3_5"), compiles=True)
+    decoder.prefill(PROMPT)
+    nothing, counts = mx.zeros(2, mx.uint32), []
+    for taken_back in (0, 1, 1):
+        decoder.draw_rows(mx.full((3,), 9), None, nothing, nothing)
+        counts.append(decoder.compiled_rows.count)
+        decoder.cache.take_back(taken_back)
+        counts.append(decoder.compiled_rows.count)
+    assert counts == [1, 1, 1, 2, 2, 2]

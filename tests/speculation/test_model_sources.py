@@ -22,6 +22,12 @@ MTP, DRAFTS = ("mtp qwen3_5_text-alone", "mtp qwen3_next-untied"), ("draft qwen3
 COMPILED = ("compiled-draft qwen3", "compiled-draft qwen3_next-tied")
 
 
+class EarlyDecoder(Decoder):
+    """As with a kernel, which writes to the cache whatever still reads it."""
+
+    hands_over_early = True
+
+
 def greedy(logits, place):
     return mx.argmax(logits, axis=-1)
 
@@ -52,11 +58,12 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     if kind.endswith("draft"):
         checkpoint = Checkpoint(write_checkpoint(folder, CONFIGS[name]))
-        model = checkpoint.weights.load("float32")
+        model, compiles = checkpoint.weights.load("float32"), kind.startswith("compiled")
 
         def make_draft():
             sizes = cache_size(model.config, max_seq_len=CAPACITY, dtype="float32")
-            decoder = Decoder(model, new_cache(sizes), chunk_size=16, compiles=kind.startswith("compiled"))
+            kind_of = EarlyDecoder if compiles else Decoder
+            decoder = kind_of(model, new_cache(sizes), chunk_size=16, compiles=compiles)
             return DraftSource(decoder, model.config.vocab_size)
 
         return States(model), make_draft
@@ -240,3 +247,18 @@ def test_the_memory_of_a_draft_is_known(tmp_path):
     weights = planned.checkpoint.weights.nbytes("float32")
     assert planned.memory.nbytes(CAPACITY) == weights + cache.nbytes
     assert cache.state_nbytes
+
+
+@pytest.mark.parametrize(("kind", "compiled"), [(EarlyDecoder, 5), (Decoder, 0)])
+def test_functions_of_a_draft_are_few(tmp_path, kind, compiled):
+    """Those of 2, 3, 4, 5 and 8 tokens; none where several tokens cost as much as so many steps."""
+    model = Checkpoint(write_checkpoint(tmp_path, CONFIGS["qwen3"])).weights.load("float32")
+    sizes = cache_size(model.config, max_seq_len=CAPACITY, dtype="float32")
+    decoder = kind(model, new_cache(sizes), chunk_size=16, compiles=True)
+    source, states = DraftSource(decoder, model.config.vocab_size), States(model)
+    ids = list(range(12))
+    begin(source, states, ids)
+    for count in [*range(2, 9), *range(2, 9)]:
+        ids = add(source, states, ids, [7] * count)
+        assert guesses(source, 1)[0] == [int(mx.argmax(model.logits(states(ids))[0, -1]))]
+    assert decoder.compiled_rows.count == compiled
