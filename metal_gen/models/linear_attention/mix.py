@@ -19,8 +19,6 @@ Threads = tuple[int, int, int]
 # Shape of what a job does not compute.
 ONE = (1,)
 
-# Whether the kernel is used at all. Without it, `rules` chooses how to compute the delta rule.
-IS_USED = True
 HEAD_SIZES = (32, 64, 128)
 ROWS_AT_ONCE = 4
 # Up to so many tokens, a group takes a whole head: as fast as several kernels, and CUDA compiles only one.
@@ -60,11 +58,11 @@ PART_OF_HEAD = Group(warps=4, of_lane=1)
 
 
 def is_supported(sizes: LinearAttentionConfig) -> bool:
-    """Return whether the kernel may be used for these sizes."""
+    """Return whether the kernel works for these sizes."""
     key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
     # A lane reads some successive numbers at once.
     evenly = 2 * sizes.linear_num_value_heads % (key // LANES or 1) == 0
-    return IS_USED and key in HEAD_SIZES and value in HEAD_SIZES and evenly
+    return key in HEAD_SIZES and value in HEAD_SIZES and evenly
 
 
 def joined_weights(
