@@ -13,8 +13,7 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.engine.compiled_rows import filled_up
-from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction
-from metal_gen.models.kernels.heads import ONE_STRETCH
+from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, read_length
 from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays
@@ -31,21 +30,22 @@ class CompiledHeads:
         cache: Cache of one layer.
         usual_rows: Number of pairs up to which functions do not differ.
         most_rows: Most pairs that come at once.
-
-    Attributes:
-        count: Number of functions compiled so far.
     """
 
     def __init__(
         self, target: Transformer, heads: MtpHeads, cache: KVCache, *, usual_rows: int, most_rows: int
     ) -> None:
-        self.count = 0
         self._target = target
         self._heads = heads
         self._cache = cache
         self._usual_rows = usual_rows
         self._most_rows = most_rows
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
+
+    @property
+    def count(self) -> int:
+        """Number of functions compiled so far."""
+        return self._function.cache_info().misses
 
     def rows(self, pairs: int) -> int:
         """Return R for so many pairs."""
@@ -75,9 +75,8 @@ class CompiledHeads:
         cache.let_step_run()
         cache.claim(count)
         end = cache.start + max(rows, count + len(indices) - 1)
-        compiled_before = self._function.cache_info().misses
-        function = self._function(rows, len(indices), self._length(end), rule)
-        self.count += self._function.cache_info().misses - compiled_before
+        length = read_length(end, cache.config.max_seq_len, has_kernel=True)
+        function = self._function(rows, len(indices), length, rule)
         guesses = function(
             mx.array([*tokens, *[0] * filling], mx.int32),
             mx.pad(hidden, [(0, filling), (0, 0)]) if filling else hidden,
@@ -90,10 +89,6 @@ class CompiledHeads:
         )[0]
         cache.note_step(guesses)
         return guesses
-
-    def _length(self, end: int) -> int:
-        capacity = self._cache.config.max_seq_len
-        return min(ONE_STRETCH, capacity) if end <= ONE_STRETCH else capacity
 
     def _compile(self, rows: int, guesses: int, length: int, rule: DrawRule) -> StepFunction:
         """Compile the guesses after so many pairs, for one length of attention and one rule."""

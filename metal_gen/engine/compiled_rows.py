@@ -14,10 +14,9 @@ import mlx.core as mx
 
 from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCache
-from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, attended_length
+from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, read_length
 from metal_gen.engine.fixed_shapes import FixedShapes
 from metal_gen.models.attention import Part, Step
-from metal_gen.models.kernels.heads import ONE_STRETCH
 from metal_gen.models.linear_attention.replay import ReplayOf
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays
@@ -114,7 +113,9 @@ class CompiledRows:
         """
         cache, rows = self._cache, tokens.size
         cache.claim(rows)
-        kind = Kind(rows, self._length(cache.position), rule, needs_hidden)
+        has_kernel = self._model.has_kernel
+        length = read_length(cache.position, cache.config.max_seq_len, has_kernel=has_kernel)
+        kind = Kind(rows, length, rule, needs_hidden)
         function = self._function(kind)
         # With dynamic RoPE, periods depend on the length of the text. What fills a pass up is not part of it.
         periods = self._model.rope.periods(cache.start + (rows if count is None else count))
@@ -123,19 +124,12 @@ class CompiledRows:
         logits = results.pop(0)
         outcomes = None if rule is None else results.pop(0)
         hidden = results.pop(0) if needs_hidden else None
-        kept = len(cache.buffers) if self._model.has_kernel else 0
+        kept = len(cache.buffers) if has_kernel else 0
         changed = len(arrays) - kept
         cache.arrays = [*arrays[:kept], *results[:changed]]
         if isinstance(cache, HybridCache) and 1 < rows <= cache.config.most_replayed:
             self._note_replay(cache, rows, results[changed:], arrays[len(cache.buffers) :])
         return RowResults(logits, outcomes, hidden)
-
-    def _length(self, position: int) -> int:
-        """Return how much of the cache a pass may read when it holds so many tokens, with the new ones."""
-        capacity = self._cache.config.max_seq_len
-        if not self._model.has_kernel:
-            return attended_length(position, capacity)
-        return min(ONE_STRETCH, capacity) if position <= ONE_STRETCH else capacity
 
     def _compile(self, kind: Kind) -> StepFunction:
         """Compile the passes of a kind."""
@@ -211,12 +205,12 @@ class CompiledRows:
     def _compile_replay(self, rows: int, config: HybridCacheConfig) -> StepFunction:
         """Compile what computes the states of all layers after the first tokens of a pass."""
         dtype, num_layers = self._cache.dtype, config.num_linear_layers
-        steps, taps = mx.arange(rows), mx.arange(config.conv_state[0])
-        mx.eval(steps, taps)
+        steps, kept_inputs = mx.arange(rows), mx.arange(config.conv_state[0])
+        mx.eval(steps, kept_inputs)
 
         def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
             self._traced.add(rows)
-            is_first, places, after = (steps < count)[:, None], count + taps, []
+            is_first, places, after = (steps < count)[:, None], count + kept_inputs, []
             count_of = len(arrays) // num_layers
             for layer, replay_of in enumerate(self._replay_of):
                 memory, *inputs = arrays[count_of * layer : count_of * (layer + 1)]

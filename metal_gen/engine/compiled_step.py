@@ -43,6 +43,16 @@ def attended_length(position: int, capacity: int) -> int:
     return min(-(-position // stride) * stride, capacity)
 
 
+def read_length(position: int, capacity: int, *, has_kernel: bool) -> int:
+    """Return how much of a cache of `position` tokens, with the new ones, a compiled pass may read.
+
+    A kernel reads only what is there, and knows two lengths.
+    """
+    if not has_kernel:
+        return attended_length(position, capacity)
+    return min(ONE_STRETCH, capacity) if position <= ONE_STRETCH else capacity
+
+
 class CompiledStep:
     """The compiled step of one model over one cache, for all its sequences at once.
 
@@ -51,16 +61,19 @@ class CompiledStep:
         cache: Cache whose buffers go through the compiled function and come back from it.
 
     Attributes:
-        count: Number of functions compiled so far.
         seconds: Time spent on building them, in seconds.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         self.model = model
         self.cache = cache
-        self.count = 0
         self.seconds = 0.0
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
+
+    @property
+    def count(self) -> int:
+        """Number of functions compiled so far."""
+        return self._function.cache_info().misses
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
@@ -105,8 +118,9 @@ class CompiledStep:
             Logits, (B, V), and the results of the rule. Nothing is computed yet.
         """
         cache = self.cache
-        length = self._length(max(positions) + 1)
-        compiled_before = self._function.cache_info().misses
+        capacity, has_kernel = cache.config.max_seq_len, self.model.has_kernel
+        length = read_length(max(positions) + 1, capacity, has_kernel=has_kernel)
+        compiled_before = self.count
         begin = time.perf_counter()
         function = self._function(length, rule)
         arrays = cache.arrays
@@ -114,23 +128,15 @@ class CompiledStep:
             tokens, mx.array(list(positions)), mx.array(list(active)), periods, bases, indices, *arrays
         )
         # A kernel writes to the buffers, and gives none back.
-        kept = len(cache.buffers) if self.model.has_kernel else 0
+        kept = len(cache.buffers) if has_kernel else 0
         count = len(drawn) - (len(arrays) - kept)
         cache.arrays = [*arrays[:kept], *drawn[count:]]
-        if self._function.cache_info().misses > compiled_before:
-            self.count += 1
+        if self.count > compiled_before:
             self.seconds += time.perf_counter() - begin
         if rule is None:
             return logits, None, None
         outcome, *logprobs = drawn[:count]
         return logits, outcome, LogprobArrays(*logprobs) if logprobs else None
-
-    def _length(self, position: int) -> int:
-        """Return how much of the cache a step may read when it holds `position` tokens, with the new one."""
-        capacity = self.cache.config.max_seq_len
-        if not self.model.has_kernel:
-            return attended_length(position, capacity)
-        return min(ONE_STRETCH, capacity) if position <= ONE_STRETCH else capacity
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one rule; None skips the draw."""

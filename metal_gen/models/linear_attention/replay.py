@@ -41,7 +41,9 @@ class Replay:
         """Return the inputs of the convolution, (B, T - 1, C), and the memory after so many tokens."""
         tokens, *others = self.inputs
         keys, values, kept, taken = (mx.contiguous(each[:, :count]) for each in others)
-        return mx.contiguous(tokens[:, count : count + self._taps]), self._after(keys, values, kept, taken)
+        return mx.contiguous(tokens[:, count : count + self._inputs_kept]), self._after(
+            keys, values, kept, taken
+        )
 
     def masked(self, is_first: mx.array, places: mx.array) -> tuple[mx.array, mx.array]:
         """Return the same for a count that is not known yet: other tokens neither fade nor store anything.
@@ -54,8 +56,8 @@ class Replay:
         return mx.take(tokens, places, axis=1), self._after(keys, values, kept * is_first, taken * is_first)
 
     @property
-    def _taps(self) -> int:
-        """T - 1."""
+    def _inputs_kept(self) -> int:
+        """Number of inputs that the convolution keeps, T - 1."""
         return self.inputs[0].shape[1] - self.inputs[1].shape[1]
 
     def _after(self, keys: mx.array, values: mx.array, kept: mx.array, taken: mx.array) -> mx.array:
