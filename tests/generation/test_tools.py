@@ -90,12 +90,13 @@ def test_any_of_the_functions_may_have_to_come(load):
         ({"tools": TOOLS, "tool_choice": "rain"}, "there is no function rain among the tools"),
         ({"tools": TOOLS, "tool_choice": "now", "regex": "a"}, "both set"),
         ({"tools": [{"name": "a", "parameters": {"not": {}}}], "tool_choice": "a"}, "not"),
-        ({"tools": []}, "tools must be a list of functions"),
+        ({"tools": {}}, "tools must be a list of functions"),
+        ({"tools": []}, "tools has no functions"),
         ({"tools": [{"name": "a b"}]}, "a function without a name"),
         ({"tools": [{"name": "a"}, {"name": "a"}]}, "names the function a twice"),
         ({"tools": [{"name": "a", "parameters": []}]}, "not a JSON Schema"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_cannot_be_used(load, settings, part):
     with pytest.raises(UsageError) as error:

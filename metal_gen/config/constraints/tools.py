@@ -23,8 +23,10 @@ class Tools(Source):
         """Accept a list, or its JSON."""
         if isinstance(value, str):
             value = parse_schema(super().__call__(value))
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple):
             raise ValueError(f"must be {self}")
+        if not value:
+            raise ValueError("has no functions")
         names = [_name_of(tool) for tool in value]
         for name in names:
             if names.count(name) > 1:
