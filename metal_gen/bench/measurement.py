@@ -22,11 +22,13 @@ class Unit(StrEnum):
     COUNT = "count"
     SHARE = "share"
     RATIO = "ratio"
+    TOKENS_PER_PASS = "tok/pass"
 
     @property
     def more_is_better(self) -> bool:
-        """Whether higher values are better: true for speeds and ratios, false for everything else."""
-        return self in (Unit.BYTES_PER_SECOND, Unit.TOKENS_PER_SECOND, Unit.RATIO)
+        """Whether higher values are better: true for speeds, ratios and what a pass gives."""
+        speeds = (Unit.BYTES_PER_SECOND, Unit.TOKENS_PER_SECOND)
+        return self in (*speeds, Unit.RATIO, Unit.TOKENS_PER_PASS)
 
 
 @dataclass(frozen=True)

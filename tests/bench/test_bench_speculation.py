@@ -19,10 +19,11 @@ def test_each_kind_of_text_is_generated_without_and_with_guesses(gambler, monkey
     values = dict(zip(named, [value for trial in trials for value in trial.run()], strict=True))
     assert values["story_gain"] == pytest.approx(values["story_tps"] / values["story_off_tps"])
     assert values["story_tokens_per_pass"] >= 1
+    assert all(figure.unit.more_is_better for figure in trials[0].measurements)
     assert {figure.unit for figure in trials[0].measurements} == {
         Unit.TOKENS_PER_SECOND,
         Unit.RATIO,
-        Unit.COUNT,
+        Unit.TOKENS_PER_PASS,
     }
 
 

@@ -63,7 +63,7 @@ def _trial(model: TextModel, speculation: Speculation, name: str, prompt: Sequen
             ("off_tps", Unit.TOKENS_PER_SECOND),
             ("tps", Unit.TOKENS_PER_SECOND),
             ("gain", Unit.RATIO),
-            ("tokens_per_pass", Unit.COUNT),
+            ("tokens_per_pass", Unit.TOKENS_PER_PASS),
         )
     )
 

@@ -67,12 +67,15 @@ def answer_pipe(
     Text from elsewhere must not run commands, such as one that writes a file. So anything that looks like a
     command is sent as a message, with one warning.
     """
-    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn)
+
+    def end_answer(answer: str) -> None:
+        if mark != MARK or not answer.endswith("\n"):
+            console.end_sample(mark)
+
+    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn, end_answer)
     has_warned = False
     for message in piped_messages(sys.stdin.buffer, mark):
         if not has_warned and (name := command_named(message)) is not None:
             has_warned = True
             console.warn(f"{name} is sent to the model: in a pipe nothing is a command", ENDS_WITH_INPUT)
-        answer = session.say(message)
-        if mark != MARK or not answer.endswith("\n"):
-            console.end_sample(mark)
+        session.say(message)

@@ -34,6 +34,7 @@ class ChatSession:
         interrupts: Tells when an answer is to be stopped.
         remedies: Returns what can be done about a full cache.
         after_turn: Called after each answer, however it ended.
+        end_answer: Called with each answer, before anything is said of it.
 
     Attributes:
         last: The last piece received.
@@ -46,6 +47,7 @@ class ChatSession:
         interrupts: Interrupts,
         remedies: "Callable[[Conversation], str]" = choices,
         after_turn: Callable[[], None] = lambda: None,
+        end_answer: Callable[[str], None] = lambda answer: None,
     ) -> None:
         self.conversation = conversation
         self.console = console
@@ -53,6 +55,7 @@ class ChatSession:
         self._interrupts = interrupts
         self._remedies = remedies
         self._after_turn = after_turn
+        self._end_answer = end_answer
         self._warned: set[str] = set()
 
     def say(self, text: str) -> str:
@@ -101,12 +104,14 @@ class ChatSession:
             pass
         finally:
             console.end_text()
+        said = "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
+        self._end_answer(said)
         was_taken = self.conversation.messages is before
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
         self._warn_of_shortcoming(pieces_shown)
         warn_of_prefixes(self.conversation.model, console)
         self._after_turn()
-        return "".join(piece.text for piece in pieces_shown if not piece.is_thinking)
+        return said
 
     def _warn_of_shortcoming(self, pieces: "list[Piece]") -> None:
         """Warn about an answer that is missing or not complete, in a text that ended by itself."""

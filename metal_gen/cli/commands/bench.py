@@ -168,6 +168,8 @@ def _run(
                 f"--compare contradicts --quantize {settings.quantize}: mlx-lm cannot quantize on load",
                 f"measure what `metal-gen convert MODEL OUT --quantize {settings.quantize}` writes",
             )
+    if SPECULATION in request.sections and settings.speculate == "off":
+        raise UsageError("--only speculation contradicts speculate = off", "leave one of them out")
     prepared = prepare_model(settings, console)
     if SPECULATION in request.sections and prepared.guesses is None:
         settings = settings.override({"speculate": "lookup"}, "--only speculation")

@@ -135,6 +135,7 @@ class GenerateRun:
         # With log-probabilities, records come between the pieces, which leaves nothing to render.
         if settings.markdown and settings.logprobs is None and sink is console:
             console.use_markdown()
+        indent = settings.schema_indent if settings.schema else None
         return TextOutput(
             sink,
             console,
@@ -142,7 +143,7 @@ class GenerateRun:
             ends_line=self._form.ends_line and settings.samples == 1,
             hides_thinking=settings.hide_thinking,
             tells_logprobs=True,
-            indenter=None if settings.schema_indent is None else JsonIndenter(settings.schema_indent),
+            indenter=None if indent is None else JsonIndenter(indent),
         )
 
     def _stream(self, model: "TextModel", prompt: "Prompt", output: PieceOutput) -> list[Failure]:

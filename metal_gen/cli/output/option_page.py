@@ -35,6 +35,7 @@ PAGE_OF_OPTION = {
     "logprobs": "sampling",
     **dict.fromkeys(("schema", "regex", "choice", "grammar"), "structured-output"),
     **dict.fromkeys(("thinking_budget", "break_loops"), "structured-output"),
+    **dict.fromkeys(("speculate", "draft_model", "draft_tokens"), "speculation"),
     # No settings.
     "config": "settings",
     "greedy": "sampling",

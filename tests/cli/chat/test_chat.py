@@ -175,6 +175,20 @@ def test_a_short_name_finds_the_setting(session, said):
     assert "did you mean stop or stop_token?" in said("/set sto x")[1]
 
 
+def test_an_answer_is_ended_before_its_seed_is_said(model, capsys):
+    heard = []
+    conversation = metal_gen.Conversation(model, seed=1)
+    session = ChatSession(
+        conversation,
+        Console(),
+        Interrupts(),
+        end_answer=lambda answer: heard.extend([answer, capsys.readouterr().err]),
+    )
+    answer = session.say("hi")
+    assert heard == [answer, ""]
+    assert "seed 1" in capsys.readouterr().err
+
+
 def test_a_saved_conversation_is_on_disk_after_every_turn(session, said, tmp_path):
     path = tmp_path / "talk.json"
     saved = SavedConversation(session.conversation, path, session.console)

@@ -243,6 +243,10 @@ def test_what_was_given_is_given_on_to_another_process():
         ),
         (("-o", "/"), "--output / cannot be written: "),
         (("--greedy", "--top-k", "4"), "--greedy contradicts --top-k 4"),
+        (
+            ("--only", "speculation", "--speculate", "off"),
+            "--only speculation contradicts speculate = off",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )

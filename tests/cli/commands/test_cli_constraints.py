@@ -33,6 +33,12 @@ def test_a_whole_document_and_nothing_else_is_on_stdout(run_here):
     assert indented == json.dumps(json.loads(outcome.stdout), indent=2) + "\n"
 
 
+@pytest.mark.parametrize("constraint", [(), ("--choice", "yes, I am"), ("--regex", "[a-z]+, [a-z]+")])
+def test_only_a_document_of_a_schema_is_indented(run_here, constraint):
+    plain = run_here(*HI, "-n", "12", *constraint)
+    assert run_here(*HI, "-n", "12", *constraint, "--schema-indent", "2").stdout == plain.stdout
+
+
 def test_json_says_whether_the_text_is_complete(run_here):
     whole = json.loads(run_here(*HI, "--choice", "yes", "--choice", "no", "--json").stdout)
     assert (whole["complete"], whole["finish_reason"], whole["finish_detail"]) == (True, "stop", "grammar")
