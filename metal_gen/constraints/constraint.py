@@ -14,9 +14,12 @@ from metal_gen.excerpt import excerpt
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
 SUPPORTED_HINT = "`metal-gen help structured-output` lists what a schema can have"
 LONGEST_REASON = 300
+STRINGS_EXCLUDED = "the patterns, formats, lengths and values of a string exclude one another"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _KEYWORDS = re.compile(r"^Unimplemented keys: (\[.*\])")
 _FORMAT = re.compile(r"^Unknown format: (.*)")
+# An expression of the library follows, which has thousands of characters.
+_EMPTY = re.compile(r"^Unsatisfiable schema: Regex is empty")
 _REFERENCE = re.compile(r"^Resource '(.*)' is not present")
 
 
@@ -110,7 +113,8 @@ def _refuse_schema(message: str) -> UsageError:
             "write anyOf, or give each part a property with a const of its own",
         )
     if message.startswith("Unsatisfiable schema"):
-        return UsageError(f"no document fits the schema: {_reason(message)}", "correct the schema")
+        reason = STRINGS_EXCLUDED if _EMPTY.match(message) else _reason(message)
+        return UsageError(f"no document fits the schema: {reason}", "correct the schema")
     return UsageError(f"the schema cannot be used: {_reason(message)}", SUPPORTED_HINT)
 
 

@@ -124,6 +124,25 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_by_name(schema, part):
 
 
 @pytest.mark.parametrize(
+    "keywords",
+    [
+        {"format": "date", "minLength": 20},
+        {"pattern": "^a{5}$", "maxLength": 3},
+        {"format": "date", "enum": ["x"]},
+        {"allOf": [{"pattern": "^a$"}, {"pattern": "^b$"}]},
+    ],
+    ids=range(4),
+)
+def test_keywords_of_a_string_that_exclude_one_another(keywords):
+    with pytest.raises(UsageError) as error:
+        Constraint.schema({"type": "string", **keywords}).require_usable()
+    assert error.value.message == (
+        "no document fits the schema: the patterns, formats, lengths and values of a string exclude one another"
+    )
+    assert error.value.hint == "correct the schema"
+
+
+@pytest.mark.parametrize(
     ("constraint", "part"),
     [
         (Constraint.regex("(?<=a)b"), "look-around"),
