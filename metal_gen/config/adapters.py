@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 
 from metal_gen.config.checks import Check, Real, Texts
+from metal_gen.errors import ConfigError
 
 SCALE = Real(-100.0, 100.0)
 _TEXTS = Texts()
+
+
+class AdaptersError(ConfigError):
+    """The folders show that the list of adapters is wrong. The place where it is set is not known yet."""
 
 
 @dataclass(frozen=True)

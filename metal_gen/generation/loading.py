@@ -17,7 +17,9 @@ from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.generation_defaults import sampling_defaults
 from metal_gen.checkpoint.packed.quantizing import packing_named
+from metal_gen.config.adapters import AdaptersError
 from metal_gen.config.settings import Settings
+from metal_gen.config.sources import refusal
 from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cuda, wire_memory, wires_memory
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
@@ -261,9 +263,13 @@ def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
 
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.
-        ConfigError: A setting contradicts the checkpoint.
+        ConfigError: A setting contradicts the checkpoint, or the list of adapters is wrong; UsageError if an
+            argument has that list.
     """
     packing = None if settings.quantize is None else packing_named(settings.quantize)
-    return Checkpoint(
-        folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
-    )
+    try:
+        return Checkpoint(
+            folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
+        )
+    except AdaptersError as error:
+        raise refusal(settings, "adapter", error.message, error.hint) from None

@@ -24,8 +24,8 @@ from tiny_checkpoint import PROMPT, tiny_config, tiny_weights, vision_language_c
 
 from metal_gen.batch.output.fingerprint import fingerprint
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.config.settings import Settings
-from metal_gen.errors import CheckpointError, ConfigError, ModelNotFoundError
+from metal_gen.config.settings import ARGUMENT_SOURCE, Settings
+from metal_gen.errors import CheckpointError, ConfigError, MetalGenError, ModelNotFoundError
 from metal_gen.generation.loading import prepare
 from metal_gen.models.matrices.adapted import AdaptedMatrix
 from metal_gen.models.matrices.matrix import DenseMatrix
@@ -482,6 +482,15 @@ def test_an_invalid_scale_is_not_part_of_the_folder_name(tmp_path):
     (tmp_path / "adapter").mkdir()
     with pytest.raises(ConfigError, match="is not a number: 'half'"):
         Checkpoint(folder, adapters=[f"{tmp_path / 'adapter'}=half"])
+
+
+@pytest.mark.parametrize(("source", "code"), [("--adapter", 2), ("adapter", 2), ("job.toml", 3)])
+def test_an_invalid_scale_is_a_fault_of_the_place_where_it_is_set(tiny, tmp_path, source, code):
+    text = f"{write_peft(tmp_path / 'adapter', {})}=half"
+    place = ARGUMENT_SOURCE if source == "adapter" else source
+    with pytest.raises(MetalGenError, match=f"^{source}: .*the scale of the adapter") as caught:
+        prepare(Settings(model=str(tiny)).override({"adapter": (text,)}, place))
+    assert caught.value.exit_code == code
 
 
 def test_an_adapter_without_permission_to_list_it_is_refused(monkeypatch, tmp_path):

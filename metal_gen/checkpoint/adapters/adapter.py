@@ -15,8 +15,8 @@ from metal_gen.checkpoint.adapters import mlx_lm as mlx_adapter
 from metal_gen.checkpoint.adapters import peft as peft_adapter
 from metal_gen.checkpoint.adapters.low_rank import LowRank
 from metal_gen.checkpoint.adapters.tensors import AdapterTensors
-from metal_gen.config.adapters import split_scale
-from metal_gen.errors import CheckpointError, ConfigError, ModelNotFoundError
+from metal_gen.config.adapters import AdaptersError, split_scale
+from metal_gen.errors import CheckpointError, ModelNotFoundError
 from metal_gen.files.json_file import read_json
 from metal_gen.files.safetensors_header import TensorInfo, read_header
 from metal_gen.models.config.fields import FieldReader
@@ -68,12 +68,12 @@ def open_adapters(given: Sequence[str]) -> tuple[Adapter, ...]:
     Raises:
         ModelNotFoundError: There is no such folder.
         CheckpointError: An adapter is damaged or not supported.
-        ConfigError: An adapter is given twice.
+        AdaptersError: An adapter is given twice, its scale is not a number, or its name is ambiguous.
     """
     adapters = tuple(_open(*_parted(text)) for text in given)
     for folder, count in Counter(adapter.folder.resolve() for adapter in adapters).items():
         if count > 1:
-            raise ConfigError(
+            raise AdaptersError(
                 f"the adapter {folder} is given {count} times", "give it once, with the sum of its scales"
             )
     return adapters
@@ -85,7 +85,7 @@ def _parted(text: str) -> tuple[str, float]:
     if folder == text or not _is_folder(text):
         return folder, scale
     if _is_folder(folder):
-        raise ConfigError(
+        raise AdaptersError(
             f"the adapter {text} is ambiguous: there are folders {folder} and {text}",
             f"give {text}=1 for the latter, or {folder}={scale:e} for the former",
         )
@@ -155,6 +155,6 @@ def _require_scale(name: str) -> None:
     """Refuse the name of a folder that is followed by something other than a scale."""
     folder, equals, scale = name.rpartition("=")
     if equals and Path(folder).expanduser().is_dir():
-        raise ConfigError(
+        raise AdaptersError(
             f"the scale of the adapter {folder} is not a number: {scale!r}", f"give one: {folder}=0.5"
         )
