@@ -12,6 +12,8 @@ from metal_gen.files.json_file import read_json
 from metal_gen.models.config.fields import quoted
 
 FILE = "generation_config.json"
+# Settings of random sampling, which count only with `do_sample`.
+DRAWN = ("temperature", "top_k", "top_p", "min_p")
 # Values in the file that have no effect.
 IDLE = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
@@ -38,7 +40,7 @@ def sampling_defaults(
     Raises:
         CheckpointError: A value is out of its range.
     """
-    drawn = ("temperature", "top_k", "top_p", "min_p") if generation_config.get("do_sample") else ()
+    drawn = DRAWN if generation_config.get("do_sample") else ()
     values: dict[str, object] = {"temperature": 1.0} if drawn else {}
     for name in (*drawn, "repetition_penalty"):
         value = generation_config.get(name)
@@ -55,6 +57,27 @@ def sampling_defaults(
         if in_force is not None:
             values[name] = in_force
     return values
+
+
+def invalid_and_unused(generation_config: Mapping[str, Any], replaced: Collection[str] = ()) -> list[str]:
+    """Return the names and values that `sampling_defaults` would refuse if the file had `do_sample`.
+
+    Args:
+        generation_config: The object in the file.
+        replaced: Settings that are set elsewhere; the file's values are not checked.
+    """
+    if generation_config.get("do_sample"):
+        return []
+    found = []
+    for name in DRAWN:
+        value = generation_config.get(name)
+        if value is None or name in replaced or value == IDLE.get(name):
+            continue
+        try:
+            SETTINGS[name].check(value)
+        except ValueError:
+            found.append(f"{name} {quoted(value)}")
+    return found
 
 
 def token_ids(value: object) -> frozenset[int]:

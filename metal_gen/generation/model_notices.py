@@ -2,6 +2,7 @@
 
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.checkpoint.generation_defaults import invalid_and_unused
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import can_wire_memory, counts_other_programs, runs_on_cpu
 from metal_gen.device.blas import blas_in_use, blas_notice
@@ -28,6 +29,10 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     if checkpoint.config.unknown_fields:
         notices.append(
             f"the model's config has fields without effect: {listed(checkpoint.config.unknown_fields)}"
+        )
+    if invalid := invalid_and_unused(checkpoint.generation_config, settings.sources):
+        notices.append(
+            f"{checkpoint.generation_source} has invalid sampling values, which are left out: {listed(invalid)}"
         )
     if settings.wired_memory and not can_wire_memory():
         source = settings.source("wired_memory")

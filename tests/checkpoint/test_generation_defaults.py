@@ -44,6 +44,21 @@ def test_drawing_needs_do_sample():
     }
 
 
+def test_one_notice_names_invalid_values_that_are_left_out(tmp_path):
+    folder = str(write_text_checkpoint(tmp_path))
+    given = {"temperature": -4, "top_k": "a", "top_p": 0.9, "min_p": 0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(given))
+
+    def said(**flags):
+        settings = Settings(model=folder).override(flags, "--option")
+        return [notice for notice in prepare(settings).notices if "generation_config" in notice]
+
+    what = "generation_config.json has invalid sampling values, which are left out"
+    assert said() == [f"{what}: temperature -4, top_k 'a'"]
+    assert said(temperature=0.5) == [f"{what}: top_k 'a'"]
+    assert said(temperature=0.5, top_k=5) == []
+
+
 def test_a_gguf_file_says_how_it_is_sampled():
     sampling = {"temp": 0.6000000238418579, "top_k": 20, "top_p": 0.949999988079071, "penalty_repeat": 1.0}
     metadata = {f"general.sampling.{name}": value for name, value in sampling.items()}
