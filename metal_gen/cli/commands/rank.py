@@ -155,7 +155,10 @@ def _rank_rows(given: dict[str, Any], console: Console) -> None:
 def _rank_one(given: dict[str, Any], console: Console) -> None:
     refuse_without_rows(given)
     if given["file"] is not None:
-        raise UsageError(f"{given['file']} is read with --jsonl only", "give --jsonl, or --documents-file")
+        raise UsageError(
+            f"{given['file']} is read with --jsonl only",
+            "put a prompt after --prompt; for a file, give --jsonl, or --documents-file",
+        )
     documents = None
     if given["document"] or given["documents_file"] is not None:
         documents = [*(given["document"] or ())]

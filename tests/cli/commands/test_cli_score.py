@@ -139,6 +139,7 @@ def test_texts_that_cannot_be_scored(run, monkeypatch, content, message):
         (("rank", "--query", "a", "--document", "b", "--method", "reranker"), 2, "this model is no reranker"),
         (("rank", "--query", "a", "--document", "b" * 200), 6, "prompt and query have 275 tokens together"),
         (("rank", "rows.jsonl"), 2, "rows.jsonl is read with --jsonl only"),
+        (("rank", "a fox", "--choice", "b", "--choice", "c"), 2, "hint: put a prompt after --prompt"),
         (("rank", "rows.jsonl", "--jsonl", "--query", "a"), 2, "--query contradicts --jsonl"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
