@@ -32,7 +32,8 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         )
     if invalid := invalid_and_unused(checkpoint.generation_config, settings.sources):
         notices.append(
-            f"{checkpoint.generation_source} has invalid sampling values, which are left out: {listed(invalid)}"
+            f"{checkpoint.generation_source} has invalid sampling values, which are left out: "
+            f"{listed(invalid)}"
         )
     if settings.wired_memory and not can_wire_memory():
         source = settings.source("wired_memory")
