@@ -135,7 +135,7 @@ def test_all_problems_are_counted(tmp_path):
         for name in [name for name in weights if name.startswith("model.layers.1.")]:
             del weights[name]
 
-    with pytest.raises(CheckpointError, match="and 5 more"):
+    with pytest.raises(CheckpointError, match=r"^([^;]*;){2} and 9 more$"):
         Checkpoint(broken(tmp_path, drop_a_layer))
 
 
