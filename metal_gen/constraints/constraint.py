@@ -14,7 +14,7 @@ from metal_gen.excerpt import excerpt
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
 SUPPORTED_HINT = "`metal-gen help structured-output` lists what a schema can have"
 LONGEST_REASON = 300
-STRINGS_EXCLUDED = "the patterns, formats, lengths and values of a string exclude one another"
+STRINGS_EXCLUDED = "patterns, formats, lengths or values of a string exclude one another"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _KEYWORDS = re.compile(r"^Unimplemented keys: (\[.*\])")
 _FORMAT = re.compile(r"^Unknown format: (.*)")

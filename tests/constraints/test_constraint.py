@@ -137,7 +137,7 @@ def test_keywords_of_a_string_that_exclude_one_another(keywords):
     with pytest.raises(UsageError) as error:
         Constraint.schema({"type": "string", **keywords}).require_usable()
     assert error.value.message == (
-        "no document fits the schema: the patterns, formats, lengths and values of a string exclude one another"
+        "no document fits the schema: patterns, formats, lengths or values of a string exclude one another"
     )
     assert error.value.hint == "correct the schema"
 
