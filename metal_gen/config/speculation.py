@@ -39,8 +39,13 @@ class SpeculationSettings:
     def contradicted_by(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """Return which of these settings give way to values that override them.
 
-        Otherwise a draft model in a settings file could not be turned off.
+        Otherwise a draft model in a settings file could not be turned off, nor guesses with a limit there.
         """
+        limit = () if values.get("speculate") != "off" or "draft_tokens" in values else ("draft_tokens",)
+        return (*limit, *self._contradicting_draft(values))
+
+    def _contradicting_draft(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        """Return which of `draft_model` and `speculate` gives way."""
         if "draft_model" in values or "speculate" in values:
             if values.get("speculate", "auto") not in WITH_DRAFT:
                 return () if "draft_model" in values else ("draft_model",)

@@ -50,6 +50,13 @@ def planned_source(
             f"a draft model contradicts speculate = {wanted!r}",
             "use --speculate draft, or leave the draft model out",
         )
+    if wanted == "off" and settings.draft_tokens is not None:
+        raise refusal(
+            settings,
+            "draft_tokens",
+            "a number of guesses contradicts speculate = 'off'",
+            "choose where guesses come from, as --speculate lookup does, or leave the number out",
+        )
     if wanted == "off":
         return None
     if wanted == "draft" or settings.draft_model is not None:
@@ -89,6 +96,23 @@ def why_no_guesses(settings: Settings, plan: "MemoryPlan", most_slots: int) -> s
     if runs_on_cpu():
         return "on a CPU, texts of a batch do not depend on the number of slots; with guesses they would"
     return "the prefix cache is on, which reads and writes slots" if settings.prefix_cache else None
+
+
+def guesses_notices(settings: Settings, why_off: str | None) -> list[str]:
+    """Return the notices to a user who asks for guesses, where there are none.
+
+    Args:
+        settings: Settings in force.
+        why_off: As `why_no_guesses` returns it.
+    """
+    if settings.speculate != "auto" or settings.draft_model is not None:
+        return [] if why_off is None else [f"no tokens are guessed ahead: {why_off}"]
+    if settings.draft_tokens is None:
+        return []
+    if why_off is None and runs_on_cpu():
+        why_off = "speculate = 'auto' guesses on a GPU only"
+    source = settings.source("draft_tokens")
+    return [] if why_off is None else [f"draft_tokens has no effect ({source}): {why_off}"]
 
 
 def most_guesses(planned: PlannedSource, model: ModelConfig) -> int:

@@ -24,7 +24,7 @@ from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cuda, 
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
-from metal_gen.generation.guessing import load_speculation
+from metal_gen.generation.guessing import guesses_notices, load_speculation
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
 from metal_gen.generation.model_notices import memory_notice, notices_of
@@ -251,8 +251,8 @@ def prepare(
     notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
-    if why_off is not None and (settings.speculate != "auto" or settings.draft_model is not None):
-        notices.append(f"no tokens are guessed ahead: {why_off}")
+    if not scores:
+        notices += guesses_notices(settings, why_off)
     if crowded := memory_notice(plan):
         notices.append(crowded)
     return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)

@@ -31,6 +31,13 @@ def test_a_nearer_choice_replaces_one_that_contradicts_it(kept, flags, expected)
         assert settings.source(name) == (place if value not in (None, "auto") or name in flags else "default")
 
 
+def test_guesses_that_are_turned_off_have_no_number_from_further_away():
+    kept = Settings().override({"draft_tokens": 3}, FILE)
+    assert override_with_flags(kept, {"speculate": "off"}).draft_tokens is None
+    assert override_with_flags(kept, {"speculate": "lookup"}).draft_tokens == 3
+    assert override_with_flags(kept, {"speculate": "off", "draft_tokens": "4"}).draft_tokens == 4
+
+
 def test_what_contradicts_itself_in_one_place_stays_for_the_refusal():
     for before in (Settings(), Settings().override({"speculate": "mtp"}, FILE)):
         settings = override_with_flags(before, {"speculate": "off", "draft_model": "x"})

@@ -9,6 +9,7 @@ from cli_process import ROOT
 import metal_gen
 from metal_gen.config.settings import Settings
 from metal_gen.errors import ConfigError, UsageError
+from metal_gen.generation.guessing import guesses_notices
 from metal_gen.generation.loading import prepare
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
@@ -93,6 +94,7 @@ def test_the_memory_of_guesses_is_planned(gambler):
         ({"speculate": "draft"}, "guesses of a draft model need one"),
         ({"speculate": "lookup", "draft_model": "x"}, "a draft model contradicts speculate = 'lookup'"),
         ({"speculate": "off", "draft_model": "x"}, "a draft model contradicts speculate = 'off'"),
+        ({"speculate": "off", "draft_tokens": 5}, "a number of guesses contradicts speculate = 'off'"),
         ({"draft_tokens": 0}, "draft_tokens must be a whole number from 1 to 64"),
         ({"draft_tokens": 65}, "draft_tokens must be a whole number from 1 to 64"),
         ({"speculate": "on"}, "speculate must be auto, off, lookup, mtp or draft"),
@@ -103,6 +105,25 @@ def test_what_cannot_be_is_refused_before_weights_are_read(gambler, settings, pr
     monkeypatch.setattr("metal_gen.generation.loading.PreparedModel.load", lambda self: pytest.fail("loaded"))
     with pytest.raises((UsageError, ConfigError), match=problem):
         metal_gen.load(gambler, **settings)
+
+
+NO_EFFECT = "draft_tokens has no effect (--x): speculate = 'auto' guesses on a GPU only"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("settings", "on_cpu", "expected"),
+    [
+        ({"draft_tokens": 5}, True, [NO_EFFECT]),
+        ({"draft_tokens": 5}, False, []),
+        ({"draft_tokens": 5, "speculate": "lookup"}, True, []),
+        ({}, True, []),
+    ],
+    ids=str,
+)
+def test_one_notice_says_where_a_number_of_guesses_has_no_effect(settings, on_cpu, expected, monkeypatch):
+    monkeypatch.setattr("metal_gen.generation.guessing.runs_on_cpu", lambda: on_cpu)
+    assert guesses_notices(Settings().override(settings, "--x"), None) == expected
 
 
 def test_json_and_the_closing_line_say_what_came_of_guesses(run_here, babbler):
