@@ -94,7 +94,11 @@ def why_no_guesses(settings: Settings, plan: "MemoryPlan", most_slots: int) -> s
     if most_slots == 1:
         return None
     if runs_on_cpu():
-        return "on a CPU, texts of a batch do not depend on the number of slots; with guesses they would"
+        # `with_independent_rows` computes a batch; a decoder with guesses has no row rules.
+        return (
+            "on a CPU, a batch rounds logits alike with any number of slots; the passes of a single text, "
+            "which verify guesses, may round the last bits in another way"
+        )
     return "the prefix cache is on, which reads and writes slots" if settings.prefix_cache else None
 
 

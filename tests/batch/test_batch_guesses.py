@@ -74,7 +74,7 @@ def test_a_full_cache_is_named_as_the_reason(gambler, speculate):
     [
         ({"speculate": "lookup"}, 4, "texts at once share each pass"),
         ({"speculate": "lookup", "batch_size": 2}, 1, "texts at once share each pass"),
-        ({"speculate": "lookup", "batch_size": 1}, 4, "do not depend on the number of slots"),
+        ({"speculate": "lookup", "batch_size": 1}, 4, "may round the last bits in another way"),
         ({"speculate": "auto"}, 4, None),
         ({"speculate": "off", "batch_size": 3}, 4, None),
     ],
