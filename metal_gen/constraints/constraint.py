@@ -15,11 +15,18 @@ JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of":
 SUPPORTED_HINT = "`metal-gen help structured-output` lists what a schema can have"
 LONGEST_REASON = 300
 STRINGS_EXCLUDED = "patterns, formats, lengths or values of a string exclude one another"
+TOO_MUCH = "asks for more at once than the library can follow"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _KEYWORDS = re.compile(r"^Unimplemented keys: (\[.*\])")
 _FORMAT = re.compile(r"^Unknown format: (.*)")
 # An expression of the library follows, which has thousands of characters.
 _EMPTY = re.compile(r"^Unsatisfiable schema: Regex is empty")
+# Only the beginning of a message: what follows may quote the constraint.
+_LIMIT = re.compile(
+    "(?:(?:parser|lexer) error: )?"
+    "(?:current row has|too many|fuel exhausted|schema too large|dnf too large|grammar size|initial lexer)",
+    re.IGNORECASE,
+)
 _REFERENCE = re.compile(r"^Resource '(.*)' is not present")
 
 
@@ -83,7 +90,19 @@ class Constraint:
 
     def refusal(self, message: str) -> UsageError:
         """Return the error for what the library says."""
+        if is_limit(message):
+            return UsageError(f"the {self.kind} {TOO_MUCH}", self.smaller_hint)
         return _REFUSALS[self.kind](message)
+
+    @property
+    def smaller_hint(self) -> str:
+        """What helps at a limit of the library."""
+        return f"simplify the {self.kind}, or divide it into several"
+
+
+def is_limit(message: str) -> bool:
+    """Return whether the library says that it has reached one of its limits."""
+    return bool(_LIMIT.match(message))
 
 
 def quoted(text: str) -> str:

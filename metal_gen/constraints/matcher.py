@@ -3,21 +3,17 @@
 Axes: W words of 32 bits, one bit per token.
 """
 
-import re
 from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.constraint import TOO_MUCH, Constraint, is_limit
 from metal_gen.constraints.token_table import TokenTable
 from metal_gen.errors import MetalGenError, UsageError
-from metal_gen.excerpt import excerpt
 from metal_gen.sampling.allowed import WORD_BITS, word_count
 from metal_gen.take_back import Recent
 
 NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
-# What the library says at one of its own limits.
-_AT_LIMIT = re.compile("max is|[Ll]imit|[Tt]oo (?:many|big|large|complex)")
 
 
 class GrammarMatcher:
@@ -98,9 +94,8 @@ class GrammarMatcher:
 
     def _fail(self, reason: str) -> None:
         hint = NO_TOKEN_HINT
-        said = (self._matcher.get_error() or "").split("<state>")[0].strip()
-        if _AT_LIMIT.search(said):
-            reason = excerpt(said.splitlines()[0])
-            hint = f"simplify the {self._constraint.kind}, or divide it into several"
-        place = f"the {self._constraint.kind} after {self._tokens} tokens"
+        if is_limit(self._matcher.get_error() or ""):
+            reason, hint = f"the {self._constraint.kind} {TOO_MUCH}", self._constraint.smaller_hint
+        count = f"{self._tokens} token{'' if self._tokens == 1 else 's'}"
+        place = f"the {self._constraint.kind} after {count}"
         self.error = UsageError(f"the text cannot continue within {place}: {reason}", hint)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Set
 from random import Random
 from typing import Any
 
-from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.constraint import Constraint, is_limit
 from metal_gen.constraints.library import llguidance, new_matcher
 from metal_gen.errors import UsageError
 from metal_gen.text import byte_level
@@ -21,6 +21,7 @@ MARKS = frozenset(b'"{}[],:')
 MARKS_WEIGHT = 16
 # What the library says where nothing can come next.
 NOTHING_FITS = "NoExtension"
+ENDLESS_HINT = "correct it, or make it smaller"
 UNREADABLE = "\ufffd"
 # Stands for an added token among the bytes that must come.
 ADDED_TOKEN = 0xFF
@@ -34,7 +35,8 @@ def require_text(constraint: Constraint, added: Mapping[str, int]) -> None:
         added: Added tokens of the model by their text, which a grammar may name.
 
     Raises:
-        UsageError: The library cannot keep to the constraint; or nothing, or only the empty text, fits it.
+        UsageError: The library cannot keep to the constraint; or nothing, only the empty text, or no
+            text that ends soon fits it.
     """
     letters = _Bytes(added)
     table = llguidance().LLTokenizer(
@@ -46,6 +48,22 @@ def require_text(constraint: Constraint, added: Mapping[str, int]) -> None:
         raise UsageError(f"no text fits the {constraint.kind}", "correct it")
     if allowed == [letters.eos_token_id]:
         raise UsageError(f"only the empty text fits the {constraint.kind}", "correct it, or leave it out")
+    _require_end(constraint, matcher)
+
+
+def _require_end(constraint: Constraint, matcher: Any) -> None:
+    """Check that what must come first has an end, as far as the library looks ahead.
+
+    Raises:
+        UsageError: The library has reached one of its limits.
+    """
+    # After a token, the library follows what must come next.
+    for token in matcher.compute_ff_tokens()[:1]:
+        matcher.consume_token(token)
+    if matcher.is_error():
+        if is_limit(matcher.get_error()):
+            raise UsageError(f"no text that ends soon fits the {constraint.kind}", ENDLESS_HINT)
+        raise constraint.refusal(matcher.get_error())
 
 
 def lacks_bytes(tokenizer: Tokenizer) -> bool:
