@@ -82,7 +82,7 @@ REFUSALS = [
         "quant_method is ['awq'], and only awq, gptq, auto-round, fp8 and",
     ),
     (GPTQ, without("qzeros"), f"{PROJECTION}.qzeros is missing"),
-    (GPTQ, with_config(bits=8), f"qweight {IN_FILE} is 8 x 128, but config.json requires 16 x 128"),
+    (GPTQ, with_config(bits=8), f"qzeros {IN_FILE} is 2 x 32, but config.json requires 2 x 64"),
     (GPTQ, with_config(bits=3), "bits is 3, and only 2, 4 and 8 are supported"),
     (GPTQ, with_config(bits=True), "bits is True, and only 2, 4 and 8 are supported"),
     (GPTQ, with_config(desc_act=True), "desc_act is true, which groups inputs by importance"),
