@@ -22,7 +22,7 @@ HUGE = 2**31 - 1
         (
             "qwen3_vl_moe",
             {"num_experts": HUGE},
-            f"model.safetensors is 6 x 32, but config.json requires {HUGE}",
+            f"but config.json requires {HUGE} x 32 x 24",
         ),
         ("qwen3", {"hidden_size": HUGE}, f"is 64 x 32, but config.json requires 64 x {HUGE}"),
         (
