@@ -5,6 +5,7 @@ No other module imports Ray. https://docs.ray.io/en/latest/ray-core/actors.html
 
 import logging
 import os
+import pickle
 import signal
 import socket
 from collections import Counter
@@ -35,14 +36,20 @@ MOST_STARTS = 3
 class _NodeActor:
     """The process on a node; it imports MLX only once it knows which BLAS to use."""
 
-    def load(self, task: NodeTask) -> NodeReady | NodeRefusal:
-        """Load the model, or return why this node cannot."""
+    def load(self, blas: str, pickled_task: bytes) -> NodeReady | NodeRefusal:
+        """Load the model, or return why this node cannot.
+
+        Args:
+            blas: Library for matrix products on a CPU.
+            pickled_task: The task, which is read once MLX has been imported: its classes import MLX.
+        """
         # Ray sets this to the number of CPUs that the actor requests, and OpenBLAS would use no more.
         os.environ.pop("OMP_NUM_THREADS", None)
         try:
             from metal_gen.device.backend import require_mlx
 
-            require_mlx(task.settings.blas)
+            require_mlx(blas)
+            task: NodeTask = pickle.loads(pickled_task)
 
             from metal_gen.batch.cluster.worker import BlockRunner, load_at_node
             from metal_gen.device.backend import device_name
@@ -93,7 +100,8 @@ class RayCluster:
                 continue
             self._starts[name] += 1
             self._actors[name] = self._start_actor(node["NodeID"])
-            self._calls[self._actors[name].load.remote(self._task)] = name
+            loading = self._actors[name].load.remote(self._task.settings.blas, pickle.dumps(self._task))
+            self._calls[loading] = name
             started.append(name)
         return started
 

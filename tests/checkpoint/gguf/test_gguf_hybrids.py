@@ -142,14 +142,14 @@ def refusal(config, tmp_path, changed=(), kind="F32", **fields):
         ({"ssm.group_count": 3}, "8 value heads cannot share 3 key heads of linear attention evenly"),
         ({"ssm.group_count": 0}, "qwen35.ssm.group_count must be a whole number of at least 1"),
         ({"ssm.conv_kernel": 3}, "ssm_conv1d.weight in x.gguf is 512 x 4 x 1, but"),
-        ({"ssm.time_step_rank": 4}, "ssm_a in x.gguf is 8, but metadata requires 4"),
+        ({"ssm.time_step_rank": 4}, "ssm_alpha.weight in x.gguf is 8 x 64, but metadata requires 4 x 64"),
         ({"nextn_predict_layers": 5}, "nextn_predict_layers is 5, and of 5 layers some must be the model's"),
         ({"full_attention_interval": 1}, "it has no layer of linear attention"),
         ({"attention.recurrent_layers": [True]}, "attention.recurrent_layers must list 4 layers"),
         ({"attention.recurrent_layers": 4}, "attention.recurrent_layers must list 4 layers"),
         ({"attention.recurrent_layers": [True] * 5}, "layer_types has no full_attention"),
         ({"rope.dimension_count": 17}, "17 of the 64 numbers of a head would be rotated"),
-        ({"block_count": 9, "nextn_predict_layers": 4}, "blk.4.ssm_conv1d.weight is missing"),
+        ({"block_count": 9, "nextn_predict_layers": 4}, "blk.4.attn_qkv.weight is missing"),
     ],
 )
 def test_metadata_that_cannot_be_used(fields, message, tmp_path):
