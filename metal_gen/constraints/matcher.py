@@ -83,9 +83,9 @@ class GrammarMatcher:
         bits = self._bits()
         if self.error is None and not bits.strip(b"\0"):
             self._fail("no token of this model can continue it")
-        size = word_count(self._vocab_size) * WORD_BITS // 8
-        words: Any = memoryview(bits)[:size].cast("I")
-        return mx.array(words)[None]
+        count = word_count(self._vocab_size)
+        words: Any = memoryview(bits)[: count * WORD_BITS // 8].cast("I", (1, count))
+        return mx.array(words)
 
     def _bits(self) -> bytes:
         bits = bytes(self._matcher.compute_bitmask())

@@ -41,12 +41,14 @@ class Kind:
         length: Number of positions that attention may read.
         rule: Rule for the draws; None to return logits without draws.
         needs_hidden: Whether to return hidden states.
+        only_last: Whether to return the logits of one row.
     """
 
     rows: int
     length: int
     rule: DrawRule | None
     needs_hidden: bool
+    only_last: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class RowResults:
     """The results of a pass, which may not be computed yet.
 
     Attributes:
-        logits: Logits after each token, (R, V).
+        logits: Logits after each token, (R, V); after the last that counts, (1, V), if only that is needed.
         outcomes: Token ids followed by the `Status` of each, (2 R,) int32; None without a rule.
         hidden: Normalised hidden states, (R, hidden); None unless needed.
     """
@@ -97,6 +99,7 @@ class CompiledRows:
         *,
         count: int | None = None,
         needs_hidden: bool = False,
+        only_last: bool = False,
     ) -> RowResults:
         """Add tokens to the cache, and draw the token after each of them if the draws follow a fixed rule.
 
@@ -107,6 +110,7 @@ class CompiledRows:
             indices: `words` of the index of each drawn token, (R, 2).
             count: Number of tokens whose results are read; the others fill the pass up. Default: all.
             needs_hidden: Whether to return hidden states.
+            only_last: Whether to return the logits after the last token that counts, and nothing else.
 
         Raises:
             CacheOverflowError: The tokens do not fit. The cache is unchanged.
@@ -115,12 +119,13 @@ class CompiledRows:
         cache.claim(rows)
         has_kernel = self._model.has_kernel
         length = read_length(cache.position, cache.config.max_seq_len, has_kernel=has_kernel)
-        kind = Kind(rows, length, rule, needs_hidden)
+        kind = Kind(rows, length, rule, needs_hidden, only_last)
+        count = rows if count is None else count
         function = self._function(kind)
         # With dynamic RoPE, periods depend on the length of the text. What fills a pass up is not part of it.
-        periods = self._model.rope.periods(cache.start + (rows if count is None else count))
-        arrays = cache.arrays
-        results = list(function(tokens, mx.array([cache.start]), periods, base, indices, *arrays))
+        periods = self._model.rope.periods(cache.start + count)
+        arrays, start, last = cache.arrays, mx.array([cache.start]), mx.array([count - 1])
+        results = list(function(tokens, start, last, periods, base, indices, *arrays))
         logits = results.pop(0)
         outcomes = None if rule is None else results.pop(0)
         hidden = results.pop(0) if needs_hidden else None
@@ -141,6 +146,7 @@ class CompiledRows:
         def run(
             tokens: mx.array,
             start: mx.array,
+            last: mx.array,
             periods: mx.array,
             base: mx.array,
             indices: mx.array,
@@ -150,7 +156,7 @@ class CompiledRows:
             new = positions[None, None, :, None]
             cache = FixedShapes(self._cache.form, arrays, len(self._cache.buffers), new, kind.length)
             hidden = self._model.run(tokens, self._pass(cache, positions, periods, places))
-            logits = self._model.logits(hidden)
+            logits = self._model.logits(hidden[last] if kind.only_last else hidden)
             results = [logits]
             if rule is not None:
                 adjusted = add_bias(logits.astype(mx.float32), bias)

@@ -1,17 +1,21 @@
 """Runs a model over its KV cache: prefill in chunks, then decode one token at a time."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
-from metal_gen.engine.compiled_rows import CompiledRows, RowResults
+from metal_gen.engine.compiled_rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled_step import CompiledStep
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 
 PrefillProgress = Callable[[int, int], None]
+# A pass of several tokens is compiled when it has been needed so often: it takes as long as some plain ones.
+PLAIN_PASSES = 8
 
 
 class Decoder:
@@ -46,6 +50,9 @@ class Decoder:
         compiles = compiles and cache.config.batch_size == 1
         self.compiled = CompiledStep(model, cache) if compiles else None
         self.compiled_rows = CompiledRows(model, cache) if compiles else None
+        self._compiled_draws = CompiledDraws() if compiles else None
+        # How often `extend` has had so many rows.
+        self._extended: Counter[int] = Counter()
 
     def prefill(
         self,
@@ -143,7 +150,31 @@ class Decoder:
         Raises:
             CacheOverflowError: They do not fit; the cache is as before.
         """
-        return self.model.logits(self.model(mx.array([list(tokens)]), self.cache)[:, -1])
+        count, cache = len(tokens), self.cache
+        rows = self._compiled_length(count)
+        if self.compiled_rows is None or rows is None:
+            return self.model.logits(self.model(mx.array([list(tokens)]), cache)[:, -1])
+        nothing, ids = mx.zeros(2, mx.uint32), mx.array([*tokens, *[0] * (rows - count)], mx.int32)
+        cache.let_step_run() if self.model.has_kernel else cache.settle()
+        results = self.compiled_rows.run(ids, None, nothing, nothing, count=count, only_last=True)
+        # Later tokens overwrite what has filled the pass up: before the pass is noted, nothing has to wait.
+        cache.take_back(rows - count)
+        return self._noted(results.logits)
+
+    def _compiled_length(self, count: int) -> int | None:
+        """Return the rows of a compiled pass over so many tokens; None to compute them without one."""
+        most = self.cache.remaining if self.cache.can_be_cut else count
+        rows = filled_up(count, most)
+        if rows not in ROWS:
+            return None
+        self._extended[rows] += 1
+        return rows if self._extended[rows] > PLAIN_PASSES else None
+
+    def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: mx.array | None) -> Draw:
+        """Start to draw a token; arguments are those of `Sampler.draw`."""
+        if self._compiled_draws is None:
+            return sampler.draw(logits, index, allowed)
+        return self._compiled_draws.draw(logits, sampler, index, allowed)
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token to the cache and draw the next.
@@ -187,4 +218,5 @@ class Decoder:
     @property
     def compiled_count(self) -> int:
         """Number of functions compiled so far."""
-        return sum(each.count for each in (self.compiled, self.compiled_rows) if each is not None)
+        counted = (self.compiled, self.compiled_rows, self._compiled_draws)
+        return sum(each.count for each in counted if each is not None)

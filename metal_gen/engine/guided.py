@@ -54,7 +54,7 @@ def generate_guided_tokens(
         draw = None
         if following is not None:
             mx.async_eval(following)
-            draw = sampler.draw(following, count, guide.allowed())
+            draw = decoder.draw(following, sampler, count, guide.allowed())
             mx.async_eval(draw.results)
         yield from items
         if draw is None:

@@ -20,13 +20,15 @@ class LastStep:
         self._before: list[mx.array] = []
 
     def begin(self) -> None:
-        """Note that a step will be built."""
-        self._before = [copy(buffer) for buffer in self._decoder.cache.buffers]
+        """Note that a step will be built. A kernel replaces no buffer."""
+        if not self._decoder.hands_over_early:
+            self._before = [copy(buffer) for buffer in self._decoder.cache.buffers]
 
     def drop(self) -> None:
         """Drop the step, which has not been computed. Others may be built in its place."""
         self._decoder.cache.take_back(1)
-        self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]
+        if not self._decoder.hands_over_early:
+            self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]
 
     def keep(self) -> None:
         """Let go of the buffers before the step; MLX copies buffers that have a second handle."""

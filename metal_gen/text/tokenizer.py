@@ -77,7 +77,6 @@ class Tokenizer:
 
     Attributes:
         added_ids: Tokens added to the byte-level ones, such as `<|im_end|>`, by their text.
-        expects_many_texts: Whether `expect_many_texts` has been called.
         special_ids: Added tokens that are not shown. Thinking tags are not among them, because they are
             recognised in the text.
 
@@ -102,7 +101,6 @@ class Tokenizer:
         except LibraryError as error:
             raise self._unreadable(error) from error
         self._encoded = 0
-        self.expects_many_texts = False
         tokenizer = self._whole if self._reducer is None else self._reducer.letters_only
         if not isinstance(tokenizer.decoder, ByteLevel):
             raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
@@ -171,7 +169,6 @@ class Tokenizer:
             CheckpointError: The tokenizer cannot be built.
         """
         self._reducer = None
-        self.expects_many_texts = True
         _ = self._whole
 
     def _tokenizer_for(self, text: str) -> HubTokenizer:

@@ -8,6 +8,7 @@ import pytest
 from doubtful_sampler import doubtful_sampler
 from scripted_guide import ScriptedGuide
 
+from metal_gen.engine import decoder as decoders
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
@@ -65,6 +66,11 @@ GUIDES = {
     "ends forced": partial(ScriptedGuide, next_ones, run_of, ends=lambda tokens: len(tokens) == 12),
     "only forced": partial(ScriptedGuide, None, lambda tokens: [5, 6, 7, 8], lambda tokens: len(tokens) == 3),
 }
+
+
+@pytest.fixture(autouse=True)
+def compile_passes_at_once(monkeypatch):
+    monkeypatch.setattr(decoders, "PLAIN_PASSES", 0)
 
 
 def make_sampler(prompt, strategy, kind=Sampler, *, number=0, logprobs=None):
