@@ -95,3 +95,20 @@ def make_cache():
 def tokens():
     """Twenty token ids of the tiny model's vocabulary, (1, 20)."""
     return mx.array([[7, 1, 55, 13, 22, 9, 41, 3, 60, 2, 18, 33, 5, 47, 28, 11, 62, 0, 36, 50]])
+
+
+@pytest.fixture
+def without_fusing():
+    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory, worker_id):
+    """The folder of kernels compiled as C++: one for all workers, so that each is compiled once."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "programs"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -10,18 +10,10 @@ from metal_gen.engine.compiled_step import attended_length
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 PROMPT = [3 + (7 * place) % 60 for place in range(300)]
 CAPACITY = 1200
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopP
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 PROMPT = [3, 1, 4, 1, 5]
 CAPACITY = 40
@@ -37,14 +37,6 @@ STRATEGIES = {
 needs_a_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="MLX compiles for a CPU through g++, which is not here"
 )
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.fixture

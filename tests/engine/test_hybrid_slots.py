@@ -17,7 +17,7 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 CONFIGS = dict(hybrid_configs())
 STRIDE = 16
@@ -46,14 +46,6 @@ def model(request, tmp_path_factory):
 def dense_mlp_model(tmp_path_factory):
     folder = write_checkpoint(tmp_path_factory.mktemp("hybrid"), CONFIGS["qwen3_5-tied"])
     return Checkpoint(folder).weights.load("float32")
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.mark.parametrize("compiles", [False, True])

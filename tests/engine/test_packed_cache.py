@@ -18,7 +18,7 @@ from metal_gen.generation.planning import cache_config
 from metal_gen.models.packed_attention import MOST_PACKED_TOKENS
 from metal_gen.sampling.strategy import Greedy
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 CAPACITY = 320  # As of the samplers of `test_slots`.
 SLIDING = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
@@ -27,14 +27,6 @@ CONFIGS = {
     "sliding": tiny_config("qwen2", head_dim=64, **SLIDING),
     "hybrid": tiny_config("qwen3_5_text", head_dim=64),
 }
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

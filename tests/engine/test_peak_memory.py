@@ -1,6 +1,5 @@
 """Tests that no way to generate takes more memory than planned, where a second cache would be."""
 
-import mlx.core as mx
 import pytest
 from peak_memory import rounding_of_operations, usual_peak
 from scripted_guide import ScriptedGuide
@@ -18,19 +17,11 @@ from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, Temperature
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 PROMPT = [3 + place % 60 for place in range(40)]
 NEW_TOKENS = 12
 CAPACITY, SLOTS = 16_384, 4
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; what is kept is the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 # In 8 bits, the cache of a few layers takes no more than what a prompt unpacks of one.

@@ -104,14 +104,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
-
-
 @pytest.mark.usefixtures("without_fusing")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_turn_equals_a_fresh_run_and_computes_only_new_tokens(tmp_path, variant):

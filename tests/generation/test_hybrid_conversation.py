@@ -1,6 +1,5 @@
 """Tests conversations with linear attention: answers as of fresh runs, and states that are used again."""
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from test_conversation import ASCII, QWEN3_TEMPLATE, REQUESTS, spied
@@ -15,7 +14,7 @@ from metal_gen.generation import loading
 from metal_gen.generation.loading import prepare
 from metal_gen.models.kernels.next_attention import PLAIN
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 # A GPU computes one token and many by other kernels, which add up in another order.
 TOLERANCE = 2e-4 if runs_on_cpu() else 1e-3
@@ -33,14 +32,6 @@ def folder(tmp_path_factory):
     config = {"model_type": "qwen3_5_text", **LINEAR_ATTENTION, "partial_rotary_factor": 0.5}
     folder = tmp_path_factory.mktemp("hybrid")
     return write_text_checkpoint(folder, chat_template=QWEN3_TEMPLATE, **config)
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 class Pair:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
 from doubtful_sampler import doubtful_sampler
+from failing_kernels import FAILING_KERNELS
 from on_device import cpu_only
 
 from metal_gen.config.settings import Settings
@@ -42,11 +43,6 @@ KINDS = {
     ),
 }
 CONFIG = ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3"]})
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
 
 
 @pytest.fixture
@@ -166,27 +162,9 @@ def test_a_step_that_was_taken_back_writes_nothing_later(as_on_a_gpu):
     assert mx.abs(found - family.model.logits(whole[:, -1])).max().item() < 1e-4
 
 
-def refuse(code, *arguments, **options):
-    raise RuntimeError("[compile] Failed to compile kernel\nand much more")
-
-
 @pytest.mark.quick
 @cpu_only
-@pytest.mark.parametrize(
-    ("run", "reason"),
-    [
-        (refuse, "RuntimeError: [compile] Failed to compile kernel"),
-        (
-            lambda code, inputs, results, **_: [mx.ones(*result) for result in results],
-            "its numbers differ by",
-        ),
-        (
-            lambda code, inputs, results, **_: [mx.full(shape, mx.nan, dtype) for shape, dtype in results],
-            "its numbers differ by nan",
-        ),
-    ],
-    ids=["refused", "wrong", "not finite"],
-)
+@pytest.mark.parametrize(("run", "reason"), FAILING_KERNELS)
 def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, tmp_path, run, reason):
     monkeypatch.setattr(Code, "__call__", run)
     choice = choose(CONFIG, True, "float32", "float32")

@@ -29,12 +29,9 @@ HEADS = {"head_dim": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 @pytest.fixture(autouse=True)
-def by_cpp(monkeypatch, tmp_path_factory):
+def by_cpp(monkeypatch, programs, without_fusing):
     """Kernels run as C++. What MLX would compile runs as it is."""
-    monkeypatch.setattr(Code, "__call__", CppKernels(tmp_path_factory.mktemp("programs")).as_method)
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
+    monkeypatch.setattr(Code, "__call__", CppKernels(programs).as_method)
 
 
 @pytest.fixture(scope="module")

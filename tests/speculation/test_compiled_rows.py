@@ -21,7 +21,7 @@ from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.next_attention import heads_of
 from metal_gen.models.linear_attention import mixing
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 CAPACITY, DEPTH, PROMPT = 60, 5, [3, 17, 60, 8, 41, 22]
 CONFIGS = {
@@ -36,23 +36,15 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
-
-
 @pytest.fixture
 def short_strides(monkeypatch):
     monkeypatch.setattr(compiled_step, "SHORTEST_STRIDE", 8)
 
 
 @pytest.fixture
-def by_cpp(monkeypatch, tmp_path_factory):
+def by_cpp(monkeypatch, programs):
     """Kernels run as C++."""
-    kernels = CppKernels(tmp_path_factory.mktemp("programs"))
+    kernels = CppKernels(programs)
     monkeypatch.setattr(Code, "__call__", kernels.as_method)
     return kernels
 

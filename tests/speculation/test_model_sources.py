@@ -14,7 +14,7 @@ from metal_gen.models.cache_size import cache_size
 from metal_gen.speculation.draft_model import DraftSource, PlannedDraft
 from metal_gen.speculation.planning import plan_mtp
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 CONFIGS = {**dict(hybrid_configs()), "qwen3": tiny_config("qwen3")}
 CAPACITY = 96
@@ -30,14 +30,6 @@ class EarlyDecoder(Decoder):
 
 def greedy(logits, place):
     return mx.argmax(logits, axis=-1)
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 class States:

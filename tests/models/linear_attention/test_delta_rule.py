@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
+from failing_kernels import REFUSED, refuse
 from on_device import cpu_only
 
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
@@ -85,8 +86,8 @@ def test_mlx_computes_the_same(length):
 
 
 @needs_compiler
-def test_the_body_of_the_kernel_computes_the_rule(tmp_path, monkeypatch):
-    monkeypatch.setattr(Code, "__call__", CppKernels(tmp_path).as_method)
+def test_the_body_of_the_kernel_computes_the_rule(programs, monkeypatch):
+    monkeypatch.setattr(Code, "__call__", CppKernels(programs).as_method)
     arrays = inputs(6)
     assert_close(kernel.kernel_rule(*arrays), delta_rule(*arrays))
 
@@ -127,16 +128,12 @@ def not_finite(*arrays):
     return outputs * mx.nan, memory
 
 
-def refuse(*arrays):
-    raise RuntimeError("[compile] Failed to compile kernel\nand much more")
-
-
 @pytest.mark.parametrize(
     ("kernel_rule", "reason"),
     [
         (wrong, "its numbers differ by"),
         (not_finite, "its numbers differ by nan"),
-        (refuse, "RuntimeError: [compile] Failed to compile kernel"),
+        (refuse, REFUSED),
         (lambda *arrays: delta_rule(*arrays)[::-1], "it gives"),
     ],
 )

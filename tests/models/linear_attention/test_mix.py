@@ -3,6 +3,7 @@
 import mlx.core as mx
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
+from failing_kernels import FAILING_KERNELS
 from on_device import cpu_only
 
 from metal_gen.device_checks import models as whole_models
@@ -37,11 +38,6 @@ def sizes(key=64, value=64, key_heads=2, value_heads=4, taps=4):
 
 
 HEADS = sizes(value_heads=2, key_heads=1)
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
 
 
 @pytest.fixture
@@ -186,26 +182,8 @@ def test_states_after_fewer_tokens_can_be_computed_again(as_on_a_gpu, monkeypatc
     assert as_on_a_gpu.names
 
 
-def refuse(code, *arguments, **options):
-    raise RuntimeError("[compile] Failed to compile kernel\nand much more")
-
-
 @cpu_only
-@pytest.mark.parametrize(
-    ("run", "reason"),
-    [
-        (refuse, "RuntimeError: [compile] Failed to compile kernel"),
-        (
-            lambda code, inputs, results, **_: [mx.ones(*result) for result in results],
-            "its numbers differ by",
-        ),
-        (
-            lambda code, inputs, results, **_: [mx.full(shape, mx.nan, dtype) for shape, dtype in results],
-            "its numbers differ by nan",
-        ),
-    ],
-    ids=["refused", "wrong", "not finite"],
-)
+@pytest.mark.parametrize(("run", "reason"), FAILING_KERNELS)
 def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, tmp_path, run, reason):
     monkeypatch.setattr(Code, "__call__", run)
     arguments = sizes(), mx.float32, mx.float32
