@@ -44,7 +44,7 @@ def require_as_planned(plan, run):
         ),
         ({**SMALL, "arch": "qwen2"}, "float32", 4, 128),
         pytest.param({**SMALL, "arch": "qwen3_moe"}, "float32", 8, 512, marks=pytest.mark.release),
-        (None, "float32", 8, 128),
+        pytest.param(None, "float32", 8, 128, marks=pytest.mark.release),
         pytest.param(None, "float32", 8, 512, marks=pytest.mark.release),
     ],
     ids=range(12),

@@ -1,6 +1,5 @@
 """Texts with a guide, by compiled functions: they are those of plain operations."""
 
-import mlx.core as mx
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
 from on_device import cpu_only
@@ -15,7 +14,7 @@ from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 CAPACITY, PROMPT = 120, [3, 17, 60, 8, 41, 22]
 HEADS = {"head_dim": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -27,14 +26,6 @@ CONFIGS = {
     "window": tiny_config("qwen2", **HEADS, use_sliding_window=True, sliding_window=9, max_window_layers=0),
     "qwen3_5": {**dict(hybrid_configs())["qwen3_5-untied"], **HEADS},
 }
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +83,8 @@ def test_texts_are_those_of_plain_operations(tmp_path, name):
 @needs_compiler
 @cpu_only
 @pytest.mark.parametrize("name", ["dense", "window", "qwen3_5"])
-def test_the_kernel_writes_forced_tokens(tmp_path, monkeypatch, tmp_path_factory, name):
-    kernels = CppKernels(tmp_path_factory.mktemp("programs"))
+def test_the_kernel_writes_forced_tokens(tmp_path, monkeypatch, programs, name):
+    kernels = CppKernels(programs)
     monkeypatch.setattr(Code, "__call__", kernels.as_method)
     model = loaded(tmp_path, name)
     expected = guided(decoder_of(model, compiles=False), STRATEGIES["penalties"])

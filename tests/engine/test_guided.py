@@ -94,8 +94,21 @@ def alone(model, cache, prompt, strategy, guide, *, most=30, kind=Sampler, compi
     return [(token.id, token.finish) for token in tokens]
 
 
-@pytest.mark.parametrize(("name", "strategy", "compiles"), [*product(GUIDES, STRATEGIES[:3], [False, True])])
-def test_each_token_is_one_that_the_guide_asks_for(tiny_model, make_cache, name, strategy, compiles):
+@pytest.mark.parametrize(
+    ("name", "strategy", "compiles", "fuses"),
+    [
+        *product(GUIDES, STRATEGIES[:3], [False, True], [False]),
+        *(
+            pytest.param(*each, True, True, marks=pytest.mark.release)
+            for each in product(GUIDES, STRATEGIES[:3])
+        ),
+    ],
+)
+def test_each_token_is_one_that_the_guide_asks_for(
+    tiny_model, make_cache, without_fusing, name, strategy, compiles, fuses
+):
+    if fuses:
+        mx.enable_compile()
     guide = GUIDES[name]()
     cache = make_cache(tiny_model, max_seq_len=CAPACITY)
     made = alone(tiny_model, cache, [5, 6, 7], strategy, guide, compiles=compiles)

@@ -10,17 +10,9 @@ from speculated import STRATEGIES, sampler_for
 from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.logprobs import read_logprobs
 
-pytestmark = pytest.mark.metal
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 VOCABULARY = 64
-
-
-@pytest.fixture(autouse=True)
-def without_fusing():
-    """Do without fusion, for which MLX on a CPU calls a C++ compiler; the results are the same."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
 
 
 @pytest.mark.parametrize(("name", "logprobs"), [*product(STRATEGIES, [None, 2])])
