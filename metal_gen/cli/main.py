@@ -100,6 +100,8 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
 
     if COMPLETION_VARIABLE in os.environ:
         _repair_words_of_bash()
+        # A shell reads a completion from each line: help must not be wrapped.
+        os.environ["COLUMNS"] = "10000"
         app(prog_name="metal-gen")
     refuse_shell_name(arguments)
     # Typer's own entry point would turn a closed pipe and Ctrl-C into exit code 1.

@@ -76,3 +76,25 @@ def test_bash_splits_an_option_at_its_equals_sign(complete):
 def test_words_of_settings_and_commands_are_completed(complete):
     found, _ = complete("generate --cache-dtype fl", "models ")
     assert found == [["float32", "float16"], ["list", "pull", "show", "path", "rm"]]
+
+
+@pytest.mark.parametrize("command", ["rank", "generate"])
+def test_fish_gets_one_completion_a_line(tmp_path, command):
+    """Also on a narrow terminal, where help would be wrapped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "metal_gen"],
+        env=clean_environment(
+            tmp_path,
+            _METAL_GEN_COMPLETE="complete_fish",
+            _TYPER_COMPLETE_ARGS=f"metal-gen {command} --",
+            _TYPER_COMPLETE_FISH_ACTION="get-args",
+            COLUMNS="40",
+        ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if not line.startswith("--") or "\t" not in line] == []
