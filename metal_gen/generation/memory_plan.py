@@ -40,6 +40,7 @@ class MemoryPlan:
         is_constrained: Whether texts have a constraint, for which the vocabulary is kept a second time.
         guesses: Memory of guesses of the next tokens; None without them.
         scores: Whether texts are scored, not generated.
+        scores_in_slots: Whether they are scored in slots, be it a single one.
     """
 
     model: ModelConfig
@@ -59,6 +60,7 @@ class MemoryPlan:
     is_constrained: bool = False
     guesses: GuessMemory | None = None
     scores: bool = False
+    scores_in_slots: bool = False
 
     @property
     def guesses_bytes(self) -> int:
@@ -120,7 +122,7 @@ class MemoryPlan:
             drawn_rows=slots if self.guesses is None else self.guesses.most_guesses + 1,
             is_packed=self.cache.dtype == PACKED,
             allows_kernels=self.allows_kernels,
-            scores=self.scores,
+            scores_in_slots=self.scores_in_slots,
         )
 
     @property

@@ -99,6 +99,7 @@ def plan_memory(
         most_array_bytes=most_array_bytes(),
         stores_prefixes=settings.prefix_cache,
         scores=scores,
+        scores_in_slots=scores and max(most_slots, settings.batch_size or 1) > 1,
     )
     if guesses is not None:
         plan = _with_guesses(plan, guesses)

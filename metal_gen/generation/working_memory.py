@@ -48,7 +48,7 @@ class WorkingMemory:
         drawn_rows: Number of tokens that are drawn at once.
         is_packed: Whether keys and values are in 8 bits in the cache.
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
-        scores: Whether texts are scored, not generated.
+        scores_in_slots: Whether texts are scored in slots, be it a single one.
     """
 
     model: ModelConfig
@@ -61,7 +61,7 @@ class WorkingMemory:
     drawn_rows: int
     is_packed: bool = False
     allows_kernels: bool = True
-    scores: bool = False
+    scores_in_slots: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +74,7 @@ class WorkingMemory:
     @property
     def _trial_bytes(self) -> int:
         """Memory of trying how slots multiply rows on a CPU, before there are texts."""
-        if self.texts == 1 or not runs_on_cpu():
+        if (self.texts == 1 and not self.scores_in_slots) or not runs_on_cpu():
             return 0
         model = self.model
         shapes = [(width, model.hidden_size) for width in (model.vocab_size, model.intermediate_size)]
@@ -117,7 +117,7 @@ class WorkingMemory:
         attention.
         """
         model, on_cpu = self.model, runs_on_cpu()
-        if on_cpu and self.scores and self.texts > 1:
+        if on_cpu and self.scores_in_slots:
             return {False: self._bytes_in_parts}
         norms = self._norm_bytes if on_cpu else 0
         mixing = {False: self._numbers(self._attention_numbers) + norms + self.unpacking_bytes}

@@ -29,6 +29,23 @@ def require_as_planned(plan, run):
         assert planned < 1.05 * peak
 
 
+def require_rows_as_planned(tmp_path, sizes, dtype, slots, length):
+    """Check that rows that fill their slots take what is planned; `sizes` None is the bundled model."""
+    model = None
+    if sizes is not None:
+        model = str(write_text_checkpoint(tmp_path, max_position_embeddings=length, **sizes))
+    settings = Settings(model=model, model_dtype=dtype, max_seq_len=length, batch_size=slots)
+    prepared = prepare(settings, most_slots=8, scores=True)
+    text = [1 + place % 200 for place in range(length)]
+
+    def load_and_score():
+        requests = [ScoreRequest([], text[:-1], text[1:]) for _ in range(slots + 2)]
+        with open_scorer(prepared.load()) as scorer:
+            assert len(list(score_all(scorer, iter(requests)))) == len(requests)
+
+    require_as_planned(prepared.plan, load_and_score)
+
+
 @pytest.mark.parametrize(
     ("sizes", "dtype", "slots", "length"),
     [
@@ -54,19 +71,23 @@ def test_texts_that_fill_the_slots_take_what_is_planned(tmp_path, sizes, dtype, 
 
     The last two rows have the bundled model.
     """
-    model = None
-    if sizes is not None:
-        model = str(write_text_checkpoint(tmp_path, max_position_embeddings=length, **sizes))
-    settings = Settings(model=model, model_dtype=dtype, max_seq_len=length, batch_size=slots)
-    prepared = prepare(settings, scores=True)
-    text = [1 + place % 200 for place in range(length)]
+    require_rows_as_planned(tmp_path, sizes, dtype, slots, length)
 
-    def load_and_score():
-        requests = [ScoreRequest([], text[:-1], text[1:]) for _ in range(slots + 2)]
-        with open_scorer(prepared.load()) as scorer:
-            assert len(list(score_all(scorer, iter(requests)))) == len(requests)
 
-    require_as_planned(prepared.plan, load_and_score)
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "length"),
+    [
+        (LARGE_VOCABULARY, "float32", 128),
+        (SMALL, "float32", 256),
+        pytest.param(SMALL, "bfloat16", 512, marks=pytest.mark.release),
+        pytest.param({**SMALL, "arch": "qwen3_moe"}, "float32", 256, marks=pytest.mark.release),
+        pytest.param(None, "float32", 256, marks=pytest.mark.release),
+    ],
+    ids=range(5),
+)
+def test_rows_in_a_single_slot_take_what_is_planned(tmp_path, sizes, dtype, length):
+    """A slot of rows is computed in parts, unlike a text alone."""
+    require_rows_as_planned(tmp_path, sizes, dtype, 1, length)
 
 
 def test_one_text_takes_what_is_planned():
