@@ -155,11 +155,18 @@ class Decoder:
         if self.compiled_rows is None or rows is None:
             return self.model.logits(self.model(mx.array([list(tokens)]), cache)[:, -1])
         nothing, ids = mx.zeros(2, mx.uint32), mx.array([*tokens, *[0] * (rows - count)], mx.int32)
-        cache.let_step_run() if self.model.has_kernel else cache.settle()
+        self._wait_for_last_step()
         results = self.compiled_rows.run(ids, None, nothing, nothing, count=count, only_last=True)
         # Later tokens overwrite what has filled the pass up: before the pass is noted, nothing has to wait.
         cache.take_back(rows - count)
         return self._noted(results.logits)
+
+    def _wait_for_last_step(self) -> None:
+        """Hand the last step over before a compiled pass; wait for it where MLX's own operations write."""
+        if self.model.has_kernel:
+            self.cache.let_step_run()
+        else:
+            self.cache.settle()
 
     def _compiled_length(self, count: int) -> int | None:
         """Return the rows of a compiled pass over so many tokens; None to compute them without one."""
@@ -209,8 +216,7 @@ class Decoder:
     ) -> RowResults:
         """Add successive tokens in a compiled pass; arguments and results are those of `CompiledRows.run`."""
         assert self.compiled_rows is not None
-        cache = self.cache
-        cache.let_step_run() if self.model.has_kernel else cache.settle()
+        self._wait_for_last_step()
         rows = self.compiled_rows.run(tokens, rule, base, indices, count=count, needs_hidden=needs_hidden)
         self._noted(rows.logits)
         return rows
