@@ -59,6 +59,8 @@ def run_pass(
     periods: mx.array,
     nexts: Sequence[NextToken],
     prompts: Sequence[PromptPart],
+    *,
+    in_stages: bool = False,
 ) -> mx.array:
     """Run rows through a model.
 
@@ -68,6 +70,7 @@ def run_pass(
         periods: Periods of the rotary embedding.
         nexts: Next tokens in slot order, one row each.
         prompts: Parts of prompts, one row per token.
+        in_stages: Compute each stage of a layer before the next is built, as on `Step`.
 
     Returns:
         Normalised hidden states, (R, hidden), not computed yet.
@@ -90,6 +93,7 @@ def run_pass(
             *_parts_of_nexts(nexts, slots.capacity, model),
             *_parts_of_prompts(prompts, len(nexts), model),
         ],
+        in_stages=in_stages,
         states=slots if isinstance(slots, HybridSlotCache) else None,
     )
     return model.run(mx.concatenate(ids), step)

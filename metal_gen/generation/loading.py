@@ -205,6 +205,7 @@ def prepare(
     *,
     most_slots: int = 1,
     scores: bool = False,
+    in_slots: bool = False,
     on_download: ProgressCallback | None = None,
 ) -> PreparedModel:
     """Find the checkpoint, check it, and check that it fits.
@@ -213,6 +214,7 @@ def prepare(
         settings: Settings; `model` names the checkpoint, and None is the bundled one.
         most_slots: Number of texts to generate at once, if the settings leave it open and memory allows it.
         scores: Texts are scored, not generated.
+        in_slots: They are scored in slots even if there is only one.
         on_download: Called while files come from the Hub.
 
     Raises:
@@ -240,7 +242,7 @@ def prepare(
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     guesses = why_off = None
     if scores:
-        plan = plan_memory(settings, checkpoint, most_slots=most_slots, scores=True)
+        plan = plan_memory(settings, checkpoint, most_slots=most_slots, scores=True, in_slots=in_slots)
     else:
         plan, guesses, why_off = plan_run(
             settings, checkpoint, most_slots=most_slots, on_download=on_download

@@ -65,6 +65,7 @@ def plan_memory(
     most_slots: int = 1,
     guesses: PlannedSource | None = None,
     scores: bool = False,
+    in_slots: bool = False,
 ) -> MemoryPlan:
     """Add up the memory of a run, whether or not the device has it.
 
@@ -77,6 +78,7 @@ def plan_memory(
         most_slots: Number of texts to generate at once, as for `prepare`.
         guesses: Source of guesses, if there is one.
         scores: Texts are scored, not generated.
+        in_slots: They are scored in slots even if there is only one.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.
@@ -99,7 +101,9 @@ def plan_memory(
         most_array_bytes=most_array_bytes(),
         stores_prefixes=settings.prefix_cache,
         scores=scores,
-        scores_in_slots=scores and max(most_slots, settings.batch_size or 1) > 1,
+        scores_in_slots=scores
+        and checkpoint.config.linear is None
+        and (in_slots or max(most_slots, settings.batch_size or 1) > 1),
     )
     if guesses is not None:
         plan = _with_guesses(plan, guesses)

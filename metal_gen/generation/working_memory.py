@@ -12,6 +12,7 @@ from metal_gen.device.backend import (
     runs_on_cpu,
     runs_on_cuda,
 )
+from metal_gen.engine.scoring.pass_memory import MOST_LOGITS_ROWS, ScoringPassMemory
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
@@ -24,8 +25,6 @@ FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
 # Enough to keep a GPU busy.
 GPU_LAYERS_AHEAD = 4
-# Enough to read the head's weights seldom.
-MOST_LOGITS_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +65,27 @@ class WorkingMemory:
     @property
     def nbytes(self) -> int:
         """Estimated peak memory of the pass, in bytes."""
+        if (stages := self._in_stages) is not None:
+            return max(stages.nbytes, self._trial_bytes)
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
         layers = self.layer_bytes + (self.ahead_bytes or 0)
         return max(layers + mask + product_scratch_bytes(), sampling, self._trial_bytes)
+
+    @property
+    def _in_stages(self) -> ScoringPassMemory | None:
+        """Memory of a pass that computes each stage by itself: of texts scored in slots, on a CPU."""
+        if not (self.scores_in_slots and runs_on_cpu()):
+            return None
+        return ScoringPassMemory(
+            model=self.model,
+            dtype=self.dtype,
+            tokens=self.tokens,
+            capacity=self.capacity,
+            has_products_apart=self.has_products_apart,
+            has_head_norms=self.has_head_norms,
+            is_packed=self.is_packed,
+        )
 
     @property
     def _trial_bytes(self) -> int:
@@ -83,6 +99,8 @@ class WorkingMemory:
     @property
     def logits_rows(self) -> int:
         """Number of rows whose logits fit where the results of a layer are, when texts are scored."""
+        if (stages := self._in_stages) is not None:
+            return stages.logits_rows
         size = DTYPE_BYTES[self.dtype]
         if runs_on_cpu() and size < DTYPE_BYTES["float32"]:
             # In float32 too.
@@ -117,8 +135,6 @@ class WorkingMemory:
         attention.
         """
         model, on_cpu = self.model, runs_on_cpu()
-        if on_cpu and self.scores_in_slots:
-            return {False: self._bytes_in_parts}
         norms = self._norm_bytes if on_cpu else 0
         mixing = {False: self._numbers(self._attention_numbers) + norms + self.unpacking_bytes}
         after = {False: self._numbers(self._mlp_numbers)}
@@ -132,42 +148,6 @@ class WorkingMemory:
             with_experts = max(numbers, mixture) if on_cpu else numbers + mixture
             found[kind] = max(dense, 0 if model.experts is None else with_experts)
         return found
-
-    @property
-    def _bytes_in_parts(self) -> int:
-        """Bytes of a layer in which the texts of slots are scored on a CPU.
-
-        Its attention is computed in parts. With the operations of these, a layer has more than MLX queues
-        ahead, so that the end of attention is in memory with the part after it, but not the beginning. Where
-        norms are computed in float32, the beginning can be larger.
-        """
-        model = self.model
-        queries, keys = model.num_attention_heads, model.num_key_value_heads
-        dense = self._mlp_numbers if self._has_dense_layers else 0
-        # Queries rotated, scaled, attended with, joined, and reshaped to rows.
-        width = (5 * queries + 2 * keys) * model.head_dim + 2 * model.hidden_size
-        ended = self.tokens * width + queries * self._attended_in_parts
-        if self.has_products_apart:
-            ended += self.tokens * (queries + 2 * keys) * model.head_dim
-        nbytes = self._numbers(ended + dense)
-        if model.experts is not None:
-            nbytes = max(nbytes, self._numbers(self._mixture_numbers(model.experts)))
-        if norms := self._norm_bytes:
-            begun = self._numbers(self._attention_numbers - self._score_numbers + dense) + norms
-            nbytes = max(nbytes + 12 * self.tokens * model.hidden_size, begun)
-        return nbytes + self.unpacking_bytes
-
-    @property
-    def _attended_in_parts(self) -> int:
-        """Positions that all tokens of a pass attend to: the end of one text, and whole texts after it."""
-        stride, capacity = prompt_stride(), self.capacity
-        whole, rest = divmod(self.tokens, capacity)
-
-        def attended(begin: int) -> int:
-            ends = (min(start + stride, capacity) for start in range(begin, capacity, stride))
-            return sum((end - max(begin, end - stride)) * end for end in ends)
-
-        return whole * attended(0) + attended(capacity - rest)
 
     @property
     def unpacking_bytes(self) -> int:

@@ -130,6 +130,9 @@ class Step:
         states: Store of the states of linear attention; None if the model has no such layers.
         active: Which sequences have a new token, (B,); None if all have one.
         nexts: The same tokens for a kernel, which needs no `cache` and no `parts`; None for plain operations.
+        in_stages: Compute each stage of a layer before the next is built: projections, each part, the output
+            of attention, the MLP. On a CPU, MLX allocates the results of about a hundred operations ahead;
+            then only those of one stage are in memory.
     """
 
     cache: LayerCache
@@ -141,6 +144,12 @@ class Step:
     states: LayerStates | None = None
     active: mx.array | None = None
     nexts: NextTokens | None = None
+    in_stages: bool = False
+
+    def end_stage(self, *results: mx.array) -> None:
+        """Compute the results of a stage, if stages are computed one by one."""
+        if self.in_stages:
+            mx.eval(*results)
 
 
 @dataclass(frozen=True)
@@ -175,13 +184,15 @@ class Attention:
                 by_kernel = by_kernel * mx.sigmoid(pairs[:, :, 1].reshape(by_kernel.shape))
             return self.output(by_kernel)
         queries, keys, values, gates = self._project(rows, step)
+        step.end_stage(queries, keys, values)
         held_keys, held_values = step.cache.update(layer, keys, values)
         # From the last: the parts of one text then share what the longest of them has unpacked.
-        attended = [
-            self._attend(part.of_rows(queries), part.of_cache(held_keys), part.of_cache(held_values), part)
-            for part in reversed(step.parts)
-        ][::-1]
-        joined = attended[0] if len(attended) == 1 else mx.concatenate(attended)
+        attended = []
+        for part in reversed(step.parts):
+            seen_keys, seen_values = part.of_cache(held_keys), part.of_cache(held_values)
+            attended.append(self._attend(part.of_rows(queries), seen_keys, seen_values, part))
+            step.end_stage(attended[-1])
+        joined = attended[0] if len(attended) == 1 else mx.concatenate(attended[::-1])
         joined = joined.astype(rows.dtype)
         return self.output(joined if gates is None else joined * mx.sigmoid(gates))
 

@@ -50,7 +50,10 @@ class DecoderLayer:
     def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
         """Map (R, hidden) to (R, hidden)."""
         rows = rows + self.attention(self.attention_norm(rows), layer, step)
-        return rows + self.mlp(self.mlp_norm(rows))
+        step.end_stage(rows)
+        rows = rows + self.mlp(self.mlp_norm(rows))
+        step.end_stage(rows)
+        return rows
 
 
 @dataclass(frozen=True)

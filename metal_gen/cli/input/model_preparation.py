@@ -41,13 +41,24 @@ def require_mlx_for(settings: Settings, *, tokens: int = USUAL_TOKENS, slots: in
 
 
 def prepare_model(
-    settings: Settings, console: Console, *, most_slots: int = 1, scores: bool = False
+    settings: Settings,
+    console: Console,
+    *,
+    most_slots: int = 1,
+    scores: bool = False,
+    in_slots: bool = False,
 ) -> "PreparedModel":
     """Prepare a model without loading weights; arguments and exceptions as of `loading.prepare`."""
     from metal_gen.generation.loading import prepare
 
     with DownloadReporter(settings.model or "the model", console) as reporter:
-        return prepare(settings, most_slots=most_slots, scores=scores, on_download=reporter.update)
+        return prepare(
+            settings,
+            most_slots=most_slots,
+            scores=scores,
+            in_slots=in_slots,
+            on_download=reporter.update,
+        )
 
 
 def note_bundled_model(settings: Settings, console: Console) -> None:

@@ -124,7 +124,7 @@ def run_rank(
     from metal_gen.scoring.ranking import Documents
 
     texts = task.documents if isinstance(task, Documents) else task.choices
-    prepared = _prepared(settings, console, most_slots=slots_for(texts))
+    prepared = _prepared(settings, console, most_slots=slots_for(texts), in_slots=True)
 
     from metal_gen.batch.scoring.executor import open_scorer, score_all
     from metal_gen.scoring.ranking import RankJob
@@ -142,9 +142,11 @@ def run_rank(
     return {**ranking_record(ranking), **_model_record(prepared)}
 
 
-def _prepared(settings: Settings, console: Console, *, most_slots: int) -> "PreparedModel":
+def _prepared(
+    settings: Settings, console: Console, *, most_slots: int, in_slots: bool = False
+) -> "PreparedModel":
     require_mlx_for(settings, slots=most_slots)
-    prepared = prepare_model(settings, console, most_slots=most_slots, scores=True)
+    prepared = prepare_model(settings, console, most_slots=most_slots, scores=True, in_slots=in_slots)
     prepared.checkpoint.read_tokenizer()
     return prepared
 

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.slot_pass import PromptPart, run_pass
 from metal_gen.models.transformer import Transformer
@@ -90,7 +91,8 @@ class SlotSequences:
         """See `Sequences`."""
         for part in parts:
             self._slots.claim(part.slot, len(part.tokens))
-        hidden = run_pass(self.model, self._slots, self.model.rope.periods(length), [], parts)
+        periods = self.model.rope.periods(length)
+        hidden = run_pass(self.model, self._slots, periods, [], parts, in_stages=runs_on_cpu())
         mx.eval(hidden, self._slots.cache.buffers)
         wait_for_release()
         return hidden
