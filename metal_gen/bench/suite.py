@@ -192,10 +192,12 @@ class Suite:
         if find_spec(LIBRARY) is None:
             self.report.notes.append(f"{CONSTRAINT} is not measured: {LIBRARY} is not installed")
             return
-        from metal_gen.bench.sections.constraint import constraint_trials
+        from metal_gen.bench.sections.constraint import NEW_TOKENS, constraint_trials
 
-        table, workload = model.checkpoint.token_table, self.workload
-        trials = constraint_trials(runner, table, workload.depths[0], workload.decode_tokens)
+        depth = self.workload.depths[0]
+        count = self.request.decode_tokens or min(NEW_TOKENS, runner.capacity - depth)
+        self.report.notes.append(f"{CONSTRAINT} has {count} new tokens")
+        trials = constraint_trials(runner, model.checkpoint.token_table, depth, count)
         self._alternate(CONSTRAINT, trials)
 
     def _speeds(self, model: TextModel, runners: Sequence[Runner], prompt: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 Axes: W words of 32 bits, one bit per token.
 """
 
+from concurrent.futures import Future, wait
 from typing import Any
 
 import mlx.core as mx
@@ -10,7 +11,6 @@ import mlx.core as mx
 from metal_gen.constraints.constraint import TOO_MUCH, Constraint, is_limit
 from metal_gen.constraints.token_table import TokenTable
 from metal_gen.errors import MetalGenError, UsageError
-from metal_gen.sampling.allowed import WORD_BITS, word_count
 from metal_gen.take_back import Recent
 
 NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
@@ -32,13 +32,22 @@ class GrammarMatcher:
 
     def __init__(self, table: TokenTable, constraint: Constraint) -> None:
         self._constraint = constraint
-        self._vocab_size = table.vocab_size
-        self._matcher = table.new_matcher(constraint)
+        self._masks = table.masks
+        self._own = table.new_matcher(constraint)
+        # The bits that another thread was asked for, for the state as it is.
+        self._asked: Future[bytes] | None = None
         self.error: MetalGenError | None = None
         self._tokens = self._consumed = 0
         self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
-        if not self._bits().strip(b"\0"):
+        if not self.find_bits().strip(b"\0"):
             raise UsageError(f"no token of this model can begin the {constraint.kind}", NO_TOKEN_HINT)
+
+    @property
+    def _matcher(self) -> Any:
+        """The library's matcher, once no other thread uses it."""
+        if self._asked is not None:
+            wait([self._asked])
+        return self._own
 
     @property
     def is_complete(self) -> bool:
@@ -52,23 +61,30 @@ class GrammarMatcher:
 
     def accept(self, token: int) -> None:
         """Record the next token."""
+        matcher = self._changing()
         self._recent.keep(self._state)
         self._tokens += 1
-        if self._matcher.is_stopped():
+        if matcher.is_stopped():
             return
-        if self._matcher.consume_token(token):
+        if matcher.consume_token(token):
             self._consumed += 1
         else:
             self._fail(f"token {token} is not allowed")
 
     def take_back(self, count: int) -> None:
         """Take back the last tokens, unless one of them was not allowed."""
-        if count and self._matcher.is_error():
+        matcher = self._changing()
+        if count and matcher.is_error():
             raise ValueError("a token that was not allowed cannot be taken back")
         consumed = self._consumed
         self._tokens, self._consumed, self.error = self._recent.take_back(count, self._state)
         if consumed > self._consumed:
-            self._matcher.rollback(consumed - self._consumed)
+            matcher.rollback(consumed - self._consumed)
+
+    def _changing(self) -> Any:
+        """Return the library's matcher, whose state will change; forget what was found out about it."""
+        matcher, self._asked = self._matcher, None
+        return matcher
 
     @property
     def _state(self) -> tuple[int, int, MetalGenError | None]:
@@ -78,19 +94,27 @@ class GrammarMatcher:
         """Return tokens that must come next, as the tokenizer writes them."""
         return [] if self.is_over else list(self._matcher.compute_ff_tokens())
 
+    def prepare(self) -> None:
+        """Begin to find the tokens that may come next, if `Masks` does so in another thread.
+
+        The thread uses no MLX. `allowed` waits for it, and so does all else that needs the matcher.
+        """
+        if self._asked is None:
+            self._asked = self._masks.ask(self.find_bits)
+
     def allowed(self) -> mx.array:
         """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
-        bits = self._bits()
+        bits = self.find_bits() if self._asked is None else self._asked.result()
+        self._asked = None
         if self.error is None and not bits.strip(b"\0"):
             self._fail("no token of this model can continue it")
-        count = word_count(self._vocab_size)
-        words: Any = memoryview(bits)[: count * WORD_BITS // 8].cast("I", (1, count))
-        return mx.array(words)
+        return self._masks.array(bits)
 
-    def _bits(self) -> bytes:
-        bits = bytes(self._matcher.compute_bitmask())
+    def find_bits(self) -> bytes:
+        """Find the bits of the tokens that may come next. May run in any thread while no other uses this."""
+        bits = bytes(self._own.compute_bitmask())
         # In error, the library asks for the end of the text.
-        return bytes(len(bits)) if self._matcher.is_error() else bits
+        return bytes(len(bits)) if self._own.is_error() else bits
 
     def _fail(self, reason: str) -> None:
         hint = NO_TOKEN_HINT

@@ -68,6 +68,7 @@ class CompiledStep:
         self.model = model
         self.cache = cache
         self.seconds = 0.0
+        self._nothing = mx.zeros(2, mx.uint32)
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
 
     @property
@@ -90,8 +91,8 @@ class CompiledStep:
         """Add one token as `Decoder.step` does. The cache must hold one sequence."""
         cache = self.cache
         cache.claim(1)
-        periods, nothing = self.model.rope.periods(cache.position), mx.zeros(2, mx.uint32)
-        return self.run(token, [cache.start], periods, None, nothing, nothing)[0]
+        periods = self.model.rope.periods(cache.position)
+        return self.run(token, [cache.start], periods, None, self._nothing, self._nothing)[0]
 
     def run(
         self,

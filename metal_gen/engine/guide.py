@@ -35,6 +35,9 @@ class TokenGuide(Protocol):
     def forced(self) -> Sequence[int]:
         """Return tokens that must come next, without a draw. The loop passes those it takes to `accept`."""
 
+    def prepare(self) -> None:
+        """Begin to find what `allowed` will return, while the caller hands a pass over to the device."""
+
     def allowed(self) -> mx.array | None:
         """Return the bits of the tokens to draw from, as for `Sampler.draw`; None for all tokens."""
 
@@ -59,6 +62,11 @@ class TextBounds:
     def error(self) -> MetalGenError | None:
         """Why the guide allows no token, if it has failed."""
         return None if self.guide is None else self.guide.error
+
+    def prepare(self) -> None:
+        """See `TokenGuide`."""
+        if self.guide is not None:
+            self.guide.prepare()
 
     def allowed(self) -> mx.array | None:
         """See `TokenGuide`."""

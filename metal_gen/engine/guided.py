@@ -53,6 +53,8 @@ def generate_guided_tokens(
     while True:
         draw = None
         if following is not None:
+            # A host may need longer to hand a pass over than the device to compute it.
+            guide.prepare()
             mx.async_eval(following)
             draw = decoder.draw(following, sampler, count, guide.allowed())
             mx.async_eval(draw.results)

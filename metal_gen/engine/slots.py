@@ -162,10 +162,12 @@ class SlotDecoder:
         if built.first:
             mx.eval(built.first)
             wait_for_release()
-        # Only now: once the pass after is built, the same arrays stand for what that one writes.
-        mx.async_eval(built.outputs, self.slots.arrays)
         # A text that is over needs no draw; one with forced tokens draws after these.
         asking = [(text, row) for text, row in built.undrawn if not text.is_over and not text.forced]
+        for text, _ in asking:
+            text.bounds.prepare()
+        # Only now: once the pass after is built, the same arrays stand for what that one writes.
+        mx.async_eval(built.outputs, self.slots.arrays)
         if asking:
             texts = [text for text, _ in asking]
             logits = mx.concatenate([row for _, row in asking])

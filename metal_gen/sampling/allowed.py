@@ -36,11 +36,13 @@ def has_token(allowed: mx.array, token: mx.array) -> mx.array:
 
 @cache
 def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
+    places = mx.arange(WORD_BITS, dtype=mx.uint32)
+    mx.eval(places)
+
+    def keep(logits: mx.array, allowed: mx.array) -> mx.array:
+        bits = (allowed[:, :, None] >> places) & 1
+        is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
+        return mx.where(is_allowed, logits, -mx.inf)
+
     # Not compiled, each operation writes an array of the size of the vocabulary.
-    return mx.compile(_keep)
-
-
-def _keep(logits: mx.array, allowed: mx.array) -> mx.array:
-    bits = (allowed[:, :, None] >> mx.arange(WORD_BITS, dtype=mx.uint32)) & 1
-    is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
-    return mx.where(is_allowed, logits, -mx.inf)
+    return mx.compile(keep)

@@ -219,6 +219,7 @@ class _Text:
             wait_for_release()
         if built.draws is None:
             assert built.logits is not None
+            self._bounds.prepare()
             mx.async_eval(built.logits)
             nothing = mx.zeros(0, mx.int32)
             built.draws = draw_rows(

@@ -119,6 +119,7 @@ def test_each_token_is_one_that_the_guide_asks_for(
     # Asked before each draw, when all tokens before it were known.
     drawn = [place for place in range(len(tokens)) if place in guide.asked_at]
     assert guide.asked_at == drawn
+    assert guide.prepared_at == drawn
     for place in drawn:
         allowed = guide.allows(tokens[:place])
         assert allowed is None or tokens[place] in allowed

@@ -28,6 +28,7 @@ class ScriptedGuide:
         self.allows, self.forces, self.ends = allows, forces, ends
         self.tokens = []
         self.asked_at = []
+        self.prepared_at = []
         self.error = None
 
     def accept(self, token):
@@ -39,6 +40,9 @@ class ScriptedGuide:
 
     def forced(self):
         return list(self.forces(self.tokens))
+
+    def prepare(self):
+        self.prepared_at.append(len(self.tokens))
 
     def allowed(self):
         self.asked_at.append(len(self.tokens))

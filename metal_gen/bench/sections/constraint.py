@@ -1,5 +1,6 @@
 """The cost of a constraint: decode speed with and without one, and the time to find the allowed tokens."""
 
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -14,46 +15,86 @@ from metal_gen.constraints.token_table import TokenTable
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 
-# A text that is long enough for any number of tokens, and of which none is forced.
-ENDLESS = Constraint.schema({"type": "string", "minLength": 1_000_000})
+NEW_TOKENS = 64
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 4, "maxLength": 24},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "kind": {"enum": ["person", "company", "other"]},
+        "active": {"type": "boolean"},
+        "city": {"type": "string", "maxLength": 16},
+    },
+    "required": ["name", "age", "kind", "active", "city"],
+    "additionalProperties": False,
+}
+# Both are long enough for any number of tokens. Of the string, none is forced.
+CONSTRAINTS = {
+    "string": Constraint.schema({"type": "string", "minLength": 1_000_000}),
+    "document": Constraint.schema({"type": "array", "minItems": 10_000, "items": PERSON}),
+}
+
+
+class TimedMatcher(GrammarMatcher):
+    """Notes how long it takes to find the allowed tokens, in whichever thread, in seconds."""
+
+    def __init__(self, table: TokenTable, constraint: Constraint) -> None:
+        self.seconds: list[float] = []
+        super().__init__(table, constraint)
+
+    def find_bits(self) -> bytes:
+        """See `GrammarMatcher`."""
+        begin = time.perf_counter()
+        bits = super().find_bits()
+        self.seconds.append(time.perf_counter() - begin)
+        return bits
 
 
 class TimedGuide:
-    """Guides a text through the grammar of `ENDLESS`, and sums up the time that this takes."""
+    """Guides a text through a grammar.
+
+    Attributes:
+        matcher: Its place within the grammar.
+        waits: How long the decode loop was held up by each mask, in seconds.
+    """
 
     error: MetalGenError | None = None
 
-    def __init__(self, table: TokenTable) -> None:
-        self._matcher = GrammarMatcher(table, ENDLESS)
-        self.seconds = 0.0
-        self.masks = 0
+    def __init__(self, table: TokenTable, constraint: Constraint) -> None:
+        self.matcher = TimedMatcher(table, constraint)
+        self.waits: list[float] = []
+        self._asking = 0.0
 
     def accept(self, token: int) -> FinishDetail | None:
         """Record a token."""
-        begin = time.perf_counter()
-        self._matcher.accept(token)
-        self.seconds += time.perf_counter() - begin
+        self.matcher.accept(token)
+        self.error = self.matcher.error
         return None
 
     def take_back(self, count: int) -> None:
         """Take back the last tokens."""
-        self._matcher.take_back(count)
+        self.matcher.take_back(count)
 
     def forced(self) -> Sequence[int]:
-        """Force nothing: what is measured is one token at a time."""
-        return ()
+        """Return the tokens that must come next."""
+        return self.matcher.forced()
+
+    def prepare(self) -> None:
+        """Begin to find the tokens that may come next."""
+        begin = time.perf_counter()
+        self.matcher.prepare()
+        self._asking = time.perf_counter() - begin
 
     def allowed(self) -> mx.array | None:
         """Return the tokens that may come next."""
         begin = time.perf_counter()
-        bits = self._matcher.allowed()
-        self.seconds += time.perf_counter() - begin
-        self.masks += 1
+        bits = self.matcher.allowed()
+        self.waits.append(self._asking + time.perf_counter() - begin)
         return bits
 
 
 def constraint_trials(runner: EngineRunner, table: TokenTable, depth: int, count: int) -> list[Trial]:
-    """Return trials without and with a constraint, to be run in turn.
+    """Return trials without and with constraints, to be run in turn.
 
     Args:
         runner: Its cache must hold the depth and the new tokens.
@@ -62,19 +103,41 @@ def constraint_trials(runner: EngineRunner, table: TokenTable, depth: int, count
         count: Number of new tokens, at least two.
     """
     table.build()
-    where = {"depth": depth}
-    speeds = [
-        Measurement(CONSTRAINT, name, Unit.TOKENS_PER_SECOND, METAL_GEN, where)
-        for name in ("free_tps", "constrained_tps")
-    ]
-    mask = Measurement(CONSTRAINT, "mask", Unit.MICROSECONDS, METAL_GEN, where)
+    free = [0.0]
 
-    def constrained() -> tuple[float, ...]:
-        guide = TimedGuide(table)
-        tps = runner.decode_guided(depth, count, guide).decode_tps
-        return tps, 1e6 * guide.seconds / guide.masks
+    def decode_free() -> tuple[float, ...]:
+        free[0] = runner.decode(depth, count).decode_tps
+        return (free[0],)
+
+    def figure(name: str, unit: Unit) -> Measurement:
+        return Measurement(CONSTRAINT, name, unit, METAL_GEN, {"depth": depth})
+
+    def constrained(name: str) -> Trial:
+        def decode() -> tuple[float, ...]:
+            guide, tps = _warm_run(runner, table, CONSTRAINTS[name], depth, count)
+            times = (1e6 * statistics.median(each) for each in (guide.matcher.seconds, guide.waits))
+            return (tps, tps / free[0], *times)
+
+        figures = (
+            figure(f"{name}_tps", Unit.TOKENS_PER_SECOND),
+            figure(f"{name}_of_free", Unit.RATIO),
+            figure(f"{name}_mask_us", Unit.MICROSECONDS),
+            figure(f"{name}_mask_wait_us", Unit.MICROSECONDS),
+        )
+        return Trial(figures, decode)
 
     return [
-        Trial((speeds[0],), lambda: (runner.decode(depth, count).decode_tps,)),
-        Trial((speeds[1], mask), constrained),
+        Trial((figure("free_tps", Unit.TOKENS_PER_SECOND),), decode_free),
+        *(constrained(name) for name in CONSTRAINTS),
     ]
+
+
+def _warm_run(
+    runner: EngineRunner, table: TokenTable, constraint: Constraint, depth: int, count: int
+) -> tuple[TimedGuide, float]:
+    """Decode until nothing had to be compiled. Return the guide of the last text, and tokens per second."""
+    while True:
+        compiled, guide = runner.decoder.compiled_count, TimedGuide(table, constraint)
+        tps = runner.decode_guided(depth, count, guide).decode_tps
+        if runner.decoder.compiled_count == compiled:
+            return guide, tps

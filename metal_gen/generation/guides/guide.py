@@ -97,6 +97,11 @@ class TextGuide:
         """See `TokenGuide`."""
         return self._must_come() if self._forces else []
 
+    def prepare(self) -> None:
+        """See `TokenGuide`."""
+        if self._matcher is not None and self._forces and self._is_answering:
+            self._matcher.prepare()
+
     def allowed(self) -> mx.array | None:
         """See `TokenGuide`."""
         if not self._forces and (must_come := self._must_come()):
