@@ -40,7 +40,7 @@ from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.speculation.depth import USUAL, Depths
 from metal_gen.speculation.generator import generate_with_guesses
 from metal_gen.speculation.mtp import NAME, MtpSource
-from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, RunningPass, Wanted
 from metal_gen.speculation.speculation import Speculation
 
 _HYBRID = {
@@ -113,6 +113,9 @@ class Known:
     def guess(self, room: Room, draw: DrawGuess) -> Guesses:
         """See `GuessSource`."""
         return Guesses([GUESS] * room(self.name), self.name)
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """See `GuessSource`."""
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """See `GuessSource`."""

@@ -168,6 +168,10 @@ class KVCache:
         """
         self._running, self._running_end, self._is_settled = result, self._position, False
 
+    def note_read(self) -> None:
+        """Note that what the last such step gave has been read: it has written, so nobody waits for it."""
+        self._running = None
+
     def let_step_run(self) -> None:
         """Let the last such step write before another one does, even if nobody reads its result."""
         if self._running is not None:

@@ -16,9 +16,14 @@ from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, read_length
 from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling import blocks
 from metal_gen.sampling.bias import add_bias, bias_arrays
-from metal_gen.sampling.random_keys import fold
-from metal_gen.sampling.sampler import DrawRule
+from metal_gen.sampling.random_keys import fold_rows, uniform
+from metal_gen.sampling.sampler import DrawRule, draw_once
+from metal_gen.sampling.strategy import SamplingStrategy
+
+# What no token is equal to.
+NO_TOKEN = -1
 
 
 class CompiledHeads:
@@ -56,7 +61,7 @@ class CompiledHeads:
         return max(self.rows(pairs), pairs + guesses - 1) <= self._cache.remaining
 
     def guess(
-        self, tokens: Sequence[int], hidden: mx.array, rule: DrawRule, base: mx.array, indices: mx.array
+        self, tokens: Sequence[int], hidden: mx.array, rule: DrawRule, base: mx.array, index: int, count: int
     ) -> mx.array:
         """Add pairs to the cache, and guess from the last one on.
 
@@ -65,26 +70,85 @@ class CompiledHeads:
             hidden: State of each pair, (pairs, hidden).
             rule: Rule for all draws.
             base: `RandomKeys.base` of the text, (2,).
-            indices: `words` of the index of each guess, (N, 2).
+            index: Index of the first guess.
+            count: N.
 
         Returns:
             Guesses, (N,), not computed yet. Their own pairs are beyond the cache's position.
         """
-        cache, count = self._cache, len(tokens)
-        rows, filling = self.rows(count), self.rows(count) - count
-        cache.let_step_run()
-        cache.claim(count)
-        end = cache.start + max(rows, count + len(indices) - 1)
-        length = read_length(end, cache.config.max_seq_len, has_kernel=True)
-        function = self._function(rows, len(indices), length, rule)
-        guesses = function(
+        pairs = len(tokens)
+        filling = self.rows(pairs) - pairs
+        self._cache.let_step_run()
+        self._cache.claim(pairs)
+        return self._run(
             mx.array([*tokens, *[0] * filling], mx.int32),
+            mx.array([*tokens[:-1], *[NO_TOKEN] * filling], mx.int32),
             mx.pad(hidden, [(0, filling), (0, 0)]) if filling else hidden,
-            mx.array([cache.start], mx.int32),
-            mx.array([count], mx.int32),
-            self._heads.rope.periods(cache.position),
+            self._cache.start,
+            rule,
             base,
-            indices,
+            index - pairs,
+            count,
+        )
+
+    def can_follow(self, pairs: int, guesses: int) -> bool:
+        """Return whether `guess_after` can be used for at most so many pairs."""
+        position, periods = self._cache.position, self._heads.rope.periods
+        is_usual = 1 < pairs <= self._usual_rows and pairs + guesses - 1 <= self._cache.remaining
+        return is_usual and periods(position + 1) is periods(position + pairs)
+
+    def guess_after(
+        self,
+        drawn: mx.array,
+        guessed: mx.array,
+        hidden: mx.array,
+        rule: DrawRule,
+        base: mx.array,
+        index: int,
+        count: int,
+    ) -> mx.array:
+        """Guess after a pass over guesses that is not read yet: the device finds those that are right.
+
+        Whoever has read the pass claims the positions of the tokens that it added to the text.
+
+        Args:
+            drawn: Tokens that the target has drawn, (R,).
+            guessed: The guesses of the pass, (R - 1,).
+            hidden: States that gave the drawn tokens, (R, hidden).
+            rule: Rule for all draws.
+            base: `RandomKeys.base` of the text, (2,).
+            index: Index of the first drawn token.
+            count: N.
+
+        Returns:
+            Guesses, (N,), after the first drawn token that is not as guessed.
+        """
+        self._cache.let_step_run()
+        return self._run(drawn, guessed, hidden, self._cache.position, rule, base, index, count)
+
+    def _run(
+        self,
+        drawn: mx.array,
+        guessed: mx.array,
+        hidden: mx.array,
+        start: int,
+        rule: DrawRule,
+        base: mx.array,
+        index: int,
+        count: int,
+    ) -> mx.array:
+        cache, rows = self._cache, drawn.size
+        # Those of the position after the pairs; where their number is not known, all have the same.
+        periods = self._heads.rope.periods(max(cache.position, start + 1))
+        length = read_length(start + rows + count - 1, cache.config.max_seq_len, has_kernel=True)
+        guesses = self._function(rows, count, length, rule)(
+            drawn,
+            guessed,
+            hidden,
+            mx.array([start], mx.int32),
+            mx.array([index], mx.int32),
+            periods,
+            base,
             *cache.buffers,
         )[0]
         cache.note_step(guesses)
@@ -93,17 +157,21 @@ class CompiledHeads:
     def _compile(self, rows: int, guesses: int, length: int, rule: DrawRule) -> StepFunction:
         """Compile the guesses after so many pairs, for one length of attention and one rule."""
         target, heads, capacity = self._target, self._heads, self._cache.config.max_seq_len
-        bias, steps = bias_arrays(dict(rule.strategy.logit_bias)), mx.arange(rows)
-        mx.eval(bias, steps)
+        bias, steps, places = (
+            bias_arrays(dict(rule.strategy.logit_bias)),
+            mx.arange(rows),
+            mx.arange(guesses),
+        )
+        mx.eval(bias, steps, places)
 
         def run(
-            tokens: mx.array,
+            drawn: mx.array,
+            guessed: mx.array,
             hidden: mx.array,
             start: mx.array,
-            count: mx.array,
+            index: mx.array,
             periods: mx.array,
             base: mx.array,
-            indices: mx.array,
             *buffers: mx.array,
         ) -> list[mx.array]:
             def states(
@@ -113,14 +181,29 @@ class CompiledHeads:
                 assert nexts is not None
                 return heads.by_kernel(target, tokens, hidden, self._cache, nexts, periods)
 
-            state = mx.take(states(tokens, hidden, start + steps, is_one_text=True), count - 1, axis=0)
-            drawn: list[mx.array] = []
+            as_guessed = (drawn[:-1] == guessed).astype(mx.int32)
+            # Pairs that count: those of the tokens up to the first that is not as guessed.
+            count = 1 + mx.cumprod(as_guessed).sum(keepdims=True)
+            numbers = None
+            if not rule.strategy.is_greedy:
+                low = (index + count + places).astype(mx.uint32)
+                words = mx.stack([mx.zeros_like(low), low], axis=1)
+                numbers = uniform(fold_rows(mx.broadcast_to(base, words.shape), words))
+            state = mx.take(states(drawn, hidden, start + steps, is_one_text=True), count - 1, axis=0)
+            found: list[mx.array] = []
             for place in range(guesses):
-                if drawn:
-                    state = states(drawn[-1], state, start + count + (place - 1))
-                logits = target.logits(state)
-                adjusted = add_bias(logits.astype(mx.float32), bias)
-                drawn.append(rule(logits, adjusted, fold(base, indices[place]))[0][:1])
-            return [mx.concatenate(drawn)]
+                if found:
+                    state = states(found[-1], state, start + count + (place - 1))
+                adjusted = add_bias(target.logits(state).astype(mx.float32), bias)
+                number = None if numbers is None else numbers[place : place + 1]
+                found.append(_token(adjusted, rule.strategy, number))
+            return [mx.concatenate(found)]
 
         return mx.compile(run)
+
+
+def _token(adjusted: mx.array, strategy: SamplingStrategy, number: mx.array | None) -> mx.array:
+    """Return the token that a `DrawRule` draws, (1,) int32. A guess does not need its status."""
+    if number is None:
+        return blocks.argmax(adjusted)[0].astype(mx.int32)
+    return draw_once(adjusted, strategy, number, whole=False)[0].astype(mx.int32)

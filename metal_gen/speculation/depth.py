@@ -60,6 +60,10 @@ class Depths:
         """Return whether the next choice for a kind will be to make guesses."""
         return self.choose(kind) > 0
 
+    def choose_ahead(self, kind: str) -> int:
+        """Return what the next choice for a kind will be, which may be none."""
+        return self.choose(kind)
+
     def note(self, kind: str, count: int, accepted: int, seconds: float | None) -> None:
         """Record a pass.
 
@@ -157,6 +161,11 @@ class LearnedDepths(Depths):
         if depth > 0:
             self._chosen[kind] = depth
         return depth > 0
+
+    def choose_ahead(self, kind: str) -> int:
+        """See `Depths.choose_ahead`."""
+        depth = self._chosen[kind] = self.choose(kind)
+        return depth
 
     def _choice(self, kind: str) -> int:
         known = self._of(kind)

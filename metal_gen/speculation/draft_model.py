@@ -22,7 +22,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.rows_pass import run_rows
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, Wanted
 
 NAME = "draft"
 # So small that the prompt takes less working memory than the target's own chunks.
@@ -137,6 +137,9 @@ class DraftSource:
         waits = not self._decoder.hands_over_early
         self._guesses = draw_in_turn(first, following, count, waits=waits)
         return Guesses(self._guesses, self.name)
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """Do nothing: guesses need the tokens."""
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """Add tokens. The cache already holds those that were guessed, but for the last guess."""

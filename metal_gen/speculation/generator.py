@@ -164,6 +164,8 @@ class _Text:
         """
         assert done.draws is not None
         tokens, statuses = done.draws.read()
+        if done.is_in_place and self._ahead is None:
+            self._decoder.cache.note_read()
         guesses = done.known_guesses
         items: list[GeneratedToken] = []
         # A pass that was filled up has more draws than that.
@@ -227,6 +229,8 @@ class _Text:
             )
         mx.async_eval(built.draws.results)
         self._pending = built
+        if (running := self._passes.running(built)) is not None:
+            self._source.guess_after(running, self._speculation.depths.choose_ahead)
 
     def _room(self, kind: str) -> int:
         """Implement `Room`: the guesses and one more token must fit the text and the cache."""

@@ -18,7 +18,7 @@ import mlx.core as mx
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.depth import LOOKUP_GUESSES
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, Wanted
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 
 LONG_KEY, SHORT_KEY = 8, 4
@@ -123,6 +123,9 @@ class Lookup:
                 period = self._length - place
                 return Guesses([self._text[place + step % period] for step in range(count)], kind)
         return None
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """Do nothing: guesses need the tokens."""
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """See `GuessSource`."""

@@ -23,11 +23,13 @@ from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, SamplerDraw, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, SamplerDraw, Wanted
 
 NAME = "mtp"
 # Pairs that wait for the next guess. More are computed at once.
 MOST_WAITING = 64
+# Most guesses to make after a pass that is not read yet.
+MOST_FOLLOWING = 16
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class MtpSource:
         self._stretches: list[_Stretch] = []
         # Pairs that are not in the cache yet: the position of the first, tokens, and states (N, hidden).
         self._waiting: tuple[int, list[int], list[mx.array]] | None = None
+        # A pass, and the guesses after it that were made before its tokens were known.
+        self._following: tuple[RunningPass, mx.array] | None = None
 
     @property
     def compiled_count(self) -> int:
@@ -147,6 +151,8 @@ class MtpSource:
     def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
         """Guess from the last pair on. Without the state of its position, ask for one."""
         count = room(self.name)
+        if (made := self._taken_following(count)) is not None:
+            return Guesses(made, self.name)
         if count == 0:
             return None
         if self._next_waiting != len(self._ids) - 1:
@@ -175,10 +181,45 @@ class MtpSource:
         self._waiting = None
         self._note(first)
         hidden, base = _joined(states), draw.sampler.keys.base
-        guesses = self._compiled.guess(tokens, hidden, rule, base, draw.words(count))
+        guesses = self._compiled.guess(tokens, hidden, rule, base, draw.index, count)
         # The device begins while the pass over the guesses is built.
         mx.async_eval(guesses)
         return guesses
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """Hand the next guesses over behind a pass, so that the device need not wait for its tokens."""
+        rows, tokens = running.tokens.size, running.guesses.tokens
+        # The layers have seen all pairs before the pass.
+        is_next = self._waiting is None and running.guesses.kind == self.name and len(tokens) == rows - 1
+        rule = SamplerDraw(running.sampler, running.index).rule
+        if self._compiled is None or rule is None or not is_next or not isinstance(tokens, mx.array):
+            return
+        if not self._compiled.can_follow(rows, MOST_FOLLOWING):
+            return
+        if (count := min(choose(self.name), MOST_FOLLOWING)) == 0:
+            return
+        base = running.sampler.keys.base
+        made = self._compiled.guess_after(
+            running.tokens, tokens, running.hidden, rule, base, running.index, count
+        )
+        mx.async_eval(made)
+        self._following = running, made
+
+    def _taken_following(self, count: int) -> mx.array | None:
+        """Return so many of the guesses that `guess_after` has made; None if they are of no use."""
+        if self._following is None:
+            return None
+        (running, made), self._following = self._following, None
+        first, tokens, _ = self._waiting or (0, [], [])
+        is_right = self._next_waiting == len(self._ids) - 1 and tokens == running.added
+        if not is_right or not 0 < count <= made.size:
+            # What comes next writes to the same places.
+            self._cache.settle()
+            return None
+        self._waiting = None
+        self._note(first)
+        self._cache.claim(len(tokens))
+        return made[:count]
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """Add the pairs of these tokens, if their states are known."""
@@ -227,6 +268,7 @@ class MtpSource:
 
     def _cut(self, end: int) -> None:
         """Keep only the pairs of positions before `end`."""
+        self._following = None
         if self._waiting is not None:
             first, tokens, states = self._waiting
             kept = max(end - first, 0)

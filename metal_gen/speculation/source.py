@@ -11,7 +11,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from metal_gen.sampling.random_keys import words_of
+from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.sampling.sampler import DrawRule, Sampler
 
 
@@ -27,6 +27,33 @@ class Guesses:
 
     tokens: Sequence[int] | mx.array
     kind: str
+
+
+@dataclass(frozen=True)
+class RunningPass:
+    """A pass over guesses that is being computed, and whose draws follow the sampler's rule.
+
+    Attributes:
+        guesses: Its guesses, without what fills it up.
+        tokens: Tokens that the target draws, (R,), not computed yet.
+        hidden: States that give them, (R, hidden).
+        sampler: Sampler of the text.
+        index: Index of the first of these tokens.
+    """
+
+    guesses: Guesses
+    tokens: mx.array
+    hidden: mx.array
+    sampler: Sampler
+    index: int
+
+    @property
+    def added(self) -> list[int]:
+        """The tokens up to the first that is not as guessed; to be read once the pass is computed."""
+        drawn: list[int] = self.tokens.tolist()  # type: ignore[assignment]
+        guesses = self.guesses.tokens
+        known = guesses.tolist() if isinstance(guesses, mx.array) else guesses
+        return drawn[: common_prefix_length(drawn, known) + 1]  # type: ignore[arg-type]
 
 
 # Returns how many guesses of a kind to make now, at most; 0 for none.
@@ -59,10 +86,6 @@ class SamplerDraw:
         """Rule of all guesses; None if they depend on earlier tokens."""
         rule = self.sampler.rule
         return replace(rule, logprobs=None) if self.sampler.follows_rule_alone(self.index) else None
-
-    def words(self, count: int) -> mx.array:
-        """Return the `words` of the index of each guess, (count, 2)."""
-        return words_of(range(self.index, self.index + count))
 
 
 class GuessSource(Protocol):
@@ -122,6 +145,15 @@ class GuessSource(Protocol):
 
         Returns:
             As many guesses as there is room for, or fewer; None if there are none.
+        """
+        ...
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """Start to guess after a pass whose tokens are not read yet, if the source can.
+
+        Args:
+            running: The pass.
+            choose: Chooses how many guesses of a kind to make after it. The next `guess` keeps to that.
         """
         ...
 

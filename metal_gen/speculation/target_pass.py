@@ -22,7 +22,7 @@ from metal_gen.sampling.random_keys import words_of
 from metal_gen.sampling.sampler import Draw, Sampler
 from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
 from metal_gen.speculation.rows_pass import run_rows
-from metal_gen.speculation.source import Guesses
+from metal_gen.speculation.source import Guesses, RunningPass
 
 
 @dataclass
@@ -146,6 +146,14 @@ class TargetPasses:
             hidden=hidden,
             is_in_place=is_in_place,
         )
+
+    def running(self, built: TargetPass) -> RunningPass | None:
+        """Return a pass over guesses for its source; None if its draws do not follow the rule alone."""
+        draws, hidden = built.draws, built.hidden
+        if hidden is None or not built.is_in_place or draws is None or draws.draws or draws.bits:
+            return None
+        guesses = Guesses(built.guesses, built.kind)
+        return RunningPass(guesses, draws.outcomes[: built.rows], hidden, self._sampler, built.index)
 
     def _compiled(
         self, tokens: mx.array, count: int, index: int, bits: RowBits

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import GuessMemory, PlannedSource
-from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, Wanted
+from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, RunningPass, Wanted
 
 
 class Together:
@@ -47,6 +47,11 @@ class Together:
         """See `GuessSource`."""
         guesses = (source.guess(room, draw) for source in self._sources)
         return next((each for each in guesses if each is not None), None)
+
+    def guess_after(self, running: RunningPass, choose: Room) -> None:
+        """See `GuessSource`."""
+        for source in self._sources:
+            source.guess_after(running, choose)
 
     def accepted(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
         """See `GuessSource`."""

@@ -172,6 +172,16 @@ def test_a_choice_that_was_made_ahead_is_kept():
     assert found == [other.choose("mtp") for _ in range(200)]
 
 
+def test_a_choice_of_none_that_was_made_ahead_is_kept_once():
+    depths = LearnedDepths(4)
+    assert depths.choose_ahead("mtp") == 0
+    for _ in range(10):
+        depths.note("", 0, 0, 1.0)
+    assert depths.choose("mtp") == 0
+    assert depths.choose("mtp") > 0
+    assert depths.choose_ahead("mtp") == depths.choose("mtp") > 0
+
+
 def test_kinds_of_a_source_share_what_passes_cost():
     depths = LearnedDepths(32)
     for _ in range(4):

@@ -65,6 +65,9 @@ class Oracle:
         ]
         return Guesses(tokens, "oracle") if tokens or self.needs_hidden else None
 
+    def guess_after(self, running, choose):
+        pass
+
     def accepted(self, tokens, hidden):
         self.given += tokens
         self.hidden += [None] * len(tokens) if hidden is None else list(hidden)
