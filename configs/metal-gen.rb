@@ -1,4 +1,5 @@
-# A formula for Homebrew. Put it into a tap of your own, set `url` to this repository, and run
+# A formula for Homebrew. Put it into a tap of your own, write the account or organization that hosts the repository in
+# place of OWNER, which stands in the lines of `homepage` and `head` alone, and run
 #
 #     brew install --HEAD YOU/TAP/metal-gen
 #

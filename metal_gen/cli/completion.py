@@ -6,6 +6,7 @@ A shell waits for it at every Tab, so it loads neither MLX nor the Hub's library
 from collections.abc import Callable, Sequence
 
 from metal_gen.config.checks import Choice
+from metal_gen.config.quantize import USUAL_PACKINGS
 from metal_gen.config.settings import SETTINGS
 
 # Typer recognizes its arguments by their types.
@@ -43,12 +44,28 @@ def completion_of(setting: str) -> Completion | None:
     """Return the completion of a setting's values; None if it has none."""
     if setting in ("model", "draft_model"):
         return complete_model
+    if setting == "quantize":
+        return completion_from(USUAL_PACKINGS)
     check = SETTINGS[setting].check
     if not isinstance(check, Choice):
         return None
-    words = check.words
+    return completion_from(check.words)
+
+
+def completion_from(words: Sequence[str]) -> Completion:
+    """Return the completion of a value that is one of some words."""
 
     def complete_word(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
     return complete_word
+
+
+def completion_of_list(words: Sequence[str]) -> Completion:
+    """Return the completion of a value that is a list of words with commas between them."""
+
+    def complete_last(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
+
+    return complete_last

@@ -12,6 +12,8 @@ AFFINE_GROUP_SIZES = (32, 64, 128)
 AFFINE = re.compile(rf"({'|'.join(map(str, AFFINE_BITS))})(?:g({'|'.join(map(str, AFFINE_GROUP_SIZES))}))?")
 # Bits and group size of the microscaling formats.
 MICROSCALED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+# Usual values, for shell completion.
+USUAL_PACKINGS = (*map(str, AFFINE_BITS), *MICROSCALED)
 
 
 @dataclass(frozen=True)

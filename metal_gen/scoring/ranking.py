@@ -172,6 +172,7 @@ class RankJob:
             if not text:
                 raise UsageError(f"{kind} {number} is empty", "write it in full, or leave it out")
         if isinstance(self.task, Choices):
+            self._refuse_for_choices()
             self.method = self.options.by
         elif self.options.method is not None:
             self.method = self.options.method
@@ -180,6 +181,15 @@ class RankJob:
             self.method = Method.RERANKER if is_asked else Method.LIKELIHOOD
         if isinstance(self.task, Documents) and not self.task.query:
             raise UsageError("the query is empty")
+
+    def _refuse_for_choices(self) -> None:
+        options = self.options
+        for name, value in (("instruction", options.instruction), ("method", options.method)):
+            if value is not None:
+                raise UsageError(
+                    f"{name} has no effect on choices: it says how documents are ranked for a query",
+                    f"leave --{name} out, or give a query and documents",
+                )
 
     @property
     def texts(self) -> Sequence[str]:

@@ -78,6 +78,25 @@ def test_words_of_settings_and_commands_are_completed(complete):
     assert found == [["float32", "float16"], ["list", "pull", "show", "path", "rm"]]
 
 
+def test_words_of_other_options_are_completed(complete):
+    found, _ = complete(
+        "rank --by ",
+        "rank --method re",
+        "generate --quantize mx",
+        "convert --dtype bf",
+        "bench --format cs",
+        "bench --only decode,me",
+    )
+    assert found == [
+        ["sum", "mean"],
+        ["reranker"],
+        ["mxfp4", "mxfp8"],
+        ["bfloat16"],
+        ["csv"],
+        ["decode,memory"],
+    ]
+
+
 @pytest.mark.parametrize("command", ["rank", "generate"])
 def test_fish_gets_one_completion_a_line(tmp_path, command):
     """Also on a narrow terminal, where help would be wrapped."""

@@ -28,6 +28,16 @@ def test_the_file_of_all_settings_is_up_to_date():
     assert (CONFIGS / "default.toml").read_text() == made, "run: metal-gen config init configs/default.toml"
 
 
+def test_the_formula_names_its_only_placeholder():
+    lines = (CONFIGS / "metal-gen.rb").read_text().splitlines()
+    comment = [line for line in lines if line.startswith("#")]
+    code = [line for line in lines if not line.startswith("#")]
+    in_capitals = set(re.findall(r"\b[A-Z]{3,}\b", "\n".join(code))) - {"MLX"}
+    assert in_capitals == {"OWNER"}
+    assert "place of OWNER" in "\n".join(comment)
+    assert [line.split()[0] for line in code if "OWNER" in line] == ["homepage", "head"]
+
+
 def test_the_file_of_all_settings_sets_none():
     assert read_toml(CONFIGS / "default.toml") == {}
 

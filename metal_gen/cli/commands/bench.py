@@ -11,6 +11,7 @@ import typer
 
 from metal_gen.bench.request import ON_REQUEST, SECTIONS, SPECULATION, BenchRequest
 from metal_gen.cli.bench.options import FORMATS, read_format, read_request
+from metal_gen.cli.completion import Completion, completion_from, completion_of_list
 from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
@@ -39,9 +40,16 @@ EXAMPLES = (
 WORK = "Measuring"
 
 
-def _work(flag: str, metavar: str, help: str, default: str = "none") -> typer.models.OptionInfo:
+def _work(
+    flag: str, metavar: str, help: str, default: str = "none", completion: Completion | None = None
+) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        flag, metavar=metavar, help=help, rich_help_panel=WORK, show_default=default
+        flag,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=WORK,
+        show_default=default,
+        autocompletion=completion,
     )
     return option
 
@@ -56,7 +64,15 @@ def _work(flag: str, metavar: str, help: str, default: str = "none") -> typer.mo
 )
 def bench(
     context: typer.Context,
-    compare: Annotated[str | None, _work("--compare", "mlx-lm", "Measure mlx-lm too, in turns")] = None,
+    compare: Annotated[
+        str | None,
+        _work(
+            "--compare",
+            "mlx-lm",
+            "Measure mlx-lm too, in turns",
+            completion=completion_from(["mlx-lm"]),
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         _work(
@@ -64,6 +80,7 @@ def bench(
             "NAME[,NAME]",
             f"Measure only these: {', '.join((*SECTIONS, *ON_REQUEST))}",
             f"all but {', '.join(ON_REQUEST)}",
+            completion_of_list((*SECTIONS, *ON_REQUEST)),
         ),
     ] = None,
     repeats: Annotated[str, _work("--repeats", "N", "Measure each figure N times", "5")] = "5",
@@ -92,6 +109,7 @@ def bench(
             metavar="FORMAT",
             help=f"Write the report in this format: {', '.join(FORMATS)}",
             show_default="by the output's name, else table",
+            autocompletion=completion_from(FORMATS),
             rich_help_panel=OUTPUT,
         ),
     ] = None,

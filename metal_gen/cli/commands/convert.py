@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metal_gen.byte_sizes import format_bytes
-from metal_gen.cli.completion import complete_model
+from metal_gen.cli.completion import complete_model, completion_from
 from metal_gen.cli.input.model_preparation import DownloadReporter
 from metal_gen.cli.input.setting_options import QuietOption
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.progress import ProgressBar
 from metal_gen.config.checks import Check, Choice, with_value
-from metal_gen.config.quantize import MICROSCALED, Quantize, name_packing
+from metal_gen.config.quantize import MICROSCALED, USUAL_PACKINGS, Quantize, name_packing
 from metal_gen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def convert(
             help="Quantize weights: 2, 3, 4, 5, 6 or 8 bits in groups of 64, 4g32 for other groups, or "
             "mxfp4, mxfp8, nvfp4",
             show_default="as stored",
+            autocompletion=completion_from(USUAL_PACKINGS),
         ),
     ] = None,
     group_size: Annotated[
@@ -49,7 +50,12 @@ def convert(
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(metavar="MODE", help=f"Quantize in this mode: {MODE}", show_default="affine"),
+        typer.Option(
+            metavar="MODE",
+            help=f"Quantize in this mode: {MODE}",
+            show_default="affine",
+            autocompletion=completion_from(MODE.words),
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -57,6 +63,7 @@ def convert(
             metavar="DTYPE",
             help=f"Store weights that are not quantized in this dtype: {DTYPE}",
             show_default="as stored",
+            autocompletion=completion_from(DTYPE.words),
         ),
     ] = None,
     quiet: QuietOption = False,

@@ -18,6 +18,7 @@ from metal_gen.cli.batch.options import (
     row_flag,
 )
 from metal_gen.cli.batch.run import MOST_SLOTS, BatchRun
+from metal_gen.cli.completion import completion_from
 from metal_gen.cli.input.model_preparation import require_mlx_for
 from metal_gen.cli.input.setting_options import (
     OUTPUT,
@@ -27,7 +28,7 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
-from metal_gen.cli.scoring.options import SETTINGS, RecordsOption, RowsOption
+from metal_gen.cli.scoring.options import SETTINGS, RecordOption, RecordsOption, RowsOption, refuse_both_forms
 from metal_gen.cli.scoring.run import RecordSink, run_rank, slots_for
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
@@ -59,7 +60,10 @@ def rank(
     by: Annotated[
         str,
         typer.Option(
-            "--by", metavar="sum|mean", help="Rank choices by the sum or mean log-probability of their tokens"
+            "--by",
+            metavar="sum|mean",
+            help="Rank choices by the sum or mean log-probability of their tokens",
+            autocompletion=completion_from(("sum", "mean")),
         ),
     ] = "sum",
     query: Annotated[
@@ -80,6 +84,7 @@ def rank(
             metavar="reranker|likelihood",
             help="Ask a reranker whether a document fits, or compute how probable the query is after it",
             show_default="reranker if the model's name has the word, else likelihood",
+            autocompletion=completion_from(("reranker", "likelihood")),
         ),
     ] = None,
     instruction: Annotated[
@@ -103,6 +108,7 @@ def rank(
         ),
     ] = None,
     output: RecordsOption = None,
+    json: RecordOption = False,
     jsonl: RowsOption = False,
     resume: ResumeOption = False,
     retry_failed: RetryFailedOption = False,
@@ -125,6 +131,7 @@ def rank(
     {"id": 1, "query": "...", "documents": [...]}, and a run is resumed as one of `metal-gen batch`.
     """
     console = Console(quiet=quiet, verbosity=verbose)
+    refuse_both_forms(context.params)
     if jsonl:
         _rank_rows(context.params, console)
     else:

@@ -29,7 +29,7 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
-from metal_gen.cli.scoring.options import SETTINGS, RecordsOption, RowsOption
+from metal_gen.cli.scoring.options import SETTINGS, RecordOption, RecordsOption, RowsOption, refuse_both_forms
 from metal_gen.cli.scoring.run import RecordSink, ScoreTask, run_score
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
@@ -73,6 +73,7 @@ def score(
         typer.Option("--per-token", help="Add the log-probability of every token", rich_help_panel=OUTPUT),
     ] = False,
     output: RecordsOption = None,
+    json: RecordOption = False,
     jsonl: RowsOption = False,
     resume: ResumeOption = False,
     retry_failed: RetryFailedOption = False,
@@ -96,6 +97,7 @@ def score(
     is resumed as one of `metal-gen batch`.
     """
     console = Console(quiet=quiet, verbosity=verbose)
+    refuse_both_forms(context.params)
     source = file or (STREAM if has_piped_input() else None)
     if source is None:
         if console.stderr_is_terminal:

@@ -139,6 +139,10 @@ def test_texts_that_cannot_be_scored(run, monkeypatch, content, message):
         (("rank", "--query", "a", "--document", "b", "--method", "reranker"), 2, "this model is no reranker"),
         (("rank", "--query", "a", "--document", "b" * 200), 6, "prompt and query have 275 tokens together"),
         (("rank", "rows.jsonl"), 2, "rows.jsonl is read with --jsonl only"),
+        (("rank", "--prompt", "a", "--choice", "b", "--instruction", "c"), 2, "has no effect on choices"),
+        (("rank", "--prompt", "a", "--choice", "b", "--method", "likelihood"), 2, "leave --method out"),
+        (("rank", "rows.jsonl", "--jsonl", "--json"), 2, "--json contradicts --jsonl"),
+        (("score", "rows.jsonl", "--jsonl", "--json"), 2, "--json contradicts --jsonl"),
         (("rank", "a fox", "--choice", "b", "--choice", "c"), 2, "hint: put a prompt after --prompt"),
         (("rank", "rows.jsonl", "--jsonl", "--query", "a"), 2, "--query contradicts --jsonl"),
     ],
@@ -203,6 +207,21 @@ def test_rows_are_ranked(run):
     ranked, failed = records("ranking_record", outcome.stdout.decode())
     assert (ranked["label"], len(ranked["ranking"])) == (1, 2)
     assert failed["error"]["message"] == "there are no choices"
+
+
+def test_an_instruction_is_refused_for_a_row_of_choices(run):
+    rows = [{"id": 1, "query": "who", "documents": ["x"]}, {"id": 2, "prompt": "Who?", "choices": ["x"]}]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = run("rank", "rows.jsonl", "--jsonl", "--instruction", "Find it.", "--ordered")
+    assert outcome.code == 7
+    ranked, failed = records("ranking_record", outcome.stdout.decode())
+    assert len(ranked["ranking"]) == 1
+    assert failed["error"]["message"].startswith("instruction has no effect on choices")
+
+
+def test_json_asks_for_what_is_the_default(run):
+    for given in (("score", "text.txt"), ("rank", "--prompt", "a", "--choice", "b")):
+        assert run(*given, "--json").stdout == run(*given).stdout
 
 
 def test_quantization_has_a_price(run, run_here):
