@@ -27,6 +27,8 @@ NEW_SHARE = 1 / 24
 NOT_COUNTED = 2
 # A longer time, relative to the mean, is mostly that of something else, such as another program.
 OUTLIER = 3.0
+# Choices for which the best depth stands, unless guesses are made: plain steps change little.
+KEPT_CHOICES = 8
 # Passes between tries of a neighbouring depth.
 FEWEST_BETWEEN, MOST_BETWEEN = 24, 768
 # A depth must be better than plain steps by this factor.
@@ -100,7 +102,8 @@ class KindStatistics:
         right: For each place, how often a guess is right if those before it were.
         passes: Number of choices since the last try of another depth.
         between: Choices until the next try.
-        best: Best depth at the last choice.
+        best: Best depth at the last choice that compared them.
+        stands: Choices for which it stands.
         tried: Depth that is being tried; None if none is.
     """
 
@@ -109,6 +112,7 @@ class KindStatistics:
     passes: int = 0
     between: int = FEWEST_BETWEEN
     best: int = 0
+    stands: int = 0
     tried: int | None = None
 
     def add(self, count: int, accepted: int) -> None:
@@ -146,6 +150,8 @@ class LearnedDepths(Depths):
         self.kinds: dict[str, KindStatistics] = {}
         self.unsaved = 0
         self._seen: dict[tuple[str, int], int] = {}
+        # Those of `kinds` whose source's costs they share.
+        self._known: dict[str, KindStatistics] = {}
         # Costs of passes by source.
         self._costs: dict[str, dict[int, Mean]] = {}
         # Choices that were made ahead.
@@ -171,10 +177,13 @@ class LearnedDepths(Depths):
         known = self._of(kind)
         if self.plain.count < NOT_COUNTED:
             return 0
+        known.passes += 1
+        if known.stands and known.passes < known.between:
+            known.stands -= 1
+            return known.best
         depths = list(self._depths(kind))
         speeds = self._speeds(kind, depths)
-        known.best = max(depths, key=lambda depth: speeds[depth])
-        known.passes += 1
+        known.best, known.stands = max(depths, key=lambda depth: speeds[depth]), KEPT_CHOICES
         if known.passes < known.between or len(depths) == 1:
             return known.best
         known.passes = 0
@@ -192,6 +201,8 @@ class LearnedDepths(Depths):
         self.unsaved += 1
         if kind != PLAIN:
             self._of(kind).add(count, accepted)
+            for known in self.kinds.values():
+                known.stands = 0
         if seconds is None:
             return
         seen = self._seen[kind, count] = self._seen.get((kind, count), 0) + 1
@@ -212,7 +223,9 @@ class LearnedDepths(Depths):
             known.tried = None
 
     def _of(self, kind: str) -> KindStatistics:
-        known = self.kinds.setdefault(kind, KindStatistics())
+        if (known := self._known.get(kind)) is not None:
+            return known
+        known = self._known[kind] = self.kinds.setdefault(kind, KindStatistics())
         # The same functions compute all guesses of a source.
         shared = self._costs.setdefault(kind.partition(" ")[0], known.costs)
         if shared is not known.costs:

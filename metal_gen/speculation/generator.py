@@ -187,7 +187,9 @@ class _Text:
             if row == done.count or is_redrawn or items[-1].finish is not None or token != guesses[row]:
                 break
         self._decoder.cache.take_back(done.rows - len(items))
-        as_guessed = sum(item.id == guess for item, guess in zip(items, guesses, strict=False))
+        as_guessed = (
+            sum(item.id == guess for item, guess in zip(items, guesses, strict=False)) if guesses else 0
+        )
         self._speculation.counts.add_pass(done.count, as_guessed)
         return items
 
