@@ -188,7 +188,7 @@ class MtpSource:
 
     def guess_after(self, running: RunningPass, choose: Room) -> None:
         """Hand the next guesses over behind a pass, so that the device need not wait for its tokens."""
-        rows, tokens = running.tokens.size, running.guesses.tokens
+        rows, tokens = running.rows, running.guesses.tokens
         # The layers have seen all pairs before the pass.
         is_next = self._waiting is None and running.guesses.kind == self.name and len(tokens) == rows - 1
         rule = SamplerDraw(running.sampler, running.index).rule
@@ -200,7 +200,7 @@ class MtpSource:
             return
         base = running.sampler.keys.base
         made = self._compiled.guess_after(
-            running.tokens, tokens, running.hidden, rule, base, running.index, count
+            running.outcomes[:rows], tokens, running.hidden, rule, base, running.index, count
         )
         mx.async_eval(made)
         self._following = running, made

@@ -35,22 +35,29 @@ class RunningPass:
 
     Attributes:
         guesses: Its guesses, without what fills it up.
-        tokens: Tokens that the target draws, (R,), not computed yet.
+        outcomes: Tokens that the target draws, and the `Status` of each, (2 R,), not computed yet.
         hidden: States that give them, (R, hidden).
         sampler: Sampler of the text.
         index: Index of the first of these tokens.
     """
 
     guesses: Guesses
-    tokens: mx.array
+    outcomes: mx.array
     hidden: mx.array
     sampler: Sampler
     index: int
 
     @property
+    def rows(self) -> int:
+        """R."""
+        return self.outcomes.size // 2
+
+    @property
     def added(self) -> list[int]:
-        """The tokens up to the first that is not as guessed; to be read once the pass is computed."""
-        drawn: list[int] = self.tokens.tolist()  # type: ignore[assignment]
+        """The tokens up to the first that is not as guessed. This waits for the pass, and nothing after it."""
+        # A part of the outcomes would be there only once what was handed over with it is computed.
+        numbers: list[int] = self.outcomes.tolist()  # type: ignore[assignment]
+        drawn = numbers[: self.rows]
         guesses = self.guesses.tokens
         known = guesses.tolist() if isinstance(guesses, mx.array) else guesses
         return drawn[: common_prefix_length(drawn, known) + 1]  # type: ignore[arg-type]

@@ -153,7 +153,7 @@ class TargetPasses:
         if hidden is None or not built.is_in_place or draws is None or draws.draws or draws.bits:
             return None
         guesses = Guesses(built.guesses, built.kind)
-        return RunningPass(guesses, draws.outcomes[: built.rows], hidden, self._sampler, built.index)
+        return RunningPass(guesses, draws.outcomes, hidden, self._sampler, built.index)
 
     def _compiled(
         self, tokens: mx.array, count: int, index: int, bits: RowBits

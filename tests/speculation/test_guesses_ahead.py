@@ -116,7 +116,8 @@ def test_other_tokens_than_the_pass_gave_make_them_useless(made, used):
         # The target draws some tokens as guessed. What is read may end before, or be another token.
         drawn = [token + (chance.random() < 0.4) for token in [*guesses, 5]]
         hidden = states(len(drawn))
-        running = RunningPass(found[0], mx.array(drawn, mx.int32), hidden, sampler, draw.index)
+        outcomes = mx.array([*drawn, *[0] * len(drawn)], mx.int32)
+        running = RunningPass(found[0], outcomes, hidden, sampler, draw.index)
         sources[0].guess_after(running, lambda kind: DEPTH)
         added = running.added
         kind = chance.choice(["all", "all", "fewer", "another"])
