@@ -211,16 +211,13 @@ class CompiledRows:
     def _compile_replay(self, rows: int, config: HybridCacheConfig) -> StepFunction:
         """Compile what computes the states of all layers after the first tokens of a pass."""
         dtype, num_layers = self._cache.dtype, config.num_linear_layers
-        steps, kept_inputs = mx.arange(rows), mx.arange(config.conv_state[0])
-        mx.eval(steps, kept_inputs)
 
         def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
             self._traced.add(rows)
-            is_first, places, after = (steps < count)[:, None], count + kept_inputs, []
-            count_of = len(arrays) // num_layers
+            after, count_of = [], len(arrays) // num_layers
             for layer, replay_of in enumerate(self._replay_of):
                 memory, *inputs = arrays[count_of * layer : count_of * (layer + 1)]
-                conv, memory_after = replay_of(tuple(inputs), memory).masked(is_first, places)
+                conv, memory_after = replay_of(tuple(inputs), memory).masked(count)
                 after += [conv.astype(dtype), memory_after]
             return after
 

@@ -46,12 +46,12 @@ class FixedShapes:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Buffers and states as the function has changed them."""
+        """All arrays as the function has changed them: buffers, then states."""
         return [*self.buffers, *self._states]
 
     @property
     def states_after(self) -> list[mx.array]:
-        """States as the function has changed them."""
+        """The states among them, for a function whose kernel writes to the buffers that it was given."""
         return list(self._states)
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:

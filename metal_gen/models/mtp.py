@@ -84,15 +84,16 @@ class MtpHeads:
     ) -> mx.array:
         """Do the same with the kernel for attention, which claims no positions of the cache.
 
-        Arguments and results are those of a call, and:
-
         Args:
-            model: See above.
-            tokens: See above.
-            hidden: See above.
-            cache: See above.
+            model: Model that the heads belong to.
+            tokens: Token after each position, (R,).
+            hidden: States, (R, hidden), as for a call.
+            cache: Cache of one layer.
             nexts: Where the positions go.
             periods: Periods of the rotary embedding.
+
+        Returns:
+            Normalised states, (R, hidden), as a call gives.
         """
         step = Step(
             cache=cache, batch=1, length=len(tokens), offset=0, periods=periods, parts=(), nexts=nexts

@@ -91,7 +91,7 @@ def draw_rows(
 
 
 def are_alike(bits: RowBits) -> bool:
-    """Return whether all rows may draw any token, or none may."""
+    """Return whether all rows have a mask, or no row has one."""
     return len({each is None for each in bits}) < 2
 
 

@@ -49,12 +49,12 @@ class RunningPass:
 
     @property
     def rows(self) -> int:
-        """R."""
+        """Number of tokens that the target draws, R."""
         return self.outcomes.size // 2
 
     @property
     def added(self) -> list[int]:
-        """The tokens up to the first that is not as guessed. This waits for the pass, and nothing after it."""
+        """The tokens up to the first that is not as guessed. This waits for the pass alone."""
         # A part of the outcomes would be there only once what was handed over with it is computed.
         numbers: list[int] = self.outcomes.tolist()  # type: ignore[assignment]
         drawn = numbers[: self.rows]

@@ -79,7 +79,10 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         return
     if console.verbosity > 1 and (compiled := model.decoder.compiled) is not None:
         steps = "step" if compiled.count == 1 else "steps"
-        console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s")
+        source = 0 if model.speculation is None else model.speculation.source.compiled_count
+        others = model.decoder.compiled_count - compiled.count + source
+        more = f", and {others} draws, passes over several tokens or guesses" if others else ""
+        console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s{more}")
     if console.verbosity and statistics.speculation is not None:
         depths = sorted(statistics.speculation.by_depth.items())
         console.note(f"passes by guesses: {', '.join(f'{depth}: {passes}' for depth, passes in depths)}")

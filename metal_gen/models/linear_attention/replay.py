@@ -45,14 +45,14 @@ class Replay:
             keys, values, kept, taken
         )
 
-    def masked(self, is_first: mx.array, places: mx.array) -> tuple[mx.array, mx.array]:
-        """Return the same for a count that is not known yet: other tokens neither fade nor store anything.
+    def masked(self, count: mx.array) -> tuple[mx.array, mx.array]:
+        """Return the same for a count, (1,), that is not known yet.
 
-        Args:
-            is_first: Whether a token is one of the first, (L, 1).
-            places: Places of the inputs of the convolution to return, (T - 1,): from the count on.
+        Tokens beyond it neither fade nor store anything.
         """
         tokens, keys, values, kept, taken = self.inputs
+        is_first = (mx.arange(keys.shape[1]) < count)[:, None]
+        places = count + mx.arange(self._inputs_kept)
         return mx.take(tokens, places, axis=1), self._after(keys, values, kept * is_first, taken * is_first)
 
     @property
@@ -90,10 +90,10 @@ class MixReplay:
         _, conv, memory = self.rule(rows[:, :count], before, self.memory)
         return conv, memory
 
-    def masked(self, is_first: mx.array, places: mx.array) -> tuple[mx.array, mx.array]:
+    def masked(self, count: mx.array) -> tuple[mx.array, mx.array]:
         """See `Replay.masked`."""
         rows, before = self.inputs
-        _, conv, memory = self.rule(rows, before, self.memory, places[:1])
+        _, conv, memory = self.rule(rows, before, self.memory, count)
         return conv, memory
 
 
