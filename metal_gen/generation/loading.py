@@ -31,8 +31,10 @@ from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.planning import plan_memory, plan_run
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
+from metal_gen.models.kernels.add_norm import choose_add_norm
+from metal_gen.models.kernels.choice import PLAIN, Choice
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import PLAIN, Choice, choose
+from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.linear_attention.mixing import described
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
@@ -99,10 +101,21 @@ class PreparedModel:
     def attention(self) -> Choice:
         """How to compute the attention of new tokens. The first access tries a kernel on a GPU."""
         plan = self.plan
-        is_small = runs_on_cuda() and plan.weights_bytes < WORTH_COMPILING_BYTES
-        if self.settings.kernels == "off" or self.scores or is_small:
+        if not self._is_worth_kernels:
             return PLAIN
         return choose(plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
+
+    @property
+    def residual_norms(self) -> Choice:
+        """How to compute residual sums and their norms. The first access tries a kernel on a GPU."""
+        if not self._is_worth_kernels:
+            return PLAIN
+        return choose_add_norm(self.plan.model.hidden_size, self.plan.dtype)
+
+    @property
+    def _is_worth_kernels(self) -> bool:
+        is_small = runs_on_cuda() and self.plan.weights_bytes < WORTH_COMPILING_BYTES
+        return self.settings.kernels != "off" and not self.scores and not is_small
 
     @property
     def linear_attention(self) -> str | None:
@@ -152,7 +165,7 @@ class PreparedModel:
 
         Reports say meanwhile which kernels are used, so all are tried now.
         """
-        _ = self.attention, self.linear_attention
+        _ = self.attention, self.residual_norms, self.linear_attention
         return Background(load)
 
     def read_weights(self) -> Transformer:
@@ -162,7 +175,12 @@ class PreparedModel:
 
     def with_cache(self, model: Transformer) -> TextModel:
         """Allocate the cache. The tokenizer is read at its first use."""
-        model = fitted(model, by_kernel=self.attention.by_kernel, kernels=self.settings.kernels != "off")
+        model = fitted(
+            model,
+            by_kernel=self.attention.by_kernel,
+            adds=self.residual_norms.by_kernel,
+            kernels=self.settings.kernels != "off",
+        )
         # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
         mx.set_cache_limit(self.plan.working_bytes)
         if wires_memory(self.settings.wired_memory):

@@ -12,6 +12,7 @@ from functools import cache, cached_property
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.models.kernels.add_norm import add_rms_norm, can_add
 from metal_gen.models.matrices.adapted import AnyMatrix
 from metal_gen.models.matrices.matrix import computed
 
@@ -36,19 +37,32 @@ class RMSNorm:
         weight: Factor of each number, (hidden,).
         eps: Constant that keeps zeros zero.
         around_zero: The checkpoint stores the weight minus 1.
+        adds_by_kernel: Whether a kernel computes sums with their norms; `choose_add_norm` has to allow it.
     """
 
     weight: mx.array
     eps: float
     around_zero: bool = False
+    adds_by_kernel: bool = False
 
     @cached_property
     def _scale(self) -> mx.array:
         return computed(self.weight + 1) if self.around_zero else self.weight
 
+    @cached_property
+    def _eps(self) -> mx.array:
+        return computed(mx.array([self.eps]))
+
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise the last axis."""
         return mx.fast.rms_norm(x, self._scale, self.eps)
+
+    def of_sum(self, rows: mx.array, added: mx.array) -> tuple[mx.array, mx.array]:
+        """Return rows + added, and this sum normalised; all are (R, hidden)."""
+        if self.adds_by_kernel and can_add(rows, added, self._scale):
+            return add_rms_norm(rows, added, self._scale, self._eps)
+        rows = rows + added
+        return rows, self(rows)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,11 @@ class GatedMLP:
 
 def gated(gate_up: mx.array) -> mx.array:
     """Return silu(gate) * up, where the input (..., 2 * size) holds both; the result is (..., size)."""
-    gate, up = mx.split(gate_up, 2, axis=-1)
+    if gate_up.shape[:-1] == (1,):
+        # Each half of a single row is an array of its own then. MLX would copy the product of others.
+        gate, up = mx.split(gate_up.reshape(2, -1), 2)
+    else:
+        gate, up = mx.split(gate_up, 2, axis=-1)
     product = _silu_product if runs_on_cpu() else _joined_silu_product()
     return product(gate, up)
 

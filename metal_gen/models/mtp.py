@@ -103,4 +103,5 @@ class MtpHeads:
     def _run(self, model: Transformer, tokens: mx.array, hidden: mx.array, step: Step) -> mx.array:
         embedded = self.embedding_norm(model.embedding.take(tokens))
         rows = self.joining(mx.concatenate([embedded, self.hidden_norm(hidden)], axis=-1))
-        return self.norm(self.layer(rows, 0, step))
+        _, normed = self.layer(rows, self.layer.attention_norm(rows), 0, step, self.norm)
+        return normed

@@ -47,13 +47,26 @@ class DecoderLayer:
     mlp_norm: RMSNorm
     mlp: MLP
 
-    def __call__(self, rows: mx.array, layer: int, step: Step) -> mx.array:
-        """Map (R, hidden) to (R, hidden)."""
-        rows = rows + self.attention(self.attention_norm(rows), layer, step)
+    def __call__(
+        self, rows: mx.array, normed: mx.array, layer: int, step: Step, following: RMSNorm
+    ) -> tuple[mx.array, mx.array]:
+        """Run the layer up to the norm that follows it.
+
+        Args:
+            rows: Hidden states, (R, hidden).
+            normed: The same after this layer's `attention_norm`.
+            layer: Place of this layer's part of the cache.
+            step: The pass.
+            following: Norm of what comes next: another layer, or the head.
+
+        Returns:
+            Hidden states after the layer, and the same after the norm that follows, (R, hidden) each.
+        """
+        rows, normed = self.mlp_norm.of_sum(rows, self.attention(normed, layer, step))
         step.end_stage(rows)
-        rows = rows + self.mlp(self.mlp_norm(rows))
+        rows, normed = following.of_sum(rows, self.mlp(normed))
         step.end_stage(rows)
-        return rows
+        return rows, normed
 
 
 @dataclass(frozen=True)
@@ -124,9 +137,11 @@ class Transformer:
     def run(self, tokens: mx.array, step: Step) -> mx.array:
         """Run the tokens (R,) of a pass through all layers and return hidden states, (R, hidden)."""
         rows = self.embedding.take(tokens)
-        for place, layer in zip(self._places, self.layers, strict=True):
-            rows = layer(rows, place, step)
-        return self.norm(rows)
+        normed = self.layers[0].attention_norm(rows)
+        following = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
+        for place, layer, norm in zip(self._places, self.layers, following, strict=True):
+            rows, normed = layer(rows, normed, place, step, norm)
+        return normed
 
     def next_tokens(
         self,

@@ -16,8 +16,10 @@ from metal_gen.device.backend import compiles_steps, runs_on_cpu
 from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.add_norm import choose_add_norm
+from metal_gen.models.kernels.choice import PLAIN
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import PLAIN, choose
+from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
@@ -77,7 +79,13 @@ class PlannedDraft:
         weights, config = self.checkpoint.weights, self.checkpoint.config
         sizes = (config, weights.has_head_norms, self.dtype, self.cache_dtype)
         attention = choose(*sizes) if self.kernels else PLAIN
-        model = fitted(weights.load(self.dtype), by_kernel=attention.by_kernel, kernels=self.kernels)
+        norms = choose_add_norm(config.hidden_size, self.dtype) if self.kernels else PLAIN
+        model = fitted(
+            weights.load(self.dtype),
+            by_kernel=attention.by_kernel,
+            adds=norms.by_kernel,
+            kernels=self.kernels,
+        )
         return Decoder(
             model,
             new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),

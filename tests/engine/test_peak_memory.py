@@ -7,7 +7,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.cache.forms import PACKED
 from metal_gen.config.settings import Settings
-from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.backend import product_scratch_bytes, runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
 PROMPT = [3 + place % 60 for place in range(40)]
 NEW_TOKENS = 12
-CAPACITY, SLOTS = 16_384, 4
+# The cache has to be larger than what a library may take for products.
+CAPACITY, SLOTS = 131_072 if product_scratch_bytes() else 16_384, 4
 
 
 # In 8 bits, the cache of a few layers takes no more than what a prompt unpacks of one.

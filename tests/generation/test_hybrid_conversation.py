@@ -12,7 +12,7 @@ from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.cached_text import TAIL_TOKENS
 from metal_gen.generation import loading
 from metal_gen.generation.loading import prepare
-from metal_gen.models.kernels.next_attention import PLAIN
+from metal_gen.models.kernels.choice import PLAIN
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 

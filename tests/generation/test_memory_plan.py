@@ -154,7 +154,7 @@ def test_too_many_slots_of_a_hybrid_are_refused_with_the_number_that_fits(tmp_pa
         "model": str(write_checkpoint(tmp_path, config)),
         "max_seq_len": 512,
         "chunk_size": 16,
-        "memory_limit_bytes": 40_000_000,
+        "memory_limit_bytes": 40_000_000 + backend.product_scratch_bytes(),
     }
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(**settings, batch_size=500), most_slots=500)
@@ -179,7 +179,7 @@ def test_the_plan_fits_the_bundled_model(dtype, prompt_tokens):
 
 def test_refusals_name_a_size_that_fits(tmp_path):
     folder = str(write_checkpoint(tmp_path, tiny_config("qwen3", max_position_embeddings=100_000)))
-    limit = 2_000_000
+    limit = 2_000_000 + backend.product_scratch_bytes()
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(model=folder, max_seq_len=100_000, chunk_size=16, memory_limit_bytes=limit))
     assert "max_seq_len under [cache]" in caught.value.hint

@@ -19,10 +19,11 @@ from metal_gen.engine.generator import read_draw
 from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels import next_attention, passed
+from metal_gen.models.kernels.choice import PLAIN
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.heads import Heads
-from metal_gen.models.kernels.next_attention import PLAIN, choose
+from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler

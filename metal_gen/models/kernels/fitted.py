@@ -20,12 +20,13 @@ def has_head_norms(model: Transformer) -> bool:
     )
 
 
-def fitted(model: Transformer, *, by_kernel: bool, kernels: bool = True) -> Transformer:
+def fitted(model: Transformer, *, by_kernel: bool, adds: bool = False, kernels: bool = True) -> Transformer:
     """Return the model with kernels or without; it shares the weights of the given one.
 
     Args:
         model: The model.
         by_kernel: Whether a kernel computes the attention of new tokens; `choose` has to allow it.
+        adds: Whether a kernel computes residual sums and their norms; `choose_add_norm` has to allow it.
         kernels: Whether other parts may use kernels that pass their trial.
     """
     normed = has_head_norms(model)
@@ -36,17 +37,28 @@ def fitted(model: Transformer, *, by_kernel: bool, kernels: bool = True) -> Tran
             mixer = replace(mixer, by_kernel=kernels)
         elif isinstance(mixer, Attention):
             mixer = replace(mixer, kernel=_kernel_of(model, mixer, normed=normed) if by_kernel else None)
-        return replace(layer, attention=mixer)
+        return _with_adds(replace(layer, attention=mixer), adds)
 
-    return replace(model, layers=tuple(map(layer_of, model.layers)))
+    norm = replace(model.norm, adds_by_kernel=adds)
+    return replace(model, layers=tuple(map(layer_of, model.layers)), norm=norm)
 
 
 def fitted_heads(heads: MtpHeads, model: Transformer) -> MtpHeads:
-    """Return layers for multi-token prediction with the kernel for attention, as their model has it."""
+    """Return layers for multi-token prediction with the kernels that their model has."""
     attention = heads.layer.attention
     assert isinstance(attention, Attention)
     kernel = _kernel_of(model, attention, normed=has_head_norms(model))
-    return replace(heads, layer=replace(heads.layer, attention=replace(attention, kernel=kernel)))
+    adds = model.norm.adds_by_kernel
+    layer = _with_adds(replace(heads.layer, attention=replace(attention, kernel=kernel)), adds)
+    return replace(heads, layer=layer, norm=replace(heads.norm, adds_by_kernel=adds))
+
+
+def _with_adds(layer: DecoderLayer, adds: bool) -> DecoderLayer:
+    return replace(
+        layer,
+        attention_norm=replace(layer.attention_norm, adds_by_kernel=adds),
+        mlp_norm=replace(layer.mlp_norm, adds_by_kernel=adds),
+    )
 
 
 def _kernel_of(model: Transformer, attention: Attention, *, normed: bool) -> NextAttention:

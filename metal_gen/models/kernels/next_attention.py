@@ -13,6 +13,7 @@ import mlx.core as mx
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, on_cpu, runs_on_cpu
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.attend import CODE, Counts, attend
+from metal_gen.models.kernels.choice import Choice
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
 from metal_gen.models.kernels.trial import reason_against
@@ -102,27 +103,6 @@ class NextAttention:
 def score_factor(scale: float) -> float:
     """Return the factor of scores whose exponentials have base 2."""
     return scale * math.log2(math.e)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How to compute the attention of new tokens.
-
-    Attributes:
-        by_kernel: Whether by the kernel.
-        refused: Why the kernel is not used; None if it is used, or does not exist for this model and device.
-    """
-
-    by_kernel: bool
-    refused: str | None = None
-
-    def __str__(self) -> str:
-        if self.by_kernel:
-            return "a kernel of its own"
-        return "plain operations" + (f"; not a kernel of its own: {self.refused}" if self.refused else "")
-
-
-PLAIN = Choice(by_kernel=False)
 
 
 def heads_of(config: ModelConfig, *, normed: bool, sliding: bool = False) -> Heads:
