@@ -23,7 +23,7 @@ from metal_gen.engine.slots import SlotDecoder
 from metal_gen.errors import MetalGenError
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.add_norm import choose_add_norm
+from metal_gen.models.kernels.add_norm import try_add_norm
 from metal_gen.models.kernels.fitted import fitted, has_head_norms
 from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.registry import builder_for
@@ -96,7 +96,7 @@ class _Family:
     @cached_property
     def model_by_kernel(self) -> Transformer:
         """The model on the device, with the kernels for new tokens."""
-        adds = choose_add_norm(self.config.hidden_size, DTYPE).by_kernel
+        adds = try_add_norm(self.config.hidden_size, DTYPE).by_kernel
         return fitted(self.model, by_kernel=True, adds=adds)
 
     @property

@@ -9,7 +9,13 @@ from on_device import cpu_only
 from metal_gen.device_checks import models as whole_models
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels import add_norm
-from metal_gen.models.kernels.add_norm import MOST_ROWS, add_rms_norm, can_add, choose_add_norm
+from metal_gen.models.kernels.add_norm import (
+    MOST_ROWS,
+    SMALLEST_SIZE,
+    add_rms_norm,
+    can_add,
+    choose_add_norm,
+)
 from metal_gen.models.kernels.choice import PLAIN
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
@@ -94,14 +100,21 @@ def test_arrays_that_the_kernel_takes(rows, added, weight, is_possible):
 @pytest.mark.parametrize(("run", "reason"), FAILING_KERNELS)
 def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, run, reason):
     monkeypatch.setattr(Code, "__call__", run)
-    choice = choose_add_norm(64, "float32")
+    choice = choose_add_norm(SMALLEST_SIZE, "float32")
     assert not choice.by_kernel
     assert choice.refused.startswith(reason)
 
 
 @cpu_only
 def test_there_is_no_kernel_on_a_cpu():
-    assert choose_add_norm(64, "float32") == PLAIN
+    assert choose_add_norm(SMALLEST_SIZE, "float32") == PLAIN
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [SMALLEST_SIZE - 8, SMALLEST_SIZE + 2], ids=["too small", "part of a load"])
+def test_rows_that_do_not_gain_stay_plain(as_on_a_gpu, size):
+    assert choose_add_norm(SMALLEST_SIZE, "bfloat16").by_kernel
+    assert choose_add_norm(size, "bfloat16") == PLAIN
 
 
 def test_halves_of_a_single_row_are_those_of_many():
