@@ -61,8 +61,8 @@ CODE = Code(
 # A load has so many bytes.
 LOAD_BYTES = 16
 MOST_WARPS = 32
-# Models with smaller rows wait for the host, to which a kernel costs more than MLX's two operations: on an H200,
-# rows of 1,024 lose 2 %, and rows of 4,096 gain 2 %.
+# Models with smaller rows wait for the host, to which a kernel costs more than two operations of MLX: on an
+# H200, rows of 1,024 lose 2 %, and rows of 4,096 gain 2 %.
 SMALLEST_SIZE = 2048
 # Steps, slots and guesses have no more rows. For long prompts, time and memory are those of plain operations.
 MOST_ROWS = 64
@@ -113,7 +113,7 @@ def choose_add_norm(hidden_size: int, dtype: str) -> Choice:
 
 
 def try_add_norm(hidden_size: int, dtype: str) -> Choice:
-    """Return whether the kernel works here; the first call tries it. Arguments are those of `choose_add_norm`."""
+    """Return whether the kernel works here, after a trial. Arguments are those of `choose_add_norm`."""
     if runs_on_cpu() or hidden_size * dtype_named(dtype).size % LOAD_BYTES:
         return PLAIN
     return _chosen(hidden_size, dtype)
