@@ -181,9 +181,8 @@ class CompiledHeads:
                 assert nexts is not None
                 return heads.by_kernel(target, tokens, hidden, self._cache, nexts, periods)
 
-            as_guessed = (drawn[:-1] == guessed).astype(mx.int32)
             # Pairs that count: those of the tokens up to the first that is not as guessed.
-            count = 1 + mx.cumprod(as_guessed).sum(keepdims=True)
+            count = 1 + (mx.cumsum(drawn[:-1] != guessed) == 0).sum(keepdims=True)
             numbers = None
             if not rule.strategy.is_greedy:
                 low = (index + count + places).astype(mx.uint32)
