@@ -12,7 +12,6 @@ from metal_gen.checkpoint.packed.quantization import Quantization
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.tensor_check import require_tensors
 from metal_gen.checkpoint.weights import WeightFiles
-from metal_gen.device.backend import dtype_named
 from metal_gen.files.safetensors_header import TensorInfo, read_header
 from metal_gen.files.weight_files import MTP_FILE
 from metal_gen.models.assembly import assemble_mtp
@@ -80,7 +79,7 @@ class MtpWeights:
     def reading_bytes(self, dtype: str) -> int:
         """Return the peak memory that reading them takes in addition."""
         return max(
-            (request.nbytes(dtype) if request.is_copied else 0)
+            (request.nbytes(dtype) if request.is_copied(dtype, self._tensors) else 0)
             + max(part.reading_bytes(dtype, self._tensors) for part in request.parts)
             for request in self._requests
         )
@@ -94,5 +93,5 @@ class MtpWeights:
         Raises:
             CheckpointError: The contents contradict the headers.
         """
-        reader = WeightReader(self._forms, self._tensors, dtype_named(dtype))
-        return assemble_mtp(self._config, reader, around_zero=self._around_zero)
+        with WeightReader(self._forms, self._tensors, dtype) as reader:
+            return assemble_mtp(self._config, reader, around_zero=self._around_zero)

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import mlx.core as mx
 
 from metal_gen.checkpoint.adapters.stored import StoredAdapted, zeros_bytes
+from metal_gen.checkpoint.file_arrays import fills_arrays
 from metal_gen.checkpoint.matrix_forms import MatrixForms
-from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers
+from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.checkpoint.tensor_files import TensorFiles
+from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix, join_adapted
@@ -27,15 +30,21 @@ class Request:
     Attributes:
         parts: The weights, in the form in which they are stored.
         is_of_experts: Whether they are the weights of all experts, of which a token needs a few.
+        axis: Axis along which they are joined.
     """
 
     parts: tuple[Stored, ...]
     is_of_experts: bool = False
+    axis: int = 0
 
-    @property
-    def is_copied(self) -> bool:
-        """Whether the result is a joined copy, rather than the only part itself."""
-        return len(self.parts) > 1
+    def is_copied(self, dtype: str, found: Mapping[str, TensorInfo]) -> bool:
+        """Return whether the result is a joined copy, rather than read at once.
+
+        Args:
+            dtype: Dtype of computation.
+            found: The tensors by the names used to request them.
+        """
+        return len(self.parts) > 1 and not read_at_once(self.parts, self.axis, dtype, found)
 
     @property
     def is_apart(self) -> bool:
@@ -79,7 +88,7 @@ class WeightRecorder:
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> DenseMatrix:
         """Record each part."""
         parts = self.forms.parts(rows, columns, axis)
-        self._note(parts, is_of_experts=axis == 1)
+        self._note(parts, is_of_experts=axis == 1, axis=axis)
         return DenseMatrix(unread_array((*columns[:axis], sum(rows.values()), *columns[axis:])))
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> DenseMatrix:
@@ -104,8 +113,8 @@ class WeightRecorder:
         self._note([self.forms.stacked(name, shape, is_turned=is_turned)], is_of_experts=True)
         return DenseMatrix(unread_array(shape))
 
-    def _note(self, parts: Sequence[Stored], *, is_of_experts: bool = False) -> None:
-        self.requests.append(Request(tuple(parts), is_of_experts))
+    def _note(self, parts: Sequence[Stored], *, is_of_experts: bool = False, axis: int = 0) -> None:
+        self.requests.append(Request(tuple(parts), is_of_experts, axis))
 
 
 def unread_array(shape: Shape) -> mx.array:
@@ -115,6 +124,19 @@ def unread_array(shape: Shape) -> mx.array:
     """
     is_possible = max(shape, default=1) <= LARGEST_AXIS and math.prod(shape) <= LARGEST_SIZE
     return mx.zeros(shape if is_possible else (0,) * len(shape))
+
+
+def read_at_once(parts: Sequence[Stored], axis: int, dtype: str, found: Mapping[str, TensorInfo]) -> bool:
+    """Return whether weights are read into one array each, without parts that are joined afterwards.
+
+    They must be stored alike, in the dtype of computation, and follow one another in the result.
+    """
+    if not fills_arrays() or axis != 0:
+        return False
+    if not all(isinstance(part, StoredNumbers | StoredPacked) for part in parts):
+        return False
+    forms = {(type(part), part.packing, *(found[name].dtype for name in part.tensors())) for part in parts}
+    return len(forms) == 1 and not any(part.reading_bytes(dtype, found) for part in parts)
 
 
 class WeightReader:
@@ -127,11 +149,22 @@ class WeightReader:
         forms: Forms in which matrices are stored.
         tensors: Tensors of the checkpoint, which have been checked.
         dtype: Dtype of computation.
+
+    Raises:
+        CheckpointError: A file cannot be read.
     """
 
-    def __init__(self, forms: MatrixForms, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
+    def __init__(self, forms: MatrixForms, tensors: Mapping[str, TensorInfo], dtype: str) -> None:
         self.forms = forms
-        self.files = TensorFiles(tensors, dtype)
+        self.files = TensorFiles(tensors, dtype_named(dtype))
+        self._tensors = tensors
+        self._dtype = dtype
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.files.__exit__(*exception)
 
     def shape_of(self, name: str) -> Shape | None:
         """Return the shape according to the file's header."""
@@ -143,11 +176,25 @@ class WeightReader:
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
         """Read several tensors and join them."""
+        vectors = [StoredNumbers(name, (size,)) for name, size in sizes.items()]
+        if read_at_once(vectors, 0, self._dtype, self._tensors):
+            return self._joined(vectors).arrays[0]
         return computed(mx.concatenate([self.files.numbers(name) for name in sizes]))
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> AnyMatrix:
         """Read several matrices and join them."""
-        return join_adapted([part.read(self.files) for part in self.forms.parts(rows, columns, axis)], axis)
+        parts = self.forms.parts(rows, columns, axis)
+        if read_at_once(parts, axis, self._dtype, self._tensors):
+            return self._joined(parts)
+        return join_adapted([part.read(self.files) for part in parts], axis)
+
+    def _joined(self, parts: Sequence[Stored]) -> ArrayMatrix:
+        """Read the parts as if they were stored as one."""
+        first, *_ = parts
+        together = zip(*(part.tensors() for part in parts), strict=True)
+        matrix = first.read(self.files.joining(dict(zip(first.tensors(), together, strict=True))))
+        assert not isinstance(matrix, AdaptedMatrix)
+        return matrix
 
     def one_by_one(self, rows: dict[str, int], inputs: int, *, experts: int) -> ArrayMatrix:
         """Read the matrices of single experts and join them."""

@@ -23,7 +23,6 @@ from metal_gen.checkpoint.tensor_check import misfit, require_tensors
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.tied_head import has_own_head
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, require_zeros
-from metal_gen.device.backend import dtype_named
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.language_part import WITH_OTHER_PARTS, mtp_name
 from metal_gen.models.config.model_config import ModelConfig
@@ -160,12 +159,13 @@ class WeightFiles:
     def loading_peak_bytes(self, dtype: str) -> int:
         """Return the peak memory of `load`: the weights already read, and those being read.
 
-        Joined parts are in memory together with the result, and so are numbers before and after conversion.
+        Joined parts are in memory together with the result, unless they are read at once; and so are numbers
+        before and after conversion.
         """
         done = peak = 0
         for request in self._requests:
             nbytes = request.nbytes(dtype)
-            beside = nbytes if request.is_copied else 0
+            beside = nbytes if request.is_copied(dtype, self.sources) else 0
             beside += max(part.reading_bytes(dtype, self.sources) for part in request.parts)
             done += nbytes
             peak = max(peak, done + beside)
@@ -180,9 +180,9 @@ class WeightFiles:
         Raises:
             CheckpointError: The contents contradict the headers.
         """
-        reader = WeightReader(self.forms, self.sources, dtype_named(dtype))
-        model = builder_for(self.config.model_type)(self.config, reader)
-        self.require_spare_zeros(reader.files)
+        with WeightReader(self.forms, self.sources, dtype) as reader:
+            model = builder_for(self.config.model_type)(self.config, reader)
+            self.require_spare_zeros(reader.files)
         return model
 
     def require_spare_zeros(self, files: TensorFiles) -> None:

@@ -127,10 +127,10 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, shards: ShardWriter
     forms = weights.forms
     if forms.quantizing is not None:
         forms = replace(forms, quantizing=replace(forms.quantizing, dtype=dtype))
-    files = TensorFiles(weights.tensors, dtype_named(dtype))
-    converter = WeightConverter(config, forms, files, shards)
-    builder_for(config.model_type)(config, converter)
-    weights.require_spare_zeros(files)
+    with TensorFiles(weights.tensors, dtype_named(dtype)) as files:
+        converter = WeightConverter(config, forms, files, shards)
+        builder_for(config.model_type)(config, converter)
+        weights.require_spare_zeros(files)
     shards.finish(weights.num_parameters)
     original = read_json(checkpoint.folder / CONFIG_FILE)
     fields = mlx_config(original, config, dtype, converter.packings)

@@ -7,7 +7,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from metal_gen.errors import CheckpointError, damaged
 from metal_gen.excerpt import excerpt
@@ -68,12 +68,25 @@ def read_header_and_notes(path: Path) -> tuple[dict[str, TensorInfo], dict[str, 
     try:
         file, file_bytes = open_regular(path)
         with file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes):
-                raise damaged(path, "it has no safetensors header, or is cut short within it")
-            header = parse_json(file.read(header_bytes), unique_names=True)
+            return read_opened_header(file, file_bytes, path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_opened_header(
+    file: BinaryIO, file_bytes: int, path: Path
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Read the header of an opened file as `read_header_and_notes` does.
+
+    Raises:
+        CheckpointError: As for `read_header_and_notes`.
+        OSError: The file cannot be read.
+    """
+    try:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes):
+            raise damaged(path, "it has no safetensors header, or is cut short within it")
+        header = parse_json(file.read(header_bytes), unique_names=True)
     except NotJsonError as error:
         raise damaged(path, f"its safetensors header {error}") from error
 

@@ -1,0 +1,43 @@
+"""Tests arrays that several threads fill."""
+
+import threading
+
+import mlx.core as mx
+import pytest
+
+from metal_gen.device.filled_array import ArrayFiller
+
+
+def test_tasks_fill_the_memory_of_the_array():
+    def tasks(memory):
+        def fill(place):
+            memory[place : place + 4] = place.to_bytes(4, "little")
+
+        return [lambda place=place: fill(place) for place in range(0, len(memory), 4)]
+
+    with ArrayFiller() as filler:
+        array = filler.array("U32", (3, 2), tasks)
+    assert array.tolist() == [[0, 4], [8, 12], [16, 20]]
+
+
+def test_no_numbers_need_no_tasks():
+    with ArrayFiller() as filler:
+        assert filler.array("F32", (0, 3), lambda memory: []).shape == (0, 3)
+        assert filler.array("BF16", (), lambda memory: [lambda: memory.__setitem__(1, 0x40)]).ndim == 0
+
+
+def test_what_a_task_raises_is_raised_when_no_task_uses_the_memory_any_more():
+    is_done = threading.Event()
+
+    def fail():
+        raise KeyError("a task")
+
+    def fill(memory):
+        memory[:] = bytes(len(memory))
+        is_done.set()
+
+    with ArrayFiller() as filler:
+        with pytest.raises(KeyError, match="a task"):
+            filler.array("U8", (5,), lambda memory: [fail, lambda: fill(memory)])
+        assert is_done.is_set()
+        assert mx.all(filler.array("U8", (5,), lambda memory: [lambda: fill(memory)]) == 0)
