@@ -20,7 +20,7 @@ from metal_gen.cache.forms import (
     can_pack,
     head_bytes,
 )
-from metal_gen.cache.stored_text import StoredArray
+from metal_gen.cache.stored_text import StoredArray, write_while_reading
 from metal_gen.device.backend import dtype_named
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError
@@ -267,18 +267,16 @@ class KVCache:
             yield mx.contiguous(self.buffers[place][:1, :, :length])
 
     def restore(self, length: int, arrays: Iterable[mx.array]) -> None:
-        """Begin a text with its first `length` positions from storage, one array at a time.
+        """Begin a text from storage. One array is written while the next is read.
 
         Args:
-            length: Number of positions to take; the arrays may hold more.
+            length: Number of first positions to take; the arrays may hold more.
             arrays: Arrays as `layout` describes them.
         """
         self.clear()
         self.claim(length)
         wait_for_release()
-        for buffer, array in zip(self.buffers, arrays, strict=False):
-            self._write(buffer, array[:, :, :length])
-            mx.eval(buffer)
+        write_while_reading(self.buffers, (array[:, :, :length] for array in arrays), self._write)
 
     def clear(self, *, keep: int = 0) -> None:
         """Begin another text: forget all tokens but the first few, and keep the buffers.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import mlx.core as mx
 
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache
+from metal_gen.cache.stored_text import write_while_reading
 from metal_gen.device.extra_memory import wait_for_release
 
 
@@ -116,11 +117,11 @@ class SlotCache:
         self.cache.settle()
         wait_for_release()
         self.positions[slot] = 0
-        for place, array in zip(range(len(self.cache.buffers)), arrays, strict=False):
-            buffer = self.cache.buffers[place]
+
+        def write(buffer: mx.array, array: mx.array) -> None:
             buffer[slot : slot + 1, :, :length] = array[:, :, :length]
-            self.cache.buffers[place] = buffer
-            mx.eval(buffer)
+
+        write_while_reading(self.cache.buffers, arrays, write)
         self.positions[slot] = length
         self.hold(slot, prompt)
 

@@ -1,6 +1,6 @@
 """The layout of a stored prefix of a text in a cache."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,3 +57,24 @@ class TextStorage(Protocol):
     def clear(self) -> None:
         """Forget the text."""
         ...
+
+
+def write_while_reading(
+    buffers: Sequence[mx.array], arrays: Iterable[mx.array], write: Callable[[mx.array, mx.array], None]
+) -> None:
+    """Write arrays from storage to buffers, each while the next is read. No more than two are in memory.
+
+    Args:
+        buffers: Buffers of a cache.
+        arrays: Arrays, read one by one; there may be more.
+        write: Called with a buffer and its array.
+    """
+    before: mx.array | None = None
+    for buffer, array in zip(buffers, arrays, strict=False):
+        if before is not None:
+            mx.eval(before)
+        write(buffer, array)
+        mx.async_eval(buffer)
+        before = buffer
+    if before is not None:
+        mx.eval(before)

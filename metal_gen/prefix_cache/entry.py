@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ from typing import Any
 import mlx.core as mx
 
 from metal_gen.cache.stored_text import StoredArray
+from metal_gen.device.filled_array import ArrayFiller, Task
 from metal_gen.errors import MetalGenError
 from metal_gen.files.bounded_file import open_regular
 from metal_gen.files.safetensors_header import BITS, TensorInfo, read_header_and_notes
 from metal_gen.files.whole_file import WholeFile
 
-IDS, CHECKSUMS = "ids", "crc32"
+IDS, CHECKSUMS = "ids", "crc32_of_pieces"
 # Dates beyond the year 6000 are not times of writing.
 MOST_SECONDS = 2**37
-# So much is read at once to be compared with its checksum.
+# Each piece of an array has its own checksum, so that several threads can read one array and compare.
 PIECE_BYTES = 1 << 20
 # Names of MLX's dtypes in safetensors, and dtypes of the same size that a memoryview supports.
 SPELLED = {
@@ -82,7 +84,7 @@ class EntryWriter:
         for name, dtype, shape in (
             (IDS, "U32", (len(ids),)),
             *shapes,
-            (CHECKSUMS, "U32", (len(layout) + 1,)),
+            (CHECKSUMS, "U32", (_pieces([4 * len(ids), *(each.nbytes for each in layout)]),)),
         ):
             begin, end = end, end + _nbytes(dtype, shape)
             places[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
@@ -96,7 +98,9 @@ class EntryWriter:
         Raises:
             OSError: The array cannot be written; nothing is left.
         """
-        self._checksums.append(zlib.crc32(content))
+        whole = memoryview(content)
+        for begin in range(0, len(whole), PIECE_BYTES):
+            self._checksums.append(zlib.crc32(whole[begin : begin + PIECE_BYTES]))
         self._file.write(content)
 
     def commit(self) -> None:
@@ -152,10 +156,16 @@ class Entry:
     def _checked(self, given: dict[str, str]) -> EntryNotes:
         try:
             notes = EntryNotes(given["model"], int(given["tokens"]), float(given["written_s"]))
-            ids = self._tensors[IDS]
+            ids, checksums = self._tensors[IDS], self._tensors[CHECKSUMS]
         except (KeyError, ValueError):
-            raise EntryError(f"{self.path.name} is not a stored prefix") from None
-        is_whole = ids.dtype == "U32" and ids.shape == (notes.tokens,) and CHECKSUMS in self._tensors
+            raise EntryError(f"{self.path.name} is not a stored prefix of this version") from None
+        self._places, pieces = {}, 0
+        for tensor in sorted(self._tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+            if tensor is not checksums:
+                self._places[tensor.name] = pieces
+                pieces += _pieces([tensor.nbytes])
+        is_whole = ids.dtype == "U32" and ids.shape == (notes.tokens,)
+        is_whole &= checksums.dtype == "U32" and checksums.shape == (pieces,)
         if not is_whole or not 0 <= notes.written_s < MOST_SECONDS:
             raise EntryError(f"{self.path.name} is damaged: its header contradicts itself")
         return notes
@@ -170,47 +180,74 @@ class Entry:
         return list(struct.unpack(f"<{len(content) // 4}I", content))
 
     def arrays(self, layout: Sequence[StoredArray]) -> Iterator[mx.array]:
-        """Yield the arrays of a layout, each read when it is computed.
+        """Read the arrays of a layout one by one, and compare their checksums.
+
+        A number that has changed on the disk would change the text, and nobody would know.
 
         Raises:
-            EntryError: The file has a different layout, or cannot be read.
+            EntryError: The file has a different layout, has changed, or cannot be read.
         """
         for each in layout:
             info = self._tensors.get(each.name)
             if info is None or info.shape != each.shape or info.dtype != SPELLED[each.dtype][0]:
                 raise EntryError(f"{self.path.name} does not hold what this model needs: {each.name}")
-        try:
-            loaded: Any = mx.load(str(self.path), format="safetensors")
-        except (RuntimeError, ValueError, OSError) as error:
-            raise EntryError(f"cannot read {self.path.name}: {error}") from None
-        for each in layout:
-            yield loaded.pop(each.name)
+        checksums = self._checksums()
+        with self._opened() as file, ArrayFiller() as filler:
+            for each in layout:
+                info = self._tensors[each.name]
+                yield filler.array(
+                    info.dtype, info.shape, partial(self._tasks, info, file.fileno(), checksums)
+                )
 
-    def verify(self, part: int = 0, parts: int = 1) -> None:
+    def verify(self) -> None:
         """Read the file and compare its checksums.
-
-        Args:
-            part: Which part to read, from 0.
-            parts: Number of parts, of about the same size, that several threads read.
 
         Raises:
             EntryError: The data has changed since it was written.
         """
-        stored = self._read(self._tensors[CHECKSUMS])
-        *tensors, _ = sorted(self._tensors.values(), key=lambda tensor: tensor.offset)
-        for place in range(part, len(tensors), parts):
-            tensor = tensors[place]
-            if self._checksum(tensor) != int.from_bytes(stored[4 * place : 4 * place + 4], "little"):
-                raise EntryError(f"{self.path.name} is damaged: {tensor.name} has changed")
-
-    def _checksum(self, info: TensorInfo) -> int:
-        checksum, buffer = 0, memoryview(bytearray(min(PIECE_BYTES, info.nbytes)))
+        checksums, buffer = self._checksums(), memoryview(bytearray(PIECE_BYTES))
         with self._opened() as file:
-            file.seek(info.offset)
-            for begin in range(0, info.nbytes, PIECE_BYTES):
-                count = file.readinto(buffer[: info.nbytes - begin])
-                checksum = zlib.crc32(buffer[:count], checksum)
-        return checksum
+            for name in self._places:
+                for task in self._tasks(self._tensors[name], file.fileno(), checksums, buffer):
+                    task()
+
+    def _checksums(self) -> tuple[int, ...]:
+        content = self._read(self._tensors[CHECKSUMS])
+        return struct.unpack(f"<{len(content) // 4}I", content)
+
+    def _tasks(
+        self, info: TensorInfo, descriptor: int, checksums: Sequence[int], memory: memoryview
+    ) -> list[Task]:
+        """Return tasks that each read and check a piece of a tensor.
+
+        Args:
+            info: The tensor.
+            descriptor: The opened file.
+            checksums: Checksums of all pieces of the file.
+            memory: Memory for the whole tensor, or for a single piece that each task overwrites.
+        """
+        tasks: list[Task] = []
+        for number, begin in enumerate(range(0, info.nbytes, PIECE_BYTES), self._places[info.name]):
+            start = begin if len(memory) >= info.nbytes else 0
+            piece = memory[start : start + min(PIECE_BYTES, info.nbytes - begin)]
+            read = partial(self._read_piece, info, descriptor, info.offset + begin, piece)
+            tasks.append(partial(read, checksums[number]))
+        return tasks
+
+    def _read_piece(
+        self, info: TensorInfo, descriptor: int, offset: int, piece: memoryview, checksum: int
+    ) -> None:
+        done = 0
+        try:
+            while done < len(piece):
+                count = os.preadv(descriptor, [piece[done:]], offset + done)
+                if not count:
+                    raise EntryError(f"{self.path.name} is damaged: it is cut short")
+                done += count
+        except OSError as error:
+            raise EntryError(f"cannot read {self.path.name}: {error.strerror}") from None
+        if zlib.crc32(piece) != checksum:
+            raise EntryError(f"{self.path.name} is damaged: {info.name} has changed")
 
     def _read(self, info: TensorInfo) -> bytes:
         with self._opened() as file:
@@ -228,6 +265,10 @@ class Entry:
                 yield file
         except OSError as error:
             raise EntryError(f"cannot read {self.path.name}: {error.strerror}") from None
+
+
+def _pieces(sizes: Sequence[int]) -> int:
+    return sum(-(-nbytes // PIECE_BYTES) for nbytes in sizes)
 
 
 def _nbytes(dtype: str, shape: Sequence[int]) -> int:

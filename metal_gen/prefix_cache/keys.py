@@ -13,7 +13,7 @@ from metal_gen.device.backend import device_name
 from metal_gen.device.blas import blas_in_use
 
 # Increased whenever the file format changes.
-FORMAT = 1
+FORMAT = 2
 # Tokens per block; prefixes are stored in whole blocks.
 BLOCK = 64
 HASH_BYTES = 16

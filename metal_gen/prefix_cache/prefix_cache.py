@@ -6,12 +6,11 @@ earlier end of a chunk: there, a run without the cache would have computed the s
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-from metal_gen.background import Background
 from metal_gen.cache.stored_text import TextStorage
 from metal_gen.errors import ConfigError
 from metal_gen.files.parts import remove_all_dead_parts
@@ -21,9 +20,6 @@ from metal_gen.prefix_cache.folder import ALIAS, SUFFIX, PrefixFolder, aliased
 from metal_gen.prefix_cache.keys import BLOCK, block_hashes
 from metal_gen.prefix_cache.seen import SeenBlocks
 from metal_gen.text.encoded_prompt import Prompt
-
-# Threads that compare checksums: one compares 1 GB a second, which is less than a disk reads.
-CHECKERS = 4
 
 
 @dataclass(frozen=True)
@@ -141,22 +137,12 @@ class PrefixCache:
     def fill(self, found: Found, cache: TextStorage) -> bool:
         """Fill an empty cache from an entry, one layer at a time.
 
-        Other threads compare the checksums meanwhile: a number that has changed on the disk would change
-        the text, and nobody would know.
-
         Returns:
             False if the entry cannot be used; the cache is empty then.
         """
         entry = found.entry
         try:
-            with ExitStack() as threads:
-                checks = [
-                    threads.enter_context(Background(partial(entry.verify, part, CHECKERS)))
-                    for part in range(CHECKERS)
-                ]
-                cache.restore(found.tokens, entry.arrays(cache.layout(entry.notes.tokens)))
-                for check in checks:
-                    check.result()
+            cache.restore(found.tokens, entry.arrays(cache.layout(entry.notes.tokens)))
         except (EntryError, RuntimeError) as error:
             reason = error.message if isinstance(error, EntryError) else f"cannot read {entry.path.name}"
             self._give_up(entry.path, reason)
