@@ -6,15 +6,16 @@ of a pass may be there to fill it up: what they write is overwritten later, and 
 Axes: R rows, S capacity, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig
+from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
-from metal_gen.engine.compiled_step import MOST_KEPT, StepFunction, read_length
+from metal_gen.engine.compiled_step import MOST_KEPT, read_length
 from metal_gen.engine.fixed_shapes import FixedShapes
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.linear_attention.replay import ReplayOf
@@ -22,6 +23,11 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.random_keys import fold_rows
 from metal_gen.sampling.sampler import DrawRule
+
+# Takes and returns arrays, also in lists, tuples and dictionaries.
+TreeFunction = Callable[..., Any]
+# What states of a layer of linear attention are computed from: inputs of a pass, and the memory before it.
+Layer = tuple[tuple[mx.array, ...], mx.array]
 
 # Numbers of rows that are compiled: a token, and the guesses of each depth that is used.
 ROWS = (1, 2, 3, 4, 5, 9, 17, 33, 65)
@@ -79,7 +85,7 @@ class CompiledRows:
         self._cache = cache
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
         # Computes the states of all layers of linear attention after fewer tokens, by number of rows.
-        self._replays: dict[int, StepFunction] = {}
+        self._replays: dict[int, TreeFunction] = {}
         # Numbers of rows whose replay has been traced, which happens when it is first needed.
         self._traced: set[int] = set()
         # Makes the replay of each of these layers from arrays.
@@ -125,18 +131,14 @@ class CompiledRows:
         # With dynamic RoPE, periods depend on the length of the text. What fills a pass up is not part of it.
         periods = self._model.rope.periods(cache.start + count)
         arrays, start, last = cache.arrays, mx.array([cache.start]), mx.array([count - 1])
-        results = list(function(tokens, start, last, periods, base, indices, *arrays))
-        logits = results.pop(0)
-        outcomes = None if rule is None else results.pop(0)
-        hidden = results.pop(0) if needs_hidden else None
+        results = function(tokens, start, last, periods, base, indices, *arrays)
         kept = len(cache.buffers) if has_kernel else 0
-        changed = len(arrays) - kept
-        cache.arrays = [*arrays[:kept], *results[:changed]]
+        cache.arrays = [*arrays[:kept], *results["changed"]]
         if isinstance(cache, HybridCache) and 1 < rows <= cache.config.most_replayed:
-            self._note_replay(cache, rows, results[changed:], arrays[len(cache.buffers) :])
-        return RowResults(logits, outcomes, hidden)
+            self._note_replay(cache, rows, results["layers"])
+        return RowResults(results["logits"], results.get("outcomes"), results.get("hidden"))
 
-    def _compile(self, kind: Kind) -> StepFunction:
+    def _compile(self, kind: Kind) -> TreeFunction:
         """Compile the passes of a kind."""
         rule = kind.rule
         bias = None if rule is None else bias_arrays(dict(rule.strategy.logit_bias))
@@ -151,24 +153,23 @@ class CompiledRows:
             base: mx.array,
             indices: mx.array,
             *arrays: mx.array,
-        ) -> list[mx.array]:
+        ) -> dict[str, Any]:
             positions = start + steps
             new = positions[None, None, :, None]
             cache = FixedShapes(self._cache.form, arrays, len(self._cache.buffers), new, kind.length)
             hidden = self._model.run(tokens, self._pass(cache, positions, periods, places))
             logits = self._model.logits(hidden[last] if kind.only_last else hidden)
-            results = [logits]
+            changed = cache.states_after if self._model.has_kernel else cache.arrays
+            results = {"logits": logits, "changed": changed}
             if rule is not None:
                 adjusted = add_bias(logits.astype(mx.float32), bias)
                 keys = fold_rows(mx.broadcast_to(base, indices.shape), indices)
-                results.append(rule(logits, adjusted, keys)[0])
+                results["outcomes"] = rule(logits, adjusted, keys)[0]
             if kind.needs_hidden:
-                results.append(hidden)
-            results += cache.states_after if self._model.has_kernel else cache.arrays
+                results["hidden"] = hidden
             if kind.rows > 1:
                 self._replay_of = [replay.of_arrays for replay in cache.replays]
-                for replay in cache.replays:
-                    results += replay.inputs
+                results["layers"] = [(replay.inputs, replay.memory) for replay in cache.replays]
             return results
 
         return mx.compile(run)
@@ -193,32 +194,28 @@ class CompiledRows:
             nexts=nexts,
         )
 
-    def _note_replay(
-        self, cache: HybridCache, rows: int, inputs: Sequence[mx.array], before: Sequence[mx.array]
-    ) -> None:
-        """Tell the cache how to compute the states after fewer tokens of this pass."""
+    def _note_replay(self, cache: HybridCache, rows: int, layers: Sequence[Layer]) -> None:
+        """Tell the cache how to compute the states after fewer tokens of this pass.
+
+        Args:
+            cache: The cache.
+            rows: R.
+            layers: Inputs of each layer of linear attention in the pass, and its memory before.
+        """
         function = self._replays.get(rows)
         if function is None:
-            function = self._replays[rows] = self._compile_replay(rows, cache.config)
-        memories, each = before[1::2], len(inputs) // (len(before) // 2)
-        arrays = [
-            array
-            for layer, memory in enumerate(memories)
-            for array in (memory, *inputs[each * layer : each * (layer + 1)])
-        ]
-        cache.note_replay(lambda count: function(mx.array([count]), *arrays))
+            function = self._replays[rows] = self._compile_replay(rows)
+        cache.note_replay(lambda count: function(mx.array([count]), layers))
 
-    def _compile_replay(self, rows: int, config: HybridCacheConfig) -> StepFunction:
+    def _compile_replay(self, rows: int) -> TreeFunction:
         """Compile what computes the states of all layers after the first tokens of a pass."""
-        dtype, num_layers = self._cache.dtype, config.num_linear_layers
 
-        def states(count: mx.array, *arrays: mx.array) -> list[mx.array]:
+        def states(count: mx.array, layers: Sequence[Layer]) -> list[mx.array]:
             self._traced.add(rows)
-            after, count_of = [], len(arrays) // num_layers
-            for layer, replay_of in enumerate(self._replay_of):
-                memory, *inputs = arrays[count_of * layer : count_of * (layer + 1)]
+            after = []
+            for replay_of, (inputs, memory) in zip(self._replay_of, layers, strict=True):
                 conv, memory_after = replay_of(tuple(inputs), memory).masked(count)
-                after += [conv.astype(dtype), memory_after]
+                after += [conv.astype(self._cache.dtype), memory_after]
             return after
 
         return mx.compile(states)
