@@ -156,7 +156,9 @@ def main() -> None:
     parser.add_argument("--draft-model", help="folder or name of the draft model")
     parser.add_argument("--draft-tokens", type=int, help="most guesses in a pass")
     parser.add_argument("--texts", default="copy,code_edit,story", help=f"of {', '.join(TEXTS)}")
-    parser.add_argument("--tokens", type=int, default=160, help="tokens of each text")
+    parser.add_argument(
+        "--tokens", type=int, default=128, help="tokens of each text; the copy ends after some 130"
+    )
     parser.add_argument("--runs", type=int, default=3, help="runs that count")
     parser.add_argument("--seconds", type=float, default=50, help="start nothing after so many seconds")
     parser.add_argument("--temperature", type=float, default=0.0)
