@@ -253,8 +253,10 @@ def prepare(
     settings = settings.fill(defaults, source)
     require_lengths(settings)
     require_constraint(settings, checkpoint)
-    if scores and checkpoint.config.linear is not None:
-        most_slots = 1
+    in_turn = scores and checkpoint.config.linear is not None
+    wanted_slots = settings.batch_size or 1
+    if in_turn:
+        most_slots, settings = 1, settings.override({"batch_size": 1}, "linear attention")
     if settings.logit_bias or settings.ban_token or settings.stop_token:
         strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
         endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
@@ -271,6 +273,8 @@ def prepare(
     notices = notices_of(settings, checkpoint)
     if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
         notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
+    if in_turn and wanted_slots > 1:
+        notices.append("batch_size has no effect: with linear attention, texts are scored one after another")
     if not scores:
         notices += guesses_notices(settings, why_off)
     if crowded := memory_notice(plan):

@@ -122,6 +122,15 @@ def test_a_ranking_of_a_single_text_takes_what_is_planned():
     require_as_planned(plan, lambda: run_rank(settings, task, RankOptions(), Console(quiet=True)))
 
 
+def test_a_hybrid_has_memory_for_one_text_however_many_are_asked_for(tmp_path):
+    model = str(write_text_checkpoint(tmp_path, arch="qwen3_5", max_position_embeddings=128))
+    asked = prepare(Settings(model=model, max_seq_len=128, batch_size=4), most_slots=8, scores=True)
+    alone = prepare(Settings(model=model, max_seq_len=128), scores=True)
+    assert asked.plan.total_bytes == alone.plan.total_bytes
+    assert "one after another" in asked.notices[0]
+    assert alone.notices == ()
+
+
 def test_slots_of_a_batch_are_planned_for_a_token_of_each_text_too():
     plans = [prepare(Settings(batch_size=8), most_slots=8, scores=scores).plan for scores in (True, False)]
     assert plans[0].working_bytes < plans[1].working_bytes
