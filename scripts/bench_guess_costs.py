@@ -123,6 +123,9 @@ class Known:
     def take_back(self, count: int) -> None:
         """See `GuessSource`."""
 
+    def end_text(self) -> None:
+        """See `GuessSource`."""
+
 
 class Fixed(Depths):
     """The same number of guesses in each pass."""

@@ -33,13 +33,15 @@ class CompiledHeads:
         target: Model that the layers belong to.
         heads: The layers, with the kernel.
         cache: Cache of one layer.
-        usual_rows: Number of pairs up to which functions do not differ.
+        usual_rows: Number of pairs up to which functions do not differ, at least two.
         most_rows: Most pairs that come at once.
     """
 
     def __init__(
         self, target: Transformer, heads: MtpHeads, cache: KVCache, *, usual_rows: int, most_rows: int
     ) -> None:
+        # With one pair, the function would compare no tokens: MLX 0.32.2 crashes at `cumsum` of nothing.
+        assert usual_rows > 1, usual_rows
         self._target = target
         self._heads = heads
         self._cache = cache

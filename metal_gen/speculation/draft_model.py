@@ -163,6 +163,9 @@ class DraftSource:
         self._seen = min(self._seen, len(self._ids))
         self._guesses = None
 
+    def end_text(self) -> None:
+        """Do nothing: no guesses are made ahead."""
+
     def _catch_up(self) -> mx.array:
         """Compute the tokens of the text that the cache lacks, and return the logits after them, (1, V)."""
         cache = self._decoder.cache

@@ -232,7 +232,7 @@ class _Text:
         mx.async_eval(built.draws.results)
         self._pending = built
         if (running := self._passes.running(built)) is not None:
-            self._source.guess_after(running, self._speculation.depths.choose_ahead)
+            self._source.guess_after(running, self._room_after)
 
     def _room(self, kind: str) -> int:
         """Implement `Room`: the guesses and one more token must fit the text and the cache."""
@@ -241,6 +241,11 @@ class _Text:
         periods, position = self._decoder.model.rope.periods, self._prompt_tokens + self._count
         is_one_pass = self._speculation.rows_apart or periods(position) is periods(position + count)
         return count if is_one_pass else 0
+
+    def _room_after(self, kind: str) -> int:
+        """Implement `Room` after the pass that is being computed, which gives at least one token."""
+        left = self._bounds.limit - self._count - 2
+        return min(self._speculation.depths.choose_ahead(kind), left) if left > 0 else 0
 
     def _guesses(self) -> Guesses | None:
         """Ask the source for guesses."""

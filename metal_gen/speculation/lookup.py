@@ -146,6 +146,9 @@ class Lookup:
             self._found, self._broken = added.found, added.broken
             self._length -= 1
 
+    def end_text(self) -> None:
+        """Do nothing: no guesses are made ahead."""
+
     def _add(self, token: int) -> _Added:
         """Add a token, and find where the text had the same tokens as it has now."""
         text, added = self._text, _Added([], self._found, self._broken)

@@ -113,8 +113,8 @@ class MtpSource:
         self._stretches: list[_Stretch] = []
         # Pairs that are not in the cache yet: the position of the first, tokens, and states (N, hidden).
         self._waiting: tuple[int, list[int], list[mx.array]] | None = None
-        # A pass, and the guesses after it that were made before its tokens were known.
-        self._following: tuple[RunningPass, mx.array] | None = None
+        # The position of a pass's first pair, the pass, and guesses made before its tokens were known.
+        self._following: tuple[int, RunningPass, mx.array] | None = None
 
     @property
     def compiled_count(self) -> int:
@@ -203,15 +203,16 @@ class MtpSource:
             running.outcomes[:rows], tokens, running.hidden, rule, base, running.index, count
         )
         mx.async_eval(made)
-        self._following = running, made
+        self._following = len(self._ids) - 1, running, made
 
     def _taken_following(self, count: int) -> mx.array | None:
         """Return so many of the guesses that `guess_after` has made; None if they are of no use."""
         if self._following is None:
             return None
-        (running, made), self._following = self._following, None
+        (position, running, made), self._following = self._following, None
         first, tokens, _ = self._waiting or (0, [], [])
-        is_right = self._next_waiting == len(self._ids) - 1 and tokens == running.added
+        is_next = first == position and self._next_waiting == len(self._ids) - 1
+        is_right = is_next and tokens == running.added
         if not is_right or not 0 < count <= made.size:
             # What comes next writes to the same places.
             self._cache.settle()
@@ -241,6 +242,10 @@ class MtpSource:
         """Remove the pairs of the last tokens."""
         del self._ids[len(self._ids) - count :]
         self._cut(len(self._ids) - 1)
+
+    def end_text(self) -> None:
+        """Drop the guesses after the last pass."""
+        self._following = None
 
     @property
     def _next_waiting(self) -> int:

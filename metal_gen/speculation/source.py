@@ -177,3 +177,7 @@ class GuessSource(Protocol):
     def take_back(self, count: int) -> None:
         """Remove the last tokens of the text, which may be all after the prompt."""
         ...
+
+    def end_text(self) -> None:
+        """Drop guesses that were made ahead: the text has ended, and keeps its tokens."""
+        ...

@@ -47,6 +47,7 @@ class Speculation:
 
     def end_text(self) -> None:
         """Note that a text has ended."""
+        self.source.end_text()
         self.depths.end_text()
 
     def add(self, tokens: Sequence[int], hidden: mx.array | None) -> None:

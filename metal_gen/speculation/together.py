@@ -63,6 +63,11 @@ class Together:
         for source in self._sources:
             source.take_back(count)
 
+    def end_text(self) -> None:
+        """See `GuessSource`."""
+        for source in self._sources:
+            source.end_text()
+
 
 @dataclass(frozen=True)
 class PlannedTogether:

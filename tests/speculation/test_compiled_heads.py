@@ -104,6 +104,12 @@ def test_functions_are_few_and_reused(made):
     assert source.compiled_count == 5
 
 
+def test_a_function_of_one_pair_is_refused(made):
+    _, _, make = made
+    with pytest.raises(AssertionError):
+        make(1)
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "sampled", "penalties"])
 def test_texts_are_the_plain_ones(made, strategy):
     target, by_kernel, make = made

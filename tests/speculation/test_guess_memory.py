@@ -116,6 +116,9 @@ class Fickle:
     def take_back(self, count):
         pass
 
+    def end_text(self):
+        pass
+
 
 @pytest.mark.quick
 @pytest.mark.parametrize("rows_apart", [True, False], ids=["apart", "together"])

@@ -16,6 +16,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
+from metal_gen.speculation.depth import Depths
 from metal_gen.speculation.lookup import Lookup
 from metal_gen.speculation.mtp import MtpSource
 from metal_gen.speculation.planning import plan_mtp
@@ -137,6 +138,81 @@ def test_other_tokens_than_the_pass_gave_make_them_useless(made, used):
             ids.append(7)
     assert used.count(True) > 2
     assert used[::2].count(False) > 2
+
+
+def test_the_same_tokens_at_a_later_position_make_them_useless(made, monkeypatch):
+    target, _, make = made
+    monkeypatch.setattr("metal_gen.speculation.mtp.MOST_WAITING", 16)
+    ids, sources, draws = list(PROMPT), [make(), make()], iter(range(100))
+    sampler = sampler_for(ids, STRATEGIES["greedy"])
+
+    def states(count):
+        return mx.random.normal((count, target.config.hidden_size), key=mx.random.key(next(draws)))
+
+    def accept(tokens, hidden):
+        ids.extend(tokens)
+        for source in sources:
+            source.accepted(tokens, hidden)
+
+    def guesses():
+        draw = SamplerDraw(sampler, len(ids) - len(PROMPT))
+        return [source.guess(lambda kind: DEPTH, draw) for source in sources]
+
+    hidden = states(len(ids))
+    for source in sources:
+        source.begin(ids, 0)
+        source.prefilled(hidden[None])
+    accept([9], None)
+    accept([8], states(1))
+    ahead, _ = guesses()
+    hidden, outcomes = states(DEPTH + 1), [ahead.tokens[0].item() + 1, *[0] * (2 * DEPTH + 1)]
+    running = RunningPass(ahead, mx.array(outcomes, mx.int32), hidden, sampler, len(ids) - len(PROMPT))
+    sources[0].guess_after(running, lambda kind: DEPTH)
+    accept(running.added, hidden[:1])
+    # Another source guesses until no pairs wait; then a pass gives the same token.
+    while sources[0]._waiting is not None:
+        accept(list(range(9)), states(9))
+    accept(running.added, states(1))
+    one, other = guesses()
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert sources[0]._cache.position == sources[1]._cache.position
+
+
+def test_no_more_are_handed_over_than_the_text_may_have(made, monkeypatch):
+    _, by_kernel, make = made
+    decoder, source = decoder_of(by_kernel, compiles=True), make()
+    guess_after, end_text = MtpSource.guess_after, MtpSource.end_text
+    handed, choices, left = [], [], []
+
+    def spied_after(self, running, choose):
+        guess_after(self, running, choose)
+        if self._following is not None:
+            handed.append((running.index, self._following[2].size))
+
+    def spied_end(self):
+        left.append(self._following is not None)
+        end_text(self)
+
+    def spied_choice(self, kind):
+        choices.append(kind)
+        return self.choose(kind)
+
+    monkeypatch.setattr(MtpSource, "guess_after", spied_after)
+    monkeypatch.setattr(MtpSource, "end_text", spied_end)
+    monkeypatch.setattr(Depths, "choose_ahead", spied_choice)
+    for most in range(6, 13):
+        handed.clear()
+        choices.clear()
+        sampler = sampler_for(PROMPT, STRATEGIES["greedy"])
+        found, _ = guessed_text(decoder, PROMPT, sampler, source, most=most, depth=DEPTH, rows_apart=False)
+        assert len(found) == most
+        # The pass gives at least one token, and one is drawn after the guesses.
+        assert all(index + 1 + count + 1 <= most for index, count in handed)
+        # No choice of a depth is used up for nothing.
+        assert len(choices) == len(handed) > 0
+        assert source._following is None
+    # Some texts have ended with the pass before the guesses.
+    assert any(left)
 
 
 def test_other_guesses_come_in_between(made, used):

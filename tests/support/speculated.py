@@ -76,6 +76,9 @@ class Oracle:
     def take_back(self, count):
         del self.given[len(self.given) - count :]
 
+    def end_text(self):
+        pass
+
 
 def sampler_for(prompt, strategy, *, seed=3, capacity=300, logprobs=None, kind=Sampler):
     return kind(
@@ -117,7 +120,9 @@ def guessed_text(decoder, prompt, sampler, source, *, most=None, guide=None, dep
     tokens = generate_with_guesses(
         decoder, logits, sampler, speculation, endings=ENDINGS, max_tokens=most, guide=guide
     )
-    return described(tokens), speculation
+    found = described(tokens)
+    speculation.end_text()
+    return found, speculation
 
 
 def decoder_for(model, cache, *, compiles=False):
