@@ -53,6 +53,7 @@ class ArrayFiller:
             tasks: Given the memory, returns tasks that each fill a part of it.
 
         Raises:
+            RuntimeError: MLX does not know the dtype, or does not ask for the whole array at once.
             Exception: What a task raised.
         """
         file = _FileOfOneArray(dtype, shape, lambda memory: self._run(tasks(memory)))
@@ -60,10 +61,15 @@ class ArrayFiller:
         assert isinstance(arrays, dict)
         if file.failure is not None:
             raise file.failure
+        if not file.is_filled:
+            raise RuntimeError("MLX did not ask for the numbers of an array")
         return arrays[_NAME]
 
     def _run(self, tasks: Sequence[Task]) -> None:
         """Run tasks; if one fails, wait for the others too, because they use the same memory."""
+        if len(tasks) == 1:
+            tasks[0]()
+            return
         futures = [self._pool.submit(task) for task in tasks]
         wait(futures)
         for future in futures:
@@ -78,7 +84,8 @@ class _FileOfOneArray:
     def __init__(self, dtype: str, shape: Sequence[int], fill: Callable[[memoryview], None]) -> None:
         self.failure: Exception | None = None
         self._fill = fill
-        nbytes = math.prod(shape) * BITS[dtype] // 8
+        self._nbytes = nbytes = math.prod(shape) * BITS[dtype] // 8
+        self.is_filled = nbytes == 0
         places = {_NAME: {"dtype": dtype, "shape": list(shape), "data_offsets": [0, nbytes]}}
         header = json.dumps(places).encode()
         self._head = len(header).to_bytes(8, "little") + header
@@ -102,9 +109,13 @@ class _FileOfOneArray:
         count = memory.nbytes
         if self._place < len(self._head):
             memory[:] = self._head[self._place : self._place + count]
+        elif (self._place, count) != (len(self._head), self._nbytes):
+            # The tasks fill the whole array, so a part of it would get wrong numbers.
+            self.failure = RuntimeError(f"MLX asked for {count} bytes of an array of {self._nbytes}")
         else:
             try:
                 self._fill(memory.cast("B"))
+                self.is_filled = True
             except Exception as error:
                 self.failure = error
         self._place += count

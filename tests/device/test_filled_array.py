@@ -5,6 +5,7 @@ import threading
 import mlx.core as mx
 import pytest
 
+from metal_gen.device import filled_array
 from metal_gen.device.filled_array import ArrayFiller
 
 
@@ -41,3 +42,37 @@ def test_what_a_task_raises_is_raised_when_no_task_uses_the_memory_any_more():
             filler.array("U8", (5,), lambda memory: [fail, lambda: fill(memory)])
         assert is_done.is_set()
         assert mx.all(filler.array("U8", (5,), lambda memory: [lambda: fill(memory)]) == 0)
+
+
+def test_a_single_task_needs_no_thread():
+    threads = []
+    with ArrayFiller() as filler:
+        filler._run([lambda: threads.append(threading.current_thread())])
+    assert threads == [threading.current_thread()]
+
+
+def load_in_parts(sizes):
+    """Return an `mx.load` that asks for the data of a file in parts of these sizes."""
+
+    def load(file, format):
+        head = bytearray(8)
+        file.readinto(memoryview(head))
+        file.seek(8 + int.from_bytes(head, "little"))
+        for size in sizes:
+            file.readinto(memoryview(bytearray(size)))
+        return {"array": mx.zeros(4)}
+
+    return load
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (16, 16), ()], ids=str)
+def test_numbers_that_mlx_does_not_ask_for_at_once_are_an_error(monkeypatch, sizes):
+    monkeypatch.setattr(filled_array.mx, "load", load_in_parts(sizes))
+    with ArrayFiller() as filler, pytest.raises(RuntimeError, match=r"MLX (asked for|did not ask for)"):
+        filler.array("F32", (4,), lambda memory: [lambda: memory.__setitem__(0, 1)])
+
+
+def test_numbers_that_mlx_asks_for_at_once_are_filled(monkeypatch):
+    monkeypatch.setattr(filled_array.mx, "load", load_in_parts([16]))
+    with ArrayFiller() as filler:
+        assert filler.array("F32", (4,), lambda memory: [lambda: memory.__setitem__(0, 1)]).shape == (4,)
