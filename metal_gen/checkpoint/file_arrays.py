@@ -26,6 +26,14 @@ from metal_gen.models.matrices.matrix import computed
 # Each thread reads about so many parts of an array. With many small parts, threads that read would wait for
 # the interpreter while another thread reads the tokenizer.
 PARTS_PER_THREAD = 2
+# An array of so many bytes is read and then copied, which is faster than to hand its memory to threads.
+SMALL_BYTES = 64 << 10
+# Dtypes of safetensors, and those that MLX reads them as.
+READ_AS = {
+    "F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "C64": mx.complex64, "BOOL": mx.bool_,
+    "I64": mx.int64, "I32": mx.int32, "I16": mx.int16, "I8": mx.int8,
+    "U64": mx.uint64, "U32": mx.uint32, "U16": mx.uint16, "U8": mx.uint8, "F8_E4M3": mx.uint8,
+}  # fmt: skip
 
 
 class FileArrays(Protocol):
@@ -43,7 +51,8 @@ class FileArrays(Protocol):
         """Read tensors of one dtype, joined along their first axis. Several only if `fills_arrays`.
 
         Raises:
-            CheckpointError: A file cannot be read, or has changed since its header was read.
+            CheckpointError: A file cannot be read, has a dtype that MLX cannot read, or has changed since its
+                header was read.
         """
         ...
 
@@ -141,7 +150,21 @@ class FilledArrays:
         shape = first.shape
         if len(tensors) > 1:
             shape = (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:])
-        return self._filler.array(first.dtype, shape, partial(self._tasks, tensors))
+        if sum(tensor.nbytes for tensor in tensors) <= SMALL_BYTES and first.dtype in READ_AS:
+            return self._small_array(tensors, shape)
+        try:
+            return self._filler.array(first.dtype, shape, partial(self._tasks, tensors))
+        except RuntimeError as error:
+            if "[safetensor]" not in str(error):
+                raise
+            raise CheckpointError(f"MLX cannot read {first.path}: {error}") from error
+
+    def _small_array(self, tensors: Sequence[TensorInfo], shape: Sequence[int]) -> mx.array:
+        memory = memoryview(bytearray(sum(tensor.nbytes for tensor in tensors)))
+        for task in self._tasks(tensors, memory):
+            task()
+        numbers = mx.array(memory)  # type: ignore[arg-type]
+        return computed(numbers.view(READ_AS[tensors[0].dtype]).reshape(shape))
 
     def _tasks(self, tensors: Sequence[TensorInfo], memory: memoryview) -> list[Task]:
         """Return tasks that each read a part of a tensor."""

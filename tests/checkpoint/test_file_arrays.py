@@ -40,10 +40,11 @@ def bits(array):
     return np.array(array.view(mx.uint8)).tobytes() if array.ndim else bits(array.reshape(1))
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    """Cut even small tensors into several parts."""
+@pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["by threads", "small"])
+def small_parts(monkeypatch, request):
+    """Cut even small tensors into several parts, for several threads or for a small array."""
     monkeypatch.setattr(file_arrays, "PIECE_BYTES", 100)
+    monkeypatch.setattr(file_arrays, "SMALL_BYTES", request.param)
 
 
 @pytest.fixture
@@ -68,6 +69,26 @@ def test_numbers_are_those_that_mlx_reads(tmp_path, dtype):
             array = files.array([info])
             assert (array.dtype, array.shape) == (by_mlx[name].dtype, by_mlx[name].shape)
             assert bits(array) == bits(by_mlx[name])
+
+
+def test_a_dtype_that_mlx_cannot_read_is_an_error_of_the_file(tmp_path):
+    tensors = write_file(tmp_path / "x.safetensors", {"x": ("F64", [3])})
+    with (
+        FilledArrays([tmp_path / "x.safetensors"]) as files,
+        pytest.raises(CheckpointError, match=r"MLX cannot read .*x\.safetensors: .*F64"),
+    ):
+        files.array([tensors["x"]])
+
+
+def test_a_small_tensor_needs_no_threads(tmp_path, monkeypatch):
+    """With thousands of them, handing memory to threads takes longer than reading."""
+    monkeypatch.setattr(file_arrays, "SMALL_BYTES", 6)
+    tensors = write_file(tmp_path / "x.safetensors", {"small": ("U16", [3]), "large": ("U16", [4])})
+    with FilledArrays([tmp_path / "x.safetensors"]) as files:
+        monkeypatch.setattr(type(files._filler), "array", lambda *_: pytest.fail("by threads"))
+        assert files.array([tensors["small"]]).shape == (3,)
+        with pytest.raises(pytest.fail.Exception, match="by threads"):
+            files.array([tensors["large"]])
 
 
 def test_tensors_of_several_files_are_joined(stored):
