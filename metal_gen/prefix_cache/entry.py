@@ -45,6 +45,10 @@ class EntryError(MetalGenError):
     """A stored prefix cannot be used. The prompt is computed instead."""
 
 
+class OtherVersionError(EntryError):
+    """A stored prefix has the file format of another version of metal-gen, which could use it."""
+
+
 @dataclass(frozen=True)
 class EntryNotes:
     """The metadata of an entry.
@@ -134,6 +138,7 @@ class Entry:
         path: Path of the entry.
 
     Raises:
+        OtherVersionError: The entry has the format of another version.
         EntryError: The entry is damaged, or is not a file of this user.
     """
 
@@ -143,6 +148,8 @@ class Entry:
             self._require_own()
             self._tensors, notes = read_header_and_notes(path)
             self.notes = self._checked(notes)
+        except EntryError:
+            raise
         except MetalGenError as error:
             raise EntryError(error.message) from None
         except OSError as error:
@@ -156,9 +163,12 @@ class Entry:
     def _checked(self, given: dict[str, str]) -> EntryNotes:
         try:
             notes = EntryNotes(given["model"], int(given["tokens"]), float(given["written_s"]))
-            ids, checksums = self._tensors[IDS], self._tensors[CHECKSUMS]
+            ids = self._tensors[IDS]
         except (KeyError, ValueError):
-            raise EntryError(f"{self.path.name} is not a stored prefix of this version") from None
+            raise EntryError(f"{self.path.name} is not a stored prefix") from None
+        checksums = self._tensors.get(CHECKSUMS)
+        if checksums is None:
+            raise OtherVersionError(f"{self.path.name} is a stored prefix of another version")
         self._places, pieces = {}, 0
         for tensor in sorted(self._tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
             if tensor is not checksums:

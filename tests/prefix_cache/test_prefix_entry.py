@@ -9,7 +9,7 @@ import pytest
 
 from metal_gen.cache.stored_text import StoredArray
 from metal_gen.prefix_cache import entry as entries
-from metal_gen.prefix_cache.entry import Entry, EntryError, EntryWriter, bytes_of
+from metal_gen.prefix_cache.entry import Entry, EntryError, EntryWriter, OtherVersionError, bytes_of
 
 IDS = list(range(70))
 LAYOUT = [
@@ -97,8 +97,17 @@ def test_an_entry_without_checksums_of_pieces_is_of_another_version(tmp_path):
     notes = {"tokens": "1", "model": "m", "written_s": "0", "crc32": "{}"}
     mx.save_safetensors(str(path), {"ids": mx.array([1], mx.uint32)}, notes)
     path.with_suffix(".safetensors").rename(path)
-    with pytest.raises(EntryError, match="is not a stored prefix of this version"):
+    with pytest.raises(OtherVersionError, match="is a stored prefix of another version"):
         Entry(path)
+
+
+def test_damage_is_not_another_version(path):
+    content = path.read_bytes()
+    for damaged in (content[:-1], content.replace(b'"tokens": "70"', b'"tokens": "7x"')):
+        path.write_bytes(damaged)
+        with pytest.raises(EntryError) as caught:
+            Entry(path)
+        assert not isinstance(caught.value, OtherVersionError)
 
 
 def test_too_few_checksums_contradict_the_arrays(path, monkeypatch):

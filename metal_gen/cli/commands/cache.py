@@ -100,19 +100,22 @@ def remove(
 @with_settings("prefix_cache_dir")
 def verify(context: typer.Context, names: Names = None, **settings_given: object) -> None:
     """Read entries whole and compare their checksums; name those that are damaged."""
-    from metal_gen.prefix_cache.entry import Entry, EntryError
+    from metal_gen.prefix_cache.entry import Entry, EntryError, OtherVersionError
 
     console = Console()
     folder = _folder(context)
     chosen = _chosen(folder, names) if names else folder.entries()
-    damaged = 0
+    damaged = others = 0
     for entry in chosen:
         try:
             Entry(entry.path).verify()
+        except OtherVersionError:
+            others += 1
         except EntryError as error:
             damaged += 1
             console.error(error.message, f"metal-gen cache rm {entry.name}")
-    console.note(f"checked {_prefixes(len(chosen))}: {damaged:,} damaged")
+    of_others = f", {others:,} of another version, not checked" if others else ""
+    console.note(f"checked {_prefixes(len(chosen) - others)}: {damaged:,} damaged{of_others}")
     if damaged:
         raise typer.Exit(ExitCode.BAD_CHECKPOINT)
 

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.cli.terminal.tables import Column, rows_table, shown
 from metal_gen.generation.record import Record
-from metal_gen.prefix_cache.entry import Entry, EntryError
+from metal_gen.prefix_cache.entry import Entry, EntryError, OtherVersionError
 
 if TYPE_CHECKING:
     from metal_gen.prefix_cache.folder import EntryFile
@@ -24,13 +24,15 @@ COLUMNS = (
 
 
 def entry_json(file: "EntryFile") -> Record:
-    """Describe an entry; what a damaged one does not say is None."""
-    record: Record = {"name": file.name, "model": None, "tokens": None, "bytes": file.nbytes}
+    """Describe an entry; what is not known of one that cannot be read is None."""
+    record: Record = {"name": file.name, "state": "ready", "model": None, "tokens": None}
+    record |= {"bytes": file.nbytes}
     record |= {"written": None, "used": _iso(file.used_s), "path": str(file.path), "problem": None}
     try:
         notes = Entry(file.path).notes
     except EntryError as error:
-        return record | {"problem": error.message}
+        state = "other version" if isinstance(error, OtherVersionError) else "damaged"
+        return record | {"state": state, "problem": error.message}
     return record | {"model": notes.model, "tokens": notes.tokens, "written": _iso(notes.written_s)}
 
 
@@ -38,7 +40,7 @@ def entries_table(files: Sequence["EntryFile"], width: int) -> RenderableType:
     """Show entries in a table."""
     rows = []
     for record, file in ((entry_json(file), file) for file in files):
-        model = "damaged" if record["problem"] else shown(str(record["model"]))
+        model = shown(str(record["model"] if record["state"] == "ready" else record["state"]))
         tokens = "" if record["tokens"] is None else f"{record['tokens']:,}"
         used = (_iso(file.used_s) or "")[: len("2026-01-31T23:59")].replace("T", " ")  # local time
         rows.append([file.name, model, tokens, format_bytes(file.nbytes), used])

@@ -38,6 +38,23 @@ def test_a_damaged_entry_is_said_once_and_found_by_verify(generate, run_here, tm
     assert run_here("cache", "verify").code == 0
 
 
+def test_an_entry_of_another_version_is_not_damaged(generate, run_here, tmp_path):
+    generate()
+    [path] = tmp_path.rglob("*.safetensors")
+    assert json.loads(run_here("cache", "list", "--json").stdout)[0]["state"] == "ready"
+    path.write_bytes(path.read_bytes().replace(b'"crc32_of_pieces"', b'"crc32_otherwise"'))
+    assert json.loads(run_here("cache", "list", "--json").stdout)[0]["state"] == "other version"
+    listed = run_here("cache", "list").stdout
+    assert b"other version" in listed
+    assert b"damaged" not in listed
+    verified = run_here("cache", "verify")
+    assert verified.code == 0
+    assert "0 damaged, 1 of another version" in verified.stderr
+    path.write_bytes(path.read_bytes()[:-1])
+    assert json.loads(run_here("cache", "list", "--json").stdout)[0]["state"] == "damaged"
+    assert run_here("cache", "verify").code == 5
+
+
 @pytest.mark.quick
 def test_a_folder_that_cannot_be_used_is_a_warning(generate, run_here, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
