@@ -82,7 +82,7 @@ class GrammarMatcher:
             matcher.rollback(consumed - self._consumed)
 
     def _changing(self) -> Any:
-        """Return the library's matcher, whose state will change; forget what was found out about it."""
+        """Return the library's matcher, whose state will change; forget the tokens that were to be found."""
         matcher, self._asked = self._matcher, None
         return matcher
 
@@ -104,8 +104,8 @@ class GrammarMatcher:
 
     def allowed(self) -> mx.array:
         """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
-        bits = self.find_bits() if self._asked is None else self._asked.result()
-        self._asked = None
+        asked, self._asked = self._asked, None
+        bits = self.find_bits() if asked is None else asked.result()
         if self.error is None and not bits.strip(b"\0"):
             self._fail("no token of this model can continue it")
         return self._masks.array(bits)

@@ -138,8 +138,7 @@ class Transformer:
         """Run the tokens (R,) of a pass through all layers and return hidden states, (R, hidden)."""
         rows = self.embedding.take(tokens)
         normed = self.layers[0].attention_norm(rows)
-        following = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
-        for place, layer, norm in zip(self._places, self.layers, following, strict=True):
+        for place, layer, norm in zip(self._places, self.layers, self._following_norms, strict=True):
             rows, normed = layer(rows, normed, place, step, norm)
         return normed
 
@@ -178,6 +177,11 @@ class Transformer:
     def _heads(self) -> Heads | None:
         kernels = [layer.attention.kernel for layer in self.layers if isinstance(layer.attention, Attention)]
         return kernels[0].heads if kernels and kernels[0] is not None else None
+
+    @cached_property
+    def _following_norms(self) -> list[RMSNorm]:
+        """The norm that follows each layer: that of the next one, or the last."""
+        return [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
 
     @cached_property
     def _places(self) -> list[int]:

@@ -139,6 +139,21 @@ class RankOptions:
         """
         return cls(_method(by), None if method is None else _method(method), instruction, top)
 
+    def require_for(self, task: Choices | Documents) -> None:
+        """Check that the only task of a run uses all options. Rows use those of their kind.
+
+        Raises:
+            UsageError: One has no effect on the task.
+        """
+        if isinstance(task, Documents):
+            return
+        for name, value in (("instruction", self.instruction), ("method", self.method)):
+            if value is not None:
+                raise UsageError(
+                    f"{name} has no effect on choices: it says how documents are ranked for a query",
+                    f"leave {name} out, or give a query and documents",
+                )
+
 
 @dataclass
 class RankJob:
@@ -172,7 +187,6 @@ class RankJob:
             if not text:
                 raise UsageError(f"{kind} {number} is empty", "write it in full, or leave it out")
         if isinstance(self.task, Choices):
-            self._refuse_for_choices()
             self.method = self.options.by
         elif self.options.method is not None:
             self.method = self.options.method
@@ -181,15 +195,6 @@ class RankJob:
             self.method = Method.RERANKER if is_asked else Method.LIKELIHOOD
         if isinstance(self.task, Documents) and not self.task.query:
             raise UsageError("the query is empty")
-
-    def _refuse_for_choices(self) -> None:
-        options = self.options
-        for name, value in (("instruction", options.instruction), ("method", options.method)):
-            if value is not None:
-                raise UsageError(
-                    f"{name} has no effect on choices: it says how documents are ranked for a query",
-                    f"leave --{name} out, or give a query and documents",
-                )
 
     @property
     def texts(self) -> Sequence[str]:

@@ -92,7 +92,9 @@ def rank(
         MetalGenError: A text or a setting cannot be used, or does not fit.
     """
     options = RankOptions.named(by, method, instruction, top)
-    job = RankJob(_maker(model, settings), task_of(prompt, choices, query, documents), options)
+    task = task_of(prompt, choices, query, documents)
+    options.require_for(task)
+    job = RankJob(_maker(model, settings), task, options)
     with _scorer(model) as scorer:
         for request in _computed(scorer, job.requests()):
             job.take(request)

@@ -92,7 +92,7 @@ def rank(
         typer.Option(
             "--instruction",
             metavar="TEXT",
-            help="Tell the model what makes a document fit",
+            help="Tell the model what makes a document fit; rows of choices do not use it",
             show_default="the usual one of each method",
         ),
     ] = None,
@@ -187,6 +187,7 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
 
         options = RankOptions.named(given["by"], given["method"], given["instruction"], given["top"])
         task = task_of(given["prompt"], given["choice"] or None, given["query"], documents)
+        options.require_for(task)
         sink.write(run_rank(settings, task, options, console))
     finally:
         sink.close()

@@ -82,7 +82,7 @@ def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
         steps = "step" if compiled.count == 1 else "steps"
         source = 0 if model.speculation is None else model.speculation.source.compiled_count
         others = model.decoder.compiled_count - compiled.count + source
-        more = f", and {others} draws, passes over several tokens or guesses" if others else ""
+        more = f", and {others} other functions" if others else ""
         console.note(f"compiled {compiled.count} {steps} in {compiled.seconds:.2f} s{more}")
     if console.verbosity and statistics.speculation is not None:
         depths = sorted(statistics.speculation.by_depth.items())

@@ -69,7 +69,6 @@ MOST_ROWS = 64
 # Largest difference, as a share of the largest number: a few roundings.
 TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 TRIED_EPS = 1e-6
-TRIED_ROWS = 3
 
 
 def can_add(rows: mx.array, added: mx.array, weight: mx.array) -> bool:
@@ -132,10 +131,10 @@ def _chosen(hidden_size: int, dtype: str) -> Choice:
 
 
 class _Trial:
-    """A few rows of random numbers."""
+    """As many rows of random numbers as the kernel takes."""
 
     def __init__(self, hidden_size: int, dtype: mx.Dtype) -> None:
-        shapes = [(TRIED_ROWS, hidden_size), (TRIED_ROWS, hidden_size), (hidden_size,)]
+        shapes = [(MOST_ROWS, hidden_size), (MOST_ROWS, hidden_size), (hidden_size,)]
         numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
         self.arrays = [each.astype(dtype) for each in numbers]
         mx.eval(self.arrays)

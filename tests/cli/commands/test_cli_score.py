@@ -209,14 +209,15 @@ def test_rows_are_ranked(run):
     assert failed["error"]["message"] == "there are no choices"
 
 
-def test_an_instruction_is_refused_for_a_row_of_choices(run):
+def test_an_instruction_is_for_rows_of_documents(run):
     rows = [{"id": 1, "query": "who", "documents": ["x"]}, {"id": 2, "prompt": "Who?", "choices": ["x"]}]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outcome = run("rank", "rows.jsonl", "--jsonl", "--instruction", "Find it.", "--ordered")
-    assert outcome.code == 7
-    ranked, failed = records("ranking_record", outcome.stdout.decode())
-    assert len(ranked["ranking"]) == 1
-    assert failed["error"]["message"].startswith("instruction has no effect on choices")
+    plain, asked = (
+        records("ranking_record", run("rank", "rows.jsonl", "--jsonl", *given, "--ordered").stdout.decode())
+        for given in ((), ("--instruction", "Find it."))
+    )
+    assert asked[0]["ranking"][0]["score"] != plain[0]["ranking"][0]["score"]
+    assert asked[1]["ranking"] == plain[1]["ranking"]
 
 
 def test_json_asks_for_what_is_the_default(run):
