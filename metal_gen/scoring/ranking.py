@@ -1,11 +1,11 @@
 """Ranks choices by their probability after a prompt, and documents by their relevance to a query."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metal_gen.engine.scoring.scorer import ScoreRequest
-from metal_gen.errors import UsageError
+from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.scoring.requests import RequestMaker
 from metal_gen.scoring.reranker import INSTRUCTION, RerankerPrompt, is_reranker, probability_of_yes
 from metal_gen.scoring.text_score import finite_sum
@@ -92,13 +92,25 @@ def task_of(
         UsageError: The arguments are not a prompt with choices, or a query with documents.
     """
     if prompt is not None and choices is not None and query is None and documents is None:
-        return Choices(prompt, choices)
+        return Choices(prompt, _texts(choices, "choice"))
     if query is not None and documents is not None and prompt is None and choices is None:
-        return Documents(query, documents)
+        return Documents(_text(query, "the query"), _texts(documents, "document"))
     raise UsageError(
         "there must be a prompt and choices, or a query and documents",
         "--prompt with --choice for each text, or --query with --document for each",
     )
+
+
+def _texts(given: object, kind: str) -> list[str]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UsageError(f"{kind}s must be a list of texts, not {type(given).__name__}")
+    return [_text(each, f"{kind} {number}") for number, each in enumerate(given, 1)]
+
+
+def _text(given: object, what: str) -> str:
+    if not isinstance(given, str):
+        raise UsageError(f"{what} must be a text, not {type(given).__name__}")
+    return given
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,8 @@ class RankOptions:
             raise UsageError(f"documents are ranked by reranker or likelihood, not by {self.method}")
         if self.top is not None and self.top < 1:
             raise UsageError(f"top must be at least 1: {self.top}")
+        if self.instruction is not None and not _text(self.instruction, "the instruction").strip():
+            raise UsageError("the instruction is empty", "leave it out for the usual one")
 
     @classmethod
     def named(cls, by: str, method: str | None, instruction: str | None, top: int | None) -> "RankOptions":
@@ -137,7 +151,8 @@ class RankOptions:
         Raises:
             UsageError: There is no such method, or another value cannot be used.
         """
-        return cls(_method(by), None if method is None else _method(method), instruction, top)
+        of_documents = None if method is None else _method(method, DOCUMENT_METHODS)
+        return cls(_method(by, CHOICE_METHODS), of_documents, instruction, top)
 
     def require_for(self, task: Choices | Documents) -> None:
         """Check that the only task of a run uses all options. Rows use those of their kind.
@@ -225,10 +240,14 @@ class RankJob:
             instruction = self.options.instruction or QUERY_INSTRUCTION
             # Where no template ends the prompt, a line end does.
             end = "\n" if maker.settings.raw or maker.checkpoint.chat_template is None else ""
-            for document in task.documents:
-                prompt = maker.prompt(f"Passage: {document}\n{instruction}{end}")
+            for number, document in enumerate(task.documents, 1):
+                try:
+                    prompt = maker.prompt(f"Passage: {document}\n{instruction}{end}")
+                    request = maker.answer(prompt, task.query, "query")
+                except DoesNotFitError as error:
+                    raise DoesNotFitError(f"document {number}: {error.message}", error.hint) from None
                 self.notices = prompt.notices
-                yield maker.answer(prompt, task.query, "query")
+                yield request
 
     def take(self, request: ScoreRequest) -> None:
         """Take a complete request.
@@ -252,8 +271,8 @@ class RankJob:
         return Ranking(self.method, tuple(items[: self.options.top]), self.prompt_tokens, self.notices)
 
 
-def _method(name: str) -> Method:
+def _method(name: str, among: Sequence[Method]) -> Method:
     try:
         return Method(name)
     except ValueError:
-        raise UsageError(f"there is no method {name!r}", f"there are {', '.join(Method)}") from None
+        raise UsageError(f"there is no method {name!r}", f"there are {', '.join(among)}") from None

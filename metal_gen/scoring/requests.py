@@ -61,6 +61,8 @@ class RequestMaker:
         """
         if wanted is None:
             return max(1, self.capacity // 2)
+        if isinstance(wanted, bool) or not isinstance(wanted, int):
+            raise UsageError(f"the stride must be a whole number, not {wanted!r}")
         if not 1 <= wanted < self.capacity:
             raise UsageError(
                 f"the stride must be from 1 to {self.capacity - 1}, less than max_seq_len: {wanted}",
@@ -90,7 +92,9 @@ class RequestMaker:
         """
         if not text:
             raise UsageError(f"the {what} is empty")
-        ids = self.checkpoint.tokenizer.encode(text, add_special_tokens=False, most_tokens=self.capacity)
+        ids = self.checkpoint.tokenizer.encode(
+            text, add_special_tokens=False, most_tokens=self.capacity, what=what
+        )
         if not ids:
             raise UsageError(f"the {what} has no tokens")
         self.require_room(len(prompt.ids) + len(ids), f"prompt and {what}")

@@ -59,15 +59,16 @@ class RerankerPrompt:
             DoesNotFitError: A document does not fit the cache.
         """
         for number, document in enumerate(documents, 1):
-            ids = [*self._prefix, *self._encode(f"{self._asked} {document}"), *self._suffix]
+            body = self._encode(f"{self._asked} {document}", f"document {number} with its query")
+            ids = [*self._prefix, *body, *self._suffix]
             self._maker.require_room(len(ids), f"query and document {number}")
             begin = min(common_prefix_length(self._shared, ids), len(ids) - 1)
             own = ids[begin:]
             yield ScoreRequest(self._shared[:begin], own, self._answers, skipped=len(own) - 1)
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, what: str = "query") -> list[int]:
         return self._maker.checkpoint.tokenizer.encode(
-            text, add_special_tokens=False, most_tokens=self._maker.capacity
+            text, add_special_tokens=False, most_tokens=self._maker.capacity, what=what
         )
 
 

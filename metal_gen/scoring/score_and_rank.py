@@ -46,7 +46,7 @@ def score(
     maker = _maker(model, settings)
     stride = maker.stride(stride)
     total = ScoreSum(keeps_tokens=per_token)
-    pieces = [text] if isinstance(text, str) else text
+    pieces = _pieces(text)
     with _scorer(model) as scorer:
         if prompt is None:
             requests = maker.text(pieces, stride)
@@ -99,6 +99,14 @@ def rank(
         for request in _computed(scorer, job.requests()):
             job.take(request)
     return job.ranking()
+
+
+def _pieces(text: str | Iterable[str]) -> Iterable[str]:
+    if isinstance(text, str):
+        return [text]
+    if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
+        raise UsageError(f"the text must be a text or its pieces, not {type(text).__name__}")
+    return text
 
 
 def _maker(model: TextModel, settings: dict[str, Any]) -> RequestMaker:

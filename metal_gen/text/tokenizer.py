@@ -210,7 +210,7 @@ class Tokenizer:
         """Return the most UTF-8 bytes that this many tokens can stand for. A longer text has more tokens."""
         return tokens * self._most_bytes_of_a_token
 
-    def _require_length(self, text: str, most_tokens: int) -> None:
+    def _require_length(self, text: str, most_tokens: int, what: str) -> None:
         """Refuse a text that has too many tokens.
 
         Counts characters, each at least one byte, and encodes the beginning of a long text.
@@ -223,16 +223,23 @@ class Tokenizer:
                 fits = least_tokens(self._whole, beginning, uncertain) <= most_tokens
         if not fits:
             raise DoesNotFitError(
-                f"the prompt of {len(text):,} characters does not fit: it has more than {most_tokens:,} "
+                f"the {what} of {len(text):,} characters does not fit: it has more than {most_tokens:,} "
                 "tokens, which is the limit",
-                "shorten the prompt; `metal-gen plan` shows how many tokens fit",
+                f"shorten the {what}; `metal-gen plan` shows how many tokens fit",
             )
 
     def id_of(self, token: str) -> int | None:
         """Return the id of a token given by its text, such as `<think>`, or None if there is none."""
         return self.added_ids.get(token, self._ids.get(token))
 
-    def encode(self, text: str, *, add_special_tokens: bool, most_tokens: int | None = None) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool,
+        most_tokens: int | None = None,
+        what: str = "prompt",
+    ) -> list[int]:
         """Encode text. Special tokens in the text count as such.
 
         Args:
@@ -241,6 +248,7 @@ class Tokenizer:
                 template, which contains its own.
             most_tokens: Refuse a text that is known to have more tokens before encoding it, because the
                 library needs more than a hundred times its size; None encodes any text.
+            what: Name of the text in errors.
 
         Raises:
             DoesNotFitError: Its length or its beginning shows that the text has more tokens than that.
@@ -248,16 +256,16 @@ class Tokenizer:
             CheckpointError: The text needs ids that the model does not have.
         """
         if most_tokens is not None and len(text) > most_tokens:
-            self._require_length(text, most_tokens)
+            self._require_length(text, most_tokens, what)
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(f"the prompt is not Unicode text at character {error.start}") from None
+            raise UsageError(f"the {what} is not Unicode text at character {error.start}") from None
         tokenizer = self._tokenizer_for(text)
         try:
             ids = encode_text(tokenizer, text, add_special_tokens=add_special_tokens)
         except LibraryError as error:
-            raise UsageError(f"the prompt cannot be encoded with {self._path.name}: {error}") from error
+            raise UsageError(f"the {what} cannot be encoded with {self._path.name}: {error}") from error
         if ids and max(ids) >= self.vocab_size:
             raise CheckpointError(
                 f"{self._path.name} gives token {max(ids)}, but the model's vocabulary ends at "

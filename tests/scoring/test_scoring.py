@@ -165,6 +165,12 @@ def test_other_models_rank_by_the_likelihood_of_the_query(model):
         ({"query": "a", "choices": ["b"]}, "a prompt and choices, or a query and documents"),
         ({"prompt": "a"}, "a prompt and choices, or a query and documents"),
         ({"prompt": "a", "choices": ["b"], "by": "luck"}, "there is no method 'luck'"),
+        ({"prompt": "a", "choices": "yes"}, "choices must be a list of texts, not str"),
+        ({"prompt": "a", "choices": 3}, "choices must be a list of texts, not int"),
+        ({"prompt": "a", "choices": ["b", 3]}, "choice 2 must be a text, not int"),
+        ({"query": 3, "documents": ["b"]}, "the query must be a text, not int"),
+        ({"query": "a", "documents": ["b"], "instruction": 5}, "the instruction must be a text, not int"),
+        ({"query": "a", "documents": ["b"], "instruction": " "}, "the instruction is empty"),
         ({"prompt": "a", "choices": ["b"], "by": "reranker"}, "by sum or mean"),
         ({"query": "a", "documents": ["b"], "method": "sum"}, "by reranker or likelihood"),
         ({"prompt": "a", "choices": ["b"], "top": 0}, "top must be at least 1"),
@@ -179,6 +185,10 @@ def test_a_document_that_does_not_fit_is_named(model):
     documents = ["short", "long " * 200]
     with pytest.raises(DoesNotFitError, match=r"query and document 2 have|more than 512 tokens"):
         metal_gen.rank(model, query="a", documents=documents, method="reranker")
+    with pytest.raises(DoesNotFitError, match="document 2: the prompt of 20"):
+        metal_gen.rank(model, query="a", documents=["b", "long " * 4000])
+    with pytest.raises(DoesNotFitError, match="the choice 2 of 20,000 characters"):
+        metal_gen.rank(model, prompt="a", choices=["b", "long " * 4000])
 
 
 def test_a_model_without_yes_and_no_is_no_reranker(speaker):
@@ -190,3 +200,26 @@ def test_after_a_score_the_model_generates_as_before(model):
     before = metal_gen.generate(model, "a", max_tokens=5).token_ids
     metal_gen.score(model, "abcdef" * 20)
     assert metal_gen.generate(model, "a", max_tokens=5).token_ids == before
+
+
+def test_choices_may_come_from_a_generator(model):
+    choices = ["b", "c d"]
+    assert metal_gen.rank(model, prompt="a", choices=(each for each in choices)) == metal_gen.rank(
+        model, prompt="a", choices=choices
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": 5}, "the text must be a text or its pieces, not int"),
+        ({"text": b"a fox"}, "the text must be a text or its pieces, not bytes"),
+        ({"text": "a fox", "stride": True}, "the stride must be a whole number, not True"),
+        ({"text": "a fox", "stride": 1.5}, "the stride must be a whole number, not 1.5"),
+    ],
+    ids=["number", "bytes", "true", "fraction"],
+)
+def test_what_is_no_text_or_stride_is_refused(model, given, message):
+    with pytest.raises(UsageError) as caught:
+        metal_gen.score(model, **given)
+    assert caught.value.message == message

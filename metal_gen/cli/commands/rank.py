@@ -35,6 +35,9 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
 from metal_gen.errors import ExitCode, UsageError
 
+# Documents of a single ranking are in memory together: about 64 MiB.
+MOST_CHARACTERS = 1 << 26
+
 # For its help.
 EXAMPLES = (
     'metal-gen rank --prompt "Tell me a story." --choice "A fox went out." --choice "Qua qua."',
@@ -195,9 +198,17 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
 
 def _lines(name: str, console: Console) -> list[str]:
     """The lines of a file that are not blank."""
-    with text_pieces(name, console) as pieces:
-        lines = "".join(pieces).splitlines()
-    return [line for line in lines if line.strip()]
+    read, length = [], 0
+    with text_pieces(name, console, "documents") as pieces:
+        for piece in pieces:
+            read.append(piece)
+            length += len(piece)
+            if length > MOST_CHARACTERS:
+                raise UsageError(
+                    f"the documents {name} have more than {MOST_CHARACTERS:,} characters",
+                    "rank so many in rows, with --jsonl",
+                )
+    return [line for line in "".join(read).splitlines() if line.strip()]
 
 
 def _settings(given: dict[str, Any]) -> Settings:

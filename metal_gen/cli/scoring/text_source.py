@@ -31,12 +31,13 @@ def has_piped_input() -> bool:
 
 
 @contextmanager
-def text_pieces(name: str, console: Console) -> Iterator[Iterator[str]]:
+def text_pieces(name: str, console: Console, what: str = "text") -> Iterator[Iterator[str]]:
     """Open a text.
 
     Args:
         name: Name of a file; `-` is standard input.
         console: Says what is waited for.
+        what: Name of the text in errors.
 
     Yields:
         Its pieces, without a byte order mark; the first has been read.
@@ -49,24 +50,24 @@ def text_pieces(name: str, console: Console) -> Iterator[Iterator[str]]:
             raise UsageError("- reads standard input, which is closed")
         if is_terminal(sys.stdin):
             console.note("reading the text from the terminal; Ctrl-D on a line of its own ends it")
-        yield _started(_pieces(sys.stdin.buffer, "standard input"))
+        yield _started(_pieces(sys.stdin.buffer, "standard input"), what)
         return
     try:
         file = Path(name).open("rb")  # noqa: SIM115
     except OSError as error:
         hint = how_to_read(error, Path(name))
-        raise UsageError(f"the text {name} cannot be read: {error.strerror}", hint) from None
+        raise UsageError(f"the {what} {name} cannot be read: {error.strerror}", hint) from None
     except ValueError as error:
-        raise UsageError(f"the text {name} cannot be read: {error}") from None
+        raise UsageError(f"the {what} {name} cannot be read: {error}") from None
     with file:
-        yield _started(_pieces(file, name))
+        yield _started(_pieces(file, name), what)
 
 
-def _started(pieces: Iterator[str]) -> Iterator[str]:
+def _started(pieces: Iterator[str], what: str) -> Iterator[str]:
     """Read the first piece now, so that a text that cannot be scored is refused before a model is loaded."""
     first = next(pieces, "")
     if not first:
-        raise UsageError("the text is empty")
+        raise UsageError("the text is empty" if what == "text" else f"there are no {what}")
 
     def joined() -> Iterator[str]:
         yield first

@@ -132,7 +132,7 @@ def test_texts_that_cannot_be_scored(run, monkeypatch, content, message):
         (("rank",), 2, "there must be a prompt and choices, or a query and documents"),
         (("rank", "--prompt", "a"), 2, "there must be a prompt and choices"),
         (("rank", "--query", "a", "--choice", "b"), 2, "there must be a prompt and choices"),
-        (("rank", "--query", "a", "--documents-file", "empty.txt"), 2, "the text is empty"),
+        (("rank", "--query", "a", "--documents-file", "empty.txt"), 2, "there are no documents"),
         (("rank", "--query", "a", "--document", ""), 2, "document 1 is empty"),
         (("rank", "--prompt", "a", "--choice", "b", "--choice", ""), 2, "choice 2 is empty"),
         (("rank", "--prompt", "a", "--choice", "b", "--by", "luck"), 2, "there is no method 'luck'"),
@@ -140,7 +140,7 @@ def test_texts_that_cannot_be_scored(run, monkeypatch, content, message):
         (("rank", "--query", "a", "--document", "b" * 200), 6, "prompt and query have 275 tokens together"),
         (("rank", "rows.jsonl"), 2, "rows.jsonl is read with --jsonl only"),
         (("rank", "--prompt", "a", "--choice", "b", "--instruction", "c"), 2, "has no effect on choices"),
-        (("rank", "--prompt", "a", "--choice", "b", "--method", "likelihood"), 2, "leave --method out"),
+        (("rank", "--prompt", "a", "--choice", "b", "--method", "likelihood"), 2, "leave method out"),
         (("rank", "rows.jsonl", "--jsonl", "--json"), 2, "--json contradicts --jsonl"),
         (("score", "rows.jsonl", "--jsonl", "--json"), 2, "--json contradicts --jsonl"),
         (("rank", "a fox", "--choice", "b", "--choice", "c"), 2, "hint: put a prompt after --prompt"),
@@ -236,3 +236,11 @@ def test_quantization_has_a_price(run, run_here):
         found[bits] = record["perplexity"]
     assert len(set(found.values())) == 3
     assert abs(math.log(found["8"] / found[None])) < abs(math.log(found["4"] / found[None]))
+
+
+def test_documents_of_a_file_have_a_limit(run, monkeypatch):
+    monkeypatch.setattr("metal_gen.cli.commands.rank.MOST_CHARACTERS", 40)
+    Path("documents.txt").write_text("a fox\n" * 10)
+    outcome = run("rank", "--query", "who", "--documents-file", "documents.txt")
+    assert outcome.code == 2
+    assert "have more than 40 characters" in outcome.stderr
