@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from metal_gen.speculation.speculation import Speculation
 
 Loaded = TypeVar("Loaded")
+LOADING_THREAD = "loading"
 # On CUDA, a kernel is compiled for a second or more at each start. Smaller models are fast without it.
 WORTH_COMPILING_BYTES = 1 << 28
 
@@ -166,7 +167,7 @@ class PreparedModel:
         Reports say meanwhile which kernels are used, so all are tried now.
         """
         _ = self.attention, self.residual_norms, self.linear_attention
-        return Background(load)
+        return Background(load, LOADING_THREAD)
 
     def read_weights(self) -> Transformer:
         """Read the weights, which needs no cache. Errors are those of `Weights.load`."""
