@@ -233,12 +233,7 @@ class Tokenizer:
         return self.added_ids.get(token, self._ids.get(token))
 
     def encode(
-        self,
-        text: str,
-        *,
-        add_special_tokens: bool,
-        most_tokens: int | None = None,
-        what: str = "prompt",
+        self, text: str, *, add_special_tokens: bool, most_tokens: int | None = None, what: str = "prompt"
     ) -> list[int]:
         """Encode text. Special tokens in the text count as such.
 
