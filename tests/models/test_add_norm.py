@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import pytest
-from cpp_kernel import CppKernels, needs_compiler
+from cpp_kernel import kernels_as_on_a_gpu, needs_compiler
 from failing_kernels import FAILING_KERNELS
 from on_device import cpu_only
 
@@ -27,13 +27,8 @@ SIZES = {"less than a load each": 64, "a part of a load": 264, "several loads": 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch, tmp_path, programs):
     """Kernels are tried as on a GPU, and run as C++."""
-    monkeypatch.setattr(add_norm, "runs_on_cpu", lambda: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels = CppKernels(programs)
-    monkeypatch.setattr(Code, "__call__", kernels.as_method)
-    add_norm._chosen.cache_clear()
-    yield kernels
-    add_norm._chosen.cache_clear()
+    with kernels_as_on_a_gpu(add_norm, monkeypatch, tmp_path, programs) as kernels:
+        yield kernels
 
 
 def normal(shape, dtype, seed):

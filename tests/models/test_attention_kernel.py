@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
-from cpp_kernel import CppKernels, needs_compiler
+from cpp_kernel import kernels_as_on_a_gpu, needs_compiler
 from doubtful_sampler import doubtful_sampler
 from failing_kernels import FAILING_KERNELS
 from on_device import cpu_only
@@ -49,13 +49,8 @@ CONFIG = ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3"
 @pytest.fixture
 def as_on_a_gpu(monkeypatch, tmp_path, programs):
     """Kernels are tried as on a GPU, and run as C++."""
-    monkeypatch.setattr(next_attention, "runs_on_cpu", lambda: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels = CppKernels(programs)
-    monkeypatch.setattr(Code, "__call__", kernels.as_method)
-    next_attention._chosen.cache_clear()
-    yield kernels
-    next_attention._chosen.cache_clear()
+    with kernels_as_on_a_gpu(next_attention, monkeypatch, tmp_path, programs) as kernels:
+        yield kernels
 
 
 @needs_compiler

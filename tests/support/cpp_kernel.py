@@ -7,10 +7,13 @@ import platform
 import shutil
 import subprocess
 import zlib
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
 import pytest
+
+from metal_gen.models.kernels.dialect import Code
 
 # A program cannot write to arrays of a GPU.
 needs_compiler = pytest.mark.skipif(
@@ -147,6 +150,18 @@ extern "C" void run(const int* grid, const int* size, void** arrays) {
             for (first[0] = 0; first[0] * size[0] < grid[0]; ++first[0]) run_group(first, size);
 }
 """
+
+
+@contextmanager
+def kernels_as_on_a_gpu(module, monkeypatch, tmp_path, programs):
+    """Let a module that chooses a kernel try it as on a GPU, where kernels run as C++."""
+    monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels = CppKernels(programs)
+    monkeypatch.setattr(Code, "__call__", kernels.as_method)
+    module._chosen.cache_clear()
+    yield kernels
+    module._chosen.cache_clear()
 
 
 class CppKernels:

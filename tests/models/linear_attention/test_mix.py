@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import pytest
-from cpp_kernel import CppKernels, needs_compiler
+from cpp_kernel import kernels_as_on_a_gpu, needs_compiler
 from failing_kernels import FAILING_KERNELS
 from on_device import cpu_only
 
@@ -43,13 +43,8 @@ HEADS = sizes(value_heads=2, key_heads=1)
 @pytest.fixture
 def as_on_a_gpu(monkeypatch, tmp_path, programs):
     """Kernels are tried as on a GPU, and run as C++."""
-    monkeypatch.setattr(mixing, "runs_on_cpu", lambda: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels = CppKernels(programs)
-    monkeypatch.setattr(Code, "__call__", kernels.as_method)
-    mixing._chosen.cache_clear()
-    yield kernels
-    mixing._chosen.cache_clear()
+    with kernels_as_on_a_gpu(mixing, monkeypatch, tmp_path, programs) as kernels:
+        yield kernels
 
 
 def shares_of_largest(found, expected):
