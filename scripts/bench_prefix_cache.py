@@ -7,7 +7,7 @@
     python scripts/bench_prefix_cache.py MODEL --lookups 10000
 
 Each run is a process of its own. The first form generates one token, and shows how much sooner it comes from
-a stored prefix. Then one process computes the same number of tokens and restores them, in turns: this is the
+a stored prefix, and how soon for the rest of the prompt alone, which no cache can beat. Then one process computes the same number of tokens and restores them, in turns: this is the
 second form too. The third shows what the cache costs when it has nothing for a prompt: `stores` writes the
 prefix, `finds nothing` has none that is worth storing. Times are by the clock, and in brackets of the
 processor, which other programs disturb less. The prefix is a text of numbers. The fourth form looks for
@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metal_gen.device.blas import AUTO, prefer_openblas
+
 if TYPE_CHECKING:
     from metal_gen.generation.loading import TextModel
 
@@ -49,12 +51,14 @@ class Kind:
         name: What they do.
         cache: Whether they use the prefix cache.
         is_cold: Whether the cache is emptied before each.
+        has_prefix: Whether the prompt has the prefix.
         environment: Variables.
     """
 
     name: str
     cache: bool
     is_cold: bool = False
+    has_prefix: bool = True
     environment: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     processor_s: list[float] = field(default_factory=list)
@@ -78,6 +82,7 @@ def main() -> int:
     parser.add_argument("--new-tokens", type=int, default=1)
     parser.add_argument("options", nargs="*", help="of generate, after --")
     arguments = parser.parse_args()
+    prefer_openblas(AUTO)  # Before anything imports MLX.
     if arguments.lookups is not None:
         look_up(arguments.model, arguments.lookups)
         return 0
@@ -97,7 +102,7 @@ def lengths(text: str) -> list[int]:
 def whole_runs(arguments: argparse.Namespace, tokens: int) -> bool:
     """Print the times of whole runs; return whether the prefix was used as it should be."""
     without = Kind("without", cache=False)
-    kinds = [without, Kind("stored", cache=True)]
+    kinds = [without, Kind("stored", cache=True), Kind("the rest alone", cache=False, has_prefix=False)]
     if arguments.misses:
         kinds = [without, Kind("stores", cache=True, is_cold=True)]
         kinds.append(Kind("finds nothing", cache=True, is_cold=True, environment=STORES_NOTHING))
@@ -150,9 +155,7 @@ def numbers(model: str, tokens: int) -> str:
 def restore_beside_prefill(model: str, all_tokens: list[int], repeats: int) -> None:
     """Print how long one process takes to compute a prefix and to restore it, in turns."""
     import metal_gen
-    from metal_gen.device.blas import AUTO, prefer_openblas
 
-    prefer_openblas(AUTO)  # Before MLX is imported.
     with tempfile.TemporaryDirectory() as folder:
         loaded = metal_gen.load(
             model,
@@ -236,7 +239,9 @@ def restore(loaded: "TextModel", ids: list[int]) -> None:
 def run(kind: Kind, model: str, prefix: str, stored: str, *options: str) -> dict[str, int]:
     """Run `generate` once; keep its times, and return what it says of its tokens."""
     command = [sys.executable, "-m", "metal_gen", "generate", QUESTION, "-m", model, "--json"]
-    command += ["-q", "--seed", "1", "--prefix-file", prefix, *options]
+    command += ["-q", "--seed", "1", *options]
+    if kind.has_prefix:
+        command += ["--prefix-file", prefix]
     command.append("--prefix-cache" if kind.cache else "--no-prefix-cache")
     environment = {**os.environ, "METAL_GEN_PREFIX_CACHE_DIR": stored, **kind.environment}
     if kind.is_cold:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_process import clean_environment
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from output_records import BAD, GOOD, RUN, joined, names, write
 
-from metal_gen.batch.output import repair
+from metal_gen.batch.output import record_file, repair
 from metal_gen.batch.output.journal import Journal, StreamJournal
 from metal_gen.batch.output.run_file import run_path
 from metal_gen.batch.records import encode_record
@@ -368,6 +369,25 @@ def test_any_mixture_of_lines(path, kinds, retry_failed, is_torn):
 
 
 # Trouble
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, len(encode_record(GOOD[1])) - 1, len(encode_record(GOOD[1]))])
+def test_a_signal_at_the_end_of_a_write_leaves_a_whole_record_or_none(path, kept, monkeypatch):
+    whole = len(encode_record(GOOD[1]))
+
+    def write(descriptor, line):
+        os.write(descriptor, line[:kept])
+        raise KeyboardInterrupt
+
+    with Journal.create(path, RUN) as journal:
+        journal.append(GOOD[0])
+        interrupted = SimpleNamespace(write=write, ftruncate=os.ftruncate, path=os.path)
+        monkeypatch.setattr(record_file, "os", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(GOOD[1])
+        monkeypatch.undo()
+        journal.append(GOOD[2])
+    assert path.read_bytes() == joined([GOOD[0], *([GOOD[1]] if kept == whole else []), GOOD[2]])
 
 
 def test_a_full_disk_leaves_whole_records(path):

@@ -43,6 +43,7 @@ class RecordFile:
         Raises:
             MetalGenError: The record cannot be written, and the file ends with the previous one; or another
                 process has changed the file.
+            BaseException: What a signal raises; the file has the whole record or nothing of it.
         """
         if len(line) > LONGEST_RECORD:
             raise MetalGenError(
@@ -57,7 +58,11 @@ class RecordFile:
                 written += os.write(self._held.descriptor, line[written:])
         except BaseException as error:
             with suppress(OSError):
-                os.ftruncate(self._held.descriptor, self._end)
+                # A signal may arrive when the whole record is in the file, and others may have read it.
+                if self._held.nbytes == self._end + len(line):
+                    self._end += len(line)
+                else:
+                    os.ftruncate(self._held.descriptor, self._end)
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise
