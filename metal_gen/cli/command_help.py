@@ -4,8 +4,8 @@ import copy
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from inspect import cleandoc
 from typing import Any, TypeVar
 
@@ -17,15 +17,15 @@ from metal_gen.cli.examples import epilog
 from metal_gen.cli.names_elsewhere import add_other_names, other_options
 from metal_gen.cli.narrow_help import narrow_help
 from metal_gen.cli.option_help import with_default, without_tags
-from metal_gen.cli.terminal.streams import is_terminal
+from metal_gen.cli.terminal.streams import columns, is_terminal
 from metal_gen.errors import ExitCode, UsageError
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Columns of a terminal; with fewer, typer's panels cut option names.
 NARROWEST_PANELS = 78
 HELP_OF_HELP = "Show this help"
-# Columns of help in a pipe, whatever COLUMNS says: it is searched, or read in a pager.
-NARROWEST_IN_A_PIPE = 80
+# With fewer columns, hardly a word fits beside the indent.
+NARROWEST = 30
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -35,17 +35,36 @@ def _joined(help: str) -> str:
     return re.sub(r"(?<!\n)\n *(?!\n)", " ", cleandoc(help).strip())
 
 
+def help_columns() -> int:
+    """Return the columns for help: of the terminal, also one that shows what comes out of a pipe; else 80."""
+    found = (columns(stream) for stream in (sys.stdout, sys.stderr, sys.stdin))
+    # Reads COLUMNS.
+    return max(next(filter(None, found), 0) or shutil.get_terminal_size().columns, NARROWEST)
+
+
 def _write_help(command: Any, kind: type, context: Any, formatter: Any) -> None:
-    """Write the help in typer's panels, or without them on a narrow terminal."""
-    columns = shutil.get_terminal_size().columns
-    if columns < NARROWEST_PANELS:
-        columns = columns if is_terminal(sys.stdout) else NARROWEST_IN_A_PIPE
-        formatter.write(narrow_help(command, context, columns) + "\n")
+    """Write the help in typer's panels, or without them where there are few columns."""
+    width = help_columns()
+    if width < NARROWEST_PANELS:
+        formatter.write(narrow_help(command, context, width) + "\n")
         return
     shown = copy.copy(command)
     shown.params = [with_default(param) for param in command.params]
     shown.help = without_tags(command.help or "")
-    kind.format_help(shown, context, formatter)  # type: ignore[attr-defined]
+    with _panels_of(width):
+        kind.format_help(shown, context, formatter)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _panels_of(width: int) -> Iterator[None]:
+    """Let typer draw panels of a width; by itself it may find another one than `help_columns`."""
+    from typer import rich_utils
+
+    before, rich_utils.MAX_WIDTH = rich_utils.MAX_WIDTH, width
+    try:
+        yield
+    finally:
+        rich_utils.MAX_WIDTH = before
 
 
 def plain_help_option(option: Any) -> Any:

@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 import typer
+from cli_process import run_in_terminal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,10 +44,9 @@ def shown_params(command):
 @pytest.fixture
 def help_of(run_here, monkeypatch):
     """Return the help of a command, at a terminal of some width."""
-    monkeypatch.setattr(command_help, "is_terminal", lambda stream: True)
 
     def help_of(path, columns):
-        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(command_help, "columns", lambda stream: columns)
         outcome = run_here(*path, "--help")
         assert (outcome.code, outcome.stderr) == (0, "")
         return outcome.stdout.decode()
@@ -96,11 +96,25 @@ def test_nothing_is_cut_or_goes_over_the_edge(help_of, path, columns):
         assert param.opts[-1] in text or names_of(param) in text
 
 
-def test_help_in_a_pipe_is_never_too_narrow_to_search(run_here, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "20")
-    lines = run_here("generate", "--help").stdout.decode().splitlines()
-    assert 60 < max(map(len, lines)) <= 80
-    assert any("Generate at most this many tokens" in line for line in lines)
+def test_help_in_a_pipe_is_as_wide_as_said(run_here, monkeypatch):
+    def widest(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        return max(map(len, run_here("generate", "--help").stdout.decode().splitlines()))
+
+    assert 30 < widest(40) <= 40
+    assert 190 < widest(200) <= 200
+    assert widest(20) == widest(30)
+    monkeypatch.delenv("COLUMNS")
+    assert max(map(len, run_here("generate", "--help").stdout.decode().splitlines())) == 80
+
+
+def test_help_in_a_pipe_from_a_terminal_is_as_wide_as_the_terminal(tmp_path):
+    """A shell does not export COLUMNS: the width is that of the terminal where the pipe ends."""
+    outcome = run_in_terminal("score", "--help", home=tmp_path, attached=("stdin", "stderr"), columns=40)
+    assert outcome.code == 0
+    lines = outcome.stdout.decode().splitlines()
+    assert "  --stride N" in lines
+    assert 30 < max(map(len, lines)) <= 40
 
 
 @pytest.mark.parametrize("columns", [40, 80])
