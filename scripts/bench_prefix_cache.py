@@ -7,11 +7,12 @@
     python scripts/bench_prefix_cache.py MODEL --lookups 10000
 
 Each run is a process of its own. The first form generates one token, and shows how much sooner it comes from
-a stored prefix, and how soon for the rest of the prompt alone, which no cache can beat. Then one process computes the same number of tokens and restores them, in turns: this is the
-second form too. The third shows what the cache costs when it has nothing for a prompt: `stores` writes the
-prefix, `finds nothing` has none that is worth storing. Times are by the clock, and in brackets of the
-processor, which other programs disturb less. The prefix is a text of numbers. The fourth form looks for
-prompts that are not stored, among so many entries.
+a stored prefix, and how soon for the rest of the prompt alone, which no cache can beat. Then one process
+computes the same number of tokens and restores them, in turns: this is the second form too. The third shows
+what the cache costs when it has nothing for a prompt: `stores` writes the prefix, `finds nothing` has none
+that is worth storing. Times are by the clock, and in brackets of the processor, which other programs disturb
+less. The prefix is a text of numbers. The fourth form looks for prompts that are not stored, among so many
+entries.
 """
 
 import argparse
