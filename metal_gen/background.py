@@ -16,13 +16,12 @@ class Background(Generic[Result]):
 
     Args:
         work: The computation; it starts at once.
-        name: Name of the thread.
     """
 
-    def __init__(self, work: Callable[[], Result], name: str | None = None) -> None:
+    def __init__(self, work: Callable[[], Result]) -> None:
         self._future: Future[Result] = Future()
         self._work = work
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def result(self) -> Result:

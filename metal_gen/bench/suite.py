@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import mlx.core as mx
-
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Trial, alternate
 from metal_gen.bench.report import BenchReport
 from metal_gen.bench.request import (
@@ -47,6 +45,7 @@ from metal_gen.bench.workload import Workload, plan_workload, require_room
 from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.config.settings import Settings
 from metal_gen.device.blas import blas_in_use
+from metal_gen.device.buffer_cache import clear_buffer_cache, limit_buffer_cache
 from metal_gen.environment import describe_environment
 from metal_gen.generation.loading import PreparedModel, TextModel, prepare
 from metal_gen.generation.strategy_settings import strategy_from
@@ -87,8 +86,8 @@ class Suite:
         self.report = BenchReport(describe_environment(), self._setup())
         self._bandwidth: float | None = None
         self._compare_with: Path | None = None
-        self._default_cache_limit = mx.set_cache_limit(0)
-        mx.set_cache_limit(self._default_cache_limit)
+        self._default_cache_limit = limit_buffer_cache(0)
+        limit_buffer_cache(self._default_cache_limit)
 
     def run(self) -> None:
         """Measure everything; `report` always holds the figures so far, even after an exception."""
@@ -137,7 +136,7 @@ class Suite:
             self.report.measurements += ceiling.ceiling_measurements(
                 self._bandwidth, plan, self.workload.depths
             )
-        mx.clear_cache()
+        clear_buffer_cache()
 
     def _with_models(self) -> None:
         """Run the sections that need a model in memory."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.files.sync import sync_file
 from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
 
@@ -74,7 +75,7 @@ class ShardWriter:
             file.flush()
             sync_file(file.fileno())
         self._pending = {}
-        mx.clear_cache()
+        clear_buffer_cache()
 
     def _unnamed(self, number: int) -> Path:
         """Return the path of a file until the number of files is known."""

@@ -13,6 +13,7 @@ from typing import Self
 
 import mlx.core as mx
 
+from metal_gen.device.buffer_cache import READING
 from metal_gen.device.limits import control_group_cpus
 from metal_gen.files.safetensors_header import BITS
 
@@ -57,7 +58,8 @@ class ArrayFiller:
             Exception: What a task raised.
         """
         file = _FileOfOneArray(dtype, shape, lambda memory: self._run(tasks(memory)))
-        arrays = mx.load(file, format="safetensors")  # type: ignore[arg-type]
+        with READING:
+            arrays = mx.load(file, format="safetensors")  # type: ignore[arg-type]
         assert isinstance(arrays, dict)
         if file.failure is not None:
             raise file.failure

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-import mlx.core as mx
-
+from metal_gen.device.buffer_cache import limit_buffer_cache
 from metal_gen.device_checks.attention import attention_checks
 from metal_gen.device_checks.check import Check, CheckResult, run_check
 from metal_gen.device_checks.matrices import matrix_checks
@@ -31,12 +30,12 @@ def run_every_check(on_result: Callable[[CheckResult, int, int], None] | None = 
     results = []
     # A model loaded earlier may have set a limit so small that MLX frees each result at once. A GPU waits
     # for that.
-    before = mx.set_cache_limit(CACHE_BYTES)
+    before = limit_buffer_cache(CACHE_BYTES)
     try:
         for check in checks:
             results.append(run_check(check))
             if on_result is not None:
                 on_result(results[-1], len(results), len(checks))
     finally:
-        mx.set_cache_limit(before)
+        limit_buffer_cache(before)
     return results

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import mlx.core as mx
-
 from metal_gen.background import Background
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
@@ -21,6 +19,7 @@ from metal_gen.config.adapters import AdaptersError
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
 from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cuda, wire_memory, wires_memory
+from metal_gen.device.buffer_cache import limit_buffer_cache
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
 from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from metal_gen.speculation.speculation import Speculation
 
 Loaded = TypeVar("Loaded")
-LOADING_THREAD = "loading"
 # On CUDA, a kernel is compiled for a second or more at each start. Smaller models are fast without it.
 WORTH_COMPILING_BYTES = 1 << 28
 
@@ -167,11 +165,11 @@ class PreparedModel:
         Reports say meanwhile which kernels are used, so all are tried now.
         """
         _ = self.attention, self.residual_norms, self.linear_attention
-        return Background(load, LOADING_THREAD)
+        return Background(load)
 
     def read_weights(self) -> Transformer:
         """Read the weights, which needs no cache. Errors are those of `Weights.load`."""
-        mx.set_cache_limit(self.plan.working_bytes)
+        limit_buffer_cache(self.plan.working_bytes)
         return self.checkpoint.weights.load(self.plan.dtype)
 
     def with_cache(self, model: Transformer) -> TextModel:
@@ -183,7 +181,7 @@ class PreparedModel:
             kernels=self.settings.kernels != "off",
         )
         # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
-        mx.set_cache_limit(self.plan.working_bytes)
+        limit_buffer_cache(self.plan.working_bytes)
         if wires_memory(self.settings.wired_memory):
             wire_memory(self.plan.total_bytes)
         decoder = Decoder(

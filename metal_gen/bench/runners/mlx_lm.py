@@ -15,6 +15,7 @@ from metal_gen.bench.runners.engine import FIRST_TOKEN, timed
 from metal_gen.bench.runners.runner import DecodeRun
 from metal_gen.bench.runners.step_graph import count_primitives
 from metal_gen.device.backend import dtype_named, runs_on_cpu
+from metal_gen.device.buffer_cache import clear_buffer_cache, limit_buffer_cache
 from metal_gen.device.compiled_code import require_own_code
 from metal_gen.errors import MetalGenError, UsageError
 
@@ -132,13 +133,13 @@ class MlxLmRunner:
         """Give mlx-lm the memory limits that it would have in its own process."""
         from mlx_lm.generate import generation_stream, wired_limit
 
-        before = mx.set_cache_limit(self._cache_limit_bytes)
+        before = limit_buffer_cache(self._cache_limit_bytes)
         try:
             with wired_limit(self.model, [generation_stream]):  # type: ignore[list-item]
                 yield
         finally:
-            mx.set_cache_limit(before)
-            mx.clear_cache()
+            limit_buffer_cache(before)
+            clear_buffer_cache()
 
 
 def load_s(folder: Path) -> float:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import mlx.core as mx
-
 from metal_gen.background import Background
 from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Measurement, Trial, Unit
 from metal_gen.bench.request import LOAD
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.generation.loading import PreparedModel
 
 
@@ -30,7 +29,7 @@ def load_trials(prepare: Callable[[], PreparedModel], compare_with: Path | None)
 def _trial(program: str, load_s: Callable[[], float]) -> Trial:
     def run() -> tuple[float]:
         taken_s = load_s()
-        mx.clear_cache()
+        clear_buffer_cache()
         return (taken_s,)
 
     return Trial((Measurement(LOAD, "load_s", Unit.SECONDS, program),), run)

@@ -8,6 +8,7 @@ import mlx.core as mx
 from metal_gen.bench.measurement import METAL_GEN, Measurement, Unit
 from metal_gen.bench.request import MEMORY
 from metal_gen.bench.runners.runner import Runner
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.generation.memory_plan import MemoryPlan
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
@@ -26,12 +27,12 @@ def load_measured(
         prompt: A prompt that fills the cache.
         measurement: Receives the value.
     """
-    mx.clear_cache()
+    clear_buffer_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     runner = load()
     if measurement.program != METAL_GEN:
-        mx.clear_cache()
+        clear_buffer_cache()
         mx.reset_peak_memory()
     runner.first_token_s(prompt)
     measurement.values.append(float(mx.get_peak_memory() - before))

@@ -1,7 +1,6 @@
 """Runs the command line in the test's own process, which takes milliseconds instead of 0.3 s."""
 
 import os
-import threading
 
 import pytest
 from cli_process import DROPPED, DROPPED_NAMES, Outcome
@@ -9,7 +8,6 @@ from huggingface_hub import constants
 
 from metal_gen.cli import app
 from metal_gen.cli.main import main
-from metal_gen.generation.loading import LOADING_THREAD
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +39,6 @@ def run_here(made_commands, monkeypatch, tmp_path, capfdbinary):
 
     def run_here(*arguments):
         code = main([str(argument) for argument in arguments])
-        # A program ends here, whatever it was still loading. Two that load at once could wait for each other.
-        for thread in threading.enumerate():
-            if thread.name == LOADING_THREAD:
-                thread.join()
         stdout, stderr = capfdbinary.readouterr()
         return Outcome(int(code), stdout, stderr.decode())
 
