@@ -1,14 +1,30 @@
 """Decodes bytes to text, in the same way for prompts, messages, rows and transcripts."""
 
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from dataclasses import dataclass
 
 from metal_gen.errors import UsageError
+from metal_gen.text.other_formats import FileFormat, format_of
 
 BYTE_ORDER_MARK = "\ufeff"
 LINE_ENDS = ("\r\n", "\n")
 
 
-def decode_text(data: bytes, what: str, *, is_start: bool = True, drops_line_end: bool = False) -> str:
+@dataclass(frozen=True)
+class Pipe:
+    """How a text can reach a command that reads no other format: through a pipe from one that does.
+
+    Attributes:
+        name: Name of the file; None for standard input.
+        reader: The command that reads the text from standard input.
+    """
+
+    name: str | None
+    reader: str
+
+
+def decode_text(
+    data: bytes, what: str, *, is_start: bool = True, drops_line_end: bool = False, pipe: Pipe | None = None
+) -> str:
     r"""Decode UTF-8.
 
     Args:
@@ -16,21 +32,60 @@ def decode_text(data: bytes, what: str, *, is_start: bool = True, drops_line_end
         what: Name of the text in error messages.
         is_start: Whether the data is the start of the text, where a byte order mark is removed.
         drops_line_end: Whether to remove one `\n` or `\r\n` at the end.
+        pipe: How the text can be read if it has another format, for the hint.
 
     Raises:
-        UsageError: The data is not UTF-8.
+        UsageError: The data is not UTF-8, or begins like a file that is no text.
     """
+    if is_start:
+        require_text(data, what, pipe)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        encoding = "utf-16" if data.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "ENCODING"
-        raise UsageError(
-            f"{what} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
-            f"convert it with iconv -f {encoding} -t utf-8",
-        ) from None
+        raise not_utf8(what, error.start, error, data if is_start else b"", pipe) from None
     if is_start:
         text = text.removeprefix(BYTE_ORDER_MARK)
     return without_line_end(text) if drops_line_end else text
+
+
+def require_text(beginning: bytes, what: str, pipe: Pipe | None) -> None:
+    """Refuse what begins like a file that is no text, even if the bytes are UTF-8.
+
+    Raises:
+        UsageError: It begins so.
+    """
+    format = format_of(beginning)
+    if format is not None and not format.may_be_text:
+        raise _no_text(what, format, pipe)
+
+
+def not_utf8(
+    what: str, place: int, error: UnicodeDecodeError, beginning: bytes, pipe: Pipe | None
+) -> UsageError:
+    """Return the error of a text that is not UTF-8.
+
+    Args:
+        what: Name of the text.
+        place: Position of the wrong byte in the text.
+        error: What decoding raised.
+        beginning: The first bytes of the text, which may tell what it is; empty if they are not known.
+        pipe: As for `decode_text`.
+    """
+    if (format := format_of(beginning)) is not None:
+        return _no_text(what, format, pipe)
+    if b"\0" in beginning:
+        return UsageError(f"{what} is a binary file, not text", "only text in UTF-8 can be read here")
+    return UsageError(
+        f"{what} is not UTF-8: byte {place} is 0x{error.object[error.start]:02x}",
+        "convert it with iconv -f ENCODING -t utf-8",
+    )
+
+
+def _no_text(what: str, format: FileFormat, pipe: Pipe | None) -> UsageError:
+    hint = f"convert it with {format.command.replace('{}', 'FILE')}"
+    if pipe is not None:
+        hint = f"read it through a pipe: {format.reading(pipe.name)} | metal-gen {pipe.reader}"
+    return UsageError(f"{what} is {format.what}, not {format.is_unlike}", hint)
 
 
 def without_line_end(text: str) -> str:

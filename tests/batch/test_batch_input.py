@@ -171,12 +171,22 @@ def refusal(name, beginning):
         (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
         (b"PK\x03\x04", "a zip archive"),
         (b"PAR1\x15", "a Parquet file"),
+        (b"%PDF-1.7\n", "a PDF"),
         (b"\x89PNG\0", "a binary file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "a binary file"),
     ],
 )
 def test_another_format_is_refused_by_its_beginning(beginning, what):
     assert refusal("rows.x", beginning).message == f"rows.x is {what}, not JSON Lines"
     assert refusal(None, beginning).message == f"standard input is {what}, not JSON Lines"
+
+
+def test_rows_are_made_of_the_text_of_a_document():
+    call = "pdftotext a.pdf - | jq -cR 'select(length > 0) | {prompt: .}' > a.jsonl"
+    assert refusal("a.pdf", b"%PDF-1.7\n").hint.endswith(call)
+    with pytest.raises(UsageError) as raised:
+        require_json_lines("a.pdf", b"%PDF-1.7\n", "rank")
+    assert raised.value.hint == "a row is a JSON object on a line of its own"
 
 
 @pytest.mark.parametrize(

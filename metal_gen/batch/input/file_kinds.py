@@ -3,34 +3,14 @@
 Only the first line decides, so that a pipe and a file are treated alike.
 """
 
-import codecs
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from metal_gen.errors import UsageError
+from metal_gen.text.other_formats import format_of
 
-# First bytes, description, and a command that reads the format; `{}` stands for the file's name.
-MARKS = (
-    (b"\x1f\x8b", "compressed with gzip", "gzip -dc"),
-    (b"BZh", "compressed with bzip2", "bzip2 -dc"),
-    (b"\xfd7zXZ\0", "compressed with xz", "xz -dc"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -dc"),
-    (b"PK\x03\x04", "a zip archive", "unzip -p {}"),
-    (
-        b"PAR1",
-        "a Parquet file",
-        "python3 -c 'import pandas, sys; "
-        'pandas.read_parquet(sys.argv[1]).to_json(sys.stdout, orient="records", lines=True)\' {}',
-    ),
-    (codecs.BOM_UTF32_LE, "UTF-32", "iconv -f UTF-32 -t UTF-8"),
-    (codecs.BOM_UTF32_BE, "UTF-32", "iconv -f UTF-32 -t UTF-8"),
-    (codecs.BOM_UTF16_LE, "UTF-16", "iconv -f UTF-16 -t UTF-8"),
-    (codecs.BOM_UTF16_BE, "UTF-16", "iconv -f UTF-16 -t UTF-8"),
-    (b"{\0", "UTF-16", "iconv -f UTF-16LE -t UTF-8"),
-    (b"\0{", "UTF-16", "iconv -f UTF-16BE -t UTF-8"),
-)
 READ_CSV = (
     "python3 -c 'import csv, json; "
     '[print(json.dumps(row)) for row in csv.DictReader(open(0, encoding="utf-8-sig", newline=""){})]\''
@@ -63,18 +43,22 @@ def require_json_lines(name: str | None, beginning: bytes, command: str = "batch
     Raises:
         UsageError: The input has another format; the hint has a command that converts it.
     """
-    kind = _kind_by_mark(beginning) or _kind_by_line(name or "", beginning, FIELDS.get(command))
+    field = FIELDS.get(command)
+    kind = _kind_by_mark(beginning, field) or _kind_by_line(name or "", beginning, field)
     if kind is None:
         return
     what = "standard input" if name is None else name
     raise UsageError(f"{what} is {kind.what}, not JSON Lines", _hint(name, kind.command, command))
 
 
-def _kind_by_mark(beginning: bytes) -> _Kind | None:
-    for mark, what, command in MARKS:
-        if beginning.startswith(mark):
-            return _Kind(what, command)
-    return None
+def _kind_by_mark(beginning: bytes, field: str | None) -> _Kind | None:
+    format = format_of(beginning)
+    if format is None:
+        return None
+    if not format.is_document:
+        return _Kind(format.what, format.command)
+    rows = _rows_of_lines(field)
+    return _Kind(format.what, f"{format.command} | {rows}" if rows else "")
 
 
 def _kind_by_line(name: str, beginning: bytes, field: str | None) -> _Kind | None:
@@ -84,7 +68,7 @@ def _kind_by_line(name: str, beginning: bytes, field: str | None) -> _Kind | Non
         return _Kind("JSON over several lines", "jq -c .")
     if not line or line.startswith("{"):
         return None
-    if "\0" in line:
+    if b"\0" in beginning:
         return _Kind("a binary file")
     if line.startswith("["):
         return _Kind("a JSON array", "jq -c '.[]'")
@@ -92,7 +76,12 @@ def _kind_by_line(name: str, beginning: bytes, field: str | None) -> _Kind | Non
         return _Kind("CSV", READ_CSV.format(DELIMITERS[delimiter]))
     if line.startswith('"') and line.endswith('"'):
         return _Kind("a JSON text in each line", f"jq -c '{{{field}: .}}'" if field else "")
-    return _Kind("plain text", f"jq -cR 'select(length > 0) | {{{field}: .}}'" if field else "")
+    return _Kind("plain text", _rows_of_lines(field))
+
+
+def _rows_of_lines(field: str | None) -> str:
+    """Return a command that makes a row of each line of a text; empty if a row has more than a text."""
+    return f"jq -cR 'select(length > 0) | {{{field}: .}}'" if field else ""
 
 
 def _delimiter(name: str, line: str) -> str | None:

@@ -11,7 +11,7 @@ from metal_gen.cli.chat.multiline import BACKSLASH, CONTINUATION, PROMPT, is_unf
 from metal_gen.cli.chat.paste_marks import mark_pastes
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import DoesNotFitError
-from metal_gen.text.decoding import decode_text
+from metal_gen.text.decoding import Pipe, decode_text
 
 CHUNK_BYTES = 65536
 # Limit of a message in a pipe, far more than any cache holds: a pipe may never end its line.
@@ -121,7 +121,8 @@ def piped_messages(stream: BinaryIO, mark: bytes) -> Iterator[str]:
     """
     for number, part in enumerate(_parts(stream, mark), 1):
         data = part.removesuffix(b"\r") if mark == MARK else part
-        text = decode_text(data, f"message {number} on standard input", is_start=number == 1)
+        what = f"message {number} on standard input"
+        text = decode_text(data, what, is_start=number == 1, pipe=Pipe(None, "chat ..."))
         if text.strip():
             yield text
 

@@ -199,7 +199,7 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
 def _lines(name: str, console: Console) -> list[str]:
     """The lines of a file that are not blank."""
     read, length = [], 0
-    with text_pieces(name, console, "documents") as pieces:
+    with text_pieces(name, console, "documents", "rank --documents-file - ...") as pieces:
         for piece in pieces:
             read.append(piece)
             length += len(piece)

@@ -13,10 +13,12 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import is_terminal
 from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.files.missing_file import how_to_read
-from metal_gen.text.decoding import decode_text
+from metal_gen.text.decoding import Pipe, decode_text
 
 SILENCE_S = 2.0
 STDIN = "standard input"
+# For hints.
+READER = "generate ..."
 # Bytes read before asking for the maximum prompt size, which requires the model.
 PART_BYTES = 1 << 20
 
@@ -96,7 +98,8 @@ def _is_piped() -> bool:
 
 def _read_stdin(most_bytes: Callable[[], int]) -> str:
     what = f"the prompt on {STDIN}"
-    return decode_text(_read(sys.stdin.buffer, what, most_bytes), what, drops_line_end=True)
+    data = _read(sys.stdin.buffer, what, most_bytes)
+    return decode_text(data, what, drops_line_end=True, pipe=Pipe(None, READER))
 
 
 def _read_file(name: str, most_bytes: Callable[[], int]) -> str:
@@ -106,7 +109,8 @@ def _read_file(name: str, most_bytes: Callable[[], int]) -> str:
     except OSError as error:
         raise _unreadable(what, error, how_to_read(error, Path(name))) from None
     with stream:
-        return decode_text(_read(stream, what, most_bytes), what, drops_line_end=True)
+        data = _read(stream, what, most_bytes)
+    return decode_text(data, what, drops_line_end=True, pipe=Pipe(name, READER))
 
 
 def _read(stream: BinaryIO, what: str, most_bytes: Callable[[], int]) -> bytes:

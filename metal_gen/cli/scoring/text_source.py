@@ -14,9 +14,11 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import is_terminal
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.files.missing_file import how_to_read
-from metal_gen.text.decoding import BYTE_ORDER_MARK, decode_text
+from metal_gen.text.decoding import BYTE_ORDER_MARK, Pipe, not_utf8, require_text
 
 PIECE_BYTES = 1 << 16
+# Of a file, to tell what it is.
+BEGINNING_BYTES = 1 << 10
 
 
 def has_piped_input() -> bool:
@@ -31,13 +33,16 @@ def has_piped_input() -> bool:
 
 
 @contextmanager
-def text_pieces(name: str, console: Console, what: str = "text") -> Iterator[Iterator[str]]:
+def text_pieces(
+    name: str, console: Console, what: str = "text", reader: str = "score ..."
+) -> Iterator[Iterator[str]]:
     """Open a text.
 
     Args:
         name: Name of a file; `-` is standard input.
         console: Says what is waited for.
         what: Name of the text in errors.
+        reader: The command that reads it from a pipe, for hints.
 
     Yields:
         Its pieces, without a byte order mark; the first has been read.
@@ -50,7 +55,7 @@ def text_pieces(name: str, console: Console, what: str = "text") -> Iterator[Ite
             raise UsageError("- reads standard input, which is closed")
         if is_terminal(sys.stdin):
             console.note("reading the text from the terminal; Ctrl-D on a line of its own ends it")
-        yield _started(_pieces(sys.stdin.buffer, "standard input"), what)
+        yield _started(_pieces(sys.stdin.buffer, "standard input", Pipe(None, reader)), what)
         return
     try:
         file = Path(name).open("rb")  # noqa: SIM115
@@ -60,7 +65,7 @@ def text_pieces(name: str, console: Console, what: str = "text") -> Iterator[Ite
     except ValueError as error:
         raise UsageError(f"the {what} {name} cannot be read: {error}") from None
     with file:
-        yield _started(_pieces(file, name), what)
+        yield _started(_pieces(file, name, Pipe(name, reader)), what)
 
 
 def _started(pieces: Iterator[str], what: str) -> Iterator[str]:
@@ -76,25 +81,22 @@ def _started(pieces: Iterator[str], what: str) -> Iterator[str]:
     return joined()
 
 
-def _pieces(file: BinaryIO, name: str) -> Iterator[str]:
+def _pieces(file: BinaryIO, name: str, pipe: Pipe) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    place, is_start = 0, True
+    place, is_start, beginning = 0, True, b""
     while True:
         try:
             data = file.read(PIECE_BYTES)
         except OSError as error:
             raise MetalGenError(f"{name} cannot be read: {error.strerror}") from error
+        if not place:
+            beginning = data[:BEGINNING_BYTES]
+            require_text(beginning, name, pipe)
         held = len(decoder.getstate()[0])
         try:
             piece = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            if is_start:
-                decode_text(data, name)
-            byte = place - held + error.start
-            raise UsageError(
-                f"{name} is not UTF-8: byte {byte} is 0x{error.object[error.start]:02x}",
-                "convert it with iconv -f ENCODING -t utf-8",
-            ) from None
+            raise not_utf8(name, place - held + error.start, error, beginning, pipe) from None
         place += len(data)
         if is_start and piece:
             piece, is_start = piece.removeprefix(BYTE_ORDER_MARK), False

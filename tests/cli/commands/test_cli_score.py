@@ -104,6 +104,8 @@ def test_piped_text(folder, tmp_path):
         (b"a", "the text is a single token, and nothing comes before it that could predict it"),
         (b"abc\xff", "text.txt is not UTF-8: byte 3 is 0xff"),
         (b"a" * 98 + b"\xc3", "text.txt is not UTF-8: byte 98 is 0xc3"),
+        (b"\x1f\x8b\x08\0", "text.txt is compressed with gzip, not text"),
+        (b"BZh91AY&SY" + b"a" * 20 + b"\xff", "text.txt is compressed with bzip2, not text"),
     ],
 )
 def test_texts_that_cannot_be_scored(run, monkeypatch, content, message):
@@ -218,6 +220,21 @@ def test_an_instruction_is_for_rows_of_documents(run):
     )
     assert asked[0]["ranking"][0]["score"] != plain[0]["ranking"][0]["score"]
     assert asked[1]["ranking"] == plain[1]["ranking"]
+
+
+def test_another_format_is_named_with_the_pipe_that_reads_it(run):
+    Path("text.gz").write_bytes(b"\x1f\x8b\x08\0")
+    for arguments, reader in (
+        (("score", "text.gz"), "score ..."),
+        (("rank", "--query", "a", "--documents-file", "text.gz"), "rank --documents-file - ..."),
+        (("generate", "--prompt-file", "text.gz"), "generate ..."),
+    ):
+        outcome = run(*arguments)
+        assert (outcome.code, outcome.stdout) == (2, b"")
+        assert "text.gz is compressed with gzip, not text\n" in outcome.stderr
+        assert outcome.stderr.endswith(
+            f"hint: read it through a pipe: gzip -dc < text.gz | metal-gen {reader}\n"
+        )
 
 
 def test_json_asks_for_what_is_the_default(run):
