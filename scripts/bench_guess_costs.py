@@ -30,9 +30,8 @@ from metal_gen.engine.generator import GeneratedToken, generate_tokens
 from metal_gen.models.assembly import assemble_mtp
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.add_norm import choose_add_norm
+from metal_gen.models.kernels.chosen import choose_kernels
 from metal_gen.models.kernels.fitted import fitted, has_head_norms
-from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.registry import builder_for
 from metal_gen.sampling.random_keys import RandomKeys
@@ -156,15 +155,15 @@ class Bench:
         if isinstance(size, HybridCacheConfig):
             most = 65
             size = replace(size, recent_passes=most) if runs_on_cpu() else replace(size, most_replayed=most)
-        attention = choose(config, has_head_norms(model), wanted.dtype, wanted.dtype)
-        compiles = compiles_steps("auto", has_kernel=attention.by_kernel)
-        norms = choose_add_norm(config.hidden_size, wanted.dtype)
-        model = fitted(model, by_kernel=attention.by_kernel, adds=norms.by_kernel)
+        kernels = choose_kernels(config, wanted.dtype, wanted.dtype, has_head_norms=has_head_norms(model))
+        has_kernel = kernels.attention.by_kernel
+        compiles = compiles_steps("auto", has_kernel=has_kernel)
+        model = fitted(model, kernels)
         self.decoder = Decoder(model, new_cache(size), compiles=compiles)
         self.known = Known()
-        self.mtp = self._mtp(config, weights, compiles=compiles and attention.by_kernel)
-        kernels = f"attention by {attention}, residual norms by {norms}"
-        print(f"{kernels}; compiled: {compiles}; weights at {seconds_gone():.0f} s", flush=True)
+        self.mtp = self._mtp(config, weights, compiles=compiles and has_kernel)
+        named = f"attention by {kernels.attention}, residual norms by {kernels.residual_norms}"
+        print(f"{named}; compiled: {compiles}; weights at {seconds_gone():.0f} s", flush=True)
 
     def _mtp(self, config: ModelConfig, weights: FastWeights, *, compiles: bool) -> MtpSource | None:
         """Return layers for multi-token prediction, for models that are published with them."""

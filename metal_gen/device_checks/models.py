@@ -24,8 +24,10 @@ from metal_gen.errors import MetalGenError
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.add_norm import try_add_norm
+from metal_gen.models.kernels.attention_trial import choose_attention
+from metal_gen.models.kernels.choice import BY_KERNEL
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.fitted import fitted, has_head_norms
-from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.registry import builder_for
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.random_keys import RandomKeys
@@ -96,13 +98,14 @@ class _Family:
     @cached_property
     def model_by_kernel(self) -> Transformer:
         """The model on the device, with the kernels for new tokens."""
-        adds = try_add_norm(self.config.hidden_size, DTYPE).by_kernel
-        return fitted(self.model, by_kernel=True, adds=adds)
+        adds = try_add_norm(self.config.hidden_size, DTYPE)
+        return fitted(self.model, ModelKernels(BY_KERNEL, adds, in_linear_attention=True))
 
     @property
     def has_kernel(self) -> bool:
         """Whether the kernel works on this device for this model."""
-        return choose(self.config, has_head_norms(self.model), DTYPE, DTYPE).by_kernel
+        normed = has_head_norms(self.model)
+        return choose_attention(self.config, DTYPE, DTYPE, has_head_norms=normed).by_kernel
 
     @cached_property
     def expected_model(self) -> Transformer:

@@ -6,6 +6,7 @@ Calling `load` on its result reads the weights.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,10 +31,8 @@ from metal_gen.generation.model_notices import memory_notice, notices_of
 from metal_gen.generation.planning import plan_memory, plan_run
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
-from metal_gen.models.kernels.add_norm import choose_add_norm
-from metal_gen.models.kernels.choice import PLAIN, Choice
+from metal_gen.models.kernels.chosen import NO_KERNELS, ModelKernels, choose_kernels
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.linear_attention.mixing import described
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
@@ -96,25 +95,20 @@ class PreparedModel:
     most_slots: int = 1
     scores: bool = False
 
-    @property
-    def attention(self) -> Choice:
-        """How to compute the attention of new tokens. The first access tries a kernel on a GPU."""
+    @cached_property
+    def kernels(self) -> ModelKernels:
+        """Kernels of the model. The first access tries them on a GPU."""
         plan = self.plan
-        if not self._is_worth_kernels:
-            return PLAIN
-        return choose(plan.model, plan.has_head_norms, plan.dtype, plan.cache.dtype)
-
-    @property
-    def residual_norms(self) -> Choice:
-        """How to compute residual sums and their norms. The first access tries a kernel on a GPU."""
-        if not self._is_worth_kernels:
-            return PLAIN
-        return choose_add_norm(self.plan.model.hidden_size, self.plan.dtype)
-
-    @property
-    def _is_worth_kernels(self) -> bool:
-        is_small = runs_on_cuda() and self.plan.weights_bytes < WORTH_COMPILING_BYTES
-        return self.settings.kernels != "off" and not self.scores and not is_small
+        if self.settings.kernels == "off":
+            return NO_KERNELS
+        is_small = runs_on_cuda() and plan.weights_bytes < WORTH_COMPILING_BYTES
+        return choose_kernels(
+            plan.model,
+            plan.dtype,
+            plan.cache.dtype,
+            has_head_norms=plan.has_head_norms,
+            for_new_tokens=not (self.scores or is_small),
+        )
 
     @property
     def linear_attention(self) -> str | None:
@@ -123,13 +117,13 @@ class PreparedModel:
         if plan.model.linear is None:
             return None
         dtypes = dtype_named(plan.dtype), dtype_named(plan.cache.float_dtype)
-        return described(plan.model.linear, *dtypes, by_kernel=self.settings.kernels != "off")
+        return described(plan.model.linear, *dtypes, by_kernel=self.kernels.in_linear_attention)
 
     @property
     def compiles(self) -> bool:
         """Whether the decode step is compiled."""
         return not self.scores and compiles_steps(
-            self.settings.compile, self.most_slots, has_kernel=self.attention.by_kernel
+            self.settings.compile, self.most_slots, has_kernel=self.kernels.attention.by_kernel
         )
 
     def for_prompt(self, prompt_tokens: int) -> "PreparedModel":
@@ -164,7 +158,7 @@ class PreparedModel:
 
         Reports say meanwhile which kernels are used, so all are tried now.
         """
-        _ = self.attention, self.residual_norms, self.linear_attention
+        _ = self.kernels, self.linear_attention
         return Background(load)
 
     def read_weights(self) -> Transformer:
@@ -174,12 +168,7 @@ class PreparedModel:
 
     def with_cache(self, model: Transformer) -> TextModel:
         """Allocate the cache. The tokenizer is read at its first use."""
-        model = fitted(
-            model,
-            by_kernel=self.attention.by_kernel,
-            adds=self.residual_norms.by_kernel,
-            kernels=self.settings.kernels != "off",
-        )
+        model = fitted(model, self.kernels)
         # MLX keeps freed buffers for reuse, but no more of them than the plan includes.
         limit_buffer_cache(self.plan.working_bytes)
         if wires_memory(self.settings.wired_memory):

@@ -37,7 +37,7 @@ class RMSNorm:
         weight: Factor of each number, (hidden,).
         eps: Constant that keeps zeros zero.
         around_zero: The checkpoint stores the weight minus 1.
-        adds_by_kernel: Whether a kernel computes sums with their norms; `choose_add_norm` has to allow it.
+        adds_by_kernel: Whether a kernel computes sums with their norms that passes its trial here.
     """
 
     weight: mx.array

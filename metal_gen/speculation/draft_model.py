@@ -16,10 +16,8 @@ from metal_gen.device.backend import compiles_steps, runs_on_cpu
 from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
-from metal_gen.models.kernels.add_norm import choose_add_norm
-from metal_gen.models.kernels.choice import PLAIN
+from metal_gen.models.kernels.chosen import NO_KERNELS, choose_kernels
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
@@ -77,21 +75,16 @@ class PlannedDraft:
     def load_decoder(self, capacity: int, *, ahead_bytes: int | None = None) -> Decoder:
         """Return the draft model with a cache of its own."""
         weights, config = self.checkpoint.weights, self.checkpoint.config
-        sizes = (config, weights.has_head_norms, self.dtype, self.cache_dtype)
-        attention = choose(*sizes) if self.kernels else PLAIN
-        norms = choose_add_norm(config.hidden_size, self.dtype) if self.kernels else PLAIN
-        model = fitted(
-            weights.load(self.dtype),
-            by_kernel=attention.by_kernel,
-            adds=norms.by_kernel,
-            kernels=self.kernels,
-        )
+        kernels = NO_KERNELS
+        if self.kernels:
+            dtypes = self.dtype, self.cache_dtype
+            kernels = choose_kernels(config, *dtypes, has_head_norms=weights.has_head_norms)
         return Decoder(
-            model,
+            fitted(weights.load(self.dtype), kernels),
             new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),
             chunk_size=self.chunk_size,
             ahead_bytes=None if runs_on_cpu() else min(ahead_bytes or AHEAD_BYTES, AHEAD_BYTES),
-            compiles=compiles_steps(self.compile, has_kernel=attention.by_kernel),
+            compiles=compiles_steps(self.compile, has_kernel=kernels.attention.by_kernel),
         )
 
 

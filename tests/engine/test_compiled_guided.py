@@ -11,6 +11,8 @@ from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine import decoder as decoders
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.choice import BY_KERNEL
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 
@@ -88,7 +90,7 @@ def test_the_kernel_writes_forced_tokens(tmp_path, monkeypatch, programs, name):
     monkeypatch.setattr(Code, "__call__", kernels.as_method)
     model = loaded(tmp_path, name)
     expected = guided(decoder_of(model, compiles=False), STRATEGIES["penalties"])
-    by_kernel = fitted(model, by_kernel=True, kernels=False)
+    by_kernel = fitted(model, ModelKernels(attention=BY_KERNEL))
     assert guided(decoder_of(by_kernel, compiles=True), STRATEGIES["penalties"]) == expected
     assert kernels.names
 

@@ -16,7 +16,8 @@ from metal_gen.models.kernels.add_norm import (
     can_add,
     choose_add_norm,
 )
-from metal_gen.models.kernels.choice import PLAIN
+from metal_gen.models.kernels.choice import BY_KERNEL, PLAIN
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.layers import RMSNorm, gated
@@ -67,7 +68,7 @@ def test_a_norm_that_adds_by_kernel_where_it_can_is_the_plain_one(rows, dtype):
 @pytest.mark.parametrize("name", ["qwen2, sliding window", "qwen3_moe", "qwen3_5"])
 def test_texts_by_the_kernel_are_those_of_plain_operations(as_on_a_gpu, name):
     family = whole_models._Family(ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS[name]}))
-    model = fitted(family.model, by_kernel=False, adds=True, kernels=False)
+    model = fitted(family.model, ModelKernels(residual_norms=BY_KERNEL))
     for found, expected in whole_models._decoded(family, model):
         assert mx.abs(found - expected).max().item() < 1e-4
     layers = len(model.layers)

@@ -18,12 +18,13 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
 from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels import next_attention, passed
-from metal_gen.models.kernels.choice import PLAIN
+from metal_gen.models.kernels import attention_trial, passed
+from metal_gen.models.kernels.attention_trial import choose_attention
+from metal_gen.models.kernels.choice import BY_KERNEL, PLAIN
+from metal_gen.models.kernels.chosen import NO_KERNELS, ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.heads import Heads
-from metal_gen.models.kernels.next_attention import choose
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -49,7 +50,7 @@ CONFIG = ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3"
 @pytest.fixture
 def as_on_a_gpu(monkeypatch, tmp_path, programs):
     """Kernels are tried as on a GPU, and run as C++."""
-    with kernels_as_on_a_gpu(next_attention, monkeypatch, tmp_path, programs) as kernels:
+    with kernels_as_on_a_gpu(attention_trial, monkeypatch, tmp_path, programs) as kernels:
         yield kernels
 
 
@@ -60,10 +61,10 @@ def as_on_a_gpu(monkeypatch, tmp_path, programs):
 def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, kind, stretches, is_one_text):
     heads, dtype, cache_dtype = KINDS[kind]
     assert heads.are_supported
-    trial = next_attention._Trial(
+    trial = attention_trial.AttentionTrial(
         heads,
-        next_attention.dtype_named(dtype),
-        next_attention.dtype_named(cache_dtype),
+        attention_trial.dtype_named(dtype),
+        attention_trial.dtype_named(cache_dtype),
         stretches,
         is_one_text=is_one_text,
     )
@@ -163,7 +164,7 @@ def test_a_step_that_was_taken_back_writes_nothing_later(as_on_a_gpu):
 @pytest.mark.parametrize(("run", "reason"), FAILING_KERNELS)
 def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, tmp_path, run, reason):
     monkeypatch.setattr(Code, "__call__", run)
-    choice = choose(CONFIG, True, "float32", "float32")
+    choice = choose_attention(CONFIG, "float32", "float32", has_head_norms=True)
     assert not choice.by_kernel
     assert str(choice).startswith(f"plain operations; not a kernel of its own: {reason}")
     assert "much more" not in str(choice)
@@ -173,22 +174,22 @@ def test_a_kernel_that_fails_its_trial_is_left_alone(as_on_a_gpu, monkeypatch, t
 @pytest.mark.quick
 @cpu_only
 def test_a_cpu_and_a_packed_cache_take_plain_operations(as_on_a_gpu, monkeypatch):
-    assert choose(CONFIG, True, "float32", "q8") == PLAIN
+    assert choose_attention(CONFIG, "float32", "q8", has_head_norms=True) == PLAIN
     monkeypatch.undo()
-    assert choose(CONFIG, True, "float32", "float32") == PLAIN
+    assert choose_attention(CONFIG, "float32", "float32", has_head_norms=True) == PLAIN
 
 
 @pytest.mark.quick
 @cpu_only
 def test_a_setting_turns_all_kernels_off(as_on_a_gpu, monkeypatch):
-    monkeypatch.setattr(next_attention, "reason_against", lambda *_: None)
-    chosen = [prepare(Settings(kernels=kernels)).attention.by_kernel for kernels in ("auto", "off")]
+    monkeypatch.setattr(passed, "reason_against", lambda *_: None)
+    chosen = [prepare(Settings(kernels=kernels)).kernels.attention.by_kernel for kernels in ("auto", "off")]
     assert chosen == [True, False]
     family = whole_models._Family(
         ModelConfig.from_hf({**whole_models.BASE, **whole_models.MODELS["qwen3_5"]})
     )
-    used = fitted(family.model, by_kernel=True)
-    unused = fitted(used, by_kernel=False, kernels=False)
+    used = fitted(family.model, ModelKernels(BY_KERNEL, in_linear_attention=True))
+    unused = fitted(used, NO_KERNELS)
     assert (used.has_kernel, unused.has_kernel) == (True, False)
     linear = [layer.attention for layer in unused.layers if isinstance(layer.attention, GatedDeltaNet)]
     assert linear
@@ -215,11 +216,11 @@ def test_groups_fit_the_memory_that_they_share():
 def trials(as_on_a_gpu, monkeypatch):
     """Count trials of a kernel that passes."""
     count = []
-    monkeypatch.setattr(next_attention, "reason_against", lambda *_: count.append(1))
+    monkeypatch.setattr(passed, "reason_against", lambda *_: count.append(1))
 
     def choose_anew():
-        next_attention._chosen.cache_clear()
-        assert choose(CONFIG, True, "float32", "float32").by_kernel
+        attention_trial._chosen.cache_clear()
+        assert choose_attention(CONFIG, "float32", "float32", has_head_norms=True).by_kernel
         found = len(count)
         count.clear()
         return found

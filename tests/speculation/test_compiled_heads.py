@@ -16,6 +16,8 @@ from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.choice import BY_KERNEL
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.speculation.mtp import MtpSource
@@ -41,7 +43,7 @@ def made(tmp_path_factory):
     write_mtp_checkpoint(folder, {**dict(hybrid_configs())["qwen3_5_text-alone"], **HEADS})
     checkpoint = Checkpoint(folder)
     target = checkpoint.weights.load("float32")
-    by_kernel = fitted(target, by_kernel=True, kernels=False)
+    by_kernel = fitted(target, ModelKernels(attention=BY_KERNEL))
     planned = plan_mtp(Settings(), checkpoint, "float32")
 
     def make(rows=None):

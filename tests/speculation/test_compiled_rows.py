@@ -16,6 +16,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine import compiled_step
 from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.choice import BY_KERNEL
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.next_attention import heads_of
@@ -181,7 +183,7 @@ def test_the_kernel_writes_and_reads_the_rows_of_one_text(tmp_path, by_cpp, name
     model = Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32")
     assert heads_of(model.config, normed=name != "window", sliding=name == "window").are_supported
     plain = decoder_of(model, compiles=False)
-    decoder = decoder_of(fitted(model, by_kernel=True, kernels=False), compiles=True)
+    decoder = decoder_of(fitted(model, ModelKernels(attention=BY_KERNEL)), compiles=True)
     for strategy in ("greedy", "penalties"):
         counts, _ = assert_the_plain_text(plain, decoder, STRATEGIES[strategy], most=25)
         assert counts.accepted

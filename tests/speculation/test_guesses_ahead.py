@@ -14,6 +14,8 @@ from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.models.cache_size import cache_size
+from metal_gen.models.kernels.choice import BY_KERNEL
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.speculation.depth import Depths
@@ -39,7 +41,7 @@ def made(tmp_path_factory):
     """A trained target, the same with the kernel, and a function that makes a source."""
     checkpoint = Checkpoint(write_story_model(tmp_path_factory.mktemp("stories")))
     target = checkpoint.weights.load("float32")
-    by_kernel = fitted(target, by_kernel=True, kernels=False)
+    by_kernel = fitted(target, ModelKernels(attention=BY_KERNEL))
     planned = plan_mtp(Settings(), checkpoint, "float32")
 
     def make():

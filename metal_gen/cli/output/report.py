@@ -40,8 +40,8 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
         console.note(f"command buffers: {', '.join(in_force)}")
     reason = "" if plan.chunk_reason is None else f": {plan.chunk_reason}"
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
-    console.note(f"attention of new tokens: {prepared.attention}")
-    console.note(f"residual sums with their norms: {prepared.residual_norms}")
+    console.note(f"attention of new tokens: {prepared.kernels.attention}")
+    console.note(f"residual sums with their norms: {prepared.kernels.residual_norms}")
     console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
     if prepared.guesses is not None and plan.guesses is not None:
         console.note(f"speculation: {settings.speculate}, at most {plan.guesses.most_guesses} guesses a pass")

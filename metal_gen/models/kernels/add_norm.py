@@ -6,15 +6,15 @@ Axes: R rows.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import mlx.core as mx
 
-from metal_gen.device.backend import dtype_named, on_cpu, runs_on_cpu
+from metal_gen.device.backend import dtype_named, runs_on_cpu
 from metal_gen.models.kernels.choice import PLAIN, Choice
 from metal_gen.models.kernels.dialect import LANES, Code
-from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
-from metal_gen.models.kernels.trial import reason_against
+from metal_gen.models.kernels.passed import choice_by_trial, trial_key
+from metal_gen.models.kernels.trial import Trial, random_arrays
 
 # T is the dtype of all but `eps`. N numbers in a row and WARPS are known when compiling.
 BODY = """
@@ -121,21 +121,15 @@ def try_add_norm(hidden_size: int, dtype: str) -> Choice:
 @cache
 def _chosen(hidden_size: int, dtype: str) -> Choice:
     key = trial_key(CODE, hidden_size, dtype, MOST_WARPS)
-    if has_passed(key):
-        return Choice(by_kernel=True)
-    trial = _Trial(hidden_size, dtype_named(dtype))
-    if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
-        return Choice(by_kernel=False, refused=reason)
-    keep_passed(key)
-    return Choice(by_kernel=True)
+    trial = partial(_AddNormTrial, hidden_size, dtype_named(dtype))
+    return choice_by_trial(key, [trial], TOLERANCE[dtype])
 
 
-class _Trial:
+class _AddNormTrial(Trial):
     """As many rows of random numbers as the kernel takes."""
 
     def __init__(self, hidden_size: int, dtype: mx.Dtype) -> None:
-        shapes = [(MOST_ROWS, hidden_size), (MOST_ROWS, hidden_size), (hidden_size,)]
-        numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
+        numbers = random_arrays([(MOST_ROWS, hidden_size), (MOST_ROWS, hidden_size), (hidden_size,)])
         self.arrays = [each.astype(dtype) for each in numbers]
         mx.eval(self.arrays)
 
@@ -144,10 +138,7 @@ class _Trial:
         rows, added, weight = self.arrays
         return add_rms_norm(rows, added, weight, mx.array([TRIED_EPS]))
 
-    def on_cpu(self) -> Sequence[mx.array]:
-        """Return the same by MLX's operations on the CPU, in float32."""
-        with on_cpu():
-            rows, added, weight = (each.astype(mx.float32) for each in self.arrays)
-            expected = [rows + added, mx.fast.rms_norm(rows + added, weight, TRIED_EPS)]
-            mx.eval(expected)
-        return expected
+    def plainly(self) -> Sequence[mx.array]:
+        """See `Trial`."""
+        rows, added, weight = (each.astype(mx.float32) for each in self.arrays)
+        return [rows + added, mx.fast.rms_norm(rows + added, weight, TRIED_EPS)]

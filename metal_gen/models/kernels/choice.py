@@ -21,4 +21,5 @@ class Choice:
         return "plain operations" + (f"; not a kernel of its own: {self.refused}" if self.refused else "")
 
 
+BY_KERNEL = Choice(by_kernel=True)
 PLAIN = Choice(by_kernel=False)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from metal_gen.models.attention import Attention, HeadNorm
+from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.next_attention import NextAttention, heads_of, score_factor
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
 from metal_gen.models.matrices.matrix import computed
@@ -20,23 +21,17 @@ def has_head_norms(model: Transformer) -> bool:
     )
 
 
-def fitted(model: Transformer, *, by_kernel: bool, adds: bool = False, kernels: bool = True) -> Transformer:
-    """Return the model with kernels or without; it shares the weights of the given one.
-
-    Args:
-        model: The model.
-        by_kernel: Whether a kernel computes the attention of new tokens; `choose` has to allow it.
-        adds: Whether a kernel computes residual sums and their norms; `choose_add_norm` has to allow it.
-        kernels: Whether other parts may use kernels that pass their trial.
-    """
-    normed = has_head_norms(model)
+def fitted(model: Transformer, kernels: ModelKernels) -> Transformer:
+    """Return the model with these kernels and no others; it shares the weights of the given one."""
+    normed, adds = has_head_norms(model), kernels.residual_norms.by_kernel
 
     def layer_of(layer: DecoderLayer) -> DecoderLayer:
         mixer = layer.attention
         if isinstance(mixer, GatedDeltaNet):
-            mixer = replace(mixer, by_kernel=kernels)
+            mixer = replace(mixer, by_kernel=kernels.in_linear_attention)
         elif isinstance(mixer, Attention):
-            mixer = replace(mixer, kernel=_kernel_of(model, mixer, normed=normed) if by_kernel else None)
+            kernel = _kernel_of(model, mixer, normed=normed) if kernels.attention.by_kernel else None
+            mixer = replace(mixer, kernel=kernel)
         return _with_adds(replace(layer, attention=mixer), adds)
 
     norm = replace(model.norm, adds_by_kernel=adds)

@@ -6,12 +6,15 @@ the versions of MLX and of the system. Whatever is wrong with the file, kernels 
 
 import hashlib
 import platform
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
 from metal_gen.device.backend import device_name
 from metal_gen.files.kept_file import read_kept, write_kept
+from metal_gen.models.kernels.choice import BY_KERNEL, Choice
 from metal_gen.models.kernels.dialect import Code, dialect_here
+from metal_gen.models.kernels.trial import Trial, reason_against
 
 NAME = "kernels.json"
 MOST_BYTES = 1 << 16
@@ -31,15 +34,23 @@ def trial_key(code: Code, *parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, (*here, *what))).encode()).hexdigest()[:32]
 
 
-def has_passed(key: str) -> bool:
-    """Return whether a trial is known to have gone well."""
-    return key in _kept()
+def choice_by_trial(key: str, trials: Sequence[Callable[[], Trial]], tolerance: float) -> Choice:
+    """Choose a kernel if all trials go well, now or earlier.
 
-
-def keep_passed(key: str) -> None:
-    """Remember that a trial went well, if there is a place to."""
+    Args:
+        key: Hash of the trials, as `trial_key` returns it.
+        trials: Make the trials, each when it is needed.
+        tolerance: Largest difference, as for `reason_against`.
+    """
+    if key in _kept():
+        return BY_KERNEL
+    for make_trial in trials:
+        if reason := reason_against(make_trial(), tolerance):
+            return Choice(by_kernel=False, refused=reason)
+    # Another process may have written meanwhile.
     kept = [each for each in _kept() if each != key]
     write_kept(NAME, [*kept, key][-MOST_KEPT:])
+    return BY_KERNEL
 
 
 def _kept() -> list[str]:

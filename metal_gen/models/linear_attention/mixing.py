@@ -7,15 +7,15 @@ Axes: as in `mix_kernel`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import mlx.core as mx
 
-from metal_gen.device.backend import on_cpu, runs_on_cpu
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
-from metal_gen.models.kernels.passed import has_passed, keep_passed, trial_key
-from metal_gen.models.kernels.trial import reason_against
+from metal_gen.models.kernels.choice import PLAIN, Choice
+from metal_gen.models.kernels.passed import choice_by_trial, trial_key
+from metal_gen.models.kernels.trial import Trial, random_arrays
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.joined import convolved, gated, pace
 from metal_gen.models.linear_attention.mix import (
@@ -37,22 +37,9 @@ TRIED_EPSILON = 1e-6
 TRIED_TOKENS = 19
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """How to compute it.
-
-    Attributes:
-        by_kernel: Whether by the kernel.
-        refused: Why the kernel is not used; None if it is used, or does not exist for these sizes here.
-    """
-
-    by_kernel: bool
-    refused: str | None = None
-
-
 def mixing_for(
     sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype, *, by_kernel: bool = True
-) -> Mixing:
+) -> Choice:
     """Return the way for heads of these sizes. The first call tries the kernel.
 
     Args:
@@ -62,7 +49,7 @@ def mixing_for(
         by_kernel: Whether a kernel may be used.
     """
     if runs_on_cpu() or not by_kernel or not is_supported(sizes) or dtype not in TOLERANCE:
-        return Mixing(by_kernel=False)
+        return PLAIN
     return _chosen(sizes, dtype, conv_dtype)
 
 
@@ -76,20 +63,17 @@ def described(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtyp
 
 
 @cache
-def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype) -> Mixing:
+def _chosen(sizes: LinearAttentionConfig, dtype: mx.Dtype, conv_dtype: mx.Dtype) -> Choice:
     groups = (whole_head(sizes.linear_value_head_dim), PART_OF_HEAD)
     key = trial_key(CODE, sizes, groups, dtype, conv_dtype)
-    if has_passed(key):
-        return Mixing(by_kernel=True)
-    for group, by_key_head in zip(groups, (False, True), strict=True):
-        trial = Trial(sizes, dtype, conv_dtype, TRIED_TOKENS, group, by_key_head=by_key_head)
-        if reason := reason_against(trial.by_kernel, trial.on_cpu, TOLERANCE[dtype]):
-            return Mixing(by_kernel=False, refused=reason)
-    keep_passed(key)
-    return Mixing(by_kernel=True)
+    trials = [
+        partial(MixTrial, sizes, dtype, conv_dtype, TRIED_TOKENS, group, by_key_head=by_key_head)
+        for group, by_key_head in zip(groups, (False, True), strict=True)
+    ]
+    return choice_by_trial(key, trials, TOLERANCE[dtype])
 
 
-class Trial:
+class MixTrial(Trial):
     """Three sequences of a few tokens: one uses none, and its states stay; one uses all but the last.
 
     Args:
@@ -118,16 +102,17 @@ class Trial:
             sizes.linear_conv_kernel_dim,
         )
         channels = sizes.conv_size
-        shapes = [
-            (3, length, channels + sizes.value_size + 2 * heads),
-            (3, taps - 1, channels),
-            (3, heads, value, sizes.linear_key_head_dim),
-            (taps, channels),
-            (heads,),
-            (heads,),
-            (value,),
-        ]
-        numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
+        numbers = random_arrays(
+            [
+                (3, length, channels + sizes.value_size + 2 * heads),
+                (3, taps - 1, channels),
+                (3, heads, value, sizes.linear_key_head_dim),
+                (taps, channels),
+                (heads,),
+                (heads,),
+                (value,),
+            ]
+        )
         self.rows, self.before = numbers[0].astype(dtype), numbers[1].astype(conv_dtype)
         self.memory, self.taps, speed, self.bias, self.norm = numbers[2:]
         self.speed = -mx.exp(speed)
@@ -140,14 +125,8 @@ class Trial:
         mix = Mix(self.sizes, self.by_key_head, weights, self.group)
         return mix(self.rows, self.before, self.memory, self.used)
 
-    def on_cpu(self) -> Sequence[mx.array]:
-        """Return the same by plain operations on the CPU, in float32."""
-        with on_cpu():
-            expected = self._plainly()
-            mx.eval(expected)
-        return expected
-
-    def _plainly(self) -> list[mx.array]:
+    def plainly(self) -> Sequence[mx.array]:
+        """See `Trial`."""
         sizes, batch, length = self.sizes, len(self.rows), self.rows.shape[1]
         rows = self.rows.astype(mx.float32).reshape(batch * length, -1)
         parts = parted(rows, sizes, by_key_head=self.by_key_head)

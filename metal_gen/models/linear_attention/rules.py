@@ -12,9 +12,9 @@ from functools import cache
 
 import mlx.core as mx
 
-from metal_gen.device.backend import on_cpu, runs_on_cpu
+from metal_gen.device.backend import runs_on_cpu
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
-from metal_gen.models.kernels.trial import reason_against
+from metal_gen.models.kernels.trial import Trial, random_arrays, reason_against
 from metal_gen.models.linear_attention.delta_rule import delta_rule
 from metal_gen.models.linear_attention.kernel import can_take, kernel_rule
 
@@ -63,7 +63,7 @@ def rule_for(sizes: LinearAttentionConfig, *, by_kernel: bool = True) -> ChosenR
 def _chosen(sizes: LinearAttentionConfig, plainly: bool) -> ChosenRule:
     refused: list[str] = []
     for name, rule in _candidates(sizes, plainly).items():
-        reason = _reason_against(rule, sizes)
+        reason = reason_against(_RuleTrial(rule, sizes), TOLERANCE)
         if reason is None:
             return ChosenRule(rule, name, tuple(refused))
         refused.append(f"{name}: {reason}")
@@ -82,33 +82,36 @@ def _candidates(sizes: LinearAttentionConfig, plainly: bool) -> dict[str, Rule]:
     return found
 
 
-def _reason_against(rule: Rule, sizes: LinearAttentionConfig) -> str | None:
-    """Return why a rule cannot be used, or None if its results equal those of plain operations on the CPU."""
-    inputs = _tried(sizes)
-    return reason_against(lambda: rule(*inputs), lambda: _on_cpu(inputs), TOLERANCE)
+class _RuleTrial(Trial):
+    """Two sequences of a few tokens.
 
+    Args:
+        rule: Rule to try.
+        sizes: Sizes of the heads.
+    """
 
-def _on_cpu(inputs: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
-    with on_cpu():
-        expected = delta_rule(*inputs)
-        mx.eval(expected)
-    return expected
+    def __init__(self, rule: Rule, sizes: LinearAttentionConfig) -> None:
+        self._rule = rule
+        batch, length = 2, TRIED_TOKENS
+        shared, heads = sizes.linear_num_key_heads, sizes.linear_num_value_heads
+        key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
+        queries, keys, values, decay, beta, memory = random_arrays(
+            [
+                (batch, length, shared, key),
+                (batch, length, shared, key),
+                (batch, length, heads, value),
+                (batch, length, heads),
+                (batch, length, heads),
+                (batch, heads, value, key),
+            ]
+        )
+        keys = keys * mx.rsqrt((keys * keys).sum(axis=-1, keepdims=True))
+        self._inputs = queries, keys, values, -mx.abs(decay), mx.sigmoid(beta), memory
 
+    def by_kernel(self) -> Sequence[mx.array]:
+        """See `Trial`."""
+        return self._rule(*self._inputs)
 
-def _tried(sizes: LinearAttentionConfig) -> list[mx.array]:
-    """Return numbers to try a rule with, in the shapes of `delta_rule`: two sequences of a few tokens."""
-    batch, length = 2, TRIED_TOKENS
-    shared, heads = sizes.linear_num_key_heads, sizes.linear_num_value_heads
-    key, value = sizes.linear_key_head_dim, sizes.linear_value_head_dim
-    shapes = [
-        (batch, length, shared, key),
-        (batch, length, shared, key),
-        (batch, length, heads, value),
-        (batch, length, heads),
-        (batch, length, heads),
-        (batch, heads, value, key),
-    ]
-    numbers = [mx.random.normal(shape, key=mx.random.key(seed)) for seed, shape in enumerate(shapes)]
-    queries, keys, values, decay, beta, memory = numbers
-    keys = keys * mx.rsqrt((keys * keys).sum(axis=-1, keepdims=True))
-    return [queries, keys, values, -mx.abs(decay), mx.sigmoid(beta), memory]
+    def plainly(self) -> Sequence[mx.array]:
+        """See `Trial`."""
+        return delta_rule(*self._inputs)

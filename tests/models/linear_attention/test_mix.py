@@ -11,6 +11,7 @@ from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.kernels.choice import PLAIN
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.linear_attention import mix as whole_or_part
 from metal_gen.models.linear_attention import mixing
@@ -74,7 +75,7 @@ def shares_of_largest(found, expected):
 def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length, in_parts, by_key_head):
     assert is_supported(heads)
     group = PART_OF_HEAD if in_parts else whole_head(heads.linear_value_head_dim)
-    trial = mixing.Trial(heads, mx.float32, mx.float32, length, group, by_key_head=by_key_head)
+    trial = mixing.MixTrial(heads, mx.float32, mx.float32, length, group, by_key_head=by_key_head)
     outputs, conv, memory = shares_of_largest(trial.by_kernel(), trial.on_cpu())
     assert conv == 0
     assert max(outputs, memory) < 1e-5
@@ -89,7 +90,7 @@ def test_the_kernel_computes_what_plain_operations_do(as_on_a_gpu, heads, length
     ids=["bfloat16", "float16 rows, float32 state"],
 )
 def test_results_have_the_dtypes_of_rows_and_state(as_on_a_gpu, dtype, conv_dtype, rounding):
-    trial = mixing.Trial(sizes(32, 64, 1, 2), dtype, conv_dtype, 18, PART_OF_HEAD, by_key_head=False)
+    trial = mixing.MixTrial(sizes(32, 64, 1, 2), dtype, conv_dtype, 18, PART_OF_HEAD, by_key_head=False)
     found = trial.by_kernel()
     outputs, conv, memory = shares_of_largest(found, trial.on_cpu())
     assert [each.dtype for each in found] == [dtype, conv_dtype, mx.float32]
@@ -102,7 +103,7 @@ def test_results_have_the_dtypes_of_rows_and_state(as_on_a_gpu, dtype, conv_dtyp
 @pytest.mark.parametrize("decay", [-30.0, -9.0, -2.6, 0.0, 4.0, 60.0])
 def test_a_head_fades_as_exactly_as_its_decay_is_given(as_on_a_gpu, decay):
     """Softplus of numbers far below zero is small, not zero."""
-    trial = mixing.Trial(sizes(32, 32, 1, 2), mx.float32, mx.float32, 3, whole_head(32), by_key_head=False)
+    trial = mixing.MixTrial(sizes(32, 32, 1, 2), mx.float32, mx.float32, 3, whole_head(32), by_key_head=False)
     trial.bias = mx.full((2,), decay)
     outputs, _, memory = shares_of_largest(trial.by_kernel(), trial.on_cpu())
     assert max(outputs, memory) < 1e-5
@@ -205,7 +206,7 @@ def test_a_cpu_and_a_setting_take_plain_operations(as_on_a_gpu, monkeypatch):
     arguments = sizes(), mx.float32, mx.float32
     assert not mixing.mixing_for(*arguments, by_kernel=False).by_kernel
     monkeypatch.undo()
-    assert mixing.mixing_for(*arguments) == mixing.Mixing(by_kernel=False)
+    assert mixing.mixing_for(*arguments) == PLAIN
     assert mixing.described(*arguments, by_kernel=True) == "plain operations"
 
 
