@@ -23,6 +23,7 @@ import mlx.core as mx
 
 import metal_gen
 from metal_gen.bench.sections.speculation import WORKLOADS
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.errors import MetalGenError
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Generation
@@ -175,7 +176,7 @@ def main() -> None:
         except MetalGenError as error:
             print(f"{source:8} {error.message}", flush=True)
         gc.collect()
-        mx.clear_cache()
+        clear_buffer_cache()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 from peak_memory import in_use
 
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache, KVCacheConfig
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError
 
@@ -130,7 +131,7 @@ def test_filling_all_of_it_at_once_copies_no_buffer():
     cache.claim(4096)
     new = [block(cache, 4096, float(layer)) for layer in range(3)]
     mx.eval(new)
-    mx.clear_cache()
+    clear_buffer_cache()
     start = mx.get_active_memory()
     mx.reset_peak_memory()
     for layer in range(3):

@@ -29,6 +29,7 @@ from metal_gen.conversion import convert as conversion
 from metal_gen.conversion.convert import convert
 from metal_gen.conversion.mlx_lm_limits import limits_of_mlx_lm
 from metal_gen.conversion.new_folder import NewFolder
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.errors import CheckpointError, DoesNotFitError, MetalGenError, UsageError
 from metal_gen.models.matrices.quantized import Packing
 
@@ -168,7 +169,7 @@ def test_files_and_memory_have_a_bound(tmp_path):
     config = {**quantizable_config("qwen3", num_hidden_layers=6), "intermediate_size": 4096}
     folder = write_checkpoint(tmp_path / "plain", config, tiny_weights(config))
     matrix_bytes, shard_bytes = 4 * 64 * 4096, 400_000
-    mx.clear_cache()
+    clear_buffer_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     progress = []

@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from metal_gen.device.backend import on_cpu
+from metal_gen.device.buffer_cache import limit_buffer_cache
 from metal_gen.device_checks.attention import attention_checks
 from metal_gen.device_checks.check import Check, random_numbers, run_check
 from metal_gen.device_checks.every import CACHE_BYTES, every_check, run_every_check
@@ -132,14 +133,14 @@ def test_buffers_are_kept_for_reuse_whatever_a_model_has_set_before(monkeypatch)
     limits = []
 
     def note():
-        limits.append(mx.set_cache_limit(CACHE_BYTES))
+        limits.append(limit_buffer_cache(CACHE_BYTES))
         return [(mx.ones(1), mx.ones(1))]
 
     check = Check("a check", 1.0, note)
     monkeypatch.setattr("metal_gen.device_checks.every.every_check", lambda: iter([check]))
-    before = mx.set_cache_limit(1000)
+    before = limit_buffer_cache(1000)
     run_every_check()
-    assert mx.set_cache_limit(before) == 1000
+    assert limit_buffer_cache(before) == 1000
     assert limits == [CACHE_BYTES]
 
 

@@ -11,6 +11,7 @@ from test_decoder import VARIANTS, assert_close
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.engine import compiled_step
 from metal_gen.engine.compiled_step import attended_length
 from metal_gen.engine.decoder import Decoder
@@ -162,7 +163,7 @@ def test_buffers_are_written_in_place(tiny_model, make_cache, fusing):
     def peak(capacity):
         decoder = Decoder(tiny_model, make_cache(tiny_model, max_seq_len=capacity), compiles=True)
         text(decoder, Greedy(), count=8)
-        mx.clear_cache()
+        clear_buffer_cache()
         before = mx.get_active_memory()
         mx.reset_peak_memory()
         made = text(decoder, Greedy(), count=24)

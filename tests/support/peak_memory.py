@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.buffer_cache import clear_buffer_cache
 
 PAGE, MOST_OPERATIONS = 16_384, 100
 
@@ -22,7 +23,7 @@ def begin_peak() -> int:
     """
     gc.collect()
     before = in_use()
-    mx.clear_cache()
+    clear_buffer_cache()
     mx.reset_peak_memory()
     return before
 

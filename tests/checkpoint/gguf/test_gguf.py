@@ -13,6 +13,7 @@ from tiny_checkpoint import PROMPT, write_checkpoint
 from metal_gen.batch.output.fingerprint import checkpoint_digest
 from metal_gen.bench.runners.mlx_lm import require_for_mlx_lm
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.errors import CheckpointError, UsageError
 from metal_gen.models.matrices.quantized import QuantizedMatrix
 
@@ -80,7 +81,7 @@ def test_packed_blocks_stay_packed_and_memory_is_what_was_planned(kind, dtype, t
     stored, _ = gguf_tensors(config, lambda name: kind, decode=False)
     weights = Checkpoint(write_gguf(tmp_path / "tiny.gguf", metadata_of(config), stored)).weights
     gc.collect()  # What earlier tests left would be released while the weights are read.
-    mx.clear_cache()
+    clear_buffer_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     model = weights.load(dtype)
