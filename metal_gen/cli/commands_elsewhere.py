@@ -42,6 +42,7 @@ _INSTEAD = {
     "login logout auth": "`hf auth login` stores a token for the Hub; HF_TOKEN is read too",
     "install uninstall update upgrade": _PIP,
     "search": "search on https://huggingface.co/models, then run `metal-gen models pull MODEL`",
+    "cache_prompt cache-prompt": "--prefix-cache keeps the beginnings of prompts on disk",
     "create cp push upload": "`metal-gen convert MODEL OUT` writes a checkpoint, and `hf upload` uploads it",
     "eval evaluate": "answers are not rated here; `metal-gen score` says how probable a text is",
     "train lora finetune fine-tune": "mlx_lm.lora trains an adapter; --adapter FOLDER applies it",

@@ -72,7 +72,7 @@ _HINTS = {
     "used; --raw continues the prompt without it",
     "-rea --reasoning --reasoning-format --think": "--thinking and --no-thinking decide; "
     "--hide-thinking shows the answer alone",
-    "--reasoning-budget": "there is no budget; --no-thinking leaves the thinking out",
+    "--reasoning-budget": "--thinking-budget N ends the thinking after N tokens; --no-thinking leaves it out",
     "-cnv --conversation": "`metal-gen chat` holds a conversation",
     "-no-cnv --no-conversation": "--raw continues the prompt without the chat template",
     "-st --single-turn": "`metal-gen generate` answers one prompt and ends",

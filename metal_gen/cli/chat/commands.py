@@ -9,6 +9,7 @@ from pathlib import Path
 from metal_gen.cli.chat.report import describe, room
 from metal_gen.cli.chat.session import ChatSession
 from metal_gen.cli.chat.transcript_file import save_transcript
+from metal_gen.cli.names_elsewhere import HINTS, SAME
 from metal_gen.config.checks import with_value
 from metal_gen.config.setting_info import SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS
@@ -26,6 +27,8 @@ SETTABLE = [
     and info.name not in ("samples", "logprobs", "raw", "system")
 ]
 NOTHING = '""'
+# What ollama has after /set besides "system TEXT" and "parameter NAME VALUE".
+OF_OLLAMA = {"think": "thinking true", "nothink": "thinking false"}
 
 
 class EndOfChatError(Exception):
@@ -115,7 +118,10 @@ def _system(session: ChatSession, text: str) -> None:
 
 
 def _set(session: ChatSession, text: str) -> None:
-    name, _, value = text.partition(" ")
+    name, _, value = OF_OLLAMA.get(text, text.removeprefix("parameter ").lstrip()).partition(" ")
+    if name == "system":
+        _system(session, value.strip())
+        return
     if not value:
         names = [_setting(name).name] if name else SETTABLE
         session.console.write_reply("\n".join(_shown(session, name) for name in names))
@@ -134,7 +140,8 @@ def _unset(session: ChatSession, name: str) -> None:
 
 
 def _setting(typed: str) -> SettingInfo:
-    name = typed.replace("-", "_")
+    elsewhere = f"--{typed.replace('_', '-')}"
+    name = SAME.get(elsewhere, typed.replace("-", "_"))
     if name in SETTABLE:
         return SETTINGS[name]
     if name in SETTINGS and SETTINGS[name].section not in ("sampling", "generation"):
@@ -142,7 +149,7 @@ def _setting(typed: str) -> SettingInfo:
         raise UsageError(
             f"{name} cannot be changed during a chat", f"/save FILE, then start again with --load FILE {flag}"
         )
-    raise UsageError(f"a chat has no setting {typed}", _nearest_setting(name))
+    raise UsageError(f"a chat has no setting {typed}", HINTS.get(elsewhere) or _nearest_setting(name))
 
 
 def _nearest_setting(name: str) -> str:

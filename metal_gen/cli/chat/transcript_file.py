@@ -75,6 +75,24 @@ def require_place(path: Path, option: str) -> None:
         ) from None
 
 
+def require_no_other(path: Path, loaded: Path | None) -> None:
+    """Check that a new chat replaces no conversation but the one that it continues.
+
+    Args:
+        path: Path of the file that each turn will replace, checked by `require_place`.
+        loaded: Path of the conversation that the chat continues.
+
+    Raises:
+        UsageError: The file holds a conversation that was not loaded.
+    """
+    if not path.exists() or not path.stat().st_size or (loaded is not None and path.samefile(loaded)):
+        return
+    continues = f"--load {path} --save {path} continues it" if loaded is None else "remove it"
+    raise UsageError(
+        f"--save {path} would replace the conversation in it", f"{continues}, or name another file"
+    )
+
+
 def save_transcript(path: Path, messages: Sequence[Message], option: str) -> None:
     """Write the messages, whole or not at all.
 

@@ -10,7 +10,7 @@ import typer
 from metal_gen.cli.chat.input import MARK, NUL_MARK, can_be_drawn_on, unseen_typing
 from metal_gen.cli.chat.loop import answer_pipe, talk
 from metal_gen.cli.chat.report import room
-from metal_gen.cli.chat.transcript_file import SavedConversation, require_place
+from metal_gen.cli.chat.transcript_file import SavedConversation, require_no_other, require_place
 from metal_gen.cli.input.model_preparation import (
     CHAT_TOKENS,
     note_bundled_model,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "metal-gen chat --model Qwen/Qwen3-0.6B",
     'metal-gen chat --model Qwen/Qwen3-0.6B --system "Answer briefly." --save talk.json',
-    "metal-gen chat --load talk.json",
+    "metal-gen chat --load talk.json --save talk.json",
 )
 TRANSCRIPT = "Conversation"
 
@@ -71,7 +71,8 @@ def chat(
         typer.Option(
             "--save",
             metavar="FILE",
-            help="Save the conversation to FILE after every turn",
+            help="Save the conversation to FILE after every turn; to continue the one in FILE, give --load "
+            "FILE too",
             rich_help_panel=TRANSCRIPT,
         ),
     ] = None,
@@ -111,6 +112,7 @@ def chat(
     messages = [] if load is None else read_transcript(load)
     if save is not None:
         require_place(save, "--save")
+        require_no_other(save, load)
     with ExitStack() as at_end:
         if sys.stdin.isatty() and can_be_drawn_on(console):
             at_end.enter_context(unseen_typing(sys.stdin.fileno()))

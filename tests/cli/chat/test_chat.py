@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_process import start_cli
@@ -171,8 +172,19 @@ def test_other_names_end_the_chat(session, command):
 
 
 def test_a_short_name_finds_the_setting(session, said):
-    assert "did you mean temperature" in said("/set temp 0.5")[1]
+    assert "did you mean temperature?" in said("/set tempe 0.5")[1]
     assert "did you mean stop or stop_token?" in said("/set sto x")[1]
+
+
+def test_set_takes_the_forms_and_names_of_other_programs(session, said):
+    said("/set parameter temperature 0.5", "/set parameter repeat_penalty 1.1", "/set system Be brief.")
+    said("/set nothink")
+    settings = session.conversation.settings
+    assert (settings.temperature, settings.repetition_penalty, settings.thinking) == (0.5, 1.1, False)
+    assert session.conversation.system == "Be brief."
+    assert said("/set think").err == "metal-gen: thinking = true (/set)\n"
+    assert said("/set temp 0.7").err == "metal-gen: temperature = 0.7 (/set)\n"
+    assert "hint: --max-seq-len N" in said("/set parameter num_ctx 4096").err
 
 
 def test_an_answer_is_ended_before_its_seed_is_said(model, capsys):
@@ -571,6 +583,25 @@ def test_a_pipe_gets_an_answer_for_each_message(text_checkpoints, model, tmp_pat
     assert (code, out, err) == (0, b"abcd\0abcd\0", "")
     assert [message["content"] for message in read_transcript(talk)][:2] == ["Be long.", "hi"]
     assert len(read_transcript(talk)) == 11
+
+
+def test_a_new_chat_does_not_replace_a_saved_one(
+    text_checkpoints, model, tmp_path, monkeypatch, capsysbinary
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--model", str(text_checkpoints / "alphabet"), "-n", "4", "--max-seq-len", "256", "-q")
+    assert run_main(monkeypatch, capsysbinary, b"hi", *arguments, "--save", "talk.json")[0] == 0
+    assert run_main(monkeypatch, capsysbinary, b"hi", *arguments, "--save", "other.json")[0] == 0
+    before = Path("talk.json").read_bytes()
+    for more, hint in (((), "--load talk.json --save talk.json"), (("--load", "other.json"), "remove it")):
+        code, _, err = run_main(monkeypatch, capsysbinary, b"new", *arguments, "--save", "talk.json", *more)
+        assert (code, Path("talk.json").read_bytes()) == (2, before)
+        assert f"would replace the conversation in it\nhint: {hint}" in err
+    Path("link.json").symlink_to("talk.json")
+    same = ("--save", "talk.json", "--load", "link.json")
+    assert run_main(monkeypatch, capsysbinary, b"new", *arguments, *same)[0] == 0
+    assert len(read_transcript(Path("talk.json"))) == 4
 
 
 def test_thinking_can_be_hidden_and_log_probabilities_are_not_told(
