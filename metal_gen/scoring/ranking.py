@@ -1,6 +1,6 @@
 """Ranks choices by their probability after a prompt, and documents by their relevance to a query."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -8,8 +8,8 @@ from metal_gen.engine.scoring.scorer import ScoreRequest
 from metal_gen.errors import DoesNotFitError, UsageError
 from metal_gen.scoring.requests import RequestMaker
 from metal_gen.scoring.reranker import INSTRUCTION, RerankerPrompt, is_reranker, probability_of_yes
+from metal_gen.scoring.tasks import Choices, Documents, text_argument
 from metal_gen.scoring.text_score import finite_sum
-from metal_gen.text.messages import Message
 
 # Source: "Improving Passage Retrieval with Zero-Shot Question Generation", arXiv 2204.07496.
 QUERY_INSTRUCTION = "Please write a question based on this passage."
@@ -65,66 +65,17 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Choices:
-    """A prompt, and texts that could follow it."""
-
-    prompt: str | Sequence[Message]
-    choices: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Documents:
-    """A query, and documents that could answer it."""
-
-    query: str
-    documents: Sequence[str]
-
-
-def task_of(
-    prompt: str | Sequence[Message] | None,
-    choices: Sequence[str] | None,
-    query: str | None,
-    documents: Sequence[str] | None,
-) -> Choices | Documents:
-    """Return what to rank.
-
-    Raises:
-        UsageError: The arguments are not a prompt with choices, or a query with documents.
-    """
-    if prompt is not None and choices is not None and query is None and documents is None:
-        return Choices(prompt, _texts(choices, "choice"))
-    if query is not None and documents is not None and prompt is None and choices is None:
-        return Documents(_text(query, "the query"), _texts(documents, "document"))
-    raise UsageError(
-        "there must be a prompt and choices, or a query and documents",
-        "--prompt with --choice for each text, or --query with --document for each",
-    )
-
-
-def _texts(given: object, kind: str) -> list[str]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise UsageError(f"{kind}s must be a list of texts, not {type(given).__name__}")
-    return [_text(each, f"{kind} {number}") for number, each in enumerate(given, 1)]
-
-
-def _text(given: object, what: str) -> str:
-    if not isinstance(given, str):
-        raise UsageError(f"{what} must be a text, not {type(given).__name__}")
-    return given
-
-
-@dataclass(frozen=True)
 class RankOptions:
     """How to rank.
 
     Attributes:
-        by: For choices, `SUM` or `MEAN` of the log-probabilities of their tokens.
+        by: For choices, `SUM` or `MEAN` of the log-probabilities of their tokens; None is `SUM`.
         method: For documents; None decides by the name of the model.
         instruction: What makes a document fit, or asks for a query; None is the usual one.
         top: Most items of a ranking; None is all.
     """
 
-    by: Method = Method.SUM
+    by: Method | None = None
     method: Method | None = None
     instruction: str | None = None
     top: int | None = None
@@ -135,24 +86,36 @@ class RankOptions:
         Raises:
             UsageError: A value cannot be used.
         """
-        if self.by not in CHOICE_METHODS:
+        if self.by is not None and self.by not in CHOICE_METHODS:
             raise UsageError(f"choices are ranked by sum or mean, not by {self.by}")
         if self.method is not None and self.method not in DOCUMENT_METHODS:
             raise UsageError(f"documents are ranked by reranker or likelihood, not by {self.method}")
         if self.top is not None and self.top < 1:
             raise UsageError(f"top must be at least 1: {self.top}")
-        if self.instruction is not None and not _text(self.instruction, "the instruction").strip():
+        if self.instruction is not None and not text_argument(self.instruction, "the instruction").strip():
             raise UsageError("the instruction is empty", "leave it out for the usual one")
 
     @classmethod
-    def named(cls, by: str, method: str | None, instruction: str | None, top: int | None) -> "RankOptions":
+    def named(
+        cls, by: str | None, method: str | None, instruction: str | None, top: int | None
+    ) -> "RankOptions":
         """Return the options with these names of methods.
 
         Raises:
             UsageError: There is no such method, or another value cannot be used.
         """
+        of_choices = None if by is None else _method(by, CHOICE_METHODS)
         of_documents = None if method is None else _method(method, DOCUMENT_METHODS)
-        return cls(_method(by, CHOICE_METHODS), of_documents, instruction, top)
+        return cls(of_choices, of_documents, instruction, top)
+
+    @property
+    def choice_method(self) -> Method:
+        """The method for choices."""
+        return self.by or Method.SUM
+
+    def method_for(self, model: str | None) -> Method:
+        """Return the method for documents with a model, given by its name."""
+        return self.method or (Method.RERANKER if is_reranker(model) else Method.LIKELIHOOD)
 
     def require_for(self, task: Choices | Documents) -> None:
         """Check that the only task of a run uses all options. Rows use those of their kind.
@@ -161,6 +124,11 @@ class RankOptions:
             UsageError: One has no effect on the task.
         """
         if isinstance(task, Documents):
+            if self.by is not None:
+                raise UsageError(
+                    "by has no effect on documents: it says how choices are ranked after a prompt",
+                    "leave by out, or give a prompt and choices",
+                )
             return
         for name, value in (("instruction", self.instruction), ("method", self.method)):
             if value is not None:
@@ -202,12 +170,9 @@ class RankJob:
             if not text:
                 raise UsageError(f"{kind} {number} is empty", "write it in full, or leave it out")
         if isinstance(self.task, Choices):
-            self.method = self.options.by
-        elif self.options.method is not None:
-            self.method = self.options.method
+            self.method = self.options.choice_method
         else:
-            is_asked = is_reranker(self.maker.settings.model)
-            self.method = Method.RERANKER if is_asked else Method.LIKELIHOOD
+            self.method = self.options.method_for(self.maker.settings.model)
         if isinstance(self.task, Documents) and not self.task.query:
             raise UsageError("the query is empty")
 

@@ -11,8 +11,9 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence
 from metal_gen.errors import UsageError
 from metal_gen.generation.loading import TextModel
-from metal_gen.scoring.ranking import Ranking, RankJob, RankOptions, task_of
+from metal_gen.scoring.ranking import Ranking, RankJob, RankOptions
 from metal_gen.scoring.requests import PROMPT_SETTINGS, RequestMaker
+from metal_gen.scoring.tasks import task_of
 from metal_gen.scoring.text_score import ScoreSum, TextScore
 from metal_gen.text.messages import Message
 
@@ -68,7 +69,7 @@ def rank(
     choices: Sequence[str] | None = None,
     query: str | None = None,
     documents: Sequence[str] | None = None,
-    by: str = "sum",
+    by: str | None = None,
     method: str | None = None,
     instruction: str | None = None,
     top: int | None = None,
@@ -82,7 +83,7 @@ def rank(
         choices: Texts to rank. They are scored after the prompt, which is computed once.
         query: What is searched for.
         documents: Texts to rank by how well they fit the query.
-        by: `sum` or `mean` of the log-probabilities of a choice's tokens.
+        by: `sum` or `mean` of the log-probabilities of a choice's tokens; None is `sum`.
         method: `reranker` or `likelihood`; None takes the first for a model with "rerank" in its name.
         instruction: For a reranker, what makes a document fit; otherwise, what asks for a query.
         top: Most items of the ranking; None is all.

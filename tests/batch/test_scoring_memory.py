@@ -12,7 +12,8 @@ from metal_gen.config.settings import Settings
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.scoring.scorer import ScoreRequest
 from metal_gen.generation.loading import prepare
-from metal_gen.scoring.ranking import Choices, RankOptions
+from metal_gen.scoring.ranking import RankOptions
+from metal_gen.scoring.tasks import Choices
 
 pytestmark = pytest.mark.metal
 

@@ -17,7 +17,8 @@ from metal_gen.batch.scoring.work import RankRows, ScoreRows
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.generation.loading import prepare
-from metal_gen.scoring.ranking import Choices, Documents, Method, RankOptions
+from metal_gen.scoring.ranking import Method, RankOptions
+from metal_gen.scoring.tasks import Choices, Documents
 
 LENGTH = 128
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -62,7 +63,7 @@ def test_rows_to_score(row, text, prompt):
     ("row", "task"),
     [
         ({"prompt": "a", "choices": ["b", "b"]}, Choices("a", ["b", "b"])),
-        ({"messages": TALK, "choices": ["b"]}, Choices(TALK, ["b"])),
+        ({"messages": TALK[:1], "choices": ["b"]}, Choices(TALK[:1], ["b"])),
         ({"query": "a", "documents": ["b"]}, Documents("a", ["b"])),
     ],
 )
@@ -90,6 +91,7 @@ def test_rows_to_rank(row, task):
         (read_score_rows, {"id": [], "text": "a"}, "id must be"),
         (read_rank_rows, {"prompt": "a"}, "there are no choices"),
         (read_rank_rows, {"choices": ["a"]}, "neither a prompt nor messages"),
+        (read_rank_rows, {"messages": TALK, "choices": ["a"]}, "the last message is the assistant's"),
         (read_rank_rows, {"query": "a"}, "there are no documents"),
         (read_rank_rows, {"documents": ["a"]}, "documents and no query"),
         (read_rank_rows, {"query": "a", "documents": []}, "documents is empty"),

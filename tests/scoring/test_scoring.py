@@ -153,6 +153,9 @@ def test_other_models_rank_by_the_likelihood_of_the_query(model):
     )
 
 
+ANSWERED = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
 @pytest.mark.parametrize(
     ("task", "part"),
     [
@@ -173,6 +176,9 @@ def test_other_models_rank_by_the_likelihood_of_the_query(model):
         ({"query": "a", "documents": ["b"], "instruction": " "}, "the instruction is empty"),
         ({"prompt": "a", "choices": ["b"], "by": "reranker"}, "by sum or mean"),
         ({"query": "a", "documents": ["b"], "method": "sum"}, "by reranker or likelihood"),
+        ({"query": "a", "documents": ["b"], "by": "mean"}, "by has no effect on documents"),
+        ({"prompt": ANSWERED, "choices": ["b"]}, "the last message is the assistant's"),
+        ({"prompt": {"role": "user"}, "choices": ["b"]}, "must be a text or a list of messages"),
         ({"prompt": "a", "choices": ["b"], "top": 0}, "top must be at least 1"),
     ],
 )

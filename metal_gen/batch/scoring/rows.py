@@ -11,7 +11,7 @@ from metal_gen.batch.input.row_prompt import MESSAGES, PROMPT, Prompt, take_prom
 from metal_gen.batch.input.rows import AnyRow, RowError, RowForm, RowId, id_key, line_key, row_id, unreadable
 from metal_gen.config.sources import nearest
 from metal_gen.errors import UsageError
-from metal_gen.scoring.ranking import Choices, Documents
+from metal_gen.scoring.tasks import Choices, Documents
 from metal_gen.text.messages import ASSISTANT, checked_messages, checked_text
 
 TEXT, CHOICES, QUERY, DOCUMENTS = "text", "choices", "query", "documents"

@@ -100,7 +100,7 @@ class RankRows:
         return {
             "command": self.command,
             **_mark(prepared),
-            "by": options.by.value,
+            "by": options.choice_method.value,
             "method": None if options.method is None else options.method.value,
             "instruction": options.instruction,
             "top": options.top,

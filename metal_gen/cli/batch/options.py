@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from metal_gen.cli.batch.run import BatchOptions
-from metal_gen.cli.input.setting_options import OUTPUT
+from metal_gen.cli.input.setting_options import OUTPUT, flag_of, is_given
 from metal_gen.cli.output.output_file import (
     STREAM,
     existing_file,
@@ -21,6 +21,7 @@ from metal_gen.errors import UsageError
 from metal_gen.files.paths import resolve
 
 ROWS = "Rows"
+FSYNC_INTERVAL_S = 5.0
 LONGEST_INTERVAL_S = 86_400.0
 
 
@@ -36,12 +37,13 @@ OverwriteOption = Annotated[bool, row_flag("--overwrite", "Replace an existing o
 StrictOption = Annotated[bool, row_flag("--strict", "Stop at the first row that fails")]
 OrderedOption = Annotated[bool, row_flag("--ordered", "Write records in input order, not as they finish")]
 FsyncIntervalOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--fsync-interval",
         min=0.0,
         metavar="SECONDS",
         help="Sync the output to disk this often",
+        show_default=f"{FSYNC_INTERVAL_S:g}",
         rich_help_panel=ROWS,
     ),
 ]
@@ -61,7 +63,12 @@ SummaryOption = Annotated[
     ),
 ]
 # Names of those that are of no use without rows.
-OF_ROWS = ("resume", "retry_failed", "overwrite", "strict", "ordered", "cluster", "summary", "keep_fields")
+OF_ROWS = (
+    *("resume", "retry_failed", "overwrite", "strict", "ordered", "fsync_interval"),
+    *("cluster", "summary", "keep_fields"),
+)
+# And where records do not go to a file.
+OF_FILES = ("overwrite", "fsync_interval")
 
 
 def batch_options(given: Mapping[str, Any], input: str, output: str | None, console: Console) -> BatchOptions:
@@ -82,10 +89,9 @@ def batch_options(given: Mapping[str, Any], input: str, output: str | None, cons
         else:
             refuse_descriptor(output)
     resume, retry_failed = bool(given["resume"]), bool(given["retry_failed"])
-    if not given["fsync_interval"] <= LONGEST_INTERVAL_S:
-        raise UsageError(
-            f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}, not {given['fsync_interval']:g}"
-        )
+    interval_s = FSYNC_INTERVAL_S if given["fsync_interval"] is None else given["fsync_interval"]
+    if not interval_s <= LONGEST_INTERVAL_S:
+        raise UsageError(f"--fsync-interval must be at most {LONGEST_INTERVAL_S:g}, not {interval_s:g}")
     if retry_failed and not resume:
         raise UsageError("--retry-failed needs --resume", "give both")
     if retry_failed and given["ordered"]:
@@ -94,6 +100,12 @@ def batch_options(given: Mapping[str, Any], input: str, output: str | None, cons
         raise UsageError("--resume contradicts --overwrite", "leave one of them out")
     if resume and output == STREAM:
         raise UsageError("--resume contradicts -o -", "name the file to continue: -o FILE")
+    for name in OF_FILES:
+        if output == STREAM and is_given(given[name]):
+            raise UsageError(
+                f"{flag_of(name)} has no effect on standard output",
+                f"name a file, or leave {flag_of(name)} out",
+            )
     if output == STREAM:
         console.require_stdout()
     require_different(
@@ -113,7 +125,7 @@ def batch_options(given: Mapping[str, Any], input: str, output: str | None, cons
         overwrite=given["overwrite"],
         strict=given["strict"],
         ordered=given["ordered"],
-        fsync_interval=given["fsync_interval"],
+        fsync_interval=interval_s,
         summary=given["summary"],
         cluster=given["cluster"],
     )
@@ -126,8 +138,8 @@ def refuse_without_rows(given: Mapping[str, Any]) -> None:
         UsageError: One is given.
     """
     for name in OF_ROWS:
-        if given[name]:
-            raise UsageError(f"--{name.replace('_', '-')} needs --jsonl", "give both, or leave it out")
+        if is_given(given[name]):
+            raise UsageError(f"{flag_of(name)} needs --jsonl", "give both, or leave it out")
 
 
 def _run_file(output: str | None) -> str | None:

@@ -1,6 +1,19 @@
 """Parses the options of `metal-gen bench` that are not settings."""
 
-from metal_gen.bench.request import ON_REQUEST, SECTIONS, BenchRequest
+from metal_gen.bench.request import (
+    CAPACITY,
+    CEILING,
+    CONSTRAINT,
+    DECODE,
+    GRAPH,
+    ON_REQUEST,
+    PARTS,
+    PREFILL,
+    SECTIONS,
+    STEP,
+    UNCACHED,
+    BenchRequest,
+)
 from metal_gen.config.checks import Choice, Whole, with_value
 from metal_gen.errors import UsageError
 
@@ -8,6 +21,13 @@ FORMATS = ("table", "json", "csv", "markdown")
 # Format by the ending of the output's name.
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
 COMPARED = ("mlx-lm",)
+# The sections that each size belongs to. Ceilings are computed for the depths.
+USED_BY = {
+    "--prompt-tokens": {PREFILL},
+    "--depths": {CEILING, DECODE, CAPACITY, UNCACHED, STEP, GRAPH, CONSTRAINT},
+    "--capacities": {CAPACITY},
+    "--decode-tokens": {DECODE, CAPACITY, UNCACHED, PARTS, STEP, CONSTRAINT},
+}
 
 
 def read_request(
@@ -26,7 +46,7 @@ def read_request(
     Raises:
         UsageError: A number is out of range, or a word is unknown.
     """
-    return BenchRequest(
+    request = BenchRequest(
         repeats=_whole("--repeats", repeats, 1),
         warmup=_whole("--warmup", warmup, 0),
         prompt_tokens=_wholes("--prompt-tokens", prompt_tokens, 1),
@@ -38,6 +58,20 @@ def read_request(
         else tuple(_choice("--only", name, (*SECTIONS, *ON_REQUEST)) for name in _parts(only)),
         compare=compare is not None and bool(_choice("--compare", compare, COMPARED)),
     )
+    sizes = {
+        "--prompt-tokens": prompt_tokens,
+        "--depths": depths,
+        "--capacities": capacities,
+        "--decode-tokens": decode_tokens,
+    }
+    for flag, size in sizes.items():
+        if size is not None and not USED_BY[flag] & set(request.sections):
+            users = [section for section in SECTIONS if section in USED_BY[flag]]
+            raise UsageError(
+                f"{flag} has no effect on --only {only}",
+                f"leave it out, or add one of: {', '.join(users)}",
+            )
+    return request
 
 
 def read_format(format: str | None, output: str | None) -> str:

@@ -26,6 +26,8 @@ from metal_gen.cli.input.setting_options import (
     STOPPING_SETTINGS,
     QuietOption,
     VerboseOption,
+    flag_of,
+    is_given,
     settings_in_force,
     with_settings,
 )
@@ -70,7 +72,7 @@ def batch(
     strict: StrictOption = False,
     check: Annotated[bool, row_flag("--check", "Check every row, and run none")] = False,
     ordered: OrderedOption = False,
-    fsync_interval: FsyncIntervalOption = 5.0,
+    fsync_interval: FsyncIntervalOption = None,
     field: Annotated[
         str | None,
         typer.Option(
@@ -113,6 +115,15 @@ def batch(
 
 def _refuse_with_check(given: Mapping[str, object]) -> None:
     """Refuse options that write something: a check does not."""
-    for name in ("output", "resume", "overwrite", "strict", "summary", "cluster"):
-        if given[name]:
-            raise UsageError(f"--{name} contradicts --check", "a check writes nothing")
+    for name in (
+        "output",
+        "resume",
+        "overwrite",
+        "strict",
+        "ordered",
+        "fsync_interval",
+        "summary",
+        "cluster",
+    ):
+        if is_given(given[name]):
+            raise UsageError(f"{flag_of(name)} contradicts --check", "a check writes nothing")

@@ -141,6 +141,8 @@ def generate(
         file = OutputFile(Path(str(output)), spares=None if prompt_file is None else Path(prompt_file))
     try:
         settings = settings_in_force(given)
+        if given["schema_indent"] is not None and not settings.schema:
+            raise UsageError("--schema-indent has no effect without --schema", "give both, or leave it out")
         form = TextForm(is_json=json, is_jsonl=jsonl, ends_line=not no_newline)
         if settings.logprobs is not None and form.is_text and file is None:
             _refuse_mixture(console)

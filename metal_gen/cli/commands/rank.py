@@ -28,7 +28,15 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
-from metal_gen.cli.scoring.options import SETTINGS, RecordOption, RecordsOption, RowsOption, refuse_both_forms
+from metal_gen.cli.scoring.options import (
+    OF_PROMPTS,
+    SETTINGS,
+    RecordOption,
+    RecordsOption,
+    RowsOption,
+    refuse_both_forms,
+    refuse_without_effect,
+)
 from metal_gen.cli.scoring.run import RecordSink, run_rank, slots_for
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
@@ -61,14 +69,15 @@ def rank(
         typer.Option("--choice", metavar="TEXT", help="Rank this text after the prompt; can be repeated"),
     ] = None,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--by",
             metavar="sum|mean",
             help="Rank choices by the sum or mean log-probability of their tokens",
+            show_default="sum",
             autocompletion=completion_from(("sum", "mean")),
         ),
-    ] = "sum",
+    ] = None,
     query: Annotated[
         str | None, typer.Option("--query", metavar="TEXT", help="Rank documents for this query")
     ] = None,
@@ -118,7 +127,7 @@ def rank(
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
     ordered: OrderedOption = False,
-    fsync_interval: FsyncIntervalOption = 5.0,
+    fsync_interval: FsyncIntervalOption = None,
     keep_fields: Annotated[
         bool, row_flag("--keep-fields", "Copy fields that are not part of the task to the record")
     ] = False,
@@ -186,11 +195,15 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
         # What is imported next imports MLX.
         require_mlx_for(settings, slots=slots_for(documents or given["choice"] or ()))
 
-        from metal_gen.scoring.ranking import RankOptions, task_of
+        from metal_gen.scoring.ranking import Method, RankOptions
+        from metal_gen.scoring.tasks import Documents, task_of
 
         options = RankOptions.named(given["by"], given["method"], given["instruction"], given["top"])
         task = task_of(given["prompt"], given["choice"] or None, given["query"], documents)
         options.require_for(task)
+        if isinstance(task, Documents) and options.method_for(settings.model) is Method.RERANKER:
+            where = "a reranker, which has a prompt of its own"
+            refuse_without_effect(given, OF_PROMPTS, where, "give --method likelihood")
         sink.write(run_rank(settings, task, options, console))
     finally:
         sink.close()

@@ -1,8 +1,9 @@
 """`metal-gen score`: how probable a text is to a model, or each text of a file."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +30,15 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import STREAM, existing_file, require_different
-from metal_gen.cli.scoring.options import SETTINGS, RecordOption, RecordsOption, RowsOption, refuse_both_forms
+from metal_gen.cli.scoring.options import (
+    OF_PROMPTS,
+    SETTINGS,
+    RecordOption,
+    RecordsOption,
+    RowsOption,
+    refuse_both_forms,
+    refuse_without_effect,
+)
 from metal_gen.cli.scoring.run import RecordSink, ScoreTask, run_score
 from metal_gen.cli.scoring.text_source import has_piped_input, text_pieces
 from metal_gen.cli.terminal.console import Console
@@ -80,7 +89,7 @@ def score(
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
     ordered: OrderedOption = False,
-    fsync_interval: FsyncIntervalOption = 5.0,
+    fsync_interval: FsyncIntervalOption = None,
     keep_fields: Annotated[
         bool, row_flag("--keep-fields", "Copy fields that are not part of the text to the record")
     ] = False,
@@ -110,6 +119,7 @@ def score(
         _score_rows(context, source, output or STREAM, console)
         return
     refuse_without_rows(context.params)
+    _refuse_without_effect(context.params)
     require_different(
         text="/dev/stdin" if source == STREAM else source,
         model=existing_file(context.params["model"]),
@@ -124,6 +134,17 @@ def score(
         sink.write(record)
     finally:
         sink.close()
+
+
+def _refuse_without_effect(given: Mapping[str, Any]) -> None:
+    """Refuse options that do nothing for one text."""
+    refuse_without_effect(given, ("batch_size",), "one text", "give rows with --jsonl")
+    if given["prompt"] is None:
+        where = "a text without a prompt, which is scored as it is"
+        refuse_without_effect(given, OF_PROMPTS, where, "give --prompt")
+    else:
+        where = "a text after a prompt, which is never cut into windows"
+        refuse_without_effect(given, ("stride",), where, "leave --prompt out")
 
 
 def _score_rows(context: typer.Context, source: str, output: str, console: Console) -> None:

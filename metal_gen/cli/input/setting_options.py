@@ -219,6 +219,16 @@ def _say_unknown_variables(console: Console) -> None:
         console.note(f"unknown variable {name} (ignored){guess}")
 
 
+def is_given(value: object) -> bool:
+    """Return whether an option that is no setting was given; a switch that was not is False."""
+    return value is not None and value is not False and value != ""
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a parameter."""
+    return f"--{name.replace('_', '-')}"
+
+
 def given_arguments(parameters: Mapping[str, Any]) -> list[str]:
     """Return the options that were given, as arguments for another process."""
     arguments = ["--greedy"] if parameters["greedy"] else []

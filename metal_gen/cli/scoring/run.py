@@ -16,7 +16,8 @@ from metal_gen.config.settings import Settings
 if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel, TextModel
     from metal_gen.generation.record import Record
-    from metal_gen.scoring.ranking import Choices, Documents, RankOptions
+    from metal_gen.scoring.ranking import RankOptions
+    from metal_gen.scoring.tasks import Choices, Documents
 
 SCORING = "scoring the text"
 RANKING = "ranking"
@@ -121,7 +122,7 @@ def run_rank(
         MetalGenError: They cannot be ranked.
     """
     from metal_gen.batch.scoring.records import ranking_record
-    from metal_gen.scoring.ranking import Documents
+    from metal_gen.scoring.tasks import Documents
 
     texts = task.documents if isinstance(task, Documents) else task.choices
     prepared = _prepared(settings, console, most_slots=slots_for(texts), in_slots=True)
