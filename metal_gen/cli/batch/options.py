@@ -59,7 +59,10 @@ ClusterOption = Annotated[
 SummaryOption = Annotated[
     str | None,
     typer.Option(
-        "--summary", metavar="FILE", help="Write counts and times to this JSON file", rich_help_panel=OUTPUT
+        "--summary",
+        metavar="FILE",
+        help="Write counts and times to this JSON file, in place of an older one",
+        rich_help_panel=OUTPUT,
     ),
 ]
 # Names of those that are of no use without rows.

@@ -63,7 +63,11 @@ def batch(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Write records to this JSONL file; - writes stdout"
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write records to this JSONL file, a new one unless --resume or --overwrite is given; "
+            "- writes stdout",
         ),
     ] = None,
     resume: ResumeOption = False,

@@ -119,7 +119,7 @@ def bench(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the report to this file",
+            help="Write the report to this file, in place of an older one",
             show_default="stdout",
             rich_help_panel=OUTPUT,
         ),

@@ -95,7 +95,7 @@ def generate(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the text to this file when it is complete",
+            help="Write the text to this file when it is complete, in place of an older one",
             show_default="stdout",
             rich_help_panel=OUTPUT,
         ),

@@ -33,7 +33,7 @@ class OutputFile:
         path: The path as given.
 
     Raises:
-        UsageError: The path cannot be written.
+        UsageError: The path cannot be written, or has the records of a run over rows.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class OutputFile:
         except OSError as error:
             reason, hint = why_not_written(error, path)
             raise UsageError(f"{option} {path} cannot be written: {reason}", hint) from None
+        if self._stream is None:
+            _require_no_records(path, option)
 
     @property
     def is_stream(self) -> bool:
@@ -168,6 +170,25 @@ def refuse_descriptor(name: str) -> None:
             raise UsageError(
                 f"the output {name} is open already: it is not a file of its own",
                 "name the file, or give -o - and redirect it",
+            )
+
+
+def _require_no_records(path: Path, option: str) -> None:
+    """Refuse to replace records of many rows by one result, as where `--jsonl` was forgotten.
+
+    Raises:
+        UsageError: The file has such records.
+    """
+    with suppress(OSError):
+        if not (target := resolve(path)).is_file():
+            return
+
+        from metal_gen.batch.output.run_file import run_path
+
+        if run_path(target).exists():
+            raise UsageError(
+                f"{option} {path} would replace the records of a run over rows",
+                "name another file, or remove it",
             )
 
 

@@ -22,7 +22,8 @@ RecordsOption = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write the record or records to this file",
+        help="Write the record to this file, in place of an older one; with --jsonl the records, to a "
+        "new one",
         show_default="stdout",
         rich_help_panel=OUTPUT,
     ),

@@ -294,6 +294,40 @@ def test_files_that_a_run_reads_or_keeps_cannot_be_its_output(run_here, tmp_path
     assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "c.toml").read_bytes() == b""
 
 
+def test_a_result_replaces_an_older_one_but_no_records(run_here, speaker, tmp_path):
+    (tmp_path / "in").write_text('{"text": "A fox went out."}\n')
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("out")
+    rows = ("score", "in", "--jsonl", "-o", "out", "-m", speaker, "-q")
+    assert run_here(*rows).code == 0
+    records = (tmp_path / "out").read_bytes()
+    commands = {
+        "generate": ("hi",),
+        "score": ("in",),
+        "rank": ("--prompt", "a", "--choice", "b"),
+        "bench": ("--only", "memory", "--repeats", "1"),
+    }
+    for name, arguments in commands.items():
+        command = (name, *arguments, "-m", speaker, "-q", "-o")
+        for output in ("out", "link"):
+            outcome = run_here(*command, output)
+            assert (outcome.code, outcome.stdout) == (USAGE, b"")
+            assert f"--output {output} would replace the records of a run over rows\n" in outcome.stderr
+        before = (tmp_path / "old").read_bytes()
+        assert run_here(*command, "old").code == 0
+        assert (tmp_path / "old").read_bytes() != before
+    assert (tmp_path / "out").read_bytes() == records
+    outcome = run_here("score", "in", "--jsonl", "-o", "new", "-m", speaker, "-q", "--summary", "out")
+    assert (outcome.code, outcome.stdout) == (USAGE, b"")
+    assert (tmp_path / "out").read_bytes() == records
+
+
+@pytest.mark.parametrize("command", ["generate", "score", "rank", "bench"])
+def test_help_says_that_a_file_is_replaced(run_here, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "in place of an older one" in run_here(command, "--help").stdout.decode()
+
+
 def test_devices_and_other_files_may_be_used_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("one").touch()
