@@ -10,8 +10,8 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.models.matrices.adapted import AdaptedMatrix
+from metal_gen.models.matrices.few_rows import count_pieces
 from metal_gen.models.matrices.matrix import DenseMatrix, JoinedMatrix, Matrix, computed
-from metal_gen.models.matrices.matvec import count_pieces
 from metal_gen.models.matrices.quantized import QuantizedMatrix
 
 
@@ -41,7 +41,7 @@ class DenseExperts:
     @cached_property
     def _pieces(self) -> tuple[int, mx.array]:
         """Pieces per matrix for a product with one row, and all pieces, (E * pieces, in, out / pieces)."""
-        count = count_pieces(self.numbers) or 1
+        count = count_pieces(self.numbers, 1, is_turned=True) or 1
         experts, out, width = self.numbers.shape
         return count, computed(self.numbers.reshape(experts * count, out // count, width).swapaxes(1, 2))
 

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import mlx.core as mx
 
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.models.matrices.matvec import matvec, row_blocks
+from metal_gen.models.matrices.few_rows import MOST_ROWS, in_pieces, times_few_rows
 
 
 class Matrix(Protocol):
@@ -91,17 +91,25 @@ class DenseMatrix:
         return computed(self.numbers.T)
 
     @cached_property
-    def _blocks(self) -> mx.array | None:
-        """The numbers in the form that `matvec` takes; None if that is no faster."""
-        blocks = row_blocks(self.numbers)
-        return None if blocks is None else computed(blocks)
+    def _pieces(self) -> dict[int, mx.array | None]:
+        """By number of rows, the numbers as `times_few_rows` takes them; None if that is no faster."""
+        return {}
 
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
         """Map (R, in) to (R, out), and add the bias."""
-        if rows.shape[0] == 1 and self._blocks is not None:
-            product = matvec(self._blocks, rows)
+        pieces = self._for_rows(rows.shape[0])
+        if pieces is not None:
+            product = times_few_rows(pieces, rows)
             return product if bias is None else product + bias
         return rows @ self._turned if bias is None else mx.addmm(bias, rows, self._turned)
+
+    def _for_rows(self, count: int) -> mx.array | None:
+        if count > MOST_ROWS:
+            return None
+        if count not in self._pieces:
+            pieces = in_pieces(self.numbers, count)
+            self._pieces[count] = None if pieces is None else computed(pieces)
+        return self._pieces[count]
 
     def take(self, places: mx.array) -> mx.array:
         """Return the rows at these places: (R,) to (R, in)."""

@@ -1,0 +1,97 @@
+"""Tests a matrix times a few rows, in the form that is fastest for a CPU's BLAS."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from on_device import cpu_only
+
+from metal_gen.device.blas import Blas
+from metal_gen.models.layers import Linear
+from metal_gen.models.matrices import few_rows as module
+from metal_gen.models.matrices.few_rows import (
+    LEAST_PIECE_NUMBERS,
+    MOST_ROWS,
+    MOST_TURNED_RESULTS,
+    MOST_UNPACKED,
+    in_pieces,
+    is_faster_in_pieces,
+    times_few_rows,
+)
+from metal_gen.models.matrices.matrix import DenseMatrix
+
+
+@pytest.fixture(autouse=True)
+def as_with_openblas(monkeypatch):
+    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: True)
+
+
+@cpu_only
+def test_the_reference_blas_multiplies_whole_matrices(monkeypatch):
+    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: False)
+    assert in_pieces(mx.zeros((64, 64)), 1) is None
+
+
+@pytest.mark.parametrize(("folder", "pays"), [("mlx_cpu.libs", False), ("lib", True), (None, True)])
+def test_only_an_openblas_gains_by_pieces(monkeypatch, folder, pays):
+    blas = None if folder is None else Blas(Path(folder) / "libblas.so")
+    monkeypatch.setattr(module, "blas_in_use", lambda: blas)
+    assert is_faster_in_pieces.__wrapped__() is pays
+
+
+@cpu_only
+@pytest.mark.parametrize("count", [1, 2, 7, MOST_ROWS])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 48), (4800, 300), (3000, 1024), (64, 60_000)])
+def test_the_product_equals_that_of_the_whole_matrix(shape, count):
+    weight = mx.random.normal(shape, key=mx.random.key(1))
+    rows = mx.random.normal((count, shape[1]), key=mx.random.key(2))
+    pieces = in_pieces(weight, count)
+    assert pieces.shape[0] * pieces.shape[1] == shape[0]
+    expected = np.array(rows, np.float64) @ np.array(weight, np.float64).T
+    product = times_few_rows(pieces, rows)
+    assert product.shape == (count, shape[0])
+    assert np.abs(np.array(product) - expected).max() < 1e-5 * shape[1]
+
+
+@cpu_only
+@pytest.mark.parametrize("count", [1, 3, 8, MOST_ROWS])
+@pytest.mark.parametrize(
+    "shape",
+    [(4096, 1024), (6144, 1024), (1024, 3072), (8224, 1024), (2560, 9728), (151_936, 1024), (248_320, 4096)],
+)
+def test_a_piece_is_small_enough_not_to_be_packed_and_no_smaller_than_it_must(shape, count):
+    weight = SimpleNamespace(shape=shape, dtype=mx.float32)
+    for is_turned in (False, True):
+        pieces = module.count_pieces(weight, count, is_turned=is_turned)
+
+        def is_packed(number, is_turned=is_turned):
+            height = shape[0] // number
+            is_wide = is_turned and height * count > MOST_TURNED_RESULTS
+            return height * shape[1] * count > MOST_UNPACKED or is_wide
+
+        assert shape[0] % pieces == 0
+        assert shape[0] // pieces * shape[1] >= LEAST_PIECE_NUMBERS
+        assert not is_packed(pieces)
+        assert all(is_packed(number) for number in range(1, pieces) if shape[0] % number == 0)
+
+
+@cpu_only
+def test_matrices_that_gain_nothing_stay_whole(monkeypatch):
+    assert in_pieces(mx.zeros((64, 64), mx.bfloat16), 1) is None
+    assert in_pieces(mx.zeros((64, 64)), MOST_ROWS + 1) is None
+    assert in_pieces(mx.zeros((2, MOST_UNPACKED + 1)), 1) is None
+    assert in_pieces(mx.zeros((151_643, 32)), 1) is None  # A prime number of rows.
+    monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
+    assert in_pieces(mx.zeros((64, 64)), 1) is None
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_single_row_gives_about_the_same_as_among_others(has_bias):
+    weight = mx.random.normal((300, 200), key=mx.random.key(1))
+    bias = mx.random.normal((300,), key=mx.random.key(2)) if has_bias else None
+    rows = mx.random.normal((4, 200), key=mx.random.key(3))
+    linear = Linear(DenseMatrix(weight), bias)
+    alone = mx.concatenate([linear(rows[place : place + 1]) for place in range(4)])
+    assert np.abs(np.array(alone) - np.array(linear(rows))).max() < 1e-4
