@@ -23,6 +23,8 @@ MOST_TURNED_RESULTS = 1_200
 MOST_ROWS = 16
 # Smaller pieces would take longer to begin than to multiply.
 LEAST_PIECE_NUMBERS = 32_768
+# For several rows and a smaller matrix, turning the rows costs more than packing.
+LEAST_NUMBERS = 500_000
 
 
 @cache
@@ -42,11 +44,13 @@ def count_pieces(weight: mx.array, rows: int, *, is_turned: bool = False) -> int
 
     Returns:
         None if MLX does not pass the product to a BLAS (on a GPU, or in half precision), if there are too
-        many rows, or if the matrix cannot be divided into such pieces.
+        many rows or too few numbers, or if the matrix cannot be divided into such pieces.
     """
     if rows > MOST_ROWS or weight.dtype != mx.float32 or not runs_on_cpu() or not is_faster_in_pieces():
         return None
     height, width = weight.shape[-2:]
+    if rows > 1 and height * width < LEAST_NUMBERS:
+        return None
     most_height = MOST_UNPACKED // (width * rows)
     if is_turned:
         most_height = min(most_height, MOST_TURNED_RESULTS // rows)
@@ -67,7 +71,9 @@ def in_pieces(weight: mx.array, rows: int) -> mx.array | None:
 
 def times_few_rows(pieces: mx.array, rows: mx.array) -> mx.array:
     """Multiply (N, M, K) by (R, K) and return (R, N * M)."""
-    # Three axes on both sides: with two on the right, MLX would join the pieces again. OpenBLAS has a fast
-    # way for columns in order, not for turned rows.
-    columns = mx.contiguous(rows.T)[None]
-    return (pieces @ columns).reshape(-1, rows.shape[0]).T
+    # Three axes on both sides: with two on the right, MLX would join the pieces again.
+    count = rows.shape[0]
+    if count == 1:
+        return (pieces @ rows.reshape(1, -1, 1)).reshape(1, -1)
+    # OpenBLAS multiplies by columns without packing, not by turned rows.
+    return (pieces @ mx.contiguous(rows.T)[None]).reshape(-1, count).T
