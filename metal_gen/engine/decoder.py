@@ -16,6 +16,8 @@ from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
 PrefillProgress = Callable[[int, int], None]
 # A pass of several tokens is compiled when it has been needed so often: it takes as long as some plain ones.
 PLAIN_PASSES = 8
+# Maximum number of forced tokens added to the cache in one pass.
+MOST_FORCED = 64
 
 
 class Decoder:
@@ -160,6 +162,22 @@ class Decoder:
         # Later tokens overwrite what has filled the pass up: before the pass is noted, nothing has to wait.
         cache.take_back(rows - count)
         return self._noted(results.logits)
+
+    def extend_in_passes(self, tokens: Sequence[int]) -> mx.array:
+        """Add any number of known tokens to the cache, as `extend` does, but for all passes together.
+
+        Nobody else may hold the cache's buffers: MLX would copy them.
+
+        Raises:
+            CacheOverflowError: They do not fit. The cache holds the passes that came before.
+        """
+        rest = list(tokens)
+        while len(rest) > MOST_FORCED:
+            # What is still in use when the next tokens are added would be copied.
+            mx.eval(self.extend(rest[:MOST_FORCED]))
+            self.cache.evaluate()
+            rest = rest[MOST_FORCED:]
+        return self.extend(rest)
 
     def _wait_for_last_step(self) -> None:
         """Hand the last step over before a compiled pass; wait for it where MLX's own operations write."""

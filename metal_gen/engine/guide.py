@@ -10,9 +10,6 @@ from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 
-# Maximum number of forced tokens added to the cache in one pass.
-MOST_FORCED = 64
-
 
 class TokenGuide(Protocol):
     """Follows the tokens of one text and says which may come next.

@@ -11,7 +11,7 @@ import mlx.core as mx
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
-from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
+from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.last_step import LastStep
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.sampler import Draw, Sampler, Status
@@ -68,6 +68,8 @@ def generate_guided_tokens(
         if items[0].finish is not None:
             following = None
         elif forced := bounds.take_forced(count + 1):
+            # What holds the step that is dropped holds the cache too, and MLX would copy it.
+            following = None
             steps.take_back()
             following = steps.force([token], forced)
             items += forced
@@ -122,14 +124,8 @@ class _GuidedSteps:
         self._sampler.note(ids)
         if items[-1].finish is not None:
             return None
-        fed = [*known, *ids]
-        while len(fed) > MOST_FORCED:
-            # What is still in use when the next tokens are added would be copied.
-            mx.eval(self._decoder.extend(fed[:MOST_FORCED]))
-            self.keep()
-            self._decoder.cache.evaluate()
-            fed = fed[MOST_FORCED:]
-        return self._decoder.extend(fed)
+        self.keep()
+        return self._decoder.extend_in_passes([*known, *ids])
 
     def _follow(self, draw: Draw, *, is_last: bool) -> mx.array | None:
         self._sampler.accept(draw)

@@ -15,8 +15,9 @@ from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled_slots import run_compiled
 from metal_gen.engine.compiled_step import CompiledStep
+from metal_gen.engine.decoder import MOST_FORCED
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
-from metal_gen.engine.guide import MOST_FORCED, TextBounds, TokenGuide
+from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit

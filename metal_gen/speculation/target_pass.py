@@ -16,7 +16,6 @@ import mlx.core as mx
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.compiled_rows import filled_up
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.guide import MOST_FORCED
 from metal_gen.engine.last_step import LastStep
 from metal_gen.sampling.random_keys import words_of
 from metal_gen.sampling.sampler import Draw, Sampler
@@ -108,13 +107,7 @@ class TargetPasses:
         """
         if len(known) == 1:
             return self._plain(mx.array(list(known), mx.int32), index, is_guided=is_guided)
-        rest = list(known)
-        while len(rest) > MOST_FORCED:
-            # What is still in use when the next tokens are added would be copied.
-            mx.eval(self._decoder.extend(rest[:MOST_FORCED]))
-            self._decoder.cache.evaluate()
-            rest = rest[MOST_FORCED:]
-        return TargetPass(index, logits=self._decoder.extend(rest), is_usual=False)
+        return TargetPass(index, logits=self._decoder.extend_in_passes(known), is_usual=False)
 
     def over(self, token: int, index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
         """Build a pass over a token that the cache lacks and guesses after it.

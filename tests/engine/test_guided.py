@@ -44,6 +44,11 @@ def run_of(tokens):
     return [10 + len(tokens) % 50, 11, 12, 13] if len(tokens) % 7 == 3 else []
 
 
+def many_after_two(tokens):
+    """After two tokens more than two passes take."""
+    return [3 + place % 60 for place in range(140)] * (len(tokens) == 2)
+
+
 def one_by_one(tokens):
     """What `run_of` forces, as what alone is allowed."""
     begin = len(tokens) // 7 * 7 + 3
@@ -59,9 +64,7 @@ GUIDES = {
     "forced from the start": partial(
         ScriptedGuide, next_ones, lambda tokens: range(20, 25) if not tokens else run_of(tokens)
     ),
-    "more than a pass takes": partial(
-        ScriptedGuide, next_ones, lambda tokens: [3 + place % 60 for place in range(140)] * (len(tokens) == 2)
-    ),
+    "more than a pass takes": partial(ScriptedGuide, next_ones, many_after_two),
     "ends": partial(ScriptedGuide, next_ones, ends=lambda tokens: len(tokens) >= 9),
     "ends forced": partial(ScriptedGuide, next_ones, run_of, ends=lambda tokens: len(tokens) == 12),
     "only forced": partial(ScriptedGuide, None, lambda tokens: [5, 6, 7, 8], lambda tokens: len(tokens) == 3),
@@ -221,15 +224,17 @@ def test_the_error_of_a_guide_goes_before_that_of_the_logits(tiny_model, make_ca
         alone(tiny_model, cache, [5], STRATEGIES[0], guide)
 
 
-def test_the_cache_is_written_in_place(tiny_model, make_cache):
+@pytest.mark.parametrize("forces", [run_of, many_after_two], ids=["a few forced", "several passes of them"])
+def test_the_cache_is_written_in_place(tiny_model, make_cache, forces):
     """A second handle on the buffers would have MLX copy them at every token."""
     cache = make_cache(tiny_model, max_seq_len=20_000)
     decoder = Decoder(tiny_model, cache)
-    guide = ScriptedGuide(next_ones, run_of)
+    guide = ScriptedGuide(next_ones, forces)
     logits = decoder.prefill([5, 6, 7])
     mx.eval(logits, cache.buffers)
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     sampler = make_sampler([5, 6, 7], STRATEGIES[0])
-    assert len(list(generate_guided_tokens(decoder, logits, sampler, guide, endings={}, max_tokens=60))) == 60
+    tokens = generate_guided_tokens(decoder, logits, sampler, guide, endings={}, max_tokens=160)
+    assert len(list(tokens)) == 160
     assert mx.get_peak_memory() - before < cache.nbytes / 2
