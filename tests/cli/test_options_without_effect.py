@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from cli_process import run_in_terminal
 
 pytest_plugins = ("fixtures_cli",)
 
@@ -54,6 +55,12 @@ def test_an_option_that_would_do_nothing_is_refused(run_here, command, given, wh
     # The library says the same, without dashes.
     assert message.startswith((f"metal-gen: {given[0]} {why}", f"metal-gen: {given[0][2:]} {why}"))
     assert hint.startswith("hint: ")
+
+
+def test_messages_of_a_terminal_end_with_a_newline(tmp_path):
+    outcome = run_in_terminal("chat", "--null", home=tmp_path, attached=("stdin",))
+    assert (outcome.code, outcome.stdout) == (2, b"")
+    assert "--null has no effect at a terminal\nhint: " in outcome.stderr
 
 
 @pytest.mark.parametrize(

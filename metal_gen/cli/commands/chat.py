@@ -106,6 +106,8 @@ def chat(
     console.require_stdout()
     if sys.stdin is None:
         raise UsageError("standard input is closed: messages come from there")
+    if null and sys.stdin.isatty():
+        raise UsageError("--null has no effect at a terminal", "leave it out, or pipe the messages in")
     settings = settings_in_force(context.params)
     if settings.markdown:
         console.use_markdown()
