@@ -32,7 +32,7 @@ from metal_gen.generation.planning import plan_memory  # noqa: E402
 MANUAL = ROOT / "metal_gen" / "manual"
 GIB = 1 << 30
 # Metal's recommended working set in GiB: two thirds of the memory up to 32 GB, three quarters above.
-MACS = {8: 16 / 3, 16: 32 / 3, 24: 16.0, 36: 27.0, 64: 48.0, 128: 96.0}
+MACS = {8: 16 / 3, 16: 32 / 3, 24: 16.0, 32: 64 / 3, 36: 27.0, 48: 36.0, 64: 48.0, 128: 96.0}
 QWEN3: dict[str, Any] = {
     "model_type": "qwen3",
     "head_dim": 128,
@@ -74,6 +74,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         **{"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
         "norm_topk_prob": True,
     },
+    "Qwen3.5-27B": {
+        **{"model_type": "qwen3_5_text", "hidden_size": 5120, "intermediate_size": 17_408},
+        **{"num_hidden_layers": 64, "num_attention_heads": 24, "num_key_value_heads": 4, "head_dim": 256},
+        **{"linear_num_key_heads": 16, "linear_num_value_heads": 48, "linear_conv_kernel_dim": 4},
+        **{"linear_key_head_dim": 128, "linear_value_head_dim": 128, "vocab_size": 248_320},
+        **{"layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 16},
+        "max_position_embeddings": 262_144,
+    },
 }
 BITS = (None, "8", "4")
 # Options that every command with a model has.
@@ -110,17 +118,19 @@ MACS_INTRODUCTION = """\
 The largest `max_seq_len`, in tokens, that fits next to the weights, by metal-gen's own plan. `--quantize 8`
 and `--quantize 4` quantize while loading; MLX checkpoints with as many bits need the same memory.
 
-In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 36 GB and more,
-Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
+In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 32 GB, Qwen3.5-27B in 4 bits.
+36 GB and more, Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
 """
 MACS_END = """
 The plan uses the working set that Metal recommends: two thirds of the memory up to 32 GB and three quarters
-above. Other programs need memory too; leave them some. These models were trained for 40,960 tokens.
+above. Other programs need memory too; leave them some. The Qwen3 models were trained for 40,960 tokens, Qwen3.5-27B for
+262,144. Qwen3.6-27B and Qwen3.8-27B have its shape; guesses by its MTP layers take more memory.
 
 A larger model in 4 bits usually answers better than a smaller one in bfloat16. Mixtures such as Qwen3-30B-A3B
 need the memory of all their experts and the time of a few.
 
-`metal-gen plan MODEL --quantize 4` computes the same for any model, on your machine, before a download.
+`metal-gen plan MODEL --quantize 4` computes the same for any model before a download, for the machine that it runs on.
+On a Mac with more memory, `--memory-limit-bytes 21G` plans for one of 32 GB.
 
 Nothing here has been measured on a Mac. `python scripts/make_manual.py` computes the table."""
 
