@@ -118,19 +118,19 @@ MACS_INTRODUCTION = """\
 The largest `max_seq_len`, in tokens, that fits next to the weights, by metal-gen's own plan. `--quantize 8`
 and `--quantize 4` quantize while loading; MLX checkpoints with as many bits need the same memory.
 
-In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 32 GB, Qwen3.5-27B in 4 bits.
-36 GB and more, Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
+In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 32 GB,
+Qwen3.5-27B in 4 bits. 36 GB and more, Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
 """
 MACS_END = """
 The plan uses the working set that Metal recommends: two thirds of the memory up to 32 GB and three quarters
-above. Other programs need memory too; leave them some. The Qwen3 models were trained for 40,960 tokens, Qwen3.5-27B for
-262,144. Qwen3.6-27B and Qwen3.8-27B have its shape; guesses by its MTP layers take more memory.
+above. Other programs need memory too; leave them some. The Qwen3 models were trained for 40,960 tokens,
+Qwen3.5-27B for 262,144. Qwen3.6-27B and Qwen3.8-27B have its shape; guesses by its MTP layers take more.
 
 A larger model in 4 bits usually answers better than a smaller one in bfloat16. Mixtures such as Qwen3-30B-A3B
 need the memory of all their experts and the time of a few.
 
-`metal-gen plan MODEL --quantize 4` computes the same for any model before a download, for the machine that it runs on.
-On a Mac with more memory, `--memory-limit-bytes 21G` plans for one of 32 GB.
+`metal-gen plan MODEL --quantize 4` computes the same for any model before a download, for the machine
+that it runs on. On a Mac with more memory, `--memory-limit-bytes 21G` plans for one of 32 GB.
 
 Nothing here has been measured on a Mac. `python scripts/make_manual.py` computes the table."""
 

@@ -16,7 +16,7 @@ _ALIASES = {
     "sampling": "samplers sampler strategy strategies filters creativity random nucleus",
     "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size working-memory",
     "batch": "batches batching cron launchd jsonl-rows queue slots cluster ray nightly crash-safe retry "
-    "journal",
+    "journal csv classify classification",
     "models": "model-files downloads download downloading hub huggingface gguf quantization quantizing bits",
     "exit-codes": "exit exits exit-code exit-status status-codes code codes error-codes return-codes",
     "adapters": "lora peft fine-tuning finetuning",
@@ -34,7 +34,7 @@ _ALIASES = {
     "troubleshooting": "problems problem faq hangs empty crash crashes error errors bug bugs help-me fails "
     "failure traceback debug",
     "formats": "architectures families supported safetensors awq gptq fp8 mlx qwen",
-    "which-model": "mac macs which choose apple metal m1 m2 m3 m4 recommended",
+    "which-model": "fit fits mac macs which choose apple metal m1 m2 m3 m4 recommended",
     "reproducibility": "seeds repeat deterministic determinism",
     "structured-output": "schemas json-schema constrained constraints guided lark regexp",
     "prefixes": "prefix prefix-caching prompt-cache prompt-caching caching",

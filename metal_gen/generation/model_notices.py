@@ -42,7 +42,7 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         )
     if late := blas_notice(settings.blas):
         notices.append(late)
-    if slow := _slow_products(settings, checkpoint):
+    if slow := _slow_products(settings, checkpoint) or _slow_prompts(settings, checkpoint):
         notices.append(slow)
     return notices
 
@@ -57,6 +57,17 @@ def memory_notice(plan: MemoryPlan) -> str | None:
     return (
         f"the run takes {format_bytes(plan.total_bytes)}, and other programs leave {format_bytes(unused)} "
         "now: macOS may swap; close some of them, or use a smaller model"
+    )
+
+
+def _slow_prompts(settings: Settings, checkpoint: Checkpoint) -> str | None:
+    """Say what quantizing costs on a CPU, where MLX multiplies quantized weights without a BLAS."""
+    large = checkpoint.weights.num_parameters > SLOW_PARAMETERS
+    if settings.quantize is None or not large or not runs_on_cpu():
+        return None
+    return (
+        f"quantize = {settings.quantize!r} ({settings.source('quantize')}) saves memory and makes prompts "
+        "slower on a CPU: leave it out if the model fits"
     )
 
 

@@ -19,6 +19,8 @@ _ADDRESS = re.compile(r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|h
 # The Hub's rules: letters, digits, - _ . in each part; no - or . at either end; at most 96 characters.
 _ID_PART = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _MAX_PART_LENGTH = 96
+# ollama's name of a model, such as qwen3:0.6b or qwen3.5:27b-q8_0.
+_OLLAMA_TAG = re.compile(r"qwen3(\.\d)?:(\d+(?:\.\d+)?b(?:-a\d+b)?)(?:-|$)", re.IGNORECASE)
 _NOT_IN_A_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\@\ud800-\udfff]|\.\.|//|^[/.]|[/.]$")
 # Short enough for a file name in the cache.
 _MAX_REVISION_BYTES = 250
@@ -135,8 +137,10 @@ def _no_such_folder(model: str) -> ModelNotFoundError:
     if address is not None:
         return ModelNotFoundError(f"model is a web address: {model}", f"give the Hub id: {address.group(1)}")
     if "/" not in model and "\\" not in model and not _PATH_START.match(model):
+        tag = _OLLAMA_TAG.match(model)
+        example = f"Qwen3{tag.group(1) or ''}-{tag.group(2).upper()}" if tag else "Qwen3-0.6B"
         return ModelNotFoundError(
-            f"no such folder, and not a Hub id: {model}", f"{_ID_FORM}, such as Qwen/Qwen3-0.6B"
+            f"no such folder, and not a Hub id: {model}", f"{_ID_FORM}, such as Qwen/{example}"
         )
     relative = model.removeprefix("./").rstrip("/")
     if relative.count("/") == 1 and all(_ID_PART.fullmatch(part) for part in relative.split("/")):

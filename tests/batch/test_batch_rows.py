@@ -116,6 +116,17 @@ def test_a_line_that_cannot_be_read(line, part):
     assert (error.number, error.id, error.key, error.carried) == (7, None, "line:7", {})
 
 
+def test_a_row_without_a_prompt_is_told_the_field_that_may_be_one():
+    error = parse(b'{"nr": "1", "review": "Broke after a day.", "stars": 2}')
+    assert (error.reason, error.hint) == (
+        "there is neither a prompt nor messages",
+        '--field "review" takes the prompt from there',
+    )
+    assert not parse(b'{"nr": 1}').hint
+    assert parse(b'{"nr": "1", "review": "x"}', field="reviews").hint == 'did you mean "review"?'
+    assert not parse(b'{"id": 1}', field="reviews").hint
+
+
 def test_one_of_very_many_names_is_there_twice():
     names = ", ".join(f'"{number}": 1' for number in range(120_000))
     assert "twice: 119999" in reason(f'{{{names}, "119999": 2}}'.encode())

@@ -260,6 +260,18 @@ def test_memory_that_cannot_be_wired_gives_a_notice(tmp_path, monkeypatch):
     assert any("wired_memory has no effect (job.toml)" in notice for notice in prepare(settings).notices)
 
 
+def test_quantizing_a_large_model_on_a_cpu_gives_a_notice(tmp_path, monkeypatch):
+    folder = str(write_checkpoint(tmp_path, tiny_config("qwen3")))
+    settings = Settings(model=folder).override({"quantize": "8"}, "job.toml")
+    monkeypatch.setattr(model_notices, "runs_on_cpu", lambda: True)
+    assert not any("slower on a CPU" in notice for notice in prepare(settings).notices)
+    monkeypatch.setattr(model_notices, "SLOW_PARAMETERS", 0)
+    assert any("quantize = '8' (job.toml) saves memory" in notice for notice in prepare(settings).notices)
+    assert not any("slower on a CPU" in notice for notice in prepare(Settings(model=folder)).notices)
+    monkeypatch.setattr(model_notices, "runs_on_cpu", lambda: False)
+    assert not any("slower on a CPU" in notice for notice in prepare(settings).notices)
+
+
 def test_unknown_memory_refuses_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(backend, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(mx, "device_info", dict)

@@ -119,3 +119,18 @@ def test_a_folder_without_permission_to_list_it_is_refused(monkeypatch, tmp_path
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(ModelNotFoundError, match="folder is not readable"):
         parse_model_reference(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("qwen3:0.6b", "Qwen/Qwen3-0.6B"),
+        ("Qwen3:30b-a3b-q4_K_M", "Qwen/Qwen3-30B-A3B"),
+        ("qwen3.5:27b", "Qwen/Qwen3.5-27B"),
+        ("qwen3:latest", "Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_a_name_of_ollama_gets_the_hub_id_as_the_example(name, id):
+    with pytest.raises(ModelNotFoundError) as caught:
+        parse_model_reference(name)
+    assert caught.value.hint.endswith(f", such as {id}")

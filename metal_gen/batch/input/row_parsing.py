@@ -21,6 +21,8 @@ from metal_gen.config.sources import nearest
 from metal_gen.errors import UsageError
 
 ENVELOPE = ["custom_id", "method", "url", "body"]
+# Maximum number of a row's fields that a hint names.
+MOST_NAMES = 20
 
 
 def parse_row(
@@ -46,6 +48,7 @@ def parse_row(
         return unreadable(number, error.message, form, first_fields(line))
     form = RowForm.NATIVE if field is not None else form_of(row)
     carried: dict[str, object] = {}
+    others: dict[str, object] = {}
     if field is not None:
         row, others = _split(row, ("id", field))
         carried = kept_fields(others)
@@ -57,7 +60,7 @@ def parse_row(
     try:
         id = row_id(number, row, form)
         key = id_key(id)
-        prompt, settings = _contents(row, form) if field is None else (_field_prompt(row, field), {})
+        prompt, settings = _contents(row, form) if field is None else (_field_prompt(row, field, others), {})
     except UsageError as error:
         return RowError(number, id, key, form, error.message, carried, hint=error.hint)
     return BatchRow(number, id, key, form, prompt, settings, carried)
@@ -72,6 +75,10 @@ def _split(row: dict[str, object], names: tuple[str, ...]) -> tuple[dict[str, ob
 def _contents(row: dict[str, object], form: RowForm) -> tuple[Prompt, dict[str, object]]:
     if form is RowForm.NATIVE:
         given = {name: value for name, value in row.items() if value is not None and name != "id"}
+        if PROMPT not in given and MESSAGES not in given and (text := _longest_text(given)):
+            raise UsageError(
+                "there is neither a prompt nor messages", f"--field {shown(text)} takes the prompt from there"
+            )
         return take_prompt(given), row_settings(given)
     body = _request_body(row)
     prompt = take_prompt(body)
@@ -99,7 +106,14 @@ def _request_body(row: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _field_prompt(row: dict[str, object], field: str) -> Prompt:
+def _longest_text(fields: dict[str, object]) -> str | None:
+    """Return the name of the field with the longest text; None if no field is a text."""
+    sizes = {name: len(value) for name, value in fields.items() if isinstance(value, str)}
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def _field_prompt(row: dict[str, object], field: str, others: dict[str, object]) -> Prompt:
     if row.get(field) is None:
-        raise UsageError(f"there is no field {shown(field)}")
+        names = [shown(name) for name in list(others)[:MOST_NAMES]]
+        raise UsageError(f"there is no field {shown(field)}", nearest(shown(field), names) if names else "")
     return checked_prompt(field, row[field])
