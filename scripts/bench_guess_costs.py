@@ -40,7 +40,7 @@ from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.speculation.depth import USUAL, Depths
 from metal_gen.speculation.generator import generate_with_guesses
 from metal_gen.speculation.mtp import NAME, MtpSource
-from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, RunningPass, Wanted
+from metal_gen.speculation.source import GuessDraw, Guesses, GuessSource, Room, RunningPass, Wanted
 from metal_gen.speculation.speculation import Speculation
 
 _HYBRID = {
@@ -110,7 +110,7 @@ class Known:
         """See `GuessSource`."""
         return True
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses:
         """See `GuessSource`."""
         return Guesses([GUESS] * room(self.name), self.name)
 

@@ -22,7 +22,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.rows_pass import run_rows
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, Wanted
+from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
 
 NAME = "draft"
 # So small that the prompt takes less working memory than the target's own chunks.
@@ -125,7 +125,7 @@ class DraftSource:
         """There are always guesses."""
         return wanted(self.name)
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """Catch up with the text, then draw one guess after another."""
         count = room(self.name)
         if count == 0:

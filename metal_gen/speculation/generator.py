@@ -19,7 +19,7 @@ from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.allowed import WORD_BITS
 from metal_gen.sampling.sampler import Draw, Sampler, Status
 from metal_gen.speculation.row_draws import RowBits, draw_rows
-from metal_gen.speculation.source import Guesses, SamplerDraw
+from metal_gen.speculation.source import GuessDraw, Guesses
 from metal_gen.speculation.speculation import Speculation
 from metal_gen.speculation.target_pass import TargetPass, TargetPasses
 
@@ -249,7 +249,7 @@ class _Text:
 
     def _guesses(self) -> Guesses | None:
         """Ask the source for guesses."""
-        return self._source.guess(self._room, SamplerDraw(self._sampler, self._count))
+        return self._source.guess(self._room, GuessDraw(self._sampler, self._count))
 
 
 def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowBits]:

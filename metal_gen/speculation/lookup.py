@@ -18,7 +18,7 @@ import mlx.core as mx
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.depth import LOOKUP_GUESSES
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, Wanted
+from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
 from metal_gen.take_back import MOST_TAKEN_BACK, Recent
 
 LONG_KEY, SHORT_KEY = 8, 4
@@ -115,7 +115,7 @@ class Lookup:
         found = zip(KINDS, self._found, strict=True)
         return any(place != NOWHERE and wanted(kind) for kind, place in found)
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """See `GuessSource`."""
         for kind, place in zip(KINDS, self._found, strict=True):
             if place != NOWHERE and (count := room(kind)):

@@ -23,7 +23,7 @@ from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.source import DrawGuess, Guesses, Room, RunningPass, SamplerDraw, Wanted
+from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
 
 NAME = "mtp"
 # Pairs that wait for the next guess. More are computed at once.
@@ -148,7 +148,7 @@ class MtpSource:
         """There are always guesses."""
         return wanted(self.name)
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """Guess from the last pair on. Without the state of its position, ask for one."""
         count = room(self.name)
         if (made := self._taken_following(count)) is not None:
@@ -170,14 +170,14 @@ class MtpSource:
         self._cache.take_back(count - 1)
         return Guesses(guesses, self.name)
 
-    def _compiled_guesses(self, draw: DrawGuess, count: int) -> mx.array | None:
+    def _compiled_guesses(self, draw: GuessDraw, count: int) -> mx.array | None:
         """Guess in one compiled function if that is possible; else return None."""
-        rule = draw.rule if isinstance(draw, SamplerDraw) else None
         assert self._waiting is not None
         first, tokens, states = self._waiting
-        if self._compiled is None or rule is None or not self._compiled.has_room(len(tokens), count):
+        if self._compiled is None or not self._compiled.has_room(len(tokens), count):
             return None
-        assert isinstance(draw, SamplerDraw)
+        if (rule := draw.rule) is None:
+            return None
         self._waiting = None
         self._note(first)
         hidden, base = _joined(states), draw.sampler.keys.base
@@ -191,7 +191,7 @@ class MtpSource:
         rows, tokens = running.rows, running.guesses.tokens
         # The layers have seen all pairs before the pass.
         is_next = self._waiting is None and running.guesses.kind == self.name and len(tokens) == rows - 1
-        rule = SamplerDraw(running.sampler, running.index).rule
+        rule = GuessDraw(running.sampler, running.index).rule
         if self._compiled is None or rule is None or not is_next or not isinstance(tokens, mx.array):
             return
         if not self._compiled.can_follow(rows, MOST_FOLLOWING):

@@ -67,14 +67,11 @@ class RunningPass:
 Room = Callable[[str], int]
 # Returns whether to make guesses of a kind after the next token, if the source has some.
 Wanted = Callable[[str], bool]
-# Draws a guess, (1,), not computed, from a source's own logits, (1, V), and the place of the guess, from 0.
-# The strategy, the bias and the key are those with which the target draws there.
-DrawGuess = Callable[[mx.array, int], mx.array]
 
 
 @dataclass(frozen=True)
-class SamplerDraw:
-    """A `DrawGuess` with a sampler.
+class GuessDraw:
+    """Draws guesses from a source's own logits, with strategy, bias and key of the target's draw there.
 
     Args:
         sampler: Sampler of the text.
@@ -85,7 +82,7 @@ class SamplerDraw:
     index: int
 
     def __call__(self, logits: mx.array, place: int) -> mx.array:
-        """Draw the guess at a place."""
+        """Draw the guess at a place, from 0, from logits (1, V): its token id, (1,), not computed yet."""
         return self.sampler.draw(logits, self.index + place).token
 
     @property
@@ -143,7 +140,7 @@ class GuessSource(Protocol):
         """Return whether there will probably be guesses after the next token, and they are wanted."""
         ...
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """Guess the tokens after the last accepted one.
 
         Args:

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import GuessMemory, PlannedSource
-from metal_gen.speculation.source import DrawGuess, Guesses, GuessSource, Room, RunningPass, Wanted
+from metal_gen.speculation.source import GuessDraw, Guesses, GuessSource, Room, RunningPass, Wanted
 
 
 class Together:
@@ -43,7 +43,7 @@ class Together:
         """See `GuessSource`."""
         return any(source.expects(wanted) for source in self._sources)
 
-    def guess(self, room: Room, draw: DrawGuess) -> Guesses | None:
+    def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """See `GuessSource`."""
         guesses = (source.guess(room, draw) for source in self._sources)
         return next((each for each in guesses if each is not None), None)

@@ -22,7 +22,7 @@ from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.speculation.mtp import MtpSource
 from metal_gen.speculation.planning import plan_mtp
-from metal_gen.speculation.source import SamplerDraw
+from metal_gen.speculation.source import GuessDraw
 
 pytestmark = [pytest.mark.metal, needs_compiler, cpu_only]
 
@@ -78,7 +78,7 @@ def test_guesses_are_those_made_one_by_one(made, strategy):
         found = []
         for source in sources:
             source.accepted(new, states()[begin:-1])
-            draw = SamplerDraw(sampler, len(ids) - len(PROMPT))
+            draw = GuessDraw(sampler, len(ids) - len(PROMPT))
             found.append(np.array(source.guess(lambda kind, count=count: count, draw).tokens).tolist())
         assert found[0] == found[1]
         if chance.random() < 0.2:
@@ -100,7 +100,7 @@ def test_functions_are_few_and_reused(made):
     source.prefilled(mx.broadcast_to(hidden, (1, len(ids), hidden.shape[1])))
     for count in [*range(1, 25), *range(1, 25)]:
         source.accepted([9] * count, mx.broadcast_to(hidden, (count, hidden.shape[1])))
-        assert source.guess(lambda kind: 1, SamplerDraw(sampler, 0)).tokens.size == 1
+        assert source.guess(lambda kind: 1, GuessDraw(sampler, 0)).tokens.size == 1
         source.take_back(count)
     # 4, 5, 9, 17 and 33 rows.
     assert source.compiled_count == 5

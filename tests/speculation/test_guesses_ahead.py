@@ -22,7 +22,7 @@ from metal_gen.speculation.depth import Depths
 from metal_gen.speculation.lookup import Lookup
 from metal_gen.speculation.mtp import MtpSource
 from metal_gen.speculation.planning import plan_mtp
-from metal_gen.speculation.source import RunningPass, SamplerDraw
+from metal_gen.speculation.source import GuessDraw, RunningPass
 from metal_gen.speculation.together import Together
 
 pytestmark = [pytest.mark.metal, needs_compiler, cpu_only]
@@ -111,7 +111,7 @@ def test_other_tokens_than_the_pass_gave_make_them_useless(made, used):
         source.accepted([8], states(1))
     ids += [9, 8]
     while len(ids) < CAPACITY - 2 * DEPTH:
-        draw = SamplerDraw(sampler, len(ids) - len(PROMPT))
+        draw = GuessDraw(sampler, len(ids) - len(PROMPT))
         wanted = chance.choice([DEPTH, DEPTH, 2])
         found = [source.guess(lambda kind, wanted=wanted: wanted, draw) for source in sources]
         guesses = found[0].tokens.tolist()
@@ -157,7 +157,7 @@ def test_the_same_tokens_at_a_later_position_make_them_useless(made, monkeypatch
             source.accepted(tokens, hidden)
 
     def guesses():
-        draw = SamplerDraw(sampler, len(ids) - len(PROMPT))
+        draw = GuessDraw(sampler, len(ids) - len(PROMPT))
         return [source.guess(lambda kind: DEPTH, draw) for source in sources]
 
     hidden = states(len(ids))
