@@ -11,7 +11,9 @@ from metal_gen.checkpoint.packed.fp8 import Fp8
 from metal_gen.checkpoint.packed.quantization import Quantization
 from metal_gen.checkpoint.parameter_sources import WeightReader, WeightRecorder
 from metal_gen.checkpoint.tensor_check import require_tensors
+from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.weights import WeightFiles
+from metal_gen.device.backend import dtype_named
 from metal_gen.files.safetensors_header import TensorInfo, read_header
 from metal_gen.files.weight_files import MTP_FILE
 from metal_gen.models.assembly import assemble_mtp
@@ -93,5 +95,6 @@ class MtpWeights:
         Raises:
             CheckpointError: The contents contradict the headers.
         """
-        with WeightReader(self._forms, self._tensors, dtype) as reader:
+        with TensorFiles(self._tensors, dtype_named(dtype)) as files:
+            reader = WeightReader(self._forms, files, dtype)
             return assemble_mtp(self._config, reader, around_zero=self._around_zero)

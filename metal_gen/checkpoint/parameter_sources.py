@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import mlx.core as mx
 
@@ -12,7 +11,6 @@ from metal_gen.checkpoint.file_arrays import fills_arrays
 from metal_gen.checkpoint.matrix_forms import MatrixForms
 from metal_gen.checkpoint.packed.stored import Stored, StoredNumbers, StoredPacked
 from metal_gen.checkpoint.tensor_files import TensorFiles
-from metal_gen.device.backend import dtype_named
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.matrices.adapted import AdaptedMatrix, AnyMatrix, join_adapted
@@ -147,24 +145,14 @@ class WeightReader:
 
     Args:
         forms: Forms in which matrices are stored.
-        tensors: Tensors of the checkpoint, which have been checked.
-        dtype: Dtype of computation.
-
-    Raises:
-        CheckpointError: A file cannot be read.
+        files: Tensors of the checkpoint, with numbers in the dtype of computation.
+        dtype: Name of that dtype.
     """
 
-    def __init__(self, forms: MatrixForms, tensors: Mapping[str, TensorInfo], dtype: str) -> None:
+    def __init__(self, forms: MatrixForms, files: TensorFiles, dtype: str) -> None:
         self.forms = forms
-        self.files = TensorFiles(tensors, dtype_named(dtype))
-        self._tensors = tensors
+        self._files = files
         self._dtype = dtype
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.files.__exit__(*exception)
 
     def shape_of(self, name: str) -> Shape | None:
         """Return the shape according to the file's header."""
@@ -172,27 +160,27 @@ class WeightReader:
 
     def tensor(self, name: str, *shape: int) -> mx.array:
         """Read one tensor."""
-        return self.files.numbers(name)
+        return self._files.numbers(name)
 
     def vector(self, sizes: dict[str, int]) -> mx.array:
         """Read several tensors and join them."""
         vectors = [StoredNumbers(name, (size,)) for name, size in sizes.items()]
-        if read_at_once(vectors, 0, self._dtype, self._tensors):
+        if read_at_once(vectors, 0, self._dtype, self._files.tensors):
             return self._joined(vectors).arrays[0]
-        return computed(mx.concatenate([self.files.numbers(name) for name in sizes]))
+        return computed(mx.concatenate([self._files.numbers(name) for name in sizes]))
 
     def matrix(self, rows: dict[str, int], *columns: int, axis: int = 0) -> AnyMatrix:
         """Read several matrices and join them."""
         parts = self.forms.parts(rows, columns, axis)
-        if read_at_once(parts, axis, self._dtype, self._tensors):
+        if read_at_once(parts, axis, self._dtype, self._files.tensors):
             return self._joined(parts)
-        return join_adapted([part.read(self.files) for part in parts], axis)
+        return join_adapted([part.read(self._files) for part in parts], axis)
 
     def _joined(self, parts: Sequence[Stored]) -> ArrayMatrix:
         """Read the parts as if they were stored as one."""
         first, *_ = parts
         together = zip(*(part.tensors() for part in parts), strict=True)
-        matrix = first.read(self.files.joining(dict(zip(first.tensors(), together, strict=True))))
+        matrix = first.read(self._files.joining(dict(zip(first.tensors(), together, strict=True))))
         assert not isinstance(matrix, AdaptedMatrix)
         return matrix
 
@@ -204,7 +192,7 @@ class WeightReader:
 
     def experts(self, name: str, *shape: int, is_turned: bool) -> ArrayMatrix:
         """Read a tensor with a matrix for each expert."""
-        matrix = self.forms.stacked(name, shape, is_turned=is_turned).read(self.files)
+        matrix = self.forms.stacked(name, shape, is_turned=is_turned).read(self._files)
         assert not isinstance(matrix, AdaptedMatrix)
         return matrix
 

@@ -19,8 +19,12 @@ class TensorFiles:
     As a context manager, it closes the files.
 
     Args:
-        tensors: Tensors by the model's names.
+        tensors: Tensors by the model's names, which have been checked.
         dtype: Dtype of the returned numbers.
+
+    Attributes:
+        tensors: As given.
+        dtype: As given.
 
     Raises:
         CheckpointError: A file cannot be read.
@@ -28,7 +32,7 @@ class TensorFiles:
 
     def __init__(self, tensors: Mapping[str, TensorInfo], dtype: mx.Dtype) -> None:
         self.dtype = dtype
-        self._tensors = tensors
+        self.tensors = tensors
         self._joined: Mapping[str, Sequence[str]] = {}
         paths = {info.path for info in tensors.values() if not isinstance(info, GgufTensor)}
         self._arrays = open_arrays(sorted(paths))
@@ -57,17 +61,17 @@ class TensorFiles:
 
     def stored(self, name: str) -> mx.array:
         """Read a tensor without conversion."""
-        return self._arrays.array([self._tensors[each] for each in self._joined.get(name, [name])])
+        return self._arrays.array([self.tensors[each] for each in self._joined.get(name, [name])])
 
     def numbers(self, name: str) -> mx.array:
         """Read a tensor of floating-point numbers and convert it to `dtype`."""
-        info = self._tensors[name]
+        info = self.tensors[name]
         if isinstance(info, GgufTensor):
             return read_blocks(info, self.dtype)[0]
         return computed(self.stored(name).astype(self.dtype))
 
     def blocks(self, name: str) -> list[mx.array]:
         """Read a tensor of a GGUF file as `read_blocks` does."""
-        info = self._tensors[name]
+        info = self.tensors[name]
         assert isinstance(info, GgufTensor)
         return read_blocks(info, self.dtype)

@@ -23,6 +23,7 @@ from metal_gen.checkpoint.tensor_check import misfit, require_tensors
 from metal_gen.checkpoint.tensor_files import TensorFiles
 from metal_gen.checkpoint.tied_head import has_own_head
 from metal_gen.checkpoint.unread_tensors import is_spare_bias, require_zeros
+from metal_gen.device.backend import dtype_named
 from metal_gen.files.safetensors_header import TensorInfo
 from metal_gen.models.config.language_part import WITH_OTHER_PARTS, mtp_name
 from metal_gen.models.config.model_config import ModelConfig
@@ -180,9 +181,9 @@ class WeightFiles:
         Raises:
             CheckpointError: The contents contradict the headers.
         """
-        with WeightReader(self.forms, self.sources, dtype) as reader:
-            model = builder_for(self.config.model_type)(self.config, reader)
-            self.require_spare_zeros(reader.files)
+        with TensorFiles(self.sources, dtype_named(dtype)) as files:
+            model = builder_for(self.config.model_type)(self.config, WeightReader(self.forms, files, dtype))
+            self.require_spare_zeros(files)
         return model
 
     def require_spare_zeros(self, files: TensorFiles) -> None:
