@@ -236,18 +236,11 @@ def prepare(
         else locate_checkpoint(settings.model, on_progress=on_download)
     )
     checkpoint = open_checkpoint(folder, settings)
-    source = checkpoint.generation_source
-    defaults = sampling_defaults(checkpoint.generation_config, settings.sources, source)
-    settings = settings.fill(defaults, source)
-    require_lengths(settings)
-    require_constraint(settings, checkpoint)
+    settings = _completed(settings, checkpoint)
     in_turn = scores and checkpoint.config.linear is not None
     wanted_slots = settings.batch_size or 1
     if in_turn:
         most_slots, settings = 1, settings.override({"batch_size": 1}, "linear attention")
-    if settings.logit_bias or settings.ban_token or settings.stop_token:
-        strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-        endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
     guesses = why_off = None
     if scores:
         plan = plan_memory(settings, checkpoint, most_slots=most_slots, scores=True, in_slots=in_slots)
@@ -268,6 +261,24 @@ def prepare(
     if crowded := memory_notice(plan):
         notices.append(crowded)
     return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)
+
+
+def _completed(settings: Settings, checkpoint: Checkpoint) -> Settings:
+    """Return the settings with the checkpoint's own defaults for sampling, and check them against it.
+
+    Raises:
+        ConfigError: A setting contradicts the checkpoint, or names a token that it does not have; UsageError
+            if an argument does.
+    """
+    source = checkpoint.generation_source
+    defaults = sampling_defaults(checkpoint.generation_config, settings.sources, source)
+    settings = settings.fill(defaults, source)
+    require_lengths(settings)
+    require_constraint(settings, checkpoint)
+    if settings.logit_bias or settings.ban_token or settings.stop_token:
+        strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+        endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
+    return settings
 
 
 def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
