@@ -17,7 +17,7 @@ from metal_gen.models.matrices.few_rows import (
     MOST_TURNED_RESULTS,
     MOST_UNPACKED,
     in_pieces,
-    is_faster_in_pieces,
+    most_rows_in_pieces,
     times_few_rows,
 )
 from metal_gen.models.matrices.matrix import DenseMatrix
@@ -25,20 +25,30 @@ from metal_gen.models.matrices.matrix import DenseMatrix
 
 @pytest.fixture(autouse=True)
 def as_with_openblas(monkeypatch):
-    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: True)
+    monkeypatch.setattr(module, "most_rows_in_pieces", lambda: MOST_ROWS)
 
 
 @cpu_only
 def test_the_reference_blas_multiplies_whole_matrices(monkeypatch):
-    monkeypatch.setattr(module, "is_faster_in_pieces", lambda: False)
+    monkeypatch.setattr(module, "most_rows_in_pieces", lambda: 0)
     assert in_pieces(mx.zeros((64, 64)), 1) is None
 
 
-@pytest.mark.parametrize(("folder", "pays"), [("mlx_cpu.libs", False), ("lib", True), (None, True)])
-def test_only_an_openblas_gains_by_pieces(monkeypatch, folder, pays):
-    blas = None if folder is None else Blas(Path(folder) / "libblas.so")
+@pytest.mark.parametrize(
+    ("blas", "most"),
+    [
+        (None, 1),
+        (Blas(Path("mlx_cpu.libs/libblas.so")), 0),
+        (Blas(Path("lib/libblas.so")), 1),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "Haswell"), 1),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "SkylakeX"), MOST_ROWS),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 16, "SkylakeX"), 0),
+    ],
+    ids=["unknown", "reference", "another", "Haswell", "SkylakeX", "many threads"],
+)
+def test_rows_that_gain_by_pieces(monkeypatch, blas, most):
     monkeypatch.setattr(module, "blas_in_use", lambda: blas)
-    assert is_faster_in_pieces.__wrapped__() is pays
+    assert most_rows_in_pieces.__wrapped__() == most
 
 
 @cpu_only

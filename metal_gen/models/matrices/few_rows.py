@@ -19,6 +19,9 @@ from metal_gen.device.blas import blas_in_use
 MOST_UNPACKED = 1_000_000
 # M x R may not be larger if the matrix is turned.
 MOST_TURNED_RESULTS = 1_200
+# OpenBLAS has products without packing for these processors, by its names in small letters.
+UNPACKED_CORES = {"skylakex", "cooperlake", "sapphirerapids"}
+MOST_THREADS = 4
 # With more rows, packing costs little beside multiplying.
 MOST_ROWS = 16
 # Smaller pieces would take longer to begin than to multiply.
@@ -28,10 +31,18 @@ LEAST_NUMBERS = 500_000
 
 
 @cache
-def is_faster_in_pieces() -> bool:
-    """Return whether this machine's BLAS packs a matrix for a few rows; the one in MLX's wheel does not."""
+def most_rows_in_pieces() -> int:
+    """Return for how many rows pieces are faster than the whole matrix with this machine's BLAS; 0 for none.
+
+    The BLAS in MLX's wheel never packs. An OpenBLAS that packs pieces too gains a little with one row. A
+    piece is multiplied by one thread, so with many threads the whole matrix is left to all of them.
+    """
     blas = blas_in_use()
-    return blas is None or not blas.is_reference
+    if blas is None:
+        return 1
+    if blas.is_reference or (blas.threads or 1) > MOST_THREADS:
+        return 0
+    return MOST_ROWS if (blas.core or "").lower() in UNPACKED_CORES else 1
 
 
 def count_pieces(weight: mx.array, rows: int, *, is_turned: bool = False) -> int | None:
@@ -46,7 +57,7 @@ def count_pieces(weight: mx.array, rows: int, *, is_turned: bool = False) -> int
         None if MLX does not pass the product to a BLAS (on a GPU, or in half precision), if there are too
         many rows or too few numbers, or if the matrix cannot be divided into such pieces.
     """
-    if rows > MOST_ROWS or weight.dtype != mx.float32 or not runs_on_cpu() or not is_faster_in_pieces():
+    if weight.dtype != mx.float32 or not runs_on_cpu() or rows > most_rows_in_pieces():
         return None
     height, width = weight.shape[-2:]
     if rows > 1 and height * width < LEAST_NUMBERS:
