@@ -41,19 +41,44 @@ def draw_together(
         if len(members) == 1:
             continue
         few = logits if len(members) == len(rows) else logits[mx.array(members)]
-        bias = bias_arrays(dict(rule.strategy.logit_bias))
-        keys = fold_rows(*key_rows([samplers[row] for row in members], [indices[row] for row in members]))
-        adjusted = add_bias(few.astype(mx.float32), bias)
         masks = [bits for row in members if (bits := rows[row][2]) is not None]
-        if masks:
-            adjusted = keep_allowed(adjusted, mx.concatenate(masks))
-        outcomes, _ = rule(few, adjusted, keys)
-        split = split_draws(few, outcomes, [indices[row] for row in members], masks)
+        places = [indices[row] for row in members]
+        outcomes = draw_alike(rule, few, [samplers[row] for row in members], places, masks)
+        split = split_draws(few, outcomes, places, masks)
         draws |= dict(zip(members, split, strict=True))
     return [
         draws[row] if row in draws else sampler.draw(logits[row : row + 1], index, bits)
         for row, (sampler, index, bits) in enumerate(rows)
     ]
+
+
+def draw_alike(
+    rule: DrawRule,
+    logits: mx.array,
+    samplers: Sequence[Sampler],
+    indices: Sequence[int],
+    masks: Sequence[mx.array],
+) -> mx.array:
+    """Draw a token for each row by the rule of all rows, in one operation.
+
+    Args:
+        rule: The rule, without log-probabilities.
+        logits: Logits, (R, V).
+        samplers: Sampler of each row.
+        indices: Index of each row's new token.
+        masks: Bits of the tokens that each row may draw, (1, W) each; empty if all may draw any.
+
+    Returns:
+        Token ids followed by the `Status` of each, (2 R,) int32.
+    """
+    adjusted = add_bias(logits.astype(mx.float32), bias_arrays(dict(rule.strategy.logit_bias)))
+    if masks:
+        adjusted = keep_allowed(adjusted, mx.concatenate(list(masks)))
+    keys = samplers[0].keys.base  # A greedy draw ignores it.
+    if not rule.strategy.is_greedy:
+        keys = fold_rows(*key_rows(samplers, indices))
+    outcomes, _ = rule(logits, adjusted, keys)
+    return outcomes
 
 
 def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.sampling.allowed import keep_allowed
-from metal_gen.sampling.bias import add_bias, bias_arrays
-from metal_gen.sampling.random_keys import fold_rows
 from metal_gen.sampling.sampler import Draw, Sampler
-from metal_gen.sampling.together import key_rows
+from metal_gen.sampling.together import draw_alike
 
 # Bits of the tokens that each row may draw, as for `keep_allowed`; None for all tokens.
 RowBits = Sequence[mx.array | None]
@@ -79,7 +76,10 @@ def draw_rows(
     count = logits.shape[0]
     is_plain = sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
     if count > 1 and is_plain and are_alike(bits):
-        return _draw_together(logits, sampler, index, bits)
+        masks = [each for each in bits if each is not None]
+        indices = range(index, index + count)
+        outcomes = draw_alike(sampler.rule, logits, [sampler] * count, indices, masks)
+        return RowDraws(logits, index, outcomes, bits)
     draws = []
     for row in range(count):
         allowed = bits[row] if bits else None
@@ -93,17 +93,3 @@ def draw_rows(
 def are_alike(bits: RowBits) -> bool:
     """Return whether all rows have a mask, or no row has one."""
     return len({each is None for each in bits}) < 2
-
-
-def _draw_together(logits: mx.array, sampler: Sampler, index: int, bits: RowBits) -> RowDraws:
-    """Draw all rows in one operation."""
-    rule, count = sampler.rule, logits.shape[0]
-    adjusted = add_bias(logits.astype(mx.float32), bias_arrays(dict(rule.strategy.logit_bias)))
-    masks = [each for each in bits if each is not None]
-    if masks:
-        adjusted = keep_allowed(adjusted, mx.concatenate(masks))
-    keys = sampler.keys.base
-    if not rule.strategy.is_greedy:
-        keys = fold_rows(*key_rows([sampler] * count, range(index, index + count)))
-    outcomes, _ = rule(logits, adjusted, keys)
-    return RowDraws(logits, index, outcomes, bits)
