@@ -12,7 +12,7 @@ from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.cached_text import TAIL_TOKENS
 from metal_gen.generation import loading
 from metal_gen.generation.loading import prepare
-from metal_gen.models.kernels.choice import PLAIN
+from metal_gen.models.kernels.chosen import ModelKernels
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
@@ -116,9 +116,9 @@ def test_kernels_are_tried_before_weights_are_read_in_a_thread(folder, monkeypat
     prepared = prepare(Settings(model=str(folder)))
     monkeypatch.setattr(loading, "runs_on_cuda", lambda: False)  # No kernel is tried there for small models.
     calls = []
-    for name, result in (("choose", PLAIN), ("described", "")):
+    for name, result in (("choose_kernels", ModelKernels()), ("described", "")):
         monkeypatch.setattr(
             loading, name, lambda *_, name=name, result=result, **__: calls.append(name) or result
         )
     prepared.in_background(lambda: calls.append("load")).result()
-    assert calls == ["choose", "described", "load"]
+    assert calls == ["choose_kernels", "described", "load"]
