@@ -46,6 +46,9 @@ class MetalGenError(Exception):
         self.message = excerpt(message, MOST_LETTERS)
         self.hint = excerpt(hint, MOST_LETTERS)
         super().__init__(self.message)
+        if self.hint:
+            # A traceback of a program that uses the library ends with it.
+            self.add_note(f"hint: {self.hint}")
 
 
 class UsageError(MetalGenError):

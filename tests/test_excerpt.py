@@ -1,5 +1,8 @@
 """Tests how much of a foreign text a message quotes."""
 
+import pickle
+import traceback
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +36,12 @@ def test_what_python_cannot_write_is_quoted_too():
     assert excerpt(nested) == "lists within lists"
     assert excerpt(10**5000) == "a number of thousands of digits"
     assert excerpt([1, "a"]) == "[1, 'a']"
+
+
+def test_a_traceback_ends_with_the_hint():
+    shown = traceback.format_exception(pickle.loads(pickle.dumps(MetalGenError("no tensor a", "run x"))))
+    assert "".join(shown) == "metal_gen.errors.MetalGenError: no tensor a\nhint: run x\n"
+    assert "hint" not in "".join(traceback.format_exception(MetalGenError("no tensor a")))
 
 
 def test_no_error_is_longer_than_a_screen_or_forges_a_line():

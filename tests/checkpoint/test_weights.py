@@ -68,7 +68,7 @@ def test_stray_files_are_ignored(tmp_path, make_cache, expected):
 def test_a_missing_shard_is_named(tmp_path, index):
     write_shards(tmp_path, index=index)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"lacks weight files: model-00002-of-00003\.safetensors$"):
+    with pytest.raises(CheckpointError, match=r"lacks weight files: model-00002-of-00003\.safetensors(\n|$)"):
         Checkpoint(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_all_problems_are_counted(tmp_path):
         for name in [name for name in weights if name.startswith("model.layers.1.")]:
             del weights[name]
 
-    with pytest.raises(CheckpointError, match=r"^([^;]*;){2} and 9 more$"):
+    with pytest.raises(CheckpointError, match=r"^([^;]*;){2} and 9 more(\n|$)"):
         Checkpoint(broken(tmp_path, drop_a_layer))
 
 
