@@ -52,7 +52,7 @@ def compared(weights: list[mx.array], count: int) -> str:
     mx.eval(rows, pieces)
     times = alternate(
         lambda: [rows @ weight.T for weight in weights],
-        lambda: [times_few_rows(piece, rows) for piece in pieces],
+        lambda: [times_few_rows(parts, rows) for parts in pieces],
     )
     nbytes = sum(weight.nbytes for weight in weights)
     speeds = [nbytes / seconds / 1e9 for seconds in times]

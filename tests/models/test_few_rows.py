@@ -52,16 +52,19 @@ def test_rows_that_gain_by_pieces(monkeypatch, blas, most):
 
 
 @cpu_only
+@pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("count", [1, 2, 7, MOST_ROWS])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 48), (4800, 300), (3000, 1024), (64, 60_000)])
-def test_the_product_equals_that_of_the_whole_matrix(shape, count, monkeypatch):
+def test_the_product_equals_that_of_the_whole_matrix(shape, count, streams, monkeypatch):
     monkeypatch.setattr(module, "LEAST_NUMBERS", 1)
+    monkeypatch.setattr(module, "LEAST_PART_BYTES", 1)
+    monkeypatch.setattr(module, "count_streams", lambda: streams)
     weight = mx.random.normal(shape, key=mx.random.key(1))
     rows = mx.random.normal((count, shape[1]), key=mx.random.key(2))
-    pieces = in_pieces(weight, count)
-    assert pieces.shape[0] * pieces.shape[1] == shape[0]
+    parts = in_pieces(weight, count)
+    assert sum(part.shape[0] * part.shape[1] for part in parts) == shape[0]
     expected = np.array(rows, np.float64) @ np.array(weight, np.float64).T
-    product = times_few_rows(pieces, rows)
+    product = times_few_rows(parts, rows)
     assert product.shape == (count, shape[0])
     assert np.abs(np.array(product) - expected).max() < 1e-5 * shape[1]
 

@@ -2,12 +2,15 @@
 
 MLX's CPU backend passes every product to the BLAS as a general matrix product. OpenBLAS then packs the matrix
 before it multiplies: for a few rows, that is most of the work. It multiplies small enough pieces without
-packing, which takes less than half the time (`scripts/bench_few_rows.py`).
+packing, with one thread, in about half the processor time (`scripts/bench_few_rows.py`). So the pieces are
+shared out over several streams of MLX, each of which is a thread.
 
 Axes: N pieces, M rows of a piece, K columns, R rows that are multiplied.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import mlx.core as mx
 
@@ -21,7 +24,10 @@ MOST_UNPACKED = 1_000_000
 MOST_TURNED_RESULTS = 1_200
 # OpenBLAS has products without packing for these processors, by its names in small letters.
 UNPACKED_CORES = {"skylakex", "cooperlake", "sapphirerapids"}
-MOST_THREADS = 4
+# With more threads, the whole matrix is left to all of them: not measured.
+MOST_STREAMS = 4
+# Less than this takes longer to hand to another stream than to multiply.
+LEAST_PART_BYTES = 1 << 19
 # With more rows, packing costs little beside multiplying.
 MOST_ROWS = 16
 # Smaller pieces would take longer to begin than to multiply.
@@ -34,15 +40,27 @@ LEAST_NUMBERS = 500_000
 def most_rows_in_pieces() -> int:
     """Return for how many rows pieces are faster than the whole matrix with this machine's BLAS; 0 for none.
 
-    The BLAS in MLX's wheel never packs. An OpenBLAS that packs pieces too gains a little with one row. A
-    piece is multiplied by one thread, so with many threads the whole matrix is left to all of them.
+    The BLAS in MLX's wheel never packs. An OpenBLAS that packs pieces too gains a little with one row.
     """
     blas = blas_in_use()
     if blas is None:
         return 1
-    if blas.is_reference or (blas.threads or 1) > MOST_THREADS:
+    if blas.is_reference or (blas.threads or 1) > MOST_STREAMS:
         return 0
     return MOST_ROWS if (blas.core or "").lower() in UNPACKED_CORES else 1
+
+
+@cache
+def count_streams() -> int:
+    """Return over how many streams to share out the pieces of a matrix: as many as OpenBLAS has threads."""
+    blas = blas_in_use()
+    return 1 if blas is None or blas.threads is None else blas.threads
+
+
+@cache
+def other_stream(number: int) -> mx.ThreadLocalStream:
+    """Return a stream of the CPU beside the usual one; each thread has its own by this number."""
+    return mx.new_thread_local_stream(mx.cpu)
 
 
 def count_pieces(weight: mx.array, rows: int, *, is_turned: bool = False) -> int | None:
@@ -74,17 +92,30 @@ def count_pieces(weight: mx.array, rows: int, *, is_turned: bool = False) -> int
     return count
 
 
-def in_pieces(weight: mx.array, rows: int) -> mx.array | None:
-    """Cut a matrix (out, in) into pieces, (N, M, K): a view, or None if there is nothing to gain."""
+def in_pieces(weight: mx.array, rows: int) -> list[mx.array] | None:
+    """Cut a matrix (out, in) into pieces, (N, M, K), shared out over streams.
+
+    Returns:
+        Views, one for each stream; None if there is nothing to gain.
+    """
     count = count_pieces(weight, rows)
-    return None if count is None else weight.reshape(count, -1, weight.shape[1])
+    if count is None:
+        return None
+    parts = max(1, min(count_streams(), count, weight.nbytes // LEAST_PART_BYTES))
+    pieces = weight.reshape(count, -1, weight.shape[1])
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [pieces[begin:end] for begin, end in pairwise(bounds)]
 
 
-def times_few_rows(pieces: mx.array, rows: mx.array) -> mx.array:
-    """Multiply (N, M, K) by (R, K) and return (R, N * M)."""
-    # Three axes on both sides: with two on the right, MLX would join the pieces again.
+def times_few_rows(parts: Sequence[mx.array], rows: mx.array) -> mx.array:
+    """Multiply (N, M, K), shared out over streams, by (R, K) and return (R, N * M)."""
+    # Three axes on both sides: with two on the right, MLX would join the pieces again. OpenBLAS multiplies by
+    # columns without packing, not by turned rows.
     count = rows.shape[0]
-    if count == 1:
-        return (pieces @ rows.reshape(1, -1, 1)).reshape(1, -1)
-    # OpenBLAS multiplies by columns without packing, not by turned rows.
-    return (pieces @ mx.contiguous(rows.T)[None]).reshape(-1, count).T
+    columns = rows.reshape(1, -1, 1) if count == 1 else mx.contiguous(rows.T)[None]
+    products = [parts[0] @ columns]
+    products += [
+        mx.matmul(part, columns, stream=other_stream(number)) for number, part in enumerate(parts[1:])
+    ]
+    product = products[0] if len(products) == 1 else mx.concatenate(products)
+    return product.reshape(1, -1) if count == 1 else product.reshape(-1, count).T

@@ -91,7 +91,7 @@ class DenseMatrix:
         return computed(self.numbers.T)
 
     @cached_property
-    def _pieces(self) -> dict[int, mx.array | None]:
+    def _pieces(self) -> dict[int, list[mx.array] | None]:
         """By number of rows, the numbers as `times_few_rows` takes them; None if that is no faster."""
         return {}
 
@@ -103,12 +103,12 @@ class DenseMatrix:
             return product if bias is None else product + bias
         return rows @ self._turned if bias is None else mx.addmm(bias, rows, self._turned)
 
-    def _for_rows(self, count: int) -> mx.array | None:
+    def _for_rows(self, count: int) -> list[mx.array] | None:
         if count > MOST_ROWS:
             return None
         if count not in self._pieces:
-            pieces = in_pieces(self.numbers, count)
-            self._pieces[count] = None if pieces is None else computed(pieces)
+            parts = in_pieces(self.numbers, count)
+            self._pieces[count] = None if parts is None else [computed(part) for part in parts]
         return self._pieces[count]
 
     def take(self, places: mx.array) -> mx.array:
