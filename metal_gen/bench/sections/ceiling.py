@@ -16,10 +16,12 @@ from metal_gen.byte_sizes import MIB
 from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.models.matrices.few_rows import count_pieces
 
 # Large enough that the start of an operation does not matter, small enough to fit next to a model.
 SMALLEST_BYTES, LARGEST_BYTES = 8 * MIB, 1024 * MIB
 MOST_STREAMS = 16
+ROWS_STEP = 1024
 # On a GPU, starting an operation takes longer than a pass over a few MiB.
 SHORTEST_S = 0.02
 
@@ -52,7 +54,8 @@ def bandwidth_trials(plan: MemoryPlan) -> list[Trial]:
     """
     nbytes = min(max(read_bytes_per_token(plan, 0), SMALLEST_BYTES), LARGEST_BYTES)
     columns = plan.model.hidden_size
-    rows = max(1, nbytes // (columns * DTYPE_BYTES[plan.dtype]))
+    # Rows that can be cut into pieces, as a model's matrices are.
+    rows = max(1, nbytes // (columns * DTYPE_BYTES[plan.dtype]) // ROWS_STEP) * ROWS_STEP
     dtype = dtype_named(plan.dtype)
     trials = [
         _trial("copy_bytes_per_s", _copy(nbytes)),
@@ -121,14 +124,20 @@ def _copy(nbytes: int) -> Callable[[int], int]:
 
 
 def _matvec(rows: int, columns: int, dtype: mx.Dtype, streams: Sequence[mx.Stream]) -> Callable[[int], int]:
-    """Return a run that multiplies a row by a matrix like a model's layers, one part per stream."""
-    vector = mx.ones((1, columns), dtype)
+    """Return a run that multiplies a row by a matrix as decoding does, one part per stream."""
+    row = mx.ones((1, columns), dtype)
     parts = [mx.full((max(1, rows // len(streams)), columns), 0.5, dtype) for _ in streams]
-    mx.eval(vector, parts)
+    mx.eval(row, parts)
+    pieces = count_pieces(parts[0], 1)
+
+    def product(part: mx.array, stream: mx.Stream) -> mx.array:
+        if pieces is None:
+            return mx.matmul(row, part.T, stream=stream)
+        return mx.matmul(part.reshape(pieces, -1, columns), row.reshape(1, -1, 1), stream=stream)
 
     def run(passes: int) -> int:
         on_streams = list(zip(parts, streams, strict=True)) * passes
-        mx.eval([mx.matmul(vector, part.T, stream=stream) for part, stream in on_streams])
+        mx.eval([product(part, stream) for part, stream in on_streams])
         return passes * sum(part.nbytes for part in parts)
 
     return run
