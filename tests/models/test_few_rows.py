@@ -16,6 +16,7 @@ from metal_gen.models.matrices.few_rows import (
     MOST_ROWS,
     MOST_TURNED_RESULTS,
     MOST_UNPACKED,
+    count_streams,
     in_pieces,
     most_rows_in_pieces,
     times_few_rows,
@@ -35,20 +36,21 @@ def test_the_reference_blas_multiplies_whole_matrices(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("blas", "most"),
+    ("blas", "most", "streams"),
     [
-        (None, 1),
-        (Blas(Path("mlx_cpu.libs/libblas.so")), 0),
-        (Blas(Path("lib/libblas.so")), 1),
-        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "Haswell"), 1),
-        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "SkylakeX"), MOST_ROWS),
-        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 16, "SkylakeX"), 0),
+        (None, 1, 1),
+        (Blas(Path("mlx_cpu.libs/libblas.so")), 0, 1),
+        (Blas(Path("lib/libblas.so")), 1, 1),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "Haswell"), 1, 1),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 2, "SkylakeX"), MOST_ROWS, 2),
+        (Blas(Path("lib/libopenblas.so"), "OpenBLAS 0.3.21", 16, "SkylakeX"), 0, 16),
     ],
     ids=["unknown", "reference", "another", "Haswell", "SkylakeX", "many threads"],
 )
-def test_rows_that_gain_by_pieces(monkeypatch, blas, most):
+def test_rows_that_gain_by_pieces_and_streams_for_them(monkeypatch, blas, most, streams):
     monkeypatch.setattr(module, "blas_in_use", lambda: blas)
     assert most_rows_in_pieces.__wrapped__() == most
+    assert count_streams.__wrapped__() == streams
 
 
 @cpu_only

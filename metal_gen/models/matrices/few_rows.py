@@ -15,7 +15,7 @@ from itertools import pairwise
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device.blas import blas_in_use
+from metal_gen.device.blas import Blas, blas_in_use
 
 # OpenBLAS multiplies without packing if M x K x R of a product is at most this
 # (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
@@ -47,14 +47,21 @@ def most_rows_in_pieces() -> int:
         return 1
     if blas.is_reference or (blas.threads or 1) > MOST_STREAMS:
         return 0
-    return MOST_ROWS if (blas.core or "").lower() in UNPACKED_CORES else 1
+    return MOST_ROWS if _is_unpacked(blas) else 1
+
+
+def _is_unpacked(blas: Blas) -> bool:
+    return (blas.core or "").lower() in UNPACKED_CORES
 
 
 @cache
 def count_streams() -> int:
-    """Return over how many streams to share out the pieces of a matrix: as many as OpenBLAS has threads."""
+    """Return over how many streams to share out the pieces of a matrix.
+
+    A product without packing has one thread. One with packing has all threads of OpenBLAS.
+    """
     blas = blas_in_use()
-    return 1 if blas is None or blas.threads is None else blas.threads
+    return blas.threads or 1 if blas is not None and _is_unpacked(blas) else 1
 
 
 @cache
