@@ -34,9 +34,14 @@ def test_a_whole_document_and_nothing_else_is_on_stdout(run_here):
 
 
 @pytest.mark.parametrize("constraint", [(), ("--choice", "yes, I am"), ("--regex", "[a-z]+, [a-z]+")])
-def test_only_a_document_of_a_schema_is_indented(run_here, constraint):
+def test_only_a_document_of_a_schema_is_indented(run_here, constraint, monkeypatch):
+    """A setting does nothing without a schema; an option that does nothing is refused."""
     plain = run_here(*HI, "-n", "12", *constraint)
-    assert run_here(*HI, "-n", "12", *constraint, "--schema-indent", "2").stdout == plain.stdout
+    assert plain.stdout
+    refused = run_here(*HI, "-n", "12", *constraint, "--schema-indent", "2")
+    assert (refused.code, refused.stdout) == (2, b"")
+    monkeypatch.setenv("METAL_GEN_SCHEMA_INDENT", "2")
+    assert run_here(*HI, "-n", "12", *constraint).stdout == plain.stdout
 
 
 def test_json_says_whether_the_text_is_complete(run_here):
@@ -110,9 +115,9 @@ ROWS = [
 ]
 
 
-def batch(run_here, tmp_path, *arguments, output=("-o", "out.jsonl"), rows=ROWS):
+def batch(run_here, tmp_path, *arguments, output=("-o", "out.jsonl", "--ordered"), rows=ROWS):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({**row, "thinking": False}) + "\n" for row in rows))
-    settings = ("--seed", "3", "-n", "40", "--temperature", "1.2", "--ordered")
+    settings = ("--seed", "3", "-n", "40", "--temperature", "1.2")
     return run_here("batch", "in.jsonl", *output, *settings, *arguments)
 
 
