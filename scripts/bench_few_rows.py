@@ -3,7 +3,8 @@
     scripts/bench_few_rows.py                     # the shapes of Qwen3-0.6B
     scripts/bench_few_rows.py 18944x3584 3584x18944
 
-Prints GB/s of the matrix for both, and their ratio, as medians of alternating runs.
+Prints GB/s of the matrix for both, their ratio, and the processor time of pieces as a share of that of the
+whole matrix, as medians of alternating runs.
 """
 
 import argparse
@@ -24,6 +25,8 @@ SHAPES = ("4096x1024", "1024x2048", "6144x1024", "1024x3072", "151936x1024", "15
 # The copies are larger than a processor's cache, so that memory is read.
 LEAST_BYTES = 400_000_000
 REPEATS = 9
+# Threads of OpenBLAS keep a processor busy for a while after a product, in wait for another.
+PAUSE_S = 0.1
 
 
 def main() -> None:
@@ -32,9 +35,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("shapes", nargs="*", default=SHAPES, help="rows x columns, such as 4096x1024")
-    print(f"{blas_in_use()}\n{'matrix':>14} {'rows':>4} {'whole':>10} {'pieces':>10} {'ratio':>6}")
     parser.add_argument("--rows", default="1,2,4,8,16", help="numbers of rows: %(default)s")
     wanted = parser.parse_args()
+    print(blas_in_use())
+    print(f"{'matrix':>14} {'rows':>4} {'whole':>10} {'pieces':>10} {'ratio':>6} {'processor':>9}")
     for shape in wanted.shapes:
         height, width = map(int, shape.split("x"))
         weights = [mx.random.normal((height, width)) for _ in range(-(-LEAST_BYTES // (4 * height * width)))]
@@ -55,19 +59,28 @@ def compared(weights: list[mx.array], count: int) -> str:
         lambda: [times_few_rows(parts, rows) for parts in pieces],
     )
     nbytes = sum(weight.nbytes for weight in weights)
-    speeds = [nbytes / seconds / 1e9 for seconds in times]
-    return f"{speeds[0]:>10.1f} {speeds[1]:>10.1f} {speeds[1] / speeds[0]:>6.2f}"
+    (whole_s, whole_processor_s), (cut_s, cut_processor_s) = times
+    speeds = f"{nbytes / whole_s / 1e9:>10.1f} {nbytes / cut_s / 1e9:>10.1f}"
+    return f"{speeds} {whole_s / cut_s:>6.2f} {cut_processor_s / whole_processor_s:>9.2f}"
 
 
-def alternate(*runs: Callable[[], list[mx.array]]) -> list[float]:
-    """Return the median seconds of each function, run in turn after one warm-up round."""
-    times: list[list[float]] = [[] for _ in runs]
+def alternate(*runs: Callable[[], list[mx.array]]) -> list[tuple[float, float]]:
+    """Return the median seconds of each function, by the clock and of the processor.
+
+    They run in turn, after one warm-up round.
+    """
+    times: list[list[tuple[float, float]]] = [[] for _ in runs]
     for _ in range(REPEATS + 1):
         for taken, run in zip(times, runs, strict=True):
-            begin = time.perf_counter()
+            time.sleep(PAUSE_S)
+            begin, begin_processor = time.perf_counter(), time.process_time()
             mx.eval(run())
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(taken[1:]) for taken in times]
+            taken.append((time.perf_counter() - begin, time.process_time() - begin_processor))
+    return [(statistics.median(clock), statistics.median(used)) for clock, used in map(_columns, times)]
+
+
+def _columns(taken: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [clock for clock, _ in taken[1:]], [used for _, used in taken[1:]]
 
 
 if __name__ == "__main__":

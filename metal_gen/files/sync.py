@@ -11,6 +11,9 @@ FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 # Errors of file systems that do not support it.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.ENODEV)
 
+# Seconds between syncs of a file that grows, unless another number is given.
+FSYNC_INTERVAL_S = 5.0
+
 
 def sync_file(descriptor: int) -> None:
     """Sync everything written to a file to the disk.

@@ -19,8 +19,7 @@ from metal_gen.batch.output.repair import FoundRecords, failed_lines, repair_out
 from metal_gen.batch.output.run_file import Fingerprint, RunFile
 from metal_gen.batch.records import encode_record
 from metal_gen.errors import MetalGenError, UsageError
-
-FSYNC_INTERVAL_S = 5.0
+from metal_gen.files.sync import FSYNC_INTERVAL_S
 
 
 class Journal:

@@ -19,9 +19,9 @@ from metal_gen.cli.output.output_file import (
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import UsageError
 from metal_gen.files.paths import resolve
+from metal_gen.files.sync import FSYNC_INTERVAL_S
 
 ROWS = "Rows"
-FSYNC_INTERVAL_S = 5.0
 LONGEST_INTERVAL_S = 86_400.0
 
 

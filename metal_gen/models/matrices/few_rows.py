@@ -2,7 +2,7 @@
 
 MLX's CPU backend passes every product to the BLAS as a general matrix product. OpenBLAS then packs the matrix
 before it multiplies: for a few rows, that is most of the work. It multiplies small enough pieces without
-packing, with one thread, in about half the processor time (`scripts/bench_few_rows.py`). So the pieces are
+packing, with one thread, in 0.4 to 0.7 of the processor time (`scripts/bench_few_rows.py`). So the pieces are
 shared out over several streams of MLX, each of which is a thread.
 
 Axes: N pieces, M rows of a piece, K columns, R rows that are multiplied.
