@@ -33,11 +33,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-# No test is timed: a busy machine may take long for any example.
-hypothesis.settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("untimed")
+# No test is timed: a busy machine may take long for any example. The examples are the same in every run, so that
+# a change passes or fails for its own sake; `scripts/check --hypothesis-profile=search` looks for new ones.
+UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("same", UNTIMED, derandomize=True)
+hypothesis.settings.register_profile("search", UNTIMED, max_examples=2_000)
+hypothesis.settings.load_profile("same")
 
 
 # Files of slow tests: of what seldom changes, or more of a kind. `scripts/check --all` runs them, and
