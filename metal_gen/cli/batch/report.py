@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Self
 
+from metal_gen.cli.batch.failures import FailedRows, failure_line
 from metal_gen.cli.batch.progress import BatchProgress
 from metal_gen.cli.output.output_file import OutputFile
 from metal_gen.cli.terminal.console import Console
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from metal_gen.batch.runner import BatchCounts
     from metal_gen.generation.loading import PreparedModel
 
-MOST_REASONS = 3
+MOST_REASONS = 3  # shown while the batch runs
 
 
 class BatchReporter:
@@ -29,7 +30,8 @@ class BatchReporter:
         self._console = console
         self._progress = progress
         self._output = output
-        self._failures = 0
+        self._failed = FailedRows()
+        self._reasons = 0
         self._latest: BatchCounts | None = None
 
     def update(self, counts: "BatchCounts") -> None:
@@ -43,18 +45,20 @@ class BatchReporter:
         self._console.warn(message)
 
     def failure(self, row: "RowError") -> None:
-        """Show why a row failed, for the first few rows."""
-        self._failures += 1
-        if self._failures <= MOST_REASONS:
+        """Show why a row failed, for the first row with each of the first few reasons."""
+        if not self._failed.add(row):
+            return
+        self._reasons += 1
+        if self._reasons <= MOST_REASONS:
             self.notice(failure_line(row))
-        elif self._failures == MOST_REASONS + 1:
-            self.notice(
-                f"more rows fail; {self._output or 'their records'} say{'s' if self._output else ''} why"
-            )
+        elif self._reasons == MOST_REASONS + 1:
+            says = f"{self._output} says why" if self._output else "their records say why"
+            self.notice(f"more rows fail, for other reasons; {says}")
 
     def finish(self, counts: "BatchCounts", seed: int | None) -> None:
         """Show the result, and the seed if any text was sampled."""
         self._progress.close()
+        self._say_how_many_are_alike()
         drawn = "" if seed is None else f"; seed {seed}"
         self._console.note(f"{_line(counts)}; {counts.seconds:.1f} s{drawn}")
         if counts.failed and self._output is not None:
@@ -65,6 +69,12 @@ class BatchReporter:
                 "--resume --retry-failed runs them again, as they are or as corrected in the input",
             )
 
+    def _say_how_many_are_alike(self) -> None:
+        for alike in self._failed.groups[:MOST_REASONS]:
+            if alike.more:
+                rows, lines = alike.more_rows, alike.shown_next
+                self._console.warn(f"{rows} failed like line {alike.number}: {lines}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -74,13 +84,8 @@ class BatchReporter:
             # An output without records is deleted: the same command starts it again.
             has_records = self._latest.done or self._latest.failed or self._latest.skipped
             advice = "; continue with --resume" if self._output is not None and has_records else ""
+            self._say_how_many_are_alike()
             self._console.note(f"stopped: {_line(self._latest)}{advice}")
-
-
-def failure_line(row: "RowError") -> str:
-    """Return the line number of a failed row, with the reason and the hint."""
-    hint = f" ({row.hint})" if row.hint else ""
-    return f"line {row.number}: {row.reason}{hint}"
 
 
 def report_longest(encoder: "RowEncoder", capacity: int, console: Console) -> None:

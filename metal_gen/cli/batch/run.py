@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from metal_gen.cli.batch.failures import FailedRows, failure_line
 from metal_gen.cli.batch.progress import BatchProgress
-from metal_gen.cli.batch.report import BatchReporter, failure_line, report_longest, write_summary
+from metal_gen.cli.batch.report import BatchReporter, report_longest, write_summary
 from metal_gen.cli.input.model_preparation import note_bundled_model, prepare_model, require_mlx_for
 from metal_gen.cli.output.output_file import STREAM, OutputFile
 from metal_gen.cli.output.report import report_start
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from metal_gen.background import Background
     from metal_gen.batch.cluster.ray_nodes import RayCluster
     from metal_gen.batch.executor import RowExecutor
+    from metal_gen.batch.input.rows import RowError
     from metal_gen.batch.input.stream import InputStream
     from metal_gen.batch.output.journal import Journal, StreamJournal
     from metal_gen.batch.work import GenerateRows, RowWork
@@ -75,7 +77,7 @@ class BatchRun:
         )
 
     def check(self, work: "GenerateRows") -> int:
-        """Report every bad row and the longest row; return the number of bad rows."""
+        """Report the bad rows by reason, and the longest row; return the number of bad rows."""
         from metal_gen.batch.checking import check_rows
         from metal_gen.batch.input.encoding import RowEncoder
 
@@ -84,12 +86,21 @@ class BatchRun:
         encoder = RowEncoder(prepared.checkpoint, prepared.settings, prepared.plan)
         self._input.require_json_lines()
         self._say_notices()
-        counts = check_rows(
-            work.read(self._input),
-            encoder,
-            on_idle=self._input.wait,
-            on_error=lambda row: console.warn(failure_line(row)),
-        )
+        failed = FailedRows()
+
+        def note_failure(row: "RowError") -> None:
+            failed.add(row)
+            if console.verbosity:
+                console.warn(failure_line(row))
+
+        try:
+            counts = check_rows(
+                work.read(self._input), encoder, on_idle=self._input.wait, on_error=note_failure
+            )
+        finally:
+            if not console.verbosity:
+                for line in failed.lines():
+                    console.warn(line)
         self._input.close()
         report_longest(encoder, prepared.plan.cache.max_seq_len, console)
         rows = "1 row" if counts.done == 1 else f"{counts.done} rows"

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from cli_process import run_in_terminal
@@ -42,7 +43,8 @@ def counted(done, failed=0, **others):
 
 
 def error(number, hint=""):
-    return RowError(number, number, f"int:{number}", RowForm.NATIVE, f"reason {number}", {}, hint=hint)
+    reason = f"reason {chr(96 + number)}"
+    return RowError(number, number, f"int:{number}", RowForm.NATIVE, reason, {}, hint=hint)
 
 
 # Progress
@@ -153,10 +155,10 @@ def report(log, failures, output="out.jsonl"):
 def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
     lines = report(log, 10)
     assert lines[: MOST_REASONS + 1] == [
-        "metal-gen: line 1: reason 1",
-        "metal-gen: line 2: reason 2 (raise it)",
-        "metal-gen: line 3: reason 3",
-        "metal-gen: more rows fail; out.jsonl says why",
+        "metal-gen: line 1: reason a",
+        "metal-gen: line 2: reason b (raise it)",
+        "metal-gen: line 3: reason c",
+        "metal-gen: more rows fail, for other reasons; out.jsonl says why",
     ]
     assert "1 row done, 10 failed" in lines[-3]
     assert lines[-2].startswith("metal-gen: jq -c 'select(.error)' out.jsonl shows")
@@ -166,8 +168,25 @@ def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
 @pytest.mark.quick
 def test_records_on_a_pipe_are_where_the_others_are(log):
     lines = report(log, 4, output=None)
-    assert lines[MOST_REASONS] == "metal-gen: more rows fail; their records say why"
+    assert lines[MOST_REASONS] == "metal-gen: more rows fail, for other reasons; their records say why"
     assert "1 row done, 4 failed" in lines[-1]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_reason_of_many_rows_is_shown_once_and_counted_at_the_end(log, is_stopped):
+    console = Console()
+    with suppress(KeyboardInterrupt), BatchReporter(console, BatchProgress(console, int), None) as reporter:
+        reporter.update(counted(0, 200))
+        for number in range(1, 201):
+            reporter.failure(replace(error(1), number=number))
+        if is_stopped:
+            raise KeyboardInterrupt
+        reporter.finish(counted(0, 200), None)
+    shown, alike, counts = log()
+    assert shown == "metal-gen: line 1: reason a"
+    assert alike == "metal-gen: 199 more rows failed like line 1: lines 2, 3, 4, ..."
+    assert "200 failed" in counts
 
 
 @pytest.mark.quick

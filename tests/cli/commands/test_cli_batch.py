@@ -214,6 +214,17 @@ def test_check_needs_no_output_and_says_which_lines_are_bad(batch, tmp_path):
     ]
 
 
+def test_check_says_a_reason_once_and_every_row_when_asked(batch, tmp_path):
+    write_rows(tmp_path, [{"promt": "hi"}] * 200)
+    outcome = batch("in.jsonl", "--check")
+    assert (outcome.code, outcome.stderr.count("line ")) == (7, 1)
+    assert "line 1: there is neither a prompt nor messages" in outcome.stderr
+    assert "; 199 more rows like it: lines 2, 3, 4, ...\n" in outcome.stderr
+    assert "0 rows can be run, 200 cannot" in outcome.stderr
+    every = batch("in.jsonl", "--check", "-v")
+    assert (every.code, every.stderr.count(": there is neither a prompt")) == (7, 200)
+
+
 @pytest.mark.quick
 def test_a_field_holds_the_prompt_and_the_others_are_handed_on(batch, tmp_path):
     write_rows(tmp_path, [{"id": 5, "question": "hi", "topic": {"a": [1]}, "temperature": "mild"}])
