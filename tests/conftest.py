@@ -33,8 +33,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-# No test is timed: a busy machine may take long for any example. Examples are the same in every run, so that a
-# change passes or fails for its own sake; `scripts/check --hypothesis-profile=search` looks for new ones.
+# No test is timed: a busy machine may take long for any example. Examples are the same in every run, so that
+# a change passes or fails for its own sake; `scripts/check --hypothesis-profile=search` looks for new ones.
 UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("same", UNTIMED, derandomize=True)
 hypothesis.settings.register_profile("search", UNTIMED, max_examples=2_000)
