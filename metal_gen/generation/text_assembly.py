@@ -12,7 +12,7 @@ from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.text.detokenizer import Detokenizer
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.stop_strings import StopMatcher
-from metal_gen.text.thinking import ThinkingSplitter
+from metal_gen.text.thinking import TAGS, ThinkingSplitter
 from metal_gen.text.tokenizer import Tokenizer
 from metal_gen.text.tool_calls import ParsedAnswer, parse_tool_calls
 
@@ -44,7 +44,10 @@ class TextAssembly:
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
-        self._splitter = ThinkingSplitter(prompt)
+        self._splitter = ThinkingSplitter(prompt, is_answer=guide is not None and guide.begins_with_answer)
+        # A tag that is spelled by other tokens is no tag where both are tokens of their own.
+        tags = {tokenizer.added_ids.get(tag) for tag in TAGS}
+        self._tags = None if None in tags else tags
         self._answer = ""
         self._matcher = StopMatcher(stop)
         self._sample = sample
@@ -69,7 +72,8 @@ class TextAssembly:
         ended_by_token = finish in (FinishDetail.EOS, FinishDetail.STOP_TOKEN)
         text = "" if ended_by_token else self._detokenizer.add(token.id)
         text += self._detokenizer.finish() if finish else ""
-        text, is_thinking = self._split(text, is_last=finish is not None)
+        is_plain = self._tags is not None and token.id not in self._tags
+        text, is_thinking = self._split(text, is_last=finish is not None, is_plain=is_plain)
         if is_thinking:
             self._clock.count_thinking()
         else:
@@ -114,12 +118,12 @@ class TextAssembly:
             return None
         return finish is FinishDetail.GRAMMAR or (finish is FinishDetail.EOS and self._guide.is_complete)
 
-    def _split(self, text: str, *, is_last: bool) -> tuple[str, bool]:
+    def _split(self, text: str, *, is_last: bool, is_plain: bool = False) -> tuple[str, bool]:
         """Return the new text, and whether it is thinking. It is never both.
 
         If a token ends the thinking and begins the answer, the answer waits for the next token.
         """
-        thinking, answer = self._splitter.feed(text)
+        thinking, answer = self._splitter.feed(text, is_plain=is_plain)
         self._answer += answer
         if is_last:
             rest = self._splitter.finish()

@@ -8,6 +8,8 @@ from metal_gen.text.encoded_prompt import Prompt
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 TAGS = (THINK_OPEN, THINK_CLOSE)
+# What may come before thinking. Guides look at the bytes of single tokens, so it is ASCII alone.
+BLANKS = " \t\n\r\v\f"
 
 
 class _Place(Enum):
@@ -27,12 +29,13 @@ class ThinkingSplitter:
 
     Args:
         prompt: Prompt that the text follows. Its prefill is the beginning of the text.
+        is_answer: Whether all text after the prefill is the answer.
 
     Attributes:
         prefilled: Thinking and answer in the prefill.
     """
 
-    def __init__(self, prompt: Prompt) -> None:
+    def __init__(self, prompt: Prompt, *, is_answer: bool = False) -> None:
         self._place = _Place.START if prompt.is_chat else _Place.ANSWER
         if prompt.opens_thinking:
             self._place = _Place.THINKING
@@ -41,7 +44,7 @@ class ThinkingSplitter:
         self._recent: Recent[tuple[_Place, bool, str]] = Recent()
         thinking, answer = self.feed(prompt.prefill)
         rest = self.finish()
-        if rest[1].strip():
+        if rest[1].strip(BLANKS) or is_answer:
             self._place = _Place.ANSWER
         self.prefilled = thinking + rest[0], answer + rest[1]
         self._recent = Recent()
@@ -51,8 +54,13 @@ class ThinkingSplitter:
         """Whether a thinking block is open."""
         return self._place is _Place.THINKING
 
-    def feed(self, text: str) -> tuple[str, str]:
+    def feed(self, text: str, *, is_plain: bool = False) -> tuple[str, str]:
         """Take the next piece.
+
+        Args:
+            text: The piece.
+            is_plain: Whether it has no tags, not even parts of them. Where tags are tokens of their own, other
+                tokens that spell one are plain.
 
         Returns:
             The thinking and the answer that are certain so far. Text that may belong to a tag is held back.
@@ -60,8 +68,8 @@ class ThinkingSplitter:
         self._recent.keep(self._state)
         self._held += text
         if self._place is _Place.START:
-            self._look_for_opening()
-        thinking = self._next_thinking() if self._place is _Place.THINKING else ""
+            self._look_for_opening(is_plain=is_plain)
+        thinking = self._next_thinking(is_plain=is_plain) if self._place is _Place.THINKING else ""
         answer = ""
         if self._place is _Place.ANSWER:
             answer, self._held = self._without_blank_lines(self._held), ""
@@ -80,21 +88,27 @@ class ThinkingSplitter:
         held, self._held = self._held, ""
         return (held, "") if self.is_thinking else ("", held)
 
-    def _look_for_opening(self) -> None:
-        begun = self._held.lstrip()
-        if begun.startswith(THINK_OPEN):
+    def _look_for_opening(self, *, is_plain: bool) -> None:
+        begun = self._held.lstrip(BLANKS)
+        if is_plain:
+            self._place = _Place.ANSWER if begun else _Place.START
+        elif begun.startswith(THINK_OPEN):
             self._place, self._after_tag = _Place.THINKING, True
             self._held = begun.removeprefix(THINK_OPEN)
         elif not THINK_OPEN.startswith(begun):
             self._place = _Place.ANSWER
 
-    def _next_thinking(self) -> str:
-        text, tag, rest = self._without_blank_lines(self._held).partition(THINK_CLOSE)
+    def _next_thinking(self, *, is_plain: bool) -> str:
+        held = self._without_blank_lines(self._held)
+        if is_plain:
+            self._held = ""
+            return held
+        text, tag, rest = held.partition(THINK_CLOSE)
         if tag:
             self._place, self._after_tag, self._held = _Place.ANSWER, True, rest
             return text
-        held = next(size for size in range(len(THINK_CLOSE), -1, -1) if text.endswith(THINK_CLOSE[:size]))
-        self._held = THINK_CLOSE[:held]
+        size = next(size for size in range(len(THINK_CLOSE), -1, -1) if text.endswith(THINK_CLOSE[:size]))
+        self._held = THINK_CLOSE[:size]
         return text.removesuffix(self._held)
 
     def _without_blank_lines(self, text: str) -> str:

@@ -59,6 +59,14 @@ def test_a_budget_holds_again_when_thinking_is_opened_again(load):
     assert made.thinking_cut == "budget"
 
 
+def test_a_tag_within_thinking_does_not_put_off_its_end(load):
+    model = load([THINK, *b"ab"], forever=True)
+    made = metal_gen.generate(model, "hi", thinking_budget=5, max_tokens=300)
+    assert made.thinking == "ab<think>ab" + SENTENCE
+    made = metal_gen.generate(model, "hi", break_loops=True, max_tokens=300)
+    assert made.thinking_cut == "loop"
+
+
 def test_a_loop_in_thinking_ends_it_and_leaves_an_answer(load):
     model = load(b"abcdefgh", forever=True, chat_template=OPENS)
     made = metal_gen.generate(model, "hi", break_loops=True, regex="[0-9]{2}", max_tokens=300)

@@ -1,10 +1,13 @@
 """Tests that thinking is found in a model's text, whatever its tokens and the end of its prompt."""
 
+import re
+
 import pytest
 from tiny_text_checkpoint import CHATML, END_THINK, THINK, write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.errors import UsageError
 from metal_gen.generation.prompt import encode_prompt
 
 OPENS = CHATML.rstrip() + "{{ '<think> ' }}"
@@ -47,6 +50,33 @@ def test_a_tag_within_the_answer_is_shown(load, before, thinking):
     answer = metal_gen.generate(model, "hi", thinking=thinking)
     assert answer.text == ("Usenow." if before else "Use<think>now.")
     assert answer.thinking == ("hm" if before else "")
+
+
+@pytest.mark.parametrize("constraint", [{}, {"regex": "[ab]{2}"}], ids=["free", "constrained"])
+def test_a_tag_that_other_tokens_spell_is_text(load, constraint):
+    template = CHATML + "{{ '\n' }}"
+    model = load([THINK, *b"x</think>", END_THINK, *b"yes"], chat_template=template)
+    answer = metal_gen.generate(model, "hi", thinking=True, **constraint)
+    assert answer.thinking == "x</think>"
+    assert re.fullmatch("[ab]{2}" if constraint else "yes", answer.text)
+    answer = metal_gen.generate(load(b"<think>x", chat_template=template), "hi")
+    assert (answer.thinking, answer.text) == ("", "<think>x")
+
+
+def test_an_answer_under_a_constraint_is_no_thinking(load):
+    model = load(b"<think>x", has_tags=False, chat_template=CHATML + "{{ '\n' }}")
+    answer = metal_gen.generate(model, "hi", regex="<[a-z]+>x")
+    assert (answer.thinking, answer.text, answer.complete) == ("", "<think>x", True)
+    with pytest.raises(UsageError, match="regex cannot follow this model's thinking"):
+        metal_gen.generate(model, "hi", regex="<[a-z]+>x", prefill="<think>")
+
+
+def test_thinking_begins_after_the_same_blanks_for_its_text_and_its_end(load):
+    model = load(["\xa0".encode()[0], "\xa0".encode()[1], THINK, *b"ab"])
+    answer = metal_gen.generate(model, "hi", break_loops=True)
+    assert (answer.thinking, answer.text) == ("", "\xa0<think>ab")
+    answer = metal_gen.generate(load([*b" \n", THINK, *b"ab", END_THINK, *b"c"]), "hi")
+    assert (answer.thinking, answer.text) == ("ab", "c")
 
 
 def test_a_tag_that_the_user_ends_with_opens_no_thinking(load):

@@ -12,9 +12,9 @@ from metal_gen.text.thinking import THINK_CLOSE, THINK_OPEN, ThinkingSplitter
 
 CHAT = Prompt([1], is_chat=True)
 OPENED = Prompt([1], is_chat=True, opens_thinking=True)
-BLOCK = re.compile(r"\s*<think>\n*(.*?)(?:</think>\n*|\Z)(.*)", re.DOTALL)
+BLOCK = re.compile(r"[ \t\n\r\v\f]*<think>\n*(.*?)(?:</think>\n*|\Z)(.*)", re.DOTALL)
 TEXTS = st.lists(
-    st.sampled_from([THINK_OPEN, THINK_CLOSE, "<", "</th", "think>", "\n", " ", "a", "é<", "ink>"])
+    st.sampled_from([THINK_OPEN, THINK_CLOSE, "<", "</th", "think>", "\n", " ", "\xa0", "a", "é<", "ink>"])
 ).map("".join)
 
 

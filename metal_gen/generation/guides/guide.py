@@ -55,6 +55,11 @@ class TextGuide:
         return self._matcher is not None
 
     @property
+    def begins_with_answer(self) -> bool:
+        """Whether the constraint holds for the next token, and thinking can no longer begin."""
+        return self._matcher is not None and self.thinking.phase is Phase.ANSWER
+
+    @property
     def is_complete(self) -> bool:
         """Whether the answer fulfils the constraint."""
         return self._matcher is not None and self._matcher.is_complete

@@ -140,13 +140,14 @@ def _require_fitting(
             "tool_choice cannot be kept to: this model has no tokens for calls of functions",
             "leave it out, or use --schema with the parameters of the function",
         )
-    if ThinkingSplitter(prompt).prefilled[1].strip():
+    splitter = ThinkingSplitter(prompt)
+    if splitter.prefilled[1].strip():
         raise UsageError(
             f"prefill contradicts {constraint.kind}: the answer would begin before its constraint",
             "leave the prefill out",
         )
-    if prompt.opens_thinking and thinking.phase is Phase.ANSWER and ThinkingSplitter(prompt).is_thinking:
+    if thinking.phase is Phase.ANSWER and splitter.is_thinking:
         raise UsageError(
             f"{constraint.kind} cannot follow this model's thinking: {THINK_CLOSE} is not a token of its own",
-            "switch thinking off with --no-thinking",
+            "switch thinking off with --no-thinking" if prompt.opens_thinking else "leave the prefill out",
         )

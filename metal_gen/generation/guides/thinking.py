@@ -77,7 +77,8 @@ class Thinking:
     def accept(self, token: int) -> None:
         """Record the next token."""
         self._recent.keep(self._state)
-        if token == self._open:
+        if token == self._open and self.phase is not Phase.THINKING:
+            # An answer may open thinking again, which has to end as well.
             self.phase, self._tokens = Phase.THINKING, 0
             if self._loops is not None:
                 self._in_loops += 1
