@@ -59,8 +59,8 @@ class ThinkingSplitter:
 
         Args:
             text: The piece.
-            is_plain: Whether it has no tags, not even parts of them. Where tags are tokens of their own, other
-                tokens that spell one are plain.
+            is_plain: Whether it has no tags, not even parts of them. Where tags are tokens of their own,
+                other tokens are plain.
 
         Returns:
             The thinking and the answer that are certain so far. Text that may belong to a tag is held back.
