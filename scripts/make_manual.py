@@ -130,7 +130,22 @@ A larger model in 4 bits usually answers better than a smaller one in bfloat16. 
 need the memory of all their experts and the time of a few.
 
 `metal-gen plan MODEL --quantize 4` computes the same for any model before a download, for the machine
-that it runs on. On a Mac with more memory, `--memory-limit-bytes 21G` plans for one of 32 GB.
+that it runs on.
+
+## For another Mac
+
+`--memory-limit-bytes` takes the working set of any Mac, a smaller or a larger one: 21G for 32 GB, 48G for
+64 GB, 96G for 128 GB. Plan before you buy:
+
+```console
+$ metal-gen plan Qwen/Qwen3-32B --quantize 8 --memory-limit-bytes 48G
+```
+
+The plan then says that it is for another machine, and what this one has. It computes as this machine does: on
+a CPU, add `--model-dtype bfloat16`, because a Mac computes in the dtype of the checkpoint. Other commands
+never take more than this machine has, and say so where the limit is higher.
+
+## How this was computed
 
 Nothing here has been measured on a Mac. `python scripts/make_manual.py` computes the table."""
 

@@ -141,7 +141,6 @@ _HINTS_OF_COMMAND = {
         "--outtype": "--dtype DTYPE sets the dtype, and --quantize BITS quantizes",
     },
     "rm": {"--force -f": "--yes deletes without asking"},
-    "plan": {"--model -m": "MODEL is named without an option: `metal-gen plan MODEL`"},
 }
 
 

@@ -27,7 +27,7 @@ from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_
 from metal_gen.generation.guessing import guesses_notices, load_speculation
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.model_notices import memory_notice, notices_of
+from metal_gen.generation.model_notices import limit_notice, memory_notice, notices_of
 from metal_gen.generation.planning import plan_memory, plan_run
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
@@ -258,8 +258,7 @@ def prepare(
         notices.append("batch_size has no effect: with linear attention, texts are scored one after another")
     if not scores:
         notices += guesses_notices(settings, why_off)
-    if crowded := memory_notice(plan):
-        notices.append(crowded)
+    notices += filter(None, (limit_notice(settings, plan), memory_notice(plan)))
     return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)
 
 

@@ -30,7 +30,8 @@ class MemoryPlan:
         cache: Size of the KV cache.
         most_chunk: Number of prompt tokens computed at once, if memory allows it.
         least_chunk: Smallest number to try otherwise; equal to `most_chunk` if the user has set it.
-        available_bytes: Memory that the device has left; 0 if unknown.
+        available_bytes: Memory that the run may take; 0 if unknown.
+        here_bytes: Memory that this machine's device has left; 0 if unknown.
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
         has_head_norms: Whether queries and keys are normalised.
@@ -52,6 +53,7 @@ class MemoryPlan:
     most_chunk: int
     least_chunk: int
     available_bytes: int
+    here_bytes: int = 0
     has_products_apart: bool = False
     has_head_norms: bool = True
     most_array_bytes: int = 0
@@ -61,6 +63,11 @@ class MemoryPlan:
     guesses: GuessMemory | None = None
     scores: bool = False
     scores_in_slots: bool = False
+
+    @property
+    def is_for_another_machine(self) -> bool:
+        """Whether the run may take more memory than this machine has left."""
+        return 0 < self.here_bytes < self.available_bytes
 
     @property
     def guesses_bytes(self) -> int:

@@ -47,6 +47,18 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     return notices
 
 
+def limit_notice(settings: Settings, plan: MemoryPlan) -> str | None:
+    """Say that a memory limit is more than this machine has; None if it is not."""
+    limit = settings.memory_limit_bytes
+    if limit is None or not 0 < plan.here_bytes < limit:
+        return None
+    source, here = settings.source("memory_limit_bytes"), format_bytes(plan.here_bytes)
+    return (
+        f"a memory limit of {format_bytes(limit)} has no effect ({source}): {here} are available here; "
+        "`metal-gen plan` plans for other machines"
+    )
+
+
 def memory_notice(plan: MemoryPlan) -> str | None:
     """Warn of a run on a Mac that takes more memory than other programs leave; None if it does not."""
     if plan.total_bytes < LARGE_BYTES or counts_other_programs() or runs_on_cpu():

@@ -1,6 +1,7 @@
 """Adds up what a run takes, from settings and the headers of a checkpoint."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from metal_gen.cache.forms import PACKED, can_pack
@@ -33,6 +34,7 @@ def plan_run(
     most_slots: int = 1,
     draft_folder: Path | None = None,
     on_download: ProgressCallback | None = None,
+    for_any_machine: bool = False,
 ) -> tuple[MemoryPlan, PlannedSource | None, str | None]:
     """Add up the memory of a run that generates texts, with guesses if it makes any.
 
@@ -42,6 +44,7 @@ def plan_run(
         most_slots: Number of texts to generate at once, as for `prepare`.
         draft_folder: As for `planned_source`.
         on_download: As for `planned_source`.
+        for_any_machine: As for `plan_memory`.
 
     Returns:
         The plan; the source of guesses, or None; and why there are no guesses although there could be.
@@ -51,11 +54,14 @@ def plan_run(
     """
     dtype = _dtype_of(settings, checkpoint)
     guesses = planned_source(settings, checkpoint, dtype, draft_folder=draft_folder, on_download=on_download)
-    plan = plan_memory(settings, checkpoint, most_slots=most_slots, guesses=guesses)
+    planned = partial(
+        plan_memory, settings, checkpoint, most_slots=most_slots, for_any_machine=for_any_machine
+    )
+    plan = planned(guesses=guesses)
     why_off = None if guesses is None else why_no_guesses(settings, plan, most_slots)
     if why_off is None:
         return plan, guesses, None
-    return plan_memory(settings, checkpoint, most_slots=most_slots), None, why_off
+    return planned(), None, why_off
 
 
 def plan_memory(
@@ -66,6 +72,7 @@ def plan_memory(
     guesses: PlannedSource | None = None,
     scores: bool = False,
     in_slots: bool = False,
+    for_any_machine: bool = False,
 ) -> MemoryPlan:
     """Add up the memory of a run, whether or not the device has it.
 
@@ -79,11 +86,15 @@ def plan_memory(
         guesses: Source of guesses, if there is one.
         scores: Texts are scored, not generated.
         in_slots: They are scored in slots even if there is only one.
+        for_any_machine: The memory limit may be more than this machine has: the run is for another one.
 
     Raises:
         ConfigError: A setting contradicts the checkpoint.
     """
     dtype = _dtype_of(settings, checkpoint)
+    here_bytes, limit = available_memory_bytes(), settings.memory_limit_bytes
+    is_elsewhere = for_any_machine and limit is not None and 0 < here_bytes < limit
+    known = [size for size in (limit, here_bytes) if size]
     plan = MemoryPlan(
         model=checkpoint.config,
         dtype=dtype,
@@ -97,8 +108,10 @@ def plan_memory(
         cache=cache_config(settings, checkpoint.config, dtype),
         most_chunk=settings.chunk_size or preferred_chunk_size(),
         least_chunk=settings.chunk_size or FEWEST_CHUNK,
-        available_bytes=_available_bytes(settings.memory_limit_bytes),
-        most_array_bytes=most_array_bytes(),
+        available_bytes=max(known) if is_elsewhere else min(known, default=0),
+        here_bytes=here_bytes,
+        # A device with more memory allows larger arrays.
+        most_array_bytes=0 if is_elsewhere else most_array_bytes(),
         stores_prefixes=settings.prefix_cache,
         scores=scores,
         scores_in_slots=scores
@@ -137,11 +150,6 @@ def _with_guesses(plan: MemoryPlan, guesses: PlannedSource) -> MemoryPlan:
     # A pass has a token and the guesses after it.
     name = "recent_passes" if runs_on_cpu() else "most_replayed"
     return plan.with_cache(**{name: most + 1})
-
-
-def _available_bytes(limit: int | None) -> int:
-    known = [size for size in (limit, available_memory_bytes()) if size]
-    return min(known, default=0)
 
 
 def cache_config(settings: Settings, model: ModelConfig, dtype: str) -> KVCacheConfig:

@@ -201,7 +201,6 @@ POSITIONALS = {
     ("convert", "a", "-o", "b"): "`metal-gen convert MODEL OUT`",
     ("convert", "a"): "as in `metal-gen convert ",
     ("plan", "a", "b"): "usage: metal-gen plan [OPTIONS] [MODEL]",
-    ("plan", "--model", "a"): "`metal-gen plan MODEL`",
     ("info", "x"): "usage: metal-gen info [OPTIONS]",
 }
 

@@ -16,11 +16,17 @@ from metal_gen.cli.input.setting_options import (
 )
 from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
+from metal_gen.errors import UsageError
 
+OF_A_MAC = (
+    "Metal offers two thirds of a Mac's memory up to 32 GB, and three quarters above: "
+    "--memory-limit-bytes 48G is a Mac of 64 GB"
+)
 # Shown at the end of the help.
 EXAMPLES = (
     "metal-gen plan Qwen/Qwen3-0.6B",
     "metal-gen plan ./my-checkpoint --max-seq-len 32768 --batch-size 4 --cache-dtype float16",
+    "metal-gen plan Qwen/Qwen3-32B --quantize 4 --memory-limit-bytes 48G",
     "metal-gen plan Qwen/Qwen3-0.6B --json | jq .largest_max_seq_len",
 )
 
@@ -43,17 +49,25 @@ def plan(
             show_default="the bundled story model",
         ),
     ] = None,
+    named_model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Plan for this model, as in other commands", hidden=True),
+    ] = None,
     json: JsonOption = False,
     **settings_given: object,
 ) -> None:
     """Show how much memory a model needs, and the largest cache that fits, without loading it.
 
-    Only the headers of its files are read; for a model that is not in the cache, from the Hub. If the
-    model does not fit, the table is printed anyway, and the exit code is 6.
+    Only the headers of its files are read; for a model that is not in the cache, from the Hub. With
+    --memory-limit-bytes, the plan is for any machine that has so much. If the model does not fit, the
+    table is printed anyway, and the exit code is 6.
     """
     console = Console()
     console.require_stdout()
-    _run(settings_in_force(context.params), console, as_json=json)
+    if model is not None and named_model is not None:
+        raise UsageError("the model is named twice: as MODEL and with --model", "leave one of them out")
+    parameters = {**context.params, "model": model if named_model is None else named_model}
+    _run(settings_in_force(parameters), console, as_json=json)
 
 
 def _run(settings: Settings, console: Console, *, as_json: bool) -> None:
@@ -86,10 +100,12 @@ def _report(
     # A plan should fail if a run would; a model on the Hub has only its headers here.
     if checkpoint.has_tokenizer:
         checkpoint.read_tokenizer()
-    plan, _, _ = plan_run(settings, checkpoint, draft_folder=draft_folder)
+    plan, _, _ = plan_run(settings, checkpoint, draft_folder=draft_folder, for_any_machine=True)
     name = settings.model or BUNDLED_NAME
     if as_json:
         print_json(plan_json(settings, checkpoint, plan), console)
     else:
         print_rendered(lambda width: render_plan(name, checkpoint, plan, width), console)
+        if plan.is_for_another_machine:
+            console.note(OF_A_MAC)
     plan.require_fit()

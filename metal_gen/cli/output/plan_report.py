@@ -55,8 +55,6 @@ def render_plan(name: str, checkpoint: Checkpoint, plan: MemoryPlan, width: int)
 def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[str, str]]:
     cache = plan.cache
     texts = "1 text" if cache.batch_size == 1 else f"{cache.batch_size:,} texts"
-    others = "" if counts_other_programs() else "; what other programs use is not taken off"
-    known = format_bytes(plan.available_bytes) if plan.available_bytes else "not known"
     return [
         ("model", f"{shown(name)}, {checkpoint.weights.num_parameters:,} parameters"),
         ("dtype", _dtype(plan.dtype, checkpoint)),
@@ -76,10 +74,20 @@ def _pairs(name: str, checkpoint: Checkpoint, plan: MemoryPlan) -> list[tuple[st
         ),
         *([("while loading", _shown_loading(plan))] if plan.is_loading_more else []),
         ("in all", format_bytes(plan.total_bytes)),
-        ("available", f"{known} on {device_name()}{others}"),
+        ("available", _shown_available(plan)),
+        *([("computed as on", device_name())] if plan.is_for_another_machine else []),
         ("fits", "yes" if plan.fits else "no"),
         ("largest max_seq_len", f"{_longest(plan)}; the model was trained for {plan.model.context_length:,}"),
     ]
+
+
+def _shown_available(plan: MemoryPlan) -> str:
+    available = format_bytes(plan.available_bytes) if plan.available_bytes else "not known"
+    if plan.is_for_another_machine:
+        here = format_bytes(plan.here_bytes)
+        return f"{available} on another machine, as the limit says; this one has {here}"
+    others = "" if counts_other_programs() else "; what other programs use is not taken off"
+    return f"{available} on {device_name()}{others}"
 
 
 def _shown_guesses(plan: MemoryPlan, guesses: GuessMemory) -> str:
@@ -126,6 +134,8 @@ def plan_json(settings: Settings, checkpoint: Checkpoint, plan: MemoryPlan) -> d
         "weights_bytes": plan.weights_bytes,
         "loading_bytes": plan.loading_bytes,
         "available_bytes": plan.available_bytes or None,
+        "available_here_bytes": plan.here_bytes or None,
+        "for_another_machine": plan.is_for_another_machine,
         "counts_other_programs": counts_other_programs(),
         **_cache_json(plan),
         "alternatives": [_cache_json(other) for other in _others(plan)],

@@ -155,6 +155,39 @@ def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch
     assert "not known" in run_here("plan", gambler).stdout.decode()
 
 
+@pytest.mark.parametrize(("here", "is_elsewhere"), [(LIMIT, False), (300_000, True), (0, False)])
+def test_a_limit_above_this_machine_plans_for_another_one(run_here, gambler, monkeypatch, here, is_elsewhere):
+    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: here)
+    # The largest array of this machine says nothing of another one.
+    monkeypatch.setattr("metal_gen.generation.planning.most_array_bytes", lambda: 1 if is_elsewhere else 0)
+    limited = (gambler, "--memory-limit-bytes", LIMIT, "--chunk-size", 8, "--max-seq-len", 64)
+    plan = planned(run_here, *limited)
+    assert (plan["available_bytes"], plan["available_here_bytes"]) == (LIMIT, here or None)
+    assert (plan["for_another_machine"], plan["fits"]) == (is_elsewhere, True)
+    assert 300_000 < plan["total_bytes"] <= LIMIT
+    outcome = run_here("plan", *limited)
+    assert (b"on another machine" in outcome.stdout) is is_elsewhere
+    assert ("a Mac of 64 GB" in outcome.stderr) is is_elsewhere
+
+
+def test_a_run_never_takes_more_than_this_machine_and_says_so(gambler, monkeypatch):
+    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: LIMIT)
+    settings = Settings(model=gambler, chunk_size=8)
+    for limit, is_said in ((LIMIT, False), (LIMIT + 1, True)):
+        run = prepare(settings.override({"memory_limit_bytes": limit}, "--memory-limit-bytes"))
+        assert run.plan.available_bytes == LIMIT
+        said = [notice for notice in run.notices if "has no effect (--memory-limit-bytes)" in notice]
+        assert len(said) == is_said
+    with pytest.raises(DoesNotFitError):
+        prepare(settings.override({"memory_limit_bytes": 10**12, "max_seq_len": 10**6}, "test"))
+
+
+def test_the_model_is_an_option_too_as_in_other_commands(run_here, gambler):
+    assert planned(run_here, "-m", gambler)["model"] == gambler == planned(run_here, gambler)["model"]
+    outcome = run_here("plan", gambler, "--model", gambler)
+    assert (outcome.code, "named twice" in outcome.stderr) == (USAGE, True)
+
+
 @pytest.fixture
 def online(monkeypatch, gambler, tmp_path):
     """A Hub with one model, in one file and in two."""
@@ -193,7 +226,13 @@ def test_of_a_model_on_the_hub_headers_are_read_and_nothing_is_kept(
     monkeypatch.setattr(hub_headers, "FIRST_BYTES", first_bytes)
     plan, local = planned(run_here, model), planned(run_here, gambler)
     for one_of_them in (plan, local):
-        for name in ("model", "available_bytes", "largest_max_seq_len", "alternatives"):
+        for name in (
+            "model",
+            "available_bytes",
+            "available_here_bytes",
+            "largest_max_seq_len",
+            "alternatives",
+        ):
             one_of_them.pop(name)
     assert plan == local
     weights = [request for request in online.log if str(request.file).endswith(".safetensors")]
