@@ -19,6 +19,9 @@ def word_count(vocabulary: int) -> int:
 def keep_allowed(logits: mx.array, allowed: mx.array) -> mx.array:
     """Set the logits of all other tokens to minus infinity.
 
+    If only one token is allowed, it has to come, whatever bans it: minus infinity becomes 0. Guides also
+    give such tokens without a draw, if no log-probabilities are wanted.
+
     Args:
         logits: Logits, (R, V) float32.
         allowed: Bits, (R, W) or (1, W) uint32. Token t is bit t % 32 of word t // 32, lowest bit first.
@@ -42,6 +45,11 @@ def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
     def keep(logits: mx.array, allowed: mx.array) -> mx.array:
         bits = (allowed[:, :, None] >> places) & 1
         is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
+        used = allowed != 0
+        is_only = (used.sum(axis=-1, keepdims=True) == 1) & ~(allowed & (allowed - used)).any(
+            axis=-1, keepdims=True
+        )
+        logits = mx.where(is_only & (logits == -mx.inf), 0.0, logits)
         return mx.where(is_allowed, logits, -mx.inf)
 
     # Not compiled, each operation writes an array of the size of the vocabulary.

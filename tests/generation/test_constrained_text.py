@@ -10,6 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import IncompleteError, NoAnswerError, UsageError
 from metal_gen.generation.loading import prepare
+from metal_gen.sampling.logits_error import NoTokenLeftError
 
 OPENS = CHATML.rstrip() + "{{ '<think>' }}"
 SWITCH = (
@@ -112,6 +113,17 @@ def test_the_grammar_goes_before_least_lengths_and_bans(story):
     # Of what is drawn, banned tokens are left out.
     made = metal_gen.generate(story, "Ann", regex="[ab]{6}", logit_bias={"a": -100.0}, seed=1, thinking=False)
     assert made.text == "bbbbbb"
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_a_banned_token_comes_where_there_is_no_other(load, logprobs):
+    settings = {"ban_token": ("101", "10"), "logprobs": logprobs, "max_tokens": 180}
+    model = load()
+    assert metal_gen.generate(model, "hi", choice=("yes",), **settings).text == "yes"
+    with pytest.raises(NoTokenLeftError):
+        metal_gen.generate(model, "hi", regex="[e\\n]x", **settings)
+    cut = metal_gen.generate(model, "hi", prefill="<think>a", thinking_budget=1, **settings)
+    assert "\n\nConsidering" in cut.thinking
 
 
 @pytest.mark.parametrize("tail", [b"", b"\n"])

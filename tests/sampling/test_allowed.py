@@ -51,6 +51,19 @@ def test_the_bits_are_those_of_the_tokens(vocabulary):
     assert np.array_equal(np.array(left)[0], masked(logits, tokens))
 
 
+@pytest.mark.parametrize("token", [0, 31, 32, 63, 299])
+def test_a_token_that_is_allowed_alone_comes_whatever_bans_it(token):
+    logits = logits_of(300)
+    logits[token] = -np.inf
+    left = np.array(keep_allowed(mx.array(logits[None]), bits(np.array([token]), 300)))[0]
+    assert left[token] == 0
+    assert np.isneginf(np.delete(left, token)).all()
+    for other in (0, 33, 298):
+        two = bits(np.array([other, other + 1]), 300)
+        logits[[other, other + 1]] = -np.inf
+        assert np.isneginf(np.array(keep_allowed(mx.array(logits[None]), two))).all()
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
