@@ -22,6 +22,7 @@ from metal_gen.text.messages import TOOL_CALLS, Message
 
 PREFIX = "metal-gen/"
 BUNDLED = "bundled"
+ALIAS = "metal-gen"
 # Sections of settings that can differ per answer.
 OF_AN_ANSWER = ("sampling", "generation")
 # Settings that llm takes from a prompt, not from options.
@@ -34,7 +35,10 @@ OPTIONS = [name for name, info in SETTINGS.items() if info.section in _SECTIONS 
 
 @llm.hookimpl
 def register_models(register: Callable[..., None]) -> None:
-    """Register the models in the Hub's cache, the bundled model, and the model of the user's settings."""
+    """Register the models in the Hub's cache, the bundled model, and the model of the user's settings.
+
+    The name `metal-gen` alone means the model of the settings, or the bundled one.
+    """
     references = [BUNDLED, *cached_references()]
     try:
         own = resolve_settings(environ=os.environ).model
@@ -43,7 +47,8 @@ def register_models(register: Callable[..., None]) -> None:
     if own is not None and own not in references:
         references.append(own)
     for reference in references:
-        register(MetalGenModel(reference))
+        is_default = reference == (own or BUNDLED)
+        register(MetalGenModel(reference), aliases=(ALIAS,) if is_default else ())
 
 
 def _options() -> Any:

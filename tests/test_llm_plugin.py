@@ -81,11 +81,18 @@ def test_models_of_the_cache_and_of_the_settings_are_offered(llm_plugin, run, mo
     monkeypatch.setattr(llm_plugin, "cached_references", lambda: ["org/cached"])
     monkeypatch.setenv("METAL_GEN_MODEL", "org/chosen")
     listed = run("models", "-q", "metal-gen").output
-    assert [line.split()[-1] for line in listed.splitlines()] == [
+    assert [line.partition(": ")[2] for line in listed.splitlines()] == [
         "metal-gen/bundled",
         "metal-gen/org/cached",
-        "metal-gen/org/chosen",
+        "metal-gen/org/chosen (aliases: metal-gen)",
     ]
+
+
+@pytest.mark.quick
+def test_the_bundled_model_has_the_short_name_where_no_model_is_set(llm_plugin, run, monkeypatch):
+    monkeypatch.setattr(llm_plugin, "cached_references", list)
+    monkeypatch.delenv("METAL_GEN_MODEL", raising=False)
+    assert "metal-gen/bundled (aliases: metal-gen)" in run("models", "-q", "metal-gen").output
 
 
 @pytest.mark.quick
@@ -200,7 +207,7 @@ def test_calls_and_results_become_messages(llm_plugin):
 
 def test_registering_loads_neither_mlx_nor_the_hubs_client(tmp_path):
     code = (
-        "import sys, metal_gen.llm_plugin as plugin; plugin.register_models(lambda model: None);"
+        "import sys, metal_gen.llm_plugin as plugin; plugin.register_models(lambda model, aliases: None);"
         "print([name for name in ('mlx', 'huggingface_hub.hf_api', 'tokenizers', 'typer')"
         " if name in sys.modules])"
     )

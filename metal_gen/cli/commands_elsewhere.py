@@ -14,7 +14,11 @@ SAME_COMMANDS = {
     ("models", "download"): "pull",
     ("models", "inspect"): "show",
     ("models", "info"): "show",
-    **dict.fromkeys((("models", "remove"), ("models", "delete")), "rm"),
+    ("cache", "ls"): "list",
+    ("cache", "inspect"): "show",
+    ("cache", "info"): "show",
+    ("cache", "check"): "verify",
+    **dict.fromkeys(((group, word) for group in ("models", "cache") for word in ("remove", "delete")), "rm"),
 }
 _MEANT = {
     "models list": "list ls",
@@ -33,7 +37,10 @@ _MEANT = {
 }
 _NO_SERVER = "metal-gen is not a server; `metal-gen batch - -o -` answers rows as they come, by one process"
 _NOTHING_RUNS = "nothing runs in the background: a command loads its model, does its work and ends"
-_PIP = "pip installs, upgrades and removes metal-gen; `metal-gen models pull` downloads a model"
+_PIP = (
+    "`git pull` and `pip install .` in the checkout upgrade metal-gen, `pip uninstall metal-gen` removes it, "
+    "and `metal-gen models pull` downloads a model"
+)
 _INSTEAD = {
     "serve server api web ui start": _NO_SERVER,
     "run": "`metal-gen chat --model MODEL` holds a conversation; `metal-gen generate --model MODEL` answers "
@@ -49,6 +56,12 @@ _INSTEAD = {
     "fuse merge": "--adapter FOLDER applies an adapter without merging; mlx_lm.fuse merges one",
     "tokenize detokenize count tokens": "`metal-gen generate --json` reports how many tokens a prompt has",
     "embed embedding embeddings": "metal-gen generates text only: there are no embeddings",
+    "license licence copyright": "metal-gen has the Apache License 2.0; each model has its own license",
+    "telemetry privacy": "metal-gen collects nothing: it connects to the Hub alone, to download models",
+    "vision": "only text can be read",
+    "windows": "metal-gen runs on Windows in WSL, and natively on macOS and Linux",
+    "docker": "metal-gen needs no container; one on a Mac cannot use the GPU",
+    "timeout": "`timeout 60 metal-gen generate ...` ends a run after a minute; --max-tokens limits its text",
     "logs log": "metal-gen keeps no logs: messages go to standard error, and 2>FILE keeps them",
 }
 MEANT = {word: command for command, words in _MEANT.items() for word in words.split()}

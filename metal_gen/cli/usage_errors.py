@@ -21,6 +21,7 @@ EXTRA_ARGUMENTS = {
     "metal-gen batch": "there is one INPUT, and -o names the output; for several inputs: "
     "`cat *.jsonl | metal-gen batch - -o OUTPUT`",
     "metal-gen bench": "--model names the model",
+    "metal-gen rank": 'as in `metal-gen rank --prompt "..." --choice A --choice B`',
 }
 PLAINER = (
     (r"^Missing argument '(.*)'", r"missing argument: \1"),

@@ -40,6 +40,8 @@ def notices_of(settings: Settings, checkpoint: Checkpoint) -> list[str]:
         notices.append(
             f"wired_memory has no effect ({source}): memory is wired with Metal only, from macOS 15 on"
         )
+    if settings.choice is not None and len(settings.choice) == 1 and "," in settings.choice[0]:
+        notices.append(f"choice is one text: {settings.choice[0]!r}; for several, repeat --choice")
     if late := blas_notice(settings.blas):
         notices.append(late)
     if slow := _slow_products(settings, checkpoint) or _slow_prompts(settings, checkpoint):

@@ -16,6 +16,7 @@ from metal_gen.cli.commands_elsewhere import INSTEAD
 from metal_gen.cli.examples import HEADING
 from metal_gen.cli.help_topics import ALIASES, find_topic, topics, with_commands_for_links
 from metal_gen.cli.input.setting_options import settings_in_force
+from metal_gen.cli.names_elsewhere import HINTS
 from metal_gen.cli.output.option_page import PAGE_OF_COMMAND, PAGE_OF_OPTION
 from metal_gen.config.checks import Flag
 from metal_gen.config.settings import SETTINGS
@@ -171,6 +172,9 @@ NOT_FOUND = {
     "exit 99": "name one page or one option: metal-gen help exit",
     "pull": "did you mean metal-gen help models pull?",
     "serve": INSTEAD["serve"],
+    "unknown sampling": "name one page or one option: metal-gen help sampling",
+    "gpu": HINTS["--gpu"],
+    "no stream": HINTS["--no-stream"],
 }
 
 
@@ -211,6 +215,35 @@ def test_every_exit_code_has_a_row_of_its_own():
 )
 def test_a_common_word_finds_its_page(word, page):
     assert find_topic([word]) == topics()[page]
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("where are my models", "models"),
+        ("delete a model", "models"),
+        ("how do I use a proxy", "models"),
+        ("too slow", "speed"),
+        ("my Mac", "which-model"),
+        ("function calling", "tool-calls"),
+        ("change the default model", "settings"),
+        ("loops", "troubleshooting"),
+    ],
+)
+def test_a_question_finds_its_page(words, page):
+    assert find_topic(words.split()) == topics()[page]
+
+
+@pytest.mark.parametrize("words", ["what is", "the", "s"])
+def test_words_that_say_nothing_are_not_a_topic(words):
+    assert find_topic(words.split()) is None
+
+
+@pytest.mark.parametrize("words", ["max tokens", "prompt file", "top p", "system prompt", "batch size"])
+def test_an_option_is_found_without_its_hyphens(run_here, words):
+    outcome = run_here("help", *words.split())
+    assert outcome.code == 0
+    assert outcome.stdout == run_here("help", "--" + words.replace(" ", "-")).stdout
 
 
 def test_several_words_are_a_page_even_if_the_first_is_a_setting(run_here):

@@ -27,6 +27,15 @@ def short(**properties):
         (json.dumps(OBJECT), OBJECT),
         ("name", short(name={"type": "string"})),
         (
+            "name string, age integer, big number, ok boolean",
+            short(
+                name={"type": "string"},
+                age={"type": "integer"},
+                big={"type": "number"},
+                ok={"type": "boolean"},
+            ),
+        ),
+        (
             "name, age int, big float, ok bool",
             short(
                 name={"type": "string"},
@@ -43,7 +52,7 @@ def short(**properties):
             ),
         ),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_a_schema_as_json_and_in_short(text, schema):
     assert json.loads(Schema().from_text(text)) == schema
@@ -71,6 +80,7 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ("false", "must be a JSON Schema"),
         (",", "must not be empty"),
         ("name text", "has a field that is not NAME"),
+        ("name, age: int", "has a type after a colon: write age int"),
         ("a, a", "names the field a twice"),
         ("none.json", "cannot be read: No such file"),
         ("/dev/zero", "names a device"),
@@ -78,7 +88,7 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ("/", "cannot be read: Is a directory"),
         (json.dumps({"description": "x" * MOST_BYTES}), "must have at most 256 KiB"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_schema_that_is_none(text, part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

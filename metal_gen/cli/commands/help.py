@@ -58,7 +58,7 @@ def help(
         _list_topics(console)
     elif (page := _page_of(words)) is not None:
         _print_page(page.read_text(encoding="utf-8"), console)
-    elif _is_option(words[0]):
+    elif _is_option(words[0]) or _is_option("-".join(words)):
         _print_options(words, (), program, root, console)
     elif command and not rest:
         with program.make_context(root.info_name, [*command, "--help"]) as asked:
@@ -109,14 +109,14 @@ def _print_options(
     from metal_gen.cli.terminal.tables import print_rendered
 
     path = " ".join(command)
-    if len(words) == 1:
-        found = [each for each in find_options(words[0], program, root) if path in ("", each.command)]
-        setting = setting_named(found[0].param.name if found else words[0])
-        if found or (setting is not None and not path):
-            print_rendered(lambda width: render_options(found, setting), console)
-            return
-        if words[0] in HINTS:
-            raise UsageError(f"no such option: {words[0]}", HINTS[words[0]])
+    name = "-".join(words)
+    found = [each for each in find_options(name, program, root) if path in ("", each.command)]
+    setting = setting_named(found[0].param.name if found else name)
+    if found or (setting is not None and not path):
+        print_rendered(lambda width: render_options(found, setting), console)
+        return
+    if name in HINTS:
+        raise UsageError(f"no such option: {name}", HINTS[name])
     options = [each for each in every_option(program, root) if path in ("", each.command)]
     if path:
         raise _no_such_option(" ".join(words), path, options)
@@ -134,23 +134,27 @@ def _no_such_option(word: str, path: str, options: Sequence[Any]) -> UsageError:
 
 
 def _no_such_topic(words: Sequence[str], program: Any, options: Sequence[Any]) -> UsageError:
-    """Return the error for words without a page; the hint has a similar name, or pages with the word."""
+    """Return the error for words without a page; the hint has an answer, a similar name, or pages."""
     from metal_gen.cli.output.option_page import option_words
 
     word = " ".join(words)
+    option = f"--{'-'.join(words).lower()}"
+    found = [each for each in words if find_topic([each]) is not None]
     names = list(dict.fromkeys((*topics(), *ALIASES, *program.commands, *option_words(options))))
     hint = "metal-gen help lists the pages"
     if word in INSTEAD:
         hint = INSTEAD[word]
+    elif option in HINTS:
+        hint = HINTS[option]
     elif word in MEANT:
         hint = f"did you mean metal-gen help {MEANT[word]}?"
     elif near := get_close_matches(word.lower(), names, n=1, cutoff=LEAST_LIKENESS):
         hint = f"did you mean {near[0]}?"
-    elif len(words) > 1 and find_topic(words[:1]) is not None:
-        hint = f"name one page or one option: metal-gen help {words[0]}"
+    elif found:
+        hint = f"name one page or one option: metal-gen help {found[0]}"
     elif pages := mentions(word):
         hint = f"it is mentioned in {', '.join(pages)}: metal-gen help {pages[0]}"
-    return UsageError(f"there is no help on {word}", hint)
+    return UsageError(f"there is no page on {word}", hint)
 
 
 def _list_topics(console: Console) -> None:

@@ -175,8 +175,8 @@ def _rank_one(given: dict[str, Any], console: Console) -> None:
     refuse_without_rows(given)
     if given["file"] is not None:
         raise UsageError(
-            f"{given['file']} is read with --jsonl only",
-            "put a prompt after --prompt; for a file, give --jsonl, or --documents-file",
+            f"a file of rows needs --jsonl: {given['file']}",
+            'as in `metal-gen rank --prompt "..." --choice A --choice B`; --documents-file reads documents',
         )
     documents = None
     if given["document"] or given["documents_file"] is not None:

@@ -19,6 +19,7 @@ from metal_gen.text.decoding import BYTE_ORDER_MARK, Pipe, not_utf8, require_tex
 PIECE_BYTES = 1 << 16
 # Of a file, to tell what it is.
 BEGINNING_BYTES = 1 << 10
+_SCORES_WORDS = "name a file; `echo '...' | metal-gen score` scores the words themselves"
 
 
 def has_piped_input() -> bool:
@@ -60,12 +61,17 @@ def text_pieces(
     try:
         file = Path(name).open("rb")  # noqa: SIM115
     except OSError as error:
-        hint = how_to_read(error, Path(name))
+        hint = how_to_read(error, Path(name)) if not _is_sentence(name) else _SCORES_WORDS
         raise UsageError(f"the {what} {name} cannot be read: {error.strerror}", hint) from None
     except ValueError as error:
         raise UsageError(f"the {what} {name} cannot be read: {error}") from None
     with file:
         yield _started(_pieces(file, name, Pipe(name, reader)), what)
+
+
+def _is_sentence(name: str) -> bool:
+    """Return whether words were given where a file is named."""
+    return " " in name.strip() and not Path(name).exists()
 
 
 def _started(pieces: Iterator[str], what: str) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """The short form of a JSON Schema, as in `llm --schema`: `name, age int, bio: a few words`."""
 
 KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+# JSON Schema's own names mean the same.
+_TYPES = {**KINDS, **{name: name for name in KINDS.values()}}
 
 
 def expand_short_schema(text: str) -> dict[str, object]:
@@ -10,7 +12,8 @@ def expand_short_schema(text: str) -> dict[str, object]:
     perhaps a description after a colon.
 
     Raises:
-        ValueError: A field has no name, an unknown type, or a name that occurs twice.
+        ValueError: A field has no name, an unknown type, a type as its description, or a name that occurs
+            twice.
     """
     parts = [part.strip() for part in text.split("\n" if "\n" in text.strip() else ",")]
     properties: dict[str, object] = {}
@@ -18,12 +21,14 @@ def expand_short_schema(text: str) -> dict[str, object]:
         words, _, description = part.partition(":")
         name, *rest = words.split() or [""]
         kind = rest[0] if rest else "str"
-        if not name or len(rest) > 1 or kind not in KINDS:
+        if not name or len(rest) > 1 or kind not in _TYPES:
             raise ValueError(f"has a field that is not NAME, or NAME with one of {', '.join(KINDS)}: {part}")
+        if description.strip() in _TYPES:
+            raise ValueError(f"has a type after a colon: write {name} {description.strip()}")
         if name in properties:
             raise ValueError(f"names the field {name} twice")
         described = {"description": description.strip()} if description.strip() else {}
-        properties[name] = {"type": KINDS[kind], **described}
+        properties[name] = {"type": _TYPES[kind], **described}
     if not properties:
         raise ValueError("must not be empty")
     return {

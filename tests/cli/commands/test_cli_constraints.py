@@ -94,6 +94,17 @@ def test_what_cannot_be_used(run_here, tmp_path, arguments, code, part):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize(
+    ("choices", "is_noted"),
+    [(("yes,no",), True), (("Yes, sure.", "No."), False), (("yes",), False)],
+)
+def test_one_choice_with_a_comma_is_noted(run_here, choices, is_noted):
+    outcome = run_here(*HI, *(word for choice in choices for word in ("--choice", choice)))
+    assert outcome.code == 0
+    assert ("for several, repeat --choice" in outcome.stderr) == is_noted
+
+
+@pytest.mark.quick
 def test_the_plan_counts_what_a_constraint_takes(run_here):
     plain = json.loads(run_here("plan", "--json").stdout)
     constrained = json.loads(run_here("plan", "--json", "--schema", "name").stdout)
