@@ -45,6 +45,14 @@ class Check(Protocol):
         return self(value)
 
 
+class RefusedError(ValueError):
+    """A value that is refused, with a hint of its own."""
+
+    def __init__(self, phrase: str, hint: str) -> None:
+        super().__init__(phrase)
+        self.hint = hint
+
+
 def with_value(error: ValueError, shown: str) -> str:
     """Return the phrase of a refused value, with the value: "must be a number above 0, not -1"."""
     phrase = str(error)

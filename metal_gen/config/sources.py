@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from metal_gen.config.checks import with_value
+from metal_gen.config.checks import RefusedError, with_value
 from metal_gen.config.library_path import require_safe_library
 from metal_gen.config.setting_info import TERMINAL, SettingInfo
 from metal_gen.config.settings import ARGUMENT_SOURCE, SETTINGS, Settings
@@ -60,7 +60,9 @@ def override_with_arguments(settings: Settings, arguments: Mapping[str, object])
             try:
                 values[name] = SETTINGS[name].check(value)
             except ValueError as error:
-                raise UsageError(f"{name} {with_value(error, _short(value))}", SETTINGS[name].hint) from None
+                raise UsageError(
+                    f"{name} {with_value(error, _short(value))}", _hint(error, SETTINGS[name])
+                ) from None
     return settings.override(values, ARGUMENT_SOURCE)
 
 
@@ -88,7 +90,7 @@ def override_with_flags(settings: Settings, flags: Mapping[str, FlagValue]) -> S
                 values[name] = given
         except ValueError as error:
             shown = ", ".join(map(repr, texts)) if texts else repr(given)
-            raise UsageError(f"{info.flag} {with_value(error, _cut(shown))}", info.hint) from None
+            raise UsageError(f"{info.flag} {with_value(error, _cut(shown))}", _hint(error, info)) from None
     return settings.override(values, {name: SETTINGS[name].flag for name in values})
 
 
@@ -167,7 +169,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
                 raise ConfigError(f"{info.variable} is not UTF-8: {text!a}") from None
             except ValueError as error:
                 message = f"{info.variable} {with_value(error, _short(text))}"
-                raise ConfigError(message, info.hint) from None
+                raise ConfigError(message, _hint(error, info)) from None
     require_safe_library(values, SETTINGS["blas"].variable, may_be_path=True)
     return values
 
@@ -176,7 +178,12 @@ def _checked(place: str, info: SettingInfo, value: object) -> object:
     try:
         return info.check.from_file_value(value)
     except ValueError as error:
-        raise ConfigError(f"{place} {with_value(error, _short(value))}", info.hint) from None
+        raise ConfigError(f"{place} {with_value(error, _short(value))}", _hint(error, info)) from None
+
+
+def _hint(error: ValueError, info: SettingInfo) -> str:
+    """Return the hint of a refused value: its own, or that of the setting."""
+    return error.hint if isinstance(error, RefusedError) else info.hint
 
 
 def _unknown_section(path: Path, name: str) -> ConfigError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from metal_gen.errors import ConfigError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.missing_file import nearest_name
+from metal_gen.files.utf8.decode import NotTextError, decode_utf8, require_text
 
 # Ten times a file with every setting and its comments. Parsing takes quadratic time in the length.
 MOST_BYTES = 131_072
@@ -38,22 +39,25 @@ def read_document(path: Path) -> dict[str, object]:
 def _text(path: Path) -> str:
     data = _bytes(path)
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise ConfigError(f"{path} is not UTF-8: {found}") from None
+        require_text(data)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"the settings file {path} has more than {MOST_BYTES // 1024} KiB")
+        text = decode_utf8(data)
+    except NotTextError as error:
+        raise ConfigError(f"{path} {error}", error.hint(str(path))) from None
     if LONG_KEY.search(text):
         raise ConfigError(f"{path} is not valid TOML: a key has a hundred parts")
     return text
 
 
 def _bytes(path: Path) -> bytes:
+    """Return the bytes of a file, at most one more than it may have."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise ConfigError(f"the settings file is a device: {path}", "name a TOML file")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            return file.read(MOST_BYTES + 1)
     except IsADirectoryError:
         raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
     except FileNotFoundError:
@@ -64,6 +68,3 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
     except ValueError:  # NUL, or an unpaired surrogate
         raise ConfigError(f"no file can have this name: {str(path)!a}") from None
-    if len(data) > MOST_BYTES:
-        raise ConfigError(f"the settings file {path} has more than {MOST_BYTES // 1024} KiB")
-    return data

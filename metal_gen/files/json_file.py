@@ -17,6 +17,7 @@ from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import read_bounded
 from metal_gen.files.json_words import why_not_json
+from metal_gen.files.utf8.decode import NotTextError, decode_utf8
 
 MOST_BYTES = 128 << 20
 # Each value takes at least 60 bytes of memory. A tokenizer of 256,000 tokens has 2 million values.
@@ -126,8 +127,10 @@ def no_collection() -> Iterator[None]:
 def _decode(data: bytes | str) -> str:
     try:
         if isinstance(data, bytes):
-            return data.decode("utf-8-sig")
+            return decode_utf8(data)
         data.encode()
+    except NotTextError as error:
+        raise NotJsonError(f"is not JSON: it {error}") from None
     except UnicodeError:
         raise NotJsonError("is not JSON: it is not UTF-8") from None
     return data.removeprefix("\ufeff")

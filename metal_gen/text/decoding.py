@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from metal_gen.errors import UsageError
-from metal_gen.text.other_formats import FileFormat, format_of
+from metal_gen.files.utf8 import decode
+from metal_gen.files.utf8.decode import NotTextError
 
 BYTE_ORDER_MARK = "\ufeff"
 LINE_ENDS = ("\r\n", "\n")
@@ -54,9 +55,10 @@ def require_text(beginning: bytes, what: str, pipe: Pipe | None) -> None:
     Raises:
         UsageError: It begins so.
     """
-    format = format_of(beginning)
-    if format is not None and not format.may_be_text:
-        raise _no_text(what, format, pipe)
+    try:
+        decode.require_text(beginning)
+    except NotTextError as error:
+        raise _no_text(what, error, pipe) from None
 
 
 def not_utf8(
@@ -71,21 +73,14 @@ def not_utf8(
         beginning: The first bytes of the text, which may tell what it is; empty if they are not known.
         pipe: As for `decode_text`.
     """
-    if (format := format_of(beginning)) is not None:
-        return _no_text(what, format, pipe)
-    if b"\0" in beginning:
-        return UsageError(f"{what} is a binary file, not text", "only text in UTF-8 can be read here")
-    return UsageError(
-        f"{what} is not UTF-8: byte {place} is 0x{error.object[error.start]:02x}",
-        "convert it with iconv -f ENCODING -t utf-8",
-    )
+    return _no_text(what, decode.not_utf8(place, error, beginning), pipe)
 
 
-def _no_text(what: str, format: FileFormat, pipe: Pipe | None) -> UsageError:
-    hint = f"convert it with {format.command.replace('{}', 'FILE')}"
-    if pipe is not None:
-        hint = f"read it through a pipe: {format.reading(pipe.name)} | metal-gen {pipe.reader}"
-    return UsageError(f"{what} is {format.what}, not {format.is_unlike}", hint)
+def _no_text(what: str, error: NotTextError, pipe: Pipe | None) -> UsageError:
+    hint = error.hint()
+    if pipe is not None and error.format is not None and error.format.command:
+        hint = f"read it through a pipe: {error.format.reading(pipe.name)} | metal-gen {pipe.reader}"
+    return UsageError(f"{what} {error}", hint)
 
 
 def without_line_end(text: str) -> str:

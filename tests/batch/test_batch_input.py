@@ -173,7 +173,7 @@ def refusal(name, beginning):
         (b"PAR1\x15", "a Parquet file"),
         (b"%PDF-1.7\n", "a PDF"),
         (b"\x89PNG\0", "a binary file"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "a binary file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "an image"),
     ],
 )
 def test_another_format_is_refused_by_its_beginning(beginning, what):

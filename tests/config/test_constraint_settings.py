@@ -5,6 +5,7 @@ import json
 import pytest
 
 from metal_gen.config.constraints.checks import MOST_BYTES, Choices, Grammar, Schema, Source
+from metal_gen.config.constraints.tools import Tools
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_flags, read_toml, resolve_settings
 from metal_gen.errors import UsageError
@@ -112,6 +113,22 @@ def test_a_file_of_bytes_and_one_that_is_too_large(tmp_path):
     path.write_bytes(b" " * (MOST_BYTES + 1))
     with pytest.raises(ValueError, match="at most 256 KiB"):
         Schema().from_text(str(path))
+
+
+@pytest.mark.parametrize("check", [Schema(), Grammar(), Tools()], ids=lambda check: type(check).__name__)
+@pytest.mark.parametrize("size", [1, 2 * MOST_BYTES])
+def test_a_file_of_another_format_is_named_with_a_command(tmp_path, check, size):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\x1f\x8b\x08\0" + b"\xff" * size)
+    with pytest.raises(ValueError, match="is compressed with gzip, not text"):
+        check.from_text(str(path))
+    name = {Schema: "schema", Grammar: "grammar", Tools: "tools"}[type(check)]
+    with pytest.raises(UsageError) as refused:
+        override_with_flags(Settings(), {name: str(path)})
+    assert refused.value.hint == f"convert it with gzip -dc < {path}"
+    with pytest.raises(UsageError) as refused:
+        override_with_flags(Settings(), {name: "{"})
+    assert "`metal-gen help " in refused.value.hint
 
 
 def test_a_grammar_in_a_file_and_as_it_is(tmp_path):

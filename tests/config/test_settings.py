@@ -136,6 +136,10 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
     with pytest.raises(ConfigError, match="not UTF-8"):
         resolve_settings(config_file=tmp_path / "latin.toml")
+    (tmp_path / "a.toml").write_bytes(b"%PDF-1.7" + b" " * 200_000)
+    with pytest.raises(ConfigError, match="toml is a PDF, not text") as refused:
+        resolve_settings(config_file=tmp_path / "a.toml")
+    assert refused.value.hint == f"convert it with pdftotext {tmp_path}/a.toml -"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,11 @@ from metal_gen.files.json_file import MOST_LEVELS, NotJsonError, parse_json, rea
     [
         ("", "is not JSON: a value is missing at character 1"),
         ('{"a": 1,}', "is not JSON: "),
-        (b"\xff\xfe{\x00}\x00", "is not JSON: it is not UTF-8"),
+        (b"\xff\xfe{\x00}\x00", "is not JSON: it is UTF-16, not UTF-8"),
+        (b"{\0}\0{\0}\0", "is not JSON: it is UTF-16, not UTF-8"),
+        (b"\x1f\x8b\x08\0", "is not JSON: it is compressed with gzip, not text"),
+        (b"%PDF-1.4", "is not JSON: it is a PDF, not text"),
+        (b'{"a": "\xe9"}', "is not JSON: it is not UTF-8: byte 7 is 0xe9"),
         ("\ud800", "is not JSON: it is not UTF-8"),
         ("[NaN]", "is not JSON: NaN is not a number"),
         ("[-Infinity]", "is not JSON: -Infinity is not a number"),

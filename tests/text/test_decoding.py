@@ -42,7 +42,8 @@ def test_other_encodings_are_refused_with_a_way_out():
         (b"\x1f\x8b\x08\0\xff", "compressed with gzip", "gzip -dc < a.x | metal-gen score ..."),
         (b"%PDF-1.7\nall of it is ASCII", "a PDF", "pdftotext a.x - | metal-gen score ..."),
         (b"BZh91AY&SY\xff", "compressed with bzip2", "bzip2 -dc < a.x | metal-gen score ..."),
-        (b"\x89PNG\r\n\x1a\n\0", "a binary file", "only text in UTF-8 can be read here"),
+        (b"\x89PNG\r\n\x1a\n\0", "an image", "only text in UTF-8 can be read here"),
+        (b"\xcf\xfa\xed\xfe\0", "a binary file", "only text in UTF-8 can be read here"),
     ],
 )
 def test_a_file_that_is_no_text_is_named(data, what, hint):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metal_gen.errors import UsageError
-from metal_gen.text.other_formats import format_of
+from metal_gen.files.utf8.other_formats import format_of
 
 READ_CSV = (
     "python3 -c 'import csv, json; "

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from metal_gen.config.checks import SURROGATES, Check, Texts
+from metal_gen.config.checks import SURROGATES, Check, RefusedError, Texts
 from metal_gen.config.constraints.short_schema import expand_short_schema
 from metal_gen.files.json_file import NotJsonError, parse_json
+from metal_gen.files.utf8.decode import NotTextError, decode_utf8, require_text
 
 CONSTRAINTS = ("schema", "regex", "choice", "grammar")
 MOST_BYTES = 262_144
@@ -143,11 +144,12 @@ def read_named_file(name: str) -> str:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except RuntimeError:
         raise ValueError("cannot be read: there is no home folder") from None
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
-    if not data.strip():
-        raise ValueError("is empty")
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+        require_text(data)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")
+        if not data.strip():
+            raise ValueError("is empty")
+        return decode_utf8(data)
+    except NotTextError as error:
+        raise RefusedError(str(error), error.hint(name)) from None

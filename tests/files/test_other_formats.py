@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metal_gen.text.other_formats import format_of
+from metal_gen.files.utf8.other_formats import format_of
 
 TEXT = "A fox went out in the rain. Caf\u00e9.\n"
 
@@ -54,6 +54,12 @@ def test_a_format_is_named_with_a_command_that_reads_it(content, what, reading):
     assert found.is_unlike == ("UTF-8" if what.startswith("UTF") else "text")
     expected = found.command.replace("{}", "FILE") if "{}" in found.command else f"... | {found.command}"
     assert found.reading(None) == expected
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"\xff\xd8\xff\xe0\0\x10JFIF"])
+def test_no_command_makes_a_text_of_an_image(content):
+    found = format_of(content)
+    assert (found.what, found.reading("a"), found.reading(None)) == ("an image", "", "")
 
 
 @given(text=st.text(st.characters(min_codepoint=1, codec="utf-8")))

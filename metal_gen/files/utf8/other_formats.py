@@ -12,6 +12,7 @@ class FileFormat:
     Attributes:
         what: Phrase that completes "NAME is".
         command: Writes what is in the file; `{}` stands for its name, and without it the command reads stdin.
+            Empty if no command makes a text of the file.
         is_document: Whether the command writes the text of a document, not the bytes that were packed.
         may_be_text: Whether the mark alone may also begin a text.
     """
@@ -28,11 +29,11 @@ class FileFormat:
 
     def reading(self, name: str | None) -> str:
         """Return the command for a file of this name; None is what another command writes."""
-        if name is None:
-            return self.command.replace("{}", "FILE") if "{}" in self.command else f"... | {self.command}"
+        if not self.command:
+            return ""
         if "{}" in self.command:
-            return self.command.replace("{}", shlex.quote(name))
-        return f"{self.command} < {shlex.quote(name)}"
+            return self.command.replace("{}", "FILE" if name is None else shlex.quote(name))
+        return f"... | {self.command}" if name is None else f"{self.command} < {shlex.quote(name)}"
 
 
 UTF_16LE = FileFormat("UTF-16", "iconv -f UTF-16LE -t UTF-8")
@@ -46,6 +47,8 @@ MARKS = (
     (b"BZh", FileFormat("compressed with bzip2", "bzip2 -dc", may_be_text=True)),
     (b"\xfd7zXZ\0", FileFormat("compressed with xz", "xz -dc")),
     (b"\x28\xb5\x2f\xfd", FileFormat("compressed with zstd", "zstd -dc")),
+    (b"\x89PNG\r\n\x1a\n", FileFormat("an image", "")),
+    (b"\xff\xd8\xff", FileFormat("an image", "")),
     (b"%PDF-", FileFormat("a PDF", "pdftotext {} -", is_document=True)),
     (
         b"PAR1",

@@ -1,0 +1,1 @@
+"""Whether bytes are UTF-8 text, and what they are otherwise."""
