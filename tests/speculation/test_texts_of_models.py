@@ -3,8 +3,10 @@
 import pytest
 from story_model import BUNDLED, write_story_model
 from test_texts import seen
+from tiny_text_checkpoint import CHATML, write_text_checkpoint
 
 import metal_gen
+from metal_gen.generation.guides.thinking import CLOSING
 
 REQUEST = "Write a story about a fox, a lighthouse and a lantern."
 RANDOM = {"temperature": 0.9, "max_tokens": 18, "seed": 5}
@@ -51,6 +53,19 @@ def test_what_ends_or_constrains_a_text_does_so_at_the_same_place(plain, guessin
     )
     assert seen(found) == seen(expected)
     assert found.statistics.cache_tokens == expected.statistics.cache_tokens
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_thinking_ends_after_right_guesses_as_without_them(tmp_path, logprobs):
+    opens = CHATML + "<think>\n"
+    says = str(write_text_checkpoint(tmp_path, says=b"abcdefgh", forever=True, chat_template=opens))
+    settings = {"thinking_budget": 7, "logprobs": logprobs, "max_tokens": 140}
+    expected = metal_gen.generate(metal_gen.load(says, max_seq_len=200), "hi", **settings)
+    model = metal_gen.load(says, max_seq_len=200, speculate="draft", draft_model=says)
+    found = metal_gen.generate(model, "hi", **settings)
+    assert found.statistics.speculation.accepted > 4
+    assert seen(found) == seen(expected)
+    assert expected.thinking == f"abcdefg{CLOSING.partition('</think>')[0]}"
 
 
 def test_a_prefix_from_storage_is_gone_on_from(folder, tmp_path):

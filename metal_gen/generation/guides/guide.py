@@ -69,6 +69,8 @@ class TextGuide:
         self._recent.keep(self._state)
         is_answer = self._is_answering and token != self.thinking.opening
         was_thinking = self.thinking.phase is Phase.THINKING
+        # Guesses were accepted and taken back, and with them what `allowed` had found.
+        self._end_thinking()
         if self._closing:
             self._closing.pop(0)
         self.thinking.accept(token)
@@ -124,9 +126,13 @@ class TextGuide:
         """Whether the next token belongs to the answer, or may belong to it."""
         return self.thinking.phase is not Phase.THINKING and not self._closing
 
-    def _must_come(self) -> list[int]:
+    def _end_thinking(self) -> None:
+        """Find the tokens that end the thinking, if it has to end now."""
         if not self._closing and self.thinking.phase is Phase.THINKING:
             self._closing = self.thinking.closing()
+
+    def _must_come(self) -> list[int]:
+        self._end_thinking()
         if self._closing:
             return list(self._closing)
         # Thinking may begin instead of the answer.
