@@ -22,8 +22,9 @@ from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from metal_gen.device.backend import device_name
 from metal_gen.engine.generator import read_draw
 from metal_gen.errors import MetalGenError
+from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
 
 HISTORY = 1000

@@ -115,10 +115,11 @@ class HybridCache(KVCache):
         """All arrays that a pass reads and changes: buffers, then states."""
         return [*self.buffers, *self.state_arrays]
 
-    @arrays.setter
-    def arrays(self, arrays: Sequence[mx.array]) -> None:
-        count = len(self.buffers)
-        self.buffers, self.state_arrays = list(arrays[:count]), list(arrays[count:])
+    def take_replaced(self, replaced: Sequence[mx.array]) -> None:
+        """Take what a compiled pass gives in place of `arrays`, or of states if a kernel wrote to buffers."""
+        begin = len(replaced) - len(self.state_arrays)
+        super().take_replaced(replaced[:begin])
+        self.state_arrays = list(replaced[begin:])
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
         """Implement `LayerStates.states`, for all sequences."""
@@ -134,12 +135,18 @@ class HybridCache(KVCache):
     ) -> None:
         """Implement `LayerStates.keep`."""
         self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
-        if 1 < self.position - self.start <= self.config.most_replayed:
+        if self._may_be_cut_short:
             self._replays[layer] = replay
 
     def note_replay(self, replay: Callable[[int], Sequence[mx.array]]) -> None:
         """Remember how to compute all states after the first few tokens of the last pass again."""
-        self._replay_all = replay
+        if self._may_be_cut_short:
+            self._replay_all = replay
+
+    @property
+    def _may_be_cut_short(self) -> bool:
+        """Whether the last pass is one that can be taken back in part."""
+        return 1 < self.position - self.start <= self.config.most_replayed
 
     def claim(self, length: int) -> None:
         """Reserve positions as `KVCache.claim` does, and keep the states before them."""

@@ -5,7 +5,7 @@ Keeps track of how many tokens are written and where the next ones go. Knows not
 Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -148,12 +148,15 @@ class KVCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All arrays that a pass reads and changes. They can be replaced."""
+        """All arrays that a pass reads and changes."""
         return list(self.buffers)
 
-    @arrays.setter
-    def arrays(self, arrays: Sequence[mx.array]) -> None:
-        self.buffers = list(arrays)
+    def take_replaced(self, replaced: Sequence[mx.array]) -> None:
+        """Take what a compiled pass gives in place of `arrays`; nothing if a kernel has written to them."""
+        self.buffers = list(replaced) or self.buffers
+
+    def note_replay(self, replay: Callable[[int], Sequence[mx.array]]) -> None:
+        """Remember how to compute the states after the first few tokens of the last pass. Here are none."""
 
     def evaluate(self) -> None:
         """Wait until everything written is computed."""

@@ -176,21 +176,31 @@ def compiles_steps(wanted: str, most_slots: int = 1, *, has_kernel: bool = False
         has_kernel: Whether a kernel computes the attention of new tokens.
 
     Raises:
-        ConfigError: It is `on` on a CPU, and there is no compiler, or no safe place for compiled code.
+        ConfigError: It is `on`, and MLX cannot compile here, as for `require_compiler`.
     """
     import mlx.core as mx
 
-    if wanted != "on":
-        usual = has_kernel or mx.metal.is_available() or most_slots > 1
-        return wanted == AUTO and not runs_on_cpu() and usual
-    if runs_on_cpu():
-        if shutil.which("g++") is None:
-            raise ConfigError(
-                "compile = 'on' is not possible: on a CPU, MLX compiles with g++, which is not installed",
-                "install g++, or leave it at auto: on a CPU there is little to gain",
-            )
-        require_own_code()
-    return True
+    if wanted == "on":
+        require_compiler()
+        return True
+    usual = has_kernel or mx.metal.is_available() or most_slots > 1
+    return wanted == AUTO and not runs_on_cpu() and usual
+
+
+def require_compiler() -> None:
+    """Check that MLX can compile functions on this device.
+
+    Raises:
+        ConfigError: It is a CPU, and there is no compiler, or no safe place for compiled code.
+    """
+    if not runs_on_cpu():
+        return
+    if shutil.which("g++") is None:
+        raise ConfigError(
+            "compile = 'on' is not possible: on a CPU, MLX compiles with g++, which is not installed",
+            "install g++, or leave it at auto: on a CPU there is little to gain",
+        )
+    require_own_code()
 
 
 def available_memory_bytes() -> int:

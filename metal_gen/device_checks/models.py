@@ -172,9 +172,8 @@ def _rows(family: _Family, model: Transformer | None = None) -> Iterator[Pair]:
         cache = replace(cache, most_replayed=len(tokens))
     decoder = Decoder(model or family.model, new_cache(cache), chunk_size=CHUNK, compiles=True)
     decoder.prefill(prompt)
-    no_draws = mx.zeros(2, mx.uint32)
     for kept in (2, 0):
-        found = decoder.draw_rows(mx.array(tokens), None, no_draws, no_draws).logits
+        found = decoder.draw_rows(mx.array(tokens)).logits
         yield found, family.expected(prompt, [*tokens, 0])[1:]
         decoder.cache.take_back(len(tokens) - kept)
         prompt, tokens = [*prompt, *tokens[:kept]], [9, 8, 77]

@@ -11,8 +11,9 @@ import mlx.core as mx
 from metal_gen.device.backend import on_cpu
 from metal_gen.device_checks.check import Check, Pair, random_numbers
 from metal_gen.engine.generator import read_draw
+from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
 
 VOCABULARY, DRAWS = 151_936, 12

@@ -7,11 +7,12 @@ import mlx.core as mx
 
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
-from metal_gen.engine.compiled_rows import ROWS, CompiledRows, RowResults, filled_up
-from metal_gen.engine.compiled_step import CompiledStep
+from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
+from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.compiled_draws import CompiledDraws
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
+from metal_gen.sampling.draw_rule import Draw, RuleDraws
+from metal_gen.sampling.sampler import Sampler
 
 PrefillProgress = Callable[[int, int], None]
 # A pass of several tokens is compiled when it has been needed so often: it takes as long as some plain ones.
@@ -156,9 +157,9 @@ class Decoder:
         rows = self._compiled_length(count)
         if self.compiled_rows is None or rows is None:
             return self.model.logits(self.model(mx.array([list(tokens)]), cache)[:, -1])
-        nothing, ids = mx.zeros(2, mx.uint32), mx.array([*tokens, *[0] * (rows - count)], mx.int32)
+        ids = mx.array([*tokens, *[0] * (rows - count)], mx.int32)
         self._wait_for_last_step()
-        results = self.compiled_rows.run(ids, None, nothing, nothing, count=count, only_last=True)
+        results = self.compiled_rows.run(ids, count=count, only_last=True)
         # Later tokens overwrite what has filled the pass up: before the pass is noted, nothing has to wait.
         cache.take_back(rows - count)
         return self._noted(results.logits)
@@ -225,9 +226,7 @@ class Decoder:
     def draw_rows(
         self,
         tokens: mx.array,
-        rule: DrawRule | None,
-        base: mx.array,
-        indices: mx.array,
+        draws: RuleDraws | None = None,
         *,
         count: int | None = None,
         needs_hidden: bool = False,
@@ -235,7 +234,7 @@ class Decoder:
         """Add successive tokens in a compiled pass; arguments and results are those of `CompiledRows.run`."""
         assert self.compiled_rows is not None
         self._wait_for_last_step()
-        rows = self.compiled_rows.run(tokens, rule, base, indices, count=count, needs_hidden=needs_hidden)
+        rows = self.compiled_rows.run(tokens, draws, count=count, needs_hidden=needs_hidden)
         self._noted(rows.logits)
         return rows
 

@@ -13,9 +13,10 @@ import mlx.core as mx
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.draw_rule import Draw, Status
 from metal_gen.sampling.logits_error import LogitsError, no_token
 from metal_gen.sampling.logprobs import LogprobArrays
-from metal_gen.sampling.sampler import Draw, Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)

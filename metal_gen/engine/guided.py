@@ -14,7 +14,8 @@ from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.last_step import LastStep
 from metal_gen.engine.stopping import FinishDetail, token_limit
-from metal_gen.sampling.sampler import Draw, Sampler, Status
+from metal_gen.sampling.draw_rule import Draw, Status
+from metal_gen.sampling.sampler import Sampler
 
 
 def generate_guided_tokens(

@@ -17,7 +17,7 @@ import mlx.core as mx
 from metal_gen.cache.forms import Heads
 from metal_gen.cache.hybrid_slots import HybridSlotCache
 from metal_gen.cache.slots import SlotCache
-from metal_gen.engine.compiled_step import attended_length
+from metal_gen.engine.read_lengths import attended_length
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by, sliding_window_mask
 from metal_gen.models.transformer import Transformer

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.guide import TextBounds
-from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.sampling.draw_rule import Draw
+from metal_gen.sampling.sampler import Sampler
 
 
 @dataclass(eq=False)

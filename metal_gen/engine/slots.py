@@ -13,8 +13,8 @@ from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
-from metal_gen.engine.compiled_slots import run_compiled
-from metal_gen.engine.compiled_step import CompiledStep
+from metal_gen.engine.compiled.slots import run_compiled
+from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.engine.decoder import MOST_FORCED
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
@@ -23,7 +23,8 @@ from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.errors import MetalGenError
 from metal_gen.models.transformer import Transformer
-from metal_gen.sampling.sampler import Draw, Sampler, Status
+from metal_gen.sampling.draw_rule import Draw, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.together import draw_together
 
 

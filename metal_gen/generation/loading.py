@@ -19,7 +19,14 @@ from metal_gen.checkpoint.packed.quantizing import packing_named
 from metal_gen.config.adapters import AdaptersError
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
-from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cuda, wire_memory, wires_memory
+from metal_gen.device.backend import (
+    compiles_steps,
+    dtype_named,
+    require_compiler,
+    runs_on_cuda,
+    wire_memory,
+    wires_memory,
+)
 from metal_gen.device.buffer_cache import limit_buffer_cache
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
@@ -27,7 +34,7 @@ from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_
 from metal_gen.generation.guessing import guesses_notices, load_speculation
 from metal_gen.generation.guides.making import require_constraint
 from metal_gen.generation.memory_plan import MemoryPlan
-from metal_gen.generation.model_notices import limit_notice, memory_notice, notices_of
+from metal_gen.generation.model_notices import compile_notices, limit_notice, memory_notice, notices_of
 from metal_gen.generation.planning import plan_memory, plan_run
 from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
@@ -230,11 +237,9 @@ def prepare(
             UsageError if an argument does.
         DoesNotFitError: Memory is too small.
     """
-    folder = (
-        BUNDLED_FOLDER
-        if settings.model is None
-        else locate_checkpoint(settings.model, on_progress=on_download)
-    )
+    folder = BUNDLED_FOLDER
+    if settings.model is not None:
+        folder = locate_checkpoint(settings.model, on_progress=on_download)
     checkpoint = open_checkpoint(folder, settings)
     settings = _completed(settings, checkpoint)
     in_turn = scores and checkpoint.config.linear is not None
@@ -245,19 +250,17 @@ def prepare(
     if scores:
         plan = plan_memory(settings, checkpoint, most_slots=most_slots, scores=True, in_slots=in_slots)
     else:
+        if settings.compile == "on":
+            require_compiler()
         plan, guesses, why_off = plan_run(
             settings, checkpoint, most_slots=most_slots, on_download=on_download
         )
     plan.require_fit()
-    if not scores:
-        compiles_steps(settings.compile, most_slots)  # Only to refuse `on` where nothing can be compiled.
     notices = notices_of(settings, checkpoint)
-    if settings.compile == "on" and plan.cache.batch_size > most_slots == 1 and not scores:
-        notices.append("compile = 'on' has no effect: a single text is compiled only if batch_size is 1")
     if in_turn and wanted_slots > 1:
         notices.append("batch_size has no effect: with linear attention, texts are scored one after another")
     if not scores:
-        notices += guesses_notices(settings, why_off)
+        notices += [*compile_notices(settings, plan, most_slots), *guesses_notices(settings, why_off)]
     notices += filter(None, (limit_notice(settings, plan), memory_notice(plan)))
     return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)
 

@@ -61,6 +61,13 @@ def limit_notice(settings: Settings, plan: MemoryPlan) -> str | None:
     )
 
 
+def compile_notices(settings: Settings, plan: MemoryPlan, most_slots: int) -> list[str]:
+    """Return the notice to a user whose `compile` has no effect; `most_slots` is as for `prepare`."""
+    if settings.compile != "on" or not plan.cache.batch_size > most_slots == 1:
+        return []
+    return ["compile = 'on' has no effect: a single text is compiled only if batch_size is 1"]
+
+
 def memory_notice(plan: MemoryPlan) -> str | None:
     """Warn of a run on a Mac that takes more memory than other programs leave; None if it does not."""
     if plan.total_bytes < LARGE_BYTES or counts_other_programs() or runs_on_cpu():

@@ -47,6 +47,24 @@ def seen_by(
     return _for_heads(seen, heads), _for_heads(seen & (places > ends - window), heads) if window else None
 
 
+def seen_in_turn(
+    positions: mx.array, places: mx.array, window: int | None
+) -> tuple[mx.array, mx.array | None]:
+    """Return which places of the cache each of several successive tokens of one text sees.
+
+    Args:
+        positions: Positions of the tokens, (L,).
+        places: Places of the cache from 0 on, (S,).
+        window: Window of sliding layers.
+
+    Returns:
+        Boolean (L, S) for full layers, and the same for sliding layers; None without a window.
+    """
+    ends = positions[:, None]
+    seen = places <= ends
+    return seen, seen & (places > ends - window) if window else None
+
+
 def _for_heads(mask: mx.array, heads: int) -> mx.array:
     """Repeat the mask of several sequences for each head, once, where a kernel would do so in every layer.
 

@@ -3,15 +3,14 @@
 Axes: V vocabulary, W words of 32 bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 import mlx.core as mx
 
-from metal_gen.sampling.bias import add_bias, bias_arrays
-from metal_gen.sampling.logprobs import LogprobArrays
+from metal_gen.sampling.draw_rule import Draw, DrawRule, RuleOutcome
 from metal_gen.sampling.random_keys import fold, words
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
+from metal_gen.sampling.sampler import Sampler
 
 MOST_KEPT = 16
 
@@ -33,21 +32,16 @@ class CompiledDraws:
             return sampler.draw(logits, index, allowed)
         rows = 0 if allowed is None else allowed.shape[0]
         bits = () if allowed is None else (allowed,)
-        outcome, *logprobs = self._function(sampler.rule, rows)(
-            logits, sampler.keys.base, words(index), *bits
-        )
-        return Draw(logits, index, outcome, LogprobArrays(*logprobs) if logprobs else None, allowed)
+        function = self._function(sampler.rule, rows)
+        outcome, logprobs = function(logits, sampler.keys.base, words(index), *bits)
+        return Draw(logits, index, outcome, logprobs, allowed)
 
 
-def _compile(rule: DrawRule, rows: int) -> Callable[..., Sequence[mx.array]]:
+def _compile(rule: DrawRule, rows: int) -> Callable[..., RuleOutcome]:
     """Compile the draws of a rule, with so many rows of bits."""
-    bias = bias_arrays(dict(rule.strategy.logit_bias))
-    mx.eval(bias)
 
-    def draw(logits: mx.array, base: mx.array, index: mx.array, *bits: mx.array) -> list[mx.array]:
-        adjusted = add_bias(logits.astype(mx.float32), bias)
+    def draw(logits: mx.array, base: mx.array, index: mx.array, *bits: mx.array) -> RuleOutcome:
         allowed = bits[0] if rows else None
-        outcome, logprobs = rule.among(logits, adjusted, allowed, fold(base, index))
-        return [outcome, *(logprobs or ())]
+        return rule.among(logits, rule.adjusted(logits), allowed, fold(base, index))
 
     return mx.compile(draw)

@@ -35,14 +35,20 @@ def words_of(numbers: Iterable[int]) -> mx.array:
     return mx.array([[number >> 32, number & 0xFFFFFFFF] for number in numbers], dtype=mx.uint32)
 
 
-def fold(key: mx.array, data: mx.array) -> mx.array:
-    """Derive another key: the generator's output under the key mixed with the data, (2,)."""
-    return mx.random.split(key ^ data)[0]
+def fold(keys: mx.array, data: mx.array) -> mx.array:
+    """Derive other keys: the generator's output under each key mixed with its data.
 
+    Args:
+        keys: One key, (2,), or a key of each row, (R, 2).
+        data: Words in one of these forms.
 
-def fold_rows(keys: mx.array, data: mx.array) -> mx.array:
-    """Apply `fold` to each row of (R, 2) separately."""
-    return mx.vmap(fold)(keys, data)
+    Returns:
+        A key, (2,), or one for each row, (R, 2).
+    """
+    if keys.ndim == data.ndim == 1:
+        return mx.random.split(keys ^ data)[0]
+    shape = max(keys.shape, data.shape, key=len)
+    return mx.vmap(fold)(mx.broadcast_to(keys, shape), mx.broadcast_to(data, shape))
 
 
 def uniform(keys: mx.array) -> mx.array:

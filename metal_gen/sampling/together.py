@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from metal_gen.sampling.allowed import keep_allowed
-from metal_gen.sampling.bias import add_bias, bias_arrays
-from metal_gen.sampling.random_keys import fold_rows, words_of
-from metal_gen.sampling.sampler import Draw, DrawRule, Sampler
+from metal_gen.sampling.draw_rule import Draw, DrawRule
+from metal_gen.sampling.random_keys import fold, words_of
+from metal_gen.sampling.sampler import Sampler
 
 
 def draw_together(
@@ -71,12 +71,12 @@ def draw_alike(
     Returns:
         Token ids followed by the `Status` of each, (2 R,) int32.
     """
-    adjusted = add_bias(logits.astype(mx.float32), bias_arrays(dict(rule.strategy.logit_bias)))
+    adjusted = rule.adjusted(logits)
     if masks:
         adjusted = keep_allowed(adjusted, mx.concatenate(list(masks)))
     keys = samplers[0].keys.base  # A greedy draw ignores it.
     if not rule.strategy.is_greedy:
-        keys = fold_rows(*key_rows(samplers, indices))
+        keys = fold(*key_rows(samplers, indices))
     outcomes, _ = rule(logits, adjusted, keys)
     return outcomes
 

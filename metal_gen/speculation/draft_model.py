@@ -13,7 +13,7 @@ from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.backend import compiles_steps, runs_on_cpu
-from metal_gen.engine.compiled_rows import filled_up
+from metal_gen.engine.compiled.rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.chosen import NO_KERNELS, choose_kernels
@@ -201,8 +201,8 @@ class DraftSource:
             return decoder.prefill(tokens)
         count = len(tokens)
         if (rows := self._compiled_rows(count, decoder.cache.position)) is not None:
-            nothing, filling = mx.zeros(2, mx.uint32), [0] * (rows - count)
-            found = decoder.draw_rows(mx.array([*tokens, *filling]), None, nothing, nothing, count=count)
+            filling = [0] * (rows - count)
+            found = decoder.draw_rows(mx.array([*tokens, *filling]), count=count)
             decoder.cache.take_back(len(filling))
             return found.logits[count - 1 : count]
         hidden = run_rows(decoder.model, mx.array(list(tokens)), decoder.cache)

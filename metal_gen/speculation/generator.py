@@ -17,7 +17,8 @@ from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.sampling.allowed import WORD_BITS
-from metal_gen.sampling.sampler import Draw, Sampler, Status
+from metal_gen.sampling.draw_rule import Draw, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.speculation.row_draws import RowBits, draw_rows
 from metal_gen.speculation.source import GuessDraw, Guesses
 from metal_gen.speculation.speculation import Speculation

@@ -17,7 +17,7 @@ from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.device.backend import compiles_steps
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.engine.compiled_heads import CompiledHeads
+from metal_gen.engine.compiled.heads import CompiledHeads, Pairs
 from metal_gen.models.kernels.fitted import fitted_heads
 from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
@@ -176,12 +176,11 @@ class MtpSource:
         first, tokens, states = self._waiting
         if self._compiled is None or not self._compiled.has_room(len(tokens), count):
             return None
-        if (rule := draw.rule) is None:
+        if (draws := draw.by_rule) is None:
             return None
         self._waiting = None
         self._note(first)
-        hidden, base = _joined(states), draw.sampler.keys.base
-        guesses = self._compiled.guess(tokens, hidden, rule, base, draw.index, count)
+        guesses = self._compiled.guess(tokens, _joined(states), draws, count)
         # The device begins while the pass over the guesses is built.
         mx.async_eval(guesses)
         return guesses
@@ -191,17 +190,15 @@ class MtpSource:
         rows, tokens = running.rows, running.guesses.tokens
         # The layers have seen all pairs before the pass.
         is_next = self._waiting is None and running.guesses.kind == self.name and len(tokens) == rows - 1
-        rule = GuessDraw(running.sampler, running.index).rule
-        if self._compiled is None or rule is None or not is_next or not isinstance(tokens, mx.array):
+        draws = GuessDraw(running.sampler, running.index).by_rule
+        if self._compiled is None or draws is None or not is_next or not isinstance(tokens, mx.array):
             return
         if not self._compiled.can_follow(rows, MOST_FOLLOWING):
             return
         if (count := min(choose(self.name), MOST_FOLLOWING)) == 0:
             return
-        base = running.sampler.keys.base
-        made = self._compiled.guess_after(
-            running.outcomes[:rows], tokens, running.hidden, rule, base, running.index, count
-        )
+        pairs = Pairs(running.outcomes[:rows], tokens, running.hidden)
+        made = self._compiled.guess_after(pairs, draws, count)
         mx.async_eval(made)
         self._following = len(self._ids) - 1, running, made
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.sampling.draw_rule import Draw
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.together import draw_alike
 
 # Bits of the tokens that each row may draw, as for `keep_allowed`; None for all tokens.

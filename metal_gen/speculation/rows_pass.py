@@ -9,8 +9,9 @@ from metal_gen.cache.forms import Heads
 from metal_gen.cache.hybrid import HybridCache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.backend import runs_on_cuda
-from metal_gen.engine.compiled_step import attended_length
+from metal_gen.engine.read_lengths import attended_length
 from metal_gen.models.attention import Part, Step
+from metal_gen.models.masks import seen_in_turn
 from metal_gen.models.transformer import Transformer
 
 
@@ -35,16 +36,14 @@ def run_rows(
     cache.claim(tokens.size)
     cache.settle()
     length = attended_length(cache.position, cache.config.max_seq_len)
-    positions, places = mx.arange(cache.start, cache.position)[:, None], mx.arange(length)
-    seen = places <= positions
-    window = model.config.sliding_window
+    positions, places = mx.arange(cache.start, cache.position), mx.arange(length)
     step = Step(
         cache=_Stretch(cache, length),
         batch=1,
         length=tokens.size,
         offset=cache.start,
         periods=model.rope.periods(cache.position),
-        parts=[Part(seen, sliding_mask=seen & (places > positions - window) if window else None)],
+        parts=[Part(*seen_in_turn(positions, places, model.config.sliding_window))],
         states=cache if isinstance(cache, HybridCache) else None,
     )
     return model.run(tokens, step)

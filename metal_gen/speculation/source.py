@@ -12,7 +12,8 @@ from typing import Protocol
 import mlx.core as mx
 
 from metal_gen.cache.common_prefix import common_prefix_length
-from metal_gen.sampling.sampler import DrawRule, Sampler
+from metal_gen.sampling.draw_rule import RuleDraws
+from metal_gen.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class GuessDraw:
         return self.sampler.draw(logits, self.index + place).token
 
     @property
-    def rule(self) -> DrawRule | None:
-        """Rule of all guesses; None if they depend on earlier tokens."""
-        rule = self.sampler.rule
-        return replace(rule, logprobs=None) if self.sampler.follows_rule_alone(self.index) else None
+    def by_rule(self) -> RuleDraws | None:
+        """The draws of all guesses, without log-probabilities; None if they do not follow a rule alone."""
+        draws = self.sampler.rule_draws(self.index)
+        return None if draws is None else draws._replace(rule=replace(draws.rule, logprobs=None))
 
 
 class GuessSource(Protocol):

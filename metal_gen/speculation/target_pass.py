@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.engine.compiled_rows import filled_up
+from metal_gen.engine.compiled.rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.last_step import LastStep
-from metal_gen.sampling.random_keys import words_of
-from metal_gen.sampling.sampler import Draw, Sampler
+from metal_gen.sampling.draw_rule import Draw
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
 from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import Guesses, RunningPass
@@ -153,15 +153,8 @@ class TargetPasses:
     ) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in a compiled pass, of which the first `count` are read."""
         sampler = self._sampler
-        is_plain = not bits and sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
-        rows = self._decoder.draw_rows(
-            tokens,
-            sampler.rule if is_plain else None,
-            sampler.keys.base,
-            words_of(range(index, index + tokens.size)),
-            count=count,
-            needs_hidden=self._needs_hidden,
-        )
+        draws = None if bits or sampler.rule.logprobs is not None else sampler.rule_draws(index)
+        rows = self._decoder.draw_rows(tokens, draws, count=count, needs_hidden=self._needs_hidden)
         if rows.outcomes is not None:
             return RowDraws(rows.logits, index, rows.outcomes, ()), rows.hidden
         return draw_rows(rows.logits[:count], sampler, index, tokens[1:count], bits), rows.hidden

@@ -6,8 +6,8 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine.compiled_step import attended_length
 from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.read_lengths import attended_length
 from metal_gen.models.cache_size import cache_size
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]

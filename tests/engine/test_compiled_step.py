@@ -12,10 +12,10 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.buffer_cache import clear_buffer_cache
-from metal_gen.engine import compiled_step
-from metal_gen.engine.compiled_step import attended_length
+from metal_gen.engine import read_lengths
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
+from metal_gen.engine.read_lengths import attended_length
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopP
@@ -47,7 +47,7 @@ def fusing(without_fusing):
 
 @pytest.fixture
 def short_strides(monkeypatch):
-    monkeypatch.setattr(compiled_step, "SHORTEST_STRIDE", 8)
+    monkeypatch.setattr(read_lengths, "SHORTEST_STRIDE", 8)
 
 
 def load(folder, **changes):

@@ -6,8 +6,9 @@ import pytest
 from sampling_reference import probabilities
 
 from metal_gen.sampling.allowed import keep_allowed, word_count
+from metal_gen.sampling.draw_rule import DrawRule, Status
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import DrawRule, Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.sampling.together import draw_together
 

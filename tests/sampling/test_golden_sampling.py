@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 from sampling_reference import GOLDEN_CASES, adjusted, golden_cases, probabilities
 
+from metal_gen.sampling.draw_rule import draw_once
 from metal_gen.sampling.penalties import TokenHistory, penalize
-from metal_gen.sampling.sampler import draw_once
 
 pytestmark = pytest.mark.metal
 

@@ -20,10 +20,11 @@ from metal_gen.config.sources import override_with_flags, resolve_settings
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.errors import ExitCode, UsageError
 from metal_gen.generation.strategy_settings import strategy_from
+from metal_gen.sampling.draw_rule import Status, draw_once
 from metal_gen.sampling.logits_error import LogitsError, NoTokenLeftError
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, Status, draw_once, sample_token
+from metal_gen.sampling.sampler import Sampler, sample_token
 from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP, require_vocabulary
 

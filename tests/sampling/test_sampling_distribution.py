@@ -16,9 +16,9 @@ from sampling_reference import SMALLEST_WEIGHT_LOG, adjusted, kept, kept_within,
 
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.sampling.bias import add_bias, bias_arrays
+from metal_gen.sampling.draw_rule import Status, candidate_blocks, draw_once
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
-from metal_gen.sampling.sampler import Status, candidate_blocks, draw_once
 from metal_gen.sampling.strategy import SamplingStrategy, Temperature, TopK, TopP
 
 pytestmark = pytest.mark.metal

@@ -13,8 +13,8 @@ from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
 from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig, new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine import compiled_step
-from metal_gen.engine.compiled_rows import filled_up
+from metal_gen.engine import read_lengths
+from metal_gen.engine.compiled.rows import filled_up
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.choice import BY_KERNEL
 from metal_gen.models.kernels.chosen import ModelKernels
@@ -40,7 +40,7 @@ CONFIGS = {
 
 @pytest.fixture
 def short_strides(monkeypatch):
-    monkeypatch.setattr(compiled_step, "SHORTEST_STRIDE", 8)
+    monkeypatch.setattr(read_lengths, "SHORTEST_STRIDE", 8)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def assert_states_again(model):
         for decoder in decoders:
             decoder.prefill(PROMPT)
         tokens = mx.array([9, 8, 7, 6, 5, 4][:rows])
-        decoders[1].draw_rows(tokens, None, mx.zeros(2, mx.uint32), mx.zeros((rows, 2), mx.uint32))
+        decoders[1].draw_rows(tokens)
         decoders[1].cache.take_back(taken_back)
         for token in tokens[: rows - taken_back]:
             decoders[0].step(token[None])
@@ -224,18 +224,17 @@ def test_passes_that_nobody_takes_back_keep_nothing(tmp_path):
     model = loaded(tmp_path, "qwen3_5")
     decoder = decoder_of(model, compiles=True)
     decoder.prefill(PROMPT)
-    nothing = mx.zeros(2, mx.uint32)
     for rows, reached in [(DEPTH + 1, len(PROMPT) + DEPTH), (DEPTH + 2, len(PROMPT) + DEPTH + 1)]:
-        decoder.draw_rows(mx.full((rows,), 9), None, nothing, nothing)
+        decoder.draw_rows(mx.full((rows,), 9))
         assert decoder.cache.reachable(decoder.cache.position - 1) == reached, rows
 
 
 def test_a_replay_counts_as_compiled_when_it_is_first_used(tmp_path):
     decoder = decoder_of(loaded(tmp_path, "qwen3_5"), compiles=True)
     decoder.prefill(PROMPT)
-    nothing, counts = mx.zeros(2, mx.uint32), []
+    counts = []
     for taken_back in (0, 1, 1):
-        decoder.draw_rows(mx.full((3,), 9), None, nothing, nothing)
+        decoder.draw_rows(mx.full((3,), 9))
         counts.append(decoder.compiled_rows.count)
         decoder.cache.take_back(taken_back)
         counts.append(decoder.compiled_rows.count)

@@ -13,8 +13,9 @@ from tiny_text_checkpoint import byte_tokenizer
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.generation.loading import prepare
+from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy
 from metal_gen.speculation.generator import generate_with_guesses
 from metal_gen.speculation.source import Guesses

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.draw_rule import Status
+from metal_gen.sampling.sampler import Sampler
 
 
 def doubtful_sampler(redrawn):

@@ -17,8 +17,9 @@ from metal_gen.engine.generator import generate_tokens, read_draw
 from metal_gen.engine.guide import TokenGuide
 from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.generation.loading import TextModel
+from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, Status
+from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
 FIRST_TOKEN = 1

@@ -6,9 +6,9 @@ import mlx.core as mx
 
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.built_pass import PassRows, draw_places
-from metal_gen.engine.compiled_step import CompiledStep
+from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.engine.slot_text import SlotText
-from metal_gen.sampling.sampler import Draw, DrawRule
+from metal_gen.sampling.draw_rule import Draw, DrawRule
 from metal_gen.sampling.together import key_rows, split_draws
 
 
@@ -41,17 +41,19 @@ def run_compiled(
         for text in texts
     ):
         rule = None
-    logits, outcomes, _ = compiled.run(
+    bases, word_rows = key_rows(*zip(*by_slot, strict=True))
+    results = compiled.run(
         mx.concatenate(tokens),
         places,
         rows.periods,
-        rule,
-        *key_rows(*zip(*by_slot, strict=True)),
         active=[slot in taken for slot in range(len(places))],
+        rule=rule,
+        bases=bases,
+        indices=word_rows,
     )
     if compiled.model.has_kernel:
-        slots.cache.note_step(logits)
-    if outcomes is None:
-        return logits[mx.array(taken)], None
-    draws = split_draws(logits, outcomes, [index for _, index in by_slot])
-    return logits, [draws[slot] for slot in taken]
+        slots.cache.note_step(results.logits)
+    if results.outcomes is None:
+        return results.logits[mx.array(taken)], None
+    draws = split_draws(results.logits, results.outcomes, [index for _, index in by_slot])
+    return results.logits, [draws[slot] for slot in taken]

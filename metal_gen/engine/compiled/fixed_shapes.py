@@ -34,9 +34,11 @@ class FixedShapes:
         self.replays: list[AnyReplay] = []
         self._places = places
         self._length = length
+        self._has_updated = False
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[Heads, Heads]:
         """Implement `LayerCache.update`."""
+        self._has_updated = True
         seen = []
         for place, new in enumerate(self._form.encode(keys, values), layer * len(self._form.names)):
             # This writes in place on CUDA too, where `mx.slice_update` copies the buffer.
@@ -45,14 +47,12 @@ class FixedShapes:
         return self._form.decode(seen)
 
     @property
-    def arrays(self) -> list[mx.array]:
-        """All arrays as the function has changed them: buffers, then states."""
-        return [*self.buffers, *self._states]
+    def replaced(self) -> list[mx.array]:
+        """What the function has to give back, for `KVCache.take_replaced`.
 
-    @property
-    def states_after(self) -> list[mx.array]:
-        """The states among them, for a function whose kernel writes to the buffers that it was given."""
-        return list(self._states)
+        These are buffers and states, or states alone: a kernel writes to the buffers that it is given.
+        """
+        return [*self.buffers, *self._states] if self._has_updated else list(self._states)
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:
         """Implement `LayerStates.states`."""

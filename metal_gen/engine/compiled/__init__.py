@@ -1,0 +1,1 @@
+"""Passes as compiled functions of fixed shapes: MLX replays them, with element-wise operations fused."""

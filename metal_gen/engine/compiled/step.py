@@ -1,0 +1,187 @@
+"""One decode step as a single compiled function: model, KV cache and sampling.
+
+Python builds the graph of a step once per range of positions. MLX then replays it, with its element-wise
+operations fused. This requires fixed shapes: attention reads a part of the cache whose length grows in a
+few strides, and a mask hides the places after the position. A kernel for attention needs neither.
+
+Axes: B sequences, H key/value heads, S capacity, D head size, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from metal_gen.cache.kv_cache import KVCache
+from metal_gen.engine.compiled.fixed_shapes import FixedShapes
+from metal_gen.engine.read_lengths import read_length
+from metal_gen.models.attention import Part, Step
+from metal_gen.models.masks import seen_by
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.draw_rule import Draw, DrawRule
+from metal_gen.sampling.logprobs import LogprobArrays
+from metal_gen.sampling.random_keys import fold, words
+from metal_gen.sampling.sampler import Sampler
+
+# A long text needs about a dozen functions. Several sets are kept, for texts that are drawn in turns.
+MOST_KEPT = 64
+
+
+class StepInputs(NamedTuple):
+    """What a step is computed from, beside the cache.
+
+    Attributes:
+        tokens: Token ids, (B,).
+        positions: Position of each token, (B,).
+        active: Whether each sequence has a token, (B,).
+        periods: Periods of the rotary embedding.
+        bases: `RandomKeys.base` of each sequence, (B, 2), or of the only one, (2,); None without draws.
+        indices: `words` of the index of each token that is drawn, in the same shape; None without draws.
+    """
+
+    tokens: mx.array
+    positions: mx.array
+    active: mx.array
+    periods: mx.array
+    bases: mx.array | None
+    indices: mx.array | None
+
+
+class StepResults(NamedTuple):
+    """The results of a step, which may not be computed yet.
+
+    Attributes:
+        logits: Logits, (B, V).
+        outcomes: Token ids followed by the `Status` of each, (2 B,) int32; None without draws.
+        logprobs: Log-probabilities, if the rule has them.
+    """
+
+    logits: mx.array
+    outcomes: mx.array | None = None
+    logprobs: LogprobArrays | None = None
+
+
+# Takes the inputs and the arrays of a cache. Returns the results, and the arrays that have been replaced.
+StepFunction = Callable[[StepInputs, Sequence[mx.array]], tuple[StepResults, Sequence[mx.array]]]
+
+
+class CompiledStep:
+    """The compiled step of one model over one cache, for all its sequences at once.
+
+    Args:
+        model: Model with its weights.
+        cache: Cache whose buffers go through the compiled function and come back from it.
+
+    Attributes:
+        seconds: Time spent on compiling functions, in seconds.
+    """
+
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
+        self.model = model
+        self.cache = cache
+        self.seconds = 0.0
+        self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
+
+    @property
+    def count(self) -> int:
+        """Number of functions compiled so far."""
+        return self._function.cache_info().misses
+
+    def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
+        """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
+        if (draws := sampler.rule_draws(index)) is None:
+            return sampler.draw(self.step(token), index)
+        results = self._run_one(token, draws.rule, draws.base, words(index))
+        assert results.outcomes is not None
+        return Draw(results.logits, index, results.outcomes, results.logprobs)
+
+    def step(self, token: mx.array) -> mx.array:
+        """Add one token as `Decoder.step` does. The cache must hold one sequence."""
+        return self._run_one(token).logits
+
+    def _run_one(
+        self,
+        token: mx.array,
+        rule: DrawRule | None = None,
+        base: mx.array | None = None,
+        index: mx.array | None = None,
+    ) -> StepResults:
+        self.cache.claim(1)
+        periods = self.model.rope.periods(self.cache.position)
+        return self.run(token, [self.cache.start], periods, rule=rule, bases=base, indices=index)
+
+    def run(
+        self,
+        tokens: mx.array,
+        positions: Sequence[int],
+        periods: mx.array,
+        *,
+        active: Sequence[bool] = (True,),
+        rule: DrawRule | None = None,
+        bases: mx.array | None = None,
+        indices: mx.array | None = None,
+    ) -> StepResults:
+        """Add one token to each sequence, and draw the next one if the draw follows a fixed rule.
+
+        Args:
+            tokens: Token ids, (B,); they need not be computed yet.
+            positions: Position of each token.
+            periods: Periods of the rotary embedding.
+            active: Which sequences have a token. The results of the others are not used.
+            rule: Rule for drawing all sequences; None skips the draw.
+            bases: As for `StepInputs`.
+            indices: As for `StepInputs`.
+        """
+        cache = self.cache
+        length = read_length(max(positions) + 1, cache.config.max_seq_len, has_kernel=self.model.has_kernel)
+        compiled_before = self.count
+        begin = time.perf_counter()
+        function = self._function(length, rule)
+        inputs = StepInputs(
+            tokens, mx.array(list(positions)), mx.array(list(active)), periods, bases, indices
+        )
+        results, replaced = function(inputs, cache.arrays)
+        cache.take_replaced(replaced)
+        if self.count > compiled_before:
+            self.seconds += time.perf_counter() - begin
+        return results
+
+    def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
+        """Compile the step for one length of attention and one rule; None skips the draw."""
+        places = mx.arange(length)
+        mx.eval(places)
+
+        def step(inputs: StepInputs, arrays: Sequence[mx.array]) -> tuple[StepResults, Sequence[mx.array]]:
+            new = inputs.positions[:, None, None, None]
+            cache = FixedShapes(self.cache.form, arrays, len(self.cache.buffers), new, length)
+            hidden = self.model.run(inputs.tokens, self._pass(cache, inputs, places))
+            logits = self.model.logits(hidden)
+            if rule is None:
+                return StepResults(logits), cache.replaced
+            assert inputs.bases is not None
+            assert inputs.indices is not None
+            keys = fold(inputs.bases, inputs.indices)
+            return StepResults(logits, *rule(logits, rule.adjusted(logits), keys)), cache.replaced
+
+        return mx.compile(step)
+
+    def _pass(self, cache: FixedShapes, inputs: StepInputs, places: mx.array) -> Step:
+        config, capacity = self.model.config, self.cache.config.max_seq_len
+        positions, batch = inputs.positions, inputs.positions.shape[0]
+        nexts = self.model.next_tokens(positions, len(places), capacity, cache.buffers)
+        mask = sliding_mask = None
+        if nexts is None:
+            mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)
+        return Step(
+            cache=cache,
+            batch=batch,
+            length=1,
+            offset=positions,
+            periods=inputs.periods,
+            parts=[Part(mask, sliding_mask)],
+            states=cache,
+            active=inputs.active if batch > 1 else None,
+            nexts=nexts,
+        )
