@@ -115,19 +115,32 @@ are `--config FILE` (read settings from this file too), `--greedy` (temperature 
 MACS_INTRODUCTION = """\
 # Which model on which Mac
 
-The largest `max_seq_len`, in tokens, that fits next to the weights, by metal-gen's own plan. `--quantize 8`
-and `--quantize 4` quantize while loading; MLX checkpoints with as many bits need the same memory.
+In short:
 
-In short: 8 GB, Qwen3-4B in 4 bits. 16 GB, Qwen3-8B in 4 bits. 24 GB, Qwen3-14B in 4 bits. 32 GB,
-Qwen3.5-27B in 4 bits. 36 GB and more, Qwen3-30B-A3B or Qwen3-32B in 4 bits; from 64 GB in 8 bits.
+| memory | model |
+|---|---|
+| 8 GB | Qwen3-4B, `--quantize 4` |
+| 16 GB | Qwen3-8B, `--quantize 4` |
+| 24 GB | Qwen3-14B, `--quantize 4` |
+| 32 GB | Qwen3.5-27B, `--quantize 4` |
+| 36, 48 GB | Qwen3-30B-A3B or Qwen3-32B, `--quantize 4` |
+| 64 GB and more | Qwen3-30B-A3B or Qwen3-32B, `--quantize 8` |
+
+`--quantize 8` and `--quantize 4` quantize while loading. MLX checkpoints with as many bits need the same
+memory.
+
+## How many tokens fit
+
+The table has the largest `max_seq_len` that fits next to the weights, by metal-gen's own plan:
 """
 MACS_END = """
 The plan uses the working set that Metal recommends: two thirds of the memory up to 32 GB and three quarters
 above. Other programs need memory too; leave them some. The Qwen3 models were trained for 40,960 tokens,
-Qwen3.5-27B for 262,144. Qwen3.6-27B and Qwen3.8-27B have its shape; guesses by its MTP layers take more.
+Qwen3.5-27B for 262,144. Qwen3.6-27B and Qwen3.8-27B have the same shape. Guesses by their MTP layers take
+more memory.
 
 A larger model in 4 bits usually answers better than a smaller one in bfloat16. Mixtures such as Qwen3-30B-A3B
-need the memory of all their experts and the time of a few.
+need the memory of all their experts, but only the time of a few.
 
 `metal-gen plan MODEL --quantize 4` computes the same for any model before a download, for the machine
 that it runs on.

@@ -33,7 +33,7 @@ from metal_gen.errors import UsageError
 EXAMPLES = (
     'metal-gen generate "Tell me a story about a fox."',
     'metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Why is the sky blue?" --top-p 0.9 --seed 1',
-    'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarise:" -o summary.txt',
+    'cat notes.txt | metal-gen generate --model Qwen/Qwen3-0.6B --prompt "Summarize:" -o summary.txt',
     'metal-gen generate --prompt "Tell me a story about an owl." --json | jq -r .text',
     "metal-gen generate \"Tell me about Ann.\" --schema 'name, age int' | jq .age",
 )
