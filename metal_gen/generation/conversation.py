@@ -250,8 +250,8 @@ class Conversation:
         self.notices = prompt.notices
         if settings.seed is not None:
             settings = replace(settings, seed=(settings.seed + self._answers) % SEEDS)
-            self._answers += 1
         texts = PromptTexts(self.model, prompt, settings, self.strategy, self._cached)
+        self._answers += settings.seed is not None
         return self._recorded(asked, prompt, texts.pieces(on_prefill))
 
     def _recorded(

@@ -331,6 +331,11 @@ def test_each_answer_uses_the_next_seed(talker):
     talker.chat.change(seed=2**64 - 1)
     seeds += [answer(talker.chat.ask("hi"))[1].seed, answer(talker.chat.ask("hi"))[1].seed]
     assert seeds == [7, 8, 2**64 - 1, 0]
+    talker.chat.change(prefill="so", regex="[a-z]+")
+    with pytest.raises(UsageError, match="prefill contradicts regex"):
+        talker.chat.ask("hi")
+    talker.chat.change_back("prefill")
+    assert answer(talker.chat.ask("hi"))[1].seed == 1
 
 
 def test_settings_change_from_the_next_answer_on(talker):
