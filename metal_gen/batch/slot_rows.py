@@ -202,16 +202,8 @@ class SlotRows:
         )
         clock = Clock(prompt_tokens=len(ids), computed_tokens=0, seed=job.seed)
         guide = job.guides[number]
-        assembly = TextAssembly(
-            self._model.checkpoint.tokenizer,
-            job.prompt,
-            settings.stop,
-            number,
-            clock,
-            guide=guide,
-            breaks_loops=bool(settings.break_loops),
-            tools=settings.functions,
-        )
+        tokenizer = self._model.checkpoint.tokenizer
+        assembly = TextAssembly(tokenizer, job.prompt, settings, number, clock, guide)
         text = self.decoder.begin(
             ids, sampler, endings=job.endings, max_tokens=settings.max_tokens, guide=guide
         )

@@ -9,7 +9,7 @@ Axes: R rows, H heads, D head size.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import mlx.core as mx
@@ -19,7 +19,7 @@ from metal_gen.cache.hybrid_slots import HybridSlotCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.read_lengths import attended_length
 from metal_gen.models.attention import Part, Step
-from metal_gen.models.masks import seen_by, sliding_window_mask
+from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
 
 
@@ -124,15 +124,10 @@ def _parts_of_nexts(nexts: Sequence[NextToken], capacity: int, model: Transforme
 
 
 def _parts_of_prompts(prompts: Sequence[PromptPart], first_row: int, model: Transformer) -> Iterator[Part]:
-    window = model.config.sliding_window
     for part in prompts:
         length = len(part.tokens)
-        mask = "causal" if length > 1 else None
-        window_mask = sliding_window_mask(part.start, length, window) if window else None
-        yield Part(
-            mask,
-            sliding_mask=mask if window_mask is None else window_mask,
-            last_keys=window if window_mask is None else None,
+        yield replace(
+            Part.causal(part.start, length, model.config.sliding_window),
             rows=slice(first_row, first_row + length),
             is_one_text=True,
             sequences=slice(part.slot, part.slot + 1),

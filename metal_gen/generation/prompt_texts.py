@@ -121,16 +121,7 @@ class PromptTexts:
             ending_ids=self.endings,
             logprobs=self.settings.logprobs,
         )
-        assembly = TextAssembly(
-            checkpoint.tokenizer,
-            self.prompt,
-            self.settings.stop,
-            sample,
-            clock,
-            guide=guide,
-            breaks_loops=bool(self.settings.break_loops),
-            tools=self.settings.functions,
-        )
+        assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings, sample, clock, guide)
         generate = generate_tokens if guide is None else partial(generate_guided_tokens, guide=guide)
         if (speculation := self.model.speculation) is not None:
             from metal_gen.speculation.generator import generate_with_guesses

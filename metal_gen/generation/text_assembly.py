@@ -1,8 +1,6 @@
 """Turns the tokens of one text into pieces: characters, thinking, stop texts and log-probabilities."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
+from metal_gen.config.settings import Settings
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.generation.guides.guide import TextGuide
@@ -23,25 +21,20 @@ class TextAssembly:
     Args:
         tokenizer: Tokenizer of the model.
         prompt: Prompt that the text follows.
-        stop: Texts that end it; they are cut off.
+        settings: Settings with the texts that end it, whether loops do, and the functions that it may call.
         sample: Index of the text among several for the prompt.
         clock: Clock that counts its tokens.
         guide: Guide of the text, if it has one.
-        breaks_loops: Whether an answer ends that repeats itself.
-        tools: Functions that the answer may call.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         prompt: Prompt,
-        stop: tuple[str, ...],
+        settings: Settings,
         sample: int,
         clock: Clock,
-        *,
         guide: TextGuide | None = None,
-        breaks_loops: bool = False,
-        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._splitter = ThinkingSplitter(prompt, is_answer=guide is not None and guide.begins_with_answer)
@@ -49,13 +42,13 @@ class TextAssembly:
         tags = {tokenizer.added_ids.get(tag) for tag in TAGS}
         self._tags = None if None in tags else tags
         self._answer = ""
-        self._matcher = StopMatcher(stop)
+        self._matcher = StopMatcher(settings.stop)
         self._sample = sample
         self._clock = clock
         self._guide = guide
-        self._tools = tools
+        self._tools = settings.functions
         self._said: list[str] = []
-        self._loops = LoopDetector() if breaks_loops else None
+        self._loops = LoopDetector() if settings.break_loops else None
 
     def add(self, token: GeneratedToken, cache_tokens: int) -> Piece:
         """Make the piece of the next token.

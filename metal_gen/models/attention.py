@@ -19,6 +19,7 @@ from metal_gen.cache.packed_heads import PackedHeads
 from metal_gen.models.kernels.next_attention import NextAttention, NextTokens
 from metal_gen.models.layers import Linear
 from metal_gen.models.linear_attention.replay import AnyReplay
+from metal_gen.models.masks import sliding_window_mask
 from metal_gen.models.matrices.matrix import computed
 from metal_gen.models.packed_attention import packed_attention
 from metal_gen.models.rope import Rope
@@ -96,6 +97,21 @@ class Part:
     sequences: slice | None = None
     length: int | None = None
 
+    @classmethod
+    def causal(cls, start: int, length: int, window: int | None) -> "Part":
+        """Return successive tokens, each of which sees itself and what comes before.
+
+        Args:
+            start: Position of the first one.
+            length: Number of tokens.
+            window: Window of sliding layers; None without any.
+        """
+        mask = "causal" if length > 1 else None
+        in_window = sliding_window_mask(start, length, window) if window else None
+        if in_window is None:
+            return cls(mask, sliding_mask=mask, last_keys=window)
+        return cls(mask, sliding_mask=in_window)
+
     def of_rows(self, heads: mx.array) -> mx.array:
         """Select these tokens from (B, H, L, D), arranged as sequences."""
         if self.rows is None:
@@ -125,7 +141,7 @@ class Step:
         length: L.
         offset: Position of the first new token; an array, (B,), if each sequence has its own or the pass
             is being compiled.
-        periods: Periods of the rotary embedding, (D / 2,).
+        periods: Periods of the rotary embedding, as `Rope.periods` returns them.
         parts: Parts that together cover all rows, in order.
         states: Store of the states of linear attention; None if the model has no such layers.
         active: Which sequences have a new token, (B,); None if all have one.

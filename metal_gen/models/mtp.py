@@ -69,7 +69,7 @@ class MtpHeads:
             length=length,
             offset=cache.start,
             periods=self.rope.periods(cache.position),
-            parts=[Part("causal" if length > 1 else None)],
+            parts=[Part.causal(cache.start, length, None)],
         )
         return self._run(model, tokens, hidden, step)
 

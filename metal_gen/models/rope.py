@@ -60,7 +60,7 @@ class Rope:
             sequence_length: Number of tokens including the new ones; only dynamic scaling uses it.
 
         Returns:
-            (D / 2,) float32.
+            (rotated / 2,) float32.
         """
         trained = self.config.original_max_position_embeddings
         dynamic = self.config.rope_type == "dynamic" and sequence_length > trained

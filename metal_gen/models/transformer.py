@@ -17,7 +17,6 @@ from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.next_attention import NextTokens
 from metal_gen.models.layers import Linear, RMSNorm
-from metal_gen.models.masks import sliding_window_mask
 from metal_gen.models.matrices.adapted import SingleMatrix
 from metal_gen.models.rope import Rope
 
@@ -113,22 +112,13 @@ class Transformer:
         cache.claim(length)
         if not is_step:
             cache.settle()
-        mask = "causal" if length > 1 else None
-        window = self.config.sliding_window
-        window_mask = sliding_window_mask(cache.start, length, window) if window else None
         step = Step(
             cache=cache,
             batch=batch,
             length=length,
             offset=cache.start,
             periods=self.rope.periods(sequence_length or cache.position),
-            parts=[
-                Part(
-                    mask,
-                    sliding_mask=mask if window_mask is None else window_mask,
-                    last_keys=window if window_mask is None else None,
-                )
-            ],
+            parts=[Part.causal(cache.start, length, self.config.sliding_window)],
             states=cache if isinstance(cache, HybridCache) else None,
             nexts=self._nexts(cache, batch) if is_step else None,
         )

@@ -114,7 +114,7 @@ class _Text:
         begin_s, compiled = time.perf_counter(), self._compiled_count
         is_last = self._count + 1 >= self._bounds.limit
         # Where guesses come as a surprise, they wait for the step ahead, which the device already has.
-        if not (done.kind or is_last or self._source.expects(self._speculation.depths.wants)):
+        if not (done.guesses.kind or is_last or self._source.expects(self._speculation.depths.wants)):
             self._build_ahead(done.draws.one(0))
         items = self._read(done)
         read_s = time.perf_counter()
@@ -156,7 +156,8 @@ class _Text:
     def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
         """Record a pass for the choice of depths, and its time if it compiled nothing."""
         counts = self._compiled == self._compiled_count and done.is_usual
-        self._speculation.depths.note(done.kind, done.count, tokens - 1, seconds if counts else None)
+        kind, count = done.guesses.kind, done.guesses.count
+        self._speculation.depths.note(kind, count, tokens - 1, seconds if counts else None)
 
     def _read(self, done: TargetPass) -> list[GeneratedToken]:
         """Return the tokens up to the first that is not as guessed.
@@ -167,7 +168,7 @@ class _Text:
         tokens, statuses = done.draws.read()
         if done.is_in_place and self._ahead is None:
             self._decoder.cache.note_read()
-        guesses = done.known_guesses
+        guesses = done.guesses.known
         items: list[GeneratedToken] = []
         # A pass that was filled up has more draws than that.
         for row, (token, status) in enumerate(zip(tokens, statuses, strict=True)):
@@ -185,13 +186,11 @@ class _Text:
             if self._ahead is None:
                 self._sampler.note([token])
             items.append(GeneratedToken(token, draw, self._bounds.finish(token, self._count + row)))
-            if row == done.count or is_redrawn or items[-1].finish is not None or token != guesses[row]:
+            if row == len(guesses) or is_redrawn or items[-1].finish is not None or token != guesses[row]:
                 break
         self._decoder.cache.take_back(done.rows - len(items))
-        as_guessed = (
-            sum(item.id == guess for item, guess in zip(items, guesses, strict=False)) if guesses else 0
-        )
-        self._speculation.counts.add_pass(done.count, as_guessed)
+        as_guessed = sum(item.id == guess for item, guess in zip(items, guesses, strict=False))
+        self._speculation.counts.add_pass(len(guesses), as_guessed)
         return items
 
     def _add(self, tokens: Sequence[int], hidden: mx.array | None) -> None:
@@ -260,9 +259,7 @@ def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tup
         The guesses, or None if none are left; and for each of them and the token after them, the bits of the
         tokens to draw from.
     """
-    tokens: list[int] = (
-        guesses.tokens.tolist() if isinstance(guesses.tokens, mx.array) else list(guesses.tokens)  # type: ignore[assignment]
-    )
+    tokens = guesses.known
     bits: list[mx.array | None] = []
     for token in tokens:
         bits.append(bounds.allowed())

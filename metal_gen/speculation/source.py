@@ -29,6 +29,19 @@ class Guesses:
     tokens: Sequence[int] | mx.array
     kind: str
 
+    @property
+    def count(self) -> int:
+        """Number of guesses, N."""
+        return len(self.tokens)
+
+    @property
+    def known(self) -> list[int]:
+        """Their token ids. This waits for them if need be."""
+        if not isinstance(self.tokens, mx.array):
+            return list(self.tokens)
+        ids: list[int] = self.tokens.tolist()  # type: ignore[assignment]
+        return ids
+
 
 @dataclass(frozen=True)
 class RunningPass:
@@ -59,9 +72,7 @@ class RunningPass:
         # A part of the outcomes would be there only once what was handed over with it is computed.
         numbers: list[int] = self.outcomes.tolist()  # type: ignore[assignment]
         drawn = numbers[: self.rows]
-        guesses = self.guesses.tokens
-        known = guesses.tolist() if isinstance(guesses, mx.array) else guesses
-        return drawn[: common_prefix_length(drawn, known) + 1]  # type: ignore[arg-type]
+        return drawn[: common_prefix_length(drawn, self.guesses.known) + 1]
 
 
 # Returns how many guesses of a kind to make now, at most; 0 for none.

@@ -23,6 +23,9 @@ from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_d
 from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import Guesses, RunningPass
 
+# Those of a plain step.
+NO_GUESSES = Guesses((), "")
+
 
 @dataclass
 class TargetPass:
@@ -30,9 +33,7 @@ class TargetPass:
 
     Attributes:
         index: Index of the first token to draw.
-        kind: What the guesses come from; empty without guesses.
-        guesses: Guesses. An array, (N,), may not be computed yet.
-        count: N.
+        guesses: The guesses that it verifies.
         rows: Number of tokens that it adds to the cache: the last token, guesses, and what fills it up.
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
@@ -42,23 +43,13 @@ class TargetPass:
     """
 
     index: int
-    kind: str = ""
-    guesses: mx.array | Sequence[int] = ()
-    count: int = 0
+    guesses: Guesses = NO_GUESSES
     rows: int = 1
     draws: RowDraws | None = None
     logits: mx.array | None = None
     hidden: mx.array | None = None
     is_usual: bool = True
     is_in_place: bool = False
-
-    @property
-    def known_guesses(self) -> list[int]:
-        """The guesses, waiting for them if need be."""
-        if not isinstance(self.guesses, mx.array):
-            return list(self.guesses)
-        guesses: list[int] = self.guesses.tolist()  # type: ignore[assignment]
-        return guesses
 
 
 class TargetPasses:
@@ -118,7 +109,7 @@ class TargetPasses:
             guesses: Guesses of the tokens after it.
             bits: For each draw, the bits of the tokens to draw from; empty without a guide.
         """
-        count = len(guesses.tokens)
+        count = guesses.count
         rows, is_in_place = filled_up(count + 1, self._most_rows), False
         if self._rows_apart:
             rows = count + 1
@@ -129,24 +120,14 @@ class TargetPasses:
         else:
             rows = count + 1
             draws, hidden = self._together(_joined(token, guesses, rows), index, bits)
-        return TargetPass(
-            index,
-            guesses.kind,
-            guesses.tokens,
-            count,
-            rows,
-            draws,
-            hidden=hidden,
-            is_in_place=is_in_place,
-        )
+        return TargetPass(index, guesses, rows, draws, hidden=hidden, is_in_place=is_in_place)
 
     def running(self, built: TargetPass) -> RunningPass | None:
         """Return a pass over guesses for its source; None if its draws do not follow the rule alone."""
         draws, hidden = built.draws, built.hidden
         if hidden is None or not built.is_in_place or draws is None or draws.draws or draws.bits:
             return None
-        guesses = Guesses(built.guesses, built.kind)
-        return RunningPass(guesses, draws.outcomes, hidden, self._sampler, built.index)
+        return RunningPass(built.guesses, draws.outcomes, hidden, self._sampler, built.index)
 
     def _compiled(
         self, tokens: mx.array, count: int, index: int, bits: RowBits

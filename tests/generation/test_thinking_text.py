@@ -95,12 +95,13 @@ def test_tags_in_a_message_do_not_hide_the_template_s_own(tmp_path):
 def test_tokens_that_end_the_thinking_and_begin_the_answer(load):
     """The answer is not lost if one token contains the end of the thinking and the answer's beginning."""
     model = load(b"ab")
+    from metal_gen.config.settings import Settings
     from metal_gen.generation.pieces import Clock
     from metal_gen.generation.text_assembly import TextAssembly
     from metal_gen.text.encoded_prompt import Prompt
 
     clock = Clock(prompt_tokens=1, computed_tokens=1, seed=0)
-    assembly = TextAssembly(model.checkpoint.tokenizer, Prompt([1], True, True), (), 0, clock)
+    assembly = TextAssembly(model.checkpoint.tokenizer, Prompt([1], True, True), Settings(), 0, clock)
     assert assembly._split("a</think>b", is_last=False) == ("a", True)
     assert assembly._split("c", is_last=True) == ("bc", False)
 

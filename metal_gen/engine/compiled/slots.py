@@ -18,7 +18,8 @@ def run_compiled(
     """Run all slots. Results of slots without a text are written to unused positions.
 
     Returns:
-        Logits of the texts, (R, V), and their draws if all texts have the same rule and no guide.
+        Logits of all slots, (B, V), and the draws of the texts, if all texts have the same rule and no
+        guide; otherwise logits of the texts alone, (R, V).
     """
     samplers, indices = draw_places(texts)
     last = slots.capacity - 1
