@@ -1,8 +1,8 @@
 """Continuous batching: many texts at once in a fixed number of slots, each as if it were alone.
 
 A pass adds one token to every text and computes parts of waiting prompts. A text that ends frees its
-slot, and the next prompt starts with the pass after. As in `generator`, a pass is built while the one
-before is computed, and handed to the device when that one is done.
+slot, and the next prompt starts with the pass after. As in `generator`, a pass is built (`pass_builder`)
+while the one before is computed, and handed to the device when that one is done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,11 @@ import mlx.core as mx
 from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
-from metal_gen.engine.compiled.slots import run_compiled
+from metal_gen.engine.built_pass import BuiltPass, draw_places
 from metal_gen.engine.compiled.step import CompiledStep
-from metal_gen.engine.decoder import MOST_FORCED
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
-from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
+from metal_gen.engine.pass_builder import PassBuilder
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.errors import MetalGenError
@@ -42,7 +40,6 @@ class SlotDecoder:
     Attributes:
         slot_passes: Number of slots, summed over all passes.
         busy_slot_passes: Number of slots that worked on a text, summed over all passes.
-        shared_tokens: Number of prompt tokens that were copied from another prompt.
     """
 
     def __init__(
@@ -56,13 +53,17 @@ class SlotDecoder:
     ) -> None:
         self.model = model
         self.slots = new_slots(cache, stride)
-        self.chunk_size = chunk_size
-        self.slot_passes = self.busy_slot_passes = self.shared_tokens = 0
+        self.slot_passes = self.busy_slot_passes = 0
         self._texts: list[SlotText | None] = [None] * cache.config.batch_size
-        self._waiting: list[SlotText] = []
         self._begun: list[tuple[SlotText, GeneratedToken]] = []
         self._ahead: BuiltPass | None = None
-        self._compiled = CompiledStep(model, cache) if compiles else None
+        compiled = CompiledStep(model, cache) if compiles else None
+        self._builder = PassBuilder(model, self.slots, chunk_size, compiled)
+
+    @property
+    def shared_tokens(self) -> int:
+        """Number of prompt tokens that were copied from another prompt."""
+        return self._builder.shared_tokens
 
     @property
     def in_use(self) -> int:
@@ -115,9 +116,8 @@ class SlotDecoder:
         if begun and begun[-1].finish is not None:
             text.is_over = True
             return text
-        self.shared_tokens += self.slots.reuse(slot, shareable)
         self._texts[slot] = text
-        self._waiting.append(text)
+        self._builder.add_prompt(text)
         return text
 
     def end(self, text: SlotText) -> None:
@@ -125,8 +125,7 @@ class SlotDecoder:
         if not text.is_over:
             text.is_over = True
             self._texts[text.slot] = None
-            if text in self._waiting:
-                self._waiting.remove(text)
+            self._builder.drop_prompt(text)
 
     def step(self) -> list[tuple[SlotText, GeneratedToken | MetalGenError]]:
         """Compute a pass. Return the tokens that it drew and those that must follow them.
@@ -197,102 +196,4 @@ class SlotDecoder:
 
     def _build(self) -> BuiltPass:
         """Build the pass that follows those already built."""
-        built = BuiltPass()
-        self.slots.begin_pass()
-        built.fed = [
-            text for text in self._texts if text is not None and text.draw is not None and not text.is_last
-        ]
-        groups: dict[int, PassRows] = {}
-        self._add_nexts([text for text in built.fed if not text.forced], groups)
-        self._add_forced([text for text in built.fed if text.forced], groups)
-        self._add_prompts(built.prefilled, groups)
-        # The compiled step has exactly one row for each slot.
-        compiled = self._compiled if len(groups) == 1 else None
-        stages = [
-            rows for group in groups.values() for rows in ([group] if compiled is None else group.apart())
-        ]
-        for rows in stages:
-            built.first = list(built.outputs)
-            hidden = self._run(rows, compiled, built)
-            if hidden is not None and rows is not stages[-1]:
-                built.outputs.append(hidden)
-        self.slots.end_pass()
-        return built
-
-    def _rows(self, groups: dict[int, PassRows], sequence_length: int) -> PassRows:
-        """Return the rows that use the rotary periods of this length; nearly always all rows."""
-        periods = self.model.rope.periods(sequence_length)
-        return groups.setdefault(id(periods), PassRows(periods))
-
-    def _add_nexts(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
-        for text in texts:
-            assert text.draw is not None
-            position = self.slots.claim(text.slot, 1)
-            rows = self._rows(groups, position + 1)
-            rows.drawn.append((text, len(rows.nexts)))
-            rows.nexts.append(NextToken(text.slot, text.draw.token, position))
-            text.sampler.accept(text.draw)
-
-    def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
-        for text in texts:
-            tokens, text.forced = text.forced[:MOST_FORCED], text.forced[MOST_FORCED:]
-            start = self.slots.claim(text.slot, len(tokens))
-            rows = self._rows(groups, start + len(tokens))
-            rows.parts.append(PromptPart(text.slot, tokens, start))
-            text.sampler.note(tokens)
-            if not text.forced:
-                rows.drawn.append((text, rows.count - 1))
-
-    def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, PassRows]) -> None:
-        """Add parts of the prompts that have waited longest.
-
-        A prompt that begins like another one of this pass waits for it, to copy the part they share.
-        """
-        room = self.chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
-        for text in tuple(self._waiting):
-            slot, prompt, shareable = text.slot, text.prompt, text.shareable
-            self.shared_tokens += self.slots.extend(slot, shareable)
-            position = self.slots.positions[slot]
-            if any(self.slots.reusable_length(other.shareable, shareable) > position for other in prefilled):
-                continue
-            rows = self._rows(groups, len(prompt))
-            others = [other.shareable for other in self._waiting if other is not text]
-            end = self.slots.part_end(slot, shareable, others) or len(prompt)
-            while room > 0 and position < end:
-                tokens = prompt[position : position + self.slots.stride]
-                rows.parts.append(PromptPart(slot, tokens, self.slots.claim(slot, len(tokens))))
-                position += len(tokens)
-                room -= len(tokens)
-            if position == len(prompt):
-                rows.drawn.append((text, rows.count - 1))
-                self._waiting.remove(text)
-            prefilled.append(text)
-            if room <= 0:
-                break
-        for text in prefilled:
-            self.slots.hold(text.slot, text.shareable)
-
-    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> mx.array | None:
-        """Run rows through the model. Draw the next tokens, unless a guide must be asked first.
-
-        Returns:
-            Hidden states, if nothing is drawn from them.
-        """
-        texts = [text for text, _ in rows.drawn]
-        draws: Sequence[Draw] | None = None
-        if compiled is not None and not rows.parts:
-            logits, draws = run_compiled(compiled, self.slots, rows, texts)
-        else:
-            hidden = run_pass(self.model, self.slots, rows.periods, rows.nexts, rows.parts)
-            if not texts:
-                return hidden
-            if len(texts) < rows.count:
-                hidden = hidden[mx.array([row for _, row in rows.drawn])]
-            logits = self.model.logits(hidden)
-        if any(text.bounds.guide is not None for text in texts):
-            built.leave_undrawn(texts, logits)
-            return None
-        draws = draws or draw_together(logits, *draw_places(texts))
-        for text, draw in zip(texts, draws, strict=True):
-            built.add_draw(text, draw)
-        return None
+        return self._builder.build(self._texts)

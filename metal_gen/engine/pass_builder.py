@@ -1,0 +1,157 @@
+"""Builds the passes over the slots of a cache: which rows go through the model together, and what is drawn.
+
+A pass is built before the one before it is done: it claims positions, and samplers record tokens that nobody
+has read yet.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from metal_gen.cache.slots import SlotCache
+from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
+from metal_gen.engine.compiled.slots import run_compiled
+from metal_gen.engine.compiled.step import CompiledStep
+from metal_gen.engine.decoder import MOST_FORCED
+from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
+from metal_gen.engine.slot_text import SlotText
+from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.draw_rule import Draw
+from metal_gen.sampling.together import draw_together
+
+
+class PassBuilder:
+    """Builds one pass after another.
+
+    Args:
+        model: Model with its weights.
+        slots: Slots that take the keys and values.
+        chunk_size: Number of prompt tokens computed in one pass.
+        compiled: Compiled step that adds a token to every text; None to use plain operations.
+
+    Attributes:
+        shared_tokens: Number of prompt tokens that were copied from another prompt.
+    """
+
+    def __init__(
+        self, model: Transformer, slots: SlotCache, chunk_size: int, compiled: CompiledStep | None
+    ) -> None:
+        self.shared_tokens = 0
+        self._model = model
+        self._slots = slots
+        self._chunk_size = chunk_size
+        self._compiled = compiled
+        # Texts whose prompts are not yet built as a whole, those that have waited longest first.
+        self._waiting: list[SlotText] = []
+
+    def add_prompt(self, text: SlotText) -> None:
+        """Add a text whose prompt the next passes compute, except for what a slot holds of it."""
+        self.shared_tokens += self._slots.reuse(text.slot, text.shareable)
+        self._waiting.append(text)
+
+    def drop_prompt(self, text: SlotText) -> None:
+        """Leave out what is not built yet of the prompt of a text that is over."""
+        if text in self._waiting:
+            self._waiting.remove(text)
+
+    def build(self, texts: Sequence[SlotText | None]) -> BuiltPass:
+        """Build the pass that follows those already built, for the texts of all slots."""
+        built = BuiltPass()
+        self._slots.begin_pass()
+        built.fed = [
+            text for text in texts if text is not None and text.draw is not None and not text.is_last
+        ]
+        groups: dict[int, PassRows] = {}
+        self._add_nexts([text for text in built.fed if not text.forced], groups)
+        self._add_forced([text for text in built.fed if text.forced], groups)
+        self._add_prompts(built.prefilled, groups)
+        # The compiled step has exactly one row for each slot.
+        compiled = self._compiled if len(groups) == 1 else None
+        stages = [
+            rows for group in groups.values() for rows in ([group] if compiled is None else group.apart())
+        ]
+        for rows in stages:
+            built.first = list(built.outputs)
+            hidden = self._run(rows, compiled, built)
+            if hidden is not None and rows is not stages[-1]:
+                built.outputs.append(hidden)
+        self._slots.end_pass()
+        return built
+
+    def _rows(self, groups: dict[int, PassRows], sequence_length: int) -> PassRows:
+        """Return the rows that use the rotary periods of this length; nearly always all rows."""
+        periods = self._model.rope.periods(sequence_length)
+        return groups.setdefault(id(periods), PassRows(periods))
+
+    def _add_nexts(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
+        for text in texts:
+            assert text.draw is not None
+            position = self._slots.claim(text.slot, 1)
+            rows = self._rows(groups, position + 1)
+            rows.drawn.append((text, len(rows.nexts)))
+            rows.nexts.append(NextToken(text.slot, text.draw.token, position))
+            text.sampler.accept(text.draw)
+
+    def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
+        for text in texts:
+            tokens, text.forced = text.forced[:MOST_FORCED], text.forced[MOST_FORCED:]
+            start = self._slots.claim(text.slot, len(tokens))
+            rows = self._rows(groups, start + len(tokens))
+            rows.parts.append(PromptPart(text.slot, tokens, start))
+            text.sampler.note(tokens)
+            if not text.forced:
+                rows.drawn.append((text, rows.count - 1))
+
+    def _add_prompts(self, prefilled: list[SlotText], groups: dict[int, PassRows]) -> None:
+        """Add parts of the prompts that have waited longest.
+
+        A prompt that begins like another one of this pass waits for it, to copy the part they share.
+        """
+        room = self._chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
+        for text in tuple(self._waiting):
+            slot, prompt, shareable = text.slot, text.prompt, text.shareable
+            self.shared_tokens += self._slots.extend(slot, shareable)
+            position = self._slots.positions[slot]
+            if any(self._slots.reusable_length(other.shareable, shareable) > position for other in prefilled):
+                continue
+            rows = self._rows(groups, len(prompt))
+            others = [other.shareable for other in self._waiting if other is not text]
+            end = self._slots.part_end(slot, shareable, others) or len(prompt)
+            while room > 0 and position < end:
+                tokens = prompt[position : position + self._slots.stride]
+                rows.parts.append(PromptPart(slot, tokens, self._slots.claim(slot, len(tokens))))
+                position += len(tokens)
+                room -= len(tokens)
+            if position == len(prompt):
+                rows.drawn.append((text, rows.count - 1))
+                self._waiting.remove(text)
+            prefilled.append(text)
+            if room <= 0:
+                break
+        for text in prefilled:
+            self._slots.hold(text.slot, text.shareable)
+
+    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> mx.array | None:
+        """Run rows through the model. Draw the next tokens, unless a guide must be asked first.
+
+        Returns:
+            Hidden states, if nothing is drawn from them.
+        """
+        texts = [text for text, _ in rows.drawn]
+        draws: Sequence[Draw] | None = None
+        if compiled is not None and not rows.parts:
+            logits, draws = run_compiled(compiled, self._slots, rows, texts)
+        else:
+            hidden = run_pass(self._model, self._slots, rows.periods, rows.nexts, rows.parts)
+            if not texts:
+                return hidden
+            if len(texts) < rows.count:
+                hidden = hidden[mx.array([row for _, row in rows.drawn])]
+            logits = self._model.logits(hidden)
+        if any(text.bounds.guide is not None for text in texts):
+            built.leave_undrawn(texts, logits)
+            return None
+        draws = draws or draw_together(logits, *draw_places(texts))
+        for text, draw in zip(texts, draws, strict=True):
+            built.add_draw(text, draw)
+        return None
