@@ -61,7 +61,7 @@ _INSTEAD = {
     "vision": "only text can be read",
     "windows": "metal-gen runs on Windows in WSL, and natively on macOS and Linux",
     "docker": "metal-gen needs no container; one on a Mac cannot use the GPU",
-    "timeout": "`timeout 60 metal-gen generate ...` ends a run after a minute; --max-tokens limits its text",
+    "timeout": "there is no time limit: --max-tokens limits the text",
     "logs log": "metal-gen keeps no logs: messages go to standard error, and 2>FILE keeps them",
 }
 MEANT = {word: command for command, words in _MEANT.items() for word in words.split()}

@@ -181,6 +181,16 @@ def test_another_format_is_refused_by_its_beginning(beginning, what):
     assert refusal(None, beginning).message == f"standard input is {what}, not JSON Lines"
 
 
+@pytest.mark.parametrize("beginning", [b"PK\x03\x04\x14\0", b"\xd0\xcf\x11\xe0\0"])
+@pytest.mark.parametrize("name", ["Rows.XLSX", "a.numbers", "a.xls"])
+def test_a_spreadsheet_is_to_be_saved_as_csv(name, beginning):
+    error = refusal(name, beginning)
+    assert error.message == f"{name} is a spreadsheet, not JSON Lines"
+    assert error.hint.startswith("save it as CSV")
+    # A text keeps its own kind, whatever its name is.
+    assert refusal(name, b"id,prompt\n1,a\n").message == f"{name} is CSV, not JSON Lines"
+
+
 def test_rows_are_made_of_the_text_of_a_document():
     call = "pdftotext a.pdf - | jq -cR 'select(length > 0) | {prompt: .}' > a.jsonl"
     assert refusal("a.pdf", b"%PDF-1.7\n").hint.endswith(call)

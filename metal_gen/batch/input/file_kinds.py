@@ -20,16 +20,22 @@ DELIMITERS = {",": "", "\t": ', delimiter="\\t"', ";": ', delimiter=";"'}
 COLUMN = re.compile(r'"?[\w.-]{1,40}"?')
 
 
+# Programs that have these files write CSV too.
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 # By command, the field of a row that a text of one line becomes.
 FIELDS = {"batch": "prompt", "score": "text"}
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A format: a phrase that completes "NAME is", and a command that converts it to JSON Lines."""
+    """A format: a phrase that completes "NAME is", and a command that converts it to JSON Lines.
+
+    Without a command, the advice is the hint.
+    """
 
     what: str
     command: str = ""
+    advice: str = "a row is a JSON object on a line of its own"
 
 
 def require_json_lines(name: str | None, beginning: bytes, command: str = "batch") -> None:
@@ -44,11 +50,22 @@ def require_json_lines(name: str | None, beginning: bytes, command: str = "batch
         UsageError: The input has another format; the hint has a command that converts it.
     """
     field = FIELDS.get(command)
-    kind = _kind_by_mark(beginning, field) or _kind_by_line(name or "", beginning, field)
+    kind = (
+        _spreadsheet(name or "", beginning)
+        or _kind_by_mark(beginning, field)
+        or _kind_by_line(name or "", beginning, field)
+    )
     if kind is None:
         return
     what = "standard input" if name is None else name
-    raise UsageError(f"{what} is {kind.what}, not JSON Lines", _hint(name, kind.command, command))
+    raise UsageError(f"{what} is {kind.what}, not JSON Lines", _hint(name, kind, command))
+
+
+def _spreadsheet(name: str, beginning: bytes) -> _Kind | None:
+    """Recognize a spreadsheet by its name, because its first bytes are those of any Office document."""
+    if not name.lower().endswith(SPREADSHEETS) or b"\0" not in beginning:
+        return None
+    return _Kind("a spreadsheet", advice="save it as CSV: metal-gen then says how to make JSON Lines of it")
 
 
 def _kind_by_mark(beginning: bytes, field: str | None) -> _Kind | None:
@@ -93,9 +110,10 @@ def _delimiter(name: str, line: str) -> str | None:
     return delimiter if len(cells) > 1 and all(COLUMN.fullmatch(cell.strip()) for cell in cells) else None
 
 
-def _hint(name: str | None, call: str, command: str) -> str:
+def _hint(name: str | None, kind: _Kind, command: str) -> str:
+    call = kind.command
     if not call:
-        return "a row is a JSON object on a line of its own"
+        return kind.advice
     if name is None:
         return "" if "{}" in call else f"make JSON Lines of it: ... | {call} | metal-gen {command} - ..."
     target = Path(name).with_suffix("")

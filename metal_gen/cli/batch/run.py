@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MOST_SLOTS = 8
 # Minimum interval between syncs to disk while waiting for rows.
 LEAST_WAIT_S = 1.0
+_FOLDER = "name a file of rows; `metal-gen help batch` shows how to make a row of each file in a folder"
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,8 @@ def _open_input(name: str, command: str) -> "InputStream":
     try:
         return InputStream(io.FileIO(name), name, command)
     except OSError as error:
-        raise UsageError(
-            f"the input {name} cannot be read: {error.strerror}", how_to_read(error, Path(name))
-        ) from None
+        hint = _FOLDER if isinstance(error, IsADirectoryError) else how_to_read(error, Path(name))
+        raise UsageError(f"the input {name} cannot be read: {error.strerror}", hint) from None
     except ValueError as error:
         raise UsageError(f"the input {name} cannot be read: {error}") from None
 

@@ -274,6 +274,7 @@ def test_rows_that_were_added_are_run_when_going_on(batch, undisturbed, tmp_path
     [
         (("in.jsonl",), "there is no output"),
         (("none.jsonl", "-o", "out.jsonl"), "the input none.jsonl cannot be read"),
+        ((".", "-o", "out.jsonl"), "hint: name a file of rows; `metal-gen help batch`"),
         (("in.jsonl", "-o", "there.jsonl"), "already exists"),
         (("in.jsonl", "-o", "no/out.jsonl"), "no"),
         (("in.jsonl", "-o", "out.jsonl", "--retry-failed"), "--retry-failed needs --resume"),
