@@ -16,21 +16,24 @@ _ALIASES = {
     "generate": "interrupt ctrl-c cancel cut-off truncated template templates chat-template unicode "
     "utf-8 encoding emoji locale stream streaming progress stdin stdout stderr pipe pipes "
     "shell terminal redirect prompts files reasoning think stopping stops stop-strings "
-    "eos end tokens",
+    "eos end tokens quick-start getting-started tutorial examples example first-steps",
     "chat": "multiline several-lines paste new-line conversation conversations talk transcript "
-    "transcripts interactive",
+    "transcripts interactive quit undo regenerate clear save-chat shortcuts "
+    "keyboard-shortcuts editor",
     "batch": "openai bulk parallel concurrency folder-of-files batches batching cron launchd "
     "jsonl-rows queue slots cluster ray nightly crash-safe retry journal csv classify "
-    "classification",
+    "classification schedule excel spreadsheet folder folders directory background "
+    "multi-gpu distributed",
     "models": "offline proxy mirror gated token access-token hf-token hf-home hf-endpoint login "
     "delete-model remove-model list-models download-location model-location disk-space "
     "model-files downloads download downloading hub huggingface gguf quantization "
-    "quantizing bits",
-    "which-model": "fit fits mac macs which choose apple metal m1 m2 m3 m4 recommended",
+    "quantizing bits 404 401 403 ssl certificate cache-dir disk-full resume-download "
+    "4-bit 8-bit int4 q4-k-m",
+    "which-model": "fit fits mac macs which choose apple metal m1 m2 m3 m4 recommended m5",
     "structured-output": "choices pattern patterns schemas json-schema constrained constraints guided lark "
-    "regexp",
+    "regexp extract extraction pydantic",
     "tool-calls": "tool function functions function-calling tool-calling tool-use",
-    "scores": "perplexity rerank reranker reranking ranking rankings scoring likelihood",
+    "scores": "perplexity rerank reranker reranking ranking rankings scoring likelihood confidence",
     "prefixes": "prefix prefix-caching prompt-cache prompt-caching caching",
     "longer-texts": "yarn rope long-context long-texts context context-length context-window length",
     "adapters": "fine-tune finetune train training lora peft fine-tuning finetuning",
@@ -39,11 +42,13 @@ _ALIASES = {
     "benchmarks": "benchmark benchmarking",
     "troubleshooting": "loop loops repetition repetitions repeats repeating nonsense gibberish garbage ssh "
     "stutter problems problem faq hangs empty crash crashes error errors bug bugs help-me "
-    "fails failure traceback debug",
-    "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size working-memory",
+    "fails failure traceback debug freeze support contact",
+    "memory": "cache kv-cache vram ram plan-memory oom out-of-memory size working-memory wired swap "
+    "memory-pressure kernel-panic",
     "sampling": "samplers sampler strategy strategies filters creativity random nucleus",
     "reproducibility": "same-answer same-text different-answer seeds repeat deterministic determinism",
-    "speed": "tokens-per-second tps too-slow threads cpu performance fast slow openblas faster",
+    "speed": "tokens-per-second tps too-slow threads cpu performance fast slow openblas faster "
+    "latency first-token ttft startup",
     "speculation": "speculative speculative-decoding draft drafts mtp lookup guesses guess prompt-lookup "
     "multi-token-prediction",
     "settings": "env env-vars default-model change-model set-model configuration configure variables "
@@ -51,7 +56,8 @@ _ALIASES = {
     "commands": "command cli",
     "exit-codes": "exit exits exit-code exit-status status-codes code codes error-codes return-codes",
     "json": "jsonl json-output output-format jq records",
-    "formats": "architectures families supported safetensors awq gptq fp8 mlx qwen",
+    "formats": "architectures families supported safetensors awq gptq fp8 mlx qwen models-supported "
+    "supported-models llama mistral gemma deepseek qwen3 moe",
     "library": "python api module import",
     "measured": "status figures measurements results",
     "measured-gpu": "nvidia cuda h200",
@@ -81,9 +87,14 @@ def find_topic(words: Sequence[str]) -> Path | None:
     A page is found by its file name, an exit code, a memory size, an alias or a heading.
     """
     topic = _slug(" ".join(words))
-    telling = "-".join(word for word in topic.split("-") if word not in _FILLERS)
-    tried = dict.fromkeys((topic, telling, f"{telling}s", telling.removesuffix("s")))
+    short = "-".join(telling(topic.split("-")))
+    tried = dict.fromkeys((topic, short, f"{short}s", short.removesuffix("s")))
     return next((page for name in tried if name and (page := _page_named(name)) is not None), None)
+
+
+def telling(words: Sequence[str]) -> list[str]:
+    """Leave out words that say nothing about a topic."""
+    return [word for word in words if word.lower() not in _FILLERS]
 
 
 def _page_named(topic: str) -> Path | None:
@@ -100,14 +111,23 @@ def _page_named(topic: str) -> Path | None:
     return next((path for path in files.values() if topic in map(_slug, _headings(path))), None)
 
 
-def mentions(word: str) -> list[str]:
-    """Return the topics of the pages that contain a word most often, at most `MOST_MENTIONS`."""
-    wanted = re.compile(rf"\b{re.escape(word)}", re.IGNORECASE)
-    counts = {
-        topic: len(wanted.findall(path.read_text(encoding="utf-8"))) for topic, path in topics().items()
-    }
-    found = sorted((topic for topic in counts if counts[topic]), key=lambda topic: -counts[topic])
-    return found[:MOST_MENTIONS]
+def mentions(words: Sequence[str], *, whole: bool = False) -> list[str]:
+    """Return the topics of the pages that contain all words, at most `MOST_MENTIONS`.
+
+    Reference pages come last; pages with more occurrences come first.
+
+    Args:
+        words: The words, in any order.
+        whole: Whether they must be whole words of the page, not only beginnings.
+    """
+    end = r"\b" if whole else ""
+    wanted = [re.compile(rf"\b{re.escape(word)}{end}", re.IGNORECASE) for word in telling(words)]
+    found = []
+    for topic, path in topics().items():
+        text = path.read_text(encoding="utf-8")
+        if count := min((len(word.findall(text)) for word in wanted), default=0):
+            found.append((path.parent.name == "reference", -count, topic))
+    return [topic for _, _, topic in sorted(found)[:MOST_MENTIONS]]
 
 
 def heading(path: Path) -> str:

@@ -14,7 +14,7 @@ from metal_gen.cli import command_help
 from metal_gen.cli.app import app
 from metal_gen.cli.commands_elsewhere import INSTEAD
 from metal_gen.cli.examples import HEADING
-from metal_gen.cli.help_topics import ALIASES, find_topic, topics, with_commands_for_links
+from metal_gen.cli.help_topics import ALIASES, find_topic, mentions, topics, with_commands_for_links
 from metal_gen.cli.input.setting_options import settings_in_force
 from metal_gen.cli.names_elsewhere import HINTS
 from metal_gen.cli.output.option_page import PAGE_OF_COMMAND, PAGE_OF_OPTION
@@ -165,7 +165,8 @@ NOT_FOUND = {
     "samplng": "did you mean sampling?",
     "xylophone": "metal-gen help lists the pages",
     "caffeinate": "it is mentioned in batch: metal-gen help batch",
-    "sampling top-p": "name one page or one option: metal-gen help sampling",
+    "reranker caffeinate": "name one page or one option: metal-gen help reranker",
+    "core ML": INSTEAD["core-ml"],
     "batch --resum": "did you mean --resume? metal-gen batch --help lists the options",
     "models pull nonsense": "metal-gen models pull --help lists the options",
     "999": "metal-gen help lists the pages",
@@ -183,6 +184,17 @@ def test_help_on_nothing_names_what_is_near(run_here, words, hint):
     outcome = run_here("help", *words.split())
     assert (outcome.code, outcome.stdout) == (USAGE, b"")
     assert outcome.stderr.splitlines()[1] == f"hint: {hint}"
+
+
+def test_pages_that_mention_words_have_all_of_them_and_guides_come_first():
+    pages = mentions(["the", "bundled", "model"])
+    texts = [topics()[page].read_text(encoding="utf-8") for page in pages]
+    assert pages
+    assert all("bundled" in text and "model" in text for text in texts)
+    is_reference = [topics()[page].parent.name == "reference" for page in pages]
+    assert is_reference == sorted(is_reference)
+    assert mentions(["bund"]) == mentions(["bundled"])
+    assert mentions(["bund"], whole=True) == []
 
 
 @pytest.mark.parametrize("words", ["6", "130", "exit 6", "code 6", "exit code 6", "status codes"])

@@ -138,21 +138,21 @@ def _no_such_topic(words: Sequence[str], program: Any, options: Sequence[Any]) -
     from metal_gen.cli.output.option_page import option_words
 
     word = " ".join(words)
-    option = f"--{'-'.join(words).lower()}"
+    name = "-".join(words).lower()
     found = [each for each in words if find_topic([each]) is not None]
     names = list(dict.fromkeys((*topics(), *ALIASES, *program.commands, *option_words(options))))
     hint = "metal-gen help lists the pages"
-    if word in INSTEAD:
-        hint = INSTEAD[word]
-    elif option in HINTS:
-        hint = HINTS[option]
-    elif word in MEANT:
-        hint = f"did you mean metal-gen help {MEANT[word]}?"
-    elif near := get_close_matches(word.lower(), names, n=1, cutoff=LEAST_LIKENESS):
+    if answer := INSTEAD.get(name) or HINTS.get(f"--{name}"):
+        hint = answer
+    elif name in MEANT:
+        hint = f"did you mean metal-gen help {MEANT[name]}?"
+    elif pages := mentions(words, whole=True):
+        hint = f"it is mentioned in {', '.join(pages)}: metal-gen help {pages[0]}"
+    elif near := get_close_matches(name, names, n=1, cutoff=LEAST_LIKENESS):
         hint = f"did you mean {near[0]}?"
     elif found:
         hint = f"name one page or one option: metal-gen help {found[0]}"
-    elif pages := mentions(word):
+    elif pages := mentions(words):
         hint = f"it is mentioned in {', '.join(pages)}: metal-gen help {pages[0]}"
     return UsageError(f"there is no page on {word}", hint)
 
