@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from metal_gen.cli.signals import SignalWatch, StoppedError, stopped_by
 from metal_gen.cli.terminal.console import Console
+from metal_gen.cli.terminal.streams import shows_animation
 from metal_gen.control_characters import visible
 from metal_gen.errors import ExitCode, MetalGenError, UsageError
 
@@ -88,7 +89,11 @@ def _out_of_memory(error: RuntimeError) -> MetalGenError | None:
 
 
 def _say_stopped(stopped: StoppedError) -> ExitCode:
-    Console().error(stopped.word)
+    console = Console.on_screen or Console()
+    console.end_text()
+    if shows_animation(sys.stderr):
+        sys.stderr.write("\r")  # over the `^C` that the terminal shows
+    console.error(stopped.word)
     return stopped.exit_code
 
 

@@ -12,15 +12,17 @@ import os
 import select
 import signal
 import sys
+import termios
 import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from metal_gen.cli.chat.paste_marks import OFF
 from metal_gen.cli.terminal.console import Console
-from metal_gen.cli.terminal.streams import shows_animation
+from metal_gen.cli.terminal.streams import is_terminal, shows_animation
 from metal_gen.errors import ExitCode
 
 ENDINGS = {
@@ -30,7 +32,8 @@ ENDINGS = {
 }
 IMPATIENT = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 0.5
-SHOW_CURSOR = b"\x1b[?25h"
+SHOW_CURSOR, ERASE_LINE = b"\x1b[?25h", b"\r\x1b[2K"
+STDIN = 0
 
 
 class StoppedError(BaseException):
@@ -54,6 +57,7 @@ class SignalWatch:
 
     def __init__(self) -> None:
         self._is_unwinding = False
+        self._modes = terminal_modes()
 
     def start(self) -> None:
         """Install the handlers."""
@@ -74,12 +78,12 @@ class SignalWatch:
         raise StoppedError(*ENDINGS[signal.Signals(signum)])
 
     def _leave(self, signum: int, frame: FrameType | None = None) -> None:
-        """End without unwinding; show the cursor, which a progress bar may have hidden."""
+        """End without unwinding, with the cursor at the start of a line, and the terminal as it was."""
         if signum not in IMPATIENT:
             return
-        if shows_animation(sys.stderr):
-            with suppress(OSError):
-                os.write(2, SHOW_CURSOR)
+        with suppress(OSError, ValueError, AttributeError, termios.error):
+            leave_screen(has_echo=signum == signal.SIGINT)
+            restore_modes(self._modes)
         os._exit(ENDINGS[signal.Signals(signum)][1])
 
     def _watch(self, arrivals: int) -> None:
@@ -88,7 +92,9 @@ class SignalWatch:
         if not second and not self._is_unwinding:
             word, _ = ENDINGS[signal.Signals(first)]
             again = "press Ctrl-C again" if first == signal.SIGINT else "send SIGTERM again"
-            Console().warn(f"{word}: stopping after the current step; {again} to stop now")
+            console = Console.on_screen or Console()
+            message = f"{word}: stopping after the current step; {again} to stop now"
+            console.warn(message, even_if_quiet=True)
         self._leave(second or self._wait(arrivals, None, IMPATIENT))
 
     def _wait(self, arrivals: int, seconds: float | None, numbers: Collection[int]) -> int:
@@ -102,3 +108,39 @@ class SignalWatch:
             number = os.read(arrivals, 1)[0]
             if number in numbers and signal.getsignal(number) in (self._stop, self._leave):
                 return number
+
+
+def leave_screen(*, has_echo: bool) -> None:
+    """Erase a bar, which hides the cursor, or end the line; takes no locks, which others may hold.
+
+    Args:
+        has_echo: Whether the terminal has shown `^C` at the cursor.
+    """
+    console = Console.on_screen
+    has_bar = console is not None and console.bar is not None
+    unfinished = None if console is None else console.unfinished_line
+    if shows_animation(sys.stderr):
+        os.write(2, SHOW_CURSOR + (ERASE_LINE if has_bar else b"\n" if has_echo else b""))
+        has_bar = has_bar or has_echo
+    if unfinished is not None and not has_bar:
+        os.write(unfinished.fileno(), b"\n")
+
+
+def terminal_modes() -> Any:
+    """Return the modes of the terminal on standard input; None if it is no terminal."""
+    try:
+        return termios.tcgetattr(STDIN)
+    except (OSError, ValueError, termios.error):
+        return None
+
+
+def restore_modes(modes: Any) -> None:
+    """Give the terminal back as it was: a chat turns off its echo, and has it mark pasted text.
+
+    In the background, nothing is changed: the modes are the shell's, and setting them would stop the process.
+    """
+    if modes is None or os.tcgetpgrp(STDIN) != os.getpgrp() or termios.tcgetattr(STDIN) == modes:
+        return
+    if is_terminal(sys.stderr):
+        os.write(2, OFF.encode())
+    termios.tcsetattr(STDIN, termios.TCSANOW, modes)

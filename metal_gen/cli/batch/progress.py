@@ -1,7 +1,8 @@
 """Shows the progress of a batch: a live line on a terminal, or a line now and then in a log."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.terminal.console import Console
@@ -53,9 +54,16 @@ class BatchProgress:
 
     def close(self) -> None:
         """Remove the line from the screen; the next counts draw it again."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            self._console.bar = None
+            progress.stop()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Remove the line while a message is written."""
+        self.close()
+        yield
 
     def parts(self, counts: "BatchCounts") -> list[str]:
         """Return the parts of the line, the most important first."""
@@ -74,16 +82,19 @@ class BatchProgress:
         return (time.perf_counter() - self._begin_s) * left / done if done else None
 
     def _draw(self, counts: "BatchCounts") -> None:
-        if self._progress is None:
-            self._progress = _line_on_screen(has_total=bool(self._total))
-            self._task = self._progress.add_task("", total=self._total)
-            self._progress.start()
-        room = self._progress.console.width - SPINNER_WIDTH
-        if len(self._progress.columns) > 2:
+        # A message of another thread may close the line meanwhile.
+        progress = self._progress
+        if progress is None:
+            progress = self._progress = _line_on_screen(has_total=bool(self._total))
+            self._task = progress.add_task("", total=self._total)
+            self._console.bar, Console.on_screen = self, self._console
+            progress.start()
+        room = progress.console.width - SPINNER_WIDTH
+        if len(progress.columns) > 2:
             room -= BAR_WIDTH + 1
         if self._task is not None:
             done = counts.done + counts.failed + self._finished
-            self._progress.update(self._task, description=fit(self.parts(counts), room), completed=done)
+            progress.update(self._task, description=fit(self.parts(counts), room), completed=done)
 
 
 def fit(parts: list[str], width: int) -> str:
@@ -105,11 +116,12 @@ def duration(seconds: float) -> str:
 
 
 def _line_on_screen(*, has_total: bool) -> "Progress":
-    from rich.console import Console as RichConsole
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
     from rich.table import Column
 
-    console = RichConsole(stderr=True)
+    from metal_gen.cli.terminal.progress_columns import ScreenOfBars
+
+    console = ScreenOfBars()
     words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
     bars = [BarColumn(BAR_WIDTH)] if has_total and console.width >= LEAST_WITH_BAR else []
     return Progress(SpinnerColumn(), words, *bars, console=console, transient=True)

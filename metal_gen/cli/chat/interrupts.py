@@ -34,10 +34,14 @@ class Interrupts:
     def reading(self) -> Iterator[None]:
         """Make Ctrl-C raise `KeyboardInterrupt` while a line is typed."""
         self._is_reading = True
+        # The event loop of a line editor takes the pipe by which `SignalWatch` learns of signals.
+        wakeup = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         try:
             yield
         finally:
             self._is_reading = False
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
 
     def begin_answer(self) -> None:
         """Forget earlier requests; only later ones stop this answer."""

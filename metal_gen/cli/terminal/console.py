@@ -6,21 +6,23 @@ receives the text through rich, with control characters made visible.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, ClassVar, Protocol, TextIO
 
 from metal_gen.cli.terminal.streams import (
     columns,
     is_terminal,
+    naming_what_cannot_be_written,
+    print_unchanged,
     rich_console,
     shows_animation,
     shows_colour,
 )
 from metal_gen.cli.terminal.word_wrap import WordWrap, wrap_words
 from metal_gen.control_characters import visible
-from metal_gen.errors import MetalGenError, UsageError
+from metal_gen.errors import UsageError
 from metal_gen.generation.record import encode_json
 
 if TYPE_CHECKING:
@@ -50,10 +52,14 @@ class Console:
 
     Attributes:
         bar: The bar on the screen, which messages hide; None if there is none.
+        on_screen: The console that used the screen last. A process has one screen, and the message about a
+            signal comes from another thread.
 
     Raises:
         UsageError: Both quiet and verbose output are requested.
     """
+
+    on_screen: ClassVar["Console | None"] = None
 
     def __init__(self, *, quiet: bool = False, verbosity: int = 0) -> None:
         if quiet and verbosity:
@@ -82,6 +88,11 @@ class Console:
         """Whether bars may be drawn on the screen; a log never receives a bar."""
         return not self.quiet and shows_animation(sys.stderr)
 
+    @property
+    def unfinished_line(self) -> TextIO | None:
+        """The stream whose last line is not finished; None if the cursor is at the start of a line."""
+        return self._unfinished_line
+
     def use_markdown(self) -> None:
         """Render later text as Markdown, on a terminal."""
         if self.stdout_is_terminal:
@@ -106,7 +117,7 @@ class Console:
         """
         if not text:
             return
-        with _naming_what_cannot_be_written():
+        with naming_what_cannot_be_written():
             if self.stdout_is_terminal:
                 self._end_line_of_other(sys.stdout)
                 self._show_text(visible(text))
@@ -116,12 +127,12 @@ class Console:
 
     def _show_text(self, text: str) -> None:
         # Set before the text is shown: a signal may arrive in between.
-        self._unfinished_line = sys.stdout
+        self._begin_line(sys.stdout)
         if self._markdown is not None:
             self._markdown.feed(text)
             return
         shown = self._wrapped(text, sys.stdout) if self._breaks_at_words else text
-        _print_unchanged(self._stdout, shown)
+        print_unchanged(self._stdout, shown)
         if text.endswith("\n"):
             self._unfinished_line = None
 
@@ -133,10 +144,14 @@ class Console:
         if not self._is_thinking and not shows_colour(sys.stderr):
             self._write_stderr(THINKING, "")
         self._is_thinking = True
-        self._unfinished_line = sys.stderr
+        self._begin_line(sys.stderr)
         self._write_stderr(self._wrapped(visible(text), sys.stderr), "dim")
         if text.endswith("\n"):
             self._unfinished_line = None
+
+    def _begin_line(self, stream: TextIO) -> None:
+        self._unfinished_line = stream
+        Console.on_screen = self
 
     def end_thinking(self, *, is_done: bool) -> None:
         """End the thinking, if there is any, before the answer or the end of the text."""
@@ -158,7 +173,7 @@ class Console:
         if self.stdout_is_terminal:
             self.end_text()
         else:
-            with _naming_what_cannot_be_written():
+            with naming_what_cannot_be_written():
                 sys.stdout.buffer.write(mark)
                 sys.stdout.flush()
 
@@ -187,7 +202,7 @@ class Console:
             self._markdown.finish()
             stream.flush()
         else:
-            _print_unchanged(self._stdout, held + "\n")
+            print_unchanged(self._stdout, held + "\n")
             stream.flush()
 
     def detail(self, message: str) -> None:
@@ -200,9 +215,9 @@ class Console:
         if not self.quiet:
             self._message(f"{NAME}: {message}", style="dim")
 
-    def warn(self, message: str, hint: str = "") -> None:
+    def warn(self, message: str, hint: str = "", *, even_if_quiet: bool = False) -> None:
         """Show a warning."""
-        if not self.quiet:
+        if even_if_quiet or not self.quiet:
             self._message(f"{NAME}: {message}", hint, style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
@@ -250,7 +265,7 @@ class Console:
     def _write_line(self, text: str, style: str) -> None:
         try:
             if style and shows_colour(sys.stderr):
-                _print_unchanged(self._stderr, text, style)
+                print_unchanged(self._stderr, text, style)
             else:
                 sys.stderr.write(text)
             sys.stderr.flush()
@@ -276,22 +291,3 @@ class Console:
 def _message_lines(text: str) -> str:
     """Format a message: wrapped for a terminal, one line for a log."""
     return wrap_words(visible(" ".join(text.splitlines())), columns(sys.stderr)) + "\n"
-
-
-@contextmanager
-def _naming_what_cannot_be_written() -> Iterator[None]:
-    """Turn an OSError, such as a full disk, into a MetalGenError; pass on a closed pipe."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
-
-
-def _print_unchanged(console: "RichConsole", text: str, style: str = "") -> None:
-    """Print through rich without wrapping lines or expanding tabs."""
-    from rich.segment import Segment, Segments
-
-    segment = Segment(text, console.get_style(style) if style else None)
-    console.print(Segments([segment]), end="", soft_wrap=True)

@@ -94,6 +94,7 @@ class ProgressBar:
             self._progress = make_progress(is_bytes=self._is_bytes, has_total=self._total is not None)
             self._task = self._progress.add_task(visible(self._description), total=self._total)
             self._console.bar = self
+            Console.on_screen = self._console
             self._progress.start()
         if self._task is not None:
             self._progress.update(self._task, completed=self._done, total=self._total)

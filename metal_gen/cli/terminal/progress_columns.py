@@ -1,6 +1,7 @@
 """The columns of a progress bar; imports rich, so import this module only to draw."""
 
 from rich.console import Console as RichConsole
+from rich.console import ConsoleDimensions
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,6 +23,9 @@ from metal_gen.byte_sizes import format_bytes
 BYTES_WIDTH, TOKENS_WIDTH = 38, 26
 NARROWEST_DESCRIPTION = 6
 NARROWEST_BAR = 12
+# What a terminal shows of Ctrl-C, at the end of a bar. In the next line, it would keep the bar from being
+# erased.
+ECHO = "^C"
 
 
 class _Rate(ProgressColumn):
@@ -40,9 +44,22 @@ class _Count(ProgressColumn):
         return Text(f"{task.completed:.0f} tokens" if task.completed else "")
 
 
+class ScreenOfBars(RichConsole):
+    """The screen on stderr, less what a terminal shows of Ctrl-C."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        """The size of the screen that bars may take."""
+        width, height = super().size
+        return ConsoleDimensions(max(1, width - len(ECHO)), height)
+
+
 def make_progress(*, is_bytes: bool, has_total: bool) -> Progress:
     """Create a bar on stderr that disappears when stopped; a narrow terminal shows only figures."""
-    console = RichConsole(stderr=True)
+    console = ScreenOfBars()
     room = console.width - (BYTES_WIDTH if is_bytes else TOKENS_WIDTH)
     bars = [BarColumn()] if room >= NARROWEST_BAR + NARROWEST_DESCRIPTION else []
     column = Column(

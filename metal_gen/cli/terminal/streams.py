@@ -1,4 +1,4 @@
-"""The capabilities of a stream: terminal, colour, animation, width.
+"""The capabilities of a stream: terminal, colour, animation, width; and writing to it.
 
 `NO_COLOR`, `TERM=dumb` and a redirected stream mean neither colour nor animation. `FORCE_COLOR` enables only
 colour.
@@ -6,7 +6,11 @@ colour.
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
+
+from metal_gen.errors import MetalGenError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -73,3 +77,22 @@ def rich_console(stream: TextIO) -> "RichConsole":
 
 def _is_dumb() -> bool:
     return os.environ.get("TERM", "") in ("", "dumb", "unknown")
+
+
+@contextmanager
+def naming_what_cannot_be_written() -> Iterator[None]:
+    """Turn an OSError, such as a full disk, into a MetalGenError; pass on a closed pipe."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MetalGenError(f"the text cannot be written: {error.strerror}") from error
+
+
+def print_unchanged(console: "RichConsole", text: str, style: str = "") -> None:
+    """Print through rich without wrapping lines or expanding tabs."""
+    from rich.segment import Segment, Segments
+
+    segment = Segment(text, console.get_style(style) if style else None)
+    console.print(Segments([segment]), end="", soft_wrap=True)

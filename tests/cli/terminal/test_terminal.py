@@ -213,9 +213,9 @@ def test_a_signal_right_after_a_piece_is_shown_leaves_the_cursor_at_the_start_of
     monkeypatch.setattr(Console, "_stdout", None)
     console = Console()
     with monkeypatch.context() as patch:
-        patch.setattr(console_module, "_print_unchanged", show_and_stop)
+        patch.setattr(console_module, "print_unchanged", show_and_stop)
         with pytest.raises(KeyboardInterrupt):
             console.write_text("abc")
-    monkeypatch.setattr(console_module, "_print_unchanged", lambda terminal, text: screen.write(text))
+    monkeypatch.setattr(console_module, "print_unchanged", lambda terminal, text: screen.write(text))
     console.end_text()
     assert screen.getvalue() == "abc\n"
