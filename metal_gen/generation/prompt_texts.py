@@ -31,6 +31,24 @@ if TYPE_CHECKING:
     from metal_gen.generation.prefixes.reuse import PrefixReuse
 
 
+@dataclass(frozen=True)
+class _NoReuse:
+    """What `PrefixReuse` is where the prefix cache is off."""
+
+    kept: int
+    stored_tokens: int = 0
+    boundary: int = 0
+
+    def advance(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def discard(self) -> None:
+        """Do nothing."""
+
+
 @dataclass
 class PromptTexts:
     """One or several texts for a prompt.
@@ -68,35 +86,31 @@ class PromptTexts:
         reuse = self._reuse(cached, kept)
         speculation, on_hidden = self.model.speculation, None
         if speculation is not None:
-            speculation.begin(self.prompt.ids, reuse.kept if reuse else kept)
+            speculation.begin(self.prompt.ids, reuse.kept)
             on_hidden = speculation.takes_hidden
         clock = self._clock(
-            computed_tokens=len(self.prompt.ids) - (reuse.kept if reuse else kept),
-            stored_tokens=reuse.stored_tokens if reuse else 0,
+            computed_tokens=len(self.prompt.ids) - reuse.kept, stored_tokens=reuse.stored_tokens
         )
         clock.start_s = start_s
-        logits = cached.prefill(on_prefill, boundary=reuse.boundary if reuse else 0, on_hidden=on_hidden)
+        logits = cached.prefill(on_prefill, boundary=reuse.boundary, on_hidden=on_hidden)
         try:
             for sample in range(self.settings.samples):
                 _require_cache(cached)
                 cached.take_back_to_prompt()
                 for piece in self._text(cached, logits, sample, clock, self._next_guide):
                     yield piece
-                    if reuse is not None:
-                        reuse.advance()
+                    reuse.advance()
                 self._next_guide = self._new_guide()
                 clock = self._clock(computed_tokens=0)
                 if speculation is not None:
                     speculation.end_text()
-            if reuse is not None:
-                reuse.finish()
+            reuse.finish()
         finally:
-            if reuse is not None:
-                reuse.discard()
+            reuse.discard()
 
-    def _reuse(self, cached: CachedText, kept: int) -> "PrefixReuse | None":
+    def _reuse(self, cached: CachedText, kept: int) -> "PrefixReuse | _NoReuse":
         if self.model.prefixes is None:
-            return None
+            return _NoReuse(kept)
         from metal_gen.generation.prefixes.reuse import PrefixReuse
 
         return PrefixReuse(self.model.prefixes, self.prompt, cached, self.model.decoder.cache, kept)
