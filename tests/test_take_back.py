@@ -148,8 +148,8 @@ def makers(tiny_model, hybrid, texts, make_cache):
 
         def added(token):
             forced = list(guide.forced())
-            bits = guide.allowed()
-            allowed = None if bits is None else bits.tolist()[0]
+            allowed = guide.allowed()
+            allowed = None if allowed is None else allowed.tokens.tolist()[0]
             if forced:
                 token = forced[0]
             elif allowed is not None and not allowed[token // 32] >> token % 32 & 1:

@@ -10,6 +10,7 @@ from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.draw_rule import Draw, RuleDraws
 from metal_gen.sampling.sampler import Sampler
@@ -196,7 +197,7 @@ class Decoder:
         self._extended[rows] += 1
         return rows if self._extended[rows] > PLAIN_PASSES else None
 
-    def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: mx.array | None) -> Draw:
+    def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
         """Start to draw a token; arguments are those of `Sampler.draw`."""
         if self._compiled_draws is None:
             return sampler.draw(logits, index, allowed)

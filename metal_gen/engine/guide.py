@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import mlx.core as mx
-
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
+from metal_gen.sampling.allowed import Allowed
 
 
 class TokenGuide(Protocol):
@@ -35,8 +34,8 @@ class TokenGuide(Protocol):
     def prepare(self) -> None:
         """Begin to find what `allowed` will return, while the caller hands a pass over to the device."""
 
-    def allowed(self) -> mx.array | None:
-        """Return the bits of the tokens to draw from, as for `Sampler.draw`; None for all tokens."""
+    def allowed(self) -> Allowed | None:
+        """Return the tokens to draw from; None for all."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class TextBounds:
         if self.guide is not None:
             self.guide.prepare()
 
-    def allowed(self) -> mx.array | None:
+    def allowed(self) -> Allowed | None:
         """See `TokenGuide`."""
         return None if self.guide is None else self.guide.allowed()
 

@@ -5,10 +5,24 @@ Axes: R rows, V vocabulary, W words of 32 bits.
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import mlx.core as mx
 
 WORD_BITS = 32
+
+
+class Allowed(NamedTuple):
+    """The tokens that a text may have next, as bits of words: token t is bit t % 32 of word t // 32.
+
+    Attributes:
+        tokens: Bits of the tokens to draw from, (1, W) uint32, lowest bit first.
+        instead: Bits of tokens that come instead if a draw from all tokens gives one of them, (1, W); None
+            without such tokens.
+    """
+
+    tokens: mx.array
+    instead: mx.array | None = None
 
 
 def word_count(vocabulary: int) -> int:
@@ -16,7 +30,7 @@ def word_count(vocabulary: int) -> int:
     return -(-vocabulary // WORD_BITS)
 
 
-def keep_allowed(logits: mx.array, allowed: mx.array) -> mx.array:
+def keep_allowed(logits: mx.array, bits: mx.array) -> mx.array:
     """Set the logits of all other tokens to minus infinity.
 
     If only one token is allowed, it has to come, whatever bans it: minus infinity becomes 0. Guides also
@@ -24,17 +38,17 @@ def keep_allowed(logits: mx.array, allowed: mx.array) -> mx.array:
 
     Args:
         logits: Logits, (R, V) float32.
-        allowed: Bits, (R, W) or (1, W) uint32. Token t is bit t % 32 of word t // 32, lowest bit first.
+        bits: Bits, as in `Allowed`, (R, W) or (1, W).
 
     Returns:
         Logits, (R, V) float32.
     """
-    return _compiled()(logits, allowed)
+    return _compiled()(logits, bits)
 
 
-def has_token(allowed: mx.array, token: mx.array) -> mx.array:
+def has_token(bits: mx.array, token: mx.array) -> mx.array:
     """Return whether each token, (R,), is among those of some bits, (W,)."""
-    return ((allowed[token // WORD_BITS] >> (token % WORD_BITS).astype(mx.uint32)) & 1).astype(mx.bool_)
+    return ((bits[token // WORD_BITS] >> (token % WORD_BITS).astype(mx.uint32)) & 1).astype(mx.bool_)
 
 
 @cache

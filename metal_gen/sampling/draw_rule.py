@@ -14,7 +14,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from metal_gen.sampling import blocks
-from metal_gen.sampling.allowed import has_token, keep_allowed
+from metal_gen.sampling.allowed import Allowed, has_token, keep_allowed
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.exponential import exp
 from metal_gen.sampling.inverse_cdf import draw
@@ -48,14 +48,14 @@ class Draw:
         index: Index of the new token.
         outcome: Token id and `Status`, to be read together, (2,) int32.
         logprobs: Log-probabilities, if requested.
-        allowed: Bits of the tokens it was drawn from, as for `keep_allowed`; None for all tokens.
+        allowed: The tokens it was drawn from; None for all.
     """
 
     logits: mx.array
     index: int
     outcome: mx.array
     logprobs: LogprobArrays | None
-    allowed: mx.array | None = None
+    allowed: Allowed | None = None
 
     @property
     def token(self) -> mx.array:
@@ -115,22 +115,22 @@ class DrawRule:
         self,
         logits: mx.array,
         adjusted: mx.array,
-        allowed: mx.array | None,
+        allowed: Allowed | None,
         keys: mx.array,
         *,
         whole: bool = False,
     ) -> RuleOutcome:
-        """Draw one token for each row, from those that are allowed; see `Sampler.draw`."""
+        """Draw one token for each row, from those that are allowed in all of them; None for all tokens."""
         if allowed is None:
             return self(logits, adjusted, keys, whole=whole)
-        masked = keep_allowed(adjusted, allowed[:1])
+        masked = keep_allowed(adjusted, allowed.tokens)
         outcome, logprobs = self(logits, masked, keys, whole=whole)
-        if allowed.shape[0] == 1:
+        if allowed.instead is None:
             return outcome, logprobs
         # From a number of its own: the other draw must not depend on what this one gives.
         free, free_logprobs = self(logits, adjusted, fold(keys, words(1)), whole=whole)
         token, status = free.reshape(2, -1)
-        comes = has_token(allowed[1], token) | (status != Status.CERTAIN)
+        comes = has_token(allowed.instead[0], token) | (status != Status.CERTAIN)
         outcome = mx.where(mx.tile(comes, 2), free, outcome)
         if logprobs is None or free_logprobs is None:
             return outcome, None

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 import mlx.core as mx
 
 from metal_gen.sampling import blocks
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.bias import add_bias, bias_arrays
 from metal_gen.sampling.draw_rule import Draw, DrawRule, RuleDraws, Status, draw_once
 from metal_gen.sampling.logits_error import no_token
@@ -65,14 +66,13 @@ class Sampler:
         """Return the draws from an index on, or None if they do not follow the rule alone."""
         return RuleDraws(self.rule, self.keys.base, index) if self.follows_rule_alone(index) else None
 
-    def draw(self, logits: mx.array, index: int, allowed: mx.array | None = None) -> Draw:
+    def draw(self, logits: mx.array, index: int, allowed: Allowed | None = None) -> Draw:
         """Start to draw a new token.
 
         Args:
             logits: The model's logits, (1, V).
             index: Index of the new token.
-            allowed: Bits of the tokens to draw from, (1, W) as for `keep_allowed`; None for all tokens. A
-                second row has tokens that come instead: one of them does if a draw from all tokens gives it.
+            allowed: Tokens to draw from; None for all.
         """
         return self._draw(logits, index, allowed, whole=index < self._whole_until)
 
@@ -97,7 +97,7 @@ class Sampler:
         if self._history is not None:
             self._history.take_back(count)
 
-    def _draw(self, logits: mx.array, index: int, allowed: mx.array | None, *, whole: bool) -> Draw:
+    def _draw(self, logits: mx.array, index: int, allowed: Allowed | None, *, whole: bool) -> Draw:
         adjusted = self._adjust(logits.astype(mx.float32), index)
         key = self.keys.key(index)
         outcome, logprobs = self.rule.among(logits, adjusted, allowed, key, whole=whole)

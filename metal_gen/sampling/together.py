@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from metal_gen.sampling.allowed import keep_allowed
+from metal_gen.sampling.allowed import Allowed, keep_allowed
 from metal_gen.sampling.draw_rule import Draw, DrawRule
 from metal_gen.sampling.random_keys import fold, words_of
 from metal_gen.sampling.sampler import Sampler
@@ -17,7 +17,7 @@ def draw_together(
     logits: mx.array,
     samplers: Sequence[Sampler],
     indices: Sequence[int],
-    allowed: Sequence[mx.array | None] = (),
+    allowed: Sequence[Allowed | None] = (),
 ) -> list[Draw]:
     """Start to draw a token for each of several texts, in one operation for texts with the same rule.
 
@@ -32,23 +32,24 @@ def draw_together(
     """
     rows = list(zip(samplers, indices, allowed or [None] * len(samplers), strict=True))
     alike: dict[tuple[DrawRule, bool], list[int]] = {}
-    for row, (sampler, index, bits) in enumerate(rows):
-        is_one_draw = bits is None or bits.shape[0] == 1
+    for row, (sampler, index, own) in enumerate(rows):
+        is_one_draw = own is None or own.instead is None
         if is_one_draw and sampler.rule.logprobs is None and sampler.follows_rule_alone(index):
-            alike.setdefault((sampler.rule, bits is not None), []).append(row)
+            alike.setdefault((sampler.rule, own is not None), []).append(row)
     draws: dict[int, Draw] = {}
     for (rule, _), members in alike.items():
         if len(members) == 1:
             continue
         few = logits if len(members) == len(rows) else logits[mx.array(members)]
-        masks = [bits for row in members if (bits := rows[row][2]) is not None]
+        limits = [own for row in members if (own := rows[row][2]) is not None]
         places = [indices[row] for row in members]
+        masks = [own.tokens for own in limits]
         outcomes = draw_alike(rule, few, [samplers[row] for row in members], places, masks)
-        split = split_draws(few, outcomes, places, masks)
+        split = split_draws(few, outcomes, places, limits)
         draws |= dict(zip(members, split, strict=True))
     return [
-        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index, bits)
-        for row, (sampler, index, bits) in enumerate(rows)
+        draws[row] if row in draws else sampler.draw(logits[row : row + 1], index, own)
+        for row, (sampler, index, own) in enumerate(rows)
     ]
 
 
@@ -87,9 +88,9 @@ def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.ar
 
 
 def split_draws(
-    logits: mx.array, outcomes: mx.array, indices: Sequence[int], allowed: Sequence[mx.array] = ()
+    logits: mx.array, outcomes: mx.array, indices: Sequence[int], allowed: Sequence[Allowed] = ()
 ) -> list[Draw]:
-    """Split the outcomes of a `DrawRule` for several rows into draws, each with its bits if there are any."""
+    """Split the outcomes of a `DrawRule` for several rows into draws; `allowed` is empty or of each row."""
     pairs = outcomes.reshape(2, -1)
     return [
         Draw(logits[row : row + 1], index, pairs[:, row], None, allowed[row] if allowed else None)

@@ -16,10 +16,10 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.stopping import FinishDetail, token_limit
-from metal_gen.sampling.allowed import WORD_BITS
+from metal_gen.sampling.allowed import WORD_BITS, Allowed
 from metal_gen.sampling.draw_rule import Draw, Status
 from metal_gen.sampling.sampler import Sampler
-from metal_gen.speculation.row_draws import RowBits, draw_rows
+from metal_gen.speculation.row_draws import RowLimits, draw_rows
 from metal_gen.speculation.source import GuessDraw, Guesses
 from metal_gen.speculation.speculation import Speculation
 from metal_gen.speculation.target_pass import TargetPass, TargetPasses
@@ -210,12 +210,12 @@ class _Text:
             return ahead
         self._drop_ahead()
         guesses = self._guesses() if len(known) == 1 else None
-        bits: RowBits = ()
+        allowed: RowLimits = ()
         if guesses is not None and self._bounds.guide is not None:
-            guesses, bits = cut_by_guide(guesses, self._bounds.guide, self._bounds)
+            guesses, allowed = cut_by_guide(guesses, self._bounds.guide, self._bounds)
         if guesses is None:
             return self._passes.after(known, self._count, is_guided=self._is_guided)
-        return self._passes.over(known[0], self._count, guesses, bits)
+        return self._passes.over(known[0], self._count, guesses, allowed)
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
@@ -252,31 +252,31 @@ class _Text:
         return self._source.guess(self._room, GuessDraw(self._sampler, self._count))
 
 
-def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowBits]:
+def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowLimits]:
     """Cut guesses before the first that the guide does not allow, or after which it does not draw.
 
     Returns:
-        The guesses, or None if none are left; and for each of them and the token after them, the bits of the
-        tokens to draw from.
+        The guesses, or None if none are left; and for each of them and the token after them, the tokens
+        to draw from.
     """
     tokens = guesses.known
-    bits: list[mx.array | None] = []
+    allowed: list[Allowed | None] = []
     for token in tokens:
-        bits.append(bounds.allowed())
-        if token in bounds.endings or not _is_allowed(bits[-1], token):
+        allowed.append(bounds.allowed())
+        if token in bounds.endings or not _is_allowed(allowed[-1], token):
             break
         if guide.accept(token) is not None or guide.forced():
             guide.take_back(1)
             break
     else:
-        bits.append(bounds.allowed())
-    count = len(bits) - 1
+        allowed.append(bounds.allowed())
+    count = len(allowed) - 1
     guide.take_back(count)
-    return (Guesses(tokens[:count], guesses.kind) if count or not tokens else None), bits
+    return (Guesses(tokens[:count], guesses.kind) if count or not tokens else None), allowed
 
 
-def _is_allowed(bits: mx.array | None, token: int) -> bool:
-    if bits is None:
+def _is_allowed(allowed: Allowed | None, token: int) -> bool:
+    if allowed is None:
         return True
-    words: Any = memoryview(bits)  # type: ignore[arg-type]
+    words: Any = memoryview(allowed.tokens)  # type: ignore[arg-type]
     return bool(words[0, token // WORD_BITS] >> token % WORD_BITS & 1)

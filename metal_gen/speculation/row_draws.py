@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.together import draw_alike
 
-# Bits of the tokens that each row may draw, as for `keep_allowed`; None for all tokens.
-RowBits = Sequence[mx.array | None]
+# The tokens that each row may draw; None for all. Empty if no row is limited.
+RowLimits = Sequence[Allowed | None]
 
 
 @dataclass
@@ -24,14 +25,14 @@ class RowDraws:
         logits: The model's logits, (R, V). Rows that fill a pass up may follow.
         index: Index of the first token.
         outcomes: Token ids followed by the `Status` of each, (2 R,) int32.
-        bits: Bits of the tokens that each row may draw; empty if all may draw any.
+        allowed: The tokens that each row may draw.
         draws: The draws one by one, if they were not made together.
     """
 
     logits: mx.array
     index: int
     outcomes: mx.array
-    bits: RowBits
+    allowed: RowLimits
     draws: list[Draw] | None = None
 
     @property
@@ -43,9 +44,9 @@ class RowDraws:
         """Return the draw of a row."""
         if self.draws is not None:
             return self.draws[row]
-        bits = self.bits[row] if self.bits else None
+        own = self.allowed[row] if self.allowed else None
         outcome = self.outcomes.reshape(2, -1)[:, row]
-        return Draw(self.logits[row : row + 1], self.index + row, outcome, None, bits)
+        return Draw(self.logits[row : row + 1], self.index + row, outcome, None, own)
 
     def read(self) -> tuple[list[int], list[int]]:
         """Wait for the draws. Return the token ids, and the status of each."""
@@ -63,7 +64,7 @@ def from_draws(draws: list[Draw]) -> RowDraws:
 
 
 def draw_rows(
-    logits: mx.array, sampler: Sampler, index: int, guesses: mx.array, bits: RowBits = ()
+    logits: mx.array, sampler: Sampler, index: int, guesses: mx.array, allowed: RowLimits = ()
 ) -> RowDraws:
     """Start to draw the tokens after the last token of a text and after each guess.
 
@@ -72,25 +73,26 @@ def draw_rows(
         sampler: Sampler of the text, which has its last token.
         index: Index of the first token to draw.
         guesses: Guesses, (R - 1,).
-        bits: Bits of the tokens that each row may draw; empty if all may draw any.
+        allowed: The tokens that each row may draw.
     """
     count = logits.shape[0]
     is_plain = sampler.rule.logprobs is None and sampler.follows_rule_alone(index)
-    if count > 1 and is_plain and are_alike(bits):
-        masks = [each for each in bits if each is not None]
+    if count > 1 and is_plain and are_alike(allowed):
+        masks = [each.tokens for each in allowed if each is not None]
         indices = range(index, index + count)
         outcomes = draw_alike(sampler.rule, logits, [sampler] * count, indices, masks)
-        return RowDraws(logits, index, outcomes, bits)
+        return RowDraws(logits, index, outcomes, allowed)
     draws = []
     for row in range(count):
-        allowed = bits[row] if bits else None
-        draws.append(sampler.draw(logits[row : row + 1], index + row, allowed))
+        own = allowed[row] if allowed else None
+        draws.append(sampler.draw(logits[row : row + 1], index + row, own))
         if row + 1 < count:
             sampler.note(guesses[row : row + 1])
     sampler.take_back(count - 1)
     return from_draws(draws)
 
 
-def are_alike(bits: RowBits) -> bool:
-    """Return whether all rows have a mask, or no row has one."""
-    return len({each is None for each in bits}) < 2
+def are_alike(allowed: RowLimits) -> bool:
+    """Return whether all rows have a mask, or no row has one, and nothing comes instead."""
+    is_one_draw = all(each is None or each.instead is None for each in allowed)
+    return is_one_draw and len({each is None for each in allowed}) < 2

@@ -19,7 +19,7 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.last_step import LastStep
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.sampler import Sampler
-from metal_gen.speculation.row_draws import RowBits, RowDraws, draw_rows, from_draws
+from metal_gen.speculation.row_draws import RowDraws, RowLimits, draw_rows, from_draws
 from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import Guesses, RunningPass
 
@@ -100,54 +100,54 @@ class TargetPasses:
             return self._plain(mx.array(list(known), mx.int32), index, is_guided=is_guided)
         return TargetPass(index, logits=self._decoder.extend_in_passes(known), is_usual=False)
 
-    def over(self, token: int, index: int, guesses: Guesses, bits: RowBits) -> TargetPass:
+    def over(self, token: int, index: int, guesses: Guesses, allowed: RowLimits) -> TargetPass:
         """Build a pass over a token that the cache lacks and guesses after it.
 
         Args:
             token: Id of the token.
             index: Index of the first token to draw.
             guesses: Guesses of the tokens after it.
-            bits: For each draw, the bits of the tokens to draw from; empty without a guide.
+            allowed: For each draw, the tokens to draw from; empty without a guide.
         """
         count = guesses.count
         rows, is_in_place = filled_up(count + 1, self._most_rows), False
         if self._rows_apart:
             rows = count + 1
-            draws, hidden = self._apart(_joined(token, guesses, rows), index, bits)
+            draws, hidden = self._apart(_joined(token, guesses, rows), index, allowed)
         elif self._decoder.compiled_rows is not None and rows <= self._decoder.cache.remaining:
-            draws, hidden = self._compiled(_joined(token, guesses, rows), count + 1, index, bits)
+            draws, hidden = self._compiled(_joined(token, guesses, rows), count + 1, index, allowed)
             is_in_place = self._decoder.hands_over_early
         else:
             rows = count + 1
-            draws, hidden = self._together(_joined(token, guesses, rows), index, bits)
+            draws, hidden = self._together(_joined(token, guesses, rows), index, allowed)
         return TargetPass(index, guesses, rows, draws, hidden=hidden, is_in_place=is_in_place)
 
     def running(self, built: TargetPass) -> RunningPass | None:
         """Return a pass over guesses for its source; None if its draws do not follow the rule alone."""
         draws, hidden = built.draws, built.hidden
-        if hidden is None or not built.is_in_place or draws is None or draws.draws or draws.bits:
+        if hidden is None or not built.is_in_place or draws is None or draws.draws or draws.allowed:
             return None
         return RunningPass(built.guesses, draws.outcomes, hidden, self._sampler, built.index)
 
     def _compiled(
-        self, tokens: mx.array, count: int, index: int, bits: RowBits
+        self, tokens: mx.array, count: int, index: int, allowed: RowLimits
     ) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in a compiled pass, of which the first `count` are read."""
         sampler = self._sampler
-        draws = None if bits or sampler.rule.logprobs is not None else sampler.rule_draws(index)
+        draws = None if allowed or sampler.rule.logprobs is not None else sampler.rule_draws(index)
         rows = self._decoder.draw_rows(tokens, draws, count=count, needs_hidden=self._needs_hidden)
         if rows.outcomes is not None:
             return RowDraws(rows.logits, index, rows.outcomes, ()), rows.hidden
-        return draw_rows(rows.logits[:count], sampler, index, tokens[1:count], bits), rows.hidden
+        return draw_rows(rows.logits[:count], sampler, index, tokens[1:count], allowed), rows.hidden
 
-    def _together(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
+    def _together(self, tokens: mx.array, index: int, allowed: RowLimits) -> tuple[RowDraws, mx.array | None]:
         """Compute all tokens in one pass."""
         model = self._decoder.model
         hidden = run_rows(model, tokens, self._decoder.cache)
-        draws = draw_rows(model.logits(hidden), self._sampler, index, tokens[1:], bits)
+        draws = draw_rows(model.logits(hidden), self._sampler, index, tokens[1:], allowed)
         return draws, hidden if self._needs_hidden else None
 
-    def _apart(self, tokens: mx.array, index: int, bits: RowBits) -> tuple[RowDraws, mx.array | None]:
+    def _apart(self, tokens: mx.array, index: int, allowed: RowLimits) -> tuple[RowDraws, mx.array | None]:
         """Compute the tokens one by one, each with the operations of a plain step."""
         decoder, states, draws = self._decoder, [], []
         for row in range(tokens.size):
@@ -157,9 +157,9 @@ class TargetPasses:
             if self._needs_hidden:
                 states.append(decoder.model(token[None], decoder.cache)[:, -1])
                 logits = decoder.model.logits(states[-1])
-                draw = self._sampler.draw(logits, index + row, bits[row] if bits else None)
-            elif bits:
-                draw = self._sampler.draw(decoder.step(token), index + row, bits[row])
+                draw = self._sampler.draw(logits, index + row, allowed[row] if allowed else None)
+            elif allowed:
+                draw = self._sampler.draw(decoder.step(token), index + row, allowed[row])
             else:
                 draw = decoder.draw_next(token, self._sampler, index + row)
             # Without waiting, a token would copy the cache, which would still be in use.

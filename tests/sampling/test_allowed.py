@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sampling_reference import probabilities
 
-from metal_gen.sampling.allowed import keep_allowed, word_count
+from metal_gen.sampling.allowed import Allowed, keep_allowed, word_count
 from metal_gen.sampling.draw_rule import DrawRule, Status
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -92,7 +92,7 @@ def test_a_large_vocabulary_is_drawn_from_as_if_it_had_no_other_tokens(strategy,
     logits, tokens = logits_of(BIG), some(BIG, count)
     sampler = Sampler(strategy, RandomKeys(2), prompt=[1], capacity=9)
     for index in range(3):
-        draw = sampler.draw(mx.array(logits[None]), index, bits(tokens, BIG))
+        draw = sampler.draw(mx.array(logits[None]), index, Allowed(bits(tokens, BIG)))
         reference = sampler.draw(mx.array(masked(logits, tokens)[None]), index)
         if draw.outcome.tolist()[1] == Status.UNCERTAIN:
             draw, reference = sampler.redraw(draw), sampler.redraw(reference)
@@ -107,7 +107,7 @@ def test_texts_that_are_drawn_together_have_each_their_own_tokens():
     samplers = [
         Sampler(STRATEGIES[1 + row % 2], RandomKeys(4, row), prompt=[1], capacity=9) for row in range(6)
     ]
-    allowed = [None if row in (1, 4) else bits(some(300, 5, row), 300) for row in range(6)]
+    allowed = [None if row in (1, 4) else Allowed(bits(some(300, 5, row), 300)) for row in range(6)]
     together = draw_together(logits, samplers, [3] * 6, allowed)
     for row, (sampler, draw) in enumerate(zip(samplers, together, strict=True)):
         alone = sampler.draw(logits[row : row + 1], 3, allowed[row])
@@ -122,7 +122,7 @@ def test_a_token_comes_instead_as_often_as_it_does_among_all(number, place):
     vocabulary, draws, strategy = 300, 10_000, STRATEGIES[number]
     logits, tokens = logits_of(vocabulary), some(vocabulary, 5)
     opening = np.argsort(-logits)[place]
-    allowed = mx.concatenate([bits(tokens, vocabulary), bits(np.array([opening]), vocabulary)])
+    allowed = Allowed(bits(tokens, vocabulary), bits(np.array([opening]), vocabulary))
     rows = mx.broadcast_to(mx.array(logits), (draws, vocabulary))
     keys = mx.random.split(mx.random.key(6), draws)
     outcome, _ = DrawRule(strategy, None).among(rows, rows, allowed, keys)
@@ -137,7 +137,7 @@ def test_a_token_comes_instead_as_often_as_it_does_among_all(number, place):
 
 def test_a_row_is_drawn_as_a_text_draws_its_first_token():
     logits = logits_of(300)
-    allowed = mx.concatenate([bits(some(300, 5), 300), bits(np.array([logits.argmax()]), 300)])
+    allowed = Allowed(bits(some(300, 5), 300), bits(np.array([logits.argmax()]), 300))
     rows = mx.broadcast_to(mx.array(logits), (50, 300))
     for rule in (DrawRule(STRATEGIES[1], None), DrawRule(STRATEGIES[3], None)):
         keys = mx.stack([RandomKeys(seed).key(0) for seed in range(50)])
@@ -153,5 +153,5 @@ def test_penalties_come_before_and_the_temperature_after():
     strategy = SamplingStrategy(temperature=0.0, repetition_penalty=2.0)
     sampler = Sampler(strategy, RandomKeys(0), prompt=[4], capacity=9)
     logits = mx.zeros((1, 64)) + mx.array([3.0 if token in (4, 5) else 9.0 for token in range(64)])
-    drawn = sampler.draw(logits, 0, bits(np.array([4, 5]), 64))
+    drawn = sampler.draw(logits, 0, Allowed(bits(np.array([4, 5]), 64)))
     assert drawn.outcome.tolist() == [5, Status.CERTAIN]

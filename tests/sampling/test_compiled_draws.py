@@ -7,6 +7,7 @@ import pytest
 from scripted_guide import bits_of
 from speculated import STRATEGIES, sampler_for
 
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.logprobs import read_logprobs
 
@@ -19,7 +20,7 @@ VOCABULARY = 64
 def test_draws_are_those_of_the_sampler(name, logprobs):
     draws = CompiledDraws()
     some, one = bits_of([3, 9, 31, 32, 63], VOCABULARY), bits_of([40], VOCABULARY)
-    for index, bits in product(range(12), [None, some, one, mx.concatenate([some, one])]):
+    for index, bits in product(range(12), [None, Allowed(some), Allowed(one), Allowed(some, one)]):
         logits = 3 * mx.random.normal((1, VOCABULARY), key=mx.random.key(index))
         samplers = [sampler_for([5, 6], STRATEGIES[name], logprobs=logprobs) for _ in range(2)]
         found, expected = draws.draw(logits, samplers[0], index, bits), samplers[1].draw(logits, index, bits)
@@ -33,7 +34,7 @@ def test_draws_are_those_of_the_sampler(name, logprobs):
 
 def test_a_rule_is_compiled_once():
     draws, sampler = CompiledDraws(), sampler_for([5, 6], STRATEGIES["sampled"])
-    logits, bits = mx.zeros((1, VOCABULARY)), bits_of([3, 9], VOCABULARY)
+    logits, bits = mx.zeros((1, VOCABULARY)), Allowed(bits_of([3, 9], VOCABULARY))
     for index, allowed in [(0, None), (1, None), (2, bits), (3, bits), (4, None)]:
         mx.eval(draws.draw(logits, sampler, index, allowed).results)
     assert draws.count == 2

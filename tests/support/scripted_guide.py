@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.sampling.allowed import word_count
+from metal_gen.sampling.allowed import Allowed, word_count
 
 
 def bits_of(tokens, vocabulary):
@@ -47,4 +47,4 @@ class ScriptedGuide:
     def allowed(self):
         self.asked_at.append(len(self.tokens))
         allowed = self.allows(self.tokens)
-        return None if allowed is None else bits_of(allowed, 64)
+        return None if allowed is None else Allowed(bits_of(allowed, 64))

@@ -4,8 +4,6 @@ import statistics
 import time
 from collections.abc import Sequence
 
-import mlx.core as mx
-
 from metal_gen.bench.measurement import METAL_GEN, Measurement, Trial, Unit
 from metal_gen.bench.request import CONSTRAINT
 from metal_gen.bench.runners.engine import EngineRunner
@@ -14,6 +12,7 @@ from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.constraints.token_table import TokenTable
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
+from metal_gen.sampling.allowed import Allowed
 
 NEW_TOKENS = 64
 PERSON = {
@@ -85,12 +84,12 @@ class TimedGuide:
         self.matcher.prepare()
         self._asking = time.perf_counter() - begin
 
-    def allowed(self) -> mx.array | None:
+    def allowed(self) -> Allowed:
         """Return the tokens that may come next."""
         begin = time.perf_counter()
         bits = self.matcher.allowed()
         self.waits.append(self._asking + time.perf_counter() - begin)
-        return bits
+        return Allowed(bits)
 
 
 def constraint_trials(runner: EngineRunner, table: TokenTable, depth: int, count: int) -> list[Trial]:

@@ -8,7 +8,7 @@ from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 from metal_gen.generation.guides.thinking import Phase, Thinking
-from metal_gen.sampling.allowed import WORD_BITS, word_count
+from metal_gen.sampling.allowed import WORD_BITS, Allowed, word_count
 from metal_gen.take_back import Recent
 
 
@@ -109,17 +109,17 @@ class TextGuide:
         if self._matcher is not None and self._forces and self._is_answering:
             self._matcher.prepare()
 
-    def allowed(self) -> mx.array | None:
+    def allowed(self) -> Allowed | None:
         """See `TokenGuide`."""
         if not self._forces and (must_come := self._must_come()):
-            return self._only(must_come[0])
+            return Allowed(self._only(must_come[0]))
         if self._matcher is None or not self._is_answering:
             return None
         bits = self._matcher.allowed()
         self.error = self._matcher.error
         opening = self.thinking.opening
         # Whether to think is for the model to choose among all tokens: few are allowed beside the tag.
-        return bits if opening is None else mx.concatenate([bits, self._only(opening)])
+        return Allowed(bits, instead=None if opening is None else self._only(opening))
 
     @property
     def _is_answering(self) -> bool:
