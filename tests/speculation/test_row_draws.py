@@ -11,7 +11,7 @@ from metal_gen.speculation.row_draws import draw_rows
 pytestmark = pytest.mark.metal
 
 SOME, OTHERS = Allowed(bits_of([3, 9, 31], 64)), Allowed(bits_of([7, 8], 64))
-# Thinking may begin instead of the answer, also after a guess of white space.
+# Another token may come instead, as before an answer that thinking may precede.
 THINKING = Allowed(bits_of([3, 9, 31], 64), bits_of([40], 64))
 
 
