@@ -183,12 +183,17 @@ def _forget(session: ChatSession, argument: str) -> None:
     session.conversation.forget(turns)
     what = "the oldest turn is" if turns == 1 else f"the {turns} oldest turns are"
     session.console.note(f"{what} forgotten; {room(session.conversation)}, recomputed with the next message")
+    if session.saved is not None and session.saved.path is not None:
+        file = session.saved.path
+        session.console.note(f"the next turn takes them out of {file} too; /load {file} brings them back")
 
 
 def _clear(session: ChatSession, argument: str) -> None:
     dropped = session.conversation.clear()
     kept = "; the system message stays" if session.conversation.system is not None else ""
     session.console.note(f"a new conversation: {len(dropped)} messages dropped{kept}")
+    if session.saved is not None:
+        session.saved.begin_other()
 
 
 def _save(session: ChatSession, name: str) -> None:
@@ -208,6 +213,8 @@ def _load(session: ChatSession, name: str) -> None:
         raise
     dropped = f"; the {len(before)} messages before are dropped" if before else ""
     session.console.note(f"{len(conversation.messages)} messages: {tokens}{dropped}")
+    if session.saved is not None:
+        session.saved.begin_other(path)
 
 
 def _file(command: str, name: str) -> Path:

@@ -1,7 +1,6 @@
 """The loop of a chat, with a user at a terminal or with a pipe."""
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from metal_gen.cli.chat.commands import (
@@ -16,6 +15,7 @@ from metal_gen.cli.chat.input import MARK, piped_messages, terminal
 from metal_gen.cli.chat.interrupts import Interrupts
 from metal_gen.cli.chat.report import choices, choices_in_a_pipe
 from metal_gen.cli.chat.session import ChatSession
+from metal_gen.cli.chat.transcript_file import SavedConversation
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import DoesNotFitError, MetalGenError
 
@@ -26,13 +26,13 @@ ENDS_WITH_INPUT = "the chat ends when its input ends"
 
 
 def talk(
-    conversation: "Conversation", console: Console, after_turn: Callable[[], None], *, keeps_history: bool
+    conversation: "Conversation", console: Console, saved: SavedConversation, *, keeps_history: bool
 ) -> None:
-    """Chat with a user until they end it; calls `after_turn` after each answer."""
+    """Chat with a user until they end it; the conversation is saved after each answer."""
     source = terminal(console, completions(), keeps_history=keeps_history)
     console.detail("/help lists the commands; Ctrl-D ends the chat")
     with Interrupts() as interrupts:
-        session = ChatSession(conversation, console, interrupts, after_turn=after_turn)
+        session = ChatSession(conversation, console, interrupts, saved=saved)
         while True:
             try:
                 with interrupts.reading():
@@ -60,9 +60,9 @@ def heed(session: ChatSession, text: str) -> None:
 
 
 def answer_pipe(
-    conversation: "Conversation", console: Console, mark: bytes, after_turn: Callable[[], None]
+    conversation: "Conversation", console: Console, mark: bytes, saved: SavedConversation
 ) -> None:
-    """Answer each message of a pipe; calls `after_turn` after each answer.
+    """Answer each message of a pipe; the conversation is saved after each answer.
 
     Text from elsewhere must not run commands, such as one that writes a file. So anything that looks like a
     command is sent as a message, with one warning.
@@ -72,7 +72,7 @@ def answer_pipe(
         if mark != MARK or not answer.endswith("\n"):
             console.end_sample(mark)
 
-    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, after_turn, end_answer)
+    session = ChatSession(conversation, console, Interrupts(), choices_in_a_pipe, saved, end_answer)
     has_warned = False
     for message in piped_messages(sys.stdin.buffer, mark):
         if not has_warned and (name := command_named(message)) is not None:

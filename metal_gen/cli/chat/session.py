@@ -13,6 +13,7 @@ from metal_gen.cli.terminal.progress import PhaseBar
 from metal_gen.errors import NoAnswerError
 
 if TYPE_CHECKING:
+    from metal_gen.cli.chat.transcript_file import SavedConversation
     from metal_gen.generation.conversation import Conversation
     from metal_gen.generation.pieces import Piece
 
@@ -33,11 +34,12 @@ class ChatSession:
         console: Shows the answers.
         interrupts: Tells when an answer is to be stopped.
         remedies: Returns what can be done about a full cache.
-        after_turn: Called after each answer, however it ended.
+        saved: Saves the conversation after each answer, however it ended; None to save nothing.
         end_answer: Called with each answer, before anything is said of it.
 
     Attributes:
         last: The last piece received.
+        saved: As given.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class ChatSession:
         console: Console,
         interrupts: Interrupts,
         remedies: "Callable[[Conversation], str]" = choices,
-        after_turn: Callable[[], None] = lambda: None,
+        saved: "SavedConversation | None" = None,
         end_answer: Callable[[str], None] = lambda answer: None,
     ) -> None:
         self.conversation = conversation
@@ -54,7 +56,7 @@ class ChatSession:
         self.last: Piece | None = None
         self._interrupts = interrupts
         self._remedies = remedies
-        self._after_turn = after_turn
+        self.saved = saved
         self._end_answer = end_answer
         self._warned: set[str] = set()
 
@@ -110,7 +112,8 @@ class ChatSession:
         report_answer(None if was_taken else self.last, self.conversation, self._remedies, console)
         self._warn_of_shortcoming(pieces_shown)
         warn_of_prefixes(self.conversation.model, console)
-        self._after_turn()
+        if self.saved is not None:
+            self.saved.save_turn()
         return said
 
     def _warn_of_shortcoming(self, pieces: "list[Piece]") -> None:

@@ -1,7 +1,9 @@
 """Saves a conversation to a file readable only by its owner; replaces nothing but an older transcript."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +25,15 @@ class SavedConversation:
         conversation: The conversation.
         path: Path of the file, checked by `require_place`; None to save nothing.
         console: Shows the messages.
+
+    Attributes:
+        path: Path of the file that keeps the present conversation; None if nothing is saved.
     """
 
     def __init__(self, conversation: "Conversation", path: Path | None, console: Console) -> None:
         self._conversation = conversation
-        self._path = path
+        self._given = path
+        self.path = path
         self._console = console
         self._warned = False
 
@@ -43,14 +49,43 @@ class SavedConversation:
     def save_at_end(self) -> None:
         """Save the conversation and report it; raises as `save_transcript` does."""
         if self._save():
-            self._console.note(f"saved to {self._path}")
+            self._console.note(f"saved to {self.path}")
+
+    def begin_other(self, loaded: Path | None = None) -> None:
+        """Keep the file of the conversation so far, and save the one that takes its place to another file.
+
+        Args:
+            loaded: File of the new conversation; it is continued in that file if `--save` names the same.
+        """
+        before, given = self.path, self._given
+        if before is None or given is None or not _has_content(before):
+            return
+        if loaded is not None and loaded.exists() and given.exists() and loaded.samefile(given):
+            self.path = given
+        else:
+            self.path = _free_name(given)
+        if self.path != before:
+            self._console.note(f"the conversation so far stays in {before}; --save goes on with {self.path}")
 
     def _save(self) -> bool:
         messages = self._conversation.messages
-        if self._path is None or not messages:
+        if self.path is None or all(message["role"] == "system" for message in messages):
             return False
-        save_transcript(self._path, messages, "--save")
+        save_transcript(self.path, messages, "--save")
         return True
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _free_name(path: Path) -> Path:
+    """Return a path in the same folder that no file has: talk-2.json for talk.json."""
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def require_place(path: Path, option: str) -> None:

@@ -124,9 +124,9 @@ def chat(
         saved = SavedConversation(conversation, save, console)
         at_end.callback(saved.save_at_end)
         if sys.stdin.isatty():
-            talk(conversation, console, saved.save_turn, keeps_history=history)
+            talk(conversation, console, saved, keeps_history=history)
         else:
-            answer_pipe(conversation, console, NUL_MARK if null else MARK, saved.save_turn)
+            answer_pipe(conversation, console, NUL_MARK if null else MARK, saved)
 
 
 def _begin(settings: Settings, messages: "list[Message]", console: Console) -> "Conversation":

@@ -204,11 +204,65 @@ def test_an_answer_is_ended_before_its_seed_is_said(model, capsys):
 def test_a_saved_conversation_is_on_disk_after_every_turn(session, said, tmp_path):
     path = tmp_path / "talk.json"
     saved = SavedConversation(session.conversation, path, session.console)
-    session = ChatSession(session.conversation, session.console, Interrupts(), after_turn=saved.save_turn)
+    session = ChatSession(session.conversation, session.console, Interrupts(), saved=saved)
     heed(session, "hi")
     assert read_transcript(path) == session.conversation.messages
     heed(session, "and then?")
     assert len(read_transcript(path)) == 4
+
+
+@pytest.fixture
+def saving(session, tmp_path):
+    """A chat with --save talk.json, after one turn."""
+    saved = SavedConversation(session.conversation, tmp_path / "talk.json", session.console)
+    chat = ChatSession(session.conversation, session.console, Interrupts(), saved=saved)
+    heed(chat, "hi")
+    return chat
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_new_conversation_leaves_the_saved_one_alone(saving, tmp_path, capsys, system):
+    saving.conversation.set_system(system)
+    first = read_transcript(tmp_path / "talk.json")
+    (tmp_path / "talk-2.json").symlink_to("nowhere")
+    heed(saving, "/clear")
+    said = capsys.readouterr().err
+    assert f"stays in {tmp_path}/talk.json; --save goes on with {tmp_path}/talk-3.json" in said
+    heed(saving, "/clear")
+    saving.saved.save_at_end()
+    assert not (tmp_path / "talk-3.json").exists()
+    heed(saving, "other")
+    assert read_transcript(tmp_path / "talk.json") == first
+    assert read_transcript(tmp_path / "talk-3.json") == saving.conversation.messages
+    heed(saving, "/new")
+    assert saving.saved.path == tmp_path / "talk-4.json"
+
+
+def test_a_loaded_conversation_leaves_both_files_alone(saving, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(HELLO))
+    first = read_transcript(tmp_path / "talk.json")
+    heed(saving, f"/load {other}")
+    heed(saving, "more")
+    assert read_transcript(tmp_path / "talk.json") == first
+    assert read_transcript(other) == HELLO
+    assert len(read_transcript(tmp_path / "talk-2.json")) == 4
+    heed(saving, f"/load {tmp_path}/talk.json")
+    heed(saving, "more")
+    assert read_transcript(tmp_path / "talk.json")[:2] == first
+    assert len(read_transcript(tmp_path / "talk.json")) == 4
+
+
+def test_what_fails_or_comes_before_the_first_turn_changes_no_file(session, tmp_path, capsys):
+    saved = SavedConversation(session.conversation, tmp_path / "talk.json", session.console)
+    chat = ChatSession(session.conversation, session.console, Interrupts(), saved=saved)
+    heed(chat, "/clear")
+    assert saved.path == tmp_path / "talk.json"
+    heed(chat, "hi")
+    heed(chat, "/load none.json")
+    assert saved.path == tmp_path / "talk.json"
+    heed(chat, "/forget 1")
+    assert f"takes them out of {saved.path} too; /load {saved.path} brings" in capsys.readouterr().err
 
 
 def test_a_turn_that_cannot_be_saved_is_reported_once(session, said, tmp_path, capsys):
