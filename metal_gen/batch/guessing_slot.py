@@ -15,7 +15,7 @@ from metal_gen.speculation.speculation import Speculation
 
 
 class GuessingSlot:
-    """Has the methods of `SlotDecoder` that rows need.
+    """Implements `TextSlots`.
 
     Args:
         decoder: Decoder of the model.
@@ -63,7 +63,7 @@ class GuessingSlot:
         max_tokens: int | None = None,
         guide: TokenGuide | None = None,
     ) -> SlotText:
-        """Begin a text, whose prompt the next step computes. Arguments are as for `SlotDecoder.begin`."""
+        """Begin a text, whose prompt the next step computes; see `TextSlots`."""
         limit, limited_by = token_limit(max_tokens, self.capacity - len(prompt))
         bounds = TextBounds(endings, limit, limited_by, guide)
         self._text = SlotText(0, prompt, (), sampler, bounds)

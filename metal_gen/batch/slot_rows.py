@@ -10,6 +10,7 @@ from metal_gen.batch.executor import Outcome, RowResult
 from metal_gen.batch.input.encoding import RowEncoder, failed_row
 from metal_gen.batch.input.rows import BatchRow, RowError, RowErrorCode
 from metal_gen.batch.records import success_record
+from metal_gen.batch.text_slots import TextSlots
 from metal_gen.batch.token_texts import TokenTexts
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import override_with_arguments
@@ -33,7 +34,6 @@ from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.text.encoded_prompt import Prompt
 
 if TYPE_CHECKING:
-    from metal_gen.batch.guessing_slot import GuessingSlot
     from metal_gen.batch.slot_prefixes import SlotPrefixes
 
 
@@ -105,21 +105,11 @@ class SlotRows:
     def __init__(self, model: TextModel) -> None:
         self.slots = model.plan.cache.batch_size
         self._model = model
-        self.decoder = _open_slots(model)
+        self.decoder, self._prefixes = _open_slots(model)
         self._encoder = RowEncoder(model.checkpoint, model.settings, model.plan)
         self._tokens = TokenTexts(model.checkpoint.tokenizer)
         self._queue: deque[tuple[_Job, int]] = deque()
         self._running: dict[SlotText, _Sample] = {}
-        self._prefixes = self._open_prefixes()
-
-    def _open_prefixes(self) -> "SlotPrefixes | None":
-        """Open the prefix cache if it is on; states of linear attention are not stored for slots."""
-        is_on = self._model.settings.prefix_cache and self._model.checkpoint.config.linear is None
-        if not is_on or not isinstance(self.decoder, SlotDecoder):
-            return None
-        from metal_gen.batch.slot_prefixes import SlotPrefixes
-
-        return SlotPrefixes(self._model, self.decoder.slots)
 
     @property
     def rows_per_step(self) -> int:
@@ -240,17 +230,23 @@ class SlotRows:
             del self._running[text]
 
 
-def _open_slots(model: TextModel) -> "SlotDecoder | GuessingSlot":
-    """Open the slots of a model, or the only one with guesses."""
+def _open_slots(model: TextModel) -> "tuple[TextSlots, SlotPrefixes | None]":
+    """Open the slots of a model, with their prefix cache if it is on; or the only slot, with guesses."""
     if model.speculation is not None:
         from metal_gen.batch.guessing_slot import GuessingSlot
 
-        return GuessingSlot(model.decoder, model.speculation)
+        return GuessingSlot(model.decoder, model.speculation), None
     transformer = model.decoder.model
-    return SlotDecoder(
+    decoder = SlotDecoder(
         with_independent_rows(transformer) if runs_on_cpu() else transformer,
         model.decoder.cache,
         chunk_size=model.plan.chunk_size,
         stride=prompt_stride(),
         compiles=model.compiles,
     )
+    # States of linear attention are not stored for slots.
+    if not model.settings.prefix_cache or model.checkpoint.config.linear is not None:
+        return decoder, None
+    from metal_gen.batch.slot_prefixes import SlotPrefixes
+
+    return decoder, SlotPrefixes(model, decoder.slots)
