@@ -142,7 +142,7 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
         Whole(1),
         None,
         "Compute this many prompt tokens at once",
-        unset="512 on a CPU, 2048 on a GPU; less where memory asks for it",
+        unset="512 on a CPU, 2048 on a GPU; less if memory is short",
     )
     compile: str = setting(
         "decode",
