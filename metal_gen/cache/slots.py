@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import mlx.core as mx
 
+from metal_gen.cache.common_prefix import common_parts_length
 from metal_gen.cache.kv_cache import CacheOverflowError, KVCache
 from metal_gen.cache.stored_text import write_while_reading
 from metal_gen.device.extra_memory import wait_for_release
@@ -136,14 +137,7 @@ class SlotCache:
 
     def reusable_length(self, first: Sequence[int], second: Sequence[int]) -> int:
         """Return how many tokens one prompt can reuse from another; at least one is left to compute."""
-        most = min(len(first), len(second) - 1)
-        length = 0
-        while length + self.stride <= most:
-            end = length + self.stride
-            if first[length:end] != second[length:end]:
-                break
-            length = end
-        return length
+        return common_parts_length(first, second, self.stride, len(second) - 1)
 
     def _shared(self, slot: int, prompt: Sequence[int]) -> int:
         return self.reusable_length(self._prompts[slot], prompt)

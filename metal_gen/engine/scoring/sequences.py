@@ -8,6 +8,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from metal_gen.cache.common_prefix import common_parts_length
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.device.backend import runs_on_cpu
@@ -161,8 +162,4 @@ def in_common(held: Sequence[int], shared: Sequence[int], stride: int) -> int:
     """
     if held == shared:
         return len(shared)
-    most = min(len(held), len(shared))
-    length = 0
-    while length + stride <= most and held[length : length + stride] == shared[length : length + stride]:
-        length += stride
-    return length
+    return common_parts_length(held, shared, stride, len(shared))
