@@ -12,7 +12,8 @@ from typing import Any
 from metal_gen.files.json_file import NotJsonError, parse_json
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-_BLOCK = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
+# A value may hold the closing tag, so the next ones are tried too.
+MOST_ENDS = 8
 _FUNCTION = re.compile(r"\s*<function=([^>\s]+)>\n?(.*?)\n?</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
 
@@ -54,19 +55,40 @@ def parse_tool_calls(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Pars
     """
     schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools}
     calls: list[ToolCall] = []
-    unparsed = 0
-
-    def take(block: re.Match[str]) -> str:
-        nonlocal unparsed
-        call = _json_call(block[1]) or _xml_call(block[1], schemas)
+    kept: list[str] = []
+    place = unparsed = 0
+    while (start := text.find(OPEN, place)) >= 0:
+        call, end = _call_at(text, start, schemas)
+        kept.append(text[place : start if call else end])
         if call is None:
             unparsed += 1
-            return block[0]
-        calls.append(call)
-        return ""
-
-    content = _BLOCK.sub(take, text)
+        else:
+            calls.append(call)
+        place = end
+    content = "".join([*kept, text[place:]])
     return ParsedAnswer(content.strip() if calls else text, tuple(calls), unparsed)
+
+
+def _call_at(text: str, start: int, schemas: Mapping[str, Any]) -> tuple[ToolCall | None, int]:
+    """Read the call whose opening tag is at `start`. It ends at the first closing tag that makes it whole.
+
+    Returns:
+        The call, or None if it cannot be read; and where the text goes on.
+    """
+    begin = start + len(OPEN)
+    following = text.find(OPEN, begin)
+    stop = len(text) if following < 0 else following
+    first = end = text.find(CLOSE, begin)
+    if first < 0:  # An end token may have taken its place.
+        return _json_call(text[begin:]) or _xml_call(text[begin:], schemas), len(text)
+    for _ in range(MOST_ENDS):
+        call = _json_call(text[begin:end]) or _xml_call(text[begin:end], schemas)
+        if call is not None:
+            return call, end + len(CLOSE)
+        end = text.find(CLOSE, end + 1, stop)
+        if end < 0:
+            break
+    return None, first + len(CLOSE)
 
 
 def _json_call(text: str) -> ToolCall | None:

@@ -9,8 +9,12 @@ from tiny_text_checkpoint import CALL, CHATML, END_CALL, write_text_checkpoint
 import metal_gen
 from metal_gen.batch.input.row_parsing import parse_row
 from metal_gen.config.constraints.tools import Tools
+from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.matcher import GrammarMatcher
 from metal_gen.errors import UsageError
+from metal_gen.generation.guides.tool_grammar import tool_choice_grammar
 from metal_gen.generation.prompt import encode_as_set
+from metal_gen.text.tool_calls import parse_tool_calls
 
 TEMPLATE = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}" + CHATML
 XML_TEMPLATE = "{# <function= #}" + TEMPLATE
@@ -76,6 +80,31 @@ def test_a_call_that_has_to_come_fits_its_parameters(load, template, seed):
         jsonschema.validate(json.loads(call.arguments), PARAMETERS)
 
 
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "string", "pattern": "^a+$"}, "aa"),
+        ({"type": "string", "const": "k"}, "k"),
+        ({"type": "string"}, "x\n</tool_call> <parameter=y>"),
+        ({"type": ["string", "null"]}, '"a"'),
+        ({"type": "number"}, "2.5"),
+    ],
+    ids=str,
+)
+def test_what_a_call_in_xml_may_say_is_read_as_it_was_meant(load, schema, value):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"p": schema}}}}
+    grammar = tool_choice_grammar([tool], "f", is_xml=True)
+    matcher = GrammarMatcher(load(b"abc").checkpoint.token_table, Constraint("tool_choice", grammar))
+    text = f"\n<function=f>\n<parameter=p>\n{value}\n</parameter>\n</function>\n"
+    for token in (CALL, *text.encode(), END_CALL):
+        matcher.accept(token)
+        assert matcher.error is None
+    assert matcher.is_complete
+    (call,) = parse_tool_calls(f"<tool_call>{text}</tool_call>", [tool]).calls
+    meant = value if schema["type"] == "string" else json.loads(value)
+    assert json.loads(call.arguments) == {"p": meant}
+
+
 def test_any_of_the_functions_may_have_to_come(load):
     model = load()
     for other, name in (("n", "weather"), ("w", "now")):
@@ -102,6 +131,13 @@ def test_what_cannot_be_used(load, settings, part):
     with pytest.raises(UsageError) as error:
         metal_gen.generate(load(b"abc"), "hi", **settings)
     assert part in error.value.message
+
+
+def test_a_parameter_that_a_call_in_xml_cannot_name(load):
+    tools = [{"name": "a", "parameters": {"properties": {"b>": {"type": "null"}}}}]
+    with pytest.raises(UsageError, match="cannot name the parameter 'b>' of a"):
+        metal_gen.generate(load(b"abc", chat_template=XML_TEMPLATE), "hi", tools=tools, tool_choice="a")
+    assert metal_gen.generate(load(b"abc"), "hi", tools=tools, tool_choice="a", max_tokens=1).token_ids
 
 
 def test_a_model_without_tokens_for_calls(load):

@@ -66,8 +66,17 @@ XML_CALL = (
             "<tool_call>\n<function=a>\n<parameter=x>\n1 <\n  2\n</parameter>\n</function></tool_call>",
             ("", [("a", {"x": "1 <\n  2"})], 0),
         ),
+        # A value that holds an end tag; the call after it is another one.
+        (
+            f'<tool_call>{{"name": "a", "arguments": {{"x": "</tool_call>"}}}}</tool_call>{JSON_CALL}',
+            ("", [("a", {"x": "</tool_call>"}), ("weather", {"city": "Rome", "days": 3})], 0),
+        ),
+        (
+            "<tool_call><function=a><parameter=x>\n</tool_call>\n</parameter></function></tool_call>, then",
+            (", then", [("a", {"x": "</tool_call>"})], 0),
+        ),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_calls_are_read(text, expected):
     assert calls_in(text) == expected
@@ -83,13 +92,20 @@ def test_calls_are_read(text, expected):
         "<tool_call><function=a><parameter=b>1</function></tool_call>",
         "<tool_call><function=a>rest</function></tool_call>",
         "<tool_call>",
+        "<tool_call><function=a><parameter=b>1</tool_call>",
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_what_cannot_be_read_stays_in_the_text_and_is_counted(block):
     assert calls_in(f"See: {block}") == (f"See: {block}", [], 1)
     content, calls, unparsed = calls_in(f"{JSON_CALL}{block}")
     assert (content, len(calls), unparsed) == (block, 1, 1)
+
+
+def test_a_call_that_cannot_be_read_leaves_the_next_one():
+    block = "<tool_call><function=a><parameter=b>1</tool_call>"
+    call = "<tool_call><function=now></function></tool_call>"
+    assert calls_in(block + call) == (block, [("now", {})], 1)
 
 
 @given(st.text(alphabet='<>/tool_cafunr={}":, \n\\x', max_size=80))

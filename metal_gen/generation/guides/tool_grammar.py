@@ -46,14 +46,17 @@ def _xml_rules(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         required = parameters.get("required", [])
         names, rules = [], []
         for number, (name, schema) in enumerate(parameters.get("properties", {}).items()):
+            _require_writable(name, function["name"])
             rule = f"value_{place}_{number}"
             begin, end = quoted(f"<parameter={name}>\n"), quoted("\n</parameter>\n")
-            is_text = schema.get("type") == "string" and "enum" not in schema and "pattern" not in schema
-            if is_text:
-                rules.append(f"{rule}[suffix={end}]: {_TEXT_RULE}")
-                part = f"{begin} {rule}"
-            elif schema.get("type") == "string" and "enum" in schema:
-                rules.append(f"{rule}: " + " | ".join(quoted(str(text)) for text in schema["enum"]))
+            is_text = schema.get("type") == "string"
+            texts = schema.get("enum", [schema["const"]] if "const" in schema else None)
+            if is_text and texts is None:
+                # The parser reads a text up to the first end tag, too, whatever its pattern.
+                rules.append(f"{rule}[suffix={quoted('</parameter>')}]: {_TEXT_RULE}")
+                part = f"{begin} {rule} {quoted(chr(10))}"
+            elif is_text:
+                rules.append(f"{rule}: " + " | ".join(quoted(str(text)) for text in texts))
                 part = f"{begin} {rule} {end}"
             else:
                 rules.append(f"{rule}: {_json_rule(schema)}")
@@ -63,6 +66,15 @@ def _xml_rules(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             [quoted(f"<function={function['name']}>\n"), *names, quoted("</function>")]
         )
         yield from rules
+
+
+def _require_writable(name: str, function: str) -> None:
+    """Refuse the name of a parameter that would end within its tag."""
+    if not name or ">" in name or "\n" in name:
+        raise UsageError(
+            f"tool_choice cannot be kept to: a call in XML cannot name the parameter {name!r} of {function}",
+            "rename it, or leave tool_choice out",
+        )
 
 
 def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
