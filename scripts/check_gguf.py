@@ -29,7 +29,7 @@ from tiny_checkpoint import PROMPT
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.generation.planning import cache_config
+from metal_gen.generation.memory.planning import cache_config
 
 MODELS = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe")
 TYPES = (

@@ -26,8 +26,8 @@ from metal_gen.cli.option_help import default_of, names_of  # noqa: E402
 from metal_gen.cli.output.option_page import every_option  # noqa: E402
 from metal_gen.config.settings import SETTINGS, Settings  # noqa: E402
 from metal_gen.config.settings_file import example_of  # noqa: E402
-from metal_gen.generation.loading import open_checkpoint  # noqa: E402
-from metal_gen.generation.planning import plan_memory  # noqa: E402
+from metal_gen.generation.memory.planning import plan_memory  # noqa: E402
+from metal_gen.generation.opening import open_checkpoint  # noqa: E402
 
 MANUAL = ROOT / "metal_gen" / "manual"
 GIB = 1 << 30
@@ -247,13 +247,13 @@ def _longest(name: str, shape: dict[str, Any], bits: str | None, gib: float) -> 
     with (
         tempfile.TemporaryDirectory() as folder,
         patch("metal_gen.device.backend.runs_on_cpu", lambda: False),
-        patch("metal_gen.generation.working_memory.runs_on_cpu", lambda: False),
+        patch("metal_gen.generation.memory.working.runs_on_cpu", lambda: False),
     ):
         config = {**QWEN3, **shape}
         _write_headers(Path(folder), config)
         limit = int(gib * GIB)
         settings = Settings(quantize=bits, memory_limit_bytes=limit, max_seq_len=1)
-        with patch("metal_gen.generation.planning.available_memory_bytes", lambda: limit):
+        with patch("metal_gen.generation.memory.planning.available_memory_bytes", lambda: limit):
             plan = plan_memory(settings, open_checkpoint(Path(folder), settings))
         return plan.longest_fit(config["max_position_embeddings"])
 

@@ -16,7 +16,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.generation.planning import cache_config
+from metal_gen.generation.memory.planning import cache_config
 
 TESTS = Path(__file__).parent
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from metal_gen.bench.request import BenchRequest
 from metal_gen.byte_sizes import format_bytes
 from metal_gen.errors import DoesNotFitError, UsageError
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 
 DECODE_TOKENS = 32
 FEWEST_DECODE_TOKENS = 2

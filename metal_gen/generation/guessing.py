@@ -14,7 +14,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.planned import PlannedSource
 
 if TYPE_CHECKING:
-    from metal_gen.generation.memory_plan import MemoryPlan
+    from metal_gen.generation.memory.plan import MemoryPlan
     from metal_gen.speculation.speculation import Speculation
 
 # On a CPU, a hybrid keeps its states after each guess, which take much memory.

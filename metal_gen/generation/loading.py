@@ -7,18 +7,13 @@ Calling `load` on its result reads the weights.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from metal_gen.background import Background
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.checkpoint.generation_defaults import sampling_defaults
-from metal_gen.checkpoint.packed.quantizing import packing_named
-from metal_gen.config.adapters import AdaptersError
 from metal_gen.config.settings import Settings
-from metal_gen.config.sources import refusal
 from metal_gen.device.backend import (
     compiles_steps,
     dtype_named,
@@ -30,13 +25,12 @@ from metal_gen.device.backend import (
 from metal_gen.device.buffer_cache import limit_buffer_cache
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.stopping import require_capacity
-from metal_gen.generation.capacity import Capacity, capacity_for_chat, capacity_for_prompt
 from metal_gen.generation.guessing import guesses_notices, load_speculation
-from metal_gen.generation.guides.making import require_constraint
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.capacity import Capacity, capacity_for_chat, capacity_for_prompt
+from metal_gen.generation.memory.plan import MemoryPlan
+from metal_gen.generation.memory.planning import plan_memory, plan_run
 from metal_gen.generation.model_notices import compile_notices, limit_notice, memory_notice, notices_of
-from metal_gen.generation.planning import plan_memory, plan_run
-from metal_gen.generation.strategy_settings import endings_from, require_lengths, strategy_from
+from metal_gen.generation.opening import completed, open_checkpoint
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.kernels.chosen import NO_KERNELS, ModelKernels, choose_kernels
 from metal_gen.models.kernels.fitted import fitted
@@ -241,7 +235,7 @@ def prepare(
     if settings.model is not None:
         folder = locate_checkpoint(settings.model, on_progress=on_download)
     checkpoint = open_checkpoint(folder, settings)
-    settings = _completed(settings, checkpoint)
+    settings = completed(settings, checkpoint)
     in_turn = scores and checkpoint.config.linear is not None
     wanted_slots = settings.batch_size or 1
     if in_turn:
@@ -263,38 +257,3 @@ def prepare(
         notices += [*compile_notices(settings, plan, most_slots), *guesses_notices(settings, why_off)]
     notices += filter(None, (limit_notice(settings, plan), memory_notice(plan)))
     return PreparedModel(checkpoint, settings, plan, tuple(notices), guesses, most_slots, scores)
-
-
-def _completed(settings: Settings, checkpoint: Checkpoint) -> Settings:
-    """Return the settings with the checkpoint's own defaults for sampling, and check them against it.
-
-    Raises:
-        ConfigError: A setting contradicts the checkpoint, or names a token that it does not have; UsageError
-            if an argument does.
-    """
-    source = checkpoint.generation_source
-    defaults = sampling_defaults(checkpoint.generation_config, settings.sources, source)
-    settings = settings.fill(defaults, source)
-    require_lengths(settings)
-    require_constraint(settings, checkpoint)
-    if settings.logit_bias or settings.ban_token or settings.stop_token:
-        strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-        endings_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)
-    return settings
-
-
-def open_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
-    """Read the headers of a checkpoint and apply the settings that change it.
-
-    Raises:
-        CheckpointError: The checkpoint is damaged or not supported.
-        ConfigError: A setting contradicts the checkpoint, or the list of adapters is wrong; UsageError if an
-            argument has that list.
-    """
-    packing = None if settings.quantize is None else packing_named(settings.quantize)
-    try:
-        return Checkpoint(
-            folder, rope_scaling=settings.rope_scaling or (), adapters=settings.adapter, packing=packing
-        )
-    except AdaptersError as error:
-        raise refusal(settings, "adapter", error.message, error.hint) from None

@@ -8,7 +8,7 @@ from metal_gen.device.backend import can_wire_memory, counts_other_programs, run
 from metal_gen.device.blas import blas_in_use, blas_notice
 from metal_gen.device.blas_advice import blas_advice
 from metal_gen.device.mac_memory import unused_memory_bytes
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.models.config.fields import listed
 
 # A model with this many parameters feels slow if matrix products are slow.

@@ -11,7 +11,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.scoring.scorer import ScoreRequest
 from metal_gen.errors import DoesNotFitError, UsageError
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.generation.prompt import encode_as_set
 from metal_gen.scoring.long_text import encode_parts
 from metal_gen.scoring.windows import windows

@@ -15,8 +15,8 @@ from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.device.command_buffers import ELEMENTS, OPERATIONS
 from metal_gen.errors import BackendError
-from metal_gen.generation import capacity
-from metal_gen.generation.planning import plan_memory
+from metal_gen.generation.memory import capacity
+from metal_gen.generation.memory.planning import plan_memory
 
 pytest_plugins = ("fixtures_cli",)
 

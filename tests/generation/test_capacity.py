@@ -8,8 +8,8 @@ import metal_gen
 from metal_gen.config.settings import Settings
 from metal_gen.engine.stopping import ANSWER_TOKENS, LEAST_ANSWER_TOKENS
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation.capacity import CHAT_TOKENS, USUAL_TOKENS
 from metal_gen.generation.loading import prepare
+from metal_gen.generation.memory.capacity import CHAT_TOKENS, USUAL_TOKENS
 from metal_gen.text.encoded_prompt import Prompt
 
 TRAINED = 40_960

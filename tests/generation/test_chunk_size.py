@@ -9,10 +9,11 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation import model_notices, planning, working_memory
-from metal_gen.generation.capacity import USUAL_TOKENS
+from metal_gen.generation import model_notices
 from metal_gen.generation.loading import prepare
-from metal_gen.generation.memory_plan import FEWEST_CHUNK
+from metal_gen.generation.memory import planning, working
+from metal_gen.generation.memory.capacity import USUAL_TOKENS
+from metal_gen.generation.memory.plan import FEWEST_CHUNK
 
 MOST = 2048
 
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 def _on_a_gpu(monkeypatch):
     """Stands in for a Mac."""
     monkeypatch.setattr(planning, "preferred_chunk_size", lambda: MOST)
-    monkeypatch.setattr(working_memory, "runs_on_cpu", lambda: False)
+    monkeypatch.setattr(working, "runs_on_cpu", lambda: False)
 
 
 def planned(folder, most_slots=1, **settings):

@@ -14,7 +14,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.device.backend import preferred_chunk_size, runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
-from metal_gen.generation.planning import cache_config
+from metal_gen.generation.memory.planning import cache_config
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy

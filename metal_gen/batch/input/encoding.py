@@ -9,7 +9,7 @@ from metal_gen.config.sources import override_with_arguments
 from metal_gen.engine.stopping import LEAST_ANSWER_TOKENS, larger_capacity, require_capacity
 from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.guides.making import require_constraint
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.generation.prompt import encode_as_set, prefix_as_set
 from metal_gen.text.encoded_prompt import Prompt
 

@@ -15,7 +15,7 @@ from metal_gen.bench.measurement import METAL_GEN, MLX_LM, Measurement, Trial, U
 from metal_gen.bench.request import COLD_START
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.errors import MetalGenError
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 
 PROMPT = "Tell me a story about a fox."
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ from metal_gen.bench.measurement import Measurement, Trial, Unit
 from metal_gen.bench.request import CAPACITY, DECODE
 from metal_gen.bench.runners.runner import Runner
 from metal_gen.bench.sections.ceiling import ceiling_tps
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 
 
 def decode_trials(

@@ -9,7 +9,7 @@ from metal_gen.bench.measurement import METAL_GEN, Measurement, Unit
 from metal_gen.bench.request import MEMORY
 from metal_gen.bench.runners.runner import Runner
 from metal_gen.device.buffer_cache import clear_buffer_cache
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
 

@@ -93,8 +93,8 @@ def _report(
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
     from metal_gen.cli.output.plan_report import plan_json, render_plan
     from metal_gen.cli.terminal.tables import print_json, print_rendered
-    from metal_gen.generation.loading import open_checkpoint
-    from metal_gen.generation.planning import plan_run
+    from metal_gen.generation.memory.planning import plan_run
+    from metal_gen.generation.opening import open_checkpoint
 
     checkpoint = open_checkpoint(folder, settings)
     # A plan should fail if a run would; a model on the Hub has only its headers here.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from metal_gen.generation.loading import PreparedModel
     from metal_gen.hub.download_progress import DownloadProgress
 
-# Must equal the values in `generation.capacity`, which cannot be imported before MLX.
+# Must equal the values in `generation.memory.capacity`, which cannot be imported before MLX.
 USUAL_TOKENS, CHAT_TOKENS = 2048, 16_384
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 

@@ -14,7 +14,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.cli.terminal.tables import Column, pairs_table, rows_table, shown
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import DTYPE_BYTES, counts_other_programs, device_name
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.speculation.planned import GuessMemory
 
 BATCH_SIZES = (1, 2, 4, 8, 16)

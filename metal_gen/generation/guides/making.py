@@ -12,7 +12,7 @@ from metal_gen.errors import UsageError
 from metal_gen.generation.guides.guide import TextGuide
 from metal_gen.generation.guides.thinking import Phase, Thinking
 from metal_gen.generation.guides.tool_grammar import tool_choice_grammar
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.text.encoded_prompt import Prompt
 from metal_gen.text.thinking import THINK_CLOSE, ThinkingSplitter
 from metal_gen.text.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from metal_gen.checkpoint.bundled import BUNDLED_NAME
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.engine.cached_text import CachedText
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.prefix_cache.entry import EntryWriter, bytes_of
 from metal_gen.prefix_cache.folder import folder_of
 from metal_gen.prefix_cache.keys import model_key

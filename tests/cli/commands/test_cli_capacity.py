@@ -15,7 +15,7 @@ from metal_gen.cli.input.prompt_source import PART_BYTES, read_prompt
 from metal_gen.cli.terminal.console import Console
 from metal_gen.engine.stopping import ANSWER_TOKENS
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation import capacity
+from metal_gen.generation.memory import capacity
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
 

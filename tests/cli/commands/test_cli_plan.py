@@ -20,7 +20,7 @@ from metal_gen.cli.terminal.tables import to_plain
 from metal_gen.config.settings import Settings
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.loading import prepare
-from metal_gen.generation.planning import plan_memory
+from metal_gen.generation.memory.planning import plan_memory
 from metal_gen.hub import headers as hub_headers
 
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -147,7 +147,7 @@ def test_where_only_guesses_do_not_fit_the_hint_names_them(run_here, gambler):
 
 
 def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch):
-    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: 0)
+    monkeypatch.setattr("metal_gen.generation.memory.planning.available_memory_bytes", lambda: 0)
     plan = planned(run_here, gambler, "--max-seq-len", 10**9)
     assert plan["available_bytes"] is None
     assert plan["fits"] is True
@@ -157,9 +157,11 @@ def test_memory_that_is_not_known_refuses_nothing(run_here, gambler, monkeypatch
 
 @pytest.mark.parametrize(("here", "is_elsewhere"), [(LIMIT, False), (300_000, True), (0, False)])
 def test_a_limit_above_this_machine_plans_for_another_one(run_here, gambler, monkeypatch, here, is_elsewhere):
-    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: here)
+    monkeypatch.setattr("metal_gen.generation.memory.planning.available_memory_bytes", lambda: here)
     # The largest array of this machine says nothing of another one.
-    monkeypatch.setattr("metal_gen.generation.planning.most_array_bytes", lambda: 1 if is_elsewhere else 0)
+    monkeypatch.setattr(
+        "metal_gen.generation.memory.planning.most_array_bytes", lambda: 1 if is_elsewhere else 0
+    )
     limited = (gambler, "--memory-limit-bytes", LIMIT, "--chunk-size", 8, "--max-seq-len", 64)
     plan = planned(run_here, *limited)
     assert (plan["available_bytes"], plan["available_here_bytes"]) == (LIMIT, here or None)
@@ -171,7 +173,7 @@ def test_a_limit_above_this_machine_plans_for_another_one(run_here, gambler, mon
 
 
 def test_a_run_never_takes_more_than_this_machine_and_says_so(gambler, monkeypatch):
-    monkeypatch.setattr("metal_gen.generation.planning.available_memory_bytes", lambda: LIMIT)
+    monkeypatch.setattr("metal_gen.generation.memory.planning.available_memory_bytes", lambda: LIMIT)
     settings = Settings(model=gambler, chunk_size=8)
     for limit, is_said in ((LIMIT, False), (LIMIT + 1, True)):
         run = prepare(settings.override({"memory_limit_bytes": limit}, "--memory-limit-bytes"))

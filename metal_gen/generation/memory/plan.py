@@ -9,7 +9,7 @@ from metal_gen.cache.hybrid import HybridCacheConfig
 from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.constraints.token_table import MATCHER_BYTES, table_bytes
 from metal_gen.errors import DoesNotFitError
-from metal_gen.generation.working_memory import WorkingMemory
+from metal_gen.generation.memory.working import WorkingMemory
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.speculation.planned import GuessMemory
 

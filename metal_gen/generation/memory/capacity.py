@@ -6,7 +6,7 @@ The capacity is chosen once, before the cache is allocated, and never changes af
 from dataclasses import dataclass, replace
 
 from metal_gen.engine.stopping import ANSWER_TOKENS
-from metal_gen.generation.memory_plan import MemoryPlan
+from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.models.config.model_config import ModelConfig
 
 USUAL_TOKENS = 2048

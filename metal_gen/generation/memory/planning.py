@@ -18,9 +18,9 @@ from metal_gen.device.backend import (
     runs_on_cpu,
 )
 from metal_gen.errors import ConfigError
-from metal_gen.generation.capacity import capacity_for_any, usual_capacity
 from metal_gen.generation.guessing import most_guesses, planned_source, why_no_guesses
-from metal_gen.generation.memory_plan import FEWEST_CHUNK, MemoryPlan
+from metal_gen.generation.memory.capacity import capacity_for_any, usual_capacity
+from metal_gen.generation.memory.plan import FEWEST_CHUNK, MemoryPlan
 from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig

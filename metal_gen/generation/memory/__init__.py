@@ -1,0 +1,1 @@
+"""The memory that a run takes, and the size of its cache."""
