@@ -101,6 +101,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
     import typer
 
     from metal_gen.cli.app import app
+    from metal_gen.cli.switch_values import ARGUMENTS
     from metal_gen.cli.usage_errors import refuse_shell_name, usage_error
 
     if COMPLETION_VARIABLE in os.environ:
@@ -115,6 +116,7 @@ def _run_command(arguments: list[str], kept: list[object]) -> int:
         # The parser takes the words out of the list that it reads.
         context = _read_arguments(command, list(arguments))
         kept.append(context)
+        context.meta[ARGUMENTS] = arguments
         with context:
             command.invoke(context)
     except typer.Exit as exit:

@@ -113,7 +113,11 @@ _HINTS = {
     "--load-in-8bit --8bit": "--quantize 8 quantizes the weights while they load",
     "--no-cache --use-cache": "keys and values are always cached: leave it out",
     "--color --colour --no-color --no-colour": "set NO_COLOR=1 for no color",
-    "--debug --log-level --log-verbosity --stats": "-v prints the settings in force and statistics",
+    "--debug --log-level --log-verbosity --verbosity -lv --stats": "-v prints the settings in force and "
+    "statistics",
+    "--log-disable --log-file": "messages go to standard error: -q prints errors only, and 2>FILE keeps them",
+    "--nowordwrap --no-wordwrap --simple-io": "lines are broken and drawn on a terminal alone: leave it out",
+    "-qa --quantize-activations": "activations keep their dtype: leave it out",
     "--progress --no-progress": "a terminal shows progress, and a log does not; -q prints errors only",
 }
 _HINTS_OF_COMMAND = {

@@ -8,6 +8,7 @@ from typing import Any
 from metal_gen.cli.commands_elsewhere import shown_command
 from metal_gen.cli.examples import examples_in
 from metal_gen.cli.names_elsewhere import SAME, hints_of
+from metal_gen.cli.switch_values import hint_for_mixture, missing_value
 from metal_gen.errors import UsageError
 
 COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
@@ -69,6 +70,12 @@ def usage_error(error: Any, program: Any, arguments: Sequence[str]) -> UsageErro
     # For `--threads=4`; without a value the hidden option refuses the name itself.
     if name in hints and "takes no value" in message:
         return UsageError(f"no such option: {name}", hints[name])
+    command = _command_of(path, program) if context is None else context.command
+    hint = hint_for_mixture(arguments, command, message)
+    if message.endswith(" needs a value"):
+        hint = hint or missing_value(name, command)
+    if hint:
+        return UsageError(message, hint)
     if message.startswith("unexpected argument"):
         return UsageError(message, EXTRA_ARGUMENTS.get(path) or _usage(path, context))
     if context is not None and message.startswith("missing argument"):
@@ -137,6 +144,14 @@ def _nearest_option(typed: str, command: Any) -> str:
     begun = [name for name in names if name.startswith(word)]
     near = begun if len(begun) == 1 else get_close_matches(word, names, n=1, cutoff=LEAST_LIKENESS)
     return f"did you mean {names[near[0]]}? " if near else ""
+
+
+def _command_of(path: str, program: Any) -> Any:
+    """Return the command with this path, which begins with the name of the program."""
+    command = program
+    for word in path.split()[1:]:
+        command = command.commands[word]
+    return command
 
 
 def _named_command(program: Any, arguments: Sequence[str]) -> str:

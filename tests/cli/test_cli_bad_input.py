@@ -126,9 +126,9 @@ FLAGS = [
     (("--max-token", "x"), "no such option: --max-token", "did you mean --max-tokens? "),
     (("--temperatur", "1"), "no such option: --temperatur", "did you mean --temperature? "),
     (("-z", "1"), "no such option: -z", "metal-gen generate --help"),
-    (("--quiet=no",), "--quiet takes no value", "metal-gen generate --help"),
+    (("--quiet=no",), "--quiet takes no value", "leave it out"),
     (("-q", "-v"), "--quiet contradicts --verbose", "leave one of them out"),
-    (("--seed",), "--seed needs a value", "metal-gen generate --help"),
+    (("--seed",), "--seed needs a value", "write --seed S"),
     (("hello", "world"), "unexpected argument: world", "put it in quotes"),
 ]
 

@@ -25,6 +25,7 @@ from metal_gen.cli.input.setting_options import (
     with_settings,
 )
 from metal_gen.cli.output.output_file import OutputFile, existing_file, is_stdout, require_different
+from metal_gen.cli.switch_values import ARGUMENTS, hint_for_mixture
 from metal_gen.cli.terminal.console import Console
 from metal_gen.cli.terminal.streams import are_one_file
 from metal_gen.errors import UsageError
@@ -124,7 +125,7 @@ def generate(
 ) -> None:
     """Answer a prompt: stream the text to stdout, and everything else to stderr."""
     console = Console(quiet=quiet, verbosity=verbose)
-    given = _with_prompt(context.params)
+    given = _with_prompt(context)
     if escape:
         given = unescape_options(given)
     _refuse_contradictions(given)
@@ -160,14 +161,16 @@ def generate(
             file.discard()
 
 
-def _with_prompt(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_prompt(context: typer.Context) -> Mapping[str, Any]:
     """Return the parameters with the argument as the prompt."""
+    given = context.params
     argument = given["argument"]
     if argument is None:
         return given
     if given["prompt"]:
+        hint = hint_for_mixture(context.meta.get(ARGUMENTS, ()), context.command)
         raise UsageError(
-            "the prompt is given twice, as an argument and with --prompt", "leave one of them out"
+            "the prompt is given twice, as an argument and with --prompt", hint or "leave one of them out"
         )
     return {**given, "prompt": [argument]}
 
