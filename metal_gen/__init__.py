@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+    from metal_gen.cache.config import KVCacheConfig
+    from metal_gen.cache.kv_cache import KVCache
     from metal_gen.constraints.constraint import Constraint
     from metal_gen.engine.stopping import FinishDetail, FinishReason
     from metal_gen.errors import MetalGenError
@@ -37,7 +38,7 @@ _MODULES = {
     "Generation": "metal_gen.generation.pieces",
     "Greedy": "metal_gen.sampling.strategy",
     "KVCache": "metal_gen.cache.kv_cache",
-    "KVCacheConfig": "metal_gen.cache.kv_cache",
+    "KVCacheConfig": "metal_gen.cache.config",
     "MetalGenError": "metal_gen.errors",
     "Piece": "metal_gen.generation.pieces",
     "Ranked": "metal_gen.scoring.ranking",

@@ -21,8 +21,9 @@ from statistics import median
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.config import HybridCacheConfig, KVCacheConfig
+from metal_gen.cache.hybrid import new_cache
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.backend import compiles_steps, dtype_named, runs_on_cpu
 from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder

@@ -9,8 +9,9 @@ import pytest
 from tiny_checkpoint import hybrid_configs, write_checkpoint
 from tiny_text_checkpoint import END_THINK, THINK, write_text_checkpoint
 
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.cache.hybrid import HybridCache
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.slots import SlotCache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.constraints.constraint import Constraint

@@ -8,68 +8,14 @@ texts at once are in `hybrid_slots`.
 Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a value, K size of a key.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.config import MOST_MARKS, HybridCacheConfig, KVCacheConfig
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.cache.stored_text import StoredArray
-from metal_gen.device.backend import DTYPE_BYTES
-
-# Marks of a single text, and beginnings of prompts that slots share, whose states are kept.
-MOST_MARKS, MOST_BEGINNINGS = 2, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class HybridCacheConfig(KVCacheConfig):
-    """The size of a hybrid cache; `num_layers` counts the layers with keys and values.
-
-    Args:
-        num_linear_layers: Number of layers with linear attention.
-        conv_state: Shape of a convolution state, (T - 1, C), in the dtype of the cache, or in float32 where
-            that has 8 bits.
-        memory: Shape of a memory, (H, V, K), in float32.
-        recent_passes: Number of last passes of a single text that can be taken back one by one.
-        most_replayed: Number of tokens of a pass, at most, for it to be taken back in part.
-    """
-
-    num_linear_layers: int
-    conv_state: tuple[int, int]
-    memory: tuple[int, int, int]
-    recent_passes: int = 1
-    most_replayed: int = 0
-
-    @property
-    def state_nbytes(self) -> int:
-        """Bytes of the states of one sequence at one moment."""
-        conv = math.prod(self.conv_state) * DTYPE_BYTES[self.float_dtype]
-        return self.num_linear_layers * (conv + math.prod(self.memory) * DTYPE_BYTES["float32"])
-
-    @property
-    def num_states(self) -> int:
-        """Number of kept states: now and before the last passes, computed again, and marks or beginnings."""
-        replayed = 1 if self.most_replayed else 0
-        return 2 * self.batch_size + self.recent_passes - 1 + replayed + self.num_beginnings
-
-    @property
-    def num_beginnings(self) -> int:
-        """Most marks of a single text, or beginnings that slots share."""
-        return min(max(MOST_MARKS, self.batch_size), MOST_BEGINNINGS)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values, of all states, and of what states are computed from again."""
-        return super().nbytes + self.num_states * self.state_nbytes + self.replay_nbytes
-
-    @property
-    def replay_nbytes(self) -> int:
-        """Bytes from which states are computed again: inputs of the convolution, and heads."""
-        if not self.most_replayed:
-            return 0
-        rows = self.most_replayed + self.conv_state[0]
-        return 3 * self.num_linear_layers * rows * self.conv_state[1] * DTYPE_BYTES["float32"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,75 +6,15 @@ Axes: B batch, H key/value heads, L new tokens, S capacity, D head size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 
-from metal_gen.cache.forms import (
-    CACHE_DTYPES,
-    PACKED,
-    CacheForm,
-    Heads,
-    PackedForm,
-    PlainForm,
-    can_pack,
-    head_bytes,
-)
+from metal_gen.cache.config import KVCacheConfig
+from metal_gen.cache.forms import PACKED, CacheForm, Heads, PackedForm, PlainForm
 from metal_gen.cache.stored_text import StoredArray, write_while_reading
 from metal_gen.device.backend import dtype_named
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError
-
-
-@dataclass(frozen=True, kw_only=True)
-class KVCacheConfig:
-    """The size of a cache.
-
-    Args:
-        num_layers: Number of decoder layers.
-        num_kv_heads: Number of key/value heads of a layer (there may be more query heads).
-        head_dim: Size of one head.
-        max_seq_len: Capacity in tokens, for prompt and new text together.
-        batch_size: Number of sequences held side by side.
-        dtype: `float32`, `float16`, `bfloat16` or `q8`, for 8 bits.
-
-    Raises:
-        DoesNotFitError: A size is below 1, the dtype is not one of these, or heads have no 8-bit form.
-    """
-
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    max_seq_len: int = 2048
-    batch_size: int = 1
-    dtype: str = "float16"
-
-    def __post_init__(self) -> None:
-        for name in ("num_layers", "num_kv_heads", "head_dim", "max_seq_len", "batch_size"):
-            if getattr(self, name) < 1:
-                raise DoesNotFitError(f"the cache cannot have {name} below 1: {getattr(self, name)}")
-        if self.dtype not in CACHE_DTYPES:
-            raise DoesNotFitError(
-                f"the cache cannot have dtype {self.dtype!r}", f"choose one of {', '.join(CACHE_DTYPES)}"
-            )
-        if self.dtype == PACKED and not can_pack(self.head_dim):
-            raise DoesNotFitError(f"heads of {self.head_dim} numbers have no form in 8 bits")
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of one position of every sequence, over all layers."""
-        per_head = head_bytes(self.head_dim, self.dtype)
-        return self.num_layers * 2 * self.batch_size * self.num_kv_heads * per_head
-
-    @property
-    def float_dtype(self) -> str:
-        """Dtype of what is not in 8 bits."""
-        return "float32" if self.dtype == PACKED else self.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers: layers x 2 x B x H x S x bytes of a head."""
-        return self.bytes_per_token * self.max_seq_len
 
 
 class CacheOverflowError(DoesNotFitError):

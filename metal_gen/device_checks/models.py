@@ -12,7 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
+from metal_gen.cache.config import HybridCacheConfig
+from metal_gen.cache.hybrid import new_cache
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.backend import on_cpu, runs_on_cpu
 from metal_gen.device_checks.check import TOLERANCES, Check, Pair

@@ -2,8 +2,7 @@
 
 from dataclasses import asdict
 
-from metal_gen.cache.hybrid import HybridCacheConfig
-from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.cache.config import HybridCacheConfig, KVCacheConfig
 from metal_gen.models.config.model_config import ModelConfig
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.backend import device_name
 from metal_gen.device.blas import blas_in_use

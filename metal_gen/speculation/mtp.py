@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 
 from metal_gen.cache.common_prefix import common_prefix_length
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.config import KVCacheConfig
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.device.backend import compiles_steps
 from metal_gen.device.extra_memory import wait_for_release

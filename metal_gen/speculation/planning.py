@@ -3,8 +3,8 @@
 import filecmp
 from pathlib import Path
 
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.cache.forms import PACKED
-from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.checkpoint.packed.quantizing import packing_named

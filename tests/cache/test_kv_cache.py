@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from peak_memory import in_use
 
-from metal_gen.cache.kv_cache import CacheOverflowError, KVCache, KVCacheConfig
+from metal_gen.cache.config import KVCacheConfig
+from metal_gen.cache.kv_cache import CacheOverflowError, KVCache
 from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.errors import DoesNotFitError

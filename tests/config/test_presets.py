@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metal_gen.cache.kv_cache import KVCacheConfig
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.config.settings import SETTINGS
 from metal_gen.config.settings_file import EXAMPLES, commented_settings
 from metal_gen.config.sources import read_toml, resolve_settings

@@ -9,7 +9,7 @@ from on_device import cpu_only
 from test_slots import ENDINGS, STRATEGIES, alone, sampler, together
 from tiny_checkpoint import hybrid_configs, write_checkpoint
 
-from metal_gen.cache.hybrid import MOST_BEGINNINGS
+from metal_gen.cache.config import MOST_BEGINNINGS
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.models.row_independence import with_independent_rows

@@ -12,7 +12,8 @@ from quantized_checkpoint import with_stacked_experts
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import hybrid_configs, tiny_weights, write_checkpoint
 
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.config import KVCacheConfig
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.conversion.convert import convert

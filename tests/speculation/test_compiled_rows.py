@@ -11,7 +11,8 @@ from scripted_guide import ScriptedGuide
 from speculated import STRATEGIES, Oracle, decoder_for, guessed_text, plain_text, sampler_for
 from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
-from metal_gen.cache.hybrid import HybridCache, HybridCacheConfig, new_cache
+from metal_gen.cache.config import HybridCacheConfig
+from metal_gen.cache.hybrid import HybridCache, new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine import read_lengths
 from metal_gen.engine.compiled.rows import filled_up

@@ -5,7 +5,8 @@ from speculated import STRATEGIES, decoder_for, guessed_text, plain_text, sample
 from story_model import write_story_model
 from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
-from metal_gen.cache.hybrid import HybridCacheConfig, new_cache
+from metal_gen.cache.config import HybridCacheConfig
+from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.models.cache_size import cache_size

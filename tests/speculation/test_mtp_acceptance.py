@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from story_model import write_story_model
 
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.cache.hybrid import new_cache
-from metal_gen.cache.kv_cache import KVCache, KVCacheConfig
+from metal_gen.cache.kv_cache import KVCache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.mtp_weights import MtpWeights
 from metal_gen.models.cache_size import cache_size

@@ -9,8 +9,8 @@ import mlx.core as mx
 from metal_gen.bench.measurement import METAL_GEN
 from metal_gen.bench.runners.runner import DecodeRun
 from metal_gen.bench.runners.step_graph import count_device_operations, count_primitives
+from metal_gen.cache.config import KVCacheConfig
 from metal_gen.cache.hybrid import new_cache
-from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens, read_draw

@@ -13,7 +13,7 @@ import mlx.core as mx
 from metal_gen.bench.measurement import Measurement, Trial, Unit
 from metal_gen.bench.request import CEILING
 from metal_gen.byte_sizes import MIB
-from metal_gen.cache.hybrid import HybridCacheConfig
+from metal_gen.cache.config import HybridCacheConfig
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.generation.memory.plan import MemoryPlan
 from metal_gen.models.matrices.few_rows import count_pieces

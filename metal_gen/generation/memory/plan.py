@@ -4,9 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metal_gen.byte_sizes import format_bytes
+from metal_gen.cache.config import HybridCacheConfig, KVCacheConfig
 from metal_gen.cache.forms import PACKED
-from metal_gen.cache.hybrid import HybridCacheConfig
-from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.constraints.token_table import MATCHER_BYTES, table_bytes
 from metal_gen.errors import DoesNotFitError
 from metal_gen.generation.memory.working import WorkingMemory

@@ -4,9 +4,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from metal_gen.cache.config import HybridCacheConfig, KVCacheConfig
 from metal_gen.cache.forms import PACKED, can_pack
-from metal_gen.cache.hybrid import HybridCacheConfig
-from metal_gen.cache.kv_cache import KVCacheConfig
 from metal_gen.cache.packed_heads import GROUP_SIZE
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
