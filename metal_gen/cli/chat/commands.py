@@ -199,6 +199,8 @@ def _clear(session: ChatSession, argument: str) -> None:
 def _save(session: ChatSession, name: str) -> None:
     path = _file("/save", name)
     save_transcript(path, session.conversation.messages, "/save")
+    if session.saved is not None:
+        session.saved.expect(path)
     session.console.note(f"saved to {path}")
 
 

@@ -36,6 +36,7 @@ class SavedConversation:
         self.path = path
         self._console = console
         self._warned = False
+        self._expect_as_is()
 
     def save_turn(self) -> None:
         """Save the conversation so far; a failure is reported once, and the chat continues."""
@@ -58,26 +59,46 @@ class SavedConversation:
             loaded: File of the new conversation; it is continued in that file if `--save` names the same.
         """
         before, given = self.path, self._given
-        if before is None or given is None or not _has_content(before):
+        if before is None or given is None or _state(before) is None:
             return
-        if loaded is not None and loaded.exists() and given.exists() and loaded.samefile(given):
-            self.path = given
-        else:
-            self.path = _free_name(given)
+        continued = [path for path in (before, given) if loaded is not None and _are_same(path, loaded)]
+        self.path = continued[0] if continued else _free_name(given)
+        self._expect_as_is()
         if self.path != before:
             self._console.note(f"the conversation so far stays in {before}; --save goes on with {self.path}")
+
+    def expect(self, written: Path) -> None:
+        """Note that the conversation was written to this file: the next turn may replace that."""
+        if self.path is not None and _are_same(self.path, written):
+            self._expect_as_is()
+
+    def _expect_as_is(self) -> None:
+        self._expected = None if self.path is None else _state(self.path)
 
     def _save(self) -> bool:
         messages = self._conversation.messages
         if self.path is None or all(message["role"] == "system" for message in messages):
             return False
+        if _state(self.path) not in (None, self._expected):
+            changed, self.path = self.path, _free_name(self._given or self.path)
+            self._console.warn(f"another program has changed {changed}: --save goes on with {self.path}")
         save_transcript(self.path, messages, "--save")
+        self._expect_as_is()
         return True
 
 
-def _has_content(path: Path) -> bool:
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file is written; None if it is missing or empty."""
     try:
-        return path.stat().st_size > 0
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if status.st_size else None
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
     except OSError:
         return False
 

@@ -253,6 +253,26 @@ def test_a_loaded_conversation_leaves_both_files_alone(saving, tmp_path):
     assert len(read_transcript(tmp_path / "talk.json")) == 4
 
 
+def test_a_file_that_another_program_has_changed_is_left_alone(saving, tmp_path, capsys):
+    path = tmp_path / "talk.json"
+    heed(saving, f"/save {path}")
+    heed(saving, "more")
+    assert read_transcript(path) == saving.conversation.messages
+    path.write_text(json.dumps(HELLO))
+    heed(saving, f"/save {tmp_path}/other.json")
+    capsys.readouterr()
+    heed(saving, "and")
+    assert f"another program has changed {path}: --save goes on with {tmp_path}/talk-2.json" in (
+        capsys.readouterr().err
+    )
+    heed(saving, "so on")
+    assert read_transcript(path) == HELLO
+    assert read_transcript(tmp_path / "talk-2.json") == saving.conversation.messages
+    (tmp_path / "talk-2.json").unlink()
+    saving.saved.save_at_end()
+    assert read_transcript(tmp_path / "talk-2.json") == saving.conversation.messages
+
+
 def test_what_fails_or_comes_before_the_first_turn_changes_no_file(session, tmp_path, capsys):
     saved = SavedConversation(session.conversation, tmp_path / "talk.json", session.console)
     chat = ChatSession(session.conversation, session.console, Interrupts(), saved=saved)
