@@ -71,6 +71,8 @@ def require_capacity(
         remedies.append(f"raise max_seq_len under [cache] (--max-seq-len {larger})")
     room = max_seq_len - prompt_tokens + 1
     remedies.append(f"ask for at most {room} with --max-tokens" if room > 0 else "shorten the prompt")
+    if not larger:
+        remedies.append("use another model")
     raise DoesNotFitError(
         f"{what} the cache: {needed} positions are needed and max_seq_len is {max_seq_len}"
         + (f" ({reason})" if reason else ""),

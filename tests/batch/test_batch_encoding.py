@@ -80,7 +80,7 @@ def test_the_longest_row_is_known_whether_it_fits_or_not():
         ({}, "raise max_seq_len under [cache] (--max-seq-len 1000), or shorten the prompt"),
         ({"batch_size": 4}, "raise max_seq_len under [cache] (--max-seq-len 250), or shorten the prompt"),
         ({"max_tokens": 51}, "raise max_seq_len under [cache] (--max-seq-len 200), or shorten the prompt"),
-        ({"max_tokens": 2000}, "shorten the prompt"),
+        ({"max_tokens": 2000}, "shorten the prompt, or use another model"),
     ],
 )
 def test_what_would_hold_a_row_is_what_the_machine_has_room_for(settings, hint):

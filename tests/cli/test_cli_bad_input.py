@@ -15,7 +15,7 @@ from tiny_text_checkpoint import write_text_checkpoint
 from metal_gen.checkpoint.weights import WeightFiles
 from metal_gen.cli.main import main
 
-pytest_plugins = ("fixtures_text",)
+pytest_plugins = ("fixtures_cli", "fixtures_text")
 
 USAGE, CONFIGURATION, NOT_FOUND, BAD_CHECKPOINT, DOES_NOT_FIT = 2, 3, 4, 5, 6
 
