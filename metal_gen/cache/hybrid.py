@@ -9,7 +9,7 @@ Axes: B sequences, T taps of the convolution, C channels, H heads, V size of a v
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 
@@ -24,6 +24,25 @@ class _Moment:
 
     position: int
     states: list[mx.array]
+
+
+@dataclass(eq=False)
+class _LastPass:
+    """The last pass, and how to compute the states after its first few tokens again, if they may be needed.
+
+    Attributes:
+        start: Position before it.
+        layers: Computes the states of each layer.
+        whole: Computes the states of all layers, after a compiled pass.
+    """
+
+    start: int
+    layers: dict[int, Callable[[int], tuple[mx.array, mx.array]]] = field(default_factory=dict)
+    whole: Callable[[int], Sequence[mx.array]] | None = None
+
+    def has_middle(self, position: int) -> bool:
+        """Return whether the states at a position of its middle can be computed."""
+        return position > self.start and bool(self.layers or self.whole)
 
 
 class HybridCache(KVCache):
@@ -43,10 +62,7 @@ class HybridCache(KVCache):
         self._empty = _Moment(0, self.empty_states(1))
         self.state_arrays = list(self._empty.states)
         self._recent: list[_Moment] = []
-        # The last pass, if it can be taken back in part: its start, and how to compute states of its middle.
-        self._pass_start = 0
-        self._replays: dict[int, Callable[[int], tuple[mx.array, mx.array]]] = {}
-        self._replay_all: Callable[[int], Sequence[mx.array]] | None = None
+        self._last = _LastPass(0)
         self._marks: list[_Moment] = []
 
     def empty_states(self, count: int) -> list[mx.array]:
@@ -82,12 +98,12 @@ class HybridCache(KVCache):
         """Implement `LayerStates.keep`."""
         self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
         if self._may_be_cut_short:
-            self._replays[layer] = replay
+            self._last.layers[layer] = replay
 
     def note_replay(self, replay: Callable[[int], Sequence[mx.array]]) -> None:
         """Remember how to compute all states after the first few tokens of the last pass again."""
         if self._may_be_cut_short:
-            self._replay_all = replay
+            self._last.whole = replay
 
     @property
     def _may_be_cut_short(self) -> bool:
@@ -99,7 +115,7 @@ class HybridCache(KVCache):
         before = _Moment(self.position, list(self.state_arrays))
         super().claim(length)
         self._recent = [*self._recent, before][-self.config.recent_passes :]
-        self._pass_start, self._replays, self._replay_all = before.position, {}, None
+        self._last = _LastPass(before.position)
 
     def mark(self) -> None:
         """Keep the states at this position, for `take_back` to come back to; the last two are kept."""
@@ -110,7 +126,7 @@ class HybridCache(KVCache):
         """Return the last position up to this one whose states are kept or can be computed again."""
         if position >= self.position:
             return self.position
-        if (self._replays or self._replay_all) and position > self._pass_start:
+        if self._last.has_middle(position):
             return position
         return max(moment.position for moment in self._moments(position))
 
@@ -127,18 +143,18 @@ class HybridCache(KVCache):
         if last.position == target:
             self.state_arrays = list(last.states)
         else:
-            self._replay(target - self._pass_start)
+            self._replay(target - self._last.start)
         # States of later moments belong to a text that no longer exists.
         self._recent = [moment for moment in self._recent if moment.position < target]
         self._marks = [mark for mark in self._marks if mark in moments]
-        if target <= self._pass_start:
-            self._replays, self._replay_all = {}, None
+        if target <= self._last.start:
+            self._last = _LastPass(self._last.start)
 
     def _replay(self, count: int) -> None:
         """Compute the states after the first tokens of the last pass again, from the states before it."""
-        if self._replay_all is not None:
-            self.state_arrays = list(self._replay_all(count))
-        for layer, replay in self._replays.items():
+        if self._last.whole is not None:
+            self.state_arrays = list(self._last.whole(count))
+        for layer, replay in self._last.layers.items():
             conv, memory = replay(count)
             self.state_arrays[2 * layer : 2 * layer + 2] = [conv.astype(self.dtype), memory]
 
