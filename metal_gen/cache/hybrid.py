@@ -80,7 +80,8 @@ class HybridCache(KVCache):
     def take_replaced(self, replaced: Sequence[mx.array]) -> None:
         """Take what a compiled pass gives in place of `arrays`, or of states if a kernel wrote to buffers."""
         begin = len(replaced) - len(self.state_arrays)
-        super().take_replaced(replaced[:begin])
+        if begin:
+            self.buffers = list(replaced[:begin])
         self.state_arrays = list(replaced[begin:])
 
     def states(self, layer: int, sequences: slice | None) -> tuple[mx.array, mx.array]:

@@ -86,20 +86,9 @@ class RowResults(NamedTuple):
     hidden: mx.array | None
 
 
-class PassArrays(NamedTuple):
-    """All that a compiled pass gives back.
-
-    Attributes:
-        results: The results.
-        replaced: Arrays for `KVCache.take_replaced`.
-        layers: What the states of each layer of linear attention can be computed from again.
-    """
-
-    results: RowResults
-    replaced: Sequence[mx.array]
-    layers: Sequence[ReplayArrays]
-
-
+# The fields of `RowResults`, which MLX would make anew slowly; what `KVCache.take_replaced` takes; and what
+# the states of each layer of linear attention can be computed from again.
+PassArrays = tuple[mx.array, mx.array | None, mx.array | None, Sequence[mx.array], Sequence[ReplayArrays]]
 PassFunction = Callable[[RowInputs, Sequence[mx.array]], PassArrays]
 
 
@@ -157,11 +146,11 @@ class CompiledRows:
             base=None if draws is None else draws.base,
             indices=None if draws is None else words_of(range(draws.first, draws.first + rows)),
         )
-        results, replaced, layers = self._function(kind)(inputs, cache.arrays)
+        logits, outcomes, hidden, replaced, layers = self._function(kind)(inputs, cache.arrays)
         cache.take_replaced(replaced)
         if layers:
             cache.note_replay(partial(self._replays.states, layers))
-        return results
+        return RowResults(logits, outcomes, hidden)
 
     def _compile(self, kind: Kind) -> PassFunction:
         """Compile the passes of a kind."""
@@ -181,9 +170,8 @@ class CompiledRows:
                 assert inputs.base is not None
                 assert inputs.indices is not None
                 outcomes, _ = rule(logits, rule.adjusted(logits), fold(inputs.base, inputs.indices))
-            results = RowResults(logits, outcomes, hidden if kind.needs_hidden else None)
             layers = self._replays.note(cache.replays) if kind.rows > 1 else []
-            return PassArrays(results, cache.replaced, layers)
+            return logits, outcomes, hidden if kind.needs_hidden else None, cache.replaced, layers
 
         return mx.compile(run)
 

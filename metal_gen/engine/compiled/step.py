@@ -35,7 +35,7 @@ class StepInputs(NamedTuple):
     Attributes:
         tokens: Token ids, (B,).
         positions: Position of each token, (B,).
-        active: Whether each sequence has a token, (B,).
+        active: Whether each sequence has a token, (B,); None if all have one.
         periods: Periods of the rotary embedding.
         bases: `RandomKeys.base` of each sequence, (B, 2), or of the only one, (2,); None without draws.
         indices: `words` of the index of each token that is drawn, in the same shape; None without draws.
@@ -43,7 +43,7 @@ class StepInputs(NamedTuple):
 
     tokens: mx.array
     positions: mx.array
-    active: mx.array
+    active: mx.array | None
     periods: mx.array
     bases: mx.array | None
     indices: mx.array | None
@@ -63,8 +63,10 @@ class StepResults(NamedTuple):
     logprobs: LogprobArrays | None = None
 
 
-# Takes the inputs and the arrays of a cache. Returns the results, and the arrays that have been replaced.
-StepFunction = Callable[[StepInputs, Sequence[mx.array]], tuple[StepResults, Sequence[mx.array]]]
+# The fields of `StepResults`, which MLX would make anew slowly, and what `KVCache.take_replaced` takes.
+StepArrays = tuple[mx.array, mx.array | None, LogprobArrays | None, Sequence[mx.array]]
+# Takes the inputs and the arrays of a cache.
+StepFunction = Callable[[StepInputs, Sequence[mx.array]], StepArrays]
 
 
 class CompiledStep:
@@ -91,9 +93,9 @@ class CompiledStep:
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
-        if (draws := sampler.rule_draws(index)) is None:
+        if not sampler.follows_rule_alone(index):
             return sampler.draw(self.step(token), index)
-        results = self._run_one(token, draws.rule, draws.base, words(index))
+        results = self._run_one(token, sampler.rule, sampler.keys.base, words(index))
         assert results.outcomes is not None
         return Draw(results.logits, index, results.outcomes, results.logprobs)
 
@@ -118,7 +120,7 @@ class CompiledStep:
         positions: Sequence[int],
         periods: mx.array,
         *,
-        active: Sequence[bool] = (True,),
+        active: Sequence[bool] | None = None,
         rule: DrawRule | None = None,
         bases: mx.array | None = None,
         indices: mx.array | None = None,
@@ -129,7 +131,7 @@ class CompiledStep:
             tokens: Token ids, (B,); they need not be computed yet.
             positions: Position of each token.
             periods: Periods of the rotary embedding.
-            active: Which sequences have a token. The results of the others are not used.
+            active: Which sequences have a token; None if all have one. Results of the others are not used.
             rule: Rule for drawing all sequences; None skips the draw.
             bases: As for `StepInputs`.
             indices: As for `StepInputs`.
@@ -140,30 +142,35 @@ class CompiledStep:
         begin = time.perf_counter()
         function = self._function(length, rule)
         inputs = StepInputs(
-            tokens, mx.array(list(positions)), mx.array(list(active)), periods, bases, indices
+            tokens,
+            mx.array(list(positions)),
+            None if active is None else mx.array(list(active)),
+            periods,
+            bases,
+            indices,
         )
-        results, replaced = function(inputs, cache.arrays)
+        logits, outcomes, logprobs, replaced = function(inputs, cache.arrays)
         cache.take_replaced(replaced)
         if self.count > compiled_before:
             self.seconds += time.perf_counter() - begin
-        return results
+        return StepResults(logits, outcomes, logprobs)
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one rule; None skips the draw."""
         places = mx.arange(length)
         mx.eval(places)
 
-        def step(inputs: StepInputs, arrays: Sequence[mx.array]) -> tuple[StepResults, Sequence[mx.array]]:
+        def step(inputs: StepInputs, arrays: Sequence[mx.array]) -> StepArrays:
             new = inputs.positions[:, None, None, None]
             cache = FixedShapes(self.cache.form, arrays, len(self.cache.buffers), new, length)
             hidden = self.model.run(inputs.tokens, self._pass(cache, inputs, places))
             logits = self.model.logits(hidden)
             if rule is None:
-                return StepResults(logits), cache.replaced
+                return logits, None, None, cache.replaced
             assert inputs.bases is not None
             assert inputs.indices is not None
             keys = fold(inputs.bases, inputs.indices)
-            return StepResults(logits, *rule(logits, rule.adjusted(logits), keys)), cache.replaced
+            return logits, *rule(logits, rule.adjusted(logits), keys), cache.replaced
 
         return mx.compile(step)
 
