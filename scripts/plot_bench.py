@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Distinguishable without colour too: by markers, and by brightness.
+# Distinguishable without color too: by markers, and by brightness.
 COLOURS = {METAL_GEN: "#1f5a96", MLX_LM: "#d98324"}
 MARKERS = {METAL_GEN: "o", MLX_LM: "s"}
 INK, FAINT, LIMIT = "#333333", "#dddddd", "#777777"
@@ -54,7 +54,7 @@ def figures(report: BenchReport, section: str, name: str, program: str = METAL_G
 
 
 def draw_spread(
-    axes: "Axes", points: Sequence[Measurement], parameter: str, colour: str, marker: str, label: str
+    axes: "Axes", points: Sequence[Measurement], parameter: str, color: str, marker: str, label: str
 ) -> None:
     """Draw medians joined by a line, each with a bar from the minimum to the maximum."""
     points = sorted(points, key=lambda point: point.parameters[parameter])
@@ -66,7 +66,7 @@ def draw_spread(
             [spread.median - spread.minimum for spread in spreads],
             [spread.maximum - spread.median for spread in spreads],
         ],
-        color=colour,
+        color=color,
         marker=marker,
         markersize=5,
         linewidth=1.6,
@@ -155,9 +155,9 @@ def draw_uncached(axes: "Axes", report: BenchReport) -> None:
 def draw_memory(axes: "Axes", report: BenchReport) -> None:
     """Draw the planned memory by part, next to the measured memory."""
     bottom = 0.0
-    for part, colour in PARTS.items():
+    for part, color in PARTS.items():
         size = figures(report, "memory", f"planned_{part}_bytes")[0].spread.median / MIB
-        axes.bar("planned", size, 0.55, bottom=bottom, color=colour, label=part)
+        axes.bar("planned", size, 0.55, bottom=bottom, color=color, label=part)
         bottom += size
     bars = [("planned", figures(report, "memory", "planned_bytes")[0])]
     if (loading := bars[0][1].spread.median / MIB - bottom) > 0:

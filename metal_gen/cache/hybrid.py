@@ -1,6 +1,6 @@
 """The cache of a model with linear attention: keys and values, and states of constant size.
 
-A state summarises the whole text so far for its layer, so it cannot be taken back token by token. The
+A state summarizes the whole text so far for its layer, so it cannot be taken back token by token. The
 cache keeps the states of a few moments: now, before the last pass or passes, and at the last two marks. For
 moments within the last pass, whose tokens may be guesses, it computes them again. The states of several
 texts at once are in `hybrid_slots`.

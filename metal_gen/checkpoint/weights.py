@@ -127,7 +127,7 @@ class WeightFiles:
 
     @property
     def has_head_norms(self) -> bool:
-        """Whether queries and keys are normalised."""
+        """Whether queries and keys are normalized."""
         return any(name.endswith(".q_norm.weight") for name in self._expected)
 
     @property

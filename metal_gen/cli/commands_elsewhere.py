@@ -38,8 +38,8 @@ _MEANT = {
 _NO_SERVER = "metal-gen is not a server; `metal-gen batch - -o -` answers rows as they come, by one process"
 _NOTHING_RUNS = "nothing runs in the background: a command loads its model, does its work and ends"
 _PIP = (
-    "`git pull` and `pip install .` in the checkout upgrade metal-gen, `pip uninstall metal-gen` removes it, "
-    "and `metal-gen models pull` downloads a model"
+    "to upgrade metal-gen, run `git pull` and `pip install .` in the checkout; "
+    "`pip uninstall metal-gen` removes it, and `metal-gen models pull` downloads a model"
 )
 _INSTEAD = {
     "serve server api web ui start": _NO_SERVER,

@@ -73,7 +73,7 @@ def run_pass(
         in_stages: Compute each stage of a layer before the next is built, as on `Step`.
 
     Returns:
-        Normalised hidden states, (R, hidden), not computed yet.
+        Normalized hidden states, (R, hidden), not computed yet.
     """
     ids = [each.token.astype(mx.int32) for each in nexts]
     ids += [mx.array(list(part.tokens), dtype=mx.int32) for part in prompts]
@@ -100,7 +100,7 @@ def run_pass(
 
 
 def _parts_of_nexts(nexts: Sequence[NextToken], capacity: int, model: Transformer) -> Iterator[Part]:
-    """Group neighbouring slots that attend to equally many positions."""
+    """Group neighboring slots that attend to equally many positions."""
 
     def stretch(indexed: tuple[int, NextToken]) -> tuple[int, int]:
         row, each = indexed

@@ -122,7 +122,7 @@ def near_matches(asked: str) -> list[str]:
 def _likeness(asked: str, name: str) -> float:
     from difflib import SequenceMatcher
 
-    # The right name under another organisation counts as near; so does the name without one.
+    # The right name under another organization counts as near; so does the name without one.
     whole = SequenceMatcher(None, asked, name).ratio()
     last_part = SequenceMatcher(None, asked.rpartition("/")[2], name.rpartition("/")[2]).ratio()
     return max(whole, 0.99 * last_part)

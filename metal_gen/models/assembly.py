@@ -28,7 +28,7 @@ def assemble(
         source: Source of the weights.
         qkv_bias: Whether the query, key and value projections have a bias.
         output_bias: Whether the output projection of attention has a bias.
-        qk_norm: Whether queries and keys are normalised per head before the rotation.
+        qk_norm: Whether queries and keys are normalized per head before the rotation.
     """
     rope = Rope(config.rope, config.head_dim)
     around_zero = has_norms_around_zero(config, source)
@@ -182,6 +182,6 @@ class _LayerAssembly:
             gate_up=gate_up,
             down=down,
             per_token=experts.num_experts_per_tok,
-            normalised=experts.norm_topk_prob,
+            normalized=experts.norm_topk_prob,
             shared=shared,
         )

@@ -46,7 +46,7 @@ class HeadNorm:
         return computed(mx.stack(weights)[:, None] + (1 if self.around_zero else 0))
 
     def __call__(self, heads: mx.array) -> mx.array:
-        """Normalise (B, H, L, D): query heads first, then key heads."""
+        """Normalize (B, H, L, D): query heads first, then key heads."""
         return mx.fast.rms_norm(heads, None, self.eps) * self._weight
 
 
@@ -172,7 +172,7 @@ class Step:
 class Attention:
     """Causal grouped-query attention with rotary positions, over the KV cache.
 
-    Queries and keys are normalised and rotated together, as heads of one array.
+    Queries and keys are normalized and rotated together, as heads of one array.
 
     Args:
         gated: The projection returns a gate next to each query; the gate scales the output of its head.

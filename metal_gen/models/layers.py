@@ -54,11 +54,11 @@ class RMSNorm:
         return computed(mx.array([self.eps]))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Normalise the last axis."""
+        """Normalize the last axis."""
         return mx.fast.rms_norm(x, self._scale, self.eps)
 
     def of_sum(self, rows: mx.array, added: mx.array) -> tuple[mx.array, mx.array]:
-        """Return rows + added, and this sum normalised; all are (R, hidden)."""
+        """Return rows + added, and this sum normalized; all are (R, hidden)."""
         if self.adds_by_kernel and can_add(rows, added, self._scale):
             return add_rms_norm(rows, added, self._scale, self._eps)
         rows = rows + added

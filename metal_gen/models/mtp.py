@@ -55,7 +55,7 @@ class MtpHeads:
             cache: Cache of one layer.
 
         Returns:
-            Normalised states, (R, hidden), that predict the token after the one given.
+            Normalized states, (R, hidden), that predict the token after the one given.
 
         Raises:
             CacheOverflowError: The positions do not fit. Nothing was written.
@@ -93,7 +93,7 @@ class MtpHeads:
             periods: Periods of the rotary embedding.
 
         Returns:
-            Normalised states, (R, hidden), as a call gives.
+            Normalized states, (R, hidden), as a call gives.
         """
         step = Step(
             cache=cache, batch=1, length=len(tokens), offset=0, periods=periods, parts=(), nexts=nexts

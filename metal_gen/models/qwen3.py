@@ -1,6 +1,6 @@
 """Qwen3 and what is built like it: mixtures, vision-language, hybrids.
 
-Explicit head size, normalised queries and keys, optional bias.
+Explicit head size, normalized queries and keys, optional bias.
 
 Source: arXiv 2505.09388; `modeling_qwen3.py` of Hugging Face transformers.
 """

@@ -39,7 +39,7 @@ class MLP(Protocol):
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """Attention and MLP. The input of each is normalised, and its output is added to the input."""
+    """Attention and MLP. The input of each is normalized, and its output is added to the input."""
 
     attention_norm: RMSNorm
     attention: Mixer
@@ -103,7 +103,7 @@ class Transformer:
                 kernel may write to the cache, of which MLX does not know.
 
         Returns:
-            Normalised hidden states, ready for `logits`, (B, L, hidden).
+            Normalized hidden states, ready for `logits`, (B, L, hidden).
 
         Raises:
             CacheOverflowError: The tokens do not fit. Nothing was written.

@@ -49,8 +49,8 @@ def token_logprobs(
         top: Number of most probable tokens to add.
     """
     logits = logits.astype(mx.float32)
-    normaliser = mx.logsumexp(logits, axis=-1)
-    model = logits[0, token] - normaliser
+    normalizer = mx.logsumexp(logits, axis=-1)
+    model = logits[0, token] - normalizer
     sampling = mx.zeros(1)
     if weights is not None:
         values, ids = weights
@@ -59,7 +59,7 @@ def token_logprobs(
     few = blocks.few_largest(logits, top)
     order = mx.argsort(-few.logits, axis=-1)[0, :top]
     top_ids = order if few.ids is None else few.ids[0, order]
-    return LogprobArrays(model, sampling, top_ids, few.logits[0, order] - normaliser)
+    return LogprobArrays(model, sampling, top_ids, few.logits[0, order] - normalizer)
 
 
 def read_logprobs(arrays: LogprobArrays) -> TokenLogprobs:

@@ -2,7 +2,7 @@
 
 For each kind of guesses and each depth (number of guesses), running means say how long a pass takes. For each
 place, they say how often a guess is right if those before it were. Both together give tokens in a second. The
-best depth is used; now and then a neighbouring one is tried, less often the more often that was in vain.
+best depth is used; now and then a neighboring one is tried, less often the more often that was in vain.
 
 Source: the choice of depths in ollama (`x/mlxrunner/speculate_depth.go`).
 """
@@ -29,7 +29,7 @@ NOT_COUNTED = 2
 OUTLIER = 3.0
 # Choices for which the best depth stands, unless guesses are made: plain steps change little.
 KEPT_CHOICES = 8
-# Passes between tries of a neighbouring depth.
+# Passes between tries of a neighboring depth.
 FEWEST_BETWEEN, MOST_BETWEEN = 24, 768
 # A depth must be better than plain steps by this factor.
 LEAST_GAIN = 1.03
@@ -158,7 +158,7 @@ class LearnedDepths(Depths):
         self._chosen: dict[str, int] = {}
 
     def choose(self, kind: str) -> int:
-        """Return the best depth, or a neighbour of it that is due to be tried."""
+        """Return the best depth, or a neighbor of it that is due to be tried."""
         return self._chosen.pop(kind) if kind in self._chosen else self._choice(kind)
 
     def wants(self, kind: str) -> bool:

@@ -29,7 +29,7 @@ def run_rows(
             as long as many steps.
 
     Returns:
-        Normalised hidden states, (L, hidden), not computed yet.
+        Normalized hidden states, (L, hidden), not computed yet.
     """
     if not (runs_on_cuda() if in_stretches is None else in_stretches):
         return model(tokens[None], cache)[0]

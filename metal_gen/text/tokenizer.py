@@ -78,7 +78,7 @@ class Tokenizer:
     Attributes:
         added_ids: Tokens added to the byte-level ones, such as `<|im_end|>`, by their text.
         special_ids: Added tokens that are not shown. Thinking tags are not among them, because they are
-            recognised in the text.
+            recognized in the text.
 
     Args:
         source: A checkpoint's folder, or the contents of its files.

@@ -1,4 +1,4 @@
-"""Rows that are scored or ranked: what they may be, and that neighbours, windows and failures do not mix."""
+"""Rows that are scored or ranked: what they may be, and that neighbors, windows and failures do not mix."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Log-probabilities do not depend on chunks, neighbours or sharing, and logits of all tokens never exist."""
+"""Log-probabilities do not depend on chunks, neighbors or sharing, and logits of all tokens never exist."""
 
 import mlx.core as mx
 import numpy as np
@@ -75,7 +75,7 @@ def test_log_probabilities_are_those_of_the_whole_text(sequences, expected, coun
     assert np.abs(np.array(alternatives) - expected[40, [TEXT[41], 5, 6]]).max() < 1e-4
 
 
-def test_results_do_not_depend_on_neighbours_or_on_what_is_shared(sequences):
+def test_results_do_not_depend_on_neighbors_or_on_what_is_shared(sequences):
     together = run(Scorer(sequences(3), chunk_size=70, block_rows=9), requests())
     for request, logprobs in zip(requests(), together, strict=True):
         [alone] = run(Scorer(sequences(2), chunk_size=STRIDE, block_rows=9), [request])

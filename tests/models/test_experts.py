@@ -40,7 +40,7 @@ def experts():
         gate_up=DenseExperts(random(COUNT, 2 * SIZE, HIDDEN, seed=1)),
         down=DenseExperts(random(COUNT, HIDDEN, SIZE, seed=2)),
         per_token=PER_TOKEN,
-        normalised=False,
+        normalized=False,
     )
 
 
@@ -58,7 +58,7 @@ def one_by_one(experts, rows):
         scores = np.exp(router @ row)
         scores /= scores.sum()
         chosen = np.argsort(-scores)[: experts.per_token]
-        total = scores[chosen].sum() if experts.normalised else 1.0
+        total = scores[chosen].sum() if experts.normalized else 1.0
         mixed = np.zeros(HIDDEN)
         for expert in chosen:
             gate, up = np.split(gate_up[expert] @ row, 2)
@@ -71,7 +71,7 @@ def one_by_one(experts, rows):
 @pytest.mark.parametrize("count", [1, 5, 6, 70])
 def test_the_sum_equals_that_of_a_loop(experts, monkeypatch, count, sorts):
     monkeypatch.setattr(expert_groups, "runs_on_cpu", lambda: not sorts)
-    experts = replace(experts, normalised=count > 5)
+    experts = replace(experts, normalized=count > 5)
     expected = one_by_one(experts, rows_of(count))
     assert np.abs(np.array(experts(rows_of(count))) - expected).max() < 1e-5 * np.abs(expected).max()
 

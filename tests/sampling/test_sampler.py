@@ -379,8 +379,8 @@ def test_numbers_from_keys_are_uniform_and_do_not_follow_each_other():
     count = numbers.size
     assert abs(numbers.mean()) < 5 * math.sqrt(1 / 12 / count)
     assert abs((numbers**2).mean() - 1 / 12) < 5 * math.sqrt(1 / 180 / count)
-    for neighbours in (numbers[:, 1:] * numbers[:, :-1], numbers[1:] * numbers[:-1]):
-        assert abs(neighbours.mean()) < 5 * (1 / 12) / math.sqrt(neighbours.size)
+    for neighbors in (numbers[:, 1:] * numbers[:, :-1], numbers[1:] * numbers[:-1]):
+        assert abs(neighbors.mean()) < 5 * (1 / 12) / math.sqrt(neighbors.size)
 
 
 @pytest.mark.parametrize("strategy", [*DRAWING, *PENALISING[:4]], ids=str)

@@ -58,7 +58,7 @@ def random_logits(vocabulary, *, scale=3.0, seed=0):
 
 
 def zipf_logits(vocabulary, *, exponent=1.2, seed=0):
-    """Return logits with few probable tokens, so that neighbours at the edge of a nucleus differ clearly."""
+    """Return logits with few probable tokens, so that neighbors at the edge of a nucleus differ clearly."""
     ranks = np.random.RandomState(seed).permutation(vocabulary) + 1
     return (-exponent * np.log(ranks)).astype(np.float32)
 

@@ -131,7 +131,7 @@ def test_a_file_without_tokens_is_refused(open_tokenizer):
         (r"(?:ab)+(c|d)", False),
     ],
 )
-def test_endless_expressions_are_recognised(open_tokenizer, pattern, repeats):
+def test_endless_expressions_are_recognized(open_tokenizer, pattern, repeats):
     assert repeats_choices(pattern) == repeats
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     if repeats:

@@ -39,7 +39,7 @@ UNSUPPORTED = (
     "kasa_config",
     "monteclora_config",
 )
-# These initialise A and B and leave the model as it is. Others change the model.
+# These initialize A and B and leave the model as it is. Others change the model.
 HARMLESS_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 MERGE_HINT = "merge it first, with peft's merge_and_unload, and save the model"
 

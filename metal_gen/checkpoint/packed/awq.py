@@ -28,7 +28,7 @@ from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
 AWQ_BITS = 4
 PER_WORD = 8
-# Position in a word, from the lowest bits, of each of eight neighbouring outputs.
+# Position in a word, from the lowest bits, of each of eight neighboring outputs.
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 PARTS = ("qweight", "qzeros", "scales")
 

@@ -106,7 +106,7 @@ class StoredGptq:
         """Read and compute the matrix.
 
         Raises:
-            CheckpointError: A group is not of neighbouring inputs, or the zeros contradict config.json.
+            CheckpointError: A group is not of neighboring inputs, or the zeros contradict config.json.
         """
         self._check_groups(files)
         packed = in_order(files.stored(f"{self.name}.qweight").view(mx.uint32).T)
@@ -138,9 +138,9 @@ class StoredGptq:
         if self.group_index is None:
             return
         width = self.shape[1]
-        neighbours = mx.arange(width) // self.method.groups.size_in(width)
-        if (files.stored(f"{self.name}.g_idx") != neighbours).any().item():
+        neighbors = mx.arange(width) // self.method.groups.size_in(width)
+        if (files.stored(f"{self.name}.g_idx") != neighbors).any().item():
             raise CheckpointError(
                 f"{self.group_index.place} groups inputs by importance (desc_act), "
-                "and only groups of neighbouring inputs are supported"
+                "and only groups of neighboring inputs are supported"
             )

@@ -62,7 +62,7 @@ def _read_gptq(fields: FieldReader) -> Method:
         raise _refusal(
             fields,
             "desc_act is true, which groups inputs by importance, "
-            "and only groups of neighbouring inputs are supported",
+            "and only groups of neighboring inputs are supported",
         )
     named = "format" if fields.has("format") and not fields.has("checkpoint_format") else "checkpoint_format"
     layout = _one_of(fields, named, ("gptq", "gptq_v2"), default="gptq")

@@ -26,7 +26,7 @@ PLAIN_WIDTH = 80
 
 
 def to_plain_table(report: BenchReport) -> str:
-    """Return the report without colours, for a pipe or a file."""
+    """Return the report without colors, for a pipe or a file."""
     return to_plain(render(report, PLAIN_WIDTH), PLAIN_WIDTH)
 
 

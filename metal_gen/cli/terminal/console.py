@@ -18,7 +18,7 @@ from metal_gen.cli.terminal.streams import (
     print_unchanged,
     rich_console,
     shows_animation,
-    shows_colour,
+    shows_color,
 )
 from metal_gen.cli.terminal.word_wrap import WordWrap, wrap_words
 from metal_gen.control_characters import visible
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metal_gen.cli.terminal.markdown_stream import MarkdownStream
 
 NAME = "metal-gen"
-# Marks thinking where no colour distinguishes it from the answer.
+# Marks thinking where no color distinguishes it from the answer.
 THINKING, DONE_THINKING = "Thinking...\n", "...done thinking.\n"
 
 
@@ -141,7 +141,7 @@ class Console:
         if not text or self.quiet or sys.stderr is None:
             return
         self._end_line_of_other(sys.stderr)
-        if not self._is_thinking and not shows_colour(sys.stderr):
+        if not self._is_thinking and not shows_color(sys.stderr):
             self._write_stderr(THINKING, "")
         self._is_thinking = True
         self._begin_line(sys.stderr)
@@ -159,7 +159,7 @@ class Console:
             return
         self._is_thinking = False
         self.end_text()
-        if is_done and not shows_colour(sys.stderr):
+        if is_done and not shows_color(sys.stderr):
             self._write_stderr(DONE_THINKING, "")
 
     def _wrapped(self, text: str, stream: TextIO) -> str:
@@ -264,7 +264,7 @@ class Console:
 
     def _write_line(self, text: str, style: str) -> None:
         try:
-            if style and shows_colour(sys.stderr):
+            if style and shows_color(sys.stderr):
                 print_unchanged(self._stderr, text, style)
             else:
                 sys.stderr.write(text)

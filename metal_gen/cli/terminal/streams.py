@@ -1,7 +1,7 @@
-"""The capabilities of a stream: terminal, colour, animation, width; and writing to it.
+"""The capabilities of a stream: terminal, color, animation, width; and writing to it.
 
-`NO_COLOR`, `TERM=dumb` and a redirected stream mean neither colour nor animation. `FORCE_COLOR` enables only
-colour.
+`NO_COLOR`, `TERM=dumb` and a redirected stream mean neither color nor animation. `FORCE_COLOR` enables only
+color.
 """
 
 import os
@@ -21,8 +21,8 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def shows_colour(stream: TextIO | None) -> bool:
-    """Return whether messages may have colours."""
+def shows_color(stream: TextIO | None) -> bool:
+    """Return whether messages may have colors."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (is_terminal(stream) and not _is_dumb())
@@ -58,7 +58,7 @@ def are_one_file(one: TextIO | None, other: TextIO | None) -> bool:
 
 
 def rich_console(stream: TextIO) -> "RichConsole":
-    """Return a rich console that leaves text unchanged, and uses colours only if allowed."""
+    """Return a rich console that leaves text unchanged, and uses colors only if allowed."""
     from rich.console import Console as RichConsole
     from rich.theme import Theme
 
@@ -66,7 +66,7 @@ def rich_console(stream: TextIO) -> "RichConsole":
     theme = Theme({"markdown.code": "bold cyan"})
     return RichConsole(
         file=stream,
-        color_system="auto" if shows_colour(stream) else None,
+        color_system="auto" if shows_color(stream) else None,
         markup=False,
         emoji=False,
         highlight=False,

@@ -56,7 +56,7 @@ def print_rendered(render: Callable[[int], RenderableType], console: Console) ->
 
 
 def to_plain(renderable: RenderableType, width: int = UNBOUNDED) -> str:
-    """Return the output without colours and without spaces at the ends of lines."""
+    """Return the output without colors and without spaces at the ends of lines."""
     text = io.StringIO()
     console = RichConsole(
         file=text, width=width, color_system=None, markup=False, emoji=False, highlight=False

@@ -78,7 +78,7 @@ class RowResults(NamedTuple):
     Attributes:
         logits: Logits after each token, (R, V); after the last that counts, (1, V), if only that is needed.
         outcomes: Token ids followed by the `Status` of each, (2 R,) int32; None without draws.
-        hidden: Normalised hidden states, (R, hidden); None unless needed.
+        hidden: Normalized hidden states, (R, hidden); None unless needed.
     """
 
     logits: mx.array

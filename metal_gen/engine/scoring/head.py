@@ -21,7 +21,7 @@ def target_logprobs(
 
     Args:
         model: Model with its weights.
-        hidden: (R, hidden) normalised hidden states, computed.
+        hidden: (R, hidden) normalized hidden states, computed.
         targets: R token ids.
         block_rows: Rows whose logits are computed together.
 

@@ -28,7 +28,7 @@ class ScoringPassMemory:
         tokens: T.
         capacity: S.
         has_products_apart: Whether results of products are joined or added.
-        has_head_norms: Whether queries and keys are normalised.
+        has_head_norms: Whether queries and keys are normalized.
         is_packed: Whether keys and values are in 8 bits in the cache.
     """
 
@@ -87,10 +87,10 @@ class ScoringPassMemory:
 
     @property
     def _projections(self) -> int:
-        """Numbers in memory when queries, keys and values have been projected, normalised and rotated."""
+        """Numbers in memory when queries, keys and values have been projected, normalized and rotated."""
         model, (queries, keys) = self.model, self._heads
-        normalised = 11 if self._is_half else 6
-        turned = (normalised if self.has_head_norms else 4) * (queries + keys) + keys
+        normalized = 11 if self._is_half else 6
+        turned = (normalized if self.has_head_norms else 4) * (queries + keys) + keys
         apart = queries + 2 * keys if self.has_products_apart else 0
         # The angles of a token, their sines and cosines.
         angles = 4 * model.head_dim if self._is_half else 3 * model.head_dim // 2

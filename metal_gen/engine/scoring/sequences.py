@@ -47,7 +47,7 @@ class Sequences(Protocol):
             length: Length of the whole texts, as the rotary embedding needs it.
 
         Returns:
-            (R, hidden) normalised hidden states of all tokens, computed.
+            (R, hidden) normalized hidden states of all tokens, computed.
         """
 
     def hold(self, slot: int, shared: Sequence[int]) -> None:

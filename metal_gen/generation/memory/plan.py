@@ -33,7 +33,7 @@ class MemoryPlan:
         here_bytes: Memory that this machine's device has left; 0 if unknown.
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
-        has_head_norms: Whether queries and keys are normalised.
+        has_head_norms: Whether queries and keys are normalized.
         most_array_bytes: Largest array that the device allows; 0 if unknown.
         stores_prefixes: Whether prefixes are read from and written to the disk, a layer at a time.
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.

@@ -43,7 +43,7 @@ class WorkingMemory:
         texts: Number of texts that draw a token at once.
         has_products_apart: Whether results of products are joined or added, so that both are in memory
             at once.
-        has_head_norms: Whether queries and keys are normalised.
+        has_head_norms: Whether queries and keys are normalized.
         drawn_rows: Number of tokens that are drawn at once.
         is_packed: Whether keys and values are in 8 bits in the cache.
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
@@ -195,7 +195,7 @@ class WorkingMemory:
         model = self.model
         queries, keys = model.num_attention_heads, model.num_key_value_heads
         if runs_on_cpu():
-            # Projected; normalised and rotated; queries scaled, attended with, and reshaped to rows.
+            # Projected; normalized and rotated; queries scaled, attended with, and reshaped to rows.
             turned = 5 if self.has_head_norms else 3
             heads = queries + 2 * keys + turned * (queries + keys) + 3 * queries
         else:
@@ -247,7 +247,7 @@ class WorkingMemory:
         # Projected; seven times in the convolution; gates, and what they are multiplied with.
         width = linear.conv_size + 7 * linear.value_size + 7 * self.model.hidden_size
         numbers = self.tokens * width + part * 7 * linear.conv_size
-        # The delta rule, in float32: normalised by key head, then repeated and weighted for value heads.
+        # The delta rule, in float32: normalized by key head, then repeated and weighted for value heads.
         rule = 2 * linear.key_size + 3 * heads * key
         if half:
             repeated = 2 if heads > linear.linear_num_key_heads else 0

@@ -7,7 +7,7 @@ from metal_gen.models.config.fields import FieldReader, quoted
 
 FAMILIES = frozenset({"qwen2_moe", "qwen3_moe", "qwen3_vl_moe", "qwen3_next", "qwen3_5_moe"})
 WITH_SHARED_EXPERT = frozenset({"qwen2_moe", "qwen3_next", "qwen3_5_moe"})
-ALWAYS_NORMALISED = frozenset({"qwen3_vl_moe", "qwen3_5_moe"})
+ALWAYS_NORMALIZED = frozenset({"qwen3_vl_moe", "qwen3_5_moe"})
 EXPERT_FIELDS = frozenset(
     """decoder_sparse_step mlp_only_layers moe_intermediate_size norm_topk_prob num_experts
     num_experts_per_tok num_local_experts output_router_logits router_aux_loss_coef
@@ -63,7 +63,7 @@ def read_experts(config: FieldReader, model_type: str) -> ExpertsConfig | None:
             config.integer("shared_expert_intermediate_size") if model_type in WITH_SHARED_EXPERT else 0
         ),
         norm_topk_prob=(
-            model_type in ALWAYS_NORMALISED or config.flag("norm_topk_prob", model_type == "qwen3_next")
+            model_type in ALWAYS_NORMALIZED or config.flag("norm_topk_prob", model_type == "qwen3_next")
         ),
         decoder_sparse_step=config.integer("decoder_sparse_step", 1),
         mlp_only_layers=_layers(config),

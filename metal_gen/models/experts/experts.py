@@ -38,7 +38,7 @@ class Experts:
         gate_up: Gate and up projections of all experts.
         down: Down projections of all experts.
         per_token: K.
-        normalised: Whether the weights of the chosen experts are scaled to add up to 1.
+        normalized: Whether the weights of the chosen experts are scaled to add up to 1.
         shared: Expert that is added for every token.
         apart: Compute every row separately, so that no row depends on the others.
     """
@@ -47,7 +47,7 @@ class Experts:
     gate_up: ExpertLinear
     down: ExpertLinear
     per_token: int
-    normalised: bool
+    normalized: bool
     shared: SharedExpert | None = None
     apart: bool = False
 
@@ -64,7 +64,7 @@ class Experts:
         probabilities = mx.softmax(self.router(rows).astype(mx.float32), axis=-1)
         chosen = mx.argpartition(probabilities, -self.per_token, axis=-1)[:, -self.per_token :]
         weights = mx.take_along_axis(probabilities, chosen, axis=-1)
-        if self.normalised:
+        if self.normalized:
             weights = weights / weights.sum(axis=-1, keepdims=True)
         return weights.astype(rows.dtype), chosen
 

@@ -35,7 +35,7 @@ def choose_kernels(
         config: Sizes of the model.
         dtype: Dtype of computation: `float32`, `bfloat16` or `float16`.
         cache_dtype: Dtype of the cache, which may also be `q8`.
-        has_head_norms: Whether queries and keys are normalised.
+        has_head_norms: Whether queries and keys are normalized.
         for_new_tokens: Whether to use those that compute a few new tokens at a time.
     """
     if not for_new_tokens:

@@ -14,7 +14,7 @@ from metal_gen.models.transformer import DecoderLayer, Transformer
 
 
 def has_head_norms(model: Transformer) -> bool:
-    """Return whether queries and keys are normalised."""
+    """Return whether queries and keys are normalized."""
     return any(
         isinstance(layer.attention, Attention) and layer.attention.head_norm is not None
         for layer in model.layers

@@ -29,7 +29,7 @@ class Heads:
         head_dim: D.
         rotated: Number of rotated numbers in each head.
         gated: A gate follows each query head in the rows.
-        normed: Queries and keys are normalised.
+        normed: Queries and keys are normalized.
         window: Number of positions that a token sees, with itself; None for all.
     """
 

@@ -1,6 +1,6 @@
 """Everything between the projections of a layer of linear attention, as one GPU kernel.
 
-The kernel applies the convolution and silu, normalises queries and keys, computes the gated delta rule and
+The kernel applies the convolution and silu, normalizes queries and keys, computes the gated delta rule and
 applies the gated norm. A group of threads takes one value head of one sequence. It prepares some tokens side
 by side in the memory that it shares, applies the rule to them one after another, and goes on to the next.
 

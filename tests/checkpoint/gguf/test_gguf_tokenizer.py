@@ -51,7 +51,7 @@ def test_tokens_of_few_texts_and_of_many_are_the_same(text, tiny):
     shown = b"".join(few.token_bytes(token) for token in ids).decode()
     for special in ("<|im_start|>", "<|im_end|>"):
         text = text.replace(special, "")
-    assert shown == normalised(text)
+    assert shown == normalized(text)
 
 
 def header_of(checkpoint, **changes):
@@ -59,7 +59,7 @@ def header_of(checkpoint, **changes):
     return GgufHeader(checkpoint.folder, tokenizer_metadata(512) | changes, {})
 
 
-def normalised(text):
+def normalized(text):
     """Normalize a text as the tokenizer does, which composes characters."""
     import unicodedata
 

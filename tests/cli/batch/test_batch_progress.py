@@ -130,8 +130,8 @@ def test_a_screen_has_a_line_that_fits(tmp_path, columns):
     arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--batch-size", "1")
     outcome = run_in_terminal(*arguments, home=tmp_path, attached=("stderr",), columns=columns)
     assert outcome.code == 7
-    colourless = re.sub(r"\x1b\[[0-9;]*m", "", outcome.screen.decode())
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", colourless)
+    colorless = re.sub(r"\x1b\[[0-9;]*m", "", outcome.screen.decode())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", colorless)
     lines = [line.strip() for line in re.split(r"[\r\n]", text) if re.search(r"\d/13 rows", line)]
     assert all(len(line) <= columns for line in lines)
     assert any(re.search(r"\d+/13 rows  \d+ %  \d:\d\d left  1 failed", line) for line in lines)

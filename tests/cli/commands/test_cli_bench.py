@@ -167,7 +167,7 @@ def test_a_terminal_of_any_width_shows_every_figure(gambler, tmp_path, columns):
     assert max(map(len, lines)) <= columns
     for name in ("decode, tok/s", "planned", "peak memory", "primitives"):
         assert any(name in line for line in lines), lines
-    assert b"\x1b[3" not in outcome.screen, "colour in spite of NO_COLOR"
+    assert b"\x1b[3" not in outcome.screen, "color in spite of NO_COLOR"
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,13 @@ def test_an_empty_cache_says_how_to_fill_it(run_here):
 
 
 def test_the_list_fits_a_narrow_terminal(hub, tmp_path):
-    put_model(hub, "organisation/a-model-with-a-long-name-Instruct-2507", model_files())
+    put_model(hub, "organization/a-model-with-a-long-name-Instruct-2507", model_files())
     outcome = run_in_terminal("models", "list", home=tmp_path, attached=("stdout",), columns=40)
     shown = re.sub("\x1b\\[[0-9;]*m", "", outcome.screen.decode())
     lines = [line.rstrip() for line in shown.splitlines()]
     assert outcome.code == 0
     assert max(map(len, lines)) <= 40
-    assert "".join(lines[:2]) == "organisation/a-model-with-a-long-name-Instruct-2507"
+    assert "".join(lines[:2]) == "organization/a-model-with-a-long-name-Instruct-2507"
     assert "  architecture  qwen3" in lines
 
 

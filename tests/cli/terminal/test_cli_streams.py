@@ -423,7 +423,7 @@ def test_no_escape_sequences_where_they_are_not_wanted(thinker, tmp_path, change
     assert ESCAPE not in screen_of_messages(thinker, tmp_path, **changes)
 
 
-def test_no_colour_where_it_is_not_wanted(tmp_path):
+def test_no_color_where_it_is_not_wanted(tmp_path):
     styled, plain = (
         run_in_terminal("generate", "--bogus", home=tmp_path, attached=("stderr",), **changes)
         for changes in ({}, {"NO_COLOR": "1"})

@@ -1,4 +1,4 @@
-"""Tests drawing and colours, per stream and environment."""
+"""Tests drawing and colors, per stream and environment."""
 
 import io
 import os
@@ -85,7 +85,7 @@ class Stream:
 
 
 @pytest.mark.parametrize(
-    ("variables", "is_terminal", "colour", "animation"),
+    ("variables", "is_terminal", "color", "animation"),
     [
         ({}, True, True, True),
         ({}, False, False, False),
@@ -98,13 +98,13 @@ class Stream:
         ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False, False),
     ],
 )
-def test_what_the_environment_wishes(environment, variables, is_terminal, colour, animation):
+def test_what_the_environment_wishes(environment, variables, is_terminal, color, animation):
     environment(**variables)
     stream = Stream(is_terminal=is_terminal)
-    assert (terminal.shows_colour(stream), terminal.shows_animation(stream)) == (colour, animation)
+    assert (terminal.shows_color(stream), terminal.shows_animation(stream)) == (color, animation)
 
 
-def test_colour_by_force_is_for_messages_and_never_for_the_text(run_here, environment, speaker):
+def test_color_by_force_is_for_messages_and_never_for_the_text(run_here, environment, speaker):
     environment(FORCE_COLOR="1")
     outcome = run_here("generate", "-m", speaker, "-p", "hi")
     assert outcome.stdout == SAID_LINE

@@ -17,7 +17,7 @@ ON_DEVICE = ""
 if os.environ.get("METAL_GEN_TEST_DEVICE") == "cpu":
     ON_DEVICE = "import mlx.core as mx; mx.set_default_device(mx.cpu)"
     RUN = ["-c", f"{ON_DEVICE}; import runpy; runpy.run_module('metal_gen', run_name='__main__')"]
-# Variables that would change colours, languages, settings or paths.
+# Variables that would change colors, languages, settings or paths.
 DROPPED = ("METAL_GEN_", "HF_", "XDG_", "LC_", "PYTHON", "GITHUB_")
 DROPPED_NAMES = ("LANG", "LANGUAGE", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "LINES", "COLORTERM")
 

@@ -1,6 +1,6 @@
 """K-quants: blocks of 256 numbers in groups of 16 or 32, with small integers as scales.
 
-Source: `dequantize_row_q2_K` and its neighbours in `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
+Source: `dequantize_row_q2_K` and its neighbors in `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
 
 Axes: N blocks.
 """

@@ -1,6 +1,6 @@
 """Blocks of 32 numbers with one scale, and an offset if their name ends with 1.
 
-Source: `dequantize_row_q4_0` and its neighbours in `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
+Source: `dequantize_row_q4_0` and its neighbors in `ggml-quants.c` of https://github.com/ggml-org/llama.cpp
 
 Axes: N blocks. Each function takes (N, bytes) uint8 and returns integers (N, 32), scales and biases (N, 1).
 """

@@ -1,6 +1,6 @@
 """Blocks whose 4 bits are indices into a table of numbers.
 
-Source: `kvalues_iq4nl` in `ggml-common.h`, `dequantize_row_iq4_xs` and its neighbours in `ggml-quants.c` of
+Source: `kvalues_iq4nl` in `ggml-common.h`, `dequantize_row_iq4_xs` and its neighbors in `ggml-quants.c` of
 https://github.com/ggml-org/llama.cpp
 
 Axes: N blocks.
