@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from metal_gen.batch.runner import BatchCounts
     from metal_gen.generation.loading import PreparedModel
 
-MOST_REASONS = 3  # shown while the batch runs
+MOST_SHOWN = 3  # reasons, while the batch runs and at its end
 
 
 class BatchReporter:
@@ -49,9 +49,9 @@ class BatchReporter:
         if not self._failed.add(row):
             return
         self._reasons += 1
-        if self._reasons <= MOST_REASONS:
+        if self._reasons <= MOST_SHOWN:
             self.notice(failure_line(row))
-        elif self._reasons == MOST_REASONS + 1:
+        elif self._reasons == MOST_SHOWN + 1:
             says = f"{self._output} says why" if self._output else "their records say why"
             self.notice(f"more rows fail, for other reasons; {says}")
 
@@ -70,7 +70,7 @@ class BatchReporter:
             )
 
     def _say_how_many_are_alike(self) -> None:
-        for alike in self._failed.groups[:MOST_REASONS]:
+        for alike in self._failed.groups[:MOST_SHOWN]:
             if alike.more:
                 rows, lines = alike.more_rows, alike.shown_next
                 self._console.warn(f"{rows} failed like line {alike.number}: {lines}")

@@ -1,6 +1,6 @@
 """A pass over several successive tokens of one text as a compiled function: model, KV cache and draws.
 
-As in `compiled_step`, shapes are fixed. There is a function for each of a few numbers of rows. The last rows
+As in `compiled.step`, shapes are fixed. There is a function for each of a few numbers of rows. The last rows
 of a pass may be there to fill it up: what they write is overwritten later, and nobody reads their results.
 
 Axes: R rows, S capacity, V vocabulary.

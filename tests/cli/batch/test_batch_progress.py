@@ -11,7 +11,7 @@ from metal_gen.batch.input.rows import RowError, RowForm
 from metal_gen.batch.runner import BatchCounts
 from metal_gen.cli.batch import progress as progress_module
 from metal_gen.cli.batch.progress import FIRST_LOG_S, LOG_INTERVAL_S, BatchProgress, duration, fit
-from metal_gen.cli.batch.report import MOST_REASONS, BatchReporter
+from metal_gen.cli.batch.report import MOST_SHOWN, BatchReporter
 from metal_gen.cli.terminal.console import Console
 
 
@@ -154,7 +154,7 @@ def report(log, failures, output="out.jsonl"):
 @pytest.mark.quick
 def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
     lines = report(log, 10)
-    assert lines[: MOST_REASONS + 1] == [
+    assert lines[: MOST_SHOWN + 1] == [
         "metal-gen: line 1: reason a",
         "metal-gen: line 2: reason b (raise it)",
         "metal-gen: line 3: reason c",
@@ -168,7 +168,7 @@ def test_the_first_reasons_are_shown_with_the_place_of_the_others(log):
 @pytest.mark.quick
 def test_records_on_a_pipe_are_where_the_others_are(log):
     lines = report(log, 4, output=None)
-    assert lines[MOST_REASONS] == "metal-gen: more rows fail, for other reasons; their records say why"
+    assert lines[MOST_SHOWN] == "metal-gen: more rows fail, for other reasons; their records say why"
     assert "1 row done, 4 failed" in lines[-1]
 
 
