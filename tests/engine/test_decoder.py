@@ -1,11 +1,11 @@
 """Tests the forward pass over a cache: cached = uncached = chunked, and no token sees the future."""
 
 import mlx.core as mx
-import numpy as np
 import pytest
+from decoded import VARIANTS, assert_close
 from doubtful_sampler import doubtful_sampler
 from peak_memory import in_use
-from tiny_checkpoint import EXPERTS, tiny_config, write_checkpoint
+from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.cache.kv_cache import CacheOverflowError
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -20,24 +20,11 @@ from metal_gen.sampling.strategy import Greedy, SamplingStrategy
 
 pytestmark = pytest.mark.metal
 
-VARIANTS = {
-    "full": {},
-    "sliding": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
-    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}},
-    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 8},
-    "experts": {"model_type": "qwen3_moe", **EXPERTS},
-}
-
 
 @pytest.fixture(params=VARIANTS)
 def model(request, tmp_path):
     config = tiny_config("qwen3", **VARIANTS[request.param])
     return Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32")
-
-
-def assert_close(a, b, share=1e-5):
-    a, b = np.array(a), np.array(b)
-    assert np.abs(a - b).max() <= share * np.abs(b).max()
 
 
 def test_token_by_token_equals_one_pass(model, make_cache, tokens):

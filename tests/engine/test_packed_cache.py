@@ -3,8 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_compiled_step import text
-from test_decoder import assert_close
+from decoded import assert_close, text
 from test_slots import alone, requests, together
 from tiny_checkpoint import tiny_config, write_checkpoint
 

@@ -7,14 +7,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from adapter_files import load_adapted_and_quantized
-from test_decoder import VARIANTS, assert_close
+from decoded import CAPACITY, PROMPT, VARIANTS, assert_close, text
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.engine import read_lengths
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.read_lengths import attended_length
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -22,8 +21,6 @@ from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, T
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
-PROMPT = [3, 1, 4, 1, 5]
-CAPACITY = 40
 STRATEGIES = {
     "greedy": Greedy(),
     "temperature": Temperature(0.8),
@@ -53,20 +50,6 @@ def short_strides(monkeypatch):
 def load(folder, **changes):
     config = tiny_config("qwen3", vocab_size=64, **changes)
     return Checkpoint(write_checkpoint(folder, config)).weights.load("float32")
-
-
-def text(decoder, strategy, *, seed=0, logprobs=None, count=30):
-    decoder.cache.clear()
-    sampler = Sampler(
-        strategy,
-        RandomKeys(seed),
-        prompt=PROMPT,
-        capacity=CAPACITY,
-        ending_ids=[2],
-        logprobs=logprobs,
-    )
-    logits = decoder.prefill(PROMPT)
-    return list(generate_tokens(decoder, logits, sampler, endings={}, max_tokens=count))
 
 
 @pytest.mark.parametrize(
