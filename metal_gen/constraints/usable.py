@@ -45,25 +45,28 @@ def require_text(constraint: Constraint, added: Mapping[str, int]) -> None:
     matcher = new_matcher(table, constraint.library_grammar)
     allowed = _places(_bits(constraint, matcher))
     if not allowed:
-        raise UsageError(f"no text fits the {constraint.kind}", "correct it")
+        raise _nothing_fits(constraint)
     if allowed == [letters.eos_token_id]:
         raise UsageError(f"only the empty text fits the {constraint.kind}", "correct it, or leave it out")
     _require_end(constraint, matcher)
 
 
 def _require_end(constraint: Constraint, matcher: Any) -> None:
-    """Check that what must come first has an end, as far as the library looks ahead.
+    """Check that what must come first has an end, and that something fits after it.
 
     Raises:
-        UsageError: The library has reached one of its limits.
+        UsageError: The library has reached one of its limits, or nothing fits there.
     """
-    # After a token, the library follows what must come next.
-    for token in matcher.compute_ff_tokens()[:1]:
-        matcher.consume_token(token)
-    if matcher.is_error():
-        if is_limit(matcher.get_error()):
-            raise UsageError(f"no text that ends soon fits the {constraint.kind}", ENDLESS_HINT)
-        raise constraint.refusal(matcher.get_error())
+    matcher.consume_tokens(matcher.compute_ff_tokens())
+    # The library looks ahead to what must come after these.
+    if matcher.is_error() and is_limit(matcher.get_error()):
+        raise UsageError(f"no text that ends soon fits the {constraint.kind}", ENDLESS_HINT)
+    if not _bits(constraint, matcher).strip(b"\0"):
+        raise _nothing_fits(constraint)
+
+
+def _nothing_fits(constraint: Constraint) -> UsageError:
+    return UsageError(f"no text fits the {constraint.kind}", "correct it")
 
 
 def lacks_bytes(tokenizer: Tokenizer) -> bool:
