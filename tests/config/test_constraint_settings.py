@@ -156,7 +156,16 @@ def test_empty_ones():
     with pytest.raises(ValueError, match="none of them empty"):
         Choices()([""])
     with pytest.raises(ValueError, match="a regular expression"):
-        Source("a regular expression")(" ")
+        Source("a regular expression", may_be_blank=True)("")
+    for check in (Grammar(), Schema(), Tools(), Source("a text")):
+        with pytest.raises(ValueError, match="must"):
+            check(" \n")
+
+
+@pytest.mark.parametrize("blanks", [" ", "\n", "\t  "])
+def test_blanks_are_a_pattern_and_a_choice(blanks):
+    made = override_with_flags(Settings(), {"regex": blanks, "choice": [blanks]})
+    assert (made.regex, made.choice) == (blanks, (blanks,))
 
 
 def test_a_file_of_settings_names_files_and_has_tables(tmp_path):

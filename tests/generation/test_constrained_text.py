@@ -49,6 +49,13 @@ def test_a_document_is_whole(story, seed):
     assert " " not in made.text.replace(document["name"], "")
 
 
+@pytest.mark.parametrize("constraint", [{"regex": " "}, {"regex": "\n"}, {"choice": ["\t"]}])
+def test_an_answer_of_blanks_is_whole(story, constraint):
+    made = metal_gen.generate(story, "Ann", thinking=False, **constraint)
+    assert made.text == "".join(*constraint.values())
+    assert (made.complete, made.shortcoming) == (True, None)
+
+
 @pytest.mark.parametrize(
     "constraint",
     [

@@ -25,15 +25,18 @@ TOPIC = "structured-output"
 
 @dataclass(frozen=True)
 class Source(Check):
-    """A text of limited size."""
+    """A text of limited size, of more than blanks unless these mean something."""
 
     topic: ClassVar[str] = TOPIC
 
     what: str
+    may_be_blank: bool = False
 
     def __call__(self, value: object) -> str:
         """Accept a str that is not empty."""
-        if not isinstance(value, str) or not value.strip() or SURROGATES.search(value):
+        if not isinstance(value, str) or SURROGATES.search(value):
+            raise ValueError(f"must be {self}")
+        if not (value if self.may_be_blank else value.strip()):
             raise ValueError(f"must be {self}")
         if len(value.encode()) > MOST_BYTES:
             raise ValueError(f"must have at most {MOST_BYTES // 1024} KiB")

@@ -24,7 +24,10 @@ class ConstraintSettings:
         "Answer with JSON that fits this JSON Schema: a file, JSON, or fields such as 'name, age int'",
     )
     regex: str | None = setting(
-        "generation", Source("a regular expression"), None, "Answer with a text that matches this regex"
+        "generation",
+        Source("a regular expression", may_be_blank=True),
+        None,
+        "Answer with a text that matches this regex",
     )
     choice: tuple[str, ...] = setting("generation", Choices(), (), "Answer with one of these texts")
     grammar: str | None = setting(
