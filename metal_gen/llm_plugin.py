@@ -129,8 +129,10 @@ def _events(pieces: Iterator[Any], response: llm.Response, *, has_tools: bool) -
     given = []
     for piece in pieces:
         given.append(piece)
-        if piece.text and (piece.is_thinking or not has_tools):
-            yield StreamEvent("reasoning" if piece.is_thinking else "text", piece.text)
+        if piece.thinking:
+            yield StreamEvent("reasoning", piece.thinking)
+        if piece.text and not (piece.is_thinking or has_tools):
+            yield StreamEvent("text", piece.text)
     if not given:
         return
     answer = join(given)

@@ -7,9 +7,9 @@ import sys
 import pytest
 from cli_process import clean_environment
 from click.testing import CliRunner
-from tiny_text_checkpoint import CHATML, write_text_checkpoint
+from tiny_text_checkpoint import CHATML, replace_letter, write_text_checkpoint
 
-from metal_gen.generation.text_generation import generate, load
+from metal_gen.generation.text_generation import generate, load, stream_generate
 
 TEMPLATE = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}" + CHATML
 
@@ -74,6 +74,19 @@ def test_a_prompt_is_answered_as_the_library_answers_it(run):
     assert result.exit_code == 0
     assert expected.text in result.output
     assert f"Token usage: {expected.statistics.prompt_tokens} input, 12 output" in result.output
+
+
+@pytest.mark.quick
+def test_a_last_token_of_thinking_and_answer_is_two_events(llm, llm_plugin, run, tmp_path):
+    write_text_checkpoint(tmp_path, says=b"abZ", has_tags=False, chat_template=CHATML + "{{ '<think>' }}")
+    replace_letter(tmp_path, "Z", "c</think>D")
+    pieces = stream_generate(load(tmp_path, max_seq_len=256), "hi", max_tokens=3)
+    response = llm.get_model("metal-gen/bundled").prompt("hi")
+    events = list(llm_plugin._events(pieces, response, has_tools=False))
+    assert [(event.type, event.chunk) for event in events] == [
+        *(("reasoning", letter) for letter in "abc"),
+        ("text", "D"),
+    ]
 
 
 @pytest.mark.quick

@@ -70,6 +70,8 @@ class Piece:
         thinking_cut: Why the thinking was ended, `budget` or `loop`; None if it was not.
         answer: The whole answer with its calls of functions told apart; set on the last piece of a text for
             which there are tools.
+        thinking_end: The end of the thinking, if a last token holds it and the beginning of the answer, which
+            is then the text.
     """
 
     text: str
@@ -83,6 +85,12 @@ class Piece:
     complete: bool | None = None
     thinking_cut: str | None = None
     answer: ParsedAnswer | None = None
+    thinking_end: str = ""
+
+    @property
+    def thinking(self) -> str:
+        """The thinking that the token brought, if any."""
+        return self.text if self.is_thinking else self.thinking_end
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -183,7 +191,7 @@ def join(pieces: Sequence[Piece]) -> Generation:
     text = "".join(piece.text for piece in pieces if not piece.is_thinking)
     return Generation(
         text=text if last.answer is None else last.answer.content,
-        thinking="".join(piece.text for piece in pieces if piece.is_thinking),
+        thinking="".join(piece.thinking for piece in pieces),
         token_ids=[piece.token_id for piece in pieces],
         finish=last.finish or FinishDetail.CANCELLED,
         stop_text=last.stop_text,

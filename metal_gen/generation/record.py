@@ -70,6 +70,8 @@ def tool_call_records(calls: "Sequence[ToolCall]") -> list[Record]:
 def piece_record(piece: "Piece") -> Record:
     """Return the text of a token, and its log-probabilities if they were requested."""
     record: Record = {"sample": piece.sample, "token_id": piece.token_id, "text": piece.text}
+    if piece.thinking_end:
+        record["reasoning"] = piece.thinking_end
     return record if piece.logprobs is None else {**record, **logprobs_record(piece.logprobs)}
 
 

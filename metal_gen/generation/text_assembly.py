@@ -66,10 +66,11 @@ class TextAssembly:
         text = "" if ended_by_token else self._detokenizer.add(token.id)
         text += self._detokenizer.finish() if finish else ""
         is_plain = self._tags is not None and token.id not in self._tags
-        text, is_thinking = self._split(text, is_last=finish is not None, is_plain=is_plain)
-        if is_thinking:
+        thinking, answer = self._split(text, is_last=finish is not None, is_plain=is_plain)
+        if thinking or answer is None:
             self._clock.count_thinking()
-        else:
+        text = thinking if answer is None else answer
+        if answer is not None:
             text, stop_text = self._matcher.feed(text)
             finish = FinishDetail.STOP_TEXT if stop_text is not None else finish
             text += self._matcher.finish() if finish else ""
@@ -77,7 +78,8 @@ class TextAssembly:
         return Piece(
             text=text,
             token_id=token.id,
-            is_thinking=is_thinking,
+            is_thinking=answer is None,
+            thinking_end="" if answer is None else thinking,
             finish=finish,
             stop_text=stop_text,
             logprobs=logprobs,
@@ -85,7 +87,7 @@ class TextAssembly:
             statistics=self._clock.statistics(cache_tokens),
             complete=self._is_complete(finish),
             thinking_cut=None if self._guide is None else self._guide.thinking.cut,
-            answer=self._parse(text, is_thinking=is_thinking, is_last=finish is not None),
+            answer=self._parse(text, is_thinking=answer is None, is_last=finish is not None),
         )
 
     def _parse(self, text: str, *, is_thinking: bool, is_last: bool) -> ParsedAnswer | None:
@@ -111,10 +113,11 @@ class TextAssembly:
             return None
         return finish is FinishDetail.GRAMMAR or (finish is FinishDetail.EOS and self._guide.is_complete)
 
-    def _split(self, text: str, *, is_last: bool, is_plain: bool = False) -> tuple[str, bool]:
-        """Return the new text, and whether it is thinking. It is never both.
+    def _split(self, text: str, *, is_last: bool, is_plain: bool = False) -> tuple[str, str | None]:
+        """Return the new thinking and the new answer; None for an answer that has not begun.
 
-        If a token ends the thinking and begins the answer, the answer waits for the next token.
+        If a token ends the thinking and begins the answer, the answer waits for the next token. Only the last
+        token has both.
         """
         thinking, answer = self._splitter.feed(text, is_plain=is_plain)
         self._answer += answer
@@ -122,6 +125,6 @@ class TextAssembly:
             rest = self._splitter.finish()
             thinking, self._answer = thinking + rest[0], self._answer + rest[1]
         if (thinking and not (is_last and self._answer)) or self._splitter.is_thinking:
-            return thinking, True
+            return thinking, None
         answer, self._answer = self._answer, ""
-        return answer, False
+        return thinking, answer

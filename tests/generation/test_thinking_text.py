@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tiny_text_checkpoint import CHATML, END_THINK, THINK, write_text_checkpoint
+from tiny_text_checkpoint import CHATML, END_THINK, THINK, replace_letter, write_text_checkpoint
 
 import metal_gen
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -102,8 +102,26 @@ def test_tokens_that_end_the_thinking_and_begin_the_answer(load):
 
     clock = Clock(prompt_tokens=1, computed_tokens=1, seed=0)
     assembly = TextAssembly(model.checkpoint.tokenizer, Prompt([1], True, True), Settings(), 0, clock)
-    assert assembly._split("a</think>b", is_last=False) == ("a", True)
-    assert assembly._split("c", is_last=True) == ("bc", False)
+    assert assembly._split("a</think>b", is_last=False) == ("a", None)
+    assert assembly._split("c", is_last=True) == ("", "bc")
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_token_of_thinking_and_answer_loses_neither(tmp_path, is_last):
+    says = b"abZ" if is_last else b"abZE"
+    write_text_checkpoint(tmp_path, says=says, has_tags=False, chat_template=OPENS)
+    replace_letter(tmp_path, "Z", "c</think>D")
+    model = metal_gen.load(tmp_path, max_seq_len=256)
+    for room in ({"max_tokens": len(says)}, {}):
+        answer = metal_gen.generate(model, "hi", **room)
+        assert (answer.thinking, answer.text) == ("abc", "D" if is_last else "DE")
+        assert answer.statistics.thinking_tokens == 3
+        assert not answer.ends_in_thinking
+    assert metal_gen.generate(model, "hi", max_tokens=3, stop=["D"]).thinking == "abc"
+    pieces = list(metal_gen.stream_generate(model, "hi", max_tokens=3))
+    assert [piece.thinking for piece in pieces] == ["a", "b", "c"]
+    assert [piece.is_thinking for piece in pieces] == [True, True, False]
+    assert (pieces[-1].text, pieces[-1].thinking_end) == ("D", "c")
 
 
 def test_a_prefill_is_put_after_the_prompt_and_before_the_answer(load):

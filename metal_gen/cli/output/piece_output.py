@@ -89,12 +89,11 @@ class TextOutput:
 
     def add(self, piece: "Piece") -> None:
         """Add the next piece."""
+        self._has_thought = self._has_thought or piece.is_thinking
+        if piece.thinking and not self._hides_thinking and not self._has_record(piece):
+            self._console.write_thinking(piece.thinking)
         if not piece.is_thinking:
             self._add_answer(piece.text)
-        else:
-            self._has_thought = True
-            if not self._hides_thinking and not self._has_record(piece):
-                self._console.write_thinking(piece.text)
         if self._has_record(piece):
             self._console.write_record(piece_record(piece))
         if piece.finish is not None:

@@ -1,11 +1,15 @@
 """Tests the end of a text, and of what distinguishes thinking from an answer."""
 
+import json
+
+import jsonschema
 import pytest
-from cli_process import run_cli
-from tiny_text_checkpoint import SAID, SAID_LINE, write_text_checkpoint
+from cli_process import ROOT, run_cli
+from tiny_text_checkpoint import CHATML, SAID, SAID_LINE, replace_letter, write_text_checkpoint
 
 pytest_plugins = ("fixtures_text", "fixtures_cli")
 
+SCHEMA = json.loads((ROOT / "metal_gen" / "schemas" / "output.json").read_text())
 QUIET = ("-p", "hi", "-q")
 
 
@@ -46,6 +50,23 @@ def test_in_a_log_of_both_streams_text_and_messages_have_lines_of_their_own(thin
         assert run_cli(*arguments, home=tmp_path, redirect=">>log 2>&1").code == 0
     lines = ["Thinking...", "hm \u241b.", "...done thinking.", "42", "metal-gen: seed 7, float32"]
     assert (tmp_path / "log").read_text().splitlines() == 2 * lines
+
+
+def test_a_last_token_of_thinking_and_answer_is_shown_in_both_places(run_here, tmp_path):
+    folder = tmp_path / "model"
+    template = CHATML + "{{ '<think>' }}"
+    write_text_checkpoint(folder, says=b"abZ", has_tags=False, chat_template=template)
+    replace_letter(folder, "Z", "c</think>D")
+    arguments = ("generate", "-m", str(folder), "-p", "hi", "-n", "3", "--seed", "7")
+    outcome = run_here(*arguments)
+    assert outcome.stdout == b"D\n"
+    assert outcome.stderr.startswith("Thinking...\nabc\n...done thinking.\n")
+    assert "abc" not in run_here(*arguments, "--hide-thinking").stderr
+    *_, last, whole = map(json.loads, run_here(*arguments, "--jsonl").stdout.splitlines())
+    assert (last["event"], last["reasoning"], last["text"]) == ("text", "c", "D")
+    assert (whole["reasoning"], whole["text"], whole["thinking"]["tokens"]) == ("abc", "D", 3)
+    definition = {"$ref": "#/$defs/event"}
+    jsonschema.Draft202012Validator({**SCHEMA, "anyOf": [definition]}).validate(last)
 
 
 def test_thinking_that_did_not_end_is_not_called_done(run_here, brooder):

@@ -91,6 +91,14 @@ def remove_bytes(folder: Path, missing: bytes) -> None:
     path.write_text(json.dumps(document))
 
 
+def replace_letter(folder: Path, letter: str, text: str) -> None:
+    """Give the token of a letter a longer text in a checkpoint's tokenizer."""
+    path = folder / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["model"]["vocab"][text] = document["model"]["vocab"].pop(letter)
+    path.write_text(json.dumps(document))
+
+
 def scripted_weights(config: dict[str, Any], tokens: list[int], *, forever: bool) -> dict[str, np.ndarray]:
     """Return weights of a model that says the next token after each of these, and the first after others."""
     assert len(set(tokens)) == len(tokens), "a token cannot have two successors"
