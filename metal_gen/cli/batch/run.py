@@ -209,19 +209,12 @@ class BatchRun:
         return executor
 
     def _join(self, address: str, opened: ExitStack) -> "RayCluster":
+        from metal_gen.batch.cluster.node_settings import settings_of_nodes
         from metal_gen.batch.cluster.protocol import NodeTask
         from metal_gen.batch.cluster.ray_nodes import RayCluster
         from metal_gen.batch.cluster.worker import node_mark
-        from metal_gen.hub.reference import LocalModel, parse_model_reference
 
-        settings = self._prepared.settings
-        if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
-            # Processes on the nodes run in other folders.
-            absolute = str(self._prepared.checkpoint.folder.resolve())
-            settings = settings.override({"model": absolute}, settings.source("model"))
-        if adapters := self._prepared.checkpoint.weights.adapters:
-            named = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
-            settings = settings.override({"adapter": named}, settings.source("adapter"))
+        settings = settings_of_nodes(self._prepared)
         task = NodeTask(settings, MOST_SLOTS, node_mark(self._prepared), self._work)
         # Ray writes events of its processes to standard output, which is reserved for records.
         nowhere = opened.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115

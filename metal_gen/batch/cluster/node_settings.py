@@ -1,0 +1,24 @@
+"""The settings that nodes of a cluster load a model with: paths mean the same in the folders they run in."""
+
+from pathlib import Path
+
+from metal_gen.config.settings import Settings
+from metal_gen.generation.loading import PreparedModel
+from metal_gen.hub.reference import LocalModel, parse_model_reference
+
+FILES = ("prefix_file", "prefix_cache_dir")
+
+
+def settings_of_nodes(prepared: PreparedModel) -> Settings:
+    """Return the settings of a run with absolute paths. A path in a home folder stays so at each node."""
+    settings, values = prepared.settings, dict[str, object]()
+    if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
+        values["model"] = str(prepared.checkpoint.folder.resolve())
+    if settings.draft_model and isinstance(draft := parse_model_reference(settings.draft_model), LocalModel):
+        values["draft_model"] = str(draft.path.resolve())
+    if adapters := prepared.checkpoint.weights.adapters:
+        values["adapter"] = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
+    for name in FILES:
+        if (path := getattr(settings, name)) and not path.startswith("~"):
+            values[name] = str(Path(path).absolute())
+    return settings.override(values, {name: settings.source(name) for name in values})
