@@ -176,7 +176,7 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
         None,
         "Store prompt prefixes in this folder",
         key="dir",
-        unset="~/.cache/metal-gen/prefixes",
+        unset="your cache folder",
     )
     prefix_cache_max_bytes: int = setting(
         "prefix_cache", Size(), 10 * 2**30, "Limit the disk space of stored prefixes", key="max_bytes"

@@ -34,6 +34,10 @@ REFUSED = [
     (("score", "rows.jsonl", "--jsonl"), ("--overwrite",), "has no effect on standard output"),
     *((CHECK, given, "contradicts --check") for given in (("--ordered",), ("--fsync-interval", "0"))),
     (("generate", "a"), ("--schema-indent", "2"), "has no effect without --schema"),
+    *(
+        (command, ("--prefix-cache-dir", "p"), "has no effect without --prefix-cache")
+        for command in (("generate", "a"), ("chat",), STREAM)
+    ),
     (("bench", "--only", "memory"), ("--depths", "1"), "has no effect on --only memory"),
     (("bench", "--only", "decode,step"), ("--prompt-tokens", "8"), "has no effect on --only decode,step"),
     (("bench", "--only", "prefill"), ("--decode-tokens", "8"), "has no effect on --only prefill"),

@@ -51,9 +51,7 @@ EXAMPLES = (
     *STOPPING_SETTINGS,
     *SPECULATION_SETTINGS,
     *("max_seq_len", "batch_size", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
-    "memory_limit_bytes",
-    "prefix_cache",
-    "prefix_file",
+    *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file", "prefix_cache_dir"),
 )
 def batch(
     context: typer.Context,

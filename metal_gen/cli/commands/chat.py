@@ -56,7 +56,7 @@ TRANSCRIPT = "Conversation"
     *STOPPING_SETTINGS,
     *SPECULATION_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
-    *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file"),
+    *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file", "prefix_cache_dir"),
 )
 def chat(
     context: typer.Context,

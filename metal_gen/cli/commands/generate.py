@@ -58,7 +58,7 @@ CONTRADICTIONS = (
     *STOPPING_SETTINGS,
     *SPECULATION_SETTINGS,
     *("max_seq_len", "cache_dtype", "model_dtype", "quantize", "rope_scaling"),
-    *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file"),
+    *("chunk_size", "memory_limit_bytes", "prefix_cache", "prefix_file", "prefix_cache_dir"),
 )
 def generate(
     context: typer.Context,
@@ -142,8 +142,6 @@ def generate(
         file = OutputFile(Path(str(output)), spares=None if prompt_file is None else Path(prompt_file))
     try:
         settings = settings_in_force(given)
-        if given["schema_indent"] is not None and not settings.schema:
-            raise UsageError("--schema-indent has no effect without --schema", "give both, or leave it out")
         form = TextForm(is_json=json, is_jsonl=jsonl, ends_line=not no_newline)
         if settings.logprobs is not None and form.is_text and file is None:
             _refuse_mixture(console)

@@ -34,6 +34,8 @@ GREEDY_VALUES: dict[str, tuple[float | None, ...]] = {
     "top_p": (1,),
     "min_p": (0,),
 }
+# Settings without effect unless another one is set, where a command has both options.
+NEEDED = {"schema_indent": "schema", "prefix_cache_dir": "prefix_cache"}
 CONSTRAINT_SETTINGS = ("schema", "regex", "choice", "grammar")
 SPECULATION_SETTINGS = ("speculate", "draft_model", "draft_tokens")
 STOPPING_SETTINGS = (
@@ -190,7 +192,7 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
         parameters: The command's parameters by name, including those added by `with_settings`.
 
     Raises:
-        UsageError: A value is out of range, or contradicts `--greedy`.
+        UsageError: A value is out of range, contradicts `--greedy`, or needs another one.
         ConfigError: A file or a variable is invalid.
     """
     flags = {name: value for name, value in parameters.items() if name in SETTINGS}
@@ -203,6 +205,10 @@ def settings_in_force(parameters: Mapping[str, Any]) -> Settings:
     _say_unknown_variables(Console(quiet=parameters.get("quiet", False)))
     base = resolve_settings(config_file=None if config is None else Path(config), environ=os.environ)
     settings = override_with_flags(base, flags)
+    for name, needed in NEEDED.items():
+        if flags.get(name) is not None and needed in flags and not getattr(settings, needed):
+            what = f"{SETTINGS[name].flag} has no effect without {SETTINGS[needed].flag}"
+            raise UsageError(what, "give both, or leave it out")
     if not parameters.get("greedy"):
         return settings
     for name, agreeing in GREEDY_VALUES.items():

@@ -97,6 +97,20 @@ def test_a_batch_says_how_many_prompt_tokens_came_from_the_cache(run_here, tmp_p
 
 
 @pytest.mark.quick
+def test_the_folder_is_an_option_of_each_command_that_uses_it(generate, run_here, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "Hello."}\n')
+    place = ("--prefix-cache-dir", "elsewhere")
+    assert generate(*place).code == 0
+    assert "0 damaged" in run_here("cache", "verify", *place).stderr
+    arguments = ("batch", "in.jsonl", "-o", "-", "--prefix-cache", "--system", SYSTEM, "-n", "2")
+    run_here(*arguments, *place, "--summary", "sum.json", "--chunk-size", "32")
+    summary = json.loads((tmp_path / "sum.json").read_text())
+    assert summary["chunk_size"] == 32
+    assert list((tmp_path / "elsewhere").rglob("*.safetensors"))
+    assert run_here("cache", "list", "--json").stdout.strip() == b"[]"
+
+
+@pytest.mark.quick
 def test_plan_counts_what_storing_takes(run_here):
     """A layer is read or written at a time, which is more than a short prompt takes to compute."""
     arguments = ("plan", "--json", "--chunk-size", "1")
