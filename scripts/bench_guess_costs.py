@@ -40,7 +40,7 @@ from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 from metal_gen.speculation.depth import USUAL, Depths
 from metal_gen.speculation.generator import generate_with_guesses
-from metal_gen.speculation.mtp import NAME, MtpSource
+from metal_gen.speculation.mtp.source import NAME, MtpSource
 from metal_gen.speculation.source import GuessDraw, Guesses, GuessSource, Room, RunningPass, Wanted
 from metal_gen.speculation.speculation import Speculation
 

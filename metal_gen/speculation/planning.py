@@ -16,7 +16,8 @@ from metal_gen.excerpt import excerpt
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.linear_attention import HYBRIDS
 from metal_gen.speculation.draft_model import CHUNK_SIZE, PlannedDraft
-from metal_gen.speculation.mtp import NAME, PlannedMtp
+from metal_gen.speculation.mtp.planned import PlannedMtp
+from metal_gen.speculation.mtp.source import NAME
 from metal_gen.text.same_vocabulary import different_token
 from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
 

@@ -20,7 +20,7 @@ from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.speculation.depth import Depths
 from metal_gen.speculation.lookup import Lookup
-from metal_gen.speculation.mtp import MtpSource
+from metal_gen.speculation.mtp.source import MtpSource
 from metal_gen.speculation.planning import plan_mtp
 from metal_gen.speculation.source import GuessDraw, RunningPass
 from metal_gen.speculation.together import Together
@@ -144,7 +144,7 @@ def test_other_tokens_than_the_pass_gave_make_them_useless(made, used):
 
 def test_the_same_tokens_at_a_later_position_make_them_useless(made, monkeypatch):
     target, _, make = made
-    monkeypatch.setattr("metal_gen.speculation.mtp.MOST_WAITING", 16)
+    monkeypatch.setattr("metal_gen.speculation.mtp.source.MOST_WAITING", 16)
     ids, sources, draws = list(PROMPT), [make(), make()], iter(range(100))
     sampler = sampler_for(ids, STRATEGIES["greedy"])
 
@@ -172,7 +172,7 @@ def test_the_same_tokens_at_a_later_position_make_them_useless(made, monkeypatch
     sources[0].guess_after(running, lambda kind: DEPTH)
     accept(running.added, hidden[:1])
     # Another source guesses until no pairs wait; then a pass gives the same token.
-    while sources[0]._waiting is not None:
+    while sources[0]._pairs.waiting is not None:
         accept(list(range(9)), states(9))
     accept(running.added, states(1))
     one, other = guesses()

@@ -208,7 +208,7 @@ def test_pairs_do_not_pile_up_while_another_source_guesses(made):
     hidden = states(ids)[0]
     for place in range(8, len(ids)):
         source.accepted([ids[place]], hidden[place - 1 : place])
-    assert len(source._waiting[1]) < 64
+    assert len(source._pairs.waiting.tokens) < 64
     assert_fresh(guesses(source), make, states, ids)
 
 

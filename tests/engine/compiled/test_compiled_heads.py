@@ -20,7 +20,7 @@ from metal_gen.models.kernels.choice import BY_KERNEL
 from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
-from metal_gen.speculation.mtp import MtpSource
+from metal_gen.speculation.mtp.source import MtpSource
 from metal_gen.speculation.planning import plan_mtp
 from metal_gen.speculation.source import GuessDraw
 

@@ -1,0 +1,1 @@
+"""Guesses with the model's own layers for multi-token prediction (mtp)."""
