@@ -136,7 +136,6 @@ class Transformer:
         self,
         positions: mx.array,
         length: int,
-        capacity: int,
         buffers: Sequence[mx.array],
         *,
         is_one_text: bool = False,
@@ -146,17 +145,16 @@ class Transformer:
         Args:
             positions: Position of the new token of each sequence, or of each token, (B,).
             length: Upper limit of the positions to attend to.
-            capacity: Capacity of the cache.
             buffers: Buffers of the cache.
             is_one_text: The tokens are successive tokens of one text.
         """
         if (heads := self._heads) is None:
             return None
-        return NextTokens.of(heads, positions, length, capacity, buffers, is_one_text=is_one_text)
+        return NextTokens.of(heads, positions, length, buffers, is_one_text=is_one_text)
 
     def _nexts(self, cache: KVCache, batch: int) -> NextTokens | None:
         positions = mx.array([cache.start] * batch, mx.int32)
-        return self.next_tokens(positions, cache.position, cache.config.max_seq_len, cache.buffers)
+        return self.next_tokens(positions, cache.position, cache.buffers)
 
     @property
     def has_kernel(self) -> bool:

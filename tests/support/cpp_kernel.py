@@ -51,7 +51,7 @@ struct Brain {
 struct Thread {
     jmp_buf place;
     void* stack;
-    int lane, row, group, across, beyond;
+    int lane, row, group, groups, across, beyond;
     bool is_over, waits;
 };
 static Thread threads[1024];
@@ -94,9 +94,9 @@ static float sine(float x) { return std::sin(x); }
 """
 RUN = """
 static void body() {
-    const int lane = now->lane, row = now->row, group = now->group;
+    const int lane = now->lane, row = now->row, group = now->group, groups = now->groups;
     const int across = now->across, beyond = now->beyond;
-    (void)lane, (void)row, (void)group, (void)across, (void)beyond;
+    (void)lane, (void)row, (void)group, (void)groups, (void)across, (void)beyond;
     BODY
 }
 static void begin() {
@@ -118,13 +118,14 @@ static void go_on(Thread& thread) {
     makecontext(&context, begin, 0);
     setcontext(&context);
 }
-static void run_group(const int* first, const int* size) {
+static void run_group(const int* first, const int* grid, const int* size) {
     const int count = size[0] * size[1] * size[2];
     for (int i = 0; i < count; ++i) {
         Thread& each = threads[i];
         each.lane = i % size[0];
         each.row = i / size[0] % size[1];
         each.group = first[0];
+        each.groups = grid[0] / size[0];
         each.across = first[1] * size[1] + each.row;
         each.beyond = first[2] * size[2] + i / size[0] / size[1];
         each.is_over = each.waits = false;
@@ -141,13 +142,13 @@ static void run_group(const int* first, const int* size) {
         if (waiting == left) for (int i = 0; i < count; ++i) threads[i].waits = false;
     }
 }
-extern "C" void run(const int* grid, const int* size, void** arrays) {
+extern "C" void run(const int* grid, const int* size, void** arrays, const int** shapes, const int* ndims) {
     int place = 0;
     SET
     int first[3];
     for (first[2] = 0; first[2] * size[2] < grid[2]; ++first[2])
         for (first[1] = 0; first[1] * size[1] < grid[1]; ++first[1])
-            for (first[0] = 0; first[0] * size[0] < grid[0]; ++first[0]) run_group(first, size);
+            for (first[0] = 0; first[0] * size[0] < grid[0]; ++first[0]) run_group(first, grid, size);
 }
 """
 
@@ -194,7 +195,14 @@ class CppKernels:
         # Views of MLX's own memory, so that a kernel can write to the cache.
         views = [np.frombuffer(memoryview(array.view(mx.uint8)), np.uint8) for array in inputs]
         arrays = (ctypes.c_void_p * len(names))(*(array.ctypes.data for array in [*views, *outputs]))
-        library.run((ctypes.c_int * 3)(*grid), (ctypes.c_int * 3)(*group), arrays)
+        shapes = [(ctypes.c_int * max(1, array.ndim))(*array.shape) for array in inputs]
+        library.run(
+            (ctypes.c_int * 3)(*grid),
+            (ctypes.c_int * 3)(*group),
+            arrays,
+            (ctypes.POINTER(ctypes.c_int) * len(shapes))(*shapes),
+            (ctypes.c_int * len(shapes))(*(array.ndim for array in inputs)),
+        )
         return [
             mx.array(array).view(dtype).reshape(shape)
             for array, (shape, dtype) in zip(outputs, results, strict=True)
@@ -207,9 +215,16 @@ class CppKernels:
             else f"typedef {TYPES[value]} {name};\n"
             for name, value in sizes.items()
         )
-        inputs = "".join(f"static const {types[name]}* {name};\n" for name in code.inputs)
+        inputs = "".join(
+            f"static const {types[name]}* {name};\nstatic const int* {name}_shape;\nstatic int {name}_ndim;\n"
+            for name in code.inputs
+        )
         outputs = "".join(f"static {types[name]}* {name};\n" for name in code.outputs)
         setting = "".join(f"{name} = ({type}*)arrays[place++];\n" for name, type in types.items())
+        setting += "".join(
+            f"{name}_shape = shapes[{place}];\n{name}_ndim = ndims[{place}];\n"
+            for place, name in enumerate(code.inputs)
+        )
         program = (
             DIALECT + constants + inputs + outputs + RUN.replace("BODY", code.body).replace("SET", setting)
         )

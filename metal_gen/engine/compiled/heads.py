@@ -161,7 +161,7 @@ class CompiledHeads:
 
     def _compile(self, rows: int, guesses: int, length: int, rule: DrawRule) -> HeadFunction:
         """Compile the guesses after so many pairs, for one length of attention and one rule."""
-        target, heads, capacity = self._target, self._heads, self._cache.config.max_seq_len
+        target, heads = self._target, self._heads
         steps, places = mx.arange(rows), mx.arange(guesses)
         mx.eval(steps, places)
 
@@ -171,7 +171,7 @@ class CompiledHeads:
             def states(
                 tokens: mx.array, hidden: mx.array, positions: mx.array, *, is_one_text: bool = False
             ) -> mx.array:
-                nexts = target.next_tokens(positions, length, capacity, buffers, is_one_text=is_one_text)
+                nexts = target.next_tokens(positions, length, buffers, is_one_text=is_one_text)
                 assert nexts is not None
                 return heads.by_kernel(target, tokens, hidden, self._cache, nexts, periods)
 

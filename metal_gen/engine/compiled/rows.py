@@ -176,8 +176,8 @@ class CompiledRows:
         return mx.compile(run)
 
     def _pass(self, cache: FixedShapes, positions: mx.array, periods: mx.array, places: mx.array) -> Step:
-        config, capacity = self._model.config, self._cache.config.max_seq_len
-        nexts = self._model.next_tokens(positions, len(places), capacity, cache.buffers, is_one_text=True)
+        config = self._model.config
+        nexts = self._model.next_tokens(positions, len(places), cache.buffers, is_one_text=True)
         mask = sliding_mask = None
         if nexts is None:
             mask, sliding_mask = seen_in_turn(positions, places, config.sliding_window)

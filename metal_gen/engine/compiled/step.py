@@ -175,9 +175,9 @@ class CompiledStep:
         return mx.compile(step)
 
     def _pass(self, cache: FixedShapes, inputs: StepInputs, places: mx.array) -> Step:
-        config, capacity = self.model.config, self.cache.config.max_seq_len
+        config = self.model.config
         positions, batch = inputs.positions, inputs.positions.shape[0]
-        nexts = self.model.next_tokens(positions, len(places), capacity, cache.buffers)
+        nexts = self.model.next_tokens(positions, len(places), cache.buffers)
         mask = sliding_mask = None
         if nexts is None:
             mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)

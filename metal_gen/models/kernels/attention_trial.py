@@ -10,7 +10,8 @@ import mlx.core as mx
 
 from metal_gen.device.backend import DTYPE_BYTES, dtype_named, runs_on_cpu
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.attend import CODE, Counts
+from metal_gen.models.kernels.attend import AT_ONCE, Job
+from metal_gen.models.kernels.attend_source import CODE
 from metal_gen.models.kernels.choice import BY_KERNEL, PLAIN, Choice
 from metal_gen.models.kernels.heads import Heads
 from metal_gen.models.kernels.next_attention import NextAttention, NextTokens, heads_of, score_factor
@@ -51,7 +52,7 @@ def _candidates(config: ModelConfig, cache_dtype: str, *, has_head_norms: bool) 
 
 @cache
 def _chosen(heads: Heads, dtype: str, cache_dtype: str) -> Choice:
-    key = trial_key(CODE, heads, heads.rows, dtype, cache_dtype)
+    key = trial_key(CODE, heads, heads.rows, AT_ONCE, dtype, cache_dtype)
     dtypes = dtype_named(dtype), dtype_named(cache_dtype)
     trials = [
         partial(AttentionTrial, heads, *dtypes, stretches, is_one_text=is_one_text)
@@ -98,10 +99,10 @@ class AttentionTrial(Trial):
     def by_kernel(self) -> Sequence[mx.array]:
         """Return what is attended to, and the buffers afterwards."""
         factors = mx.array([TRIED_EPS, score_factor(self.heads.head_dim**-0.5)])
-        counts = Counts.of(TRIED_CAPACITY, self.stretches, is_one_text=self.is_one_text)
+        job = Job.of(self.stretches, is_one_text=self.is_one_text)
         buffers = [mx.array(buffer) for buffer in self.buffers]
         mx.eval(buffers)
-        nexts = NextTokens(self.positions, counts, buffers)
+        nexts = NextTokens(self.positions, job, buffers)
         attended = NextAttention(self.heads, self.weights, factors)(self.rows, self.periods, nexts, 0)
         mx.eval(attended)
         return [attended, *buffers]

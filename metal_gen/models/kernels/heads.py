@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from metal_gen.device.backend import runs_on_metal
 from metal_gen.models.kernels.dialect import LANES
 
-# Numbers of queries that a lane holds, and numbers in the memory of a group: what all devices have.
-MOST_NUMBERS, MOST_SHARED = 64, 4096
-MOST_ROWS = 16
+# Numbers of queries that a lane holds; numbers of one head that it loads at once, and their bytes.
+MOST_NUMBERS, MOST_OF_HEAD, LOAD_BYTES = 64, 8, 16
+# Numbers in the memory of a group.
+MOST_SHARED, MOST_SHARED_ON_METAL = 8192, 4096
+MOST_ROWS = 8
 # So few positions are not worth a second kernel, which joins stretches.
-ONE_STRETCH = 256
-# Groups that keep a large GPU busy, fewest positions of a stretch, and most stretches of a sequence. Metal's
-# GPUs have fewer cores.
-ENOUGH_GROUPS, SHORTEST_STRETCH = 256, 128
-MOST_STRETCHES, MOST_ON_METAL = 32, 8
+ONE_STRETCH = 128
+# Rows that keep a large GPU busy, where lanes hold many numbers and where they hold few; fewest positions of
+# a stretch, and most stretches of a sequence. Metal's GPUs have fewer cores.
+ENOUGH_ROWS, ENOUGH_LIGHT_ROWS, FEW_NUMBERS = 1024, 2048, 16
+SHORTEST_STRETCH = 64
+MOST_STRETCHES, MOST_ON_METAL = 128, 8
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,22 @@ class Heads:
     @property
     def rows(self) -> int:
         """Rows of lanes in a group."""
-        rows = MOST_ROWS
-        while rows * self.queries * self.head_dim > MOST_SHARED:
+        rows, most = MOST_ROWS, MOST_SHARED_ON_METAL if runs_on_metal() else MOST_SHARED
+        while rows * self.queries * self.head_dim > most:
             rows //= 2
         return rows
+
+    def numbers_of_lane(self, number_bytes: int) -> int:
+        """Return how many numbers of a head a lane holds, where those of the cache take so many bytes."""
+        fewest = self.head_dim // LANES
+        most = min(MOST_OF_HEAD, LOAD_BYTES // number_bytes, MOST_NUMBERS // self.queries)
+        return max(fewest, 1 << most.bit_length() - 1)
 
     def stretches(self, length: int, batch: int) -> int:
         """Return into how many stretches to part positions that are at most so many."""
         if length <= ONE_STRETCH:
             return 1
         most = min(MOST_ON_METAL if runs_on_metal() else MOST_STRETCHES, length // SHORTEST_STRETCH)
-        return max(2, min(most, ENOUGH_GROUPS // (self.num_kv_heads * batch)))
+        is_light = self.queries * MOST_OF_HEAD <= FEW_NUMBERS
+        groups = (ENOUGH_LIGHT_ROWS if is_light else ENOUGH_ROWS) // self.rows
+        return max(2, min(most, groups // (self.num_kv_heads * batch)))

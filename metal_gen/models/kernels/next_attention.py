@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from metal_gen.models.config.model_config import ModelConfig
-from metal_gen.models.kernels.attend import Counts, attend
+from metal_gen.models.kernels.attend import Job, attend
 from metal_gen.models.kernels.heads import Heads
 
 
@@ -20,12 +20,12 @@ class NextTokens:
 
     Attributes:
         positions: Position of each token, (B,) int32.
-        counts: Numbers of the cache.
+        job: How to attend to the cache.
         buffers: Buffers of the cache: keys and values of each layer in turn.
     """
 
     positions: mx.array
-    counts: Counts
+    job: Job
     buffers: Sequence[mx.array]
 
     @classmethod
@@ -34,7 +34,6 @@ class NextTokens:
         heads: Heads,
         positions: mx.array,
         length: int,
-        capacity: int,
         buffers: Sequence[mx.array],
         *,
         is_one_text: bool = False,
@@ -45,13 +44,12 @@ class NextTokens:
             heads: Heads of the model.
             positions: Position of each token, (B,).
             length: Upper limit of the positions to attend to.
-            capacity: Capacity of the cache.
             buffers: Buffers of the cache.
             is_one_text: The tokens are successive tokens of one text.
         """
         stretches = heads.stretches(length, positions.shape[0])
-        counts = Counts.of(capacity, stretches, is_one_text=is_one_text)
-        return cls(positions.astype(mx.int32), counts, buffers)
+        job = Job.of(stretches, is_one_text=is_one_text)
+        return cls(positions.astype(mx.int32), job, buffers)
 
     def of_layer(self, layer: int) -> Sequence[mx.array]:
         """Return the keys and values of a layer."""
@@ -81,7 +79,7 @@ class NextAttention:
             self.factors,
             periods,
             nexts.positions,
-            nexts.counts,
+            nexts.job,
             nexts.of_layer(layer),
         )
 
