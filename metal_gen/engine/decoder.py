@@ -9,6 +9,7 @@ from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled.step import CompiledStep
+from metal_gen.engine.rows_pass import run_rows
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
@@ -142,11 +143,13 @@ class Decoder:
             self.cache.note_step(result)
         return result
 
-    def extend(self, tokens: Sequence[int]) -> mx.array:
+    def extend(self, tokens: Sequence[int], *, compiles: bool | None = None) -> mx.array:
         """Add known tokens to the cache in one pass.
 
         Args:
             tokens: Token ids, at least one.
+            compiles: Whether to compile the pass if that is possible; None to do so once passes of its size
+                have been needed often.
 
         Returns:
             Logits of the token after them, (1, V), not yet computed.
@@ -155,9 +158,12 @@ class Decoder:
             CacheOverflowError: They do not fit; the cache is as before.
         """
         count, cache = len(tokens), self.cache
-        rows = self._compiled_length(count)
-        if self.compiled_rows is None or rows is None:
-            return self.model.logits(self.model(mx.array([list(tokens)]), cache)[:, -1])
+        rows = self._compiled_length(count, cache.position)
+        if rows is not None and compiles is None:
+            self._extended[rows] += 1
+            compiles = self._extended[rows] > PLAIN_PASSES
+        if self.compiled_rows is None or rows is None or not compiles:
+            return self.model.logits(run_rows(self.model, mx.array(list(tokens)), cache)[-1:])
         ids = mx.array([*tokens, *[0] * (rows - count)], mx.int32)
         self._wait_for_last_step()
         results = self.compiled_rows.run(ids, count=count, only_last=True)
@@ -188,14 +194,16 @@ class Decoder:
         else:
             self.cache.settle()
 
-    def _compiled_length(self, count: int) -> int | None:
-        """Return the rows of a compiled pass over so many tokens; None to compute them without one."""
-        most = self.cache.remaining if self.cache.can_be_cut else count
-        rows = filled_up(count, most)
-        if rows not in ROWS:
-            return None
-        self._extended[rows] += 1
-        return rows if self._extended[rows] > PLAIN_PASSES else None
+    def can_compile(self, count: int, position: int) -> bool:
+        """Return whether `extend` can compile a pass over so many tokens from a position on."""
+        return self._compiled_length(count, position) is not None
+
+    def _compiled_length(self, count: int, position: int) -> int | None:
+        """Return the rows of a compiled pass over so many tokens; None if there is none."""
+        room = self.cache.config.max_seq_len - position
+        # A hybrid cannot take back what fills a pass up.
+        rows = filled_up(count, room if self.cache.can_be_cut else count)
+        return rows if self.compiled_rows is not None and rows in ROWS else None
 
     def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
         """Start to draw a token; arguments are those of `Sampler.draw`."""

@@ -13,7 +13,6 @@ from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.hybrid import new_cache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.backend import compiles_steps, runs_on_cpu
-from metal_gen.engine.compiled.rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.chosen import NO_KERNELS, choose_kernels
@@ -21,7 +20,6 @@ from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
 from metal_gen.speculation.planned import GuessMemory
-from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
 
 NAME = "draft"
@@ -178,19 +176,9 @@ class DraftSource:
 
     def _writes_in_place(self, tokens: int, position: int) -> bool:
         """Return whether a kernel writes so many tokens to the cache, from a position on."""
-        is_compiled = tokens == 1 or self._compiled_rows(tokens, position) is not None
-        return self._decoder.hands_over_early and is_compiled
-
-    def _compiled_rows(self, tokens: int, position: int) -> int | None:
-        """Return how many rows a compiled pass over so many tokens has; None if it is not compiled."""
-        decoder, cache = self._decoder, self._decoder.cache
-        # Where nothing is handed over early, as on a CPU, a compiled pass is not worth its function.
-        if decoder.compiled_rows is None or not decoder.hands_over_early or tokens > MOST_ROWS:
-            return None
-        rows = filled_up(tokens, MOST_ROWS)
-        # A hybrid cannot take back what fills a pass up.
-        is_possible = rows == tokens or cache.can_be_cut
-        return rows if is_possible and position + rows <= cache.config.max_seq_len else None
+        decoder = self._decoder
+        is_compiled = tokens == 1 or (tokens <= MOST_ROWS and decoder.can_compile(tokens, position))
+        return decoder.hands_over_early and is_compiled
 
     def _logits_after(self, tokens: Sequence[int]) -> mx.array:
         """Compute tokens in the way that is best for so many of them, and return the logits after them."""
@@ -199,14 +187,8 @@ class DraftSource:
             return decoder.step(mx.array(list(tokens)))
         if len(tokens) > MOST_ROWS:
             return decoder.prefill(tokens)
-        count = len(tokens)
-        if (rows := self._compiled_rows(count, decoder.cache.position)) is not None:
-            filling = [0] * (rows - count)
-            found = decoder.draw_rows(mx.array([*tokens, *filling]), count=count)
-            decoder.cache.take_back(len(filling))
-            return found.logits[count - 1 : count]
-        hidden = run_rows(decoder.model, mx.array(list(tokens)), decoder.cache)
-        return decoder.model.logits(hidden[-1:])
+        # Where nothing is handed over early, as on a CPU, a compiled pass is not worth its function.
+        return decoder.extend(tokens, compiles=decoder.hands_over_early)
 
     def _fitted(self, logits: mx.array) -> mx.array:
         """Cut or fill logits (1, V) to the target's vocabulary."""

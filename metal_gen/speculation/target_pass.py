@@ -17,10 +17,10 @@ from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.compiled.rows import filled_up
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.last_step import LastStep
+from metal_gen.engine.rows_pass import run_rows
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.speculation.row_draws import RowDraws, RowLimits, draw_rows, from_draws
-from metal_gen.speculation.rows_pass import run_rows
 from metal_gen.speculation.source import Guesses, RunningPass
 
 # Those of a plain step.

@@ -243,7 +243,7 @@ def test_the_memory_of_a_draft_is_known(tmp_path):
 
 @pytest.mark.parametrize(("kind", "compiled"), [(EarlyDecoder, 5), (Decoder, 0)])
 def test_functions_of_a_draft_are_few(tmp_path, kind, compiled):
-    """Those of 2, 3, 4, 5 and 8 tokens; none where several tokens cost as much as so many steps."""
+    """Those of 2, 3, 4, 5 and 9 tokens; none where several tokens cost as much as so many steps."""
     model = Checkpoint(write_checkpoint(tmp_path, CONFIGS["qwen3"])).weights.load("float32")
     sizes = cache_size(model.config, max_seq_len=CAPACITY, dtype="float32")
     decoder = kind(model, new_cache(sizes), chunk_size=16, compiles=True)

@@ -1,4 +1,4 @@
-"""A forward pass over a token and the guesses after it, all rows together.
+"""A forward pass over successive tokens of one text, such as a token and the guesses after it.
 
 Axes: L new tokens, S positions of the cache.
 """

@@ -6,8 +6,9 @@ import pytest
 from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.engine import rows_pass
 from metal_gen.engine.decoder import Decoder
-from metal_gen.speculation.rows_pass import run_rows
+from metal_gen.engine.rows_pass import run_rows
 
 pytestmark = pytest.mark.metal
 
@@ -34,3 +35,21 @@ def test_rows_give_what_steps_give(tmp_path, make_cache, name, prompt_tokens):
         np.testing.assert_allclose(model.logits(hidden), expected, atol=2e-4)
         np.testing.assert_allclose(decoder.step(mx.array([4])), stepwise.step(mx.array([4])), atol=2e-4)
         stepwise.cache.take_back(1)
+
+
+@pytest.mark.parametrize("in_stretches", [True, False])
+@pytest.mark.parametrize("compiles", [None, True, False])
+def test_known_tokens_give_what_steps_give(tmp_path, make_cache, monkeypatch, in_stretches, compiles):
+    monkeypatch.setattr(rows_pass, "runs_on_cuda", lambda: in_stretches)
+    model = Checkpoint(write_checkpoint(tmp_path, CONFIGS["dense"])).weights.load("float32")
+    stepwise, decoder = (
+        Decoder(model, make_cache(model, max_seq_len=270), compiles=each) for each in (False, True)
+    )
+    for each in (stepwise, decoder):
+        each.prefill([3, 1, 4])
+    [*_, expected] = [stepwise.step(mx.array([token])) for token in TOKENS]
+    assert decoder.can_compile(len(TOKENS), decoder.cache.position)
+    np.testing.assert_allclose(decoder.extend(TOKENS, compiles=compiles), expected, atol=2e-4)
+    assert decoder.compiled_rows.count == (compiles is True)
+    assert decoder.cache.position == stepwise.cache.position
+    assert not decoder.can_compile(66, decoder.cache.position)
