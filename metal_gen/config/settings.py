@@ -12,38 +12,28 @@ from metal_gen.config.adapters import Adapters
 from metal_gen.config.checks import Choice, Flag, Text, Texts, Whole
 from metal_gen.config.constraints.checks import CONSTRAINTS
 from metal_gen.config.constraints.settings import ConstraintSettings
-from metal_gen.config.prompt_settings import PromptSettings
+from metal_gen.config.parts.prompt import PromptSettings
+from metal_gen.config.parts.sampling import SamplingSettings
+from metal_gen.config.parts.speculation import SpeculationSettings
 from metal_gen.config.quantize import Quantize
-from metal_gen.config.ranges import (
-    LOGIT_BIAS,
-    MAX_TOKENS,
-    MIN_P,
-    MIN_TOKENS,
-    PENALTY,
-    REPETITION_PENALTY,
-    REPETITION_WINDOW,
-    SAMPLES,
-    SEED,
-    TEMPERATURE,
-    TOP_K,
-    TOP_LOGPROBS,
-    TOP_P,
-)
+from metal_gen.config.ranges import MAX_TOKENS, MIN_TOKENS, SAMPLES, TOP_LOGPROBS
 from metal_gen.config.rope_scaling import RopeScaling
 from metal_gen.config.setting_info import TERMINAL, SettingInfo, info_of, setting
 from metal_gen.config.sizes import Size
-from metal_gen.config.speculation import SpeculationSettings
 from metal_gen.config.switched import value_in_force
 
 DTYPE = Choice(("auto", "float32", "bfloat16", "float16"))
 DEFAULT_SOURCE = "default"
 ARGUMENT_SOURCE = "argument"
-# Default of a filter that the checkpoint's generation_config.json may set.
-OWN_OR_OFF = "the model's, or else off"
+# TOML tables, in the order in which they are shown.
+SECTIONS = (
+    *("model", "cache", "memory", "cpu", "prefill", "decode", "prefix_cache"),
+    *("sampling", "generation", TERMINAL),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
+class Settings(ConstraintSettings, PromptSettings, SpeculationSettings, SamplingSettings):
     """The settings in force.
 
     Attributes:
@@ -184,59 +174,6 @@ class Settings(ConstraintSettings, PromptSettings, SpeculationSettings):
     prefix_cache_min_tokens: int = setting(
         "prefix_cache", Whole(1), 256, "Store only prefixes of at least this many tokens", key="min_tokens"
     )
-    temperature: float | None = setting(
-        "sampling",
-        TEMPERATURE,
-        None,
-        "Set the temperature; 0 always takes the most probable token, 1 leaves probabilities as they are",
-        unset="the model's, or else 0",
-    )
-    top_k: int | None = setting(
-        "sampling", TOP_K, None, "Draw from the k most probable tokens; 0 turns this off", unset=OWN_OR_OFF
-    )
-    top_p: float | None = setting(
-        "sampling",
-        TOP_P,
-        None,
-        "Draw from the fewest tokens whose probability reaches p; 1 turns this off",
-        unset=OWN_OR_OFF,
-    )
-    min_p: float | None = setting(
-        "sampling",
-        MIN_P,
-        None,
-        "Draw from tokens at least p times as probable as the most probable one; 0 turns this off",
-        unset=OWN_OR_OFF,
-    )
-    repetition_penalty: float = setting(
-        "sampling",
-        REPETITION_PENALTY,
-        1.0,
-        "Divide the logits of tokens that have occurred; 1 turns this off",
-        unset="the model's, or else 1.0",
-    )
-    repetition_window: int | None = setting(
-        "sampling",
-        REPETITION_WINDOW,
-        None,
-        "Apply the repetition penalty to this many recent tokens; -1 is all",
-        unset="all",
-    )
-    presence_penalty: float = setting(
-        "sampling", PENALTY, 0.0, "Subtract this from the logit of each token generated before"
-    )
-    frequency_penalty: float = setting(
-        "sampling", PENALTY, 0.0, "Subtract this from a token's logit for each time it was generated"
-    )
-    logit_bias: tuple[tuple[str, float], ...] = setting(
-        "sampling", LOGIT_BIAS, (), "Add a bias to the logit of a token, named by its text or id"
-    )
-    ban_token: tuple[str, ...] = setting(
-        "sampling", Texts(), (), "Never draw this token, named by its text or id"
-    )
-    seed: int | None = setting(
-        "sampling", SEED, None, "Set the random seed; -1 chooses one", unset="a new one for each run"
-    )
     max_tokens: int | None = setting(
         "generation",
         MAX_TOKENS,
@@ -293,8 +230,7 @@ def _in_order() -> list[SettingInfo]:
     """Return all settings by section, with inherited ones at the end of theirs."""
     own = [info_of(each) for each in fields(Settings) if each.metadata]
     inherited = {each.name for base in Settings.__bases__ for each in fields(base)}
-    sections = list(dict.fromkeys(info.section for info in own if info.name not in inherited))
-    return sorted(own, key=lambda info: (sections.index(info.section), info.name in inherited))
+    return sorted(own, key=lambda info: (SECTIONS.index(info.section), info.name in inherited))
 
 
 SETTINGS: dict[str, SettingInfo] = {info.name: info for info in _in_order()}

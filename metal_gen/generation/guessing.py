@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.config.parts.speculation import WITH_DRAFT
 from metal_gen.config.settings import Settings
 from metal_gen.config.sources import refusal
-from metal_gen.config.speculation import WITH_DRAFT
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.config.model_config import ModelConfig

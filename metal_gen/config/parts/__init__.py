@@ -1,0 +1,1 @@
+"""Parts of `Settings`: settings of one subject each."""
