@@ -8,7 +8,7 @@ from typing import Any
 from metal_gen.constraints.constraint import Constraint, is_limit
 from metal_gen.constraints.library import llguidance, new_matcher
 from metal_gen.errors import UsageError
-from metal_gen.text import byte_level
+from metal_gen.text.tokenization import byte_level
 from metal_gen.text.tokenizer import Tokenizer
 
 # Other bytes would begin a character that is written in fewer bytes, or one beyond Unicode.

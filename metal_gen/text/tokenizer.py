@@ -1,7 +1,7 @@
 """Turns text into token ids, and a token id into its bytes.
 
 The `tokenizers` library encodes. Decoding is byte by byte, so that a stream of tokens can be shown as soon as
-its characters are complete: see `detokenizer`.
+its characters are complete: see `tokenization.vocabulary` and `detokenizer`.
 """
 
 import json
@@ -16,8 +16,8 @@ from tokenizers.decoders import ByteLevel
 
 from metal_gen.errors import CheckpointError, DoesNotFitError, UsageError
 from metal_gen.files.json_file import read_json
-from metal_gen.text import byte_level
-from metal_gen.text.library import (
+from metal_gen.text.thinking import TAGS
+from metal_gen.text.tokenization.library import (
     LibraryError,
     build_tokenizer,
     encode_text,
@@ -25,8 +25,8 @@ from metal_gen.text.library import (
     library_errors,
     require_harmless,
 )
-from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
-from metal_gen.text.thinking import TAGS
+from metal_gen.text.tokenization.reduced_tokenizer import TokenizerReducer, is_plain
+from metal_gen.text.tokenization.vocabulary import Vocabulary
 from metal_gen.text.tool_calls import CLOSE, OPEN
 
 FILE = "tokenizer.json"
@@ -105,16 +105,14 @@ class Tokenizer:
         if not isinstance(tokenizer.decoder, ByteLevel):
             raise CheckpointError(f"{self._path} is not byte-level BPE, as Qwen's tokenizers are")
         added = tokenizer.get_added_tokens_decoder()
-        self._added = {token: entry.content for token, entry in added.items()}
-        self.added_ids = {text: token for token, text in self._added.items()}
         self.special_ids = frozenset(
             token for token, entry in added.items() if entry.special and entry.content not in SHOWN
         )
-        self._ids: dict[str, int] = (
-            self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
-        )
+        ids = self._whole.get_vocab() if self._reducer is None else document["model"]["vocab"]
+        self._vocabulary = Vocabulary(ids, {token: entry.content for token, entry in added.items()})
+        self.added_ids = self._vocabulary.added_ids
         self.vocab_size = vocab_size
-        self._require_own(vocab_size, [*self._ids.values(), *added])
+        self._require_own(vocab_size, [*ids.values(), *added])
         self.config = given.config
 
     def _require_own(self, vocab_size: int, ids: list[int]) -> None:
@@ -131,23 +129,6 @@ class Tokenizer:
                 f"vocabulary, which ends at {vocab_size - 1}",
                 "the tokenizer belongs to another model",
             )
-
-    @cached_property
-    def _texts_as_written(self) -> list[str]:
-        """The vocabulary in the order of its file, which is nearly always the order of its ids."""
-        return list(self._ids)
-
-    @cached_property
-    def _texts(self) -> dict[int, str]:
-        return {token: text for text, token in self._ids.items()}
-
-    def _text_of(self, token: int) -> str | None:
-        """Return a token as the vocabulary writes it. Inverting the whole vocabulary would take a while."""
-        if token < len(self._texts_as_written):
-            text = self._texts_as_written[token]
-            if self._ids[text] == token:
-                return text
-        return self._texts.get(token)
 
     @cached_property
     def _whole(self) -> HubTokenizer:
@@ -187,7 +168,7 @@ class Tokenizer:
     @property
     def ids(self) -> dict[str, int]:
         """The id of each token of the vocabulary, by its text as the vocabulary writes it."""
-        return {**self._ids, **self.added_ids}
+        return {**self._vocabulary.ids, **self.added_ids}
 
     @property
     def eos_id(self) -> int | None:
@@ -196,19 +177,9 @@ class Tokenizer:
         content = token.get("content") if isinstance(token, dict) else token
         return self.id_of(content) if isinstance(content, str) else None
 
-    @cached_property
-    def _most_bytes_of_a_token(self) -> int:
-        longest = max(map(len, self._ids), default=0)
-        of_words = (
-            byte_level.most_bytes(byte_level.token_bytes(text))
-            for text in self._ids
-            if len(text) * byte_level.MOST_SHRINKING >= longest
-        )
-        return max(*of_words, *(byte_level.most_bytes(text.encode()) for text in self.added_ids), 1)
-
     def most_bytes(self, tokens: int) -> int:
         """Return the most UTF-8 bytes that this many tokens can stand for. A longer text has more tokens."""
-        return tokens * self._most_bytes_of_a_token
+        return tokens * self._vocabulary.most_bytes_of_a_token
 
     def _require_length(self, text: str, most_tokens: int, what: str) -> None:
         """Refuse a text that has too many tokens.
@@ -230,7 +201,7 @@ class Tokenizer:
 
     def id_of(self, token: str) -> int | None:
         """Return the id of a token given by its text, such as `<think>`, or None if there is none."""
-        return self.added_ids.get(token, self._ids.get(token))
+        return self._vocabulary.id_of(token)
 
     def encode(
         self, text: str, *, add_special_tokens: bool, most_tokens: int | None = None, what: str = "prompt"
@@ -274,23 +245,11 @@ class Tokenizer:
 
         Special tokens have none, and neither do ids beyond the vocabulary (Qwen pads its embedding).
         """
-        if token in self.special_ids:
-            return b""
-        if token in self._added:
-            return self._added[token].encode()
-        text = self._text_of(token)
-        return b"" if text is None else byte_level.token_bytes(text)
+        return b"" if token in self.special_ids else self._vocabulary.bytes_of(token)
 
     def all_token_bytes(self) -> list[bytes]:
         """Return the bytes of every id below `vocab_size`; added tokens have those of their texts."""
-        every = [b""] * self.vocab_size
-        for text, token in self._ids.items():
-            if token < self.vocab_size:
-                every[token] = byte_level.token_bytes(text)
-        for token, text in self._added.items():
-            if token < self.vocab_size:
-                every[token] = text.encode()
-        return every
+        return self._vocabulary.all_bytes(self.vocab_size)
 
     def encode_part(self, text: str) -> list[int]:
         """Encode a short part of an answer, without building the whole tokenizer where that is possible."""

@@ -168,7 +168,7 @@ def test_a_grammar_that_no_token_can_begin(checkpoint):
 def test_a_byte_that_no_token_has_ends_the_text_with_a_reason(tmp_path):
     folder = write_text_checkpoint(tmp_path / "model")
     tokenizer = Checkpoint(folder).tokenizer
-    del tokenizer._ids["x"]
+    del tokenizer._vocabulary.ids["x"]
     checkpoint = Checkpoint(folder)
     checkpoint.__dict__["tokenizer"] = tokenizer
     matcher = follow(checkpoint, Constraint.regex("[abc]x"), "a")

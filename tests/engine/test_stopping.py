@@ -29,8 +29,8 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.errors import CheckpointError, UsageError
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import DenseMatrix
-from metal_gen.text.byte_level import ALPHABET
 from metal_gen.text.token_names import token_id
+from metal_gen.text.tokenization.byte_level import ALPHABET
 from metal_gen.text.tokenizer import Tokenizer
 
 pytest_plugins = ("fixtures_text",)

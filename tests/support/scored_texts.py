@@ -9,7 +9,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from metal_gen.text.byte_level import ALPHABET
+from metal_gen.text.tokenization.byte_level import ALPHABET
 
 TEXT = (
     "A fox went out in the rain, and an owl saw it go.\n"

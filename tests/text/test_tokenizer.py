@@ -12,7 +12,7 @@ from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
 from metal_gen.errors import CheckpointError, DoesNotFitError
 from metal_gen.text import tokenizer as tokenizer_module
 from metal_gen.text.detokenizer import Detokenizer
-from metal_gen.text.library import build_tokenizer, encode_text, least_tokens
+from metal_gen.text.tokenization.library import build_tokenizer, encode_text, least_tokens
 from metal_gen.text.tokenizer import Tokenizer
 
 pytest_plugins = ("fixtures_text",)

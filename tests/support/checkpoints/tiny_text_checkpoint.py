@@ -15,7 +15,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from metal_gen.text.byte_level import ALPHABET
+from metal_gen.text.tokenization.byte_level import ALPHABET
 
 IM_START, IM_END, THINK, END_THINK, CALL, END_CALL = range(256, 262)
 SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HubTokenizer
 
 from metal_gen.checkpoint.bundled import BUNDLED_FOLDER
-from metal_gen.text import reduced_tokenizer
-from metal_gen.text.reduced_tokenizer import TokenizerReducer, is_plain
+from metal_gen.text.tokenization import reduced_tokenizer
+from metal_gen.text.tokenization.reduced_tokenizer import TokenizerReducer, is_plain
 from metal_gen.text.tokenizer import FEW_TEXTS, Tokenizer
 
 FOLDERS = [BUNDLED_FOLDER]

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HubTokenizer
 
-from metal_gen.text.library import build_tokenizer
+from metal_gen.text.tokenization.library import build_tokenizer
 
 # Beyond this many parts of words, the whole tokenizer is as fast.
 MOST_PARTS = 100_000

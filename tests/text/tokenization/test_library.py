@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer as HubTokenizer
 
 from metal_gen.errors import CheckpointError, UsageError
-from metal_gen.text import library
-from metal_gen.text.library import repeats_choices
+from metal_gen.text.tokenization import library
+from metal_gen.text.tokenization.library import repeats_choices
 from metal_gen.text.tokenizer import FEW_TEXTS
 
 pytest_plugins = ("fixtures_text",)
