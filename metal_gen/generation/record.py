@@ -27,7 +27,10 @@ def encode_json(document: Mapping[str, object]) -> str:
 
 
 def generation_record(generation: "Generation") -> Record:
-    """Return a text, why it ended, its token count, what came of guesses, and `logprobs` if requested."""
+    """Return a text, why it ended, what came of guesses, its token count, and `logprobs` if requested.
+
+    Single texts and samples have their fields in this order, whatever they leave out or add.
+    """
     record: Record = {"text": generation.text}
     if generation.thinking:
         record["reasoning"] = generation.thinking
@@ -40,7 +43,6 @@ def generation_record(generation: "Generation") -> Record:
     if generation.complete is not None:
         record["complete"] = generation.complete
     record["finish_reason"] = generation.finish_reason.value
-    record["completion_tokens"] = len(generation.token_ids)
     if (counts := generation.statistics.speculation) is not None:
         record["speculation"] = {
             "source": counts.source,
@@ -49,6 +51,7 @@ def generation_record(generation: "Generation") -> Record:
             "accepted": counts.accepted,
             "tokens_per_pass": counts.tokens_per_pass,
         }
+    record["completion_tokens"] = len(generation.token_ids)
     if generation.logprobs:
         pairs = zip(generation.token_ids, generation.logprobs, strict=True)
         record["logprobs"] = [{"token_id": id, **logprobs_record(logprobs)} for id, logprobs in pairs]

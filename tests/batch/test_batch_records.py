@@ -15,6 +15,7 @@ from metal_gen.batch.token_texts import TokenTexts
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.generation.pieces import Generation, Statistics
 from metal_gen.sampling.logprobs import TokenLogprobs
+from metal_gen.speculation.counts import SpeculationCounts
 
 NATIVE = {"id": "a", "prompt": "hi"}
 CHAT = {
@@ -94,6 +95,17 @@ def test_several_samples():
         "prompt_tokens": 3,
         "seed": 9,
     }
+
+
+def test_fields_are_in_one_order_in_single_texts_and_samples():
+    counts = SpeculationCounts("lookup", passes=2, drafted=3, accepted=1, tokens=2)
+    made = generation(thinking="hm", logprobs=[TokenLogprobs(-1.0, -1.0, [])] * 2)
+    statistics = replace(made.statistics, thinking_tokens=1, speculation=counts)
+    made = replace(made, statistics=statistics, complete=True)
+    alone = success(parse(NATIVE), [made], 3, 5)
+    [sample, _] = success(parse({**NATIVE, "samples": 2}), [made, made], 3, 5)["texts"]
+    assert {"reasoning", "complete", "speculation", "completion_tokens", "logprobs"} < sample.keys()
+    assert [name for name in alone if name in sample] == list(sample)
 
 
 def test_fields_that_are_handed_on_come_after_the_id():

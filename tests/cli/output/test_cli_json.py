@@ -108,6 +108,17 @@ def test_several_texts_stand_in_a_list(say, gambler):
     assert "text" not in document
 
 
+def test_fields_are_in_one_order_with_and_without_samples(say, thinker):
+    given = ("--speculate", "lookup", "--logprobs", "0", "--seed", "1")
+    alone = say(thinker, *given)
+    sample = say(thinker, *given, "--samples", "2")["texts"][0]
+    assert {"reasoning", "speculation", "completion_tokens", "logprobs"} < sample.keys()
+    names = [name for name in sample if name != "completion_tokens"]
+    assert [name for name in alone if name in sample] == names
+    # As in the records of a batch.
+    assert list(sample)[list(sample).index("speculation") + 1] == "completion_tokens"
+
+
 def test_events_join_to_the_text_and_the_last_is_the_whole(run_here, thinker):
     arguments = ("-m", thinker, "-p", "hi", "--logprobs", "1", "--seed", "1")
     outcome = run_here("generate", *arguments, "--jsonl", "-q")
