@@ -216,6 +216,7 @@ def store(loaded: "TextModel", ids: list[int]) -> None:
 
     cache, prefixes = loaded.decoder.cache, loaded.prefixes
     assert prefixes is not None
+    cache.mark()  # Of linear attention, states are stored only where there is a mark.
     writer = prefixes.begin_entry(ids, cache)
     assert writer is not None, prefixes.take_notices()
     for array in cache.stored(len(ids)):

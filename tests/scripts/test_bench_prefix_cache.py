@@ -24,8 +24,10 @@ def test_a_prefix_has_as_many_stable_tokens_as_are_asked_for_and_few_more(model,
     assert 256 <= prompt.stable_tokens < 256 + 64
 
 
-def test_restored_logits_are_those_that_were_computed(model, capsys):
-    restore_beside_prefill(model, [64, 128], 2)
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_5_text"])
+def test_restored_logits_are_those_that_were_computed(tmp_path, capsys, family):
+    folder = write_text_checkpoint(tmp_path / "model", arch=family, max_position_embeddings=1024)
+    restore_beside_prefill(str(folder), [64, 128], 2)
     lines = capsys.readouterr().out.splitlines()
     assert [re.match(r"\d+", line).group() for line in lines] == ["64", "128"]
     assert all(line.endswith("equal logits") for line in lines)
