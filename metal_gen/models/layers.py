@@ -12,6 +12,7 @@ from functools import cache, cached_property
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
+from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.kernels.add_norm import add_rms_norm, can_add
 from metal_gen.models.matrices.adapted import AnyMatrix
 from metal_gen.models.matrices.matrix import computed
@@ -51,7 +52,7 @@ class RMSNorm:
 
     @cached_property
     def _eps(self) -> mx.array:
-        return computed(mx.array([self.eps]))
+        return computed(in_device_memory(mx.array([self.eps])))
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalize the last axis."""

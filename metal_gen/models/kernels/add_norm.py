@@ -86,7 +86,7 @@ def add_rms_norm(
         rows: (R, hidden).
         added: (R, hidden), in the same dtype.
         weight: Factor of each number, (hidden,), in the same dtype.
-        eps: Constant that keeps zeros zero, (1,) float32.
+        eps: Constant that keeps zeros zero, at least (1,), float32.
     """
     count, size = rows.shape
     loads = size * rows.dtype.size // LOAD_BYTES

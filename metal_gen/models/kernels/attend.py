@@ -17,12 +17,15 @@ Axes: B sequences, H query heads, G key/value heads, D head size, S capacity, P 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import mlx.core as mx
 
+from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.kernels.attend_source import CODE
 from metal_gen.models.kernels.dialect import LANES, Size
 from metal_gen.models.kernels.heads import MOST_STRETCHES, Heads
+from metal_gen.models.matrices.matrix import computed
 
 # Positions that a lane loads at once, besides those that it loads ahead.
 AT_ONCE = 2
@@ -34,8 +37,8 @@ class Job:
 
     Attributes:
         stretches: P.
-        attend: Whether all tokens are of one text, and 0, (2,) int32.
-        write: The same and 1, for what to do before; None to write and attend at once.
+        attend: Whether all tokens are of one text, and 0, int32.
+        write: 1 and 1, for what to do before; None to write and attend at once.
     """
 
     stretches: int
@@ -50,8 +53,13 @@ class Job:
             stretches: P.
             is_one_text: The tokens are successive tokens of one text, rather than one of each sequence.
         """
-        attend = mx.array([int(is_one_text), 0], mx.int32)
-        return cls(stretches, attend, mx.array([1, 1], mx.int32) if is_one_text else None)
+        write = _job(is_one_text=True, only_writes=True) if is_one_text else None
+        return cls(stretches, _job(is_one_text=is_one_text, only_writes=False), write)
+
+
+@cache
+def _job(*, is_one_text: bool, only_writes: bool) -> mx.array:
+    return computed(in_device_memory(mx.array([int(is_one_text), int(only_writes)], mx.int32)))
 
 
 def attend(
@@ -71,9 +79,9 @@ def attend(
         rows: Projections, (B, H D, then 2 G D) in turn: queries with their gates, keys, values. B counts the
             tokens if they are those of one text.
         weights: Norm weights of queries and keys, (D,) each in the rows' dtype; not read without a norm.
-        factors: Constant of the norm; and factor of the scores, with log2(e), (2,) float32.
+        factors: Constant of the norm; and factor of the scores, with log2(e), float32.
         periods: Periods of the rotary embedding, float32.
-        positions: Position of each token, (B,) int32.
+        positions: Position of each token, at least (B,), int32.
         job: How to attend to the cache.
         buffers: Keys and values, (B, G, S, D) each.
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.next_attention import NextAttention, heads_of, score_factor
@@ -59,7 +60,8 @@ def _with_adds(layer: DecoderLayer, adds: bool) -> DecoderLayer:
 def _kernel_of(model: Transformer, attention: Attention, *, normed: bool) -> NextAttention:
     norm = attention.head_norm
     scale = attention.head_dim**-0.5 * attention.rope.score_factor
-    factors = computed(mx.array([0.0 if norm is None else norm.eps, score_factor(scale)]))
+    factors = mx.array([0.0 if norm is None else norm.eps, score_factor(scale)])
+    factors = computed(in_device_memory(factors))
     return NextAttention(
         heads_of(model.config, normed=normed, sliding=attention.sliding),
         (factors, factors) if norm is None else _weights(norm),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.attend import Job, attend
 from metal_gen.models.kernels.heads import Heads
@@ -19,7 +20,7 @@ class NextTokens:
     """New tokens, one of each sequence of a cache or all of one, whose keys and values a kernel writes.
 
     Attributes:
-        positions: Position of each token, (B,) int32.
+        positions: Position of each token, at least (B,), int32.
         job: How to attend to the cache.
         buffers: Buffers of the cache: keys and values of each layer in turn.
     """
@@ -49,7 +50,7 @@ class NextTokens:
         """
         stretches = heads.stretches(length, positions.shape[0])
         job = Job.of(stretches, is_one_text=is_one_text)
-        return cls(positions.astype(mx.int32), job, buffers)
+        return cls(in_device_memory(positions.astype(mx.int32)), job, buffers)
 
     def of_layer(self, layer: int) -> Sequence[mx.array]:
         """Return the keys and values of a layer."""
@@ -63,7 +64,7 @@ class NextAttention:
     Args:
         heads: The heads.
         weights: Norm weights of queries and keys, (D,) each; anything without a norm.
-        factors: Constant of the norm, and factor of the scores, with log2(e), (2,) float32.
+        factors: Constant of the norm, and factor of the scores, with log2(e), float32.
     """
 
     heads: Heads

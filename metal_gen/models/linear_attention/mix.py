@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
+from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.kernels.dialect import LANES, Size
 from metal_gen.models.linear_attention.mix_kernel import CODE, TO_FINISH, TO_MIX, TO_PREPARE
@@ -114,7 +115,8 @@ class Mix:
         """
         length, value = rows.shape[1], self.sizes.linear_value_head_dim
         group = self.group or (whole_head(value) if length <= MOST_WHOLE else PART_OF_HEAD)
-        run = _Run(self, group, rows, before, memory, _all_used() if used is None else used, used is not None)
+        known = _all_used() if used is None else in_device_memory(used)
+        run = _Run(self, group, rows, before, memory, known, used is not None)
         return run.of_heads() if group.rows == value else run.of_parts()
 
 
@@ -128,7 +130,7 @@ class _Run:
         rows: See `Mix.__call__`, also for the next two.
         before: See there.
         memory: See there.
-        used: How many tokens of each sequence are used, (B,), or the largest number, (1,).
+        used: How many tokens of each sequence are used, at least (B,), or the largest number, at least (1,).
         by_sequence: Whether each sequence has its own number.
     """
 
@@ -220,14 +222,14 @@ def _template(
 def _counts(
     sizes: LinearAttentionConfig, by_key_head: bool, length: int, job: int, by_sequence: bool
 ) -> mx.array:
-    """Return the numbers that the kernel reads when it runs, (21,) int32."""
+    """Return the numbers that the kernel reads when it runs, at least (21,), int32."""
     places = [number for place in places_in_row(sizes, by_key_head) for number in place]
-    return computed(mx.array([length, job, int(by_sequence), *places], mx.int32))
+    return computed(in_device_memory(mx.array([length, job, int(by_sequence), *places], mx.int32)))
 
 
 @lru_cache(maxsize=1)
 def _all_used() -> mx.array:
-    return computed(mx.array([MOST_TOKENS], mx.int32))
+    return computed(in_device_memory(mx.array([MOST_TOKENS], mx.int32)))
 
 
 def places_in_row(sizes: LinearAttentionConfig, by_key_head: bool) -> Sequence[tuple[int, int, int]]:
