@@ -36,7 +36,8 @@ PASSAGE = (
     "every spring. The mayor promised an answer by June. After a short break the members voted: nine were "
     "for the bridge, two were against it, and one was absent. "
 )
-CODE = '''def total_price(items, tax_rate):
+FUNCTIONS = (
+    '''def total_price(items, tax_rate):
     """Return the price of all items, with tax."""
     total = 0.0
     for item in items:
@@ -44,21 +45,48 @@ CODE = '''def total_price(items, tax_rate):
             raise ValueError("quantity must not be negative")
         total += item.price * item.quantity
     return total * (1 + tax_rate)
-
-
-def average_price(items, tax_rate):
+''',
+    '''def average_price(items, tax_rate):
     """Return the average price of an item, with tax."""
     count = sum(item.quantity for item in items)
     if count == 0:
         return 0.0
     return total_price(items, tax_rate) / count
-'''
+''',
+    '''def price_list(items, tax_rate):
+    """Return a line for each item, with its price and tax."""
+    lines = []
+    for item in items:
+        price = item.price * (1 + tax_rate)
+        lines.append(f"{item.name}: {price:.2f}")
+    return lines
+''',
+    '''def cheapest_item(items, tax_rate):
+    """Return the item with the lowest price, with tax."""
+    best = None
+    for item in items:
+        if best is None or item.price < best.price:
+            best = item
+    return best, best.price * (1 + tax_rate)
+''',
+)
+OLD, NEW = "Old code:\n\n", "New code, with tax_rate renamed to rate:\n\n"
+
+
+def renaming() -> str:
+    """Return a prompt that renames a parameter in three functions and begins to do so in a fourth."""
+    edits = "\n\n".join(f"{OLD}{code}\n{NEW}{code.replace('tax_rate', 'rate')}" for code in FUNCTIONS)
+    begun = edits.rindex("(items, rate):") + len("(items, rate):")
+    return f"Rename tax_rate to rate, and change nothing else.\n\n{edits[:begun]}"
+
+
 # Prompts that are not put into a chat template: a beginning tells even a small model what to do.
 CONTINUED = {
     "copy": f"Repeat this text exactly, word for word:\n\n{PASSAGE * 2}\n\nThe text again:\n\n{PASSAGE[:80]}",
-    "code_edit": "Rename tax_rate to rate in this code, and print the whole code:\n\n"
-    f"{CODE}\nThe new code:\n\n{CODE.replace('tax_rate', 'rate')[:90]}",
+    "code_edit": renaming(),
 }
+# What ends a text before its last token, since a model may go on with another task.
+STOPS = {"code_edit": [f"\n{OLD.strip()}"]}
 TEXTS = {**WORKLOADS, **CONTINUED}
 MAX_SEQ_LEN = 1536
 BEGIN_S = time.perf_counter()
@@ -96,6 +124,7 @@ def generated(model: TextModel, name: str, wanted: argparse.Namespace) -> Genera
         temperature=wanted.temperature,
         seed=wanted.seed,
         ignore_eos=True,
+        stop=STOPS.get(name, []),
     )
 
 
