@@ -89,7 +89,7 @@ class TextOutput:
 
     def add(self, piece: "Piece") -> None:
         """Add the next piece."""
-        self._has_thought = self._has_thought or piece.is_thinking
+        self._has_thought = self._has_thought or piece.is_thinking or bool(piece.thinking)
         if piece.thinking and not self._hides_thinking and not self._has_record(piece):
             self._console.write_thinking(piece.thinking)
         if not piece.is_thinking:

@@ -69,6 +69,16 @@ def test_a_last_token_of_thinking_and_answer_is_shown_in_both_places(run_here, t
     jsonschema.Draft202012Validator({**SCHEMA, "anyOf": [definition]}).validate(last)
 
 
+def test_a_missing_answer_after_thinking_in_the_same_token_gets_no_line(run_here, tmp_path):
+    for says, tokens in ((b"aZ", "2"), (b"Z", "1")):
+        folder = tmp_path / f"says{tokens}"
+        template = CHATML + "{{ '<think>' }}"
+        write_text_checkpoint(folder, says=says, has_tags=False, chat_template=template)
+        replace_letter(folder, "Z", "c</think>D")
+        outcome = run_here("generate", "-m", str(folder), *QUIET, "-n", tokens, "--stop", "D")
+        assert (outcome.code, outcome.stdout) == (10, b""), says
+
+
 def test_thinking_that_did_not_end_is_not_called_done(run_here, brooder):
     outcome = run_here("generate", "-m", brooder, "-p", "hi", "-n", "3", "--samples", "2", "--seed", "7")
     assert outcome.stderr.count("Thinking...\nabc\nmetal-gen: ") == 2
