@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -19,7 +18,6 @@ from metal_gen.engine.generator import read_draw
 from metal_gen.generation.loading import prepare
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels import attention_trial, passed
-from metal_gen.models.kernels import heads as kernel_heads
 from metal_gen.models.kernels.attention_trial import choose_attention
 from metal_gen.models.kernels.choice import BY_KERNEL, PLAIN
 from metal_gen.models.kernels.chosen import NO_KERNELS, ModelKernels
@@ -75,6 +73,24 @@ def test_the_kernel_computes_and_writes_what_plain_operations_do(as_on_a_gpu, ki
         # A few roundings of the largest number.
         assert share.item() < {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2}[dtype]
     assert all(mx.array_equal(*pair) for pair in zip(trial.buffers, untouched, strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("window", [None, 1, 50])
+@pytest.mark.parametrize("stretches", [1, 128])
+def test_nothing_is_read_that_no_token_has_written(as_on_a_gpu, monkeypatch, stretches, window):
+    """At both ends of the cache, with more stretches than positions; but for the first, which is there."""
+    positions = (0, 41, attention_trial.TRIED_CAPACITY - 1)
+    monkeypatch.setattr(attention_trial, "TRIED_POSITIONS", positions)
+    heads = Heads(2, 1, 32, 32, gated=False, normed=True, window=window)
+    trial = attention_trial.AttentionTrial(heads, mx.float32, mx.float32, stretches)
+    right = trial.on_cpu()[0]
+    for buffer in trial.buffers:
+        for text, position in enumerate(positions):
+            buffer[text, :, position:] = mx.nan
+            buffer[text, :, 1 : max(1, position + 1 - (window or position))] = mx.nan
+    mx.eval(trial.buffers)
+    assert (mx.abs(trial.by_kernel()[0] - right).max() / mx.abs(right).max()).item() < 2e-6
 
 
 @needs_compiler
@@ -195,54 +211,6 @@ def test_a_setting_turns_all_kernels_off(as_on_a_gpu, monkeypatch):
     linear = [layer.attention for layer in unused.layers if isinstance(layer.attention, GatedDeltaNet)]
     assert linear
     assert not any(mixer.by_kernel for mixer in linear)
-
-
-@pytest.mark.quick
-def test_heads_that_the_kernel_is_not_made_for_are_known():
-    for change in ({"head_dim": 80, "rotated": 80}, {"rotated": 48}, {"num_heads": 256}, {"head_dim": 512}):
-        assert not replace(HEADS, **change).are_supported, change
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize(("on_metal", "most_bytes"), [(True, 32 << 10), (False, 48 << 10)])
-def test_groups_fit_the_memory_that_they_share(monkeypatch, on_metal, most_bytes):
-    monkeypatch.setattr(kernel_heads, "runs_on_metal", lambda: on_metal)
-    for queries in (1, 2, 4, 8, 16):
-        for size in (32, 64, 128, 256):
-            heads = replace(HEADS, num_heads=queries, num_kv_heads=1, head_dim=size, rotated=size)
-            if heads.are_supported:
-                assert heads.rows >= 1
-                numbers = heads.rows * queries * size
-                shares = max(kernel_heads.MOST_STRETCHES, heads.rows * queries * 2)
-                assert 4 * (numbers + shares) <= most_bytes
-
-
-@pytest.mark.quick
-def test_lanes_hold_whole_loads_of_a_head_and_not_too_many_numbers():
-    for queries in (1, 2, 3, 4, 5, 7, 8, 16, 32):
-        for size in (32, 64, 128, 256):
-            heads = replace(HEADS, num_heads=queries, num_kv_heads=1, head_dim=size, rotated=size)
-            if heads.are_supported:
-                for number_bytes in (2, 4):
-                    numbers = heads.numbers_of_lane(number_bytes)
-                    assert size // 32 <= numbers <= size
-                    assert numbers.bit_count() == 1
-                    assert queries * numbers <= 64
-                    assert number_bytes * numbers <= max(16, number_bytes * size // 32)
-
-
-@pytest.mark.quick
-def test_a_cache_is_parted_for_a_large_gpu_but_not_into_too_many_stretches(monkeypatch):
-    monkeypatch.setattr(kernel_heads, "runs_on_metal", lambda: False)
-    # Heads of Qwen3-8B, Qwen3-0.6B and Qwen3.5-35B-A3B.
-    heavy = Heads(32, 8, 128, 128, gated=False, normed=True, window=None)
-    light = replace(heavy, num_heads=16)
-    few = Heads(16, 2, 256, 64, gated=True, normed=True, window=None)
-    assert [heads.stretches(128, 1) for heads in (heavy, light, few)] == [1, 1, 1]
-    assert [heads.stretches(8192, 1) for heads in (heavy, light, few)] == [16, 32, 128]
-    assert [heavy.stretches(8192, batch) for batch in (2, 8, 32)] == [8, 2, 2]
-    monkeypatch.setattr(kernel_heads, "runs_on_metal", lambda: True)
-    assert few.stretches(8192, 1) == 8
 
 
 @pytest.fixture
