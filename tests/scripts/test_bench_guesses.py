@@ -27,7 +27,9 @@ def test_texts_are_equal_and_counted(capsys, monkeypatch):
 def test_the_edit_is_begun_in_the_last_function_and_its_end_is_known():
     prompt = bench_guesses.TEXTS["code_edit"]
     assert prompt.endswith("def cheapest_item(items, rate):")
-    assert prompt.count("(items, tax_rate):") == prompt.count("(items, rate):") == len(bench_guesses.FUNCTIONS)
+    assert (
+        prompt.count("(items, tax_rate):") == prompt.count("(items, rate):") == len(bench_guesses.FUNCTIONS)
+    )
     (stop,) = bench_guesses.STOPS["code_edit"]
     assert stop in prompt
 
