@@ -6,11 +6,9 @@ from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import PreparedModel
 from metal_gen.hub.reference import LocalModel, parse_model_reference
 
-FILES = ("prefix_file", "prefix_cache_dir")
-
 
 def settings_of_nodes(prepared: PreparedModel) -> Settings:
-    """Return the settings of a run with absolute paths. A path in a home folder stays so at each node."""
+    """Return the settings of a run with absolute paths. `~` in a prefix folder is the home of each node."""
     settings, values = prepared.settings, dict[str, object]()
     if settings.model and isinstance(parse_model_reference(settings.model), LocalModel):
         values["model"] = str(prepared.checkpoint.folder.resolve())
@@ -18,7 +16,8 @@ def settings_of_nodes(prepared: PreparedModel) -> Settings:
         values["draft_model"] = str(draft.path.resolve())
     if adapters := prepared.checkpoint.weights.adapters:
         values["adapter"] = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
-    for name in FILES:
-        if (path := getattr(settings, name)) and not path.startswith("~"):
-            values[name] = str(Path(path).absolute())
+    if settings.prefix_file:
+        values["prefix_file"] = str(Path(settings.prefix_file).absolute())
+    if (folder := settings.prefix_cache_dir) and not folder.startswith("~"):
+        values["prefix_cache_dir"] = str(Path(folder).absolute())
     return settings.override(values, {name: settings.source(name) for name in values})

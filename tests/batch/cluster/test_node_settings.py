@@ -7,6 +7,7 @@ from tiny_text_checkpoint import write_text_checkpoint
 from metal_gen.batch.cluster.node_settings import settings_of_nodes
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import prepare
+from metal_gen.generation.prefixes.prompt_prefix import read_prefix
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):
@@ -27,6 +28,14 @@ def test_paths_in_the_home_folder_and_what_is_not_set_stay(tmp_path):
     there = settings_of_nodes(prepare(settings, most_slots=2))
     assert there.prefix_cache_dir == "~/prefixes"
     assert (there.model, there.prefix_file, there.draft_model) == (None, None, None)
+
+
+def test_a_prefix_file_whose_name_begins_with_a_tilde_is_no_path_in_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~rules.txt").write_text("Be brief.")
+    assert read_prefix("~rules.txt").text == "Be brief."
+    there = settings_of_nodes(prepare(Settings(prefix_file="~rules.txt"), most_slots=2))
+    assert there.prefix_file == str(tmp_path / "~rules.txt")
 
 
 def test_a_draft_model_is_found_too(tmp_path, monkeypatch):
