@@ -56,8 +56,7 @@ class Heads:
         if self.head_dim % LANES or numbers not in (1, 2, 4, 8) or self.rotated % 2 or half % numbers:
             return False
         apart = half // numbers
-        fits = self.queries * numbers <= MOST_NUMBERS and self.queries * self.head_dim <= MOST_SHARED
-        return fits and apart in (1, 2, 4, 8, 16)
+        return self.queries * numbers <= MOST_NUMBERS and apart in (1, 2, 4, 8, 16)
 
     @property
     def rows(self) -> int:
