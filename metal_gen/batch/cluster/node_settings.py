@@ -4,6 +4,7 @@ from pathlib import Path
 
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import PreparedModel
+from metal_gen.generation.prefixes.prompt_prefix import prefix_path
 from metal_gen.hub.reference import LocalModel, parse_model_reference
 
 
@@ -17,7 +18,7 @@ def settings_of_nodes(prepared: PreparedModel) -> Settings:
     if adapters := prepared.checkpoint.weights.adapters:
         values["adapter"] = tuple(f"{each.folder.resolve()}={each.scale!r}" for each in adapters)
     if settings.prefix_file:
-        values["prefix_file"] = str(Path(settings.prefix_file).absolute())
+        values["prefix_file"] = str(prefix_path(settings.prefix_file).absolute())
     if (folder := settings.prefix_cache_dir) and not folder.startswith("~"):
         values["prefix_cache_dir"] = str(Path(folder).absolute())
     return settings.override(values, {name: settings.source(name) for name in values})

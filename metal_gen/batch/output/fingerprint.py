@@ -16,6 +16,7 @@ from metal_gen.config.settings import SETTINGS
 from metal_gen.config.settings_file import shown_value
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.generation.loading import PreparedModel
+from metal_gen.generation.prefixes.prompt_prefix import prefix_path
 
 TEXT_SETTINGS = tuple(
     info.name
@@ -68,10 +69,11 @@ def fingerprint(
 
 
 def _prefix_digest(name: str) -> str:
-    if not Path(name).is_file():
+    path = prefix_path(name)
+    if not path.is_file():
         # It is read again for the rows, and by each node.
         raise UsageError(f"a batch needs a file for its prefix, and this is none: {name}")
-    return _digest_of_files([Path(name)])
+    return _digest_of_files([path])
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:

@@ -90,9 +90,17 @@ def read_prefix(path: str) -> PromptPrefix:
     return PromptPrefix(text=decode_text(content, what))
 
 
+def prefix_path(path: str) -> Path:
+    """Return the path of a prefix file. `~/` is the home folder, which no shell puts into TOML."""
+    try:
+        return Path(path).expanduser() if path.startswith("~/") else Path(path)
+    except RuntimeError:  # There is no home folder.
+        return Path(path)
+
+
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with prefix_path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         hint = "stdin is the prompt; <(command) reads what a command writes"

@@ -5,6 +5,7 @@ from pathlib import Path
 from tiny_text_checkpoint import write_text_checkpoint
 
 from metal_gen.batch.cluster.node_settings import settings_of_nodes
+from metal_gen.batch.output.fingerprint import fingerprint
 from metal_gen.config.settings import Settings
 from metal_gen.generation.loading import prepare
 from metal_gen.generation.prefixes.prompt_prefix import read_prefix
@@ -36,6 +37,17 @@ def test_a_prefix_file_whose_name_begins_with_a_tilde_is_no_path_in_a_home_folde
     assert read_prefix("~rules.txt").text == "Be brief."
     there = settings_of_nodes(prepare(Settings(prefix_file="~rules.txt"), most_slots=2))
     assert there.prefix_file == str(tmp_path / "~rules.txt")
+
+
+def test_a_prefix_file_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rules = tmp_path / "rules.txt"
+    rules.write_text("Be brief.")
+    settings = Settings(prefix_file="~/rules.txt")
+    assert read_prefix("~/rules.txt").text == "Be brief."
+    prepared, by_path = (prepare(each, most_slots=2) for each in (settings, Settings(prefix_file=str(rules))))
+    assert fingerprint(prepared, None)["prefix_file"] == fingerprint(by_path, None)["prefix_file"]
+    assert settings_of_nodes(prepared).prefix_file == str(rules)
 
 
 def test_a_draft_model_is_found_too(tmp_path, monkeypatch):
