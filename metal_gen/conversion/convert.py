@@ -29,12 +29,12 @@ from metal_gen.models.registry import builder_for
 
 SHARD_BYTES = 1 << 30
 CONFIG_FILE = "config.json"
-# Copied unchanged if they exist.
-COPIED_FILES = (
-    *("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
-    *("LICENSE", "LICENSE.txt"),
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
 )
+# Copied unchanged if they exist.
+COPIED_FILES = ("generation_config.json", *TOKENIZER_FILES, "LICENSE", "LICENSE.txt")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "free some room, or name a folder on another disk"

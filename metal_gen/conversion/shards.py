@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.files.sync import sync_file
-from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
+from metal_gen.files.weight_files import WEIGHTS_INDEX, shard_name
 
 
 class ShardWriter:
@@ -60,7 +60,7 @@ class ShardWriter:
         count = len(self._shards)
         weight_map = {}
         for number, names in enumerate(self._shards, 1):
-            file = WEIGHTS_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+            file = shard_name(number, count)
             self._unnamed(number).replace(self._folder / file)
             weight_map.update(dict.fromkeys(names, file))
         metadata = {"total_size": self.total_bytes, "total_parameters": num_parameters}

@@ -23,6 +23,11 @@ LISTED_NAMES = 6
 MOST_FILES = 10_000
 
 
+def shard_name(number: int, count: int) -> str:
+    """Return the name of a weight file, numbered from 1, of so many."""
+    return WEIGHTS_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
 def read_index(index: Path) -> dict[str, str]:
     """Return the weight file of each tensor that an index names, or nothing if there is no index.
 

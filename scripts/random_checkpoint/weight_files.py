@@ -4,15 +4,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-import mlx.core as mx
-
-from metal_gen.files.weight_files import WEIGHTS_FILE, WEIGHTS_INDEX
+from metal_gen.files.weight_files import WEIGHTS_INDEX, shard_name
 from metal_gen.models.matrices.parameters import Shape
+from metal_gen.prefix_cache.entry import SPELLED, bytes_of
 from scripts.random_checkpoint.numbers import RandomNumbers
 
-DTYPES = {mx.bfloat16: "BF16", mx.float16: "F16", mx.float32: "F32"}
 ALIGNMENT = 8
 
 
@@ -40,13 +37,13 @@ def write_weights(
     shards = _shards(sizes, shard_bytes)
     count, weight_map = len(shards), {}
     for number, names in enumerate(shards, 1):
-        file = WEIGHTS_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        file = shard_name(number, count)
         with (folder / file).open("wb") as opened:
             tensors = {stored_as(name): (shapes[name], sizes[name]) for name in names}
-            opened.write(_header(tensors, DTYPES[numbers.dtype]))
+            opened.write(_header(tensors, SPELLED[numbers.dtype][0]))
             for name in names:
                 for block in numbers.blocks(name, shapes[name]):
-                    _write(opened, block)
+                    opened.write(bytes_of(block))
         weight_map.update({stored_as(name): file for name in names})
     total_bytes = sum(sizes.values())
     if count > 1:
@@ -78,10 +75,3 @@ def _header(tensors: Mapping[str, tuple[Shape, int]], dtype: str) -> bytes:
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write(file: BinaryIO, block: mx.array) -> None:
-    # Python knows no bfloat16: the bits are written as whole numbers.
-    bits = block.view(mx.uint32 if block.dtype == mx.float32 else mx.uint16)
-    mx.eval(bits)
-    file.write(memoryview(bits).cast("B"))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+from metal_gen.conversion.convert import TOKENIZER_FILES
 from metal_gen.conversion.new_folder import NewFolder
 from metal_gen.errors import DoesNotFitError, MetalGenError, UsageError
 from scripts.random_checkpoint.numbers import RandomNumbers
@@ -13,10 +14,6 @@ from scripts.random_checkpoint.tensors import stored_name, tensor_shapes
 from scripts.random_checkpoint.tokenizer import write_tokenizer
 from scripts.random_checkpoint.weight_files import write_weights
 
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
-)
 # As published.
 SHARD_BYTES = 5_000_000_000
 
