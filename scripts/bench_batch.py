@@ -38,7 +38,7 @@ def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], C
     import metal_gen
     from metal_gen.device.backend import compiles_steps, prompt_stride, runs_on_cpu
     from metal_gen.engine.slots import SlotDecoder
-    from metal_gen.models.row_independence import with_independent_rows
+    from metal_gen.models.rows.independence import with_independent_rows
     from metal_gen.sampling.random_keys import RandomKeys
     from metal_gen.sampling.sampler import Sampler
     from metal_gen.sampling.strategy import Greedy

@@ -27,7 +27,7 @@ from metal_gen.generation.loading import TextModel
 from metal_gen.generation.pieces import Clock, Generation, Piece, join
 from metal_gen.generation.strategy_settings import endings_from, strategy_from
 from metal_gen.generation.text_assembly import TextAssembly
-from metal_gen.models.row_independence import rows_computed, with_independent_rows
+from metal_gen.models.rows.independence import rows_computed, with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy

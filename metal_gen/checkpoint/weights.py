@@ -118,7 +118,12 @@ class WeightFiles:
     @property
     def is_quantized(self) -> bool:
         """Whether any matrix stays quantized in memory."""
-        return any(part.packing is not None for part in self._parts)
+        return bool(self.packings)
+
+    @property
+    def packings(self) -> set[Packing]:
+        """Packings of the matrices that stay quantized in memory."""
+        return {part.packing for part in self._parts if part.packing is not None}
 
     @property
     def has_products_apart(self) -> bool:

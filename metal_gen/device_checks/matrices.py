@@ -4,6 +4,7 @@ Axes: R rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ import mlx.core as mx
 from metal_gen.device.backend import on_cpu, runs_on_cpu, runs_on_cuda
 from metal_gen.device_checks.check import TOLERANCES, Check, Pair, dtype_name, random_numbers
 from metal_gen.models.experts.linear import expert_linear
+from metal_gen.models.kernels.quantized_trial import choose_quantized_products
 from metal_gen.models.matrices.matrix import ArrayMatrix, DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
 
@@ -70,8 +72,9 @@ def _dense(dtype: mx.Dtype, *experts: int) -> DenseMatrix:
 def _packed(packing: Packing, *experts: int) -> QuantizedMatrix:
     dtype = _dtype_of_packed()
     numbers = random_numbers(5, *experts, OUTPUTS, INPUTS, dtype=dtype, scale=INPUTS**-0.5)
+    by_kernel = not experts and choose_quantized_products([packing], dtype_name(dtype)).by_kernel
     with on_cpu():
-        return QuantizedMatrix.quantize(numbers, packing)
+        return replace(QuantizedMatrix.quantize(numbers, packing), by_kernel=by_kernel)
 
 
 def _products(make_matrix: Callable[[], ArrayMatrix], counts: Sequence[int]) -> Iterator[Pair]:

@@ -3,7 +3,7 @@
 All rows go through the projections together, so that weights are read once. Attention treats rows
 separately if they attend to different stretches of the cache. A stretch depends only on the text, never
 on the other slots. So does each result, as far as the matrix products allow it
-(`models/row_independence.py`).
+(`models/rows/independence.py`).
 
 Axes: R rows, H heads, D head size.
 """

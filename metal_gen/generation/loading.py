@@ -108,6 +108,7 @@ class PreparedModel:
             plan.dtype,
             plan.cache.dtype,
             has_head_norms=plan.has_head_norms,
+            packings=self.checkpoint.weights.packings,
             for_new_tokens=not (self.scores or is_small),
         )
 

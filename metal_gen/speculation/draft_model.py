@@ -76,7 +76,9 @@ class PlannedDraft:
         kernels = NO_KERNELS
         if self.kernels:
             dtypes = self.dtype, self.cache_dtype
-            kernels = choose_kernels(config, *dtypes, has_head_norms=weights.has_head_norms)
+            kernels = choose_kernels(
+                config, *dtypes, has_head_norms=weights.has_head_norms, packings=weights.packings
+            )
         return Decoder(
             fitted(weights.load(self.dtype), kernels),
             new_cache(cache_size(config, max_seq_len=capacity, dtype=self.cache_dtype)),

@@ -16,7 +16,7 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, SlotSequences, in_common
 from metal_gen.generation.loading import prepare
 from metal_gen.generation.memory.planning import cache_config
-from metal_gen.models.row_independence import with_independent_rows
+from metal_gen.models.rows.independence import with_independent_rows
 
 pytestmark = pytest.mark.metal
 

@@ -15,13 +15,13 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.slots import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
-from metal_gen.models import row_independence
 from metal_gen.models.layers import GatedMLP, Linear
-from metal_gen.models.matrices.adapted import AdaptedMatrix
+from metal_gen.models.matrices.adapted import AdaptedMatrix, parts_of
 from metal_gen.models.matrices.matrix import DenseMatrix
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
-from metal_gen.models.row_independence import parts_of, with_independent_rows
-from metal_gen.models.row_rules import outcomes_of
+from metal_gen.models.rows import independence
+from metal_gen.models.rows.independence import with_independent_rows
+from metal_gen.models.rows.rules import outcomes_of
 from metal_gen.sampling.logits_error import LogitsError
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -211,7 +211,7 @@ def test_matrices_of_different_bits_are_tried_separately(tiny_model, monkeypatch
         tried.append(matrix)
         return outcomes_of(matrix)
 
-    monkeypatch.setattr(row_independence, "outcomes_of", note)
+    monkeypatch.setattr(independence, "outcomes_of", note)
     narrow = QuantizedMatrix.quantize(mx.ones((64, 64)), Packing(8, 32))
     wide = QuantizedMatrix.quantize(mx.ones((64, 128)), Packing(4, 64))
     layer = tiny_model.layers[0]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 import numpy as np
 import pytest
+from cpp_tensor_cores import TENSOR_CORES
 
 from metal_gen.models.kernels.dialect import Code
 
@@ -23,7 +24,14 @@ needs_compiler = pytest.mark.skipif(
     reason="there is no C++ compiler with coroutines of the C library here, or there is a GPU",
 )
 
-TYPES = {mx.float32: "float", mx.float16: "_Float16", mx.bfloat16: "Brain", mx.int32: "int", mx.bool_: "bool"}
+TYPES = {
+    mx.float32: "float",
+    mx.float16: "_Float16",
+    mx.bfloat16: "Brain",
+    mx.int32: "int",
+    mx.uint32: "unsigned",
+    mx.bool_: "bool",
+}
 # Checked jumps refuse to go from one stack to another.
 COMPILE = ["g++", "-std=c++11", "-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
 DIALECT = """
@@ -225,9 +233,8 @@ class CppKernels:
             f"{name}_shape = shapes[{place}];\n{name}_ndim = ndims[{place}];\n"
             for place, name in enumerate(code.inputs)
         )
-        program = (
-            DIALECT + constants + inputs + outputs + RUN.replace("BODY", code.body).replace("SET", setting)
-        )
+        run = RUN.replace("BODY", code.body).replace("SET", setting)
+        program = DIALECT + (TENSOR_CORES if code.header else "") + constants + inputs + outputs + run
         name = f"{code.name}-{zlib.crc32(program.encode()):08x}"
         source, library = self.folder / f"{name}.cpp", self.folder / f"{name}.so"
         if not library.exists():

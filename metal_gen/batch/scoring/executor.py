@@ -15,7 +15,7 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, Sequences, SlotSequences
 from metal_gen.errors import DoesNotFitError, MetalGenError
 from metal_gen.generation.loading import TextModel
-from metal_gen.models.row_independence import whole_product_rows, with_independent_rows
+from metal_gen.models.rows.independence import whole_product_rows, with_independent_rows
 from metal_gen.sampling.logits_error import LogitsError
 
 

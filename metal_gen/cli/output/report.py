@@ -22,6 +22,7 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     from metal_gen.generation.strategy_settings import strategy_from
 
     plan, settings, cache = prepared.plan, prepared.settings, prepared.plan.cache
+    checkpoint = prepared.checkpoint
     loading = f"; {format_bytes(plan.loading_bytes)} while loading" if plan.is_loading_more else ""
     guesses = "" if plan.guesses is None else f" + guesses {format_bytes(plan.guesses_bytes)}"
     console.detail(
@@ -42,18 +43,19 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
     console.note(f"prefill: {plan.chunk_size} prompt tokens at once{reason}")
     console.note(f"attention of new tokens: {prepared.kernels.attention}")
     console.note(f"residual sums with their norms: {prepared.kernels.residual_norms}")
+    if checkpoint.weights.packings:
+        console.note(f"products of quantized weights: {prepared.kernels.quantized_products}")
     console.note(f"decode step: {'compiled' if prepared.compiles else 'not compiled'}")
     if prepared.guesses is not None and plan.guesses is not None:
         console.note(f"speculation: {settings.speculate}, at most {plan.guesses.most_guesses} guesses a pass")
     if prepared.linear_attention is not None:
         console.note(f"linear attention: {prepared.linear_attention}")
-    console.note(f"checkpoint: {prepared.checkpoint.folder}")
+    console.note(f"checkpoint: {checkpoint.folder}")
     console.note(
         f"cache: {cache.nbytes} bytes, {cache.bytes_per_token} a token: {cache.num_layers} layers, "
         f"{cache.num_kv_heads} key/value heads of {cache.head_dim}, {cache.dtype}, "
         f"batch size {cache.batch_size}"
     )
-    checkpoint = prepared.checkpoint
     console.note(f"sampling: {strategy_from(settings, checkpoint.tokenizer, checkpoint.eos_ids)}")
     for name in SETTINGS:
         if name in settings.sources or console.verbosity > 1:

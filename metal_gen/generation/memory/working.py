@@ -18,7 +18,7 @@ from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.experts.groups import most_places
 from metal_gen.models.linear_attention.mix import MOST_WHOLE, is_supported
-from metal_gen.models.row_rules import trial_bytes
+from metal_gen.models.rows.rules import trial_bytes
 
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)

@@ -1,11 +1,14 @@
 """Chooses all kernels of a model. A kernel is used where its trial goes well and it gains time."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.add_norm import choose_add_norm
 from metal_gen.models.kernels.attention_trial import choose_attention
 from metal_gen.models.kernels.choice import PLAIN, Choice
+from metal_gen.models.kernels.quantized_trial import choose_quantized_products
+from metal_gen.models.matrices.quantized import Packing
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,13 @@ class ModelKernels:
     Attributes:
         attention: How to compute the attention of new tokens.
         residual_norms: How to compute residual sums and their norms.
+        quantized_products: How to multiply a few rows by quantized matrices.
         in_linear_attention: Whether linear attention may use kernels. Each layer tries those for its dtypes.
     """
 
     attention: Choice = PLAIN
     residual_norms: Choice = PLAIN
+    quantized_products: Choice = PLAIN
     in_linear_attention: bool = False
 
 
@@ -27,7 +32,13 @@ NO_KERNELS = ModelKernels()
 
 
 def choose_kernels(
-    config: ModelConfig, dtype: str, cache_dtype: str, *, has_head_norms: bool, for_new_tokens: bool = True
+    config: ModelConfig,
+    dtype: str,
+    cache_dtype: str,
+    *,
+    has_head_norms: bool,
+    packings: Collection[Packing] = (),
+    for_new_tokens: bool = True,
 ) -> ModelKernels:
     """Return the kernels of a model on this device. The first call for such sizes tries them on a GPU.
 
@@ -36,6 +47,7 @@ def choose_kernels(
         dtype: Dtype of computation: `float32`, `bfloat16` or `float16`.
         cache_dtype: Dtype of the cache, which may also be `q8`.
         has_head_norms: Whether queries and keys are normalized.
+        packings: Packings of its quantized matrices.
         for_new_tokens: Whether to use those that compute a few new tokens at a time.
     """
     if not for_new_tokens:
@@ -43,5 +55,6 @@ def choose_kernels(
     return ModelKernels(
         choose_attention(config, dtype, cache_dtype, has_head_norms=has_head_norms),
         choose_add_norm(config.hidden_size, dtype),
+        choose_quantized_products(packings, dtype),
         in_linear_attention=True,
     )

@@ -101,12 +101,14 @@ class Code:
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         body: Its body.
+        header: What it calls besides what each dialect has; then it is a kernel of one dialect alone.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     body: str
+    header: str = ""
 
     def __call__(
         self,
@@ -155,6 +157,6 @@ def _compiled(code: Code) -> Callable[..., Any]:
         output_names=list(code.outputs),
         # MLX reads the source at every run, to recognize it.
         source="\n".join(line.strip() for line in (dialect.place + code.body).splitlines()),
-        header=dialect.header,
+        header=dialect.header + code.header,
     )
     return kernel

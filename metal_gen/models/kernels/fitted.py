@@ -1,6 +1,7 @@
 """Puts kernels into a model, or keeps them out of it."""
 
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 
@@ -8,9 +9,13 @@ from metal_gen.device.device_memory import in_device_memory
 from metal_gen.models.attention import Attention, HeadNorm
 from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.next_attention import NextAttention, heads_of, score_factor
+from metal_gen.models.layers import Linear
 from metal_gen.models.linear_attention.gated_delta_net import GatedDeltaNet
-from metal_gen.models.matrices.matrix import computed
+from metal_gen.models.matrices.adapted import AdaptedMatrix, parts_of
+from metal_gen.models.matrices.matrix import ArrayMatrix, JoinedMatrix, computed
+from metal_gen.models.matrices.quantized import QuantizedMatrix
 from metal_gen.models.mtp import MtpHeads
+from metal_gen.models.projections import layer_with_projections, projections, with_projections
 from metal_gen.models.transformer import DecoderLayer, Transformer
 
 
@@ -25,6 +30,7 @@ def has_head_norms(model: Transformer) -> bool:
 def fitted(model: Transformer, kernels: ModelKernels) -> Transformer:
     """Return the model with these kernels and no others; it shares the weights of the given one."""
     normed, adds = has_head_norms(model), kernels.residual_norms.by_kernel
+    model = with_projections(model, partial(_with_products, by_kernel=kernels.quantized_products.by_kernel))
 
     def layer_of(layer: DecoderLayer) -> DecoderLayer:
         mixer = layer.attention
@@ -46,7 +52,35 @@ def fitted_heads(heads: MtpHeads, model: Transformer) -> MtpHeads:
     kernel = _kernel_of(model, attention, normed=has_head_norms(model))
     adds = model.norm.adds_by_kernel
     layer = _with_adds(replace(heads.layer, attention=replace(attention, kernel=kernel)), adds)
-    return replace(heads, layer=layer, norm=replace(heads.norm, adds_by_kernel=adds))
+    change = partial(_with_products, by_kernel=_multiplies_by_kernel(model))
+    return replace(
+        heads,
+        joining=change(heads.joining),
+        layer=layer_with_projections(layer, change),
+        norm=replace(heads.norm, adds_by_kernel=adds),
+    )
+
+
+def _multiplies_by_kernel(model: Transformer) -> bool:
+    matrices = (part for linear in projections(model) for part in parts_of(linear.weight))
+    return any(matrix.by_kernel for matrix in matrices if isinstance(matrix, QuantizedMatrix))
+
+
+def _with_products(linear: Linear, *, by_kernel: bool) -> Linear:
+    def of(matrix: ArrayMatrix) -> ArrayMatrix:
+        return replace(matrix, by_kernel=by_kernel) if isinstance(matrix, QuantizedMatrix) else matrix
+
+    def of_base(matrix: ArrayMatrix | JoinedMatrix) -> ArrayMatrix | JoinedMatrix:
+        return (
+            replace(matrix, parts=tuple(map(of, matrix.parts)))
+            if isinstance(matrix, JoinedMatrix)
+            else of(matrix)
+        )
+
+    weight = linear.weight
+    if isinstance(weight, AdaptedMatrix):
+        return replace(linear, weight=replace(weight, base=of_base(weight.base)))
+    return replace(linear, weight=of_base(weight))
 
 
 def _with_adds(layer: DecoderLayer, adds: bool) -> DecoderLayer:

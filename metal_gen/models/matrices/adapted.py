@@ -52,6 +52,13 @@ SingleMatrix = ArrayMatrix | AdaptedMatrix
 AnyMatrix = ArrayMatrix | JoinedMatrix | AdaptedMatrix
 
 
+def parts_of(matrix: AnyMatrix) -> tuple[ArrayMatrix, ...]:
+    """Return the matrices that are multiplied separately."""
+    if isinstance(matrix, AdaptedMatrix):
+        return (*parts_of(matrix.base), matrix.down, matrix.up)
+    return matrix.parts if isinstance(matrix, JoinedMatrix) else (matrix,)
+
+
 def join_adapted(parts: Sequence[SingleMatrix], axis: int) -> AnyMatrix:
     """Join several matrices, adapted or not, into one.
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
 from metal_gen.device.extra_memory import wait_for_release
+from metal_gen.models.kernels.quantized_product import can_multiply, quantized_product
 from metal_gen.models.matrices.matrix import Matrix, in_order
 
 WORD_BITS = 32
@@ -81,6 +82,7 @@ class QuantizedMatrix:
         biases: Offsets, shaped like the scales; None unless affine.
         packing: Bits, G and mode.
         dtype: Dtype of results.
+        by_kernel: Whether a kernel multiplies a few rows, which passes its trial here for this packing.
     """
 
     packed: mx.array
@@ -88,6 +90,7 @@ class QuantizedMatrix:
     biases: mx.array | None
     packing: Packing
     dtype: mx.Dtype
+    by_kernel: bool = False
 
     @classmethod
     def quantize(cls, numbers: mx.array, packing: Packing) -> "QuantizedMatrix":
@@ -152,7 +155,11 @@ class QuantizedMatrix:
     def times(self, rows: mx.array, bias: mx.array | None = None) -> mx.array:
         """Map (R, in) to (R, out), and add the bias."""
         form = self.for_products
-        product = mx.quantized_matmul(rows, form.packed, form.scales, form.biases, **form.packing.keywords)
+        if self.by_kernel and form.biases is not None and can_multiply(rows, form.packed, form.scales):
+            product = quantized_product(rows, form.packed, form.scales, form.biases)
+        else:
+            keywords = form.packing.keywords
+            product = mx.quantized_matmul(rows, form.packed, form.scales, form.biases, **keywords)
         return product if bias is None else product + bias
 
     def take(self, places: mx.array) -> mx.array:

@@ -10,8 +10,8 @@ from on_device import cpu_only
 from metal_gen.device.backend import on_cpu
 from metal_gen.models.layers import Linear
 from metal_gen.models.matrices.matrix import DenseMatrix
-from metal_gen.models.row_independence import SteadyLinear, rows_computed, with_independent_rows
-from metal_gen.models.row_rules import RowRule, outcomes_of, rule_together
+from metal_gen.models.rows.independence import SteadyLinear, rows_computed, with_independent_rows
+from metal_gen.models.rows.rules import RowRule, outcomes_of, rule_together
 
 pytestmark = pytest.mark.metal
 pytest_plugins = ("fixtures_cli", "fixtures_text")
@@ -153,7 +153,7 @@ def test_rows_computed_is_the_largest_padded_count(tiny_model):
 @cpu_only
 def test_a_batch_reports_how_many_rows_it_computes(run_here, gambler, tmp_path, monkeypatch):
     rule = RowRule(multiple=8)
-    monkeypatch.setattr("metal_gen.models.row_independence.rule_together", lambda tried: rule)
+    monkeypatch.setattr("metal_gen.models.rows.independence.rule_together", lambda tried: rule)
     (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "hi"}\n', encoding="utf-8")
     arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--model", gambler, "-n", 2, "--batch-size", 3)
     outcome = run_here(*arguments, "-v")

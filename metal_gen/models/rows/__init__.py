@@ -1,0 +1,1 @@
+"""Rows of matrix products that do not depend on one another."""
