@@ -115,6 +115,10 @@ class KVCache:
         """Note that what the last such step gave has been read: it has written, so nobody waits for it."""
         self._running = None
 
+    def forget_step(self) -> None:
+        """Forget the last such step, which nobody has handed over: it will not write."""
+        self._running = None
+
     def let_step_run(self) -> None:
         """Let the last such step write before another one does, even if nobody reads its result."""
         if self._running is not None:

@@ -9,6 +9,7 @@ from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled.step import CompiledStep
+from metal_gen.engine.expectations import Expectations
 from metal_gen.engine.rows_pass import run_rows
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.allowed import Allowed
@@ -37,6 +38,7 @@ class Decoder:
     Attributes:
         compiled: The compiled step; None if it is not compiled.
         compiled_rows: Compiled passes over several tokens; None if they are not compiled.
+        expectations: What guides have allowed one after another, in all texts.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Decoder:
         self.compiled = CompiledStep(model, cache) if compiles else None
         self.compiled_rows = CompiledRows(model, cache) if compiles else None
         self._compiled_draws = CompiledDraws() if compiles else None
+        self.expectations = Expectations()
         # How often `extend` has had so many rows.
         self._extended: Counter[int] = Counter()
 

@@ -1,19 +1,25 @@
-"""The decode loop of a text with a guide: no token is drawn before the guide has allowed it.
+"""The decode loop of a text with a guide: no token is read before the guide has allowed it.
 
 The forward pass of a token does not depend on the guide. It is computed while the guide finds the tokens that
-may follow; only the draw waits. Forced tokens are added to the cache in one pass.
+may follow; the draw waits, unless the same tokens are allowed as the last times in the same place. Such a
+draw is made together with its pass, and again if others turn out to be allowed. Where the same has come often
+and a kernel writes to the cache, the device receives both before the token before is read, as in
+`generator`. Forced tokens are added to the cache in one pass.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from metal_gen.device.extra_memory import wait_for_release
 from metal_gen.engine.decoder import Decoder
+from metal_gen.engine.expectations import same_tokens
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.last_step import LastStep
 from metal_gen.engine.stopping import FinishDetail, token_limit
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.draw_rule import Draw, Status
 from metal_gen.sampling.sampler import Sampler
 
@@ -45,8 +51,8 @@ def generate_guided_tokens(
     """
     limit, limited_by = token_limit(max_tokens, decoder.cache.remaining)
     bounds = TextBounds(endings, limit, limited_by, guide)
-    steps = _GuidedSteps(decoder, sampler)
-    following: mx.array | None = logits
+    steps = _GuidedSteps(decoder, sampler, guide)
+    following: _Following | None = _Following(logits)
     items = bounds.take_forced(0)
     if items:
         following = steps.force([], items)
@@ -54,11 +60,7 @@ def generate_guided_tokens(
     while True:
         draw = None
         if following is not None:
-            # A host may need longer to hand a pass over than the device to compute it.
-            guide.prepare()
-            mx.async_eval(following)
-            draw = decoder.draw(following, sampler, count, guide.allowed())
-            mx.async_eval(draw.results)
+            draw = steps.draw(following, count)
         yield from items
         if draw is None:
             return
@@ -80,54 +82,142 @@ def generate_guided_tokens(
             wait_for_release()
 
 
-class _GuidedSteps:
-    """The steps of one text. The last one can be taken back."""
+@dataclass(frozen=True)
+class _Following:
+    """The step after a token.
 
-    def __init__(self, decoder: Decoder, sampler: Sampler) -> None:
+    Attributes:
+        logits: Its logits, (1, V), which may not be computed yet; None if the step is not built yet.
+        draw: The draw from the tokens that are expected to be allowed.
+        is_sure: Whether both may be handed over before the token is read.
+    """
+
+    logits: mx.array | None
+    draw: Draw | None = None
+    is_sure: bool = False
+
+
+class _GuidedSteps:
+    """The steps of one text, of which the last one can be taken back, and their draws."""
+
+    def __init__(self, decoder: Decoder, sampler: Sampler, guide: TokenGuide) -> None:
         self._decoder = decoder
         self._sampler = sampler
+        self._guide = guide
         self._last = LastStep(decoder)
+        # The draw that the next one follows; None if forced tokens come between them.
+        self._before: Draw | None = None
+        # Whether the last draw is from expected tokens, and has been handed over with them early.
+        self._is_expected = self._was_early = False
+        # Whether the step after the last draw is built, and has been handed over.
+        self._is_built = self._is_running = False
 
-    def read(self, draw: Draw, *, is_last: bool) -> tuple[int | None, Draw, mx.array | None]:
+    def draw(self, following: _Following, index: int) -> Draw:
+        """Hand over a step and a draw from it, once the guide knows all tokens before."""
+        # A host may need longer to hand a pass over than the device to compute it.
+        self._guide.prepare()
+        logits, draw = following.logits, following.draw
+        self._is_expected, self._was_early = draw is not None, self._is_running
+        if draw is not None:
+            if not self._was_early:
+                mx.async_eval(draw.results)
+            return draw
+        if logits is None:
+            assert self._before is not None
+            logits = self._decoder.step(self._before.token)
+        mx.async_eval(logits)
+        return self._drawn(logits, index, self._ask())
+
+    def read(self, draw: Draw, *, is_last: bool) -> tuple[int | None, Draw, _Following | None]:
         """Build the step after a draw, then read the draw.
 
         Returns:
-            The token, or None if no token could be chosen; its draw; and the logits of the token after it,
-            not yet computed, or None if it is the last.
+            The token, or None if no token could be chosen; its draw; and the step after it, or None if it is
+            the last.
         """
-        self._last.begin()
+        if not self._was_early:
+            # The guide has had the time of the hand-over.
+            draw = self._checked(draw)
         following = self._follow(draw, is_last=is_last)
+        if (checked := self._checked(draw)) is not draw:
+            draw = checked
+            following = self._follow_again(draw, is_last=is_last)
+        if following is not None and following.draw is not None and following.is_sure:
+            mx.async_eval(following.draw.results)
+            self._is_running = True
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
-            if not is_last:
-                self.take_back()
-            self._sampler.take_back(1)
             draw = self._sampler.redraw(draw)
-            following = self._follow(draw, is_last=is_last)
+            following = self._follow_again(draw, is_last=is_last)
             token, status = read_draw(draw)
+        self._before = draw
         return None if status == Status.NOT_FINITE else token, draw, following
 
     def take_back(self) -> None:
-        """Drop the last step, which has not been computed."""
-        self._last.drop()
+        """Drop the step after the last draw, if it is built."""
+        if self._is_built:
+            self._last.drop(is_running=self._is_running)
+        self._is_built = self._is_running = False
 
     def keep(self) -> None:
         """Keep the last step."""
         self._last.keep()
 
-    def force(self, known: Sequence[int], items: Sequence[GeneratedToken]) -> mx.array | None:
+    def force(self, known: Sequence[int], items: Sequence[GeneratedToken]) -> _Following | None:
         """Add forced tokens to the cache, after known tokens that it does not hold yet.
 
         Returns:
-            Logits of the token that follows, (1, V), not yet computed; None if the text is over.
+            The step of the last one, not yet computed; None if the text is over.
         """
+        if self._before is not None:
+            self._decoder.expectations.note(self._before.allowed, None, is_forced=True)
+            self._before = None
         ids = [item.id for item in items]
         self._sampler.note(ids)
         if items[-1].finish is not None:
             return None
         self.keep()
-        return self._decoder.extend_in_passes([*known, *ids])
+        return _Following(self._decoder.extend_in_passes([*known, *ids]))
 
-    def _follow(self, draw: Draw, *, is_last: bool) -> mx.array | None:
+    def _ask(self) -> Allowed | None:
+        """Ask the guide for the tokens that the last draw, or the next, is made from."""
+        allowed = self._guide.allowed()
+        if self._before is not None:
+            self._decoder.expectations.note(self._before.allowed, allowed)
+        return allowed
+
+    def _checked(self, draw: Draw) -> Draw:
+        """Return the draw, made again if it is from expected tokens and the guide allows others."""
+        if not self._is_expected:
+            return draw
+        self._is_expected = False
+        allowed = self._ask()
+        return draw if same_tokens(allowed, draw.allowed) else self._drawn(draw.logits, draw.index, allowed)
+
+    def _drawn(self, logits: mx.array, index: int, allowed: Allowed | None) -> Draw:
+        draw = self._decoder.draw(logits, self._sampler, index, allowed)
+        mx.async_eval(draw.results)
+        return draw
+
+    def _follow(self, draw: Draw, *, is_last: bool) -> _Following | None:
+        """Add a draw, computed or not, to the text, and build the step after it."""
         self._sampler.accept(draw)
-        return None if is_last else self._decoder.step(draw.token)
+        self._is_built = self._is_running = False
+        if is_last:
+            return None
+        expected = self._decoder.expectations.after(draw.allowed)
+        if expected is not None and expected.is_forced:
+            return _Following(None)
+        self._last.begin()
+        self._is_built = True
+        logits = self._decoder.step(draw.token)
+        if expected is None:
+            return _Following(logits)
+        following = self._decoder.draw(logits, self._sampler, draw.index + 1, expected.allowed)
+        return _Following(logits, following, expected.is_sure and self._decoder.hands_over_early)
+
+    def _follow_again(self, draw: Draw, *, is_last: bool) -> _Following | None:
+        """Build the step after a draw that takes the place of the last one."""
+        self.take_back()
+        self._sampler.take_back(1)
+        return self._follow(draw, is_last=is_last)

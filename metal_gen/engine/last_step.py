@@ -1,4 +1,4 @@
-"""The last step of a decoder, which can be dropped while it has not been computed."""
+"""The last step of a decoder, which can be dropped."""
 
 from copy import copy
 
@@ -24,8 +24,14 @@ class LastStep:
         if not self._decoder.hands_over_early:
             self._before = [copy(buffer) for buffer in self._decoder.cache.buffers]
 
-    def drop(self) -> None:
-        """Drop the step, which has not been computed. Others may be built in its place."""
+    def drop(self, *, is_running: bool) -> None:
+        """Drop the step. Others may be built in its place.
+
+        Args:
+            is_running: Whether it may have been handed over, as a step whose kernel writes to the cache.
+        """
+        if not is_running:
+            self._decoder.cache.forget_step()
         self._decoder.cache.take_back(1)
         if not self._decoder.hands_over_early:
             self._decoder.cache.buffers = [copy(buffer) for buffer in self._before]

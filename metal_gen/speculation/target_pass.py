@@ -80,8 +80,8 @@ class TargetPasses:
         return self._plain(draw.token, draw.index + 1, is_guided=is_guided)
 
     def drop_ahead(self) -> None:
-        """Take back a step from `ahead`, which has not been computed. The sampler keeps the token."""
-        self._last.drop()
+        """Take back a step from `ahead`. The sampler keeps the token."""
+        self._last.drop(is_running=True)
         self._last.keep()
 
     def keep_ahead(self) -> None:

@@ -30,6 +30,8 @@ class ScriptedGuide:
         self.asked_at = []
         self.prepared_at = []
         self.error = None
+        # The same tokens are the same array, as a matcher gives them.
+        self.arrays = {}
 
     def accept(self, token):
         self.tokens.append(token)
@@ -47,4 +49,9 @@ class ScriptedGuide:
     def allowed(self):
         self.asked_at.append(len(self.tokens))
         allowed = self.allows(self.tokens)
-        return None if allowed is None else Allowed(bits_of(allowed, 64))
+        if allowed is None:
+            return None
+        key = tuple(allowed)
+        if key not in self.arrays:
+            self.arrays[key] = bits_of(key, 64)
+        return Allowed(self.arrays[key])
