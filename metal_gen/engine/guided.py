@@ -135,16 +135,17 @@ class _GuidedSteps:
             The token, or None if no token could be chosen; its draw; and the step after it, or None if it is
             the last.
         """
+        # The guide is asked while a step is handed over: the last one or, if that was early, the next one. At
+        # other times Python's lock keeps another thread from finding the answer.
         if not self._was_early:
-            # The guide has had the time of the hand-over.
             draw = self._checked(draw)
         following = self._follow(draw, is_last=is_last)
-        if (checked := self._checked(draw)) is not draw:
-            draw = checked
-            following = self._follow_again(draw, is_last=is_last)
         if following is not None and following.draw is not None and following.is_sure:
             mx.async_eval(following.draw.results)
             self._is_running = True
+        if (checked := self._checked(draw)) is not draw:
+            draw = checked
+            following = self._follow_again(draw, is_last=is_last)
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
             draw = self._sampler.redraw(draw)

@@ -59,11 +59,10 @@ def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
     def keep(logits: mx.array, allowed: mx.array) -> mx.array:
         bits = (allowed[:, :, None] >> places) & 1
         is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
-        used = allowed != 0
-        is_only = (used.sum(axis=-1, keepdims=True) == 1) & ~(allowed & (allowed - used)).any(
-            axis=-1, keepdims=True
-        )
-        logits = mx.where(is_only & (logits == -mx.inf), 0.0, logits)
+        # Of each word no bit, one, or several, which count as two.
+        several = allowed & (allowed - 1)
+        count = ((allowed != 0).astype(mx.uint32) + (several != 0)).sum(axis=-1, keepdims=True)
+        logits = mx.where((count == 1) & (logits == -mx.inf), 0.0, logits)
         return mx.where(is_allowed, logits, -mx.inf)
 
     # Not compiled, each operation writes an array of the size of the vocabulary.

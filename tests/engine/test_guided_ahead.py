@@ -239,10 +239,18 @@ def test_a_sure_one_is_handed_over_before_the_token_before_is_read(
     tiny_model, make_cache, monkeypatch, early, kind
 ):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
-    recorded = Recorded(monkeypatch)
-    text_of(decoder, GUIDES[kind](), STRATEGIES["greedy"], most=40)
-    for index in range(LEAST_SURE + 4, 38):
-        assert recorded.between(index, index + 1) == [("read", index), ("handed over", index + 2)]
+    recorded, guide = Recorded(monkeypatch), GUIDES[kind]()
+    allowed = guide.allowed
+    monkeypatch.setattr(
+        guide, "allowed", lambda: recorded.events.append(("asked", len(guide.tokens))) or allowed()
+    )
+    text_of(decoder, guide, STRATEGIES["greedy"], most=40)
+    for index in range(LEAST_SURE + 4, 37):
+        assert recorded.between(index, index + 1) == [
+            ("read", index),
+            ("handed over", index + 2),
+            ("asked", index + 1),
+        ]
     # The first ones are not expected, and the next ones not sure.
     assert ("handed over", LEAST_SURE) in recorded.between(LEAST_SURE - 1, LEAST_SURE)
 

@@ -63,6 +63,9 @@ def test_a_token_that_is_allowed_alone_comes_whatever_bans_it(token):
         two = bits(np.array([other, other + 1]), 300)
         logits[[other, other + 1]] = -np.inf
         assert np.isneginf(np.array(keep_allowed(mx.array(logits[None]), two))).all()
+    logits[:] = -np.inf
+    for pair in ((0, 32), (1, 299), (31, 64), (63, 62)):
+        assert np.isneginf(np.array(keep_allowed(mx.array(logits[None]), bits(np.array(pair), 300)))).all()
 
 
 @pytest.mark.parametrize(

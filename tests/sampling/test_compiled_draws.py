@@ -7,6 +7,7 @@ import pytest
 from scripted_guide import bits_of
 from speculated import STRATEGIES, sampler_for
 
+from metal_gen.bench.runners.step_graph import count_device_operations
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.logprobs import read_logprobs
@@ -38,3 +39,16 @@ def test_a_rule_is_compiled_once():
     for index, allowed in [(0, None), (1, None), (2, bits), (3, bits), (4, None)]:
         mx.eval(draws.draw(logits, sampler, index, allowed).results)
     assert draws.count == 2
+
+
+@pytest.mark.parametrize("name", ["greedy", "sampled"])
+def test_limits_add_few_operations(name):
+    """Building the graph compiles nothing, so it is fused as on a GPU."""
+    mx.enable_compile()
+    draws, sampler = CompiledDraws(), sampler_for([5, 6], STRATEGIES[name])
+    logits, bits = mx.zeros((1, 151_936), mx.bfloat16), Allowed(bits_of([3, 9], 151_936))
+    free, limited = (
+        count_device_operations(*draws.draw(logits, sampler, 0, allowed).results) for allowed in (None, bits)
+    )
+    # A mask of all tokens, the bits of each word and their sum.
+    assert limited - free == 3
