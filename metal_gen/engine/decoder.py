@@ -8,7 +8,7 @@ import mlx.core as mx
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
-from metal_gen.engine.compiled.step import CompiledStep
+from metal_gen.engine.compiled.step import CompiledStep, StepResults
 from metal_gen.engine.expectations import Expectations
 from metal_gen.engine.rows_pass import run_rows
 from metal_gen.models.transformer import Transformer
@@ -127,11 +127,22 @@ class Decoder:
         Raises:
             CacheOverflowError: The cache is full. It is unchanged.
         """
+        return self.step_in_parts(token).logits
+
+    def step_in_parts(self, token: mx.array) -> StepResults:
+        """Add one token to the cache, with the argument and errors of `step`.
+
+        Returns:
+            Logits of the next token and, if the step is compiled, its first part; not computed yet.
+        """
         self.cache.let_step_run()
         if self.compiled is not None:
-            return self._noted(self.compiled.step(token))
-        hidden = self.model(token[:, None], self.cache, is_step=True)
-        return self._noted(self.model.logits(hidden[:, -1]))
+            results = self.compiled.step(token)
+        else:
+            hidden = self.model(token[:, None], self.cache, is_step=True)
+            results = StepResults(self.model.logits(hidden[:, -1]))
+        self._noted(results.logits)
+        return results
 
     @property
     def hands_over_early(self) -> bool:

@@ -19,6 +19,9 @@ MOST_PLACES = 32
 LEAST_SURE, MOST_SURE = 8, 128
 # A step that is handed over in vain takes as long as is saved with so many that are not.
 STEP_COST = 16
+# The share of draws that forced tokens follow, up to which a part of the next step is handed over in advance,
+# and how much the last draw counts for it.
+MOST_FORCED_SHARE, SHARE_STEP = 0.15, 1 / 16
 
 
 class Expected(NamedTuple):
@@ -45,6 +48,7 @@ class _Place:
         is_forced: Whether forced tokens followed instead.
         repeats: How often in turn the same has followed.
         needed: How often it has to before it is sure.
+        forced_share: How often forced tokens followed lately, from 0 to 1.
     """
 
     tokens: mx.array | None
@@ -52,6 +56,7 @@ class _Place:
     is_forced: bool
     repeats: int = 0
     needed: int = LEAST_SURE
+    forced_share: float = 0.0
 
 
 class Expectations:
@@ -67,6 +72,11 @@ class Expectations:
             return None
         after = None if place.after is None else Allowed(place.after)
         return Expected(after, place.is_forced, place.repeats >= place.needed)
+
+    def may_be_forced(self, allowed: Allowed | None) -> bool:
+        """Return whether forced tokens follow such draws too often for a step to be begun in advance."""
+        place = self._places.get(_key(_bits(allowed)))
+        return place is not None and place.forced_share > MOST_FORCED_SHARE
 
     def note(self, allowed: Allowed | None, after: Allowed | None, *, is_forced: bool = False) -> None:
         """Remember what followed a draw.
@@ -87,6 +97,7 @@ class Expectations:
         else:
             _adapt(place)
             place.after, place.is_forced, place.repeats = following, is_forced, 0
+        place.forced_share += SHARE_STEP * (is_forced - place.forced_share)
         self._places[_key(tokens)] = place
         if len(self._places) > MOST_PLACES:
             self._places.popitem(last=False)

@@ -2,13 +2,16 @@
 
 The forward pass of a token does not depend on the guide. It is computed while the guide finds the tokens that
 may follow; the draw waits, unless the same tokens are allowed as the last times in the same place. Such a
-draw is made together with its pass, and again if others turn out to be allowed. Where the same has come often
-and a kernel writes to the cache, the device receives both before the token before is read, as in
-`generator`. Forced tokens are added to the cache in one pass.
+draw is made together with its pass, and again if others turn out to be allowed. Forced tokens are added to
+the cache in one pass.
+
+Where a kernel writes to the cache, the device receives work before the token before is read, as in
+`generator`: pass and draw if the same has come often, and else a part of the pass, unless forced tokens are
+likely.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -89,12 +92,14 @@ class _Following:
     Attributes:
         logits: Its logits, (1, V), which may not be computed yet; None if the step is not built yet.
         draw: The draw from the tokens that are expected to be allowed.
-        is_sure: Whether both may be handed over before the token is read.
+        early: What is handed over before the token is read: nothing, a part of the step, or all and the draw.
+        is_whole: Whether it is all.
     """
 
     logits: mx.array | None
     draw: Draw | None = None
-    is_sure: bool = False
+    early: Sequence[mx.array] = ()
+    is_whole: bool = False
 
 
 class _GuidedSteps:
@@ -117,7 +122,7 @@ class _GuidedSteps:
         # A host may need longer to hand a pass over than the device to compute it.
         self._guide.prepare()
         logits, draw = following.logits, following.draw
-        self._is_expected, self._was_early = draw is not None, self._is_running
+        self._is_expected, self._was_early = draw is not None, following.is_whole and self._is_running
         if draw is not None:
             if not self._was_early:
                 mx.async_eval(draw.results)
@@ -140,8 +145,8 @@ class _GuidedSteps:
         if not self._was_early:
             draw = self._checked(draw)
         following = self._follow(draw, is_last=is_last)
-        if following is not None and following.draw is not None and following.is_sure:
-            mx.async_eval(following.draw.results)
+        if following is not None and following.early:
+            mx.async_eval(following.early)
             self._is_running = True
         if (checked := self._checked(draw)) is not draw:
             draw = checked
@@ -206,16 +211,24 @@ class _GuidedSteps:
         self._is_built = self._is_running = False
         if is_last:
             return None
-        expected = self._decoder.expectations.after(draw.allowed)
+        expectations = self._decoder.expectations
+        expected = expectations.after(draw.allowed)
         if expected is not None and expected.is_forced:
             return _Following(None)
         self._last.begin()
         self._is_built = True
-        logits = self._decoder.step(draw.token)
-        if expected is None:
-            return _Following(logits)
-        following = self._decoder.draw(logits, self._sampler, draw.index + 1, expected.allowed)
-        return _Following(logits, following, expected.is_sure and self._decoder.hands_over_early)
+        step = self._decoder.step_in_parts(draw.token)
+        expected_draw = None
+        if expected is not None:
+            expected_draw = self._decoder.draw(step.logits, self._sampler, draw.index + 1, expected.allowed)
+        following = _Following(step.logits, expected_draw)
+        if not self._decoder.hands_over_early:
+            return following
+        if expected is not None and expected_draw is not None and expected.is_sure:
+            return replace(following, early=expected_draw.results, is_whole=True)
+        if step.first_part is None or expectations.may_be_forced(draw.allowed):
+            return following
+        return replace(following, early=(step.first_part,))
 
     def _follow_again(self, draw: Draw, *, is_last: bool) -> _Following | None:
         """Build the step after a draw that takes the place of the last one."""

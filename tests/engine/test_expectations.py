@@ -130,6 +130,22 @@ def test_the_end_of_a_run_of_forced_tokens_teaches_nothing():
     assert sure_after(made) == LEAST_SURE
 
 
+def test_forced_tokens_are_likely_where_they_came_often():
+    made = Expectations()
+    assert not made.may_be_forced(ONE)
+    for _ in range(3):
+        repeated(made, 11)
+        made.note(ONE, None, is_forced=True)
+        assert not made.may_be_forced(ONE)
+    for _ in range(6):
+        repeated(made, 3)
+        made.note(ONE, None, is_forced=True)
+    assert made.may_be_forced(ONE)
+    assert not made.may_be_forced(OTHER)
+    repeated(made, 16)
+    assert not made.may_be_forced(ONE)
+
+
 def test_places_are_few_and_keep_their_arrays():
     made = Expectations()
     for _ in range(3 * MOST_PLACES):

@@ -9,6 +9,7 @@ Axes: B sequences, H key/value heads, S capacity, D head size, V vocabulary.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -56,17 +57,40 @@ class StepResults(NamedTuple):
         logits: Logits, (B, V).
         outcomes: Token ids followed by the `Status` of each, (2 B,) int32; None without draws.
         logprobs: Log-probabilities, if the rule has them.
+        first_part: Of a step without draws, an array that takes about a third of it. Handed over first, it
+            gives the device work before the rest follows.
     """
 
     logits: mx.array
     outcomes: mx.array | None = None
     logprobs: LogprobArrays | None = None
+    first_part: mx.array | None = None
 
 
 # The fields of `StepResults`, which MLX would make anew slowly, and what `KVCache.take_replaced` takes.
-StepArrays = tuple[mx.array, mx.array | None, LogprobArrays | None, Sequence[mx.array]]
+StepArrays = tuple[mx.array, mx.array | None, LogprobArrays | None, mx.array | None, Sequence[mx.array]]
 # Takes the inputs and the arrays of a cache.
 StepFunction = Callable[[StepInputs, Sequence[mx.array]], StepArrays]
+
+
+@dataclass(frozen=True)
+class _Pass(Step):
+    """A pass that notes the results of its stages.
+
+    Attributes:
+        stages: One result of each stage so far.
+    """
+
+    stages: list[mx.array] = field(default_factory=list)
+
+    def end_stage(self, *results: mx.array) -> None:
+        """See `Step`."""
+        self.stages.append(results[0])
+
+    @property
+    def first_part(self) -> mx.array:
+        """See `StepResults`."""
+        return self.stages[len(self.stages) // 3]
 
 
 class CompiledStep:
@@ -94,14 +118,14 @@ class CompiledStep:
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
         if not sampler.follows_rule_alone(index):
-            return sampler.draw(self.step(token), index)
+            return sampler.draw(self.step(token).logits, index)
         results = self._run_one(token, sampler.rule, sampler.keys.base, words(index))
         assert results.outcomes is not None
         return Draw(results.logits, index, results.outcomes, results.logprobs)
 
-    def step(self, token: mx.array) -> mx.array:
+    def step(self, token: mx.array) -> StepResults:
         """Add one token as `Decoder.step` does. The cache must hold one sequence."""
-        return self._run_one(token).logits
+        return self._run_one(token)
 
     def _run_one(
         self,
@@ -149,11 +173,11 @@ class CompiledStep:
             bases,
             indices,
         )
-        logits, outcomes, logprobs, replaced = function(inputs, cache.arrays)
+        logits, outcomes, logprobs, first_part, replaced = function(inputs, cache.arrays)
         cache.take_replaced(replaced)
         if self.count > compiled_before:
             self.seconds += time.perf_counter() - begin
-        return StepResults(logits, outcomes, logprobs)
+        return StepResults(logits, outcomes, logprobs, first_part)
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one rule; None skips the draw."""
@@ -163,25 +187,25 @@ class CompiledStep:
         def step(inputs: StepInputs, arrays: Sequence[mx.array]) -> StepArrays:
             new = inputs.positions[:, None, None, None]
             cache = FixedShapes(self.cache.form, arrays, len(self.cache.buffers), new, length)
-            hidden = self.model.run(inputs.tokens, self._pass(cache, inputs, places))
-            logits = self.model.logits(hidden)
+            one_pass = self._pass(cache, inputs, places)
+            logits = self.model.logits(self.model.run(inputs.tokens, one_pass))
             if rule is None:
-                return logits, None, None, cache.replaced
+                return logits, None, None, one_pass.first_part, cache.replaced
             assert inputs.bases is not None
             assert inputs.indices is not None
             keys = fold(inputs.bases, inputs.indices)
-            return logits, *rule(logits, rule.adjusted(logits), keys), cache.replaced
+            return logits, *rule(logits, rule.adjusted(logits), keys), None, cache.replaced
 
         return mx.compile(step)
 
-    def _pass(self, cache: FixedShapes, inputs: StepInputs, places: mx.array) -> Step:
+    def _pass(self, cache: FixedShapes, inputs: StepInputs, places: mx.array) -> _Pass:
         config = self.model.config
         positions, batch = inputs.positions, inputs.positions.shape[0]
         nexts = self.model.next_tokens(positions, len(places), cache.buffers)
         mask = sliding_mask = None
         if nexts is None:
             mask, sliding_mask = seen_by(positions, places, config.sliding_window, config.num_attention_heads)
-        return Step(
+        return _Pass(
             cache=cache,
             batch=batch,
             length=1,

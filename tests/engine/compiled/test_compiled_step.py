@@ -10,6 +10,7 @@ from adapter_files import load_adapted_and_quantized
 from decoded import CAPACITY, PROMPT, VARIANTS, assert_close, text
 from tiny_checkpoint import tiny_config, write_checkpoint
 
+from metal_gen.bench.runners.step_graph import count_primitives
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.device.buffer_cache import clear_buffer_cache
 from metal_gen.engine import read_lengths
@@ -84,6 +85,20 @@ def test_logits_equal_those_of_the_plain_step(tmp_path, make_cache, short_stride
         assert compiled.cache.position == plain.cache.position
     for ours, theirs in zip(compiled.cache.buffers, plain.cache.buffers, strict=True):
         assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_part_of_a_step_can_be_computed_alone(tmp_path, make_cache, short_strides, variant):
+    model = load(tmp_path, **VARIANTS[variant], num_hidden_layers=6)
+    decoders = [Decoder(model, make_cache(model, max_seq_len=CAPACITY), compiles=True) for _ in range(2)]
+    for decoder in decoders:
+        mx.eval(decoder.prefill(PROMPT))
+    for token in (9, 4, 33):
+        in_parts, whole = (decoder.step_in_parts(mx.array([token])) for decoder in decoders)
+        share = count_primitives(in_parts.first_part) / count_primitives(in_parts.logits)
+        assert 0.15 < share < 0.5
+        mx.eval(in_parts.first_part)
+        assert in_parts.logits.tolist() == whole.logits.tolist()
 
 
 @pytest.mark.quick
