@@ -87,7 +87,7 @@ def test_a_matrix_multiplies_few_rows_by_the_kernel(as_on_cuda, bias):
     plain = matrix_of(48, 512)
     matrix = replace(plain, by_kernel=True)
     bias = normal((48,), mx.bfloat16, 2) if bias else None
-    for count in (1, 8, 9):
+    for count in (2, 8, 9):
         rows = normal((count, 512), mx.bfloat16, 0)
         as_on_cuda.names.clear()
         found = matrix.times(rows, bias)
@@ -119,13 +119,24 @@ def test_products_are_those_of_plain_operations_here():
     ("rows", "matrix", "is_possible"),
     [
         ((8, 512), (32, 512, FOUR), True),
+        ((1, 512), (32, 512, FOUR), False),
+        ((1, 512), (16_384, 512, FOUR), True),
         ((9, 512), (32, 512, FOUR), False),
-        ((1, 512), (40, 512, FOUR), False),
-        ((1, 16_384 // 64), (16_400, 16_384 // 64, FOUR), False),
-        ((1, 384), (32, 384, FOUR), False),
-        ((1, 512), (32, 512, Packing(8, 64)), False),
+        ((2, 512), (40, 512, FOUR), False),
+        ((2, 256), (16_400, 256, FOUR), False),
+        ((2, 384), (32, 384, FOUR), False),
+        ((2, 512), (32, 512, Packing(8, 64)), False),
     ],
-    ids=["most rows", "too many rows", "part of a tile", "part of two tiles", "part of a span", "8 bits"],
+    ids=[
+        "most rows",
+        "one row",
+        "one row of a large matrix",
+        "too many rows",
+        "part of a tile",
+        "part of two tiles",
+        "part of a span",
+        "8 bits",
+    ],
 )
 def test_arrays_that_the_kernel_takes(rows, matrix, is_possible):
     outputs, inputs, packing = matrix
