@@ -4,6 +4,7 @@ Axes: W words of 32 bits, one bit per token.
 """
 
 from concurrent.futures import Future, wait
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -39,7 +40,7 @@ class GrammarMatcher:
         self.error: MetalGenError | None = None
         self._tokens = self._consumed = 0
         self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
-        if not self.find_bits().strip(b"\0"):
+        if _are_none(self.find_bits()):
             raise UsageError(f"no token of this model can begin the {constraint.kind}", NO_TOKEN_HINT)
 
     @property
@@ -106,7 +107,7 @@ class GrammarMatcher:
         """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
         asked, self._asked = self._asked, None
         bits = self.find_bits() if asked is None else asked.result()
-        if self.error is None and not bits.strip(b"\0"):
+        if self.error is None and _are_none(bits):
             self._fail("no token of this model can continue it")
         return self._masks.array(bits)
 
@@ -114,7 +115,7 @@ class GrammarMatcher:
         """Find the bits of the tokens that may come next. May run in any thread while no other uses this."""
         bits = bytes(self._own.compute_bitmask())
         # In error, the library asks for the end of the text.
-        return bytes(len(bits)) if self._own.is_error() else bits
+        return _no_bits(len(bits)) if self._own.is_error() else bits
 
     def _fail(self, reason: str) -> None:
         hint = NO_TOKEN_HINT
@@ -123,3 +124,13 @@ class GrammarMatcher:
         count = f"{self._tokens} token{'' if self._tokens == 1 else 's'}"
         place = f"the {self._constraint.kind} after {count}"
         self.error = UsageError(f"the text cannot continue within {place}: {reason}", hint)
+
+
+def _are_none(bits: bytes) -> bool:
+    """Return whether no bit is set, without a copy: that of bytes of another thread takes long."""
+    return bits == _no_bits(len(bits))
+
+
+@cache
+def _no_bits(length: int) -> bytes:
+    return bytes(length)
