@@ -299,7 +299,7 @@ def test_a_turn_that_cannot_be_saved_is_reported_once(session, said, tmp_path, c
 
 def test_thinking_without_an_answer_is_reported(text_checkpoints, capsys):
     says = [THINK, *b"abcdefghijklmno"]
-    folder = write_text_checkpoint(text_checkpoints / "brooder", says=says)
+    folder = write_text_checkpoint(text_checkpoints / "endless_brooder", says=says)
     conversation = metal_gen.Conversation(metal_gen.load(folder, max_seq_len=100, max_tokens=9), seed=1)
     heed(ChatSession(conversation, Console(), Interrupts()), "why?")
     _, err = capsys.readouterr()
