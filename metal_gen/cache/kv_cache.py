@@ -14,6 +14,7 @@ from metal_gen.cache.forms import PACKED, CacheForm, Heads, PackedForm, PlainFor
 from metal_gen.cache.stored_text import StoredArray, write_while_reading
 from metal_gen.device.backend import dtype_named
 from metal_gen.device.extra_memory import wait_for_release
+from metal_gen.device.zero_arrays import zero_arrays
 from metal_gen.errors import DoesNotFitError
 
 
@@ -54,8 +55,7 @@ class KVCache:
         self.dtype = dtype_named(config.float_dtype)
         self.form = _form(config)
         kinds = self.form.buffers(config.batch_size, config.max_seq_len)
-        self.buffers = [mx.zeros(shape, dtype) for _ in range(config.num_layers) for shape, dtype in kinds]
-        mx.eval(self.buffers)
+        self.buffers = zero_arrays(kinds * config.num_layers)
         self._start = 0
         self._position = 0
         self._running: mx.array | None = None

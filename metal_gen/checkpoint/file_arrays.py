@@ -6,7 +6,7 @@ of the final array.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import mlx.core as mx
 
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.device.filled_array import PIECE_BYTES, ArrayFiller, Task
+from metal_gen.device.filled_array import PIECE_BYTES, READ_AS, ArrayFiller, Task, parts
 from metal_gen.errors import CheckpointError
 from metal_gen.excerpt import excerpt
 from metal_gen.files.bounded_file import open_regular
@@ -28,12 +28,6 @@ from metal_gen.models.matrices.matrix import computed
 PARTS_PER_THREAD = 2
 # An array of so many bytes is read and then copied, which is faster than to hand its memory to threads.
 SMALL_BYTES = 64 << 10
-# Dtypes of safetensors, and those that MLX reads them as.
-READ_AS = {
-    "F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "C64": mx.complex64, "BOOL": mx.bool_,
-    "I64": mx.int64, "I32": mx.int32, "I16": mx.int16, "I8": mx.int8,
-    "U64": mx.uint64, "U32": mx.uint32, "U16": mx.uint16, "U8": mx.uint8, "F8_E4M3": mx.uint8,
-}  # fmt: skip
 
 
 class FileArrays(Protocol):
@@ -173,18 +167,11 @@ class FilledArrays:
         done = 0
         for tensor in tensors:
             descriptor = self._descriptors[tensor.path]
-            for begin, end in _parts(tensor.nbytes, most):
+            for begin, end in parts(tensor.nbytes, most):
                 part = memory[done + begin : done + end]
                 tasks.append(partial(_fill, part, descriptor, tensor.offset + begin, tensor))
             done += tensor.nbytes
         return tasks
-
-
-def _parts(nbytes: int, most: int) -> Iterator[tuple[int, int]]:
-    """Cut a range of bytes into parts of equal size, of at most `most` bytes."""
-    count = -(-nbytes // most)
-    for number in range(count):
-        yield nbytes * number // count, nbytes * (number + 1) // count
 
 
 def _fill(memory: memoryview, descriptor: int, offset: int, tensor: TensorInfo) -> None:

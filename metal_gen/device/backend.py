@@ -61,6 +61,13 @@ def _require_gpu() -> None:
         ) from error
 
 
+def mlx_version() -> str:
+    """Return the version of the imported MLX. To ask the metadata of packages would take 25 ms."""
+    import mlx.core as mx
+
+    return str(vars(mx)["__version__"])
+
+
 def dtype_named(name: str) -> "mx.Dtype":
     """Return the MLX dtype called `float32`, `bfloat16` or `float16`."""
     import mlx.core as mx

@@ -1,19 +1,22 @@
 """Arrays that several threads fill with bytes of files.
 
 `mx.empty` writes zeros first, and everything else copies, so a number would be written twice. But `mx.load`
-hands the memory of a new array to a Python file, which can fill it as it likes.
+hands the memory of a new array to a Python file, which can fill it as it likes, in large pages.
 """
 
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Self
+from weakref import WeakSet
 
 import mlx.core as mx
 
 from metal_gen.device.buffer_cache import READING
+from metal_gen.device.large_pages import use_large_pages
 from metal_gen.device.limits import control_group_cpus
 from metal_gen.files.safetensors_header import BITS
 
@@ -21,6 +24,14 @@ from metal_gen.files.safetensors_header import BITS
 PIECE_BYTES = 1 << 20
 # More threads than this read no faster.
 MOST_THREADS = 16
+# MLX never needs so long to let go of a file.
+MOST_RELEASE_S = 1.0
+# Dtypes of safetensors, and those that MLX reads them as.
+READ_AS = {
+    "F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "C64": mx.complex64, "BOOL": mx.bool_,
+    "I64": mx.int64, "I32": mx.int32, "I16": mx.int16, "I8": mx.int8,
+    "U64": mx.uint64, "U32": mx.uint32, "U16": mx.uint16, "U8": mx.uint8, "F8_E4M3": mx.uint8,
+}  # fmt: skip
 
 Task = Callable[[], None]
 _NAME = "array"
@@ -36,12 +47,18 @@ class ArrayFiller:
     def __init__(self) -> None:
         self.threads = min(MOST_THREADS, os.cpu_count() or 1, control_group_cpus() or MOST_THREADS)
         self._pool = ThreadPoolExecutor(self.threads)
+        self._handed_files: WeakSet[_HandedFile] = WeakSet()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown()
+        # MLX's thread lets go of a file a moment after the array is there. If the interpreter ended before,
+        # C++ would abort the process.
+        end_s = time.monotonic() + MOST_RELEASE_S
+        while self._handed_files and time.monotonic() < end_s:
+            time.sleep(0.0001)
 
     def array(
         self, dtype: str, shape: Sequence[int], tasks: Callable[[memoryview], Sequence[Task]]
@@ -59,13 +76,18 @@ class ArrayFiller:
         """
         file = _FileOfOneArray(dtype, shape, lambda memory: self._run(tasks(memory)))
         with READING:
-            arrays = mx.load(file, format="safetensors")  # type: ignore[arg-type]
+            arrays = mx.load(self._handed(file), format="safetensors")  # type: ignore[arg-type]
         assert isinstance(arrays, dict)
         if file.failure is not None:
             raise file.failure
         if not file.is_filled:
             raise RuntimeError("MLX did not ask for the numbers of an array")
         return arrays[_NAME]
+
+    def _handed(self, file: "_FileOfOneArray") -> "_HandedFile":
+        handed = _HandedFile(file)
+        self._handed_files.add(handed)
+        return handed
 
     def _run(self, tasks: Sequence[Task]) -> None:
         """Run tasks; if one fails, wait for the others too, because they use the same memory."""
@@ -78,10 +100,25 @@ class ArrayFiller:
             future.result()
 
 
-class _FileOfOneArray:
-    """What `mx.load` needs of a safetensors file. MLX calls it from a thread where nothing may be raised."""
+def parts(nbytes: int, most: int) -> Iterator[tuple[int, int]]:
+    """Cut a range of bytes into parts of equal size, of at most `most` bytes."""
+    count = -(-nbytes // most)
+    for number in range(count):
+        yield nbytes * number // count, nbytes * (number + 1) // count
+
+
+class _HandedFile:
+    """The methods of a file. Only MLX holds it: not even the traceback of an error does."""
 
     closed = False
+
+    def __init__(self, file: "_FileOfOneArray") -> None:
+        self.seek, self.tell, self.readable = file.seek, file.tell, file.readable
+        self.read, self.readinto = file.read, file.readinto
+
+
+class _FileOfOneArray:
+    """What `mx.load` needs of a safetensors file. MLX calls it from a thread where nothing may be raised."""
 
     def __init__(self, dtype: str, shape: Sequence[int], fill: Callable[[memoryview], None]) -> None:
         self.failure: Exception | None = None
@@ -116,6 +153,7 @@ class _FileOfOneArray:
             self.failure = RuntimeError(f"MLX asked for {count} bytes of an array of {self._nbytes}")
         else:
             try:
+                use_large_pages(memory)
                 self._fill(memory.cast("B"))
                 self.is_filled = True
             except Exception as error:

@@ -1,6 +1,9 @@
 """Tests arrays that several threads fill."""
 
+import gc
+import sys
 import threading
+from contextlib import contextmanager
 
 import mlx.core as mx
 import pytest
@@ -42,6 +45,50 @@ def test_what_a_task_raises_is_raised_when_no_task_uses_the_memory_any_more():
             filler.array("U8", (5,), lambda memory: [fail, lambda: fill(memory)])
         assert is_done.is_set()
         assert mx.all(filler.array("U8", (5,), lambda memory: [lambda: fill(memory)]) == 0)
+
+
+@contextmanager
+def slow_turns():
+    """Threads take turns so rarely that another thread lets go of things only while this one waits."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(10)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def files_that_mlx_holds():
+    # Before they are searched for: the search takes long enough for MLX.
+    objects = gc.get_objects()
+    return [each for each in objects if type(each) is filled_array._HandedFile]
+
+
+def test_mlx_holds_no_file_when_the_threads_have_ended():
+    # A program that ends meanwhile would abort. Without waiting, about one in ten is still held.
+    with slow_turns():
+        for _ in range(100):
+            with ArrayFiller() as filler:
+                filler.array("U8", (5,), lambda memory: [lambda: None])
+            assert not files_that_mlx_holds()
+
+
+def test_mlx_holds_no_file_after_an_error():
+    def fail():
+        raise KeyError("a task")
+
+    with pytest.raises(KeyError, match="a task") as failed, ArrayFiller() as filler:
+        filler.array("U8", (5,), lambda memory: [fail])
+    assert not files_that_mlx_holds()
+    assert failed.tb is not None
+
+
+def test_large_pages_are_asked_for_before_the_memory_is_filled(monkeypatch):
+    done = []
+    monkeypatch.setattr(filled_array, "use_large_pages", lambda memory: done.append(memory.nbytes))
+    with ArrayFiller() as filler:
+        filler.array("U16", (5,), lambda memory: [lambda: done.append("filled")])
+    assert done == [10, "filled"]
 
 
 def test_a_single_task_needs_no_thread():

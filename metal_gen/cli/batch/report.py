@@ -110,12 +110,11 @@ def report_longest(encoder: "RowEncoder", capacity: int, console: Console) -> No
 
 def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedModel", seed: int) -> None:
     """Write the summary as one JSON object."""
-    from importlib.metadata import version
-
     import mlx.core as mx
 
     from metal_gen import __version__
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
+    from metal_gen.device.backend import mlx_version
 
     document = {
         "done": counts.done,
@@ -139,7 +138,7 @@ def write_summary(file: OutputFile, counts: "BatchCounts", prepared: "PreparedMo
         "planned_memory_bytes": prepared.plan.total_bytes,
         "peak_memory_bytes": mx.get_peak_memory(),
         "metal_gen": __version__,
-        "mlx": version("mlx"),
+        "mlx": mlx_version(),
     }
     file.write(json.dumps(document, indent=2) + "\n")
 

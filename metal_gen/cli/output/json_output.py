@@ -66,10 +66,9 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
         model: The model that generated the texts.
         generations: The texts, at least one; with `samples` above 1 they are in a list.
     """
-    from importlib.metadata import version
-
     from metal_gen import __version__
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
+    from metal_gen.device.backend import mlx_version
 
     statistics = generations[-1].statistics
     texts = [_text(generation) for generation in generations]
@@ -101,7 +100,7 @@ def describe_run(model: "TextModel", generations: Sequence["Generation"]) -> Rec
         },
         "seed": statistics.seed,
         "dtype": model.plan.dtype,
-        "versions": {"metal_gen": __version__, "mlx": version("mlx")},
+        "versions": {"metal_gen": __version__, "mlx": mlx_version()},
     }
 
 

@@ -163,15 +163,14 @@ def _loaded(prepared: "PreparedModel", console: Console) -> "TextModel":
 
 def _model_record(prepared: "PreparedModel") -> "Record":
     """Say what was computed with."""
-    from importlib.metadata import version
-
     from metal_gen import __version__
     from metal_gen.checkpoint.bundled import BUNDLED_NAME
+    from metal_gen.device.backend import mlx_version
 
     return {
         "model": prepared.settings.model or BUNDLED_NAME,
         "adapters": [adapter.record for adapter in prepared.checkpoint.weights.adapters],
         "quantize": prepared.settings.quantize,
         "dtype": prepared.plan.dtype,
-        "versions": {"metal_gen": __version__, "mlx": version("mlx")},
+        "versions": {"metal_gen": __version__, "mlx": mlx_version()},
     }
