@@ -13,6 +13,7 @@ from tiny_checkpoint import tiny_config, tiny_weights, write_checkpoint
 from metal_gen.checkpoint import file_arrays
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.checkpoint.file_arrays import FilledArrays
+from metal_gen.device.large_pages import LEAST_BYTES
 from metal_gen.errors import CheckpointError
 from metal_gen.files.safetensors_header import BITS, read_header
 from metal_gen.models.matrices.matrix import DenseMatrix
@@ -69,6 +70,17 @@ def test_numbers_are_those_that_mlx_reads(tmp_path, dtype):
             array = files.array([info])
             assert (array.dtype, array.shape) == (by_mlx[name].dtype, by_mlx[name].shape)
             assert bits(array) == bits(by_mlx[name])
+
+
+def test_numbers_in_large_pages_are_those_that_mlx_reads(tmp_path):
+    path = tmp_path / "x.safetensors"
+    count = LEAST_BYTES // 2 + 321
+    tensors = write_file(path, {"odd": ("U8", [3]), "some": ("I16", [count]), "more": ("I16", [2 * count])})
+    by_mlx = mx.load(str(path))
+    with FilledArrays([path]) as files:
+        joined = files.array([tensors["some"], tensors["more"]])
+        assert mx.array_equal(joined, mx.concatenate([by_mlx["some"], by_mlx["more"]]))
+        assert mx.array_equal(files.array([tensors["some"]]), by_mlx["some"])
 
 
 def test_a_dtype_that_mlx_cannot_read_is_an_error_of_the_file(tmp_path):
