@@ -101,7 +101,8 @@ class Code:
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         body: Its body.
-        header: What it calls besides what each dialect has; then it is a kernel of one dialect alone.
+        header: What it calls besides what each dialect has, in whole lines, since MLX's own code follows. It
+            is then a kernel of one dialect alone.
     """
 
     name: str
@@ -155,13 +156,8 @@ def _compiled(code: Code) -> Callable[..., Any]:
         name=f"metal_gen_{code.name}",
         input_names=list(code.inputs),
         output_names=list(code.outputs),
-        source=_shortened(dialect.place + code.body),
-        header=_shortened(dialect.header + code.header),
+        # MLX reads the source at every run, to recognize it.
+        source="\n".join(line.strip() for line in (dialect.place + code.body).splitlines()),
+        header=dialect.header + code.header,
     )
     return kernel
-
-
-def _shortened(source: str) -> str:
-    """Leave out indentation and comments, because MLX reads the source at every run to recognize it."""
-    lines = (line.strip() for line in source.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))

@@ -13,7 +13,7 @@ from metal_gen.device.backend import runs_on_cuda
 from metal_gen.models.kernels import quantized_trial
 from metal_gen.models.kernels.choice import BY_KERNEL, PLAIN
 from metal_gen.models.kernels.chosen import ModelKernels
-from metal_gen.models.kernels.dialect import Code
+from metal_gen.models.kernels.dialect import CUDA, METAL, Code
 from metal_gen.models.kernels.fitted import fitted
 from metal_gen.models.kernels.quantized_product import (
     GROUP_SIZES,
@@ -22,6 +22,7 @@ from metal_gen.models.kernels.quantized_product import (
     can_multiply,
     quantized_product,
 )
+from metal_gen.models.kernels.quantized_source import CODE
 from metal_gen.models.kernels.quantized_trial import choose_quantized_products
 from metal_gen.models.matrices.adapted import parts_of
 from metal_gen.models.matrices.quantized import Packing, QuantizedMatrix
@@ -70,6 +71,13 @@ def test_the_kernel_computes_what_plain_operations_do(as_on_cuda, dtype, group_s
     matrix = matrix_of(64, inputs, Packing(4, group_size), dtype)
     x = normal((rows, inputs), dtype, 0)
     assert_exact(quantized_product(x, *matrix.arrays, shares), exact_product(x, matrix))
+
+
+@pytest.mark.parametrize("dialect", [METAL, CUDA], ids=["Metal", "CUDA"])
+def test_headers_have_whole_lines(dialect):
+    """MLX adds its own code, which would become a part of a macro."""
+    assert (dialect.header + CODE.header).endswith("\n")
+    assert dialect.header.endswith("\n")
 
 
 @needs_compiler
