@@ -148,11 +148,12 @@ class _GuidedSteps:
         if following is not None and following.early:
             mx.async_eval(following.early)
             self._is_running = True
-        if (checked := self._checked(draw)) is not draw:
+        if (checked := self._checked(draw, is_accepted=True)) is not draw:
             draw = checked
             following = self._follow_again(draw, is_last=is_last)
         token, status = read_draw(draw)
         if status == Status.UNCERTAIN:
+            self._sampler.take_back(1)
             draw = self._sampler.redraw(draw)
             following = self._follow_again(draw, is_last=is_last)
             token, status = read_draw(draw)
@@ -192,13 +193,23 @@ class _GuidedSteps:
             self._decoder.expectations.note(self._before.allowed, allowed)
         return allowed
 
-    def _checked(self, draw: Draw) -> Draw:
-        """Return the draw, made again if it is from expected tokens and the guide allows others."""
+    def _checked(self, draw: Draw, *, is_accepted: bool = False) -> Draw:
+        """Return the draw, made again if it is from expected tokens and the guide allows others.
+
+        Args:
+            draw: The draw.
+            is_accepted: Whether the sampler has it, and takes it back first: a token that is not in the text
+                has no penalty.
+        """
         if not self._is_expected:
             return draw
         self._is_expected = False
         allowed = self._ask()
-        return draw if same_tokens(allowed, draw.allowed) else self._drawn(draw.logits, draw.index, allowed)
+        if same_tokens(allowed, draw.allowed):
+            return draw
+        if is_accepted:
+            self._sampler.take_back(1)
+        return self._drawn(draw.logits, draw.index, allowed)
 
     def _drawn(self, logits: mx.array, index: int, allowed: Allowed | None) -> Draw:
         draw = self._decoder.draw(logits, self._sampler, index, allowed)
@@ -231,7 +242,6 @@ class _GuidedSteps:
         return replace(following, early=(step.first_part,))
 
     def _follow_again(self, draw: Draw, *, is_last: bool) -> _Following | None:
-        """Build the step after a draw that takes the place of the last one."""
+        """Build the step after a draw in place of one that the sampler has taken back."""
         self.take_back()
-        self._sampler.take_back(1)
         return self._follow(draw, is_last=is_last)

@@ -8,11 +8,12 @@ from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.sampler import Sampler
 
 
-def doubtful_sampler(redrawn):
+def doubtful_sampler(redrawn, wrong_by=1):
     """A sampler that draws a wrong token first, and reports it as uncertain, at every third draw.
 
     Args:
         redrawn: Gets the index of each token that was drawn again.
+        wrong_by: What is added to the right token; 0 to be uncertain of the right one.
     """
 
     class Doubtful(Sampler):
@@ -20,7 +21,7 @@ def doubtful_sampler(redrawn):
             draw = super().draw(logits, index, allowed)
             if index % 3 or index < self._whole_until - 16:
                 return draw
-            wrong = mx.array([(int(draw.token.item()) + 1) % 64, Status.UNCERTAIN])
+            wrong = mx.array([(int(draw.token.item()) + wrong_by) % 64, Status.UNCERTAIN])
             return replace(draw, outcome=wrong)
 
         def redraw(self, missed):
