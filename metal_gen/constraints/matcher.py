@@ -127,7 +127,7 @@ class GrammarMatcher:
 
 
 def _are_none(bits: bytes) -> bool:
-    """Return whether no bit is set, without a copy: that of bytes of another thread takes long."""
+    """Return whether no bit is set. A copy would take long for bytes of another thread."""
     return bits == _no_bits(len(bits))
 
 

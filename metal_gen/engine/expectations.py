@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from metal_gen.sampling.allowed import Allowed
 
-# Places that are remembered, each with the bits of two sets of tokens.
+# Places that are remembered, each with the bits of two sets of tokens, which `BYTES_PER_TOKEN` counts.
 MOST_PLACES = 32
 # How often in turn the same has to follow before it is sure.
 LEAST_SURE, MOST_SURE = 8, 128

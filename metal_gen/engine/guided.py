@@ -187,7 +187,7 @@ class _GuidedSteps:
         return _Following(self._decoder.extend_in_passes([*known, *ids]))
 
     def _ask(self) -> Allowed | None:
-        """Ask the guide for the tokens that the last draw, or the next, is made from."""
+        """Ask the guide which tokens may come next, and remember them as what followed the draw before."""
         allowed = self._guide.allowed()
         if self._before is not None:
             self._decoder.expectations.note(self._before.allowed, allowed)

@@ -59,7 +59,7 @@ def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
     def keep(logits: mx.array, allowed: mx.array) -> mx.array:
         bits = (allowed[:, :, None] >> places) & 1
         is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
-        # Of each word no bit, one, or several, which count as two.
+        # The number of bits that are set, where several of one word count as two.
         several = allowed & (allowed - 1)
         count = ((allowed != 0).astype(mx.uint32) + (several != 0)).sum(axis=-1, keepdims=True)
         logits = mx.where((count == 1) & (logits == -mx.inf), 0.0, logits)
