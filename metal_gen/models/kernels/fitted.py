@@ -67,20 +67,18 @@ def _multiplies_by_kernel(model: Transformer) -> bool:
 
 
 def _with_products(linear: Linear, *, by_kernel: bool) -> Linear:
-    def of(matrix: ArrayMatrix) -> ArrayMatrix:
+    def fit(matrix: ArrayMatrix) -> ArrayMatrix:
         return replace(matrix, by_kernel=by_kernel) if isinstance(matrix, QuantizedMatrix) else matrix
 
-    def of_base(matrix: ArrayMatrix | JoinedMatrix) -> ArrayMatrix | JoinedMatrix:
-        return (
-            replace(matrix, parts=tuple(map(of, matrix.parts)))
-            if isinstance(matrix, JoinedMatrix)
-            else of(matrix)
-        )
+    def fit_parts(matrix: ArrayMatrix | JoinedMatrix) -> ArrayMatrix | JoinedMatrix:
+        if isinstance(matrix, JoinedMatrix):
+            return replace(matrix, parts=tuple(map(fit, matrix.parts)))
+        return fit(matrix)
 
     weight = linear.weight
     if isinstance(weight, AdaptedMatrix):
-        return replace(linear, weight=replace(weight, base=of_base(weight.base)))
-    return replace(linear, weight=of_base(weight))
+        return replace(linear, weight=replace(weight, base=fit_parts(weight.base)))
+    return replace(linear, weight=fit_parts(weight))
 
 
 def _with_adds(layer: DecoderLayer, adds: bool) -> DecoderLayer:

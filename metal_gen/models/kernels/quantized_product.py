@@ -44,12 +44,19 @@ LEAST_NUMBERS_FOR_ONE_ROW = 1 << 23
 
 
 def can_multiply(rows: mx.array, packed: mx.array, scales: mx.array) -> bool:
-    """Return whether the kernel takes these arrays, and gains time: (R, K), (N, K / 8) and (N, K / G)."""
+    """Return whether the kernel takes these arrays, and gains time.
+
+    Args:
+        rows: (R, K).
+        packed: Packed numbers of any bits, (N, K * bits / 32) uint32.
+        scales: (N, K / G), with one of `GROUP_SIZES` as G.
+    """
     inputs, outputs = rows.shape[-1], scales.shape[0]
     return (
         len(rows) <= MOST_ROWS
         and (len(rows) > 1 or inputs * outputs >= LEAST_NUMBERS_FOR_ONE_ROW)
         and rows.dtype == scales.dtype
+        and rows.dtype in DTYPES
         and inputs % SPAN == 0
         and outputs % shares_of(outputs).outputs == 0
         and packed.shape == (outputs, inputs * BITS // 32)
@@ -64,14 +71,20 @@ def shares_of(outputs: int) -> Shares:
 def quantized_product(
     rows: mx.array, packed: mx.array, scales: mx.array, biases: mx.array, shares: Shares | None = None
 ) -> mx.array:
-    """Return rows times the turned matrix, (R, N), as `mx.quantized_matmul` with 4 bits does.
+    """Multiply rows by the transposed matrix, as `mx.quantized_matmul` with 4 bits does.
 
     Args:
-        rows: (R, K) with at most 8 rows, bfloat16 or float16.
-        packed: Packed numbers, (N, K / 8) uint32.
+        rows: (R, K) with at most `MOST_ROWS` rows, bfloat16 or float16; K is a multiple of `SPAN`.
+        packed: Packed numbers, (N, K / 8) uint32; N is a multiple of `shares.outputs`.
         scales: (N, K / G), in the dtype of the rows.
         biases: As the scales.
         shares: How threads share the product; None for what suits its size.
+
+    Returns:
+        The product, (R, N), in the dtype of the rows.
+
+    Raises:
+        RuntimeError: The kernel cannot be compiled, now or when it is computed.
     """
     outputs, groups = scales.shape
     shares = shares or shares_of(outputs)

@@ -112,10 +112,10 @@ def test_products_are_those_of_plain_operations_here():
     choice = choose_quantized_products([FOUR], "bfloat16")
     assert choice.refused is None
     assert choice.by_kernel == runs_on_cuda()
-    for outputs in (1040, 16_384):
-        plain = matrix_of(outputs, 2560)
+    for outputs, inputs in ((1040, 2560), (16_384, 512)):
+        plain = matrix_of(outputs, inputs)
         for count in (1, 5):
-            rows = normal((count, 2560), mx.bfloat16, 0)
+            rows = normal((count, inputs), mx.bfloat16, 0)
             found = replace(plain, by_kernel=choice.by_kernel).times(rows)
             if choice.by_kernel:
                 assert_exact(found, exact_product(rows, plain))
@@ -151,6 +151,8 @@ def test_arrays_that_the_kernel_takes(rows, matrix, is_possible):
     made = matrix_of(outputs, inputs, packing)
     assert can_multiply(mx.zeros(rows, mx.bfloat16), made.packed, made.scales) == is_possible
     assert not can_multiply(mx.zeros(rows, mx.float32), made.packed, made.scales)
+    exact = made.computing_in(mx.float32)
+    assert not can_multiply(mx.zeros(rows, mx.float32), exact.packed, exact.scales)
 
 
 @needs_compiler
