@@ -23,6 +23,8 @@ from metal_gen.sampling.logits_error import LogitsError
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
+# Guides whose doubtful draws are tried in every run.
+DOUBTFUL = ("by the last", "runs and others", "often forced")
 HEADS = {"head_dim": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -33,9 +35,10 @@ class NoExpectations(Expectations):
         return None
 
 
-@pytest.fixture
-def early(monkeypatch):
-    hand_over_early(monkeypatch)
+@pytest.fixture(params=[False, True], ids=["in turn", "early"], autouse=True)
+def is_early(request, monkeypatch):
+    if request.param:
+        hand_over_early(monkeypatch)
 
 
 def assert_as_without_expectations(decoder, new_guide, strategy, **text):
@@ -61,28 +64,29 @@ def first_of(buffer, count):
 
 
 @pytest.mark.parametrize(
-    ("name", "strategy", "is_early"),
-    [*product(GUIDES, ["greedy", "flat", "penalties"], [False, True]), ("runs and others", "bias", True)],
+    ("name", "strategy"),
+    [
+        *product(GUIDES, ["flat", "penalties"]),
+        ("runs and others", "bias"),
+        *(pytest.param(name, "greedy", marks=pytest.mark.release) for name in GUIDES),
+    ],
 )
-def test_texts_are_those_without_expectations(tiny_model, make_cache, request, name, strategy, is_early):
-    if is_early:
-        request.getfixturevalue("early")
+def test_texts_are_those_without_expectations(tiny_model, make_cache, name, strategy):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
     assert_as_without_expectations(decoder, GUIDES[name], STRATEGIES[strategy])
 
 
-@pytest.mark.parametrize(("name", "is_early"), [*product(["runs and others", "answer"], [False, True])])
-def test_log_probabilities_are_those_without_expectations(tiny_model, make_cache, request, name, is_early):
-    if is_early:
-        request.getfixturevalue("early")
+@pytest.mark.parametrize("name", ["runs and others", "answer"])
+def test_log_probabilities_are_those_without_expectations(tiny_model, make_cache, name):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
     assert_as_without_expectations(decoder, GUIDES[name], STRATEGIES["flat"], logprobs=3)
 
 
-@pytest.mark.parametrize(("name", "is_early"), [*product(GUIDES, [False, True])])
-def test_doubtful_draws_are_those_without_expectations(tiny_model, make_cache, request, name, is_early):
-    if is_early:
-        request.getfixturevalue("early")
+@pytest.mark.parametrize(
+    "name",
+    [name if name in DOUBTFUL else pytest.param(name, marks=pytest.mark.release) for name in GUIDES],
+)
+def test_doubtful_draws_are_those_without_expectations(tiny_model, make_cache, name):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
     redrawn = []
     kind = doubtful_sampler(redrawn)
@@ -90,21 +94,13 @@ def test_doubtful_draws_are_those_without_expectations(tiny_model, make_cache, r
     assert redrawn
 
 
-@pytest.mark.parametrize(
-    ("name", "is_early"),
-    [*product(["now and then", "by the last", "runs and others", "often forced"], [False, True])],
-)
-def test_compiled_texts_are_those_without_expectations(tiny_model, make_cache, request, name, is_early):
-    if is_early:
-        request.getfixturevalue("early")
+@pytest.mark.parametrize("name", ["now and then", "by the last", "runs and others", "often forced"])
+def test_compiled_texts_are_those_without_expectations(tiny_model, make_cache, name):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True)
     assert_as_without_expectations(decoder, GUIDES[name], STRATEGIES["sampled"])
 
 
-@pytest.mark.parametrize("is_early", [False, True])
-def test_hybrids_give_the_texts_without_expectations(tmp_path, make_cache, request, is_early):
-    if is_early:
-        request.getfixturevalue("early")
+def test_hybrids_give_the_texts_without_expectations(tmp_path, make_cache):
     config = dict(hybrid_configs())["qwen3_5-untied"]
     model = Checkpoint(write_checkpoint(tmp_path, config)).weights.load("float32")
     decoder = decoder_for(model, make_cache(model, max_seq_len=CAPACITY))
@@ -113,6 +109,7 @@ def test_hybrids_give_the_texts_without_expectations(tmp_path, make_cache, reque
 
 @needs_compiler
 @cpu_only
+@pytest.mark.parametrize("is_early", [False], indirect=True, ids=["by kernel"])
 @pytest.mark.parametrize(("name", "compiles"), [*product(["qwen3", "qwen3_5"], [False, True])])
 def test_texts_of_kernels_are_those_without_expectations(
     tmp_path, monkeypatch, programs, make_cache, name, compiles
@@ -130,12 +127,7 @@ def test_texts_of_kernels_are_those_without_expectations(
     assert kernels.names
 
 
-@pytest.mark.parametrize("is_early", [False, True])
-def test_a_guide_that_fails_where_the_same_was_expected_ends_the_text(
-    tiny_model, make_cache, request, is_early
-):
-    if is_early:
-        request.getfixturevalue("early")
+def test_a_guide_that_fails_where_the_same_was_expected_ends_the_text(tiny_model, make_cache):
     decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
     guide = ScriptedGuide(lambda tokens: [] if len(tokens) == 33 else SETS[0])
     with pytest.raises(LogitsError, match="token 34"):
@@ -144,6 +136,7 @@ def test_a_guide_that_fails_where_the_same_was_expected_ends_the_text(
     assert set(guide.tokens) <= set(SETS[0])
 
 
+@pytest.mark.parametrize("is_early", [False], indirect=True, ids=["in turn"])
 @pytest.mark.parametrize("kind", ["now and then", "often forced"])
 def test_the_cache_is_still_written_in_place(tiny_model, make_cache, kind):
     """Without a kernel, a second handle on the buffers would have MLX copy them."""
