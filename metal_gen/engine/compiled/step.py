@@ -57,8 +57,8 @@ class StepResults(NamedTuple):
         logits: Logits, (B, V).
         outcomes: Token ids followed by the `Status` of each, (2 B,) int32; None without draws.
         logprobs: Log-probabilities, if the rule has them.
-        first_part: Of a step without draws, an array that takes about a third of it. Handed over first, it
-            gives the device work before the rest follows.
+        first_part: Of a step without draws, an array that is there after about a third of it. Handed over
+            first, it gives the device work before the rest follows.
     """
 
     logits: mx.array
@@ -84,7 +84,7 @@ class _Pass(Step):
     stages: list[mx.array] = field(default_factory=list)
 
     def end_stage(self, *results: mx.array) -> None:
-        """See `Step`."""
+        """Note one result of the stage; a compiled pass cannot compute it before the next is built."""
         self.stages.append(results[0])
 
     @property

@@ -8,9 +8,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 
-import mlx.core as mx
-
-from metal_gen.device.backend import device_name
+from metal_gen.device.backend import device_name, mlx_version
 from metal_gen.files.kept_file import read_kept, write_kept
 from metal_gen.models.kernels.choice import BY_KERNEL, Choice
 from metal_gen.models.kernels.dialect import Code, dialect_here
@@ -29,7 +27,7 @@ def trial_key(code: Code, *parts: object) -> str:
         code: The kernel.
         parts: What else the result depends on: sizes, dtypes, and how threads share the work.
     """
-    here = (device_name(), vars(mx)["__version__"], platform.release())
+    here = (device_name(), mlx_version(), platform.release())
     what = (code, dialect_here(), *parts)
     return hashlib.sha256("\0".join(map(str, (*here, *what))).encode()).hexdigest()[:32]
 
