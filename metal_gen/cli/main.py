@@ -19,12 +19,13 @@ COMPLETION_VARIABLE = "_METAL_GEN_COMPLETE"
 def run() -> NoReturn:
     """Run the program and exit; the entry point `metal-gen`."""
     _fill_closed_descriptors()
-    SignalWatch().start()
+    watch = SignalWatch()
+    watch.start()
     kept: list[object] = []
     try:
-        code = main(sys.argv[1:], kept)
+        code = main(sys.argv[1:], kept, watch)
     except (Exception, StoppedError) as error:
-        if stopped := stopped_by(error):
+        if stopped := stopped_by(error) or watch.stopped:
             code = _say_stopped(stopped)
         else:
             # If Python printed it, it would crash at exit while weights are still being read.
@@ -38,12 +39,13 @@ def run() -> NoReturn:
     _leave(code)
 
 
-def main(arguments: list[str], kept: list[object] | None = None) -> int:
+def main(arguments: list[str], kept: list[object] | None = None, watch: SignalWatch | None = None) -> int:
     """Run one command.
 
     Args:
         arguments: Arguments after the program's name.
         kept: Receives the command's context, so that its contents outlive the command.
+        watch: Knows of a signal in whose place an error came.
 
     Returns:
         The exit code; see `ExitCode`. Only unexpected errors are raised.
@@ -56,6 +58,8 @@ def main(arguments: list[str], kept: list[object] | None = None) -> int:
             sys.stdout.flush()
         return code
     except MetalGenError as error:
+        if watch is not None and watch.stopped is not None:
+            return _say_stopped(watch.stopped)
         console.error(error.message, error.hint)
         return error.exit_code
     except StoppedError as stopped:

@@ -53,10 +53,15 @@ def stopped_by(error: BaseException | None) -> StoppedError | None:
 
 
 class SignalWatch:
-    """Handles the signals of this process, unless something else replaces the handlers."""
+    """Handles the signals of this process, unless something else replaces the handlers.
+
+    Attributes:
+        stopped: The first signal, once it unwinds the process. An error after it comes from it: a compiled
+            library that calls Python may raise an error of its own in its place.
+    """
 
     def __init__(self) -> None:
-        self._is_unwinding = False
+        self.stopped: StoppedError | None = None
         self._modes = terminal_modes()
 
     def start(self) -> None:
@@ -70,12 +75,12 @@ class SignalWatch:
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
     def _stop(self, signum: int, frame: FrameType | None) -> NoReturn:
-        self._is_unwinding = True
+        self.stopped = StoppedError(*ENDINGS[signal.Signals(signum)])
         # Also needed if an event loop has replaced the wakeup pipe of the thread.
         for number in ENDINGS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._leave)
-        raise StoppedError(*ENDINGS[signal.Signals(signum)])
+        raise self.stopped
 
     def _leave(self, signum: int, frame: FrameType | None = None) -> None:
         """End without unwinding, with the cursor at the start of a line, and the terminal as it was."""
@@ -89,7 +94,7 @@ class SignalWatch:
     def _watch(self, arrivals: int) -> None:
         first = self._wait(arrivals, None, ENDINGS)
         second = self._wait(arrivals, PATIENCE_S, IMPATIENT)
-        if not second and not self._is_unwinding:
+        if not second and self.stopped is None:
             word, _ = ENDINGS[signal.Signals(first)]
             again = "press Ctrl-C again" if first == signal.SIGINT else "send SIGTERM again"
             console = Console.on_screen or Console()

@@ -40,6 +40,23 @@ ERROR_INSTEAD = """
     except BaseException as error:
         raise SystemError("a result with an exception set") from error
 """
+# Like the library of constraints, which calls Python and tells of an exception in its own words.
+REFUSAL_INSTEAD = """
+    from metal_gen.errors import UsageError
+    try:
+        time.sleep(100)
+    except BaseException:
+        pass
+    raise UsageError("the schema cannot be used: panic", "another schema")
+"""
+# Like the import of MLX, whose error names the cause.
+REFUSAL_FROM_IT = """
+    from metal_gen.errors import BackendError
+    try:
+        time.sleep(100)
+    except BaseException as error:
+        raise BackendError("MLX has no backend on this machine", "install another build") from error
+"""
 
 
 def begin(model, home, place, work):
@@ -57,6 +74,8 @@ def begin(model, home, place, work):
         pytest.param(PREFILL, SHORT_STEPS, signal.SIGTERM, 143, b"terminated", id="prefill"),
         pytest.param(PREFILL, SHORT_STEPS, signal.SIGHUP, 129, b"hung up", id="terminal-closed"),
         pytest.param(PREFILL, ERROR_INSTEAD, signal.SIGINT, 130, b"interrupted", id="error-instead"),
+        pytest.param(PREFILL, REFUSAL_INSTEAD, signal.SIGINT, 130, b"interrupted", id="refusal-instead"),
+        pytest.param(PREFILL, REFUSAL_FROM_IT, signal.SIGTERM, 143, b"terminated", id="refusal-from-it"),
     ],
 )
 def test_a_signal_ends_any_phase(speaker, tmp_path, place, work, number, code, word):
