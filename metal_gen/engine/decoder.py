@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -9,13 +11,15 @@ from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled.step import CompiledStep, StepResults
-from metal_gen.engine.expectations import Expectations
 from metal_gen.engine.rows_pass import run_rows
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.draw_rule import Draw, RuleDraws
 from metal_gen.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from metal_gen.engine.expectations import Expectations
 
 PrefillProgress = Callable[[int, int], None]
 # A pass of several tokens is compiled when it has been needed so often: it takes as long as some plain ones.
@@ -38,7 +42,6 @@ class Decoder:
     Attributes:
         compiled: The compiled step; None if it is not compiled.
         compiled_rows: Compiled passes over several tokens; None if they are not compiled.
-        expectations: What guides have allowed one after another, in all texts.
     """
 
     def __init__(
@@ -58,7 +61,6 @@ class Decoder:
         self.compiled = CompiledStep(model, cache) if compiles else None
         self.compiled_rows = CompiledRows(model, cache) if compiles else None
         self._compiled_draws = CompiledDraws() if compiles else None
-        self.expectations = Expectations()
         # How often `extend` has had so many rows.
         self._extended: Counter[int] = Counter()
 
@@ -143,6 +145,13 @@ class Decoder:
             results = StepResults(self.model.logits(hidden[:, -1]))
         self._noted(results.logits)
         return results
+
+    @cached_property
+    def expectations(self) -> "Expectations":
+        """What guides have allowed one after another, in all texts."""
+        from metal_gen.engine.expectations import Expectations
+
+        return Expectations()
 
     @property
     def hands_over_early(self) -> bool:

@@ -1,7 +1,7 @@
 """Generates the texts that follow a prompt, one after another."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from metal_gen.config.settings import Settings
 from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import PrefillProgress
 from metal_gen.engine.generator import GeneratedToken, generate_tokens
-from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.engine.stopping import FinishReason
 from metal_gen.errors import UsageError
 from metal_gen.generation.guides.guide import TextGuide
@@ -136,13 +135,17 @@ class PromptTexts:
             logprobs=self.settings.logprobs,
         )
         assembly = TextAssembly(checkpoint.tokenizer, self.prompt, self.settings, sample, clock, guide)
-        generate = generate_tokens if guide is None else partial(generate_guided_tokens, guide=guide)
+        generate: Callable[..., Iterator[GeneratedToken]] = generate_tokens
         if (speculation := self.model.speculation) is not None:
             from metal_gen.speculation.generator import generate_with_guesses
 
             speculation.begin_text()
             clock.speculation = speculation.counts
             generate = partial(generate_with_guesses, speculation=speculation, guide=guide)
+        elif guide is not None:
+            from metal_gen.engine.guided import generate_guided_tokens
+
+            generate = partial(generate_guided_tokens, guide=guide)
         tokens = generate(
             self.model.decoder, logits, sampler, endings=self.endings, max_tokens=self.settings.max_tokens
         )

@@ -164,7 +164,9 @@ extern "C" void run(const int* grid, const int* size, void** arrays, const int**
 @contextmanager
 def kernels_as_on_a_gpu(module, monkeypatch, tmp_path, programs):
     """Let a module that chooses a kernel try it as on a GPU, where kernels run as C++."""
-    monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
+    for name, answer in {"runs_on_cpu": False, "runs_on_cuda": True}.items():
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, lambda answer=answer: answer)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels = CppKernels(programs)
     monkeypatch.setattr(Code, "__call__", kernels.as_method)

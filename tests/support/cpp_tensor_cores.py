@@ -3,16 +3,11 @@
 A product of tensor cores adds up in float64 here, and copies are finished at once.
 """
 
-TENSOR_CORES = """
-template <int IS_HALF> struct Form;
-template <> struct Form<0> {
-    static constexpr unsigned one = 0x3f803f80u, offset_bits = 0x43004300u;
-    static constexpr float offset = 128.0f;
-};
-template <> struct Form<1> {
-    static constexpr unsigned one = 0x3c003c00u, offset_bits = 0x64006400u;
-    static constexpr float offset = 1024.0f;
-};
+from metal_gen.models.kernels.quantized_source import FORMS
+
+TENSOR_CORES = (
+    FORMS
+    + """
 template <int IS_HALF> static unsigned numbers_of(unsigned word) {
     return (word & 0x000f000fu) | Form<IS_HALF>::offset_bits;
 }
@@ -54,3 +49,4 @@ static void end_stage() {}
 template <int LEFT> static void wait_for_stages() {}
 #define WAIT_FOR_LANES step_aside()
 """
+)

@@ -7,7 +7,6 @@ from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.models.kernels.add_norm import choose_add_norm
 from metal_gen.models.kernels.attention_trial import choose_attention
 from metal_gen.models.kernels.choice import PLAIN, Choice
-from metal_gen.models.kernels.quantized_trial import choose_quantized_products
 from metal_gen.models.matrices.quantized import Packing
 
 
@@ -55,6 +54,12 @@ def choose_kernels(
     return ModelKernels(
         choose_attention(config, dtype, cache_dtype, has_head_norms=has_head_norms),
         choose_add_norm(config.hidden_size, dtype),
-        choose_quantized_products(packings, dtype),
+        _choose_quantized_products(packings, dtype) if packings else PLAIN,
         in_linear_attention=True,
     )
+
+
+def _choose_quantized_products(packings: Collection[Packing], dtype: str) -> Choice:
+    from metal_gen.models.kernels.quantized_trial import choose_quantized_products
+
+    return choose_quantized_products(packings, dtype)

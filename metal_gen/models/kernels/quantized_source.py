@@ -23,7 +23,8 @@ TILE = 16
 # Columns of a product of tensor cores.
 MOST_ROWS = 8
 
-HEADER = """
+# The bits of both dtypes, in plain C++.
+FORMS = """
 template <int IS_HALF> struct Form;
 template <> struct Form<0> {
     static constexpr unsigned one = 0x3f803f80u, offset_bits = 0x43004300u;
@@ -33,7 +34,10 @@ template <> struct Form<1> {
     static constexpr unsigned one = 0x3c003c00u, offset_bits = 0x64006400u;
     static constexpr float offset = 1024.0f;
 };
-// A bfloat16 or float16 from four bits in each half of a word.
+"""
+HEADER = (
+    FORMS
+    + """// A bfloat16 or float16 from four bits in each half of a word.
 template <int IS_HALF> __device__ inline unsigned numbers_of(unsigned word) {
     unsigned numbers;
     asm("lop3.b32 %0, %1, %2, %3, 0xea;"
@@ -62,6 +66,7 @@ template <int LEFT> __device__ inline void wait_for_stages() {
 }
 #define WAIT_FOR_LANES __syncwarp()
 """
+)
 
 # T is the dtype of all but the packed numbers, and IS_HALF says whether it is float16. GROUP numbers share a
 # scale. A group of WARPS x 32 threads takes TILES tiles; its rows of lanes share the inputs, and hold STAGES

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
-from cpp_kernel import CppKernels, needs_compiler
+from cpp_kernel import kernels_as_on_a_gpu, needs_compiler
 from failing_kernels import FAILING_KERNELS
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -35,13 +35,8 @@ DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 @pytest.fixture
 def as_on_cuda(monkeypatch, tmp_path, programs):
     """The kernel is tried as with CUDA, and runs as C++."""
-    monkeypatch.setattr(quantized_trial, "runs_on_cuda", lambda: True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels = CppKernels(programs)
-    monkeypatch.setattr(Code, "__call__", kernels.as_method)
-    quantized_trial._chosen.cache_clear()
-    yield kernels
-    quantized_trial._chosen.cache_clear()
+    with kernels_as_on_a_gpu(quantized_trial, monkeypatch, tmp_path, programs) as kernels:
+        yield kernels
 
 
 def normal(shape, dtype, seed):
