@@ -4,9 +4,11 @@
     python scripts/bench_sampling.py                  # Qwen's 151,936 tokens
     python scripts/bench_sampling.py --rounds 50 --vocab 32000
 
-Logits are peaked, like a language model's, or flat, the worst case. Times include reading the token on the
-host; penalties cover 1,000 tokens of history. Columns: ours, numpy on the host, mlx-lm; medians of
-alternating runs, and ours / mlx-lm. A sampler that fails is named with its error, and the others go on.
+Logits are peaked, like a language model's, or flat, the worst case. Each sampler does what its decode loop
+does between logits and a token on the host: ours is compiled on a GPU, and mlx-lm's takes log-probabilities,
+which its loop computes from the logits. Penalties cover 1,000 tokens of history and the new ones. Columns:
+ours, numpy on the host, mlx-lm; medians of alternating runs, and ours / mlx-lm. A sampler that fails is named
+with its error, and the others go on.
 """
 
 import argparse
@@ -19,9 +21,10 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from metal_gen.device.backend import device_name
+from metal_gen.device.backend import device_name, runs_on_cpu
 from metal_gen.engine.generator import read_draw
 from metal_gen.errors import MetalGenError
+from metal_gen.sampling.compiled_draws import CompiledDraws
 from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -59,9 +62,13 @@ def make_logits(vocab: int) -> dict[str, mx.array]:
 def ours(strategy: SamplingStrategy, logits: mx.array, history: list[int]) -> Callable[[int], int]:
     """Return a function that samples like the decode loop, including redraws of uncertain results."""
     sampler = Sampler(strategy, RandomKeys(1), prompt=history, capacity=HISTORY + 4096)
+    # The decode loop compiles draws where it compiles steps.
+    compiled = None if runs_on_cpu() else CompiledDraws()
 
     def draw(index: int) -> int:
-        drawn = sampler.draw(logits, index)
+        drawn = (
+            sampler.draw(logits, index) if compiled is None else compiled.draw(logits, sampler, index, None)
+        )
         token, status = read_draw(drawn)
         if status == Status.UNCERTAIN:
             drawn = sampler.redraw(drawn)
@@ -73,7 +80,7 @@ def ours(strategy: SamplingStrategy, logits: mx.array, history: list[int]) -> Ca
 
 
 def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> Callable[[int], int]:
-    """Return a function that samples with mlx-lm's sampler and logits processors."""
+    """Return a function that samples with mlx-lm's sampler and logits processors, as its loop does."""
     options = dict(options)
     penalty = options.pop("repetition_penalty", None)
     sampler = make_sampler(**options)  # type: ignore[arg-type]
@@ -83,10 +90,14 @@ def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> C
     tokens = mx.array(history)
 
     def draw(_: int) -> int:
+        nonlocal tokens
         row = logits
         for processor in processors:
             row = processor(tokens, row)
-        return int(np.array(sampler(row))[0])
+        token = sampler(row - mx.logsumexp(row, axis=-1, keepdims=True))
+        if processors:
+            tokens = mx.concatenate([tokens, token.astype(tokens.dtype)])
+        return int(np.array(token)[0])
 
     return draw
 

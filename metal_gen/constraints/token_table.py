@@ -20,7 +20,7 @@ BYTES_PER_TOKEN = 736
 MATCHER_BYTES = 4 << 20
 # For tokens of letters alone, the library finds out once what a string of these lengths takes. Building this
 # takes 0.07 s; without it, each token of a string takes one to two milliseconds.
-SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]{1,30}']
+SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]{1,30}', r'[^"\\\x00-\x1F\x7F]+']
 MOST_KEPT = 64
 
 

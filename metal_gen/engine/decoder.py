@@ -228,7 +228,7 @@ class Decoder:
         rows = filled_up(count, room if self.cache.can_be_cut else count)
         return rows if self.compiled_rows is not None and rows in ROWS else None
 
-    def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
+    def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None = None) -> Draw:
         """Start to draw a token; arguments are those of `Sampler.draw`."""
         if self._compiled_draws is None:
             return sampler.draw(logits, index, allowed)
@@ -248,8 +248,8 @@ class Decoder:
         Raises:
             CacheOverflowError: The cache is full. It is unchanged.
         """
-        if self.compiled is None:
-            return sampler.draw(self.step(token), index)
+        if self.compiled is None or not sampler.follows_rule_alone(index):
+            return self.draw(self.step(token), sampler, index)
         self.cache.let_step_run()
         draw = self.compiled.draw_next(token, sampler, index)
         self._noted(draw.logits)

@@ -37,18 +37,22 @@ class CompiledDraws:
 
     def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
         """Start to draw a token as `Sampler.draw` does, with the same arguments and result."""
-        if not sampler.follows_rule_alone(index):
+        if not sampler.follows_rule(index):
             return sampler.draw(logits, index, allowed)
         limits = Limits(allowed is not None, allowed is not None and allowed.instead is not None)
         function = self._function(sampler.rule, limits)
-        outcome, logprobs = function(logits, sampler.keys.base, words(index), allowed)
+        # Penalties depend on the length of the text, and each length would be another function.
+        penalized = sampler.penalized(logits)
+        outcome, logprobs = function(logits, penalized, sampler.keys.base, words(index), allowed)
         return Draw(logits, index, outcome, logprobs, allowed)
 
 
 def _compile(rule: DrawRule, limits: Limits) -> Callable[..., RuleOutcome]:
     """Compile the draws of a rule. Those with other limits are another function."""
 
-    def draw(logits: mx.array, base: mx.array, index: mx.array, allowed: Allowed | None) -> RuleOutcome:
-        return rule.among(logits, rule.adjusted(logits), allowed, fold(base, index))
+    def draw(
+        logits: mx.array, penalized: mx.array, base: mx.array, index: mx.array, allowed: Allowed | None
+    ) -> RuleOutcome:
+        return rule.among(logits, rule.adjusted(penalized), allowed, fold(base, index))
 
     return mx.compile(draw)

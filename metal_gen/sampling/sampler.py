@@ -58,9 +58,13 @@ class Sampler:
         self._history = TokenHistory(prompt, capacity + 1) if strategy.has_penalties else None
         self._whole_until = 0
 
+    def follows_rule(self, index: int) -> bool:
+        """Return whether the draw at this index follows the rule in the usual way, after penalties if any."""
+        return index >= max(self.strategy.min_tokens, self._whole_until)
+
     def follows_rule_alone(self, index: int) -> bool:
         """Return whether the draw at this index depends on logits and key alone, and in the usual way."""
-        return self._history is None and index >= max(self.strategy.min_tokens, self._whole_until)
+        return self._history is None and self.follows_rule(index)
 
     def rule_draws(self, index: int) -> RuleDraws | None:
         """Return the draws from an index on, or None if they do not follow the rule alone."""
@@ -98,15 +102,20 @@ class Sampler:
             self._history.take_back(count)
 
     def _draw(self, logits: mx.array, index: int, allowed: Allowed | None, *, whole: bool) -> Draw:
-        adjusted = self._adjust(logits.astype(mx.float32), index)
+        adjusted = self._adjust(logits, index)
         key = self.keys.key(index)
         outcome, logprobs = self.rule.among(logits, adjusted, allowed, key, whole=whole)
         return Draw(logits, index, outcome, logprobs, allowed)
 
+    def penalized(self, logits: mx.array) -> mx.array:
+        """Return logits, (1, V), after the penalties of the text so far; without penalties as they are."""
+        if self._history is None:
+            return logits
+        return penalize(logits.astype(mx.float32), self.strategy, self._history)
+
     def _adjust(self, logits: mx.array, index: int) -> mx.array:
-        if self._history is not None:
-            logits = penalize(logits, self.strategy, self._history)
-        return add_bias(logits, self._early_bias if index < self.strategy.min_tokens else self.rule.bias)
+        bias = self._early_bias if index < self.strategy.min_tokens else self.rule.bias
+        return add_bias(self.penalized(logits).astype(mx.float32), bias)
 
 
 def sample_token(logits: mx.array, strategy: SamplingStrategy, key: mx.array) -> mx.array:

@@ -147,9 +147,9 @@ def test_the_next_step_is_started_before_a_token_is_read(tiny_model, make_cache)
     asked = []
 
     class Watched(Sampler):
-        def draw(self, logits, index):
+        def draw(self, logits, index, allowed=None):
             asked.append(index)
-            return super().draw(logits, index)
+            return super().draw(logits, index, allowed)
 
     sampler = Watched(Greedy(), RandomKeys(0), prompt=[1], capacity=64)
     tokens = run(Decoder(tiny_model, make_cache(tiny_model)), [1], sampler, max_tokens=3)

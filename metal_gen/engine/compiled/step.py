@@ -116,9 +116,10 @@ class CompiledStep:
         return self._function.cache_info().misses
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
-        """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence."""
-        if not sampler.follows_rule_alone(index):
-            return sampler.draw(self.step(token).logits, index)
+        """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence.
+
+        The draw must follow the sampler's rule alone.
+        """
         results = self._run_one(token, sampler.rule, sampler.keys.base, words(index))
         assert results.outcomes is not None
         return Draw(results.logits, index, results.outcomes, results.logprobs)
