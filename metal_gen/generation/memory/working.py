@@ -13,6 +13,7 @@ from metal_gen.device.backend import (
     runs_on_cuda,
 )
 from metal_gen.engine.scoring.pass_memory import MOST_LOGITS_ROWS, ScoringPassMemory
+from metal_gen.generation.memory.queued_layers import QueuedLayers
 from metal_gen.models.config.experts import ExpertsConfig
 from metal_gen.models.config.linear_attention import LinearAttentionConfig
 from metal_gen.models.config.model_config import ModelConfig
@@ -23,17 +24,15 @@ from metal_gen.models.rows.rules import trial_bytes
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
-# Enough to keep a GPU busy.
-GPU_LAYERS_AHEAD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingMemory:
     """The peak memory of a pass, in addition to weights and cache.
 
-    The peak is in the last chunk of a prompt that fills the cache: in one layer and, on a GPU, in the
-    layers that are queued ahead. On a CPU, MLX queues about a hundred operations ahead and allocates all
-    their results at once, which is about one layer.
+    The peak is in the last chunk of a prompt that fills the cache: on a GPU in the layers that are queued
+    ahead. On a CPU, MLX queues about a hundred operations ahead and allocates all their results at once,
+    which is about one layer.
 
     Args:
         model: Sizes of the model.
@@ -69,7 +68,7 @@ class WorkingMemory:
             return max(stages.nbytes, self._trial_bytes)
         mask = self.tokens * self.capacity
         sampling = SAMPLING_ARRAYS * self.drawn_rows * self.model.vocab_size * DTYPE_BYTES["float32"]
-        layers = self.layer_bytes + (self.ahead_bytes or 0)
+        layers = self.layer_bytes if self._queued is None else self._queued.peak_bytes
         return max(layers + mask + product_scratch_bytes(), sampling, self._trial_bytes)
 
     @property
@@ -110,17 +109,21 @@ class WorkingMemory:
 
     @property
     def ahead_bytes(self) -> int | None:
-        """Memory of the layers that prefill queues ahead on a GPU; None on a CPU.
+        """Memory of the layers that prefill queues ahead on a GPU; None on a CPU."""
+        return None if self._queued is None else self._queued.limit_bytes
 
-        MLX queues hundreds of operations ahead on a GPU and takes all their memory at once. On a CPU it
-        queues less than a layer. In a row of layers of which most have linear attention, one with attention
-        counts.
-        """
+    @property
+    def _queued(self) -> QueuedLayers | None:
+        """The layers that a GPU has in its queue; None on a CPU, where MLX queues less than a layer."""
         if runs_on_cpu():
             return None
         by_kind = self._bytes_by_kind
-        usual = by_kind.get(True, by_kind[False])
-        return by_kind[False] + GPU_LAYERS_AHEAD * usual - self.layer_bytes
+        return QueuedLayers(
+            attention_bytes=by_kind[False],
+            usual_bytes=by_kind.get(True, by_kind[False]),
+            scores_bytes=self.scores_bytes * self._part_tokens // self.tokens,
+            number_bytes=DTYPE_BYTES[self.dtype],
+        )
 
     @property
     def layer_bytes(self) -> int:
@@ -221,6 +224,11 @@ class WorkingMemory:
         return 0
 
     @property
+    def _part_tokens(self) -> int:
+        """Tokens of one text in a pass. Prompts in slots are computed in parts."""
+        return self.tokens if self.texts == 1 else min(self.tokens, prompt_stride())
+
+    @property
     def _norm_bytes(self) -> int:
         """Additional bytes of norms on a CPU, which computes them in float32."""
         if DTYPE_BYTES[self.dtype] == DTYPE_BYTES["float32"]:
@@ -264,9 +272,9 @@ class WorkingMemory:
             linear.conv_size + 2 * linear.value_size + 2 * heads + 6 * hidden + self.model.intermediate_size
         )
         in_float32 = 2 * heads * linear.linear_key_head_dim * linear.linear_value_head_dim
-        if self.tokens > MOST_WHOLE:
+        if self._part_tokens > MOST_WHOLE:
             # What is prepared, and heads before their norm.
-            in_float32 += self.tokens * (linear.conv_size + 4 * heads + linear.value_size)
+            in_float32 += self._part_tokens * (linear.conv_size + 4 * heads + linear.value_size)
         return self._numbers(self.tokens * rows) + in_float32 * DTYPE_BYTES["float32"]
 
     def _mixture_numbers(self, experts: ExpertsConfig) -> int:
