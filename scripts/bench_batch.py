@@ -36,7 +36,7 @@ def make_rows(count: int, vocabulary: int) -> Rows:
 def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], Callable[[], float]]:
     """Return a function that runs rows over slots, and one that returns their occupancy in the last run."""
     import metal_gen
-    from metal_gen.device.backend import compiles_steps, prompt_stride, runs_on_cpu
+    from metal_gen.device.backend import prompt_stride, runs_on_cpu
     from metal_gen.engine.slots import SlotDecoder
     from metal_gen.models.rows.independence import with_independent_rows
     from metal_gen.sampling.random_keys import RandomKeys
@@ -55,7 +55,7 @@ def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], C
             model.decoder.cache,
             chunk_size=model.plan.chunk_size,
             stride=prompt_stride(),
-            compiles=compiles_steps("auto", size),
+            compiles=model.compiles,
         )
         waiting = list(reversed(rows))
         begin = time.perf_counter()

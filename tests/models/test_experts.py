@@ -76,6 +76,17 @@ def test_the_sum_equals_that_of_a_loop(experts, monkeypatch, count, sorts):
     assert np.abs(np.array(experts(rows_of(count))) - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(
+    ("on_cpu", "on_cuda", "fewest"), [(True, False, 16), (False, True, 24), (False, False, 64)]
+)
+def test_rows_are_grouped_from_a_number_that_depends_on_the_device(monkeypatch, on_cpu, on_cuda, fewest):
+    monkeypatch.setattr(expert_groups, "runs_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(expert_groups, "runs_on_cuda", lambda: on_cuda)
+    for rows, is_grouped in ((fewest - 1, False), (fewest, True)):
+        chosen = mx.zeros((rows, 1), mx.uint32)
+        assert (expert_groups.group_rows(chosen, COUNT) is not None) == is_grouped
+
+
 @pytest.mark.parametrize("favoured", [0, COUNT - 1])
 def test_all_rows_may_choose_the_same_expert(experts, favoured):
     one = replace(
