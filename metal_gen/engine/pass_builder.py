@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
-from metal_gen.engine.compiled.slots import run_compiled
+from metal_gen.engine.compiled.slots import CompiledSlots
 from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.engine.decoder import MOST_FORCED
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
@@ -40,7 +40,7 @@ class PassBuilder:
         self._model = model
         self._slots = slots
         self._chunk_size = chunk_size
-        self._compiled = compiled
+        self._compiled = None if compiled is None else CompiledSlots(compiled, slots)
         # Texts whose prompts are not yet built as a whole, those that have waited longest first.
         self._waiting: list[SlotText] = []
 
@@ -89,7 +89,7 @@ class PassBuilder:
             position = self._slots.claim(text.slot, 1)
             rows = self._rows(groups, position + 1)
             rows.drawn.append((text, len(rows.nexts)))
-            rows.nexts.append(NextToken(text.slot, text.draw.token, position))
+            rows.nexts.append(NextToken(text.slot, text.draw, position))
             text.sampler.accept(text.draw)
 
     def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
@@ -131,7 +131,7 @@ class PassBuilder:
         for text in prefilled:
             self._slots.hold(text.slot, text.shareable)
 
-    def _run(self, rows: PassRows, compiled: CompiledStep | None, built: BuiltPass) -> mx.array | None:
+    def _run(self, rows: PassRows, compiled: CompiledSlots | None, built: BuiltPass) -> mx.array | None:
         """Run rows through the model. Draw the next tokens, unless a guide must be asked first.
 
         Returns:
@@ -140,7 +140,7 @@ class PassBuilder:
         texts = [text for text, _ in rows.drawn]
         draws: Sequence[Draw] | None = None
         if compiled is not None and not rows.parts:
-            logits, draws = run_compiled(compiled, self._slots, rows, texts)
+            logits, draws = compiled.run(rows, texts)
         else:
             hidden = run_pass(self._model, self._slots, rows.periods, rows.nexts, rows.parts)
             if not texts:

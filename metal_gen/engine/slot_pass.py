@@ -21,6 +21,8 @@ from metal_gen.engine.read_lengths import attended_length
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.draw_rule import Draw
+from metal_gen.sampling.together import join_tokens
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,12 @@ class NextToken:
 
     Args:
         slot: Slot of the text.
-        token: Token id, (1,); it need not be computed yet.
+        draw: Draw of the token, which need not be computed yet.
         position: Position of the token.
     """
 
     slot: int
-    token: mx.array
+    draw: Draw
     position: int
 
 
@@ -75,7 +77,7 @@ def run_pass(
     Returns:
         Normalized hidden states, (R, hidden), not computed yet.
     """
-    ids = [each.token.astype(mx.int32) for each in nexts]
+    ids = [join_tokens([each.draw for each in nexts])] if nexts else []
     ids += [mx.array(list(part.tokens), dtype=mx.int32) for part in prompts]
     places = [each.slot for each in nexts]
     offsets = [each.position for each in nexts]

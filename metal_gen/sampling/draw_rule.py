@@ -41,31 +41,38 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Draw:
-    """The draw of a token, which may not be computed yet.
+    """The draw of a token, which may not be computed yet, in a row of draws that are made together.
 
     Attributes:
-        logits: The model's logits, (1, V).
+        all_logits: The model's logits, (R, V).
         index: Index of the new token.
-        outcome: Token id and `Status`, to be read together, (2,) int32.
+        outcomes: Token ids followed by the `Status` of each, to be read together, (2 R,) int32.
         logprobs: Log-probabilities, if requested.
         allowed: The tokens it was drawn from; None for all.
+        row: Its row.
     """
 
-    logits: mx.array
+    all_logits: mx.array
     index: int
-    outcome: mx.array
+    outcomes: mx.array
     logprobs: LogprobArrays | None
     allowed: Allowed | None = None
+    row: int = 0
+
+    @property
+    def logits(self) -> mx.array:
+        """The model's logits, (1, V)."""
+        return self.all_logits[self.row : self.row + 1] if self.outcomes.size > 2 else self.all_logits
 
     @property
     def token(self) -> mx.array:
         """The token id, (1,). It is valid input for the next step even if the draw turns out uncertain."""
-        return self.outcome[:1]
+        return self.outcomes[self.row : self.row + 1]
 
     @property
     def results(self) -> list[mx.array]:
         """Arrays to compute."""
-        return [self.outcome, *(self.logprobs or ())]
+        return [self.outcomes, *(self.logprobs or ())]
 
 
 @dataclass(frozen=True)

@@ -77,22 +77,36 @@ def draw_alike(
         adjusted = keep_allowed(adjusted, mx.concatenate(list(masks)))
     keys = samplers[0].keys.base  # A greedy draw ignores it.
     if not rule.strategy.is_greedy:
-        keys = fold(*key_rows(samplers, indices))
+        keys = fold(join_bases(samplers), words_of(indices))
     outcomes, _ = rule(logits, adjusted, keys)
     return outcomes
 
 
-def key_rows(samplers: Sequence[Sampler], indices: Sequence[int]) -> tuple[mx.array, mx.array]:
-    """Return what the keys of several draws are folded from: bases, (R, 2), and words, (R, 2)."""
-    return mx.stack([sampler.keys.base for sampler in samplers]), words_of(indices)
+def join_bases(samplers: Sequence[Sampler]) -> mx.array:
+    """Return `RandomKeys.base` of several samplers, (R, 2)."""
+    return mx.stack([sampler.keys.base for sampler in samplers])
 
 
 def split_draws(
     logits: mx.array, outcomes: mx.array, indices: Sequence[int], allowed: Sequence[Allowed] = ()
 ) -> list[Draw]:
     """Split the outcomes of a `DrawRule` for several rows into draws; `allowed` is empty or of each row."""
-    pairs = outcomes.reshape(2, -1)
     return [
-        Draw(logits[row : row + 1], index, pairs[:, row], None, allowed[row] if allowed else None)
+        Draw(logits, index, outcomes, None, allowed[row] if allowed else None, row)
         for row, index in enumerate(indices)
     ]
+
+
+def join_tokens(draws: Sequence[Draw | None]) -> mx.array:
+    """Return the tokens of draws, (R,) int32, and any tokens in place of those that are missing.
+
+    If each draw has the row of all draws that were made together, no operation is needed for each.
+    """
+    made = [draw for draw in draws if draw is not None]
+    outcomes = made[0].outcomes
+    if outcomes.size == 2 * len(draws) and all(
+        draw is None or (draw.outcomes is outcomes and draw.row == row) for row, draw in enumerate(draws)
+    ):
+        return outcomes[: len(draws)]
+    missing = mx.zeros(1, mx.int32)
+    return mx.concatenate([missing if draw is None else draw.token for draw in draws])

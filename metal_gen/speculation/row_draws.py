@@ -45,8 +45,7 @@ class RowDraws:
         if self.draws is not None:
             return self.draws[row]
         own = self.allowed[row] if self.allowed else None
-        outcome = self.outcomes.reshape(2, -1)[:, row]
-        return Draw(self.logits[row : row + 1], self.index + row, outcome, None, own)
+        return Draw(self.logits, self.index + row, self.outcomes, None, own, row)
 
     def read(self) -> tuple[list[int], list[int]]:
         """Wait for the draws. Return the token ids, and the status of each."""
@@ -58,8 +57,8 @@ class RowDraws:
 def from_draws(draws: list[Draw]) -> RowDraws:
     """Return draws that have been made one by one."""
     if len(draws) == 1:
-        return RowDraws(draws[0].logits, draws[0].index, draws[0].outcome, (), draws)
-    outcomes = mx.stack([draw.outcome for draw in draws], axis=1).reshape(-1)
+        return RowDraws(draws[0].logits, draws[0].index, draws[0].outcomes, (), draws)
+    outcomes = mx.stack([draw.outcomes for draw in draws], axis=1).reshape(-1)
     return RowDraws(draws[0].logits, draws[0].index, outcomes, (), draws)
 
 

@@ -28,7 +28,7 @@ class Recorded:
         def draw(*arguments):
             made = draws(*arguments)
             # Kept, so that no other array has its address.
-            indices[id(made.outcome)] = made
+            indices[id(made.outcomes)] = made
             return made
 
         def async_eval(*arrays):

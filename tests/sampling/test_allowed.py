@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sampling_reference import probabilities
 
+from metal_gen.engine.generator import read_draw
 from metal_gen.sampling.allowed import Allowed, keep_allowed, word_count
 from metal_gen.sampling.draw_rule import DrawRule, Status
 from metal_gen.sampling.random_keys import RandomKeys
@@ -97,12 +98,12 @@ def test_a_large_vocabulary_is_drawn_from_as_if_it_had_no_other_tokens(strategy,
     for index in range(3):
         draw = sampler.draw(mx.array(logits[None]), index, Allowed(bits(tokens, BIG)))
         reference = sampler.draw(mx.array(masked(logits, tokens)[None]), index)
-        if draw.outcome.tolist()[1] == Status.UNCERTAIN:
+        if draw.outcomes.tolist()[1] == Status.UNCERTAIN:
             draw, reference = sampler.redraw(draw), sampler.redraw(reference)
-        assert draw.outcome.tolist() == reference.outcome.tolist()
-        assert draw.outcome.tolist()[0] in tokens
+        assert draw.outcomes.tolist() == reference.outcomes.tolist()
+        assert draw.outcomes.tolist()[0] in tokens
         # A few tokens are not looked for twice.
-        assert draw.outcome.tolist()[1] == Status.CERTAIN
+        assert draw.outcomes.tolist()[1] == Status.CERTAIN
 
 
 def test_texts_that_are_drawn_together_have_each_their_own_tokens():
@@ -114,7 +115,8 @@ def test_texts_that_are_drawn_together_have_each_their_own_tokens():
     together = draw_together(logits, samplers, [3] * 6, allowed)
     for row, (sampler, draw) in enumerate(zip(samplers, together, strict=True)):
         alone = sampler.draw(logits[row : row + 1], 3, allowed[row])
-        assert draw.outcome.tolist() == alone.outcome.tolist()
+        assert read_draw(draw) == read_draw(alone)
+        assert mx.array_equal(draw.logits, alone.logits).item()
         assert (draw.allowed is None) == (allowed[row] is None)
 
 
@@ -149,7 +151,7 @@ def test_a_row_is_drawn_as_a_text_draws_its_first_token():
             sampler = Sampler(
                 rule.strategy, RandomKeys(seed), prompt=[1], capacity=9, logprobs=seed % 2 or None
             )
-            assert sampler.draw(rows[:1], 0, allowed).outcome.tolist() == outcome
+            assert sampler.draw(rows[:1], 0, allowed).outcomes.tolist() == outcome
 
 
 def test_penalties_come_before_and_the_temperature_after():
@@ -157,4 +159,4 @@ def test_penalties_come_before_and_the_temperature_after():
     sampler = Sampler(strategy, RandomKeys(0), prompt=[4], capacity=9)
     logits = mx.zeros((1, 64)) + mx.array([3.0 if token in (4, 5) else 9.0 for token in range(64)])
     drawn = sampler.draw(logits, 0, Allowed(bits(np.array([4, 5]), 64)))
-    assert drawn.outcome.tolist() == [5, Status.CERTAIN]
+    assert drawn.outcomes.tolist() == [5, Status.CERTAIN]

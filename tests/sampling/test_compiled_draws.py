@@ -25,10 +25,10 @@ def test_draws_are_those_of_the_sampler(name, logprobs):
         logits = 3 * mx.random.normal((1, VOCABULARY), key=mx.random.key(index))
         samplers = [sampler_for([5, 6], STRATEGIES[name], logprobs=logprobs) for _ in range(2)]
         found, expected = draws.draw(logits, samplers[0], index, bits), samplers[1].draw(logits, index, bits)
-        assert found.outcome.tolist() == expected.outcome.tolist()
+        assert found.outcomes.tolist() == expected.outcomes.tolist()
         assert (found.index, found.allowed is bits) == (index, True)
         again = samplers[0].redraw(found)
-        assert again.outcome.tolist() == samplers[1].redraw(expected).outcome.tolist()
+        assert again.outcomes.tolist() == samplers[1].redraw(expected).outcomes.tolist()
         if logprobs is not None:
             assert read_logprobs(found.logprobs) == read_logprobs(expected.logprobs)
 

@@ -44,10 +44,10 @@ def make_sampler(strategy, *, prompt=(1,), seed=0, sequence=0, **options):
 def take(sampler, values, index):
     """Draw, accept and read a token, from the whole vocabulary if candidates are not enough."""
     drawn = sampler.draw(mx.array(values)[None], index)
-    if drawn.outcome[1].item() == Status.UNCERTAIN:
+    if drawn.outcomes[1].item() == Status.UNCERTAIN:
         drawn = sampler.redraw(drawn)
     sampler.accept(drawn)
-    token, status = drawn.outcome.tolist()
+    token, status = drawn.outcomes.tolist()
     assert status == Status.CERTAIN
     return token, drawn
 
@@ -311,7 +311,7 @@ def test_an_error_leaves_later_draws_as_they_were(strategy):
         generate([before[0], broken("nan", 30), *before[2:]], strategy, seed=9)
     assert generate(before, strategy, seed=9) == expected
     sampler = make_sampler(strategy, seed=9)
-    sampler.draw(mx.array(broken("nan", 30))[None], 0).outcome.tolist()
+    sampler.draw(mx.array(broken("nan", 30))[None], 0).outcomes.tolist()
     assert [take(sampler, row, step)[0] for step, row in enumerate(before)] == expected
 
 

@@ -84,7 +84,7 @@ class Doubtful(Sampler):
     def draw(self, logits, index, allowed=None):
         draw = super().draw(logits, index, allowed)
         doubt = mx.array([0, Status.UNCERTAIN if index % 3 == 0 else 0])
-        return replace(draw, outcome=draw.outcome + doubt)
+        return replace(draw, outcomes=draw.outcomes + doubt)
 
     def follows_rule_alone(self, index):
         return False

@@ -28,5 +28,5 @@ def test_rows_are_drawn_as_one_by_one(name, allowed):
     tokens, statuses = draw_rows(logits, together, 4, guesses, allowed).read()
     for row in range(3):
         draw = alone.draw(logits[row : row + 1], 4 + row, allowed[row] if allowed else None)
-        assert draw.outcome.tolist() == [tokens[row], statuses[row]]
+        assert draw.outcomes.tolist() == [tokens[row], statuses[row]]
         alone.note(guesses[row : row + 1])

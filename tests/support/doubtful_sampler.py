@@ -22,7 +22,7 @@ def doubtful_sampler(redrawn, wrong_by=1):
             if index % 3 or index < self._whole_until - 16:
                 return draw
             wrong = mx.array([(int(draw.token.item()) + wrong_by) % 64, Status.UNCERTAIN])
-            return replace(draw, outcome=wrong)
+            return replace(draw, outcomes=wrong)
 
         def redraw(self, missed):
             redrawn.append(missed.index)

@@ -176,10 +176,10 @@ class EngineRunner:
         begin = time.perf_counter()
         for index in range(count):
             draw = sampler.draw(logits, index)
-            _, status = draw.outcome.tolist()  # type: ignore[misc]
+            _, status = read_draw(draw)
             if status == Status.UNCERTAIN:
                 draw = sampler.redraw(draw)
-                draw.outcome.tolist()
+                read_draw(draw)
             sampler.accept(draw)
         return time.perf_counter() - begin
 
