@@ -1,9 +1,9 @@
 """Guesses from the text itself: what followed the last time that the same tokens came.
 
 Summaries, edits, extraction and code repeat what is in the prompt. A table finds the last place where the
-text had the same 8 tokens, or the same 4, as it has now. Where a repetition breaks off, as at a word that an
-edit changes, it goes on as soon as a token comes that follows soon after the break. Its memory is fixed by
-the size of the cache.
+text had the same 8 tokens, or the same 4, as it has now. Where a long repetition breaks off, as at a word
+that an edit changes, it goes on as soon as a token comes that follows soon after the break. Its memory is
+fixed by the size of the cache.
 
 Source: Prompt Lookup Decoding (https://github.com/apoorvumang/prompt-lookup-decoding).
 """
@@ -66,12 +66,12 @@ class _Added:
     Attributes:
         slots: Table, slot and place of each slot that was replaced.
         found: Where the text might have gone on as before, by kind.
-        broken: Where a repetition broke off, and for how many more tokens that counts.
+        long: Where a long repetition might go on, and for how many more tokens that is looked for.
     """
 
     slots: list[tuple[_Places, int, int]]
     found: list[int]
-    broken: tuple[int, int]
+    long: tuple[int, int]
 
 
 class Lookup:
@@ -89,7 +89,7 @@ class Lookup:
         self._length = 0
         self._tables = [_Places(length, capacity + 1) for length in KEYS]
         self._found = [NOWHERE] * len(KINDS)
-        self._broken = NOWHERE, 0
+        self._long = NOWHERE, 0
         self._recent: Recent[_Added] = Recent()
 
     @property
@@ -102,9 +102,11 @@ class Lookup:
         for table in self._tables:
             table.clear()
         self._length = 0
-        self._found, self._broken = [NOWHERE] * len(KINDS), (NOWHERE, 0)
+        self._found, self._long = [NOWHERE] * len(KINDS), (NOWHERE, 0)
         for token in prompt:
             self._add(token)
+        if self._found[0] != NOWHERE:
+            self._long = self._found[0], PATIENCE
         self._recent = Recent()
 
     def prefilled(self, hidden: mx.array) -> None:
@@ -131,7 +133,7 @@ class Lookup:
         """See `GuessSource`."""
         for token in tokens:
             added = self._add(token)
-            self._resume(added.found, token)
+            self._resume(added.found[-1], token)
             self._recent.keep(added)
 
     def take_back(self, count: int) -> None:
@@ -140,10 +142,10 @@ class Lookup:
             self.begin(self._text[: self._length - count], 0)
             return
         for _ in range(count):
-            added = self._recent.take_back(1, _Added([], self._found, self._broken))
+            added = self._recent.take_back(1, _Added([], self._found, self._long))
             for table, slot, place in added.slots:
                 table.restore(slot, place)
-            self._found, self._broken = added.found, added.broken
+            self._found, self._long = added.found, added.long
             self._length -= 1
 
     def end_text(self) -> None:
@@ -151,7 +153,7 @@ class Lookup:
 
     def _add(self, token: int) -> _Added:
         """Add a token, and find where the text had the same tokens as it has now."""
-        text, added = self._text, _Added([], self._found, self._broken)
+        text, added = self._text, _Added([], self._found, self._long)
         text[self._length] = token
         self._length += 1
         self._found = [NOWHERE] * len(KINDS)
@@ -170,26 +172,29 @@ class Lookup:
                 self._found[number] = place
         return added
 
-    def _resume(self, followed: Sequence[int], token: int) -> None:
-        """Go on with a repetition that broke off a few tokens ago, if this token comes soon after the break.
+    def _resume(self, resumed: int, token: int) -> None:
+        """Go on with a long repetition that broke off, if this token comes soon after the break.
+
+        That is tried once. Where its first guess is right, what was resumed counts as a long repetition too.
 
         Args:
-            followed: Where the text might have gone on before this token, by kind.
+            resumed: Where a resumed repetition might have gone on before this token.
             token: The last token.
         """
-        text, broken = self._text, next((place for place in followed if place != NOWHERE), NOWHERE)
-        if broken != NOWHERE and text[broken] != token:
-            self._broken = broken, PATIENCE
-        place, left = self._broken
-        if any(self._found) or left == 0:
-            self._broken = NOWHERE, 0
-        elif followed[-1] != NOWHERE and text[followed[-1]] == token:
-            self._found[-1] = followed[-1] + 1
-        else:
+        text, (place, left) = self._text, self._long
+        if self._found[0] != NOWHERE:
+            self._long = self._found[0], PATIENCE
+        elif resumed != NOWHERE and text[resumed] == token:
+            self._found[-1] = resumed + 1
+            self._long = resumed + 1, PATIENCE
+        elif any(self._found):
+            self._long = NOWHERE, 0
+        elif left:
             end = min(place + NEAR_TOKENS, self._length - 1)
             near = next((at for at in range(place, end) if text[at] == token), NOWHERE)
-            self._found[-1] = NOWHERE if near == NOWHERE else near + 1
-            self._broken = place, left - 1
+            self._long = place, left - 1
+            if near != NOWHERE:
+                self._found[-1], self._long = near + 1, (NOWHERE, 0)
 
 
 @dataclass(frozen=True)

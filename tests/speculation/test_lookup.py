@@ -112,3 +112,38 @@ def test_a_repetition_goes_on_after_an_edit(edit):
     with_all, without = passes_over(prompt, answer), passes_over(prompt, answer, kinds=(LONG, SHORT))
     assert with_all < 0.75 * without
     assert len(answer) / with_all > 2.5
+
+
+def kind_after(prompt, answer):
+    """Return what the next guess comes from, once the tokens of an answer have come one by one."""
+    source = Lookup(500)
+    source.begin(prompt, 0)
+    for token in answer:
+        source.accepted([token], None)
+    found = source.guess(lambda kind: 1, None)
+    return None if found is None else found.kind
+
+
+@pytest.mark.parametrize("is_in_prompt", [True, False])
+def test_only_a_long_repetition_is_resumed(is_in_prompt):
+    text = list(range(100, 150))
+
+    def kind(repeated, after):
+        prompt, answer = ([*text, *repeated], after) if is_in_prompt else (text, [*repeated, *after])
+        return kind_after(prompt, answer)
+
+    assert kind(text[:4], []) == kind(text[:6], []) == SHORT
+    assert kind(text[:4], [900, text[5]]) is None
+    assert kind(text[:6], [900, text[7]]) is None
+    assert kind(text[:8], [900, text[9]]) == RESUMED
+    assert kind(text[:20], [900, 901, text[21]]) == RESUMED
+
+
+def test_a_resumption_is_tried_once():
+    text = list(range(100, 150))
+    broken = [*text[:20], 900, text[21]]
+    assert kind_after(text, [*broken, 901, text[23]]) is None
+    assert kind_after(text, [*broken, text[22], 901, text[24]]) == RESUMED
+    # Four tokens after the break are a repetition of their own, and yet the long one.
+    assert kind_after(text, [*broken, *text[22:26]]) == SHORT
+    assert kind_after(text, [*broken, *text[22:26], 901, text[27]]) == RESUMED
