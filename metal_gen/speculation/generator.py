@@ -7,7 +7,6 @@ pass that draws the next token has already been made. So the text is the one tha
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 
@@ -16,10 +15,9 @@ from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
 from metal_gen.engine.stopping import FinishDetail, token_limit
-from metal_gen.sampling.allowed import WORD_BITS, Allowed
 from metal_gen.sampling.draw_rule import Draw, Status
 from metal_gen.sampling.sampler import Sampler
-from metal_gen.speculation.row_draws import RowLimits, draw_rows
+from metal_gen.speculation.row_draws import RowLimits, cut_by_guide, draw_rows
 from metal_gen.speculation.source import GuessDraw, Guesses
 from metal_gen.speculation.speculation import Speculation
 from metal_gen.speculation.target_pass import TargetPass, TargetPasses
@@ -80,12 +78,12 @@ class _Text:
         self._is_guided = bounds.guide is not None
         self._prompt_tokens = decoder.cache.position
         self._count = 0
-        # Seconds spent on building the pass that is being computed, and the functions compiled before that.
+        # Seconds since the last pass was read, and the functions compiled before the pending one and by now.
         self._built_s = 0.0
-        self._compiled = self._compiled_count
+        self._compiled_before = self._compiled = self._compiled_count
         self._pending: TargetPass | None = None
-        # The plain step after the pending pass, held here alone: what holds a step that has been dropped
-        # holds the cache too, and MLX copies a cache that is held twice before it writes.
+        # With a guide, the plain step after the pending pass. It is held here alone: what holds a step that
+        # has been dropped holds the cache too, and MLX copies a cache that is held twice before it writes.
         self._ahead: TargetPass | None = None
 
     @property
@@ -111,16 +109,17 @@ class _Text:
         done, self._pending = self._pending, None
         assert done is not None
         assert done.draws is not None
-        begin_s, compiled = time.perf_counter(), self._compiled_count
-        is_last = self._count + 1 >= self._bounds.limit
+        begin_s, is_last = time.perf_counter(), self._count + 1 >= self._bounds.limit
         # Where guesses come as a surprise, they wait for the step ahead, which the device already has.
         if not (done.guesses.kind or is_last or self._source.expects(self._speculation.depths.wants)):
-            self._build_ahead(done.draws.one(0))
+            draw = done.draws.one(0)
+            if self._is_guided:
+                self._ahead = self._passes.ahead(draw, is_guided=True)
+            elif (item := self._step(done, draw, begin_s)) is not None:
+                return [item]
         items = self._read(done)
         read_s = time.perf_counter()
         self._note(done, len(items), self._built_s + read_s - begin_s)
-        # What is compiled to take guesses back is computed with the next pass.
-        self._compiled = compiled
         drawn = [item.id for item in items]
         self._add(drawn, None if done.hidden is None else done.hidden[: len(drawn)])
         forced: list[int] = []
@@ -132,15 +131,38 @@ class _Text:
         if items[-1].finish is None:
             self._launch(self._next([drawn[-1], *forced]))
             self._built_s = time.perf_counter() - read_s
+            self._compiled = self._compiled_count
         else:
             self._drop_ahead()
         return items
 
-    def _build_ahead(self, draw: Draw) -> None:
-        """Build the plain step after a draw, while the draw is computed."""
-        self._ahead = self._passes.ahead(draw, is_guided=self._is_guided)
-        if self._ahead.draws is not None and self._decoder.hands_over_early:
-            mx.async_eval(self._ahead.draws.results)
+    def _step(self, done: TargetPass, draw: Draw, begin_s: float) -> GeneratedToken | None:
+        """Read a draw without a guide while the step after it is computed, as `generate_tokens` does.
+
+        Returns:
+            Its token. None if the draw has to be repeated, or has failed: then there is no step after it.
+        """
+        ahead = self._passes.ahead(draw, is_guided=False)
+        assert ahead.draws is not None
+        if ahead.is_in_place:
+            mx.async_eval(ahead.draws.results)
+        token, status = read_draw(draw)
+        if status != Status.CERTAIN:
+            self._passes.drop_ahead()
+            self._sampler.take_back(1)
+            return None
+        read_s = time.perf_counter()
+        item = GeneratedToken(token, draw, self._bounds.finish(token, self._count))
+        if item.finish is None:
+            self._passes.keep_ahead()
+            self._launch(ahead)
+        else:
+            self._passes.drop_ahead()
+        self._speculation.counts.add_pass(0, 0)
+        self._note(done, 1, self._built_s + read_s - begin_s)
+        self._built_s = time.perf_counter() - read_s
+        self._add([token], None)
+        return item
 
     def _drop_ahead(self) -> None:
         """Drop the step ahead, if there is one."""
@@ -155,7 +177,10 @@ class _Text:
 
     def _note(self, done: TargetPass, tokens: int, seconds: float) -> None:
         """Record a pass for the choice of depths, and its time if it compiled nothing."""
-        counts = self._compiled == self._compiled_count and done.is_usual
+        compiled = self._compiled_count
+        counts = compiled == self._compiled_before and done.is_usual
+        # What is compiled to take guesses back is computed with the next pass.
+        self._compiled_before, self._compiled = self._compiled, compiled
         kind, count = done.guesses.kind, done.guesses.count
         self._speculation.depths.note(kind, count, tokens - 1, seconds if counts else None)
 
@@ -250,33 +275,3 @@ class _Text:
     def _guesses(self) -> Guesses | None:
         """Ask the source for guesses."""
         return self._source.guess(self._room, GuessDraw(self._sampler, self._count))
-
-
-def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowLimits]:
-    """Cut guesses before the first that the guide does not allow, or after which it does not draw.
-
-    Returns:
-        The guesses, or None if none are left; and for each of them and the token after them, the tokens
-        to draw from.
-    """
-    tokens = guesses.known
-    allowed: list[Allowed | None] = []
-    for token in tokens:
-        allowed.append(bounds.allowed())
-        if token in bounds.endings or not _is_allowed(allowed[-1], token):
-            break
-        if guide.accept(token) is not None or guide.forced():
-            guide.take_back(1)
-            break
-    else:
-        allowed.append(bounds.allowed())
-    count = len(allowed) - 1
-    guide.take_back(count)
-    return (Guesses(tokens[:count], guesses.kind) if count or not tokens else None), allowed
-
-
-def _is_allowed(allowed: Allowed | None, token: int) -> bool:
-    if allowed is None:
-        return True
-    words: Any = memoryview(allowed.tokens)  # type: ignore[arg-type]
-    return bool(words[0, token // WORD_BITS] >> token % WORD_BITS & 1)

@@ -12,6 +12,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -59,8 +60,7 @@ class _Places:
         self._slots = array("i", [NOWHERE]) * (self._mask + 1)
 
 
-@dataclass(frozen=True)
-class _Added:
+class _Added(NamedTuple):
     """What an addition has changed: slots as they were, and the state before.
 
     Attributes:
@@ -114,8 +114,8 @@ class Lookup:
 
     def expects(self, wanted: Wanted) -> bool:
         """See `GuessSource`."""
-        found = zip(KINDS, self._found, strict=True)
-        return any(place != NOWHERE and wanted(kind) for kind, place in found)
+        found = self._found
+        return any(found) and any(place and wanted(kind) for kind, place in zip(KINDS, found, strict=True))
 
     def guess(self, room: Room, draw: GuessDraw) -> Guesses | None:
         """See `GuessSource`."""
@@ -153,23 +153,23 @@ class Lookup:
 
     def _add(self, token: int) -> _Added:
         """Add a token, and find where the text had the same tokens as it has now."""
-        text, added = self._text, _Added([], self._found, self._long)
+        text, before, found = self._text, self._found, [NOWHERE] * len(KINDS)
         text[self._length] = token
-        self._length += 1
-        self._found = [NOWHERE] * len(KINDS)
+        self._length = end = self._length + 1
+        added = _Added([], before, self._long)
         for number, table in enumerate(self._tables):
-            begin = self._length - table.length
-            if begin < 0:
+            if (begin := end - table.length) < 0:
                 continue
-            key = text[begin : self._length].tobytes()
-            slot, place = table.replace(key, self._length)
+            key = text[begin:end].tobytes()
+            slot, place = table.replace(key, end)
             added.slots.append((table, slot, place))
-            followed = added.found[number]
+            followed = before[number]
             # A run goes on where it is, even if the same tokens have come again since.
             if followed != NOWHERE and text[followed] == token:
-                self._found[number] = followed + 1
+                found[number] = followed + 1
             elif place != NOWHERE and text[place - table.length : place].tobytes() == key:
-                self._found[number] = place
+                found[number] = place
+        self._found = found
         return added
 
     def _resume(self, resumed: int, token: int) -> None:
@@ -181,20 +181,22 @@ class Lookup:
             resumed: Where a resumed repetition might have gone on before this token.
             token: The last token.
         """
-        text, (place, left) = self._text, self._long
-        if self._found[0] != NOWHERE:
-            self._long = self._found[0], PATIENCE
+        text, found, (place, left) = self._text, self._found, self._long
+        if found[0] != NOWHERE:
+            self._long = found[0], PATIENCE
         elif resumed != NOWHERE and text[resumed] == token:
-            self._found[-1] = resumed + 1
+            found[-1] = resumed + 1
             self._long = resumed + 1, PATIENCE
-        elif any(self._found):
+        elif left == 0:
+            return
+        elif any(found):
             self._long = NOWHERE, 0
-        elif left:
+        else:
             end = min(place + NEAR_TOKENS, self._length - 1)
             near = next((at for at in range(place, end) if text[at] == token), NOWHERE)
             self._long = place, left - 1
             if near != NOWHERE:
-                self._found[-1], self._long = near + 1, (NOWHERE, 0)
+                found[-1], self._long = near + 1, (NOWHERE, 0)
 
 
 @dataclass(frozen=True)

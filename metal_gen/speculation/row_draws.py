@@ -1,17 +1,20 @@
-"""Draws of the target's own token at each place of a pass over guesses.
+"""Draws of the target's own token at each place of a pass over guesses, and what a guide allows there.
 
 Axes: R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.sampling.allowed import Allowed
+from metal_gen.engine.guide import TextBounds, TokenGuide
+from metal_gen.sampling.allowed import WORD_BITS, Allowed
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.together import draw_alike
+from metal_gen.speculation.source import Guesses
 
 # The tokens that each row may draw; None for all. Empty if no row is limited.
 RowLimits = Sequence[Allowed | None]
@@ -38,7 +41,10 @@ class RowDraws:
     @property
     def results(self) -> list[mx.array]:
         """Arrays to compute."""
-        return [self.outcomes, *(result for draw in self.draws or () for result in draw.results)]
+        results = [self.outcomes]
+        for draw in self.draws or ():
+            results += draw.results
+        return results
 
     def one(self, row: int) -> Draw:
         """Return the draw of a row."""
@@ -95,3 +101,33 @@ def are_alike(allowed: RowLimits) -> bool:
     """Return whether all rows have a mask, or no row has one, and nothing comes instead."""
     is_one_draw = all(each is None or each.instead is None for each in allowed)
     return is_one_draw and len({each is None for each in allowed}) < 2
+
+
+def cut_by_guide(guesses: Guesses, guide: TokenGuide, bounds: TextBounds) -> tuple[Guesses | None, RowLimits]:
+    """Cut guesses before the first that the guide does not allow, or after which it does not draw.
+
+    Returns:
+        The guesses, or None if none are left; and for each of them and the token after them, the tokens
+        to draw from.
+    """
+    tokens = guesses.known
+    allowed: list[Allowed | None] = []
+    for token in tokens:
+        allowed.append(bounds.allowed())
+        if token in bounds.endings or not _is_allowed(allowed[-1], token):
+            break
+        if guide.accept(token) is not None or guide.forced():
+            guide.take_back(1)
+            break
+    else:
+        allowed.append(bounds.allowed())
+    count = len(allowed) - 1
+    guide.take_back(count)
+    return (Guesses(tokens[:count], guesses.kind) if count or not tokens else None), allowed
+
+
+def _is_allowed(allowed: Allowed | None, token: int) -> bool:
+    if allowed is None:
+        return True
+    words: Any = memoryview(allowed.tokens)  # type: ignore[arg-type]
+    return bool(words[0, token // WORD_BITS] >> token % WORD_BITS & 1)

@@ -102,18 +102,15 @@ class CompiledStep:
 
     Attributes:
         seconds: Time spent on compiling functions, in seconds.
+        count: Number of functions compiled so far.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         self.model = model
         self.cache = cache
         self.seconds = 0.0
+        self.count = 0
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
-
-    @property
-    def count(self) -> int:
-        """Number of functions compiled so far."""
-        return self._function.cache_info().misses
 
     def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
         """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence.
@@ -182,6 +179,7 @@ class CompiledStep:
 
     def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
         """Compile the step for one length of attention and one rule; None skips the draw."""
+        self.count += 1
         places = mx.arange(length)
         mx.eval(places)
 
