@@ -182,7 +182,7 @@ class _Text:
         # What is compiled to take guesses back is computed with the next pass.
         self._compiled_before, self._compiled = self._compiled, compiled
         kind, count = done.guesses.kind, done.guesses.count
-        self._speculation.depths.note(kind, count, tokens - 1, seconds if counts else None)
+        self._speculation.depths.note(kind, count, tokens - 1, seconds if counts else None, done.filled)
 
     def _read(self, done: TargetPass) -> list[GeneratedToken]:
         """Return the tokens up to the first that is not as guessed.
@@ -240,7 +240,8 @@ class _Text:
             guesses, allowed = cut_by_guide(guesses, self._bounds.guide, self._bounds)
         if guesses is None:
             return self._passes.after(known, self._count, is_guided=self._is_guided)
-        return self._passes.over(known[0], self._count, guesses, allowed)
+        filled = self._speculation.depths.filled(guesses.kind, guesses.count)
+        return self._passes.over(known[0], self._count, guesses, allowed, filled)
 
     def _launch(self, built: TargetPass) -> None:
         """Start to compute a pass. With a guide, ask it meanwhile, and draw then."""
@@ -261,7 +262,8 @@ class _Text:
 
     def _room(self, kind: str) -> int:
         """Implement `Room`: the guesses and one more token must fit the text and the cache."""
-        count = min(self._speculation.depths.choose(kind), self._bounds.limit - self._count - 1)
+        depths, left = self._speculation.depths, self._bounds.limit - self._count - 1
+        count = depths.cut(kind, depths.choose(kind), left)
         # Dynamic rope scaling rotates a longer text by other periods, and a pass has one set of them.
         periods, position = self._decoder.model.rope.periods, self._prompt_tokens + self._count
         is_one_pass = self._speculation.rows_apart or periods(position) is periods(position + count)
@@ -269,8 +271,8 @@ class _Text:
 
     def _room_after(self, kind: str) -> int:
         """Implement `Room` after the pass that is being computed, which gives at least one token."""
-        left = self._bounds.limit - self._count - 2
-        return min(self._speculation.depths.choose_ahead(kind), left) if left > 0 else 0
+        depths, left = self._speculation.depths, self._bounds.limit - self._count - 2
+        return depths.cut(kind, depths.choose_ahead(kind), left) if left > 0 else 0
 
     def _guesses(self) -> Guesses | None:
         """Ask the source for guesses."""

@@ -4,7 +4,8 @@ from contextlib import suppress
 from typing import Any
 
 from metal_gen.files.kept_file import read_kept, write_kept
-from metal_gen.speculation.depth import KindStatistics, LearnedDepths, Mean
+from metal_gen.speculation.depth import LearnedDepths
+from metal_gen.speculation.kind_statistics import KindStatistics, Mean
 
 NAME = "speculation.json"
 FORMAT = 2
@@ -34,6 +35,7 @@ class KeptDepths(LearnedDepths):
 
     def end_text(self) -> None:
         """Write what was learned, if it is worth it and the file can be written."""
+        super().end_text()
         if self.unsaved < FEWEST_PASSES:
             return
         self.unsaved = 0

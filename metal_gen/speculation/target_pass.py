@@ -35,6 +35,7 @@ class TargetPass:
         index: Index of the first token to draw.
         guesses: The guesses that it verifies.
         rows: Number of tokens that it adds to the cache: the last token, guesses, and what fills it up.
+        filled: Number of guesses that it was filled up to, at least.
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
         hidden: Hidden states that gave the logits, (R, hidden); None if they are not needed.
@@ -45,6 +46,7 @@ class TargetPass:
     index: int
     guesses: Guesses = NO_GUESSES
     rows: int = 1
+    filled: int = 0
     draws: RowDraws | None = None
     logits: mx.array | None = None
     hidden: mx.array | None = None
@@ -100,7 +102,9 @@ class TargetPasses:
             return self._plain(mx.array(list(known), mx.int32), index, is_guided=is_guided)
         return TargetPass(index, logits=self._decoder.extend_in_passes(known), is_usual=False)
 
-    def over(self, token: int, index: int, guesses: Guesses, allowed: RowLimits) -> TargetPass:
+    def over(
+        self, token: int, index: int, guesses: Guesses, allowed: RowLimits, filled: int = 0
+    ) -> TargetPass:
         """Build a pass over a token that the cache lacks and guesses after it.
 
         Args:
@@ -108,9 +112,10 @@ class TargetPasses:
             index: Index of the first token to draw.
             guesses: Guesses of the tokens after it.
             allowed: For each draw, the tokens to draw from; empty without a guide.
+            filled: Number of guesses to fill a compiled pass up to, at least.
         """
         count = guesses.count
-        rows, is_in_place = filled_up(count + 1, self._most_rows), False
+        rows, is_in_place = filled_up(max(count, filled) + 1, self._most_rows), False
         if self._rows_apart:
             rows = count + 1
             draws, hidden = self._apart(_joined(token, guesses, rows), index, allowed)
@@ -118,9 +123,9 @@ class TargetPasses:
             draws, hidden = self._compiled(_joined(token, guesses, rows), count + 1, index, allowed)
             is_in_place = self._decoder.hands_over_early
         else:
-            rows = count + 1
+            rows, filled = count + 1, 0
             draws, hidden = self._together(_joined(token, guesses, rows), index, allowed)
-        return TargetPass(index, guesses, rows, draws, hidden=hidden, is_in_place=is_in_place)
+        return TargetPass(index, guesses, rows, filled, draws, hidden=hidden, is_in_place=is_in_place)
 
     def running(self, built: TargetPass) -> RunningPass | None:
         """Return a pass over guesses for its source; None if its draws do not follow the rule alone."""

@@ -1,37 +1,12 @@
 """The choice of depths: the fastest is found, be it none, and little is lost on the way."""
 
 import json
-import random
 
 import pytest
+from simulated_passes import KIND, expected_speed, settled, simulate
 
 from metal_gen.speculation.depth import USUAL, Depths, LearnedDepths
 from metal_gen.speculation.learned import FEWEST_PASSES, KeptDepths
-
-KIND = "lookup 8"
-
-
-def cost_of(count, each):
-    return 1.0 if count == 0 else 1.05 + each * count
-
-
-def expected_speed(depth, share, each):
-    return sum(share**place for place in range(depth + 1)) / cost_of(depth, each)
-
-
-def simulate(depths, share, each, rounds, kind=KIND, seed=1, noise=0.05):
-    """Run passes whose guesses are right with a probability; return the seconds and the tokens."""
-    chance, seconds, tokens = random.Random(seed), 0.0, 0
-    used = []
-    for _ in range(rounds):
-        count = depths.choose(kind)
-        accepted = next((place for place in range(count) if chance.random() > share), count)
-        taken = cost_of(count, each) * (1 + chance.uniform(-noise, noise)) / 1000
-        depths.note(kind if count else "", count, accepted, taken)
-        seconds += 1000 * taken
-        tokens += accepted + 1
-        used.append(count)
-    return seconds, tokens, used
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.95, 1.0])
@@ -71,7 +46,7 @@ def test_times_that_do_not_count_are_left_out():
     for seconds in (9.0, 9.0, 0.001, 0.001, 0.001, 5.0):
         depths.note("", 0, 0, seconds)
     assert depths.plain.value < 0.002
-    assert depths.choose(KIND) > 0
+    assert settled(depths) > 0
 
 
 @pytest.mark.parametrize("made", [Depths, LearnedDepths])
@@ -100,13 +75,13 @@ def test_the_next_run_begins_with_what_was_learned(path):
     first.end_text()
     assert path.stat().st_mode & 0o777 == 0o600
     again = KeptDepths("a", 32)
-    assert again.choose(KIND) == 32
+    assert settled(again) == 32
     assert again.plain.value == pytest.approx(first.plain.value, rel=1e-3)
-    assert KeptDepths("b", 32).choose(KIND) == 0
+    assert settled(KeptDepths("b", 32)) == 0
     other = KeptDepths("b", 32)
     simulate(other, 0.0, 0.5, FEWEST_PASSES + 30)
     other.end_text()
-    assert KeptDepths("a", 32).choose(KIND) == 32
+    assert settled(KeptDepths("a", 32)) == 32
 
 
 def test_a_short_run_writes_nothing(path):
@@ -144,10 +119,10 @@ def test_whatever_is_wrong_with_the_file_is_ignored(path, content):
     path.write_bytes(content)
     path.chmod(0o600)
     depths = KeptDepths("a", 32)
-    assert depths.choose(KIND) == 0
+    assert settled(depths) == 0
     simulate(depths, 1.0, 0.01, FEWEST_PASSES + 30)
     depths.end_text()
-    assert KeptDepths("a", 32).choose(KIND) == 32
+    assert settled(KeptDepths("a", 32)) == 32
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
@@ -190,5 +165,5 @@ def test_kinds_of_a_source_share_what_passes_cost():
     depths.choose("lookup 4")
     assert depths.kinds["lookup 4"].costs[8].value == pytest.approx(0.05)
     # Passes of another size are expected to cost about as much.
-    assert depths.choose("lookup resumed") == 0
+    assert settled(depths, "lookup resumed") == 0
     assert depths.choose("mtp") > 0

@@ -33,7 +33,7 @@ class NotedDepths(EveryDepth):
         super().__init__()
         self.noted = []
 
-    def note(self, kind, count, accepted, seconds):
+    def note(self, kind, count, accepted, seconds, filled=0):
         self.noted.append((kind, count, accepted, seconds))
 
 
