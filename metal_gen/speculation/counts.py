@@ -1,6 +1,6 @@
 """What came of the guesses of a text."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -25,7 +25,9 @@ class SpeculationCounts:
 
     def copied(self) -> "SpeculationCounts":
         """Return the counts so far, which no longer change."""
-        return replace(self, by_depth=dict(self.by_depth))
+        return SpeculationCounts(
+            self.source, self.passes, self.drafted, self.accepted, self.tokens, dict(self.by_depth)
+        )
 
     def add_pass(self, drafted: int, accepted: int) -> None:
         """Count a pass."""
