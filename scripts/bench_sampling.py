@@ -31,6 +31,8 @@ from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP
 
 HISTORY = 1000
+# Draws that do not count. After so many, all functions that repeated misses need are compiled.
+WARM_UP = 24
 # A case ends early after so many seconds.
 MOST_S = 10
 CASES: dict[str, tuple[SamplingStrategy, dict[str, float]]] = {
@@ -144,13 +146,13 @@ def time_alternating(draws: dict[str, Callable[[int], int]], rounds: int) -> dic
     times: dict[str, list[float]] = {name: [] for name in draws}
     failed: set[str] = set()
     begun = time.perf_counter()
-    for index in range(-3, rounds):
+    for index in range(-WARM_UP, rounds):
         if index > 0 and time.perf_counter() - begun > MOST_S:
             break
         for name in [name for name in draws if name not in failed]:
             begin = time.perf_counter()
             try:
-                draws[name](index + 3)
+                draws[name](index + WARM_UP)
             except (RuntimeError, ValueError, MetalGenError) as error:
                 print(f"{name}: {type(error).__name__}: {error}", flush=True)
                 failed.add(name)

@@ -12,23 +12,34 @@ import mlx.core as mx
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.draw_rule import Draw, DrawRule, RuleOutcome
 from metal_gen.sampling.random_keys import fold, words
-from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS, Sampler
 
 MOST_KEPT = 16
 
 
-class Limits(NamedTuple):
-    """What limits a draw: whether some tokens alone are allowed, and whether others may come instead."""
+class Kind(NamedTuple):
+    """What a function is compiled for.
 
-    has_tokens: bool
+    Attributes:
+        rule: Rule of the draw.
+        whole: Whether it searches the whole vocabulary at once.
+        has_allowed: Whether some tokens alone are allowed.
+        has_instead: Whether others may come instead.
+    """
+
+    rule: DrawRule
+    whole: bool
+    has_allowed: bool
     has_instead: bool
 
 
 class CompiledDraws:
-    """Compiled functions that draw one token each, by their rules."""
+    """Compiled functions that draw one token each."""
 
     def __init__(self) -> None:
         self._function = lru_cache(maxsize=MOST_KEPT)(_compile)
+        # How many draws have searched the whole vocabulary.
+        self._whole_draws = 0
 
     @property
     def count(self) -> int:
@@ -37,22 +48,27 @@ class CompiledDraws:
 
     def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
         """Start to draw a token as `Sampler.draw` does, with the same arguments and result."""
-        if not sampler.follows_rule(index):
+        whole = sampler.searches_whole(index)
+        self._whole_draws += whole
+        # In most texts candidates are always enough, and the draws after one miss are not worth a function.
+        is_rare = whole and self._whole_draws <= DRAWS_AFTER_A_MISS
+        if is_rare or not sampler.follows_rule(index):
             return sampler.draw(logits, index, allowed)
-        limits = Limits(allowed is not None, allowed is not None and allowed.instead is not None)
-        function = self._function(sampler.rule, limits)
+        has_instead = allowed is not None and allowed.instead is not None
+        kind = Kind(sampler.rule, whole, allowed is not None, has_instead)
         # Penalties depend on the length of the text, and each length would be another function.
         penalized = sampler.penalized(logits)
-        outcome, logprobs = function(logits, penalized, sampler.keys.base, words(index), allowed)
+        outcome, logprobs = self._function(kind)(logits, penalized, sampler.keys.base, words(index), allowed)
         return Draw(logits, index, outcome, logprobs, allowed)
 
 
-def _compile(rule: DrawRule, limits: Limits) -> Callable[..., RuleOutcome]:
-    """Compile the draws of a rule. Those with other limits are another function."""
+def _compile(kind: Kind) -> Callable[..., RuleOutcome]:
+    """Compile the draws of a kind."""
+    rule, whole = kind.rule, kind.whole
 
     def draw(
         logits: mx.array, penalized: mx.array, base: mx.array, index: mx.array, allowed: Allowed | None
     ) -> RuleOutcome:
-        return rule.among(logits, rule.adjusted(penalized), allowed, fold(base, index))
+        return rule.among(logits, rule.adjusted(penalized), allowed, fold(base, index), whole=whole)
 
     return mx.compile(draw)

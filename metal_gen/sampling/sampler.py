@@ -59,12 +59,16 @@ class Sampler:
         self._whole_until = 0
 
     def follows_rule(self, index: int) -> bool:
-        """Return whether the draw at this index follows the rule in the usual way, after penalties if any."""
-        return index >= max(self.strategy.min_tokens, self._whole_until)
+        """Return whether the draw at this index follows the rule, after penalties if there are any."""
+        return index >= self.strategy.min_tokens
+
+    def searches_whole(self, index: int) -> bool:
+        """Return whether the draw at this index searches the whole vocabulary at once."""
+        return index < self._whole_until
 
     def follows_rule_alone(self, index: int) -> bool:
         """Return whether the draw at this index depends on logits and key alone, and in the usual way."""
-        return self._history is None and self.follows_rule(index)
+        return self._history is None and self.follows_rule(index) and not self.searches_whole(index)
 
     def rule_draws(self, index: int) -> RuleDraws | None:
         """Return the draws from an index on, or None if they do not follow the rule alone."""
@@ -78,7 +82,7 @@ class Sampler:
             index: Index of the new token.
             allowed: Tokens to draw from; None for all.
         """
-        return self._draw(logits, index, allowed, whole=index < self._whole_until)
+        return self._draw(logits, index, allowed, whole=self.searches_whole(index))
 
     def redraw(self, missed: Draw) -> Draw:
         """Draw again from the whole vocabulary, with the same random number."""

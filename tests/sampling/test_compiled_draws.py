@@ -8,9 +8,13 @@ from scripted_guide import bits_of
 from speculated import STRATEGIES, sampler_for
 
 from metal_gen.bench.runners.step_graph import count_device_operations
+from metal_gen.engine.generator import read_draw
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
+from metal_gen.sampling.draw_rule import Status
 from metal_gen.sampling.logprobs import read_logprobs
+from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS
+from metal_gen.sampling.strategy import SamplingStrategy
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
@@ -39,6 +43,24 @@ def test_a_rule_is_compiled_once():
     for index, allowed in [(0, None), (1, None), (2, bits), (3, bits), (4, None)]:
         mx.eval(draws.draw(logits, sampler, index, allowed).results)
     assert draws.count == 2
+
+
+def test_the_whole_vocabulary_is_searched_in_a_compiled_function_once_candidates_have_often_missed():
+    """Logits are so flat that no candidates are enough."""
+    vocabulary, strategy = 20_000, SamplingStrategy(top_p=0.9)
+    draws = CompiledDraws()
+    ours, alone = (sampler_for([5, 6], strategy) for _ in range(2))
+    counts = []
+    for index in range(3 * DRAWS_AFTER_A_MISS):
+        logits = 0.1 * mx.random.normal((1, vocabulary), key=mx.random.key(index))
+        found, expected = draws.draw(logits, ours, index, None), alone.draw(logits, index)
+        if read_draw(expected)[1] == Status.UNCERTAIN:
+            assert read_draw(found)[1] == Status.UNCERTAIN
+            found, expected = ours.redraw(found), alone.redraw(expected)
+        assert read_draw(found) == read_draw(expected)
+        counts.append(draws.count)
+    assert counts[: DRAWS_AFTER_A_MISS + 1] == [1] * (DRAWS_AFTER_A_MISS + 1)
+    assert counts[-1] == 2
 
 
 @pytest.mark.parametrize("name", ["greedy", "sampled"])
