@@ -5,14 +5,14 @@ Axes: W words of 32 bits, one bit per token.
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
 
+from metal_gen.constraints.workers import Asked, Workers
 from metal_gen.device.backend import runs_on_cpu
-from metal_gen.sampling.allowed import WORD_BITS, word_count
+from metal_gen.sampling.allowed import word_count
 
 # Texts of several slots ask at the same time.
 THREADS = 4
@@ -27,24 +27,23 @@ class Masks:
         vocab_size: Rows of the model's logits.
 
     Attributes:
+        words: W.
         in_threads: Whether to find bits in other threads. A host often needs longer to hand a pass over to a
             GPU than that to compute it. A CPU that computes the pass itself has no thread to spare.
     """
 
     def __init__(self, vocab_size: int) -> None:
         self.in_threads = not runs_on_cpu()
-        self._words = word_count(vocab_size)
+        self.words = word_count(vocab_size)
         self._recent: deque[tuple[bytes, mx.array]] = deque(maxlen=MOST_KEPT)
 
     @cached_property
-    def _threads(self) -> Executor:
-        from concurrent.futures import ThreadPoolExecutor
+    def _threads(self) -> Workers:
+        return Workers(THREADS, "masks")
 
-        return ThreadPoolExecutor(THREADS, thread_name_prefix="masks")
-
-    def ask(self, find: Callable[[], bytes]) -> Future[bytes] | None:
+    def ask(self, find: Callable[[], bytes]) -> Asked[bytes] | None:
         """Begin to find bits in another thread; return None if that is left to the caller."""
-        return self._threads.submit(find) if self.in_threads else None
+        return self._threads.ask(find) if self.in_threads else None
 
     def array(self, bits: bytes) -> mx.array:
         """Return bits as an array, (1, W) uint32.
@@ -58,7 +57,7 @@ class Masks:
                     del self._recent[place]
                     self._recent.appendleft((known, array))
                 return array
-        words: Any = memoryview(bits)[: self._words * WORD_BITS // 8].cast("I", (1, self._words))
+        words: Any = memoryview(bits).cast("I", (1, self.words))
         array = mx.array(words)
         self._recent.appendleft((bits, array))
         return array

@@ -3,7 +3,7 @@
 Axes: W words of 32 bits, one bit per token.
 """
 
-from concurrent.futures import Future, wait
+from array import array
 from functools import cache
 from typing import Any
 
@@ -11,9 +11,11 @@ import mlx.core as mx
 
 from metal_gen.constraints.constraint import TOO_MUCH, Constraint, is_limit
 from metal_gen.constraints.token_table import TokenTable
+from metal_gen.constraints.workers import Asked
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.take_back import Recent
 
+WORD_BYTES = 4
 NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
 
 
@@ -36,7 +38,9 @@ class GrammarMatcher:
         self._masks = table.masks
         self._own = table.new_matcher(constraint)
         # The bits that another thread was asked for, for the state as it is.
-        self._asked: Future[bytes] | None = None
+        self._asked: Asked[bytes] | None = None
+        # What the library writes the bits to: it takes longer to return them as an object of its own.
+        self._words = array("I", bytes(WORD_BYTES * table.masks.words))
         self.error: MetalGenError | None = None
         self._tokens = self._consumed = 0
         self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
@@ -47,7 +51,7 @@ class GrammarMatcher:
     def _matcher(self) -> Any:
         """The library's matcher, once no other thread uses it."""
         if self._asked is not None:
-            wait([self._asked])
+            self._asked.wait()
         return self._own
 
     @property
@@ -93,7 +97,8 @@ class GrammarMatcher:
 
     def forced(self) -> list[int]:
         """Return tokens that must come next, as the tokenizer writes them."""
-        return [] if self.is_over else list(self._matcher.compute_ff_tokens())
+        matcher = self._matcher
+        return [] if matcher.is_stopped() else list(matcher.compute_ff_tokens())
 
     def prepare(self) -> None:
         """Begin to find the tokens that may come next, if `Masks` does so in another thread.
@@ -105,15 +110,17 @@ class GrammarMatcher:
 
     def allowed(self) -> mx.array:
         """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
-        asked, self._asked = self._asked, None
-        bits = self.find_bits() if asked is None else asked.result()
+        bits = self.find_bits() if self._asked is None else self._asked.result()
+        self._asked = None
         if self.error is None and _are_none(bits):
             self._fail("no token of this model can continue it")
         return self._masks.array(bits)
 
     def find_bits(self) -> bytes:
         """Find the bits of the tokens that may come next. May run in any thread while no other uses this."""
-        bits = bytes(self._own.compute_bitmask())
+        address, words = self._words.buffer_info()
+        self._own.unsafe_compute_mask_ptr(address, WORD_BYTES * words)
+        bits = self._words.tobytes()
         # In error, the library asks for the end of the text.
         return _no_bits(len(bits)) if self._own.is_error() else bits
 

@@ -58,6 +58,19 @@ def test_bits_are_the_same_after_any_steps(table, in_threads):
         assert asked.allowed().tolist() == plain.allowed().tolist()
 
 
+def test_bits_are_those_that_the_library_returns(table):
+    random_steps, matcher, found = random.Random(2), GrammarMatcher(table, CONSTRAINT), []
+    for _ in range(40):
+        bits = matcher.find_bits()
+        # The library may return a word more.
+        assert matcher._own.compute_bitmask()[: len(bits)] == bits
+        found.append((bits, matcher.allowed().tolist()))
+        matcher.accept(random_steps.choice(choices(matcher.allowed())))
+    # Those of a place are not overwritten by the next one's.
+    assert all(table.masks.array(bits).tolist() == words for bits, words in found)
+    assert len({bits for bits, _ in found}) > 3
+
+
 def test_another_thread_finds_them_if_asked(table, in_threads, monkeypatch):
     found_in, matcher = [], GrammarMatcher(table, CONSTRAINT)
     find = matcher.find_bits
