@@ -234,13 +234,16 @@ class Decoder:
             return sampler.draw(logits, index, allowed)
         return self._compiled_draws.draw(logits, sampler, index, allowed)
 
-    def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
+    def draw_next(
+        self, token: mx.array, sampler: Sampler, index: int, allowed: Allowed | None = None
+    ) -> Draw:
         """Add one token to the cache and draw the next.
 
         Args:
             token: Token id, (1,); it need not be computed yet.
             sampler: Sampler of this text.
             index: Index of the new token.
+            allowed: Tokens to draw from; None for all.
 
         Returns:
             The draw, not computed yet.
@@ -249,9 +252,9 @@ class Decoder:
             CacheOverflowError: The cache is full. It is unchanged.
         """
         if self.compiled is None or not sampler.follows_rule_alone(index):
-            return self.draw(self.step(token), sampler, index)
+            return self.draw(self.step(token), sampler, index, allowed)
         self.cache.let_step_run()
-        draw = self.compiled.draw_next(token, sampler, index)
+        draw = self.compiled.draw_next(token, sampler, index, allowed)
         self._noted(draw.logits)
         return draw
 

@@ -7,7 +7,6 @@ asked before the token is read; where it allows others, the token is drawn again
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -24,58 +23,46 @@ STEP_COST = 16
 MOST_FORCED_SHARE, SHARE_STEP = 0.15, 1 / 16
 
 
-class Expected(NamedTuple):
-    """What is expected after a draw.
+@dataclass(slots=True)
+class Expected:
+    """What has followed draws from a set of tokens, and is expected after the next one.
 
     Attributes:
-        allowed: The tokens that the next draw is made from; None for all.
-        is_forced: Whether tokens come first that are not drawn.
-        is_sure: Whether it is likely enough to hand over a step that would be lost.
-    """
-
-    allowed: Allowed | None
-    is_forced: bool
-    is_sure: bool
-
-
-@dataclass
-class _Place:
-    """What has followed a set of allowed tokens.
-
-    Attributes:
-        tokens: Their bits, which are kept so that no other array can be taken for this one; None for all.
-        after: The bits that followed last; None for all.
-        is_forced: Whether forced tokens followed instead.
+        tokens: Bits of the set, kept so that no other array can be taken for this one; None for all.
+        allowed: The tokens that the next draw was made from; None for all.
+        is_forced: Whether tokens came first that were not drawn.
         repeats: How often in turn the same has followed.
         needed: How often it has to before it is sure.
         forced_share: How often forced tokens followed lately, from 0 to 1.
     """
 
     tokens: mx.array | None
-    after: mx.array | None
+    allowed: Allowed | None
     is_forced: bool
     repeats: int = 0
     needed: int = LEAST_SURE
     forced_share: float = 0.0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is likely enough to hand over a step that would be lost."""
+        return self.repeats >= self.needed
 
 
 class Expectations:
     """Remembers what followed which draws. Bits are the same only if they are the same array."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[int, _Place] = OrderedDict()
+        self._places: OrderedDict[int, Expected] = OrderedDict()
 
     def after(self, allowed: Allowed | None) -> Expected | None:
         """Return what is expected after a draw from some tokens; None if that is open."""
-        place = None if _has_instead(allowed) else self._places.get(_key(_bits(allowed)))
-        if place is None or not place.repeats:
-            return None
-        after = None if place.after is None else Allowed(place.after)
-        return Expected(after, place.is_forced, place.repeats >= place.needed)
+        place = None if _has_instead(allowed) else self._places.get(_key(allowed))
+        return place if place is not None and place.repeats else None
 
     def may_be_forced(self, allowed: Allowed | None) -> bool:
         """Return whether forced tokens follow such draws too often for a step to be begun in advance."""
-        place = self._places.get(_key(_bits(allowed)))
+        place = self._places.get(_key(allowed))
         return place is not None and place.forced_share > MOST_FORCED_SHARE
 
     def note(self, allowed: Allowed | None, after: Allowed | None, *, is_forced: bool = False) -> None:
@@ -88,19 +75,20 @@ class Expectations:
         """
         if _has_instead(allowed) or _has_instead(after):
             return
-        tokens, following = _bits(allowed), _bits(after)
-        place = self._places.pop(_key(tokens), None)
+        key = _key(allowed)
+        place = self._places.get(key)
         if place is None:
-            place = _Place(tokens, following, is_forced)
-        elif place.is_forced == is_forced and place.after is following:
-            place.repeats += 1
+            place = self._places[key] = Expected(_bits(allowed), after, is_forced)
+            if len(self._places) > MOST_PLACES:
+                self._places.popitem(last=False)
         else:
-            _adapt(place)
-            place.after, place.is_forced, place.repeats = following, is_forced, 0
+            self._places.move_to_end(key)
+            if place.is_forced == is_forced and _bits(place.allowed) is _bits(after):
+                place.repeats += 1
+            else:
+                _adapt(place)
+                place.allowed, place.is_forced, place.repeats = after, is_forced, 0
         place.forced_share += SHARE_STEP * (is_forced - place.forced_share)
-        self._places[_key(tokens)] = place
-        if len(self._places) > MOST_PLACES:
-            self._places.popitem(last=False)
 
 
 def same_tokens(one: Allowed | None, other: Allowed | None) -> bool:
@@ -110,7 +98,7 @@ def same_tokens(one: Allowed | None, other: Allowed | None) -> bool:
     return _bits(one) is _bits(other)
 
 
-def _adapt(place: _Place) -> None:
+def _adapt(place: Expected) -> None:
     """Learn from the end of a run whether handing steps over in it has paid."""
     in_advance = place.repeats - place.needed
     if in_advance < 0 or place.is_forced:
@@ -129,5 +117,5 @@ def _has_instead(allowed: Allowed | None) -> bool:
     return allowed is not None and allowed.instead is not None
 
 
-def _key(bits: mx.array | None) -> int:
-    return 0 if bits is None else id(bits)
+def _key(allowed: Allowed | None) -> int:
+    return 0 if allowed is None else id(allowed.tokens)

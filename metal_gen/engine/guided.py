@@ -11,7 +11,7 @@ likely.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -80,13 +80,12 @@ def generate_guided_tokens(
             following = steps.force([token], forced)
             items += forced
         count += len(items)
-        steps.keep()
         if not decoder.hands_over_early:
+            steps.keep()
             wait_for_release()
 
 
-@dataclass(frozen=True)
-class _Following:
+class _Following(NamedTuple):
     """The step after a token.
 
     Attributes:
@@ -119,17 +118,19 @@ class _GuidedSteps:
 
     def draw(self, following: _Following, index: int) -> Draw:
         """Hand over a step and a draw from it, once the guide knows all tokens before."""
-        # A host may need longer to hand a pass over than the device to compute it.
-        self._guide.prepare()
         logits, draw = following.logits, following.draw
         self._is_expected, self._was_early = draw is not None, following.is_whole and self._is_running
-        if draw is not None:
-            if not self._was_early:
-                mx.async_eval(draw.results)
+        if draw is not None and self._was_early:
             return draw
         if logits is None:
             assert self._before is not None
             logits = self._decoder.step(self._before.token)
+        # A host may need longer to hand a pass over than the device to compute it. Woken earlier, while this
+        # thread has Python's lock, another one would only wait for it.
+        self._guide.prepare()
+        if draw is not None:
+            mx.async_eval(draw.results)
+            return draw
         mx.async_eval(logits)
         return self._drawn(logits, index, self._ask())
 
@@ -145,6 +146,8 @@ class _GuidedSteps:
         if not self._was_early:
             draw = self._checked(draw)
         following = self._follow(draw, is_last=is_last)
+        if self._was_early:
+            self._guide.prepare()
         if following is not None and following.early:
             mx.async_eval(following.early)
             self._is_running = True
@@ -228,18 +231,19 @@ class _GuidedSteps:
             return _Following(None)
         self._last.begin()
         self._is_built = True
-        step = self._decoder.step_in_parts(draw.token)
+        decoder, sampler = self._decoder, self._sampler
+        is_early = decoder.hands_over_early
+        if expected is not None and (expected.is_sure or not is_early):
+            following = decoder.draw_next(draw.token, sampler, draw.index + 1, expected.allowed)
+            handed_over = following.results if is_early else []
+            return _Following(following.logits, following, handed_over, is_whole=is_early)
+        step = decoder.step_in_parts(draw.token)
         expected_draw = None
         if expected is not None:
-            expected_draw = self._decoder.draw(step.logits, self._sampler, draw.index + 1, expected.allowed)
-        following = _Following(step.logits, expected_draw)
-        if not self._decoder.hands_over_early:
-            return following
-        if expected is not None and expected_draw is not None and expected.is_sure:
-            return replace(following, early=expected_draw.results, is_whole=True)
-        if step.first_part is None or expectations.may_be_forced(draw.allowed):
-            return following
-        return replace(following, early=(step.first_part,))
+            expected_draw = decoder.draw(step.logits, sampler, draw.index + 1, expected.allowed)
+        if not is_early or step.first_part is None or expectations.may_be_forced(draw.allowed):
+            return _Following(step.logits, expected_draw)
+        return _Following(step.logits, expected_draw, early=[step.first_part])
 
     def _follow_again(self, draw: Draw, *, is_last: bool) -> _Following | None:
         """Build the step after a draw in place of one that the sampler has taken back."""

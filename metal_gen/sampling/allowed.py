@@ -25,6 +25,18 @@ class Allowed(NamedTuple):
     instead: mx.array | None = None
 
 
+class Limits(NamedTuple):
+    """What a function that draws is compiled for: whether it has an `Allowed`, and all of its parts."""
+
+    has_tokens: bool
+    has_instead: bool
+
+    @classmethod
+    def of(cls, allowed: Allowed | None) -> "Limits":
+        """Return those of a draw from some tokens; None for all."""
+        return cls(allowed is not None, allowed is not None and allowed.instead is not None)
+
+
 def word_count(vocabulary: int) -> int:
     """Return W, the number of words that hold one bit per token."""
     return -(-vocabulary // WORD_BITS)

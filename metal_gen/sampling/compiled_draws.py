@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from metal_gen.sampling.allowed import Allowed
+from metal_gen.sampling.allowed import Allowed, Limits
 from metal_gen.sampling.draw_rule import Draw, DrawRule, RuleOutcome
 from metal_gen.sampling.random_keys import fold, words
 from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS, Sampler
@@ -23,14 +23,12 @@ class Kind(NamedTuple):
     Attributes:
         rule: Rule of the draw.
         whole: Whether it searches the whole vocabulary at once.
-        has_allowed: Whether some tokens alone are allowed.
-        has_instead: Whether others may come instead.
+        limits: What limits it.
     """
 
     rule: DrawRule
     whole: bool
-    has_allowed: bool
-    has_instead: bool
+    limits: Limits
 
 
 class CompiledDraws:
@@ -54,8 +52,7 @@ class CompiledDraws:
         is_rare = whole and self._whole_draws <= DRAWS_AFTER_A_MISS
         if is_rare or not sampler.follows_rule(index):
             return sampler.draw(logits, index, allowed)
-        has_instead = allowed is not None and allowed.instead is not None
-        kind = Kind(sampler.rule, whole, allowed is not None, has_instead)
+        kind = Kind(sampler.rule, whole, Limits.of(allowed))
         # Penalties depend on the length of the text, and each length would be another function.
         penalized = sampler.penalized(logits)
         outcome, logprobs = self._function(kind)(logits, penalized, sampler.keys.base, words(index), allowed)

@@ -1,5 +1,7 @@
 """When the steps and draws of texts with a guide are handed over: early enough to keep the device busy."""
 
+from itertools import product
+
 import mlx.core as mx
 import pytest
 from repeating_guides import CAPACITY, GUIDES, SETS, hand_over_early, places, text_of
@@ -22,7 +24,7 @@ class Recorded:
     """The order in which draws are handed over and read."""
 
     def __init__(self, monkeypatch):
-        self.events, indices, draws = [], {}, Decoder.draw
+        self.events, indices, draws, drawn_next = [], {}, Decoder.draw, Decoder.draw_next
         hand_over, read = mx.async_eval, guided.read_draw
 
         def draw(*arguments):
@@ -40,7 +42,13 @@ class Recorded:
             self.events.append(("read", made.index))
             return read(made)
 
+        def draw_next(*arguments):
+            made = drawn_next(*arguments)
+            indices[id(made.outcomes)] = made
+            return made
+
         monkeypatch.setattr(Decoder, "draw", draw)
+        monkeypatch.setattr(Decoder, "draw_next", draw_next)
         monkeypatch.setattr(mx, "async_eval", async_eval)
         monkeypatch.setattr(guided, "read_draw", read_draw)
 
@@ -62,25 +70,43 @@ def test_an_expected_draw_is_handed_over_with_its_step(tiny_model, make_cache, m
     ]
 
 
-@pytest.mark.parametrize("kind", ["same", "all"])
+@pytest.mark.parametrize(("kind", "compiles"), [*product(["same", "all"], [False, True])])
 def test_a_sure_one_is_handed_over_before_the_token_before_is_read(
-    tiny_model, make_cache, monkeypatch, early, kind
+    tiny_model, make_cache, monkeypatch, early, kind, compiles
 ):
-    decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY))
+    decoder = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=compiles)
     recorded, guide = Recorded(monkeypatch), GUIDES[kind]()
-    allowed = guide.allowed
+    allowed, prepare = guide.allowed, guide.prepare
     monkeypatch.setattr(
         guide, "allowed", lambda: recorded.events.append(("asked", len(guide.tokens))) or allowed()
+    )
+    monkeypatch.setattr(
+        guide, "prepare", lambda: recorded.events.append(("prepared", len(guide.tokens))) or prepare()
     )
     text_of(decoder, guide, STRATEGIES["greedy"], most=40)
     for index in range(LEAST_SURE + 4, 37):
         assert recorded.between(index, index + 1) == [
             ("read", index),
+            ("prepared", index + 1),
             ("handed over", index + 2),
             ("asked", index + 1),
         ]
     # The first ones are not expected, and the next ones not sure.
     assert ("handed over", LEAST_SURE) in recorded.between(LEAST_SURE - 1, LEAST_SURE)
+
+
+@pytest.mark.parametrize("kind", ["same", "all"])
+def test_a_sure_step_and_its_draw_are_one_function(tiny_model, make_cache, monkeypatch, early, kind):
+    decoder, calls = decoder_for(tiny_model, make_cache(tiny_model, max_seq_len=CAPACITY), compiles=True), []
+    for name in ("step_in_parts", "draw", "draw_next"):
+        call = getattr(decoder, name)
+        monkeypatch.setattr(
+            decoder, name, lambda *arguments, call=call, name=name: calls.append(name) or call(*arguments)
+        )
+    text_of(decoder, GUIDES[kind](), STRATEGIES["greedy"], most=40)
+    assert calls[-20:] == ["draw_next"] * 20
+    # The step alone and the draw, as long as it is not sure, and both together.
+    assert decoder.compiled_count == 3
 
 
 def test_the_first_part_of_a_step_is_handed_over_before_the_token_before_is_read(

@@ -21,6 +21,7 @@ from metal_gen.engine.read_lengths import read_length
 from metal_gen.models.attention import Part, Step
 from metal_gen.models.masks import seen_by
 from metal_gen.models.transformer import Transformer
+from metal_gen.sampling.allowed import Allowed, Limits
 from metal_gen.sampling.draw_rule import Draw, DrawRule
 from metal_gen.sampling.logprobs import LogprobArrays
 from metal_gen.sampling.random_keys import fold, words
@@ -40,6 +41,7 @@ class StepInputs(NamedTuple):
         periods: Periods of the rotary embedding.
         bases: `RandomKeys.base` of each sequence, (B, 2), or of the only one, (2,); None without draws.
         indices: `words` of the index of each token that is drawn, in the same shape; None without draws.
+        allowed: Tokens that all sequences draw from; None for all tokens.
     """
 
     tokens: mx.array
@@ -48,6 +50,7 @@ class StepInputs(NamedTuple):
     periods: mx.array
     bases: mx.array | None
     indices: mx.array | None
+    allowed: Allowed | None
 
 
 class StepResults(NamedTuple):
@@ -112,14 +115,16 @@ class CompiledStep:
         self.count = 0
         self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
 
-    def draw_next(self, token: mx.array, sampler: Sampler, index: int) -> Draw:
+    def draw_next(
+        self, token: mx.array, sampler: Sampler, index: int, allowed: Allowed | None = None
+    ) -> Draw:
         """Add one token and draw the next, as `Decoder.draw_next` does. The cache must hold one sequence.
 
         The draw must follow the sampler's rule alone.
         """
-        results = self._run_one(token, sampler.rule, sampler.keys.base, words(index))
+        results = self._run_one(token, sampler.rule, sampler.keys.base, words(index), allowed)
         assert results.outcomes is not None
-        return Draw(results.logits, index, results.outcomes, results.logprobs)
+        return Draw(results.logits, index, results.outcomes, results.logprobs, allowed)
 
     def step(self, token: mx.array) -> StepResults:
         """Add one token as `Decoder.step` does. The cache must hold one sequence."""
@@ -131,10 +136,13 @@ class CompiledStep:
         rule: DrawRule | None = None,
         base: mx.array | None = None,
         index: mx.array | None = None,
+        allowed: Allowed | None = None,
     ) -> StepResults:
         self.cache.claim(1)
         periods = self.model.rope.periods(self.cache.position)
-        return self.run(token, [self.cache.start], periods, rule=rule, bases=base, indices=index)
+        return self.run(
+            token, [self.cache.start], periods, rule=rule, bases=base, indices=index, allowed=allowed
+        )
 
     def run(
         self,
@@ -146,6 +154,7 @@ class CompiledStep:
         rule: DrawRule | None = None,
         bases: mx.array | None = None,
         indices: mx.array | None = None,
+        allowed: Allowed | None = None,
     ) -> StepResults:
         """Add one token to each sequence, and draw the next one if the draw follows a fixed rule.
 
@@ -157,12 +166,13 @@ class CompiledStep:
             rule: Rule for drawing all sequences; None skips the draw.
             bases: As for `StepInputs`.
             indices: As for `StepInputs`.
+            allowed: As for `StepInputs`.
         """
         cache = self.cache
         length = read_length(max(positions) + 1, cache.config.max_seq_len, has_kernel=self.model.has_kernel)
         compiled_before = self.count
         begin = time.perf_counter()
-        function = self._function(length, rule)
+        function = self._function(length, rule, Limits.of(allowed))
         inputs = StepInputs(
             tokens,
             mx.array(list(positions)),
@@ -170,6 +180,7 @@ class CompiledStep:
             periods,
             bases,
             indices,
+            allowed,
         )
         logits, outcomes, logprobs, first_part, replaced = function(inputs, cache.arrays)
         cache.take_replaced(replaced)
@@ -177,8 +188,11 @@ class CompiledStep:
             self.seconds += time.perf_counter() - begin
         return StepResults(logits, outcomes, logprobs, first_part)
 
-    def _compile(self, length: int, rule: DrawRule | None) -> StepFunction:
-        """Compile the step for one length of attention and one rule; None skips the draw."""
+    def _compile(self, length: int, rule: DrawRule | None, limits: Limits) -> StepFunction:
+        """Compile the step for one length of attention, and one rule and the limits of its draws.
+
+        Without a rule, nothing is drawn.
+        """
         self.count += 1
         places = mx.arange(length)
         mx.eval(places)
@@ -193,7 +207,8 @@ class CompiledStep:
             assert inputs.bases is not None
             assert inputs.indices is not None
             keys = fold(inputs.bases, inputs.indices)
-            return logits, *rule(logits, rule.adjusted(logits), keys), None, cache.replaced
+            outcome = rule.among(logits, rule.adjusted(logits), inputs.allowed, keys)
+            return logits, *outcome, None, cache.replaced
 
         return mx.compile(step)
 

@@ -1,9 +1,10 @@
 """Texts with a guide, by compiled functions: they are those of plain operations."""
 
+import mlx.core as mx
 import pytest
 from cpp_kernel import CppKernels, needs_compiler
 from on_device import cpu_only
-from scripted_guide import ScriptedGuide
+from scripted_guide import ScriptedGuide, bits_of
 from speculated import STRATEGIES, decoder_for, plain_text, sampler_for
 from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
@@ -15,6 +16,8 @@ from metal_gen.models.kernels.choice import BY_KERNEL
 from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
 from metal_gen.models.kernels.fitted import fitted
+from metal_gen.sampling.allowed import Allowed
+from metal_gen.sampling.logprobs import read_logprobs
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
@@ -106,3 +109,39 @@ def test_the_first_passes_are_plain_ones(tmp_path, monkeypatch):
         counts.append(decoder.compiled_rows.count)
     assert counts == [0, 0, 1, 1, 1, 1, 2]
     assert decoder.cache.position == len(PROMPT) + 34
+
+
+@pytest.mark.parametrize("logprobs", [None, 2])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_step_and_a_draw_from_some_tokens_are_those_of_plain_operations(tmp_path, name, logprobs):
+    model = loaded(tmp_path, "dense")
+    plain, compiled = (decoder_of(model, compiles=compiles) for compiles in (False, True))
+    samplers = [sampler_for(PROMPT, STRATEGIES[name], logprobs=logprobs) for _ in range(2)]
+    for decoder in (plain, compiled):
+        mx.eval(decoder.prefill(PROMPT))
+    some, one, other = (bits_of(tokens, 64) for tokens in ([3, 9, 31, 32, 63], [40], [5, 6]))
+    sets = [None, Allowed(some), Allowed(one), Allowed(other), Allowed(some, one)]
+    for index in range(20):
+        allowed, token = sets[index % len(sets)], mx.array([7 * index % 64])
+        expected, found = (
+            decoder.draw_next(token, sampler, index, allowed)
+            for decoder, sampler in zip((plain, compiled), samplers, strict=True)
+        )
+        assert found.outcomes.tolist() == expected.outcomes.tolist()
+        assert found.allowed is allowed
+        if logprobs is not None:
+            ours, theirs = (read_logprobs(draw.logprobs) for draw in (found, expected))
+            assert ours.sampling_logprob == pytest.approx(theirs.sampling_logprob, abs=1e-4)
+            assert dict(ours.top_model_logprobs) == pytest.approx(dict(theirs.top_model_logprobs), abs=1e-4)
+
+
+def test_other_tokens_of_the_same_kind_need_no_other_function(tmp_path):
+    decoder = decoder_of(loaded(tmp_path, "dense"), compiles=True)
+    mx.eval(decoder.prefill(PROMPT))
+    sampler, counts = sampler_for(PROMPT, STRATEGIES["sampled"]), []
+    for index, tokens in enumerate([None, [3], [5, 6], None, [3, 4, 60]]):
+        allowed = None if tokens is None else Allowed(bits_of(tokens, 64))
+        draw = decoder.draw_next(mx.array([9]), sampler, index, allowed)
+        assert tokens is None or draw.token.item() in tokens
+        counts.append(decoder.compiled_count)
+    assert counts == [1, 2, 2, 2, 2]
