@@ -24,6 +24,7 @@ class MemoryPlan:
         model: Sizes of the model.
         dtype: Dtype of computation.
         weights_bytes: Bytes of the weights in that dtype.
+        element_bytes: Bytes of an element of the weights as they are stored: of a word for packed ones.
         weights_read_bytes: Bytes of the weights that one decode step reads.
         loading_bytes: Peak memory of reading the weights, before there is a cache.
         cache: Size of the KV cache.
@@ -46,6 +47,7 @@ class MemoryPlan:
     model: ModelConfig
     dtype: str
     weights_bytes: int
+    element_bytes: int
     weights_read_bytes: int
     loading_bytes: int
     cache: KVCacheConfig
@@ -129,6 +131,7 @@ class MemoryPlan:
             is_packed=self.cache.dtype == PACKED,
             allows_kernels=self.allows_kernels,
             scores_in_slots=self.scores_in_slots,
+            weights_elements=self.weights_bytes // self.element_bytes // self.model.num_hidden_layers,
         )
 
     @property

@@ -10,6 +10,7 @@ from metal_gen.cache.packed_heads import GROUP_SIZE
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import (
+    DTYPE_BYTES,
     available_memory_bytes,
     dtype_to_compute_in,
     most_array_bytes,
@@ -24,6 +25,9 @@ from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
 from metal_gen.speculation.planned import PlannedSource
+
+# Of the words that hold quantized numbers.
+WORD_BYTES = 4
 
 
 def plan_run(
@@ -98,6 +102,7 @@ def plan_memory(
         model=checkpoint.config,
         dtype=dtype,
         weights_bytes=checkpoint.weights.nbytes(dtype),
+        element_bytes=WORD_BYTES if checkpoint.weights.is_quantized else DTYPE_BYTES[dtype],
         weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,

@@ -6,11 +6,10 @@ from metal_gen.device.backend import runs_on_cuda
 
 # Enough to keep a GPU busy.
 LAYERS_AHEAD = 4
-# What MLX hands to an NVIDIA GPU together has at most so many elements (from Hopper on), and at most as many
-# operations as some 5 layers have. An operation counts all that it reads: 2.2 times what a layer computes.
+# What MLX hands to an NVIDIA GPU together reads at most so many elements (from Hopper on), and has at most as
+# many operations as some 5 layers.
 # Source: `get_graph_limits` and `set_input_array` in `mlx/backend/cuda/device.cpp`.
 CUDA_GRAPH_ELEMENTS, CUDA_GRAPH_LAYERS = 1000 << 20, 5
-READ_OF_COMPUTED = 2.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +24,13 @@ class QueuedLayers:
         attention_bytes: Bytes of a layer with attention.
         usual_bytes: Bytes of a layer of the kind that most layers are.
         scores_bytes: Bytes of the attention scores of one part of a prompt; 0 if they are not in memory.
-        number_bytes: Bytes of a number.
+        read_elements: Elements that the operations of a usual layer read, weights and results.
     """
 
     attention_bytes: int
     usual_bytes: int
     scores_bytes: int
-    number_bytes: int
+    read_elements: int
 
     @property
     def limit_bytes(self) -> int:
@@ -52,6 +51,5 @@ class QueuedLayers:
         """Memory of what MLX hands to CUDA together, whatever the limit: one layer is the largest one."""
         if not runs_on_cuda():
             return 0
-        read = READ_OF_COMPUTED * self.usual_bytes / self.number_bytes
-        layers = max(1, min(CUDA_GRAPH_LAYERS, int(CUDA_GRAPH_ELEMENTS / read)))
+        layers = min(CUDA_GRAPH_LAYERS, -(-CUDA_GRAPH_ELEMENTS // self.read_elements))
         return self._largest_bytes + (layers - 1) * self.usual_bytes

@@ -24,6 +24,8 @@ from metal_gen.models.rows.rules import trial_bytes
 # Head sizes for which MLX's GPU kernels keep attention scores out of memory.
 FUSED_HEAD_DIMS = (64, 80, 128)
 SAMPLING_ARRAYS = 6
+# How often a result of a layer is read, measured by what MLX hands over together.
+READ_BY_ATTENTION, READ_BY_LINEAR = 2.0, 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class WorkingMemory:
         is_packed: Whether keys and values are in 8 bits in the cache.
         allows_kernels: Whether metal-gen's own kernels may be used on a GPU.
         scores_in_slots: Whether texts are scored in slots, be it a single one.
+        weights_elements: Elements of a layer's weights as they are stored, such as words of packed ones.
     """
 
     model: ModelConfig
@@ -60,6 +63,7 @@ class WorkingMemory:
     is_packed: bool = False
     allows_kernels: bool = True
     scores_in_slots: bool = False
+    weights_elements: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -122,8 +126,15 @@ class WorkingMemory:
             attention_bytes=by_kind[False],
             usual_bytes=by_kind.get(True, by_kind[False]),
             scores_bytes=self.scores_bytes * self._part_tokens // self.tokens,
-            number_bytes=DTYPE_BYTES[self.dtype],
+            read_elements=self._read_elements,
         )
+
+    @property
+    def _read_elements(self) -> int:
+        """Elements that the operations of a usual layer read."""
+        kind = self.model.linear is not None
+        results = self._bytes_by_kind[kind] // DTYPE_BYTES[self.dtype]
+        return self.weights_elements + int((READ_BY_LINEAR if kind else READ_BY_ATTENTION) * results)
 
     @property
     def layer_bytes(self) -> int:
