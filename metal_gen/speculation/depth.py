@@ -127,6 +127,7 @@ class LearnedDepths(Depths):
     def end_text(self) -> None:
         """Count anew for the next text, so that nothing is compiled in vain in a short one."""
         self._passes = 0
+        self._chosen.clear()
         for known in self.kinds.values():
             known.found = 0
 

@@ -44,6 +44,18 @@ def test_nothing_is_compiled_for_a_lookup_that_finds_guesses_for_a_few_tokens():
     assert depths.wants(KIND)
 
 
+def test_a_choice_that_was_made_ahead_does_not_outlive_its_text():
+    depths = depths_after_steps()
+    assert [depths.wants(KIND) for _ in range(FEWEST_FOUND)][-1]
+    depths.end_text()
+    assert not depths.wants(KIND)
+    # A model guesses at once, but not as many as a choice for another text says.
+    assert depths.choose_ahead("mtp") == 4
+    depths.end_text()
+    passes_at(depths, "mtp", 4, 0, count=40, seconds=9 * PLAIN_S)
+    assert depths.choose("mtp") == 0
+
+
 def test_nothing_is_compiled_for_guesses_that_may_be_wrong():
     depths = depths_after_steps()
     assert not any(depths.wants("lookup 4") for _ in range(20))
