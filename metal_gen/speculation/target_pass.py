@@ -35,7 +35,7 @@ class TargetPass:
         index: Index of the first token to draw.
         guesses: The guesses that it verifies.
         rows: Number of tokens that it adds to the cache: the last token, guesses, and what fills it up.
-        filled: Number of guesses that it was filled up to, at least.
+        filled: Number of guesses that it was filled up to, at least; 0 if it was not.
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
         hidden: Hidden states that gave the logits, (R, hidden); None if they are not needed.
@@ -117,7 +117,7 @@ class TargetPasses:
         count = guesses.count
         rows, is_in_place = filled_up(max(count, filled) + 1, self._most_rows), False
         if self._rows_apart:
-            rows = count + 1
+            rows, filled = count + 1, 0
             draws, hidden = self._apart(_joined(token, guesses, rows), index, allowed)
         elif self._decoder.compiled_rows is not None and rows <= self._decoder.cache.remaining:
             draws, hidden = self._compiled(_joined(token, guesses, rows), count + 1, index, allowed)
