@@ -49,14 +49,15 @@ class CompiledSlots:
         by_slot, index_by_slot = [samplers[0]] * len(places), [0] * len(places)
         for row, slot in enumerate(taken):
             by_slot[slot], index_by_slot[slot] = samplers[row], indices[row]
+        rule = _rule_of(texts)
         results = self._compiled.run(
             join_tokens(draws),
             places,
             rows.periods,
             active=[draw is not None for draw in draws],
-            rule=_rule_of(texts),
-            bases=self._bases_of(by_slot),
-            indices=words_of(index_by_slot),
+            rule=rule,
+            bases=None if rule is None else self._bases_of(by_slot),
+            indices=None if rule is None else words_of(index_by_slot),
         )
         if self._compiled.model.has_kernel:
             slots.cache.note_step(results.logits)
@@ -66,6 +67,7 @@ class CompiledSlots:
         return results.logits, [drawn[slot] for slot in taken]
 
     def _bases_of(self, samplers: list[Sampler]) -> mx.array:
+        """Return the bases of the samplers by slot, (B, 2); those of a slot without a text are not used."""
         if samplers != self._samplers:
             self._samplers, self._bases = samplers, join_bases(samplers)
         return self._bases
