@@ -14,9 +14,9 @@ import mlx.core as mx
 from metal_gen.device.backend import runs_on_cpu, runs_on_cuda
 
 BLOCK_ROWS = 16
-# Grouping pays from this many rows on, counting a row once for each of its experts: with Metal, or for each
-# expert there is. MLX's CUDA kernel for sorted rows reads all experts, at about a third of the speed of
-# products with single rows.
+# Grouping pays from this many rows on, counting a row once for each of its experts: in all with Metal, and
+# for each expert of the layer elsewhere. MLX's CUDA kernel for sorted rows reads all experts, also those that
+# no row has chosen, at about a third of the speed of products with single rows.
 FEWEST_SORTED = 64
 FEWEST_PER_EXPERT, FEWEST_PER_EXPERT_ON_CUDA = 2, 3
 
