@@ -16,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from copy import copy
 
 import mlx.core as mx
 import numpy as np
@@ -93,7 +94,8 @@ def theirs(options: dict[str, float], logits: mx.array, history: list[int]) -> C
 
     def draw(_: int) -> int:
         nonlocal tokens
-        row = logits
+        # Its penalties write to what they are given.
+        row = copy(logits)
         for processor in processors:
             row = processor(tokens, row)
         token = sampler(row - mx.logsumexp(row, axis=-1, keepdims=True))
