@@ -12,6 +12,7 @@ from metal_gen.device.extra_memory import limited_extra_memory, wait_for_release
 from metal_gen.engine.compiled.rows import ROWS, CompiledRows, RowResults, filled_up
 from metal_gen.engine.compiled.step import CompiledStep, StepResults
 from metal_gen.engine.rows_pass import run_rows
+from metal_gen.models.rope import Rope
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.compiled_draws import CompiledDraws
@@ -26,6 +27,15 @@ PrefillProgress = Callable[[int, int], None]
 PLAIN_PASSES = 8
 # Maximum number of forced tokens added to the cache in one pass.
 MOST_FORCED = 64
+
+
+def most_forced(rope: Rope, position: int, count: int) -> int:
+    """Return how many of `count` forced tokens to add in one pass, so that they are as if they were drawn.
+
+    Dynamic RoPE scaling rotates each token of a long text by periods of its own. A pass has one set of them.
+    """
+    most = min(count, MOST_FORCED)
+    return most if rope.periods(position + 1) is rope.periods(position + most) else 1
 
 
 class Decoder:
@@ -203,11 +213,11 @@ class Decoder:
             CacheOverflowError: They do not fit. The cache holds the passes that came before.
         """
         rest = list(tokens)
-        while len(rest) > MOST_FORCED:
+        while (most := most_forced(self.model.rope, self.cache.position, len(rest))) < len(rest):
             # What is still in use when the next tokens are added would be copied.
-            mx.eval(self.extend(rest[:MOST_FORCED]))
+            mx.eval(self.extend(rest[:most]))
             self.cache.evaluate()
-            rest = rest[MOST_FORCED:]
+            rest = rest[most:]
         return self.extend(rest)
 
     def _wait_for_last_step(self) -> None:

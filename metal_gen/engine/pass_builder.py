@@ -12,7 +12,7 @@ from metal_gen.cache.slots import SlotCache
 from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
 from metal_gen.engine.compiled.slots import CompiledSlots
 from metal_gen.engine.compiled.step import CompiledStep
-from metal_gen.engine.decoder import MOST_FORCED
+from metal_gen.engine.decoder import most_forced
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
 from metal_gen.engine.slot_text import SlotText
 from metal_gen.models.transformer import Transformer
@@ -94,7 +94,8 @@ class PassBuilder:
 
     def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
         for text in texts:
-            tokens, text.forced = text.forced[:MOST_FORCED], text.forced[MOST_FORCED:]
+            most = most_forced(self._model.rope, self._slots.positions[text.slot], len(text.forced))
+            tokens, text.forced = text.forced[:most], text.forced[most:]
             start = self._slots.claim(text.slot, len(tokens))
             rows = self._rows(groups, start + len(tokens))
             rows.parts.append(PromptPart(text.slot, tokens, start))

@@ -1,0 +1,72 @@
+"""Forced tokens with dynamic RoPE scaling, which rotates each token of a long text by periods of its own."""
+
+import pytest
+from scripted_guide import ScriptedGuide
+from speculated import STRATEGIES, decoder_for, plain_text, sampler_for
+from tiny_checkpoint import tiny_config, write_checkpoint
+
+from metal_gen.checkpoint.checkpoint import Checkpoint
+from metal_gen.engine.slots import SlotDecoder
+
+pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
+
+PROMPT, CAPACITY, MOST, TRAINED = list(range(3, 33)), 160, 110, 60
+RUN, NO_ENDINGS = [11, 12, 13, 14, 15], list(range(3, 64))
+
+
+def run_of(tokens):
+    return RUN if len(tokens) % 9 == 4 else []
+
+
+def one_by_one(tokens):
+    """What `run_of` forces, as what alone is allowed."""
+    place = len(tokens) % 9 - 4
+    return [RUN[place]] if place >= 0 else NO_ENDINGS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    config = tiny_config(
+        "qwen2",
+        rope_scaling={"rope_type": "dynamic", "factor": 2.0},
+        max_position_embeddings=TRAINED,
+    )
+    return Checkpoint(write_checkpoint(tmp_path_factory.mktemp("dynamic"), config)).weights.load("float32")
+
+
+@pytest.fixture
+def drawn(model, make_cache):
+    """Texts of which each token is drawn, by the name of their strategy."""
+    decoder = decoder_for(model, make_cache(model, max_seq_len=CAPACITY))
+    return {
+        name: [token for token, *_ in plain_text(
+            decoder, PROMPT, sampler_for(PROMPT, STRATEGIES[name]), most=MOST, guide=ScriptedGuide(one_by_one)
+        )]
+        for name in ("greedy", "penalties")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_text_alone_is_as_if_each_token_were_drawn(model, make_cache, drawn, compiles):
+    decoder = decoder_for(model, make_cache(model, max_seq_len=CAPACITY), compiles=compiles)
+    for name, expected in drawn.items():
+        guide = ScriptedGuide(lambda tokens: NO_ENDINGS, run_of)
+        found = plain_text(decoder, PROMPT, sampler_for(PROMPT, STRATEGIES[name]), most=MOST, guide=guide)
+        assert [token for token, *_ in found] == expected
+        assert len(guide.asked_at) < len(expected)
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_texts_in_slots_are_as_if_each_token_were_drawn(model, make_cache, drawn, compiles):
+    cache = make_cache(model, max_seq_len=CAPACITY, batch_size=len(drawn))
+    decoder = SlotDecoder(model, cache, chunk_size=48, stride=16, compiles=compiles)
+    found = {}
+    for name in drawn:
+        sampler = sampler_for(PROMPT, STRATEGIES[name])
+        guide = ScriptedGuide(lambda tokens: NO_ENDINGS, run_of)
+        found[decoder.begin(PROMPT, sampler, endings={}, max_tokens=MOST, guide=guide)] = []
+    while decoder.in_use:
+        for text, token in decoder.step():
+            found[text].append(token.id)
+    assert list(found.values()) == list(drawn.values())
+    assert {len(tokens) for tokens in found.values()} == {MOST}
