@@ -59,7 +59,11 @@ class PassBuilder:
         built = BuiltPass()
         self._slots.begin_pass()
         built.fed = [
-            text for text in texts if text is not None and text.draw is not None and not text.is_last
+            text
+            for text in texts
+            if text is not None
+            and not text.is_last
+            and (text.draw is not None or (text.forced and text not in self._waiting))
         ]
         groups: dict[int, PassRows] = {}
         self._add_nexts([text for text in built.fed if not text.forced], groups)
@@ -124,7 +128,8 @@ class PassBuilder:
                 position += len(tokens)
                 room -= len(tokens)
             if position == len(prompt):
-                rows.drawn.append((text, rows.count - 1))
+                if not text.forced:
+                    rows.drawn.append((text, rows.count - 1))
                 self._waiting.remove(text)
             prefilled.append(text)
             if room <= 0:

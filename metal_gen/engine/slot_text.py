@@ -15,14 +15,14 @@ class SlotText:
 
     Attributes:
         slot: Index of the slot.
-        prompt: Token ids of the prompt, and of what the text must begin with.
+        prompt: Token ids of the prompt, and of what the text must begin with, unless that is in `forced`.
         shareable: The prompt if other prompts may share its keys and values; empty if its positions
             rotate differently from those of shorter prompts.
         sampler: Sampler that draws its tokens.
         bounds: What ends the text, and its guide.
         draw: Draw of the last token, computed or not; None until the prompt is in the cache.
         tokens: Number of new tokens so far, drawn or forced.
-        forced: Forced tokens after the draw that are not in the cache yet.
+        forced: Forced tokens after the draw, or after the prompt, that are not in the cache yet.
         is_over: Whether it has ended.
     """
 

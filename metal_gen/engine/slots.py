@@ -105,13 +105,15 @@ class SlotDecoder:
         slot = self._texts.index(None)
         limit, limited_by = token_limit(max_tokens, self.slots.capacity - len(prompt))
         bounds = TextBounds(endings, limit, limited_by, guide)
-        # What the text must begin with is computed like the end of the prompt.
         begun = bounds.take_forced(0)
-        sampler.note([token.id for token in begun])
-        prompt = [*prompt, *(token.id for token in begun if token.finish is None)]
+        ids = [token.id for token in begun if token.finish is None]
         rope = self.model.rope
+        if rope.periods(len(prompt) + len(ids)) is rope.periods(len(prompt)):
+            # What the text must begin with is computed like the end of the prompt.
+            sampler.note(ids)
+            prompt, ids = [*prompt, *ids], []
         shareable = prompt if rope.periods(len(prompt)) is rope.periods(1) else ()
-        text = SlotText(slot, prompt, shareable, sampler, bounds, tokens=len(begun))
+        text = SlotText(slot, prompt, shareable, sampler, bounds, tokens=len(begun), forced=ids)
         self._begun += [(text, token) for token in begun]
         if begun and begun[-1].finish is not None:
             text.is_over = True

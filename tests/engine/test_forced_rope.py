@@ -10,18 +10,18 @@ from metal_gen.engine.slots import SlotDecoder
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 
-PROMPT, CAPACITY, MOST, TRAINED = list(range(3, 33)), 160, 110, 60
+CAPACITY, MOST, TRAINED = 190, 110, 60
 RUN, NO_ENDINGS = [11, 12, 13, 14, 15], list(range(3, 64))
 
 
 def run_of(tokens):
-    return RUN if len(tokens) % 9 == 4 else []
+    return RUN if len(tokens) % 9 == 0 else []
 
 
 def one_by_one(tokens):
     """What `run_of` forces, as what alone is allowed."""
-    place = len(tokens) % 9 - 4
-    return [RUN[place]] if place >= 0 else NO_ENDINGS
+    place = len(tokens) % 9
+    return [RUN[place]] if place < len(RUN) else NO_ENDINGS
 
 
 @pytest.fixture(scope="module")
@@ -34,37 +34,42 @@ def model(tmp_path_factory):
     return Checkpoint(write_checkpoint(tmp_path_factory.mktemp("dynamic"), config)).weights.load("float32")
 
 
+@pytest.fixture(params=[30, 58, TRAINED, 75])
+def prompt(request):
+    return [3 + place * 7 % 61 for place in range(request.param)]
+
+
 @pytest.fixture
-def drawn(model, make_cache):
+def drawn(model, make_cache, prompt):
     """Texts of which each token is drawn, by the name of their strategy."""
     decoder = decoder_for(model, make_cache(model, max_seq_len=CAPACITY))
     return {
         name: [token for token, *_ in plain_text(
-            decoder, PROMPT, sampler_for(PROMPT, STRATEGIES[name]), most=MOST, guide=ScriptedGuide(one_by_one)
+            decoder, prompt, sampler_for(prompt, STRATEGIES[name]), most=MOST, guide=ScriptedGuide(one_by_one)
         )]
         for name in ("greedy", "penalties")
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("compiles", [False, True])
-def test_a_text_alone_is_as_if_each_token_were_drawn(model, make_cache, drawn, compiles):
+def test_a_text_alone_is_as_if_each_token_were_drawn(model, make_cache, prompt, drawn, compiles):
     decoder = decoder_for(model, make_cache(model, max_seq_len=CAPACITY), compiles=compiles)
     for name, expected in drawn.items():
         guide = ScriptedGuide(lambda tokens: NO_ENDINGS, run_of)
-        found = plain_text(decoder, PROMPT, sampler_for(PROMPT, STRATEGIES[name]), most=MOST, guide=guide)
+        found = plain_text(decoder, prompt, sampler_for(prompt, STRATEGIES[name]), most=MOST, guide=guide)
         assert [token for token, *_ in found] == expected
         assert len(guide.asked_at) < len(expected)
 
 
 @pytest.mark.parametrize("compiles", [False, True])
-def test_texts_in_slots_are_as_if_each_token_were_drawn(model, make_cache, drawn, compiles):
+def test_texts_in_slots_are_as_if_each_token_were_drawn(model, make_cache, prompt, drawn, compiles):
     cache = make_cache(model, max_seq_len=CAPACITY, batch_size=len(drawn))
     decoder = SlotDecoder(model, cache, chunk_size=48, stride=16, compiles=compiles)
     found = {}
     for name in drawn:
-        sampler = sampler_for(PROMPT, STRATEGIES[name])
+        sampler = sampler_for(prompt, STRATEGIES[name])
         guide = ScriptedGuide(lambda tokens: NO_ENDINGS, run_of)
-        found[decoder.begin(PROMPT, sampler, endings={}, max_tokens=MOST, guide=guide)] = []
+        found[decoder.begin(prompt, sampler, endings={}, max_tokens=MOST, guide=guide)] = []
     while decoder.in_use:
         for text, token in decoder.step():
             found[text].append(token.id)
