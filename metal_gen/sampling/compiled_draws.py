@@ -32,17 +32,17 @@ class Kind(NamedTuple):
 
 
 class CompiledDraws:
-    """Compiled functions that draw one token each."""
+    """Compiled functions that draw one token each.
+
+    Attributes:
+        count: Number of functions compiled so far.
+    """
 
     def __init__(self) -> None:
-        self._function = lru_cache(maxsize=MOST_KEPT)(_compile)
+        self.count = 0
+        self._function = lru_cache(maxsize=MOST_KEPT)(self._compile)
         # How many draws have searched the whole vocabulary.
         self._whole_draws = 0
-
-    @property
-    def count(self) -> int:
-        """Number of functions compiled so far."""
-        return self._function.cache_info().misses
 
     def draw(self, logits: mx.array, sampler: Sampler, index: int, allowed: Allowed | None) -> Draw:
         """Start to draw a token as `Sampler.draw` does, with the same arguments and result."""
@@ -58,14 +58,14 @@ class CompiledDraws:
         outcome, logprobs = self._function(kind)(logits, penalized, sampler.keys.base, words(index), allowed)
         return Draw(logits, index, outcome, logprobs, allowed)
 
+    def _compile(self, kind: Kind) -> Callable[..., RuleOutcome]:
+        """Compile the draws of a kind."""
+        self.count += 1
+        rule, whole = kind.rule, kind.whole
 
-def _compile(kind: Kind) -> Callable[..., RuleOutcome]:
-    """Compile the draws of a kind."""
-    rule, whole = kind.rule, kind.whole
+        def draw(
+            logits: mx.array, penalized: mx.array, base: mx.array, index: mx.array, allowed: Allowed | None
+        ) -> RuleOutcome:
+            return rule.among(logits, rule.adjusted(penalized), allowed, fold(base, index), whole=whole)
 
-    def draw(
-        logits: mx.array, penalized: mx.array, base: mx.array, index: mx.array, allowed: Allowed | None
-    ) -> RuleOutcome:
-        return rule.among(logits, rule.adjusted(penalized), allowed, fold(base, index), whole=whole)
-
-    return mx.compile(draw)
+        return mx.compile(draw)
