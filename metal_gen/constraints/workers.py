@@ -80,17 +80,29 @@ class Workers:
         self._last: Asked[Any] | None = None
         weakref.finalize(self, _end, self._waiting, self._threads)
 
-    def ask(self, work: Callable[[], Result]) -> Asked[Result]:
-        """Have a thread do a piece of work as soon as one is free."""
-        asked = Asked(work)
+    def ask(self, work: Callable[[], Result]) -> Asked[Result] | None:
+        """Have a thread do a piece of work as soon as one is free.
+
+        Return None where the system lets none start: the work is left to the caller.
+        """
         if len(self._threads) < self._most and (self._last is None or not self._last.is_done):
-            # Python would wait for other threads than daemons before it calls `_end`.
-            thread = threading.Thread(target=_work, args=(self._waiting,), name=self._name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        self._last = asked
+            self._start()
+        if not self._threads:
+            return None
+        self._last = asked = Asked(work)
         self._waiting.put(asked)
         return asked
+
+    def _start(self) -> None:
+        """Start a thread; if the system has none left, go on with those that there are."""
+        # Python would wait for other threads than daemons before it calls `_end`.
+        thread = threading.Thread(target=_work, args=(self._waiting,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._most = len(self._threads)
+            return
+        self._threads.append(thread)
 
 
 def _work(waiting: "SimpleQueue[Asked[Any] | None]") -> None:

@@ -53,6 +53,23 @@ def test_a_thread_is_started_only_if_those_before_it_may_be_busy(workers, starte
     assert len(started()) == MOST
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_system_that_has_no_threads_left_does_not_end_the_text(workers, started, monkeypatch, left):
+    start = threading.Thread.start
+
+    def start_some(thread):
+        if len(started()) == left:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    may_end = threading.Event()
+    asked = [workers.ask(may_end.wait) for _ in range(2 * MOST)]
+    may_end.set()
+    assert [each and each.result() for each in asked] == [True if left else None] * (2 * MOST)
+    assert len(started()) == left
+
+
 def test_waiting_lasts_until_the_work_is_done(workers):
     may_end, events = threading.Event(), []
     asked = workers.ask(lambda: (may_end.wait(), events.append("done")))
