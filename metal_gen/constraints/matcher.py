@@ -15,7 +15,6 @@ from metal_gen.constraints.workers import Asked
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.take_back import Recent
 
-WORD_BYTES = 4
 NO_TOKEN_HINT = "the constraint asks for characters that this model has no token for: choose another one"
 
 
@@ -40,7 +39,7 @@ class GrammarMatcher:
         # The bits that another thread was asked for, for the state as it is.
         self._asked: Asked[bytes] | None = None
         # What the library writes the bits to: it takes longer to return them as an object of its own.
-        self._words = array("I", bytes(WORD_BYTES * table.masks.words))
+        self._words = array("I", [0]) * table.masks.words
         self.error: MetalGenError | None = None
         self._tokens = self._consumed = 0
         self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
@@ -119,7 +118,7 @@ class GrammarMatcher:
     def find_bits(self) -> bytes:
         """Find the bits of the tokens that may come next. May run in any thread while no other uses this."""
         address, words = self._words.buffer_info()
-        self._own.unsafe_compute_mask_ptr(address, WORD_BYTES * words)
+        self._own.unsafe_compute_mask_ptr(address, words * self._words.itemsize)
         bits = self._words.tobytes()
         # In error, the library asks for the end of the text.
         return _no_bits(len(bits)) if self._own.is_error() else bits

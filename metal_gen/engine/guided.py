@@ -234,9 +234,8 @@ class _GuidedSteps:
         decoder, sampler = self._decoder, self._sampler
         is_early = decoder.hands_over_early
         if expected is not None and (expected.is_sure or not is_early):
-            following = decoder.draw_next(draw.token, sampler, draw.index + 1, expected.allowed)
-            handed_over = following.results if is_early else []
-            return _Following(following.logits, following, handed_over, is_whole=is_early)
+            drawn = decoder.draw_next(draw.token, sampler, draw.index + 1, expected.allowed)
+            return _Following(drawn.logits, drawn, drawn.results if is_early else [], is_whole=is_early)
         step = decoder.step_in_parts(draw.token)
         expected_draw = None
         if expected is not None:

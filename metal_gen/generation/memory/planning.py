@@ -24,10 +24,8 @@ from metal_gen.generation.memory.plan import FEWEST_CHUNK, MemoryPlan
 from metal_gen.hub.locate import ProgressCallback
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig
+from metal_gen.models.matrices.quantized import WORD_BITS
 from metal_gen.speculation.planned import PlannedSource
-
-# Of the words that hold quantized numbers.
-WORD_BYTES = 4
 
 
 def plan_run(
@@ -102,7 +100,7 @@ def plan_memory(
         model=checkpoint.config,
         dtype=dtype,
         weights_bytes=checkpoint.weights.nbytes(dtype),
-        element_bytes=WORD_BYTES if checkpoint.weights.is_quantized else DTYPE_BYTES[dtype],
+        element_bytes=WORD_BITS // 8 if checkpoint.weights.is_quantized else DTYPE_BYTES[dtype],
         weights_read_bytes=checkpoint.weights.bytes_per_token(dtype),
         loading_bytes=checkpoint.weights.loading_peak_bytes(dtype),
         has_products_apart=checkpoint.weights.has_products_apart,

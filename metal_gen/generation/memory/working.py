@@ -121,20 +121,15 @@ class WorkingMemory:
         """The layers that a GPU has in its queue; None on a CPU, where MLX queues less than a layer."""
         if runs_on_cpu():
             return None
-        by_kind = self._bytes_by_kind
+        by_kind, is_hybrid = self._bytes_by_kind, self.model.linear is not None
+        usual = by_kind[is_hybrid]
+        read = (READ_BY_LINEAR if is_hybrid else READ_BY_ATTENTION) * usual / DTYPE_BYTES[self.dtype]
         return QueuedLayers(
             attention_bytes=by_kind[False],
-            usual_bytes=by_kind.get(True, by_kind[False]),
+            usual_bytes=usual,
             scores_bytes=self.scores_bytes * self._part_tokens // self.tokens,
-            read_elements=self._read_elements,
+            read_elements=self.weights_elements + int(read),
         )
-
-    @property
-    def _read_elements(self) -> int:
-        """Elements that the operations of a usual layer read."""
-        kind = self.model.linear is not None
-        results = self._bytes_by_kind[kind] // DTYPE_BYTES[self.dtype]
-        return self.weights_elements + int((READ_BY_LINEAR if kind else READ_BY_ATTENTION) * results)
 
     @property
     def layer_bytes(self) -> int:
