@@ -25,7 +25,7 @@ class RowDraws:
     """The draws of successive tokens, which may not be computed yet.
 
     Attributes:
-        logits: The model's logits, (R, V), and of rows that fill a pass up; only the first if there are `draws`.
+        logits: The model's logits, (R, V); rows that fill a pass up may follow. With `draws`, of one row.
         index: Index of the first token.
         outcomes: Token ids followed by the `Status` of each, (2 R,) int32.
         allowed: The tokens that each row may draw.
