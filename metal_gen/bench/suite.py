@@ -196,7 +196,8 @@ class Suite:
         depth = self.workload.depths[0]
         count = self.request.decode_tokens or min(NEW_TOKENS, runner.capacity - depth)
         self.report.notes.append(f"{CONSTRAINT} has {count} new tokens")
-        trials = constraint_trials(runner, model.checkpoint.token_table, depth, count)
+        checkpoint = model.checkpoint
+        trials = constraint_trials(runner, checkpoint.token_table, checkpoint.tokenizer, depth, count)
         self._alternate(CONSTRAINT, trials)
 
     def _speeds(self, model: TextModel, runners: Sequence[Runner], prompt: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """The cost of a constraint: decode speed with and without one, and the time to find the allowed tokens."""
 
+import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from metal_gen.constraints.token_table import TokenTable
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 from metal_gen.sampling.allowed import Allowed
+from metal_gen.text.tokenizer import Tokenizer
 
 NEW_TOKENS = 64
+FIELDS = ("name", "age", "kind", "active", "city")
 PERSON = {
     "type": "object",
     "properties": {
@@ -24,7 +27,7 @@ PERSON = {
         "active": {"type": "boolean"},
         "city": {"type": "string", "maxLength": 16},
     },
-    "required": ["name", "age", "kind", "active", "city"],
+    "required": [*FIELDS],
     "additionalProperties": False,
 }
 # Both are long enough for any number of tokens. Of the string, none is forced.
@@ -32,6 +35,17 @@ CONSTRAINTS = {
     "string": Constraint.schema({"type": "string", "minLength": 1_000_000}),
     "document": Constraint.schema({"type": "array", "minItems": 10_000, "items": PERSON}),
 }
+# A model of random weights draws strings of any characters, up to their bounds. People write them like this.
+WRITTEN = [
+    ("Ada Lovelace", 36, "person", False, "London"),
+    ("Northern Timber", 48, "company", True, "Trondheim"),
+    ("Maria Skłodowska", 66, "person", False, "Warszawa"),
+    ("Harbour Café", 7, "other", True, "Bristol"),
+    ("Sun Yat Shipping", 112, "company", True, "広州"),
+    ("José Ortega", 29, "person", True, "Sevilla"),
+    ("Old Mill Bakery", 150, "company", False, "Delft"),
+    ("Grace Hopper", 85, "person", False, "New York"),
+]
 
 
 class TimedMatcher(GrammarMatcher):
@@ -92,12 +106,15 @@ class TimedGuide:
         return Allowed(bits)
 
 
-def constraint_trials(runner: EngineRunner, table: TokenTable, depth: int, count: int) -> list[Trial]:
-    """Return trials without and with constraints, to be run in turn.
+def constraint_trials(
+    runner: EngineRunner, table: TokenTable, tokenizer: Tokenizer, depth: int, count: int
+) -> list[Trial]:
+    """Return trials without and with constraints, to be run in turn, and one of a document that was written.
 
     Args:
         runner: Its cache must hold the depth and the new tokens.
         table: Tokens of the model.
+        tokenizer: Tokenizer of the model.
         depth: Number of tokens before the new ones.
         count: Number of new tokens, at least two.
     """
@@ -126,10 +143,37 @@ def constraint_trials(runner: EngineRunner, table: TokenTable, depth: int, count
         )
         return Trial(figures, decode)
 
+    written = written_tokens(tokenizer)
+
+    def walk() -> tuple[float, ...]:
+        seconds = mask_seconds(table, written)
+        return (1e6 * statistics.median(seconds),)
+
     return [
         Trial((figure("free_tps", Unit.TOKENS_PER_SECOND),), decode_free),
         *(constrained(name) for name in CONSTRAINTS),
+        Trial((Measurement(CONSTRAINT, "written_mask_us", Unit.MICROSECONDS, METAL_GEN),), walk),
     ]
+
+
+def written_tokens(tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a list of objects of the document's schema, as people write them."""
+    people = [dict(zip(FIELDS, person, strict=True)) for person in WRITTEN]
+    text = json.dumps(people, ensure_ascii=False, separators=(",", ":"))
+    return tokenizer.encode(text.removesuffix("]"), add_special_tokens=False)
+
+
+def mask_seconds(table: TokenTable, tokens: Sequence[int]) -> list[float]:
+    """Return how long it takes to find the allowed tokens, in seconds, for each token that is not forced."""
+    matcher = TimedMatcher(table, CONSTRAINTS["document"])
+    matcher.seconds.clear()
+    for token in tokens:
+        if not matcher.forced():
+            matcher.find_bits()
+        matcher.accept(token)
+    if matcher.error is not None:
+        raise matcher.error
+    return matcher.seconds
 
 
 def _warm_run(
