@@ -33,8 +33,6 @@ PASSES_BETWEEN_COMPILED = 200
 NOT_COUNTED = 2
 # Choices in turn for a depth that is tried, until its time is known.
 MOST_TRIES = 8
-# A longer time, relative to the mean, is mostly that of something else, such as another program.
-OUTLIER = 3.0
 # Choices for which the best depth stands, unless guesses are made: plain steps change little.
 KEPT_CHOICES = 8
 # Most choices between tries of a neighboring depth.
@@ -115,6 +113,7 @@ class LearnedDepths(Depths):
         self.unsaved = 0
         # Passes whose time was known, by source and depth; each depth that has been used has an entry.
         self._timed: dict[tuple[str, int], int] = {}
+        self._plain_timed = 0
         # Passes of this text, and passes since something was compiled.
         self._passes = self._since_compiled = 0
         # Those of `kinds` whose source's costs they share.
@@ -213,21 +212,23 @@ class LearnedDepths(Depths):
         self.unsaved += 1
         self._passes += 1
         self._since_compiled += 1
-        depth = max(count, filled)
+        if kind == PLAIN:
+            self._plain_timed += seconds is not None
+            if seconds is not None and self._plain_timed > NOT_COUNTED:
+                self.plain.add_time(seconds)
+            return
+        known, depth = self._of(kind), max(count, filled)
+        known.add(count, accepted)
+        for each in self.kinds.values():
+            each.stands = 0
         key = source_of(kind), depth
-        if kind != PLAIN:
-            self._of(kind).add(count, accepted)
-            for known in self.kinds.values():
-                known.stands = 0
-            if key not in self._timed:
-                self._since_compiled = 0
+        if key not in self._timed:
+            self._since_compiled = 0
         timed = self._timed[key] = self._timed.get(key, 0) + (seconds is not None)
         if seconds is None or timed <= NOT_COUNTED:
             return
-        mean = self.plain if kind == PLAIN else self._of(kind).costs.setdefault(depth, Mean())
-        mean.add(min(seconds, OUTLIER * mean.value) if mean.count >= NOT_COUNTED else seconds)
-        if kind != PLAIN:
-            self._note_try(kind, depth)
+        known.costs.setdefault(depth, Mean()).add_time(seconds)
+        self._note_try(kind, depth)
 
     def _note_try(self, kind: str, depth: int) -> None:
         """Try more often again if the last try has found a better depth."""

@@ -155,7 +155,10 @@ class _Text:
         item = GeneratedToken(token, draw, self._bounds.finish(token, self._count))
         if item.finish is None:
             self._passes.keep_ahead()
-            self._launch(ahead)
+            if not ahead.is_in_place:
+                wait_for_release()
+                mx.async_eval(ahead.draws.results)
+            self._pending = ahead
         else:
             self._passes.drop_ahead()
         self._speculation.counts.add_pass(0, 0)

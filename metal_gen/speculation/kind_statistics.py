@@ -10,6 +10,9 @@ EXPECTED_WEIGHT = 2.0
 FIRST_COST, EXPECTED_COST = 1.4, 0.03
 # Weight of a new number in a running mean, once there are as many.
 NEW_SHARE = 1 / 24
+# A longer time, relative to the mean of at least so many, is mostly that of something else, such as another
+# program.
+OUTLIER, FEWEST_TIMES = 3.0, 2
 # Choices between tries of a neighboring depth.
 FEWEST_BETWEEN = 24
 
@@ -25,6 +28,11 @@ class Mean:
         """Add a number."""
         self.count += 1
         self.value += (number - self.value) * max(1 / self.count, NEW_SHARE)
+
+    def add_time(self, seconds: float) -> None:
+        """Add a time, or what is usual at most."""
+        usual = OUTLIER * self.value
+        self.add(usual if seconds > usual and self.count >= FEWEST_TIMES else seconds)
 
 
 @dataclass
