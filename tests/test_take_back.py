@@ -35,6 +35,11 @@ pytestmark = pytest.mark.metal
 
 CHAT = Prompt([1, 2, 3], is_chat=True)
 PENALISING = SamplingStrategy(temperature=1.0, repetition_penalty=1.3, frequency_penalty=0.3)
+# The library reaches one of its limits after three letters.
+ENDLESS = r"""
+start: /[ab]{3}/ (x x)
+x: /[^\x00-\u{10FFFF}]/ | "c" x
+"""
 PIECES = ["a", "ab", "</thi", "nk>", "<think>", "\n", " ", "stop", "st", "op"]
 
 
@@ -142,6 +147,18 @@ def makers(tiny_model, hybrid, texts, make_cache):
 
         return Followed(matcher, added, list(b"ab,"))
 
+    def limit():
+        # A few tokens bring the library to one of its limits, others are not allowed.
+        matcher = GrammarMatcher(texts.token_table, Constraint.lark(ENDLESS))
+
+        def added(token):
+            forced = bytes(matcher.forced()[:2])
+            allowed = matcher.allowed().tolist()
+            matcher.accept(token)
+            return forced, allowed, matcher.error and matcher.error.message
+
+        return Followed(matcher, added, list(b"abababc"))
+
     def guide():
         matcher = GrammarMatcher(texts.token_table, Constraint.regex("([ab],)+"))
         guide = TextGuide(thinking(), matcher, vocab_size=tokenizer.vocab_size, blank_lines=[10, 10])
@@ -176,6 +193,7 @@ def makers(tiny_model, hybrid, texts, make_cache):
         "loops": lambda: (lambda d: Followed(d, d.add, [1, 2]))(LoopDetector()),
         "thinking": seen_thinking,
         "grammar": lambda: constraint(GrammarMatcher(texts.token_table, Constraint.regex("([ab],)+"))),
+        "grammar at a limit": limit,
         "guide": guide,
     }
 
@@ -193,6 +211,7 @@ NAMES = [
     "loops",
     "thinking",
     "grammar",
+    "grammar at a limit",
     "guide",
 ]
 

@@ -33,6 +33,7 @@ class GrammarMatcher:
     """
 
     def __init__(self, table: TokenTable, constraint: Constraint) -> None:
+        self._table = table
         self._constraint = constraint
         self._masks = table.masks
         self._own = table.new_matcher(constraint)
@@ -41,7 +42,9 @@ class GrammarMatcher:
         # What the library writes the bits to: it takes longer to return them as an object of its own.
         self._words = array("I", [0]) * table.masks.words
         self.error: MetalGenError | None = None
-        self._tokens = self._consumed = 0
+        self._tokens = 0
+        # The tokens that the library has consumed.
+        self._consumed: list[int] = []
         self._recent: Recent[tuple[int, int, MetalGenError | None]] = Recent()
         if _are_none(self.find_bits()):
             raise UsageError(f"no token of this model can begin the {constraint.kind}", NO_TOKEN_HINT)
@@ -71,19 +74,21 @@ class GrammarMatcher:
         if matcher.is_stopped():
             return
         if matcher.consume_token(token):
-            self._consumed += 1
+            self._consumed.append(token)
         else:
             self._fail(f"token {token} is not allowed")
 
     def take_back(self, count: int) -> None:
-        """Take back the last tokens, unless one of them was not allowed."""
-        matcher = self._changing()
-        if count and matcher.is_error():
-            raise ValueError("a token that was not allowed cannot be taken back")
-        consumed = self._consumed
-        self._tokens, self._consumed, self.error = self._recent.take_back(count, self._state)
-        if consumed > self._consumed:
-            matcher.rollback(consumed - self._consumed)
+        """Take back the last tokens, and with them an error that came after them."""
+        if not count:
+            return
+        matcher, consumed = self._changing(), len(self._consumed)
+        self._tokens, kept, self.error = self._recent.take_back(count, self._state)
+        del self._consumed[kept:]
+        # In error, the library takes nothing back.
+        if not matcher.rollback(consumed - kept) and self.error is None:
+            self._own = self._table.new_matcher(self._constraint)
+            self._own.consume_tokens(self._consumed)
 
     def _changing(self) -> Any:
         """Return the library's matcher, whose state will change; forget the tokens that were to be found."""
@@ -92,7 +97,7 @@ class GrammarMatcher:
 
     @property
     def _state(self) -> tuple[int, int, MetalGenError | None]:
-        return self._tokens, self._consumed, self.error
+        return self._tokens, len(self._consumed), self.error
 
     def forced(self) -> list[int]:
         """Return tokens that must come next, as the tokenizer writes them."""

@@ -53,6 +53,15 @@ def test_guesses_change_no_text(models, settings):
         assert guessed.statistics.speculation.tokens >= len(guessed.token_ids)
 
 
+@pytest.mark.quick
+def test_guesses_at_a_limit_of_the_grammar_change_no_text(models):
+    never = r"/[^\x00-\u{10FFFF}]/"
+    settings = {**RANDOM, "grammar": f'start: /[ab]{{20}}/ (x x)\nx: {never} | "c" x', "max_tokens": 40}
+    plain, guessed = (metal_gen.generate(model, "abababababababab", **settings) for model in models)
+    assert seen(guessed) == seen(plain)
+    assert guessed.statistics.speculation.drafted
+
+
 def test_samples_are_those_without_guesses(models):
     plain, guessed = (metal_gen.generate_samples(model, PROMPT, 3, **RANDOM) for model in models)
     assert [seen(each) for each in guessed] == [seen(each) for each in plain]
