@@ -113,6 +113,8 @@ class PassBuilder:
         A prompt that begins like another one of this pass waits for it, to copy the part they share.
         """
         room = self._chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
+        if room <= 0:
+            return
         for text in tuple(self._waiting):
             slot, prompt, shareable = text.slot, text.prompt, text.shareable
             self.shared_tokens += self._slots.extend(slot, shareable)

@@ -2,7 +2,7 @@
 
 import pytest
 from scripted_guide import ScriptedGuide
-from speculated import STRATEGIES, decoder_for, plain_text, sampler_for
+from speculated import ENDINGS, STRATEGIES, decoder_for, plain_text, sampler_for
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
@@ -75,3 +75,31 @@ def test_texts_in_slots_are_as_if_each_token_were_drawn(model, make_cache, promp
             found[text].append(token.id)
     assert list(found.values()) == list(drawn.values())
     assert {len(tokens) for tokens in found.values()} == {MOST}
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("chunk_size", [16, 32, 64])
+def test_a_prompt_with_other_periods_waits_while_forced_tokens_fill_passes(
+    model, make_cache, chunk_size, compiles
+):
+    cache = make_cache(model, max_seq_len=CAPACITY, batch_size=2)
+    decoder = SlotDecoder(model, cache, chunk_size=chunk_size, stride=16, compiles=compiles)
+    short, long = [5, 6, 7], [3 + place * 7 % 61 for place in range(75)]
+    guide = ScriptedGuide(lambda tokens: NO_ENDINGS, lambda tokens: [*range(3, 43)] * (len(tokens) == 2))
+    first = decoder.begin(
+        short, sampler_for(short, STRATEGIES["greedy"]), endings={}, max_tokens=50, guide=guide
+    )
+    found = {first: []}
+    while decoder.in_use:
+        for text, token in decoder.step():
+            found[text].append(token.id)
+        if len(found) == 1 and len(found[first]) >= 42:
+            # The forced tokens are not in the cache yet.
+            second = decoder.begin(
+                long, sampler_for(long, STRATEGIES["greedy"]), endings=ENDINGS, max_tokens=9
+            )
+            found[second] = []
+    alone = decoder_for(model, make_cache(model, max_seq_len=CAPACITY))
+    expected = plain_text(alone, long, sampler_for(long, STRATEGIES["greedy"]), most=9)
+    assert found[second] == [token for token, *_ in expected]
+    assert len(found[first]) == 50
