@@ -12,7 +12,8 @@ import mlx.core as mx
 
 from metal_gen.sampling.allowed import Allowed
 
-# Places that are remembered, each with the bits of two sets of tokens, which `BYTES_PER_TOKEN` counts.
+# Places that are remembered, each with the bits of two sets of tokens. `BYTES_PER_TOKEN` of
+# `constraints/token_table.py` counts them.
 MOST_PLACES = 32
 # How often in turn the same has to follow before it is sure.
 LEAST_SURE, MOST_SURE = 8, 128

@@ -125,8 +125,9 @@ class _GuidedSteps:
         if logits is None:
             assert self._before is not None
             logits = self._decoder.step(self._before.token)
-        # A host may need longer to hand a pass over than the device to compute it. Woken earlier, while this
-        # thread has Python's lock, another one would only wait for it.
+        # The guide may look for its answer in another thread while this one hands the pass over, for which
+        # a host may need longer than the device to compute it. Not earlier: as long as this thread holds
+        # Python's lock, the other one would only wait for it.
         self._guide.prepare()
         if draw is not None:
             mx.async_eval(draw.results)

@@ -133,8 +133,10 @@ class SlotDecoder:
         """Compute a pass. Return the tokens that it drew and those that must follow them.
 
         Returns:
-            For each text whose prompt is in the cache, its tokens, or the error why there is none, which ends
-            the text as a last token does. The next pass is then being computed.
+            New tokens with their texts. First those that texts begun since the last call must begin with,
+            even if `end` has ended the text since. Then, for each text that the pass drew for and that is not
+            over, its tokens, or the error why there is none, which ends the text as a last token does. The
+            next pass is then being computed.
         """
         current = self._ahead or self._launched(self._build())
         following = self._build()
