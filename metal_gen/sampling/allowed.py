@@ -42,20 +42,19 @@ def word_count(vocabulary: int) -> int:
     return -(-vocabulary // WORD_BITS)
 
 
-def keep_allowed(logits: mx.array, bits: mx.array) -> mx.array:
+def keep_allowed(logits: mx.array, bits: mx.array, *, must_come: bool = False) -> mx.array:
     """Set the logits of all other tokens to minus infinity.
-
-    If only one token is allowed, it has to come, whatever bans it: minus infinity becomes 0. Guides also
-    give such tokens without a draw, if no log-probabilities are wanted.
 
     Args:
         logits: Logits, (R, V) float32.
         bits: Bits, as in `Allowed`, (R, W) or (1, W).
+        must_come: Whether a token that is the only one allowed has to come, whatever bans it: minus infinity
+            becomes 0. Guides also give such tokens without a draw, if no log-probabilities are wanted.
 
     Returns:
         Logits, (R, V) float32.
     """
-    return _compiled()(logits, bits)
+    return _compiled(must_come)(logits, bits)
 
 
 def has_token(bits: mx.array, token: mx.array) -> mx.array:
@@ -64,18 +63,27 @@ def has_token(bits: mx.array, token: mx.array) -> mx.array:
 
 
 @cache
-def _compiled() -> Callable[[mx.array, mx.array], mx.array]:
+def _compiled(must_come: bool) -> Callable[[mx.array, mx.array], mx.array]:
     places = mx.arange(WORD_BITS, dtype=mx.uint32)
     mx.eval(places)
 
     def keep(logits: mx.array, allowed: mx.array) -> mx.array:
-        bits = (allowed[:, :, None] >> places) & 1
-        is_allowed = bits.reshape(allowed.shape[0], -1)[:, : logits.shape[-1]].astype(mx.bool_)
-        # The number of bits that are set, where several of one word count as two.
-        several = allowed & (allowed - 1)
-        count = ((allowed != 0).astype(mx.uint32) + (several != 0)).sum(axis=-1, keepdims=True)
-        logits = mx.where((count == 1) & (logits == -mx.inf), 0.0, logits)
-        return mx.where(is_allowed, logits, -mx.inf)
+        vocabulary, words = logits.shape[-1], allowed.shape[-1]
+        if must_come:
+            logits = mx.where(_is_single(allowed) & (logits == -mx.inf), 0.0, logits)
+        # One operation of the device, unless the last word is not full.
+        if padding := words * WORD_BITS - vocabulary:
+            logits = mx.pad(logits, [(0, 0), (0, padding)])
+        is_allowed = ((allowed[:, :, None] >> places) & 1).astype(mx.bool_)
+        kept = mx.where(is_allowed, logits.reshape(-1, words, WORD_BITS), -mx.inf)
+        return kept.reshape(logits.shape)[:, :vocabulary]
 
     # Not compiled, each operation writes an array of the size of the vocabulary.
     return mx.compile(keep)
+
+
+def _is_single(bits: mx.array) -> mx.array:
+    """Return whether a single bit is set, (R, 1)."""
+    several = bits & (bits - 1)
+    count = ((bits != 0).astype(mx.uint32) + (several != 0)).sum(axis=-1, keepdims=True)
+    return count == 1

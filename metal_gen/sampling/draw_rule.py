@@ -97,7 +97,13 @@ class DrawRule:
         return add_bias(logits.astype(mx.float32), self.bias)
 
     def __call__(
-        self, logits: mx.array, adjusted: mx.array, keys: mx.array, *, whole: bool = False
+        self,
+        logits: mx.array,
+        adjusted: mx.array,
+        keys: mx.array,
+        *,
+        whole: bool = False,
+        failed: Status = Status.NOT_FINITE,
     ) -> RuleOutcome:
         """Draw one token for each row, independently of the other rows.
 
@@ -106,13 +112,16 @@ class DrawRule:
             adjusted: Logits after penalties and bias, (R, V) float32.
             keys: Keys, (R, 2), or (2,) for one row; a greedy draw ignores them.
             whole: Search the whole vocabulary at once.
+            failed: Status of a row without a token to choose.
         """
         weights = None
         if self.strategy.is_greedy:
             token, largest = blocks.argmax(adjusted)
-            status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, Status.NOT_FINITE)
+            status = mx.where(mx.abs(largest[:, 0]) < mx.inf, Status.CERTAIN, failed)
         else:
-            token, status, weights = draw_once(adjusted, self.strategy, uniform(keys), whole=whole)
+            token, status, weights = draw_once(
+                adjusted, self.strategy, uniform(keys), whole=whole, failed=failed
+            )
         outcome = mx.concatenate([token.astype(mx.int32), status.astype(mx.int32)])
         if self.logprobs is None:
             return outcome, None
@@ -130,8 +139,11 @@ class DrawRule:
         """Draw one token for each row, from those that are allowed in all of them; None for all tokens."""
         if allowed is None:
             return self(logits, adjusted, keys, whole=whole)
-        masked = keep_allowed(adjusted, allowed.tokens)
-        outcome, logprobs = self(logits, masked, keys, whole=whole)
+        if whole:
+            masked = keep_allowed(adjusted, allowed.tokens, must_come=True)
+            outcome, logprobs = self(logits, masked, keys, whole=True)
+        else:
+            outcome, logprobs = self.at_first(logits, adjusted, allowed.tokens, keys)
         if allowed.instead is None:
             return outcome, logprobs
         # From a number of its own: the other draw must not depend on what this one gives.
@@ -143,6 +155,14 @@ class DrawRule:
             return outcome, None
         pairs = zip(free_logprobs, logprobs, strict=True)
         return outcome, LogprobArrays(*(mx.where(comes, one, other) for one, other in pairs))
+
+    def at_first(self, logits: mx.array, adjusted: mx.array, bits: mx.array, keys: mx.array) -> RuleOutcome:
+        """Draw one token for each row from those of some bits, (R, W) or (1, W).
+
+        Where all of them are banned, the draw is uncertain: one that searches the whole vocabulary finds out
+        whether there is a single one, which has to come. That takes longer, and is seldom asked.
+        """
+        return self(logits, keep_allowed(adjusted, bits), keys, failed=Status.UNCERTAIN)
 
 
 class RuleDraws(NamedTuple):
@@ -160,7 +180,12 @@ class RuleDraws(NamedTuple):
 
 
 def draw_once(
-    logits: mx.array, strategy: SamplingStrategy, uniform: mx.array, *, whole: bool
+    logits: mx.array,
+    strategy: SamplingStrategy,
+    uniform: mx.array,
+    *,
+    whole: bool,
+    failed: Status = Status.NOT_FINITE,
 ) -> tuple[mx.array, mx.array, tuple[mx.array, mx.array | None]]:
     """Draw one token per row.
 
@@ -169,6 +194,7 @@ def draw_once(
         strategy: Strategy with temperature, top-k, top-p and min-p.
         uniform: Random numbers in [0, 1), (R, 1).
         whole: Search the whole vocabulary at once.
+        failed: Status of a row without a token to choose.
 
     Returns:
         Token ids (R,), `Status` (R,), and the weights drawn from with their ids, each (R, C).
@@ -185,7 +211,7 @@ def draw_once(
     place = draw(weights, uniform)
     tokens = place if candidates.ids is None else mx.take_along_axis(candidates.ids, place, axis=-1)
     status = mx.where(certain, Status.CERTAIN, Status.UNCERTAIN)
-    status = mx.where(mx.abs(candidates.largest) < mx.inf, status, Status.NOT_FINITE)
+    status = mx.where(mx.abs(candidates.largest) < mx.inf, status, failed)
     return tokens[:, 0], status[:, 0], (weights, candidates.ids)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from metal_gen.sampling.allowed import Allowed, keep_allowed
+from metal_gen.sampling.allowed import Allowed
 from metal_gen.sampling.draw_rule import Draw, DrawRule
 from metal_gen.sampling.random_keys import fold, words_of
 from metal_gen.sampling.sampler import Sampler
@@ -72,13 +72,14 @@ def draw_alike(
     Returns:
         Token ids followed by the `Status` of each, (2 R,) int32.
     """
-    adjusted = rule.adjusted(logits)
-    if masks:
-        adjusted = keep_allowed(adjusted, mx.concatenate(list(masks)))
     keys = samplers[0].keys.base  # A greedy draw ignores it.
     if not rule.strategy.is_greedy:
         keys = fold(join_bases(samplers), words_of(indices))
-    outcomes, _ = rule(logits, adjusted, keys)
+    adjusted = rule.adjusted(logits)
+    if masks:
+        outcomes, _ = rule.at_first(logits, adjusted, mx.concatenate(list(masks)), keys)
+    else:
+        outcomes, _ = rule(logits, adjusted, keys)
     return outcomes
 
 

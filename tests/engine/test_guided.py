@@ -1,5 +1,7 @@
 """Texts with a guide: nothing comes that it does not allow, alone or among others."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -134,6 +136,25 @@ def test_what_is_forced_comes_out_as_if_drawn_from_nothing_else(tiny_model, make
     cache = make_cache(tiny_model, max_seq_len=CAPACITY)
     forced = alone(tiny_model, cache, [5, 6, 7], strategy, ScriptedGuide(next_ones, run_of))
     assert forced == alone(tiny_model, cache, [5, 6, 7], strategy, ScriptedGuide(one_by_one))
+
+
+BANNED = [replace(strategy, logit_bias=((11, -math.inf), (13, -math.inf))) for strategy in STRATEGIES[:3]]
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("strategy", BANNED, ids=range(3))
+def test_a_token_that_alone_is_allowed_comes_whatever_bans_it(tiny_model, make_cache, strategy, compiles):
+    cache = make_cache(tiny_model, max_seq_len=CAPACITY)
+    forced = alone(tiny_model, cache, [5, 6, 7], strategy, ScriptedGuide(next_ones, run_of))
+    assert [token for token, _ in forced].count(13) > 2
+    assert forced == alone(
+        tiny_model, cache, [5, 6, 7], strategy, ScriptedGuide(one_by_one), compiles=compiles
+    )
+    slots = make_cache(tiny_model, max_seq_len=CAPACITY, batch_size=3)
+    decoder = SlotDecoder(tiny_model, slots, compiles=compiles)
+    texts = [(0, [5, 6, 7], strategy, partial(ScriptedGuide, one_by_one), 30)]
+    texts += [(number, [5, 6, 7], strategy, partial(ScriptedGuide, next_ones), 30) for number in (1, 2)]
+    assert together(decoder, texts)[0] == forced
 
 
 def test_a_guide_that_allows_all_changes_nothing(tiny_model, make_cache):

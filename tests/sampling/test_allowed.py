@@ -57,16 +57,33 @@ def test_the_bits_are_those_of_the_tokens(vocabulary):
 def test_a_token_that_is_allowed_alone_comes_whatever_bans_it(token):
     logits = logits_of(300)
     logits[token] = -np.inf
-    left = np.array(keep_allowed(mx.array(logits[None]), bits(np.array([token]), 300)))[0]
+    left = np.array(made_to_come(logits, [token]))[0]
     assert left[token] == 0
     assert np.isneginf(np.delete(left, token)).all()
     for other in (0, 33, 298):
-        two = bits(np.array([other, other + 1]), 300)
         logits[[other, other + 1]] = -np.inf
-        assert np.isneginf(np.array(keep_allowed(mx.array(logits[None]), two))).all()
+        assert np.isneginf(np.array(made_to_come(logits, [other, other + 1]))).all()
     logits[:] = -np.inf
     for pair in ((0, 32), (1, 299), (31, 64), (63, 62)):
-        assert np.isneginf(np.array(keep_allowed(mx.array(logits[None]), bits(np.array(pair), 300)))).all()
+        assert np.isneginf(np.array(made_to_come(logits, pair))).all()
+
+
+@pytest.mark.parametrize("strategy", [STRATEGIES[0], STRATEGIES[3]], ids=["greedy", "sampled"])
+def test_a_draw_from_banned_tokens_is_made_again(strategy):
+    """It succeeds if there is only one of them."""
+    logits = logits_of(300)
+    logits[[7, 8]] = -np.inf
+    for tokens, status in (([7], Status.CERTAIN), ([7, 8], Status.NOT_FINITE)):
+        sampler = Sampler(strategy, RandomKeys(0), prompt=[1], capacity=9)
+        draw = sampler.draw(mx.array(logits[None]), 0, Allowed(bits(np.array(tokens), 300)))
+        assert read_draw(draw)[1] == Status.UNCERTAIN
+        token, found = read_draw(sampler.redraw(draw))
+        assert found == status
+        assert token == 7 or status != Status.CERTAIN
+
+
+def made_to_come(logits, tokens):
+    return keep_allowed(mx.array(logits[None]), bits(np.array(tokens), 300), must_come=True)
 
 
 @pytest.mark.parametrize(
