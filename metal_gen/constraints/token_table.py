@@ -23,6 +23,8 @@ MATCHER_BYTES = 4 << 20
 # token of a string takes one to two milliseconds. More lengths take 0.04 s each, and save little.
 SLICES = [rf'[^"\\\x00-\x1F\x7F]{length}' for length in ("{1,8}", "{1,16}", "+")]
 MOST_KEPT = 64
+# The library's id of a token that there is not.
+NO_TOKEN = 0xFFFFFFFF
 
 
 def table_bytes(vocabulary: int) -> int:
@@ -119,7 +121,7 @@ class _Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self.eos_token_id = eos_ids[0] if eos_ids else 0
+        self.eos_token_id = eos_ids[0] if eos_ids else NO_TOKEN
         self.tokens = tokenizer.all_token_bytes()
         # All added tokens; otherwise <tool_call> and <think> could appear within a string.
         self.special_token_ids = sorted(tokenizer.added_ids.values())

@@ -10,6 +10,7 @@ from tiny_text_checkpoint import IM_END, remove_bytes, write_text_checkpoint
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.constraints.constraint import Constraint
 from metal_gen.constraints.matcher import GrammarMatcher
+from metal_gen.constraints.token_table import TokenTable
 from metal_gen.errors import UsageError
 
 
@@ -68,6 +69,17 @@ def test_the_end_of_a_text_is_allowed_when_it_is_complete(checkpoint):
     assert follow(checkpoint, Constraint.regex("ab"), "ab").is_over
     before = follow(checkpoint, Constraint.regex("ab"), "a").allowed().tolist()[0]
     assert not before[IM_END // 32] >> IM_END % 32 & 1
+
+
+def test_without_a_token_that_ends_a_text_no_other_is_allowed_in_its_place(checkpoint):
+    matcher = GrammarMatcher(TokenTable(checkpoint.tokenizer, ()), Constraint.regex("ab*c?"))
+    matcher.accept(ord("a"))
+    words = matcher.allowed().tolist()[0]
+    assert [token for token in range(32 * len(words)) if words[token // 32] >> token % 32 & 1] == [*b"bc"]
+    assert matcher.is_complete
+    matcher.accept(ord("c"))
+    assert matcher.is_over
+    assert matcher.is_complete
 
 
 def test_added_tokens_are_no_part_of_a_string(checkpoint):
