@@ -15,12 +15,11 @@ class TokenGuide(Protocol):
 
     The loop passes it each token, asks which tokens must follow, and if there are none, which may. It asks
     before each draw: no token is drawn before the guide has allowed it.
-
-    Attributes:
-        error: Why the guide allows no token, if it has failed.
     """
 
-    error: MetalGenError | None
+    @property
+    def error(self) -> MetalGenError | None:
+        """Why the guide allows no token, if it has failed."""
 
     def accept(self, token: int) -> FinishDetail | None:
         """Record the next token. Return why the text ends with it; None if it does not."""

@@ -8,6 +8,7 @@ import pytest
 import metal_gen
 from metal_gen.bench.runners.engine import EngineRunner
 from metal_gen.bench.sections import constraint as section
+from metal_gen.constraints.constraint import Constraint
 
 pytest_plugins = ("fixtures_text",)
 
@@ -46,3 +47,14 @@ def test_a_document_that_breaks_its_schema_is_an_error(model):
     tokens = model.checkpoint.tokenizer.encode('[{"name":7', add_special_tokens=False)
     with pytest.raises(metal_gen.MetalGenError, match="not allowed"):
         section.mask_seconds(model.checkpoint.token_table, tokens)
+
+
+def test_a_guide_that_allows_no_token_says_why(model):
+    grammar = Constraint.lark(r'start: "a" /[^\x00-\u{10FFFF}]/')
+    guide = section.TimedGuide(model.checkpoint.token_table, grammar)
+    guide.accept(*model.checkpoint.tokenizer.encode("a", add_special_tokens=False))
+    assert guide.error is None
+    guide.allowed()
+    assert "no token of this model can continue it" in guide.error.message
+    guide.take_back(1)
+    assert guide.error is None

@@ -71,17 +71,19 @@ class TimedGuide:
         waits: How long the decode loop was held up by each mask, in seconds.
     """
 
-    error: MetalGenError | None = None
-
     def __init__(self, table: TokenTable, constraint: Constraint) -> None:
         self.matcher = TimedMatcher(table, constraint)
         self.waits: list[float] = []
         self._asking = 0.0
 
+    @property
+    def error(self) -> MetalGenError | None:
+        """Why the matcher allows no token, if it has failed."""
+        return self.matcher.error
+
     def accept(self, token: int) -> FinishDetail | None:
         """Record a token."""
         self.matcher.accept(token)
-        self.error = self.matcher.error
         return None
 
     def take_back(self, count: int) -> None:
@@ -119,11 +121,12 @@ def constraint_trials(
         count: Number of new tokens, at least two.
     """
     table.build()
-    free = [0.0]
+    free_tps = 0.0
 
     def decode_free() -> tuple[float, ...]:
-        free[0] = runner.decode(depth, count).decode_tps
-        return (free[0],)
+        nonlocal free_tps
+        free_tps = runner.decode(depth, count).decode_tps
+        return (free_tps,)
 
     def figure(name: str, unit: Unit) -> Measurement:
         return Measurement(CONSTRAINT, name, unit, METAL_GEN, {"depth": depth})
@@ -133,7 +136,7 @@ def constraint_trials(
             guide, tps = _warm_run(runner, table, CONSTRAINTS[name], depth, count)
             # All tokens of a very short document are forced, and nobody waits for a mask.
             both = (guide.matcher.seconds, guide.waits)
-            return (tps, tps / free[0], *(1e6 * statistics.median(each or [0.0]) for each in both))
+            return (tps, tps / free_tps, *(1e6 * statistics.median(each or [0.0]) for each in both))
 
         figures = (
             figure(f"{name}_tps", Unit.TOKENS_PER_SECOND),
