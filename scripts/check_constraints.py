@@ -24,8 +24,8 @@ from typing import Any
 import jsonschema
 
 from metal_gen.constraints.constraint import Constraint
+from metal_gen.constraints.usable import require_text
 from metal_gen.errors import UsageError
-from metal_gen.files.json_file import NotJsonError
 from scripts.constraint_schemas import SCHEMAS
 
 Schema = Any
@@ -40,10 +40,10 @@ def usable(schemas: list[Schema]) -> tuple[list[Schema], Counter[str]]:
         try:
             if not isinstance(schema, dict):
                 raise UsageError("true or false alone")
-            Constraint.schema(schema).require_usable()
+            require_text(Constraint.schema(schema), {})
             kept.append(schema)
-        except (UsageError, NotJsonError) as error:
-            refused[getattr(error, "message", str(error))[:90]] += 1
+        except UsageError as error:
+            refused[error.message[:90]] += 1
     return kept, refused
 
 

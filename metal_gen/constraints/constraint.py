@@ -68,6 +68,7 @@ class Constraint:
 
         Raises:
             UsageError: The library is not installed.
+            ValueError: The value is not valid as the setting of this kind.
         """
         matcher = llguidance().LLMatcher
         if self.kind == "schema":
@@ -77,16 +78,6 @@ class Constraint:
         if self.kind in ("grammar", "tool_choice"):
             return str(matcher.grammar_from_lark(self.value))
         return str(matcher.grammar_from_lark("start: " + " | ".join(map(quoted, self.value))))
-
-    def require_usable(self) -> None:
-        """Check the grammar without a tokenizer.
-
-        Raises:
-            UsageError: The library is not installed, or cannot keep to the constraint.
-        """
-        is_error, messages = llguidance().LLMatcher.validate_grammar_with_warnings(self.library_grammar)
-        if is_error:
-            raise self.refusal(messages[0])
 
     def refusal(self, message: str) -> UsageError:
         """Return the error for what the library says."""

@@ -52,7 +52,7 @@ def follow(checkpoint, constraint, text):
     ids=range(7),
 )
 def test_what_fits_is_accepted_and_nothing_else(checkpoint, constraint, fits, fits_not):
-    constraint.require_usable()
+    checkpoint.token_table.require_usable(constraint)
     for text in fits:
         assert follow(checkpoint, constraint, text).is_complete, text
     for text in fits_not:
@@ -126,9 +126,9 @@ def test_matchers_of_one_constraint_do_not_share_a_place(checkpoint):
     ],
     ids=range(15),
 )
-def test_a_schema_that_cannot_be_kept_to_is_refused_by_name(schema, part):
+def test_a_schema_that_cannot_be_kept_to_is_refused_by_name(checkpoint, schema, part):
     with pytest.raises(UsageError, match="schema") as error:
-        Constraint.schema(schema).require_usable()
+        checkpoint.token_table.require_usable(Constraint.schema(schema))
     assert part in error.value.message
     assert error.value.hint
     assert "\n" not in error.value.message
@@ -144,9 +144,9 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_by_name(schema, part):
     ],
     ids=range(4),
 )
-def test_keywords_of_a_string_that_exclude_one_another(keywords):
+def test_keywords_of_a_string_that_exclude_one_another(checkpoint, keywords):
     with pytest.raises(UsageError) as error:
-        Constraint.schema({"type": "string", **keywords}).require_usable()
+        checkpoint.token_table.require_usable(Constraint.schema({"type": "string", **keywords}))
     assert error.value.message == (
         "no document fits the schema: patterns, formats, lengths or values of a string exclude one another"
     )
@@ -164,9 +164,9 @@ def test_keywords_of_a_string_that_exclude_one_another(keywords):
     ],
     ids=range(5),
 )
-def test_other_constraints_that_cannot_be_used(constraint, part):
+def test_other_constraints_that_cannot_be_used(checkpoint, constraint, part):
     with pytest.raises(UsageError) as error:
-        constraint.require_usable()
+        checkpoint.token_table.require_usable(constraint)
     assert part in error.value.message
     assert "\n" not in error.value.message
 
@@ -267,8 +267,8 @@ def test_an_object_of_thousands_of_properties(checkpoint):
     assert matcher.is_complete
 
 
-def test_without_the_library_one_sentence_says_how_to_install_it(monkeypatch):
+def test_without_the_library_one_sentence_says_how_to_install_it(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UsageError, match="needs llguidance, which is not installed") as error:
-        Constraint.regex("a").require_usable()
+        checkpoint.token_table.require_usable(Constraint.regex("a"))
     assert error.value.hint == "in the checkout: pip install '.[structured]'"

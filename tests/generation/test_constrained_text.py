@@ -179,8 +179,10 @@ def test_a_base_model_and_raw_prompts_are_constrained_from_the_first_token(load)
         ({"regex": "(?=a)"}, "look-around"),
         ({"choice": []}, "choice must have at least one text"),
         ({"schema": "{"}, "schema is not JSON"),
+        ({"constraint": metal_gen.Constraint.schema("{")}, "schema is not JSON"),
+        ({"constraint": metal_gen.Constraint.choice("\ud800")}, "choice must be a list"),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_computed(story, settings, part):
     with pytest.raises(UsageError) as error:
