@@ -138,7 +138,7 @@ class GrammarMatcher:
 
 
 def _are_none(bits: bytes) -> bool:
-    """Return whether no bit is set. A copy would take long for bytes of another thread."""
+    """Return whether no bit is set."""
     return bits == _no_bits(len(bits))
 
 
