@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 # 8 bytes a token more, and so do `Expectations` at most.
 BYTES_PER_TOKEN = 736
 MATCHER_BYTES = 4 << 20
-# Tokens without quotes, backslashes and control characters, of up to so many characters. Where a string may go
-# on with any of one length, the library takes them all at once, and looks only at the others one by one. Building
-# this takes 0.16 s; without it, the mask of a token in a string takes one to two milliseconds. Each more length
-# takes 0.02 to 0.04 s, and saves little.
+# Tokens without quotes, backslashes and control characters, of up to so many characters. Where a string may
+# go on with any of one length, the library takes them all at once, and looks only at the others one by one.
+# Building this takes 0.16 s; without it, the mask of a token in a string takes one to two milliseconds. Each
+# more length takes 0.02 to 0.04 s, and saves little.
 SLICES = [rf'[^"\\\x00-\x1F\x7F]{length}' for length in ("{1,8}", "{1,16}", "+")]
 MOST_KEPT = 64
 # The library's id of a token that there is not.
