@@ -24,6 +24,10 @@ class Recent(Generic[State]):
     def __init__(self) -> None:
         self._states: deque[State] = deque(maxlen=MOST_TAKEN_BACK)
 
+    def __len__(self) -> int:
+        """Number of additions that can be taken back."""
+        return len(self._states)
+
     def keep(self, state: State) -> None:
         """Keep the state before the next addition."""
         self._states.append(state)

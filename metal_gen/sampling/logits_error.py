@@ -22,7 +22,8 @@ def no_token(problem: str, logits: mx.array) -> LogitsError:
         problem: What failed.
         logits: The model's logits, which tell whether the model or the strategy is the cause.
     """
-    if mx.isfinite(logits).all().item():
+    # A model may give minus infinity to some tokens. The largest of a row is NaN if any of its logits is.
+    if mx.isfinite(logits.max(axis=-1)).all().item():
         return NoTokenLeftError(
             f"{problem}: every token of the vocabulary is banned",
             "ban fewer tokens; min_tokens and ignore_eos ban those that end a text",

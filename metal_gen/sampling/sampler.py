@@ -86,7 +86,7 @@ class Sampler:
 
     def redraw(self, missed: Draw) -> Draw:
         """Draw again from the whole vocabulary, with the same random number."""
-        self._whole_until = missed.index + DRAWS_AFTER_A_MISS
+        self._whole_until = missed.index + 1 + DRAWS_AFTER_A_MISS
         return self._draw(missed.logits, missed.index, missed.allowed, whole=True)
 
     def accept(self, draw: Draw) -> None:

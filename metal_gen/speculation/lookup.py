@@ -20,7 +20,7 @@ from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.depth import LOOKUP_GUESSES
 from metal_gen.speculation.planned import GuessMemory
 from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
-from metal_gen.take_back import MOST_TAKEN_BACK, Recent
+from metal_gen.take_back import Recent
 
 LONG_KEY, SHORT_KEY = 8, 4
 LONG, SHORT, RESUMED = f"lookup {LONG_KEY}", f"lookup {SHORT_KEY}", "lookup resumed"
@@ -86,7 +86,7 @@ class Lookup:
 
     def __init__(self, capacity: int) -> None:
         self._text = array("i", [0]) * (capacity + 1)
-        self._length = 0
+        self._length = self._prompt_length = 0
         self._tables = [_Places(length, capacity + 1) for length in KEYS]
         self._found = [NOWHERE] * len(KINDS)
         self._long = NOWHERE, 0
@@ -105,6 +105,7 @@ class Lookup:
         self._found, self._long = [NOWHERE] * len(KINDS), (NOWHERE, 0)
         for token in prompt:
             self._add(token)
+        self._prompt_length = self._length
         if self._found[0] != NOWHERE:
             self._long = self._found[0], PATIENCE
         self._recent = Recent()
@@ -138,8 +139,12 @@ class Lookup:
 
     def take_back(self, count: int) -> None:
         """See `GuessSource`."""
-        if count > MOST_TAKEN_BACK:
-            self.begin(self._text[: self._length - count], 0)
+        if not 0 <= count <= self._length - self._prompt_length:
+            raise ValueError(f"cannot take back {count} of {self._length - self._prompt_length} tokens")
+        if count > len(self._recent):
+            text = self._text[: self._length - count]
+            self.begin(text[: self._prompt_length], 0)
+            self.accepted(text[self._prompt_length :], None)
             return
         for _ in range(count):
             added = self._recent.take_back(1, _Added([], self._found, self._long))

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from metal_gen.sampling.draw_rule import Status, draw_once
 from metal_gen.sampling.logits_error import LogitsError, NoTokenLeftError
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
-from metal_gen.sampling.sampler import Sampler, sample_token
+from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS, Sampler, sample_token
 from metal_gen.sampling.seed import choose_seed
 from metal_gen.sampling.strategy import Greedy, SamplingStrategy, Temperature, TopK, TopP, require_vocabulary
 
@@ -293,6 +294,22 @@ def test_banning_every_token_is_an_error():
     with pytest.raises(NoTokenLeftError, match="new token 1") as caught:
         generate([np.zeros(8, np.float32)] * 3, strategy)
     assert caught.value.exit_code == ExitCode.CONFIGURATION
+
+
+def test_a_ban_is_the_cause_though_the_model_gives_minus_infinity_too():
+    strategy = SamplingStrategy(temperature=0.0, logit_bias={1: -math.inf, 2: -math.inf})
+    for row in ([-math.inf, 1.0, 2.0], [0.0, 1.0, 2.0]):
+        banned = strategy if row[0] else replace(strategy, logit_bias=((0, -math.inf), *strategy.logit_bias))
+        with pytest.raises(NoTokenLeftError):
+            sample_token(mx.array(row), banned, mx.random.key(0))
+
+
+def test_so_many_draws_after_a_miss_search_the_whole_vocabulary():
+    sampler = Sampler(TopP(0.9), RandomKeys(0), prompt=[1], capacity=99)
+    missed = sampler.draw(mx.zeros((1, BIG)), 5)
+    sampler.redraw(missed)
+    whole = [index for index in range(6, 99) if sampler.searches_whole(index)]
+    assert whole == list(range(6, 6 + DRAWS_AFTER_A_MISS))
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -77,6 +77,26 @@ def test_a_full_cache_and_much_that_is_taken_back():
     assert source.guess(room, None) == fresh.guess(room, None)
 
 
+def test_any_number_of_tokens_is_taken_back_or_none():
+    chance = random.Random(9)
+    source, text, room = Lookup(400), [place % 7 for place in range(20)], lambda kind: 9
+    source.begin(text, 0)
+    for _ in range(60):
+        added = [chance.randrange(3) for _ in range(chance.choice([1, 3, 50]))][: 390 - len(text)]
+        source.accepted(added, None)
+        text += added
+        with pytest.raises(ValueError, match="cannot take back"):
+            source.take_back(len(text) - 19)
+        count = chance.randint(0, len(text) - 20)
+        source.take_back(count)
+        del text[len(text) - count :]
+        fresh = Lookup(400)
+        fresh.begin(text[:20], 0)
+        fresh.accepted(text[20:], None)
+        assert source.guess(room, None) == fresh.guess(room, None)
+        assert (source._found, source._long) == (fresh._found, fresh._long)
+
+
 @pytest.mark.parametrize("capacity", [1, 2, 100, 1023, 1024, 1025])
 def test_its_memory_is_within_the_plan(capacity):
     source = Lookup(capacity)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from metal_gen.sampling.draw_rule import Status
-from metal_gen.sampling.sampler import Sampler
+from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS, Sampler
 
 
 def doubtful_sampler(redrawn, wrong_by=1):
@@ -19,7 +19,7 @@ def doubtful_sampler(redrawn, wrong_by=1):
     class Doubtful(Sampler):
         def draw(self, logits, index, allowed=None):
             draw = super().draw(logits, index, allowed)
-            if index % 3 or index < self._whole_until - 16:
+            if index % 3 or index < self._whole_until - 1 - DRAWS_AFTER_A_MISS:
                 return draw
             wrong = mx.array([(int(draw.token.item()) + wrong_by) % 64, Status.UNCERTAIN])
             return replace(draw, outcomes=wrong)
