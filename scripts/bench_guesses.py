@@ -7,7 +7,7 @@
 
 FOLDER is a trained model: guesses for random weights are never right. For each source and text, one run
 warms up, and the others alternate without and with guesses; each goes first in turn. A row has the median
-speeds, the mean ratio and its 95 % interval, the tokens of a pass, right guesses of all, and for how many
+speeds, the mean ratio and its standard error, the tokens of a pass, right guesses of all, and for how many
 tokens both texts are equal. Depths begin without what earlier runs have learned, and are not kept. On a CPU,
 where guesses save no time, counts alone mean something.
 """
@@ -116,7 +116,7 @@ def load(wanted: argparse.Namespace, source: str) -> TextModel:
 
 
 def generated(model: TextModel, name: str, wanted: argparse.Namespace) -> Generation:
-    """Generate a text; end tokens do not stop it."""
+    """Generate a text; end tokens do not stop it, only its stop strings."""
     return metal_gen.generate(
         model,
         TEXTS[name],
@@ -136,10 +136,10 @@ def equal_tokens(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def mean_ratio(speeds: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
-    """Return the geometric mean of the ratios in pairs, and half of its 95 % interval."""
+    """Return the geometric mean of the ratios in pairs, and its standard error."""
     logs = [math.log(speed / other) for speed, other in zip(speeds, others, strict=True)]
     ratio = math.exp(fmean(logs))
-    return ratio, ratio * 1.96 * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+    return ratio, ratio * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
 
 
 def compare(model: TextModel, source: str, name: str, wanted: argparse.Namespace) -> str | None:
@@ -203,9 +203,13 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=3)
     wanted = parser.parse_args()
+    if unknown := set(wanted.texts.split(",")) - set(TEXTS):
+        parser.error(f"there is no text {', '.join(sorted(unknown))}")
+    if wanted.runs < 1:
+        parser.error("there must be at least one run")
     usual = ["lookup", "mtp", *(["draft"] if wanted.draft_model else []), "auto"]
     print(
-        "source   text       off tok/s   on  ratio    +/-  a pass  right        equal  runs passes by guesses"
+        "source   text       off tok/s   on  ratio   s.e.  a pass  right        equal  runs passes by guesses"
     )
     for source in wanted.sources.split(",") if wanted.sources else usual:
         if seconds_gone() > wanted.seconds:
