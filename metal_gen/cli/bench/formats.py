@@ -80,8 +80,9 @@ def environment_lines(report: BenchReport) -> list[str]:
         f"{setup['max_seq_len']:,} tokens in {setup['cache_dtype']}",
         f"{env['device']}, {env['cpu_count']} cores{blas}; {env['os']}",
         f"metal-gen {env['metal_gen']}{commit}, mlx {env['mlx']}{versus}, Python {env['python']}",
-        f"n values of each figure, taken in turns after {setup['warmup']} not counted; decode speeds are "
-        f"those of {setup['decode_tokens']} greedy tokens",
+        f"n: how often each figure was measured, in turns, after {setup['warmup']} that did not count",
+        f"`metal-gen help benchmarks` explains the figures; decode speeds are those of "
+        f"{setup['decode_tokens']} greedy tokens",
     ]
     if setup.get("compare"):
         lines.append(f"ratio: {RATIO_MEANING}")
