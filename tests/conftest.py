@@ -49,7 +49,7 @@ RELEASE = (
     *("cli/terminal/test_cli_streams", "cli/terminal/test_in_tmux"),
     *("checkpoint/gguf/test_gguf.py", "checkpoint/gguf/test_gguf_hybrids", "checkpoint/test_hybrid_layouts"),
     *("checkpoint/packed/test_published_quantization", "conversion/test_convert", "device_checks/"),
-    *("engine/compiled/test_compiled_step", "engine/test_hybrid_slots", "engine/test_peak_memory"),
+    *("engine/compiled/test_compiled_step", "engine/slots/test_hybrid_slots", "engine/test_peak_memory"),
     *("generation/test_hybrid_conversation", "hub/test_hub_download", "hub/test_hub_errors"),
     *("models/test_attention_kernel", "models/test_hybrid_goldens", "models/test_long_goldens"),
     *("prefix_cache/test_prefix_conversation", "prefix_cache/test_prefix_reuse"),

@@ -44,7 +44,7 @@ class Decoder:
     Args:
         model: Model with its weights.
         cache: Cache of the model's shape. The text is in its first sequence.
-        chunk_size: Number of prompt tokens computed at once; limits the memory of prefill.
+        chunk_size: Most tokens of a prompt, or forced tokens, computed at once; limits memory.
         ahead_bytes: Memory that prefill may use in addition to weights and cache before it waits for the
             device to finish its work; None for no limit.
         compiles: Whether to compile the decode step, if the cache holds one sequence.
@@ -213,12 +213,15 @@ class Decoder:
             CacheOverflowError: They do not fit. The cache holds the passes that came before.
         """
         rest = list(tokens)
-        while (most := most_forced(self.model.rope, self.cache.position, len(rest))) < len(rest):
+        while (most := self._most_forced(len(rest))) < len(rest):
             # What is still in use when the next tokens are added would be copied.
             mx.eval(self.extend(rest[:most]))
             self.cache.evaluate()
             rest = rest[most:]
         return self.extend(rest)
+
+    def _most_forced(self, count: int) -> int:
+        return most_forced(self.model.rope, self.cache.position, min(count, self.chunk_size))
 
     def _wait_for_last_step(self) -> None:
         """Hand the last step over before a compiled pass; wait for it where MLX's own operations write."""

@@ -2,9 +2,13 @@
 
 A pass is built before the one before it is done: it claims positions, and samplers record tokens that nobody
 has read yet.
+
+Prompts and forced tokens are computed in parts, for which a pass has limited room. Where a part ends depends
+on its text alone: on the number of rows depend the last bits of attention. A part without room waits as a
+whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 
@@ -26,7 +30,8 @@ class PassBuilder:
     Args:
         model: Model with its weights.
         slots: Slots that take the keys and values.
-        chunk_size: Number of prompt tokens computed in one pass.
+        chunk_size: Most tokens of prompts and forced tokens in one pass, to which each other text adds one;
+            no fewer than the stride of the slots.
         compiled: Compiled step that adds a token to every text; None to use plain operations.
 
     Attributes:
@@ -43,6 +48,8 @@ class PassBuilder:
         self._compiled = None if compiled is None else CompiledSlots(compiled, slots)
         # Texts whose prompts are not yet built as a whole, those that have waited longest first.
         self._waiting: list[SlotText] = []
+        # Whether prompts come before forced tokens, and the slot whose forced tokens come first.
+        self._prompts_first, self._first_forced = False, 0
 
     def add_prompt(self, text: SlotText) -> None:
         """Add a text whose prompt the next passes compute, except for what a slot holds of it."""
@@ -58,17 +65,23 @@ class PassBuilder:
         """Build the pass that follows those already built, for the texts of all slots."""
         built = BuiltPass()
         self._slots.begin_pass()
-        built.fed = [
+        following = [
             text
             for text in texts
             if text is not None
             and not text.is_last
             and (text.draw is not None or (text.forced and text not in self._waiting))
         ]
+        built.fed = [text for text in following if not text.forced]
         groups: dict[int, PassRows] = {}
-        self._add_nexts([text for text in built.fed if not text.forced], groups)
-        self._add_forced([text for text in built.fed if text.forced], groups)
-        self._add_prompts(built.prefilled, groups)
+        self._add_nexts(built.fed, groups)
+        if self._prompts_first:
+            self._add_prompts(built.prefilled, groups)
+        self._add_forced([text for text in following if text.forced], built.fed, groups)
+        if not self._prompts_first:
+            self._add_prompts(built.prefilled, groups)
+        # Prompts that found no room have a turn, so that neither they nor forced tokens wait for long.
+        self._prompts_first = bool(self._waiting) and not built.prefilled
         # The compiled step has exactly one row for each slot.
         compiled = self._compiled if len(groups) == 1 else None
         stages = [
@@ -96,9 +109,23 @@ class PassBuilder:
             rows.nexts.append(NextToken(text.slot, text.draw, position))
             text.sampler.accept(text.draw)
 
-    def _add_forced(self, texts: Sequence[SlotText], groups: dict[int, PassRows]) -> None:
-        for text in texts:
-            most = most_forced(self._model.rope, self._slots.positions[text.slot], len(text.forced))
+    def _room(self, groups: Mapping[int, PassRows]) -> int:
+        """Return how many more tokens of prompts and forced tokens a pass may have."""
+        return self._chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
+
+    def _add_forced(
+        self, texts: Sequence[SlotText], fed: list[SlotText], groups: dict[int, PassRows]
+    ) -> None:
+        """Add a part of each text's forced tokens. After one without room, its slot is the first in turn."""
+        positions, room = self._slots.positions, self._room(groups)
+        for text in sorted(texts, key=lambda text: (text.slot - self._first_forced) % len(positions)):
+            most = min(len(text.forced), self._chunk_size)
+            most = most_forced(self._model.rope, positions[text.slot], most)
+            if most > room:
+                self._first_forced = text.slot
+                break
+            room -= most
+            fed.append(text)
             tokens, text.forced = text.forced[:most], text.forced[most:]
             start = self._slots.claim(text.slot, len(tokens))
             rows = self._rows(groups, start + len(tokens))
@@ -112,29 +139,30 @@ class PassBuilder:
 
         A prompt that begins like another one of this pass waits for it, to copy the part they share.
         """
-        room = self._chunk_size - sum(len(part.tokens) for rows in groups.values() for part in rows.parts)
-        if room <= 0:
-            return
+        room = self._room(groups)
         for text in tuple(self._waiting):
             slot, prompt, shareable = text.slot, text.prompt, text.shareable
             self.shared_tokens += self._slots.extend(slot, shareable)
             position = self._slots.positions[slot]
             if any(self._slots.reusable_length(other.shareable, shareable) > position for other in prefilled):
                 continue
+            tokens = prompt[position : position + self._slots.stride]
+            if len(tokens) > room:
+                break
             rows = self._rows(groups, len(prompt))
             others = [other.shareable for other in self._waiting if other is not text]
             end = self._slots.part_end(slot, shareable, others) or len(prompt)
-            while room > 0 and position < end:
-                tokens = prompt[position : position + self._slots.stride]
+            while position < end and len(tokens) <= room:
                 rows.parts.append(PromptPart(slot, tokens, self._slots.claim(slot, len(tokens))))
                 position += len(tokens)
                 room -= len(tokens)
+                tokens = prompt[position : position + self._slots.stride]
             if position == len(prompt):
                 if not text.forced:
                     rows.drawn.append((text, rows.count - 1))
                 self._waiting.remove(text)
             prefilled.append(text)
-            if room <= 0:
+            if not room:
                 break
         for text in prefilled:
             self._slots.hold(text.slot, text.shareable)

@@ -1,8 +1,8 @@
 """Continuous batching: many texts at once in a fixed number of slots, each as if it were alone.
 
-A pass adds one token to every text and computes parts of waiting prompts. A text that ends frees its
-slot, and the next prompt starts with the pass after. As in `generator`, a pass is built (`pass_builder`)
-while the one before is computed, and handed to the device when that one is done.
+A pass adds one token to every text, and computes parts of prompts and of forced tokens. A text that ends
+frees its slot, and the next prompt starts with the pass after. As in `generator`, a pass is built
+(`pass_builder`) while the one before is computed, and handed to the device when that one is done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,10 @@ class SlotDecoder:
         model: Model with its weights. To make texts independent of the other slots, pass the result of
             `with_independent_rows`.
         cache: Cache with one sequence per slot.
-        chunk_size: Number of prompt tokens computed in one pass; limits how long texts wait.
-        stride: Number of tokens in a part of a prompt; prompts are shared in multiples of it.
+        chunk_size: Most tokens of prompts and forced tokens in one pass, to which each other text adds one;
+            limits memory, and how long texts wait.
+        stride: Number of tokens in a part of a prompt, `chunk_size` at most; prompts are shared in multiples
+            of it.
         compiles: Whether to compile the step that adds a token to every text without parts of prompts.
 
     Attributes:
@@ -52,7 +54,7 @@ class SlotDecoder:
         compiles: bool = False,
     ) -> None:
         self.model = model
-        self.slots = new_slots(cache, stride)
+        self.slots = new_slots(cache, min(stride, chunk_size))
         self.slot_passes = self.busy_slot_passes = 0
         self._texts: list[SlotText | None] = [None] * cache.config.batch_size
         self._begun: list[tuple[SlotText, GeneratedToken]] = []

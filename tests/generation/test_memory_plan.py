@@ -128,18 +128,18 @@ def test_the_plan_of_a_hybrid_is_within_five_percent_of_the_peak(tmp_path, dtype
 
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.release), "bfloat16"])
 def test_the_plan_fits_eight_slots_of_a_hybrid(tmp_path, dtype):
-    """Prompts fill the slots, and share a beginning whose states are kept."""
+    """Prompts fill the slots and whole parts, and share a beginning whose states are kept."""
     config = tiny_config("qwen3_5_text", max_position_embeddings=2048, **SMALL, **LINEAR)
     folder = str(write_checkpoint(tmp_path, config))
-    prepared = prepare(Settings(model=folder, model_dtype=dtype, max_seq_len=256, batch_size=8), most_slots=8)
+    prepared = prepare(Settings(model=folder, model_dtype=dtype, max_seq_len=264, batch_size=8), most_slots=8)
     planned = prepared.plan.total_bytes
-    prompts = [[1] * 64 + [1 + (7 * place + slot) % 500 for place in range(184)] for slot in range(8)]
+    prompts = [[1] * 64 + [1 + (7 * place + slot) % 500 for place in range(192)] for slot in range(8)]
 
     def run():
         model = prepared.load()
         slots = SlotDecoder(model.decoder.model, model.decoder.cache, chunk_size=prepared.plan.chunk_size)
         for prompt in prompts:
-            sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=256)
+            sampler = Sampler(Greedy(), RandomKeys(0), prompt=prompt, capacity=264)
             slots.begin(prompt, sampler, endings={}, max_tokens=9)
         while slots.in_use:
             slots.step()

@@ -28,7 +28,7 @@ class MemoryPlan:
         weights_read_bytes: Bytes of the weights that one decode step reads.
         loading_bytes: Peak memory of reading the weights, before there is a cache.
         cache: Size of the KV cache.
-        most_chunk: Number of prompt tokens computed at once, if memory allows it.
+        most_chunk: Most tokens of prompts and forced tokens computed at once, if memory allows it.
         least_chunk: Smallest number to try otherwise; equal to `most_chunk` if the user has set it.
         available_bytes: Memory that the run may take; 0 if unknown.
         here_bytes: Memory that this machine's device has left; 0 if unknown.
@@ -84,7 +84,7 @@ class MemoryPlan:
 
     @property
     def chunk_size(self) -> int:
-        """Number of prompt tokens computed at once: `most_chunk`, halved until the run fits."""
+        """Most tokens of prompts and forced tokens computed at once: `most_chunk`, halved until it fits."""
         size = self.most_chunk
         while size > self.least_chunk and not self._fits_with(size):
             size = max(size // 2, self.least_chunk)
@@ -121,7 +121,7 @@ class MemoryPlan:
         return WorkingMemory(
             model=self.model,
             dtype=self.dtype,
-            # Tokens of prompts, and one token of each other text that is generated.
+            # Tokens of prompts and forced tokens, and one token of each other text that is generated.
             tokens=min(chunk_size, slots * capacity) + (0 if self.scores else slots - 1),
             capacity=capacity,
             texts=slots,
