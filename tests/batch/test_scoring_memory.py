@@ -11,6 +11,7 @@ from metal_gen.cli.terminal.console import Console
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.scoring.scorer import ScoreRequest
+from metal_gen.engine.scoring.sequences import SlotSequences
 from metal_gen.generation.loading import prepare
 from metal_gen.scoring.ranking import RankOptions
 from metal_gen.scoring.tasks import Choices
@@ -136,3 +137,16 @@ def test_slots_of_a_batch_are_planned_for_a_token_of_each_text_too():
     plans = [prepare(Settings(batch_size=8), most_slots=8, scores=scores).plan for scores in (True, False)]
     assert plans[0].working_bytes < plans[1].working_bytes
     assert plans[0].cache == plans[1].cache
+
+
+def test_no_pass_scores_more_tokens_than_its_chunk(tmp_path, monkeypatch):
+    """Chunks may be smaller than the parts that prompts are usually computed in."""
+    counts, run = [], SlotSequences.run
+
+    def noted(self, parts, *others):
+        counts.append(sum(len(part.tokens) for part in parts))
+        return run(self, parts, *others)
+
+    monkeypatch.setattr(SlotSequences, "run", noted)
+    require_rows_as_planned(tmp_path, SMALL, "float32", 4, 128, chunk_size=24)
+    assert max(counts) == 24

@@ -62,7 +62,7 @@ def _sequences(model: TextModel) -> Sequences:
     if transformer.config.linear is not None:
         return OneSequence(transformer, cache, model.plan.chunk_size)
     steady = with_independent_rows(transformer) if runs_on_cpu() else transformer
-    return SlotSequences(steady, cache, prompt_stride())
+    return SlotSequences(steady, cache, min(prompt_stride(), model.plan.chunk_size))
 
 
 class ScoringRows:
