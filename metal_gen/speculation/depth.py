@@ -61,15 +61,15 @@ class Depths:
         return min(self.most, self._wanted or USUAL[kind])
 
     def choose(self, kind: str) -> int:
-        """Return how many guesses of a kind to make now."""
+        """Choose how many guesses of a kind to make now. Each call counts as a choice."""
         return self.most_of(kind)
 
     def wants(self, kind: str) -> bool:
-        """Return whether the next choice for a kind will be to make guesses."""
+        """Make the next choice for a kind in advance; return whether it is to make guesses."""
         return self.choose(kind) > 0
 
     def choose_ahead(self, kind: str) -> int:
-        """Return what the next choice for a kind will be, which may be none."""
+        """Make the next choice for a kind in advance, and return it; it may be none."""
         return self.choose(kind)
 
     def cut(self, kind: str, depth: int, room: int) -> int:
@@ -169,21 +169,21 @@ class LearnedDepths(Depths):
         known = self._of(kind)
         if self.plain.count < NOT_COUNTED:
             return 0
-        known.passes += 1
+        known.choices += 1
         known.found += 1
         if is_lookup(kind) and known.found < FEWEST_FOUND and not self._used(kind):
             return 0
-        if known.passes <= MOST_TRIES and known.tried in self._used(kind) and known.tried not in known.costs:
+        if known.choices <= MOST_TRIES and known.tried in self._used(kind) and known.tried not in known.costs:
             return known.tried  # Its time is not known yet.
-        if known.stands and known.passes < known.between:
+        if known.stands and known.choices < known.between:
             known.stands -= 1
             return known.best
         depths = self._depths(kind)
         speeds = self._speeds(kind, depths)
         known.best, known.stands = max(depths, key=lambda depth: speeds[depth]), KEPT_CHOICES
-        if known.passes < known.between or len(depths) == 1:
+        if known.choices < known.between or len(depths) == 1:
             return known.best
-        known.passes = 0
+        known.choices = 0
         if (tried := self._worth_a_try(kind, depths)) is None:
             return known.best
         known.tried = tried

@@ -2,7 +2,7 @@
 
 Each token is drawn with the key of its index, after the tokens before it. A guess only decides whether the
 pass that draws the next token has already been made. So the text is the one that `generate_tokens` or
-`generate_guided_tokens` gives.
+`generate_guided_tokens` gives, but for the rounding that `target_pass` describes.
 """
 
 import time

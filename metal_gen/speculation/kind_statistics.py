@@ -42,7 +42,7 @@ class KindStatistics:
     Attributes:
         costs: Seconds of a pass, by number of guesses; all kinds of a source share them.
         right: For each place, how often a guess is right if those before it were.
-        passes: Number of choices since the last try of another depth.
+        choices: Number of choices since the last try of another depth.
         between: Choices until the next try.
         best: Best depth at the last choice that compared them.
         stands: Choices for which it stands.
@@ -53,7 +53,7 @@ class KindStatistics:
 
     costs: dict[int, Mean] = field(default_factory=dict)
     right: list[Mean] = field(default_factory=list)
-    passes: int = 0
+    choices: int = 0
     between: int = FEWEST_BETWEEN
     best: int = 0
     stands: int = 0

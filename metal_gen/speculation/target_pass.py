@@ -2,7 +2,7 @@
 
 On a GPU all tokens go through the model together, which costs little more than one. There, products of
 several rows may round differently from those of one row. On a CPU, where several rows cost as much as so many
-passes, tokens are computed one after another, as plain decoding does. So the text is the same to the last
+passes, tokens are computed one after another, as plain decoding does, and the text is the same to the last
 token.
 
 Axes: R rows to draw from, V vocabulary.
@@ -34,7 +34,8 @@ class TargetPass:
     Attributes:
         index: Index of the first token to draw.
         guesses: The guesses that it verifies.
-        rows: Number of tokens that it adds to the cache: the last token, guesses, and what fills it up.
+        rows: Number of tokens of a pass over guesses: the last token, guesses, and what fills it up. Those
+            that are not kept are taken back. 1 without guesses.
         filled: Number of guesses that it was filled up to, at least; 0 if it was not.
         draws: Draws of the tokens after the known ones and after each guess; None until a guide was asked.
         logits: Logits to draw from, (R, V), if there are no draws yet.
