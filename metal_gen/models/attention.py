@@ -149,6 +149,7 @@ class Step:
         in_stages: Compute each stage of a layer before the next is built: projections, each part, the output
             of attention, the MLP. On a CPU, MLX allocates the results of about a hundred operations ahead;
             then only those of one stage are in memory.
+        in_layers: Compute each layer before the next is built.
     """
 
     cache: LayerCache
@@ -161,10 +162,16 @@ class Step:
     active: mx.array | None = None
     nexts: NextTokens | None = None
     in_stages: bool = False
+    in_layers: bool = False
 
     def end_stage(self, *results: mx.array) -> None:
         """Compute the results of a stage, if stages are computed one by one."""
         if self.in_stages:
+            mx.eval(*results)
+
+    def end_layer(self, *results: mx.array) -> None:
+        """Compute the results of a layer, if layers are computed one by one."""
+        if self.in_layers:
             mx.eval(*results)
 
 

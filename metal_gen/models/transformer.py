@@ -91,6 +91,7 @@ class Transformer:
         *,
         sequence_length: int | None = None,
         is_step: bool = False,
+        in_layers: bool = False,
     ) -> mx.array:
         """Run new tokens through all layers and add them to the cache.
 
@@ -101,6 +102,7 @@ class Transformer:
                 follow; default: the number of tokens in the cache after this pass.
             is_step: These are single tokens, and the result will be computed before another pass is built: a
                 kernel may write to the cache, of which MLX does not know.
+            in_layers: Compute each layer before the next is built: Python handles a signal in between.
 
         Returns:
             Normalized hidden states, ready for `logits`, (B, L, hidden).
@@ -121,6 +123,7 @@ class Transformer:
             parts=[Part.causal(cache.start, length, self.config.sliding_window)],
             states=cache if isinstance(cache, HybridCache) else None,
             nexts=self._nexts(cache, batch) if is_step else None,
+            in_layers=in_layers,
         )
         return self.run(tokens.reshape(-1), step).reshape(batch, length, -1)
 
@@ -130,6 +133,7 @@ class Transformer:
         normed = self.layers[0].attention_norm(rows)
         for place, layer, norm in zip(self._places, self.layers, self._following_norms, strict=True):
             rows, normed = layer(rows, normed, place, step, norm)
+            step.end_layer(rows, normed)
         return normed
 
     def next_tokens(

@@ -16,6 +16,7 @@ from metal_gen.engine.scoring.scorer import Scorer, ScoreRequest
 from metal_gen.engine.scoring.sequences import OneSequence, SlotSequences, in_common
 from metal_gen.generation.loading import prepare
 from metal_gen.generation.memory.planning import cache_config
+from metal_gen.models.attention import Step
 from metal_gen.models.rows.independence import with_independent_rows
 
 pytestmark = pytest.mark.metal
@@ -73,6 +74,22 @@ def test_log_probabilities_are_those_of_the_whole_text(sequences, expected, coun
         wanted = [expected[place, TEXT[place + 1]] for place in range(seam, 99)]
         assert np.abs(np.array(logprobs) - wanted).max() < 1e-4
     assert np.abs(np.array(alternatives) - expected[40, [TEXT[41], 5, 6]]).max() < 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_on_a_cpu_a_layer_is_computed_before_the_next_so_that_signals_are_handled(
+    sequences, monkeypatch, count
+):
+    computed = []
+    ended = Step.end_layer
+
+    def end_layer(step, *results):
+        ended(step, *results)
+        computed.append(step.in_layers or step.in_stages)
+
+    monkeypatch.setattr(Step, "end_layer", end_layer)
+    run(Scorer(sequences(count), chunk_size=50, block_rows=50), requests())
+    assert set(computed) == {runs_on_cpu()}
 
 
 def test_results_do_not_depend_on_neighbors_or_on_what_is_shared(sequences):

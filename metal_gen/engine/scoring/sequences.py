@@ -141,7 +141,8 @@ class OneSequence:
         hidden = []
         for part in parts:
             tokens = mx.array([list(part.tokens)], dtype=mx.int32)
-            rows = self.model(tokens, self._cache, sequence_length=length)[0]
+            # On a CPU a pass takes seconds, and a signal is handled between two layers.
+            rows = self.model(tokens, self._cache, sequence_length=length, in_layers=runs_on_cpu())[0]
             mx.eval(rows)
             self._cache.evaluate()
             if self._cache.position == self._marked_at:
