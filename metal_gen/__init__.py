@@ -10,11 +10,14 @@ Importing the package imports nothing else; names are loaded on first use.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# As in `typing`, whose import takes longer than all that comes before Ctrl-C is handled.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from metal_gen.cache.config import KVCacheConfig
     from metal_gen.cache.kv_cache import KVCache
     from metal_gen.constraints.constraint import Constraint
@@ -89,7 +92,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from metal_gen.device.backend import require_mlx

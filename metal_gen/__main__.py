@@ -1,5 +1,5 @@
 """Makes `python -m metal_gen` the same as `metal-gen`."""
 
-from metal_gen.cli.main import run
+from metal_gen.cli.entry import run
 
 run()
