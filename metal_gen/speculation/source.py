@@ -2,8 +2,8 @@
 
 A source proposes the tokens that may come next. The target model then computes all of them in one pass and
 draws its own token at each place, with the key of that place. Guesses that equal these tokens are accepted.
-So a source changes the speed of a text, not the text: on a CPU to the last token, on a GPU up to the rounding of
-products of several rows.
+So a source changes the speed of a text, not the text: on a CPU to the last token, on a GPU up to the rounding
+of products of several rows.
 """
 
 from collections.abc import Callable, Sequence

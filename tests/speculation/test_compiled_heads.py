@@ -8,8 +8,7 @@ import pytest
 from cpp_kernel import CppKernels, needs_compiler
 from mtp_checkpoint import write_mtp_checkpoint
 from on_device import cpu_only
-from speculated import STRATEGIES, guessed_text, plain_text, sampler_for
-from test_compiled_rows import decoder_of
+from speculated import STRATEGIES, decoder_of, guessed_text, plain_text, sampler_for
 from tiny_checkpoint import hybrid_configs
 
 from metal_gen.cache.hybrid import new_cache

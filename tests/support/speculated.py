@@ -1,9 +1,14 @@
 """Texts with and without guesses, from any source."""
 
+from dataclasses import replace
+
+from metal_gen.cache.config import HybridCacheConfig
+from metal_gen.cache.hybrid import new_cache
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
 from metal_gen.engine.stopping import FinishDetail
+from metal_gen.models.cache_size import cache_size
 from metal_gen.sampling.logprobs import read_logprobs
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
@@ -127,3 +132,11 @@ def guessed_text(decoder, prompt, sampler, source, *, most=None, guide=None, dep
 
 def decoder_for(model, cache, *, compiles=False):
     return Decoder(model, cache, compiles=compiles, chunk_size=16)
+
+
+def decoder_of(model, *, compiles, capacity=60, depth=5):
+    """A decoder with a float32 cache; a hybrid can take back so many guesses and the token before them."""
+    size = cache_size(model.config, max_seq_len=capacity, dtype="float32")
+    if isinstance(size, HybridCacheConfig):
+        size = replace(size, most_replayed=depth + 1)
+    return decoder_for(model, new_cache(size), compiles=compiles)

@@ -13,11 +13,11 @@ import mlx.core as mx
 from metal_gen.cache.common_prefix import common_prefix_length
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.speculation.mtp.compiled import CompiledHeads, Pairs
 from metal_gen.models.kernels.fitted import fitted_heads
 from metal_gen.models.mtp import MtpHeads
 from metal_gen.models.transformer import Transformer
 from metal_gen.speculation.guess_chain import draw_in_turn
+from metal_gen.speculation.mtp.compiled import CompiledHeads, Pairs
 from metal_gen.speculation.mtp.pairs import TextPairs
 from metal_gen.speculation.source import GuessDraw, Guesses, Room, RunningPass, Wanted
 

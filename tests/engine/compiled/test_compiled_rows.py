@@ -8,15 +8,13 @@ from cpp_kernel import CppKernels, needs_compiler
 from doubtful_sampler import doubtful_sampler
 from on_device import cpu_only
 from scripted_guide import ScriptedGuide
-from speculated import STRATEGIES, Oracle, decoder_for, guessed_text, plain_text, sampler_for
+from speculated import STRATEGIES, Oracle, decoder_of, guessed_text, plain_text, sampler_for
 from tiny_checkpoint import hybrid_configs, tiny_config, write_checkpoint
 
-from metal_gen.cache.config import HybridCacheConfig
-from metal_gen.cache.hybrid import HybridCache, new_cache
+from metal_gen.cache.hybrid import HybridCache
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine import read_lengths
 from metal_gen.engine.compiled.rows import filled_up
-from metal_gen.models.cache_size import cache_size
 from metal_gen.models.kernels.choice import BY_KERNEL
 from metal_gen.models.kernels.chosen import ModelKernels
 from metal_gen.models.kernels.dialect import Code
@@ -54,13 +52,6 @@ def by_cpp(monkeypatch, programs):
 
 def loaded(folder, name):
     return Checkpoint(write_checkpoint(folder, CONFIGS[name])).weights.load("float32")
-
-
-def decoder_of(model, *, compiles):
-    size = cache_size(model.config, max_seq_len=CAPACITY, dtype="float32")
-    if isinstance(size, HybridCacheConfig):
-        size = replace(size, most_replayed=DEPTH + 1)
-    return decoder_for(model, new_cache(size), compiles=compiles)
 
 
 def assert_the_plain_text(plain, decoder, strategy, *, most, seed=3, **options):
