@@ -16,6 +16,8 @@ from metal_gen.text.tool_calls import ParsedAnswer, ToolCall
 FEWEST_TIMED = 3
 # The option that gives a text more room, by what ended the text.
 MORE_ROOM = {FinishDetail.MAX_TOKENS: "--max-tokens", FinishDetail.CACHE_FULL: "--max-seq-len"}
+# For a text that its constraint lets go on for ever. All that a model learns of a constraint is in its prompt.
+BOUND = "bound what the constraint lets grow, as by maxLength or maximum in a schema"
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,10 @@ class Generation:
         if (missing := self.missing_answer) is not None or self.complete is not False:
             return missing
         hint = "remove what ends the text before its constraint is met"
-        if self.finish in MORE_ROOM:
-            hint = f"raise {MORE_ROOM[self.finish]}, or ask for less"
+        if self.finish is FinishDetail.LOOP:
+            hint = f"the model repeats itself: say in the prompt what the answer has to be, or {BOUND}"
+        elif self.finish in MORE_ROOM:
+            hint = f"raise {MORE_ROOM[self.finish]}, or {BOUND}"
         return IncompleteError(
             f"the text is not complete: it ended after {len(self.token_ids)} tokens: {self.ending}", hint
         )

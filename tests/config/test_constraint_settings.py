@@ -80,7 +80,8 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ('"name"', "must be a JSON Schema"),
         ("false", "must be a JSON Schema"),
         (",", "must not be empty"),
-        ("name text", "has a field that is not NAME"),
+        ("name, age integer42", "has the field age of the unknown type integer42, not str, int, float, bool"),
+        ("age a number", "has a field that is not NAME"),
         ("name, age: int", "has a type after a colon: write age int"),
         ("a, a", "names the field a twice"),
         ("none.json", "cannot be read: No such file"),
@@ -89,7 +90,7 @@ def test_a_schema_in_a_file(tmp_path, monkeypatch):
         ("/", "cannot be read: Is a directory"),
         (json.dumps({"description": "x" * MOST_BYTES}), "must have at most 256 KiB"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_schema_that_is_none(text, part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -143,11 +144,21 @@ def test_a_grammar_in_a_file_and_as_it_is(tmp_path):
 @pytest.mark.parametrize("name", ["schema", "regex", "choice", "grammar"])
 def test_the_hint_names_the_page_that_shows_how_to_write_one(name):
     with pytest.raises(UsageError) as error:
-        override_with_flags(Settings(), {name: "/"} if name in ("schema", "grammar") else {name: ""})
+        override_with_flags(Settings(), {name: "/dev/null"} if name in ("schema", "grammar") else {name: ""})
     assert error.value.hint == "`metal-gen help structured-output` shows how to write it"
     with pytest.raises(UsageError) as error:
         override_with_flags(Settings(), {"temperature": "-1"})
     assert error.value.hint == ""
+
+
+@pytest.mark.parametrize("name", ["schema", "grammar", "tools"])
+def test_the_hint_for_a_file_that_is_missing_is_about_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.json").touch()
+    for given, hint in [("persom.json", "did you mean person.json?"), ("/", "name a file in it")]:
+        with pytest.raises(UsageError, match="cannot be read") as error:
+            override_with_flags(Settings(), {name: given})
+        assert error.value.hint == hint
 
 
 def test_empty_ones():

@@ -10,6 +10,7 @@ from metal_gen.config.settings import Settings
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import IncompleteError, NoAnswerError, UsageError
 from metal_gen.generation.loading import prepare
+from metal_gen.generation.pieces import BOUND
 from metal_gen.sampling.logits_error import NoTokenLeftError
 
 OPENS = CHATML.rstrip() + "{{ '<think>' }}"
@@ -86,21 +87,29 @@ def test_samples_have_each_a_document(story):
 
 
 @pytest.mark.parametrize(
-    ("settings", "finish"),
+    ("settings", "finish", "hint"),
     [
-        ({"max_tokens": 5}, FinishDetail.MAX_TOKENS),
-        ({"stop": ["ame"]}, FinishDetail.STOP_TEXT),
+        ({"max_tokens": 5}, FinishDetail.MAX_TOKENS, f"raise --max-tokens, or {BOUND}"),
+        ({"stop": ["ame"]}, FinishDetail.STOP_TEXT, "remove what ends the text"),
         # The token that ends a text is no part of it.
-        ({"stop_token": ["}"]}, FinishDetail.STOP_TOKEN),
-        ({"stop": ["}"]}, FinishDetail.STOP_TEXT),
+        ({"stop_token": ["}"]}, FinishDetail.STOP_TOKEN, "remove what ends the text"),
+        ({"stop": ["}"]}, FinishDetail.STOP_TEXT, "remove what ends the text"),
     ],
     ids=range(4),
 )
-def test_what_is_cut_is_no_document(story, settings, finish):
+def test_what_is_cut_is_no_document(story, settings, finish, hint):
     made = metal_gen.generate(story, "Ann", schema=PERSON, seed=2, thinking=False, **{**RANDOM, **settings})
     assert (made.complete, made.finish) == (False, finish)
     assert isinstance(made.shortcoming, IncompleteError)
     assert made.shortcoming.exit_code == 9
+    assert made.shortcoming.hint.startswith(hint)
+
+
+def test_a_document_that_a_loop_ends_is_not_told_to_let_it_go_on(load):
+    model = load(b"ab", forever=True)
+    made = metal_gen.generate(model, "hi", regex="[ab]*!", break_loops=True, max_tokens=200)
+    assert (made.complete, made.finish) == (False, FinishDetail.LOOP)
+    assert made.shortcoming.hint.startswith("the model repeats itself: say in the prompt")
 
 
 def test_a_number_that_a_limit_cuts_is_no_document_though_it_would_fit(load):

@@ -165,8 +165,9 @@ class GenerateRun:
                         said.append(piece)
                         show_piece(piece, output, bar)
                         if piece.finish is not None:
-                            report_end(piece, model, console)
-                            if (error := join(said).shortcoming) is not None:
+                            error = join(said).shortcoming
+                            report_end(piece, model, console, is_failure=error is not None)
+                            if error is not None:
                                 failures.append(error)
         except StoppedError:
             # The line with the seed lets the user generate the text again.

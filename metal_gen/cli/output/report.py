@@ -62,14 +62,21 @@ def report_start(prepared: "PreparedModel", console: Console) -> None:
             console.note(f"{name} = {shown_value(settings, name)} ({settings.source(name)})")
 
 
-def report_end(piece: "Piece", model: "TextModel", console: Console) -> None:
-    """Report on a text: one line on a terminal, only the seed in a log."""
+def report_end(piece: "Piece", model: "TextModel", console: Console, *, is_failure: bool) -> None:
+    """Report on a text: one line on a terminal, only the seed in a log.
+
+    Args:
+        piece: The last piece of the text.
+        model: Model that wrote it.
+        console: Console of the run.
+        is_failure: Whether an error will say why the text ended.
+    """
     from metal_gen.byte_sizes import format_bytes
     from metal_gen.engine.stopping import larger_capacity
 
     statistics = piece.statistics
     capacity = model.plan.cache.max_seq_len
-    if piece.finish == "cache_full":
+    if piece.finish == "cache_full" and not is_failure:
         larger = larger_capacity(capacity, None, model.plan.largest_max_seq_len)
         console.warn(
             f"the text ends here because the cache is full: max_seq_len is {capacity} "

@@ -6,6 +6,7 @@ content, never a file's name. Whether a constraint can be kept to is checked in 
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import ClassVar
 from metal_gen.config.checks import SURROGATES, Check, RefusedError, Texts
 from metal_gen.config.constraints.short_schema import expand_short_schema
 from metal_gen.files.json_file import NotJsonError, parse_json
+from metal_gen.files.missing_file import how_to_read
 from metal_gen.files.utf8.decode import NotTextError, decode_utf8, require_text
 
 CONSTRAINTS = ("schema", "regex", "choice", "grammar")
 MOST_BYTES = 262_144
 LONGEST_NAME = 4096
+FILE_NAME = re.compile(r"[\w./~-]+")
 TOPIC = "structured-output"
 
 
@@ -138,15 +141,19 @@ def read_named_file(name: str) -> str:
     """Read a file, or a pipe that a shell has created."""
     try:
         path = Path(name).expanduser()
+    except RuntimeError:
+        raise ValueError("cannot be read: there is no home folder") from None
+    try:
         mode = path.stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise ValueError("names a device")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except RuntimeError:
-        raise ValueError("cannot be read: there is no home folder") from None
+        problem = f"cannot be read: {error.strerror}"
+        if not FILE_NAME.fullmatch(name):  # Perhaps the text itself was meant.
+            raise ValueError(problem) from None
+        raise RefusedError(problem, how_to_read(error, path)) from None
     try:
         require_text(data)
         if len(data) > MOST_BYTES:

@@ -21,7 +21,8 @@ class ConstraintSettings:
         "generation",
         Schema(),
         None,
-        "Answer with JSON that fits this JSON Schema: a file, JSON, or fields such as 'name, age int'",
+        "Answer with JSON that fits this JSON Schema: a file, JSON, or fields such as 'name, age int'; "
+        "the prompt has to ask for them too",
     )
     regex: str | None = setting(
         "generation",

@@ -21,7 +21,9 @@ def expand_short_schema(text: str) -> dict[str, object]:
         words, _, description = part.partition(":")
         name, *rest = words.split() or [""]
         kind = rest[0] if rest else "str"
-        if not name or len(rest) > 1 or kind not in _TYPES:
+        if name and len(rest) == 1 and kind not in _TYPES:
+            raise ValueError(f"has the field {name} of the unknown type {kind}, not {', '.join(KINDS)}")
+        if not name or len(rest) > 1:
             raise ValueError(f"has a field that is not NAME, or NAME with one of {', '.join(KINDS)}: {part}")
         if description.strip() in _TYPES:
             raise ValueError(f"has a type after a colon: write {name} {description.strip()}")

@@ -64,6 +64,13 @@ def test_half_a_document_replaces_no_file(run_here, tmp_path):
     assert (tmp_path / "out.json.part").read_text().strip().isdecimal()
 
 
+def test_a_full_cache_that_cuts_a_document_is_said_once(run_here):
+    outcome = run_here(*HI, "--regex", "[0-9]{400}", "--max-seq-len", "64")
+    assert outcome.code == 9
+    assert "length (cache_full)\nhint: raise --max-seq-len, or bound what" in outcome.stderr
+    assert (outcome.stderr.count("hint:"), outcome.stderr.count("the cache is full")) == (1, 0)
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
