@@ -37,7 +37,7 @@ def ours(folder: str, size: int, dtype: str) -> tuple[Callable[[Rows], float], C
     """Return a function that runs rows over slots, and one that returns their occupancy in the last run."""
     import metal_gen
     from metal_gen.device.backend import prompt_stride, runs_on_cpu
-    from metal_gen.engine.slots import SlotDecoder
+    from metal_gen.engine.slots.slot_decoder import SlotDecoder
     from metal_gen.models.rows.independence import with_independent_rows
     from metal_gen.sampling.random_keys import RandomKeys
     from metal_gen.sampling.sampler import Sampler

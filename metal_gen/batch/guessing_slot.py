@@ -6,7 +6,7 @@ from metal_gen.engine.cached_text import CachedText
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.guide import TextBounds, TokenGuide
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.errors import MetalGenError
 from metal_gen.sampling.sampler import Sampler

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from metal_gen.cache.slots import SlotCache
 from metal_gen.cache.stored_text import StoredArray
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.generation.loading import TextModel
 from metal_gen.generation.prefixes.reuse import open_prefix_cache
 from metal_gen.prefix_cache.entry import bytes_of

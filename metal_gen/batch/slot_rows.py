@@ -17,8 +17,8 @@ from metal_gen.config.sources import override_with_arguments
 from metal_gen.device.backend import prompt_stride, runs_on_cpu
 from metal_gen.device.extra_memory import limited_extra_memory
 from metal_gen.engine.generator import GeneratedToken
-from metal_gen.engine.slot_text import SlotText
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import DoesNotFitError, MetalGenError, NoAnswerError, UsageError
 from metal_gen.generation.guides.guide import TextGuide

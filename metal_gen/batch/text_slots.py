@@ -5,7 +5,7 @@ from typing import Protocol
 
 from metal_gen.engine.generator import GeneratedToken
 from metal_gen.engine.guide import TokenGuide
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 from metal_gen.models.transformer import Transformer

@@ -20,7 +20,7 @@ from metal_gen.device_checks.check import TOLERANCES, Check, Pair
 from metal_gen.device_checks.random_weights import RandomWeights
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import read_draw
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.errors import MetalGenError
 from metal_gen.models.cache_size import cache_size
 from metal_gen.models.config.model_config import ModelConfig

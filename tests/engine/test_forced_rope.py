@@ -6,7 +6,7 @@ from speculated import ENDINGS, STRATEGIES, decoder_for, plain_text, sampler_for
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]
 

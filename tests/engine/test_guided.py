@@ -14,7 +14,7 @@ from metal_gen.engine import decoder as decoders
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.errors import MetalGenError
 from metal_gen.sampling.logits_error import LogitsError

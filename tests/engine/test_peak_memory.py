@@ -11,7 +11,7 @@ from metal_gen.device.backend import product_scratch_bytes, runs_on_cpu
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
 from metal_gen.engine.guided import generate_guided_tokens
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.generation.loading import prepare
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler

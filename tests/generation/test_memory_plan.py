@@ -9,7 +9,7 @@ from metal_gen.byte_sizes import format_bytes
 from metal_gen.config.settings import Settings
 from metal_gen.device import backend
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.errors import ConfigError, DoesNotFitError
 from metal_gen.generation import model_notices
 from metal_gen.generation.loading import prepare

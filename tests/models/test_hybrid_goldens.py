@@ -10,7 +10,7 @@ from tiny_checkpoint import write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.models.linear_attention import delta_rule
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler

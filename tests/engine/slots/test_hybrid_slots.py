@@ -11,7 +11,7 @@ from tiny_checkpoint import hybrid_configs, write_checkpoint
 
 from metal_gen.cache.config import MOST_BEGINNINGS
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.models.rows.independence import with_independent_rows
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler

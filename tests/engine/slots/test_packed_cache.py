@@ -12,7 +12,7 @@ from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.generation.memory.planning import cache_config
 from metal_gen.models.packed_attention import MOST_PACKED_TOKENS
 from metal_gen.sampling.strategy import Greedy

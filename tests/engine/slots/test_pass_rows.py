@@ -11,9 +11,9 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.config.settings import Settings
-from metal_gen.engine import pass_builder
 from metal_gen.engine.decoder import Decoder
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots import pass_builder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.generation.loading import prepare
 
 pytestmark = [pytest.mark.metal, pytest.mark.usefixtures("without_fusing")]

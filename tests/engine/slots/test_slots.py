@@ -13,7 +13,7 @@ from tiny_checkpoint import tiny_config, write_checkpoint
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.engine.stopping import FinishDetail
 from metal_gen.models.layers import GatedMLP, Linear
 from metal_gen.models.matrices.adapted import AdaptedMatrix, parts_of

@@ -6,10 +6,10 @@ import pytest
 from tiny_checkpoint import tiny_config, write_checkpoint
 
 from metal_gen.checkpoint.checkpoint import Checkpoint
-from metal_gen.engine.compiled.slots import CompiledSlots
 from metal_gen.engine.decoder import Decoder
 from metal_gen.engine.generator import generate_tokens
-from metal_gen.engine.slots import SlotDecoder
+from metal_gen.engine.slots.compiled_slots import CompiledSlots
+from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.sampling import draw_rule
 from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from metal_gen.engine.slot_pass import NextToken, PromptPart
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.sampler import Sampler
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 
 from metal_gen.cache.slots import SlotCache
-from metal_gen.engine.built_pass import BuiltPass, PassRows, draw_places
-from metal_gen.engine.compiled.slots import CompiledSlots
 from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.engine.decoder import most_forced
 from metal_gen.engine.slot_pass import NextToken, PromptPart, run_pass
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.built_pass import BuiltPass, PassRows, draw_places
+from metal_gen.engine.slots.compiled_slots import CompiledSlots
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.models.transformer import Transformer
 from metal_gen.sampling.draw_rule import Draw
 from metal_gen.sampling.together import draw_together

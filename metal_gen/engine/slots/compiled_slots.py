@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from metal_gen.cache.slots import SlotCache
-from metal_gen.engine.built_pass import PassRows, draw_places
 from metal_gen.engine.compiled.step import CompiledStep
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.built_pass import PassRows, draw_places
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.sampling.draw_rule import Draw, DrawRule
 from metal_gen.sampling.random_keys import words_of
 from metal_gen.sampling.sampler import Sampler

@@ -12,12 +12,12 @@ import mlx.core as mx
 from metal_gen.cache.hybrid_slots import new_slots
 from metal_gen.cache.kv_cache import KVCache
 from metal_gen.device.extra_memory import wait_for_release
-from metal_gen.engine.built_pass import BuiltPass, draw_places
 from metal_gen.engine.compiled.step import CompiledStep
 from metal_gen.engine.generator import GeneratedToken, not_chosen, read_draw
 from metal_gen.engine.guide import TextBounds, TokenGuide
-from metal_gen.engine.pass_builder import PassBuilder
-from metal_gen.engine.slot_text import SlotText
+from metal_gen.engine.slots.built_pass import BuiltPass, draw_places
+from metal_gen.engine.slots.pass_builder import PassBuilder
+from metal_gen.engine.slots.slot_text import SlotText
 from metal_gen.engine.stopping import FinishDetail, token_limit
 from metal_gen.errors import MetalGenError
 from metal_gen.models.transformer import Transformer

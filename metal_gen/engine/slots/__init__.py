@@ -1,0 +1,1 @@
+"""Many texts at once, each in a slot of one cache."""
