@@ -51,10 +51,25 @@ def task_of(
         return Choices(prompt, _texts(choices, "choice"))
     if query is not None and documents is not None and prompt is None and choices is None:
         return Documents(text_argument(query, "the query"), _texts(documents, "document"))
+    given = {"prompt": prompt, "choices": choices, "query": query, "documents": documents}
     raise UsageError(
-        "there must be a prompt and choices, or a query and documents",
+        _why_no_task([name for name, value in given.items() if value is not None]),
         "--prompt with --choice for each text, or --query with --document for each",
     )
+
+
+def _why_no_task(given: Sequence[str]) -> str:
+    missing = {
+        "prompt": "are no choices",
+        "choices": "is no prompt",
+        "query": "are no documents",
+        "documents": "is no query",
+    }
+    if not given:
+        return "there must be a prompt and choices, or a query and documents"
+    if len(given) == 1:
+        return f"there {missing[given[0]]} for the {given[0]}"
+    return f"{', '.join(given[:-1])} and {given[-1]} cannot be given together"
 
 
 def _texts(given: object, kind: str) -> list[str]:
