@@ -1,6 +1,7 @@
 """Reads a TOML file safely, whatever its size and kind."""
 
 import re
+import shlex
 import stat
 import tomllib
 from pathlib import Path
@@ -62,7 +63,9 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"the settings file is a folder: {path}", "name the TOML file in it") from None
     except FileNotFoundError:
         near = nearest_name(path)
-        hint = f"did you mean {near}?" if near else "`metal-gen config init` writes one"
+        hint = (
+            f"did you mean {near}?" if near else f"`metal-gen config init {shlex.quote(str(path))}` writes it"
+        )
         raise ConfigError(f"there is no settings file {path}", hint) from None
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None

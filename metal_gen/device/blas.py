@@ -22,6 +22,7 @@ AUTO, OFF = "auto", "off"
 # those libraries take integers of another size than MLX passes.
 OPENBLAS_NAMES = ("libopenblasp.so.0", "libopenblas.so.0")
 OPENBLAS_HINT = "apt install libopenblas0-pthread, or dnf install openblas-threads"
+OTHER_NAME_HINT = f"leave blas out, or name an OpenBLAS, such as {OPENBLAS_NAMES[-1]}"
 SYMBOL = "cblas_sgemm"
 WHEEL_LIBRARIES = "mlx_cpu.libs"
 
@@ -82,15 +83,16 @@ def prefer_openblas(wanted: str, *, most_threads: int | None = None) -> None:
 
 
 def _load_for_all(name: str, most_threads: int | None) -> None:
+    hint = OPENBLAS_HINT if name in OPENBLAS_NAMES else OTHER_NAME_HINT
     try:
         library = ctypes.CDLL(name, mode=ctypes.RTLD_LOCAL)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot load the BLAS {name}: {error}", OPENBLAS_HINT) from None
+        raise ConfigError(f"cannot load the BLAS {name}: {error}", hint) from None
     config = _openblas_config(library)
     if config is None or not hasattr(library, SYMBOL):
-        raise ConfigError(f"cannot use {name} as BLAS: it is not OpenBLAS", OPENBLAS_HINT)
+        raise ConfigError(f"cannot use {name} as BLAS: it is not OpenBLAS", hint)
     if "USE64BITINT" in config:
-        raise ConfigError(f"cannot use {name} as BLAS: it uses 64-bit integers", OPENBLAS_HINT)
+        raise ConfigError(f"cannot use {name} as BLAS: it uses 64-bit integers", hint)
     ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     if most_threads is not None and most_threads < library.openblas_get_num_threads():
         library.openblas_set_num_threads(most_threads)

@@ -16,7 +16,7 @@ from metal_gen.text.tool_calls import ParsedAnswer, ToolCall
 FEWEST_TIMED = 3
 # The option that gives a text more room, by what ended the text.
 MORE_ROOM = {FinishDetail.MAX_TOKENS: "--max-tokens", FinishDetail.CACHE_FULL: "--max-seq-len"}
-# For a text that its constraint lets go on for ever. All that a model learns of a constraint is in its prompt.
+# For a text that its constraint lets go on for ever. A model learns of a constraint by its prompt alone.
 BOUND = "bound what the constraint lets grow, as by maxLength or maximum in a schema"
 
 

@@ -197,7 +197,7 @@ def test_an_option_that_is_near_to_none_has_none_proposed(refuse):
 def test_completion_is_for_the_shell_that_it_is_run_in(refuse, option, tmp_path):
     message, hint = refuse(option, "nope", code=USAGE)
     assert message == f"{option} takes no value: nope"
-    assert "bash, zsh, fish" in hint
+    assert hint == "it is for the shell that runs it: bash, zsh or fish"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,8 +313,8 @@ def test_a_cache_beyond_memory(refuse, gambler):
 def test_weights_beyond_memory(refuse, gambler, monkeypatch):
     monkeypatch.setenv("METAL_GEN_MEMORY_LIMIT_BYTES", "1000")
     message, hint = refuse("generate", "--model", gambler, "-p", "hi", code=DOES_NOT_FIT)
-    assert "are needed" in message
-    assert "use a smaller or a quantized model" in hint
+    assert "are needed and the limit that is set is 1000 B: " in message
+    assert "use a smaller or a quantized model, or raise the memory limit (--memory-limit-bytes)" in hint
 
 
 @pytest.mark.usefixtures("no_weights_are_read")
@@ -400,9 +400,12 @@ def test_a_bad_settings_file(refuse, gambler, tmp_path, text, message, hint, own
     require_hint(actual_hint, hint)
 
 
-def test_a_settings_file_that_is_not_there(refuse):
-    message, _ = refuse("generate", "-p", "hi", "--config", "none.toml", code=CONFIGURATION)
+def test_a_settings_file_that_is_not_there(refuse, tmp_path):
+    message, hint = refuse("generate", "-p", "hi", "--config", "none.toml", code=CONFIGURATION)
     assert message == "there is no settings file none.toml"
+    assert hint == "`metal-gen config init none.toml` writes it"
+    assert run_cli("config", "init", "none.toml", home=tmp_path).code == 0
+    assert (tmp_path / "none.toml").exists()
 
 
 def test_a_settings_file_that_is_a_folder(refuse, tmp_path):

@@ -91,4 +91,4 @@ def test_a_file_of_nearly_that_name_is_proposed(tmp_path):
     assert refused.value.hint == f"did you mean {tmp_path / 'job.toml'}?"
     with pytest.raises(ConfigError, match="there is no settings file") as refused:
         read_toml(tmp_path / "other")
-    assert "config init" in refused.value.hint
+    assert f"config init {tmp_path / 'other'}`" in refused.value.hint

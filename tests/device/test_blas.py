@@ -162,8 +162,17 @@ def test_a_named_library_must_be_usable(make_linker, install_mlx, name, message)
     linker = make_linker(**libraries)
     with pytest.raises(ConfigError) as caught:
         blas.prefer_openblas(name)
-    assert (caught.value.message, caught.value.hint) == (message, blas.OPENBLAS_HINT)
+    assert (caught.value.message, caught.value.hint) == (message, blas.OTHER_NAME_HINT)
     assert linker.loaded_for_all == []
+
+
+@pytest.mark.parametrize("name", blas.OPENBLAS_NAMES)
+def test_a_library_that_packages_have_can_be_installed(make_linker, install_mlx, name):
+    install_mlx(CPU_WHEEL)
+    make_linker()
+    with pytest.raises(ConfigError) as caught:
+        blas.prefer_openblas(name)
+    assert caught.value.hint == blas.OPENBLAS_HINT
 
 
 @pytest.mark.parametrize(("limit", "threads"), [(None, 8), (2, 2), (16, 8)])
@@ -302,7 +311,7 @@ def test_a_library_that_is_not_there_ends_the_run(speaker, tmp_path, way):
     run = run_cli("generate", "--model", speaker, "-p", "hi", *more, home=tmp_path, **variables)
     assert (run.code, run.stdout) == (3, b"")
     assert run.stderr.startswith("metal-gen: cannot load the BLAS /no/lib.so: ")
-    assert "hint: apt install libopenblas0-pthread" in run.stderr
+    assert "hint: leave blas out, or name an OpenBLAS, such as libopenblas.so.0" in run.stderr
 
 
 @with_openblas

@@ -208,7 +208,7 @@ class MemoryPlan:
         if self.loading_bytes > self.available_bytes >= self.weights_bytes:
             what = f"to read the weights, which take {format_bytes(self.weights_bytes)} afterwards"
             hint = "choose a smaller checkpoint, or one that needs no conversion while it is read"
-            raise DoesNotFitError(self._shortage(self.loading_bytes, what), hint)
+            raise DoesNotFitError(self._shortage(self.loading_bytes, what), hint + self._or_raise_limit)
         parts = {
             "weights": self.weights_bytes,
             "cache": self.cache.nbytes,
@@ -230,11 +230,21 @@ class MemoryPlan:
             hint = "leave the guesses out (--speculate off), or use a smaller draft model"
         else:
             hint = "the weights alone leave no room for a cache: use a smaller or a quantized model"
-        raise DoesNotFitError(message, hint)
+        raise DoesNotFitError(message, hint if self._holds(self.total_bytes) else hint + self._or_raise_limit)
 
     def _shortage(self, needed_bytes: int, what: str) -> str:
         needed, available = format_bytes(needed_bytes), format_bytes(self.available_bytes)
-        return f"{needed} of memory are needed and {available} are available: {what}"
+        have = f"the limit that is set is {available}" if self._has_limit else f"{available} are available"
+        return f"{needed} of memory are needed and {have}: {what}"
+
+    @property
+    def _has_limit(self) -> bool:
+        """Whether a setting limits the memory, and not this machine."""
+        return self.here_bytes not in (0, self.available_bytes)
+
+    @property
+    def _or_raise_limit(self) -> str:
+        return ", or raise the memory limit (--memory-limit-bytes)" if self._has_limit else ""
 
     @property
     def largest_max_seq_len(self) -> int:
