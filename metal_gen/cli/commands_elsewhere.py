@@ -32,7 +32,8 @@ _MEANT = {
     "rank": "rerank",
     "config": "settings configure",
     "info": "doctor env",
-    "help": "man manual docs",
+    "cache": "prefix prefixes prefix-cache prefix_cache",
+    "help": "manual docs",
     "--version": "version",
 }
 _NO_SERVER = "metal-gen is not a server; `metal-gen batch - -o -` answers rows as they come, by one process"
@@ -49,6 +50,7 @@ _INSTEAD = {
     "login logout auth": "`hf auth login` stores a token for the Hub; HF_TOKEN is read too",
     "install uninstall update upgrade pip pipx uv brew homebrew": _PIP,
     "search": "search on https://huggingface.co/models, then run `metal-gen models pull MODEL`",
+    "man": "`man metal-gen` shows the man page, and `metal-gen help` lists the pages of the manual",
     "cache_prompt cache-prompt": "--prefix-cache keeps the beginnings of prompts on disk",
     "create cp push upload": "`metal-gen convert MODEL OUT` writes a checkpoint, and `hf upload` uploads it",
     "eval evaluate": "answers are not rated here; `metal-gen score` says how probable a text is",

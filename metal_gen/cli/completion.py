@@ -9,6 +9,8 @@ from metal_gen.config.checks import Choice
 from metal_gen.config.quantize import USUAL_PACKINGS
 from metal_gen.config.settings import SETTINGS
 
+# Whose scripts `metal-gen completion` prints.
+SHELLS = ("bash", "zsh", "fish")
 # Typer recognizes its arguments by their types.
 Completion = Callable[[str], list[str]]
 

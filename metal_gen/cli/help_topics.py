@@ -137,7 +137,10 @@ def heading(path: Path) -> str:
 
 def with_commands_for_links(text: str) -> str:
     """Replace a page's links to other pages by commands, because a terminal cannot follow them."""
-    return re.sub(r"\[([^\]]+)\]\((?!http)[^)]*?([\w-]+)\.md\)", r"\1 (`metal-gen help \2`)", text)
+    page = r"\[([^\]]+)\]\((?!http)[^)]*?([\w-]+)\.md\)"
+    # A link that is all that is in brackets stands there as the command alone.
+    text = re.sub(rf"\({page}\)", r"(`metal-gen help \2`)", text)
+    return re.sub(page, r"\1 (`metal-gen help \2`)", text)
 
 
 def _headings(path: Path) -> list[str]:

@@ -6,13 +6,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from metal_gen.cli.commands_elsewhere import shown_command
+from metal_gen.cli.completion import SHELLS
 from metal_gen.cli.examples import examples_in
 from metal_gen.cli.names_elsewhere import SAME, hints_of
 from metal_gen.cli.switch_values import hint_for_mixture, missing_value
 from metal_gen.errors import UsageError
 
 COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
-SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 # Similarity of option names; less similar names only share a syllable.
 LEAST_LIKENESS = 0.7
 EXTRA_ARGUMENTS = {

@@ -182,14 +182,14 @@ def _miss(model: HubModel, missing: list[str], why: str = "", *, way_out: str) -
     if missing:
         if file := cached_gguf_file(model):
             return ModelNotFoundError(
-                f"cached model has only GGUF files: {model} lacks {', '.join(missing)}",
+                f"the cached model has only GGUF files: {model} lacks {', '.join(missing)}",
                 f"name the GGUF file itself: {file}",
             )
         return ModelNotFoundError(
-            f"cached model is incomplete{why}: {model} lacks {', '.join(missing)}",
+            f"the cached model is incomplete{why}: {model} lacks {', '.join(missing)}",
             f"{way_out}; complete files are not downloaded again",
         )
     near = near_matches(model.repo_id)
     if near:
         way_out = f"in the cache: {', '.join(near)}; or {way_out}"
-    return ModelNotFoundError(f"model is not in the cache{why}: {model}", way_out)
+    return ModelNotFoundError(f"the model is not in the cache{why}: {model}", way_out)

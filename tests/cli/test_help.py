@@ -293,6 +293,8 @@ def test_an_option_that_is_not_a_setting_names_its_page(run_here):
 def test_links_between_pages_are_commands_at_a_terminal():
     shown = with_commands_for_links("see [sampling](../concepts/sampling.md) and [Ray](https://docs.ray.io).")
     assert shown == "see sampling (`metal-gen help sampling`) and [Ray](https://docs.ray.io)."
+    shown = with_commands_for_links("what to draw ([the sampling](../concepts/sampling.md)) and more")
+    assert shown == "what to draw (`metal-gen help sampling`) and more"
 
 
 def long_names(command):

@@ -128,6 +128,8 @@ MEANT_LINES = {
     ("gen", "hi"): "metal-gen generate",
     ("convrt",): "metal-gen convert",
     ("models", "lst"): "metal-gen models list",
+    ("prefix", "--help"): "metal-gen cache",
+    ("prefix-cache", "list"): "metal-gen cache",
 }
 
 

@@ -92,7 +92,7 @@ def run_command(session: ChatSession, text: str) -> None:
         end = "" if close.endswith("?") else "."
         raise UsageError(
             f"there is no command {name}",
-            f"{close}{end} To send a message that begins with a slash, type two",
+            f"{close}{end} To send a message that begins with a slash, type two slashes",
         )
     command.run(session, argument.strip())
 

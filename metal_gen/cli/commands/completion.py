@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from metal_gen.cli.completion import SHELLS
 from metal_gen.cli.main import COMPLETION_VARIABLE
 from metal_gen.cli.terminal.console import Console
 from metal_gen.errors import UsageError
@@ -14,7 +15,6 @@ EXAMPLES = (
     "metal-gen completion zsh > ~/.zfunc/_metal-gen",
     "metal-gen completion fish | source",
 )
-SHELLS = ("bash", "zsh", "fish")
 
 
 def completion(

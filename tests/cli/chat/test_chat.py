@@ -135,7 +135,8 @@ def test_a_setting_is_changed_shown_and_put_back(session, said):
         ("/load", "needs the name of a file"),
         (
             "/retyr",
-            "no command /retyr\nhint: did you mean /retry. To send a message that begins with a slash",
+            "no command /retyr\nhint: did you mean /retry. To send a message that begins with a slash, "
+            "type two slashes\n",
         ),
     ],
 )

@@ -257,7 +257,7 @@ def test_a_model_that_the_hub_lacks_gets_a_sentence(run_here, online, tmp_path):
 def test_a_model_that_is_not_here_needs_the_network(run_here):
     outcome = run_here("plan", "org/name")
     assert (outcome.code, outcome.stdout) == (NOT_FOUND, b"")
-    assert "model is not in the cache, and HF_HUB_OFFLINE is set: org/name" in outcome.stderr
+    assert "the model is not in the cache, and HF_HUB_OFFLINE is set: org/name" in outcome.stderr
     assert run_here("plan", "--batch-size", "0").code == USAGE
 
 
