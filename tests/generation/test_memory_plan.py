@@ -1,5 +1,7 @@
 """Tests that plans match the memory used, and that a refusal names a number that fits."""
 
+import re
+
 import mlx.core as mx
 import pytest
 from peak_memory import highest_peak, rounding_of_operations
@@ -158,7 +160,7 @@ def test_too_many_slots_of_a_hybrid_are_refused_with_the_number_that_fits(tmp_pa
     }
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(**settings, batch_size=500), most_slots=500)
-    most = int(caught.value.hint.split("--batch-size ")[1].rstrip(")"))
+    most = int(re.search(r"--batch-size (\d+)\)", caught.value.hint)[1])
     assert prepare(Settings(**settings, batch_size=most), most_slots=most).plan.fits
     with pytest.raises(DoesNotFitError):
         prepare(Settings(**settings, batch_size=most + 1), most_slots=most + 1)
@@ -183,7 +185,8 @@ def test_refusals_name_a_size_that_fits(tmp_path):
     with pytest.raises(DoesNotFitError) as caught:
         prepare(Settings(model=folder, max_seq_len=100_000, chunk_size=16, memory_limit_bytes=limit))
     assert "max_seq_len under [cache]" in caught.value.hint
-    longest = int(caught.value.hint.split("--max-seq-len ")[1].rstrip(")"))
+    longest = int(re.search(r"--max-seq-len (\d+)\)", caught.value.hint)[1])
+    assert caught.value.hint.endswith(", or raise the memory limit (--memory-limit-bytes)")
     fits = prepare(Settings(model=folder, max_seq_len=longest, chunk_size=16, memory_limit_bytes=limit))
     assert fits.plan.total_bytes <= limit
     with pytest.raises(DoesNotFitError):
