@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from metal_gen.constraints.workers import Asked, Workers
+from metal_gen.constraints.thread_pool import Future, ThreadPool
 from metal_gen.device.backend import runs_on_cpu
 from metal_gen.sampling.allowed import word_count
 
@@ -38,12 +38,12 @@ class Masks:
         self._recent: deque[tuple[bytes, mx.array]] = deque(maxlen=MOST_KEPT)
 
     @cached_property
-    def _threads(self) -> Workers:
-        return Workers(THREADS, "masks")
+    def _threads(self) -> ThreadPool:
+        return ThreadPool(THREADS, "masks")
 
-    def ask(self, find: Callable[[], bytes]) -> Asked[bytes] | None:
+    def submit(self, find: Callable[[], bytes]) -> Future[bytes] | None:
         """Begin to find bits in another thread; return None if that is left to the caller."""
-        return self._threads.ask(find) if self.in_threads else None
+        return self._threads.submit(find) if self.in_threads else None
 
     def array(self, bits: bytes) -> mx.array:
         """Return bits as an array, (1, W) uint32.

@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from metal_gen.constraints.constraint import TOO_MUCH, Constraint, is_limit
+from metal_gen.constraints.thread_pool import Future
 from metal_gen.constraints.token_table import TokenTable
-from metal_gen.constraints.workers import Asked
 from metal_gen.errors import MetalGenError, UsageError
 from metal_gen.take_back import Recent
 
@@ -38,7 +38,7 @@ class GrammarMatcher:
         self._masks = table.masks
         self._own = table.new_matcher(constraint)
         # The bits that another thread was asked for, for the state as it is.
-        self._asked: Asked[bytes] | None = None
+        self._future: Future[bytes] | None = None
         # What the library writes the bits to: it takes longer to return them as an object of its own.
         self._words = array("I", [0]) * table.masks.words
         self.error: MetalGenError | None = None
@@ -52,8 +52,8 @@ class GrammarMatcher:
     @property
     def _matcher(self) -> Any:
         """The library's matcher, once no other thread uses it."""
-        if self._asked is not None:
-            self._asked.wait()
+        if self._future is not None:
+            self._future.wait()
         return self._own
 
     @property
@@ -92,7 +92,7 @@ class GrammarMatcher:
 
     def _changing(self) -> Any:
         """Return the library's matcher, whose state will change; forget the tokens that were to be found."""
-        matcher, self._asked = self._matcher, None
+        matcher, self._future = self._matcher, None
         return matcher
 
     @property
@@ -109,13 +109,13 @@ class GrammarMatcher:
 
         The thread uses no MLX. `allowed` waits for it, and so does all else that needs the matcher.
         """
-        if self._asked is None:
-            self._asked = self._masks.ask(self.find_bits)
+        if self._future is None:
+            self._future = self._masks.submit(self.find_bits)
 
     def allowed(self) -> mx.array:
         """Return the bits of the tokens that may come next, (1, W) uint32; none after an error."""
-        bits = self.find_bits() if self._asked is None else self._asked.result()
-        self._asked = None
+        bits = self.find_bits() if self._future is None else self._future.result()
+        self._future = None
         if self.error is None and _are_none(bits):
             self._fail("no token of this model can continue it")
         return self._masks.array(bits)

@@ -174,7 +174,7 @@ def _rows(family: _Family, model: Transformer | None = None) -> Iterator[Pair]:
     decoder = Decoder(model or family.model, new_cache(cache), chunk_size=CHUNK, compiles=True)
     decoder.prefill(prompt)
     for kept in (2, 0):
-        found = decoder.draw_rows(mx.array(tokens)).logits
+        found = decoder.run_compiled_rows(mx.array(tokens)).logits
         yield found, family.expected(prompt, [*tokens, 0])[1:]
         decoder.cache.take_back(len(tokens) - kept)
         prompt, tokens = [*prompt, *tokens[:kept]], [9, 8, 77]

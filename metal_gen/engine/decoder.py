@@ -271,7 +271,7 @@ class Decoder:
         self._noted(draw.logits)
         return draw
 
-    def draw_rows(
+    def run_compiled_rows(
         self,
         tokens: mx.array,
         draws: RuleDraws | None = None,

@@ -141,7 +141,7 @@ class TargetPasses:
         """Compute all tokens in a compiled pass, of which the first `count` are read."""
         sampler = self._sampler
         draws = None if allowed or sampler.rule.logprobs is not None else sampler.rule_draws(index)
-        rows = self._decoder.draw_rows(tokens, draws, count=count, needs_hidden=self._needs_hidden)
+        rows = self._decoder.run_compiled_rows(tokens, draws, count=count, needs_hidden=self._needs_hidden)
         if rows.outcomes is not None:
             return RowDraws(rows.logits, index, rows.outcomes, ()), rows.hidden
         return draw_rows(rows.logits[:count], sampler, index, tokens[1:count], allowed), rows.hidden

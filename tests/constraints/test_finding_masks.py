@@ -113,7 +113,7 @@ def test_an_error_of_the_text_is_said(table, in_threads):
 def test_there_are_no_threads_unless_they_are_asked():
     masks = Masks(64)
     masks.in_threads = False
-    assert masks.ask(lambda: b"") is None
+    assert masks.submit(lambda: b"") is None
     masks.array(bytes(8))
     assert "_threads" not in vars(masks)
 

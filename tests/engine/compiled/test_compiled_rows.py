@@ -203,7 +203,7 @@ def assert_states_again(model):
         for decoder in decoders:
             decoder.prefill(PROMPT)
         tokens = mx.array([9, 8, 7, 6, 5, 4][:rows])
-        decoders[1].draw_rows(tokens)
+        decoders[1].run_compiled_rows(tokens)
         decoders[1].cache.take_back(taken_back)
         for token in tokens[: rows - taken_back]:
             decoders[0].step(token[None])
@@ -217,7 +217,7 @@ def test_passes_that_nobody_takes_back_keep_nothing(tmp_path):
     decoder = decoder_of(model, compiles=True)
     decoder.prefill(PROMPT)
     for rows, reached in [(DEPTH + 1, len(PROMPT) + DEPTH), (DEPTH + 2, len(PROMPT) + DEPTH + 1)]:
-        decoder.draw_rows(mx.full((rows,), 9))
+        decoder.run_compiled_rows(mx.full((rows,), 9))
         assert decoder.cache.reachable(decoder.cache.position - 1) == reached, rows
 
 
@@ -226,7 +226,7 @@ def test_a_replay_counts_as_compiled_when_it_is_first_used(tmp_path):
     decoder.prefill(PROMPT)
     counts = []
     for taken_back in (0, 1, 1):
-        decoder.draw_rows(mx.full((3,), 9))
+        decoder.run_compiled_rows(mx.full((3,), 9))
         counts.append(decoder.compiled_rows.count)
         decoder.cache.take_back(taken_back)
         counts.append(decoder.compiled_rows.count)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Asked(Generic[Result]):
+class Future(Generic[Result]):
     """A piece of work that another thread does.
 
     Args:
@@ -62,7 +62,7 @@ class Asked(Generic[Result]):
         return self._result  # type: ignore[return-value]
 
 
-class Workers:
+class ThreadPool:
     """A few threads, each of which is started when those before it may be busy.
 
     They end with this object or, at the latest, when the program ends.
@@ -75,12 +75,12 @@ class Workers:
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._waiting: SimpleQueue[Asked[Any] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Future[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._last: Asked[Any] | None = None
+        self._last: Future[Any] | None = None
         weakref.finalize(self, _end, self._waiting, self._threads)
 
-    def ask(self, work: Callable[[], Result]) -> Asked[Result] | None:
+    def submit(self, work: Callable[[], Result]) -> Future[Result] | None:
         """Have a thread do a piece of work as soon as one is free.
 
         Return None where the system lets none start: the work is left to the caller.
@@ -89,9 +89,9 @@ class Workers:
             self._start()
         if not self._threads:
             return None
-        self._last = asked = Asked(work)
-        self._waiting.put(asked)
-        return asked
+        self._last = future = Future(work)
+        self._waiting.put(future)
+        return future
 
     def _start(self) -> None:
         """Start a thread; if the system has none left, go on with those that there are."""
@@ -105,12 +105,12 @@ class Workers:
         self._threads.append(thread)
 
 
-def _work(waiting: "SimpleQueue[Asked[Any] | None]") -> None:
-    while (asked := waiting.get()) is not None:
-        asked.run()
+def _work(waiting: "SimpleQueue[Future[Any] | None]") -> None:
+    while (future := waiting.get()) is not None:
+        future.run()
 
 
-def _end(waiting: "SimpleQueue[Asked[Any] | None]", threads: list[threading.Thread]) -> None:
+def _end(waiting: "SimpleQueue[Future[Any] | None]", threads: list[threading.Thread]) -> None:
     """End the threads: one that still works while Python is taken down would end the program badly."""
     for _ in threads:
         waiting.put(None)
