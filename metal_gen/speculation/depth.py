@@ -12,7 +12,7 @@ Source: the choice of depths in ollama (`x/mlxrunner/speculate_depth.go`).
 
 from metal_gen.speculation.kind_statistics import FEWEST_BETWEEN, KindStatistics, Mean
 
-# Usual most guesses, by kind.
+# Usual most guesses, by kind. Of those of a model, more are seldom all right.
 LOOKUP_GUESSES = 32
 USUAL = {"lookup 8": LOOKUP_GUESSES, "lookup 4": 8, "lookup resumed": 8, "mtp": 4, "draft": 4}
 PLAIN = ""

@@ -15,14 +15,13 @@ from metal_gen.errors import CheckpointError, MetalGenError
 from metal_gen.excerpt import excerpt
 from metal_gen.hub.locate import ProgressCallback, locate_checkpoint
 from metal_gen.models.config.linear_attention import HYBRIDS
+from metal_gen.speculation.depth import USUAL
 from metal_gen.speculation.draft_model import CHUNK_SIZE, PlannedDraft
+from metal_gen.speculation.draft_model import NAME as DRAFT
 from metal_gen.speculation.mtp.planned import PlannedMtp
-from metal_gen.speculation.mtp.source import NAME
+from metal_gen.speculation.mtp.source import NAME as MTP
 from metal_gen.text.same_vocabulary import different_token
 from metal_gen.text.tokenizer import FILE as TOKENIZER_FILE
-
-# Guesses of a model in a pass, unless set. More are seldom all accepted.
-USUAL_GUESSES = 4
 
 
 def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedMtp | None:
@@ -40,7 +39,7 @@ def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedM
         CheckpointError: It has some that do not fit, and the settings ask for them.
         UsageError: It has none, and the settings ask for them; ConfigError if a file or variable does.
     """
-    is_wanted = settings.speculate == NAME
+    is_wanted = settings.speculate == MTP
     try:
         weights = MtpWeights(checkpoint.weights)
     except CheckpointError:
@@ -65,7 +64,7 @@ def plan_mtp(settings: Settings, checkpoint: Checkpoint, dtype: str) -> PlannedM
         max_seq_len=1,
         dtype=_cache_dtype(settings, dtype),
     )
-    most = settings.draft_tokens or USUAL_GUESSES
+    most = settings.draft_tokens or USUAL[MTP]
     return PlannedMtp(weights, dtype, cache, most, compile=settings.compile)
 
 
@@ -114,7 +113,7 @@ def plan_draft(
         draft,
         dtype,
         cache_dtype=_cache_dtype(settings, dtype),
-        most_guesses=settings.draft_tokens or USUAL_GUESSES,
+        most_guesses=settings.draft_tokens or USUAL[DRAFT],
         chunk_size=min(settings.chunk_size or CHUNK_SIZE, CHUNK_SIZE),
         compile=settings.compile,
         kernels=settings.kernels != "off",
