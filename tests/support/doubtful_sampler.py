@@ -5,6 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from metal_gen.sampling.draw_rule import Status
+from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import DRAWS_AFTER_A_MISS, Sampler
 
 
@@ -29,3 +30,16 @@ def doubtful_sampler(redrawn, wrong_by=1):
             return super().redraw(missed)
 
     return Doubtful
+
+
+def two_texts(decoder, strategy, kind):
+    """The tokens of a text of 13 and one of 8, in two slots, with samplers of a kind."""
+    made = {}
+    for number, count in ((0, 13), (1, 8)):
+        prompt = [number + 1, 2, 3]
+        sampler = kind(strategy, RandomKeys(5, number), prompt=prompt, capacity=64)
+        made[decoder.begin(prompt, sampler, endings={}, max_tokens=count)] = []
+    while decoder.in_use:
+        for begun, token in decoder.step():
+            made[begun].append(token.id)
+    return list(made.values())

@@ -3,7 +3,7 @@
 The kernel for attention writes to the cache of the layers, so nothing is copied, and nobody waits between two
 guesses. Without the kernel, MLX would copy the cache at each guess.
 
-Axes: R pairs of a state and the token after it, N guesses, S capacity.
+Axes: R pairs of a state and the token after it, N guesses.
 """
 
 from collections.abc import Callable, Sequence

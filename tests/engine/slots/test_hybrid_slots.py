@@ -4,7 +4,7 @@ import random
 
 import mlx.core as mx
 import pytest
-from doubtful_sampler import doubtful_sampler
+from doubtful_sampler import doubtful_sampler, two_texts
 from on_device import cpu_only
 from test_slots import ENDINGS, STRATEGIES, alone, sampler, together
 from tiny_checkpoint import hybrid_configs, write_checkpoint
@@ -13,7 +13,6 @@ from metal_gen.cache.config import MOST_BEGINNINGS
 from metal_gen.checkpoint.checkpoint import Checkpoint
 from metal_gen.engine.slots.slot_decoder import SlotDecoder
 from metal_gen.models.rows.independence import with_independent_rows
-from metal_gen.sampling.random_keys import RandomKeys
 from metal_gen.sampling.sampler import Sampler
 from metal_gen.sampling.strategy import SamplingStrategy
 
@@ -185,20 +184,8 @@ def test_an_uncertain_draw_is_drawn_anew_from_the_states_before_it(model, make_c
     redrawn = []
 
     def texts(kind):
-        cache = make_cache(model, batch_size=2)
-        decoder = SlotDecoder(model, cache, compiles=compiles)
-        made = {}
-        for number, count in ((0, 13), (1, 8)):
-            prompt = [number + 1, 2, 3]
-            keys = RandomKeys(5, number)
-            begun = decoder.begin(
-                prompt, kind(strategy, keys, prompt=prompt, capacity=64), endings={}, max_tokens=count
-            )
-            made[begun] = []
-        while decoder.in_use:
-            for begun, token in decoder.step():
-                made[begun].append(token.id)
-        return list(made.values())
+        decoder = SlotDecoder(model, make_cache(model, batch_size=2), compiles=compiles)
+        return two_texts(decoder, strategy, kind)
 
     assert texts(doubtful_sampler(redrawn)) == texts(Sampler)
     assert redrawn

@@ -6,7 +6,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 from adapter_files import load_adapted_and_quantized
-from doubtful_sampler import doubtful_sampler
+from doubtful_sampler import doubtful_sampler, two_texts
 from on_device import cpu_only
 from tiny_checkpoint import tiny_config, write_checkpoint
 
@@ -240,18 +240,7 @@ def test_an_uncertain_draw_is_repeated_and_its_text_continues(tiny_model, make_c
 
     def texts(kind):
         decoder = SlotDecoder(tiny_model, make_cache(tiny_model, batch_size=2))
-        made = {}
-        for number, count in ((0, 13), (1, 8)):
-            keys = RandomKeys(5, number)
-            prompt = [number + 1, 2, 3]
-            begun = decoder.begin(
-                prompt, kind(strategy, keys, prompt=prompt, capacity=64), endings={}, max_tokens=count
-            )
-            made[begun] = []
-        while decoder.in_use:
-            for begun, token in decoder.step():
-                made[begun].append(token.id)
-        return list(made.values())
+        return two_texts(decoder, strategy, kind)
 
     assert texts(doubtful_sampler(redrawn)) == texts(Sampler)
     assert sorted(redrawn) == sorted([0, 3, 6, 9, 12, 0, 3, 6])
